@@ -1,7 +1,7 @@
-"""Texts that a pattern may take quadratic time or longer over: each generator gives one of a wanted length.
+"""Generators of adversarial texts of a given length, over which a pattern may take quadratic time or longer.
 
-Any function of a text that the pipeline applies to web pages must take time in proportion to the length of all of them
-(test_linear_time.py holds them to it).
+Any function that the pipeline applies to the text of web pages must take time proportional to the length of all of them
+(test_linear_time.py checks it).
 """
 
 import random
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 def repeated(unit: str, start: str = "", end: str = "") -> Callable[[int], str]:
-    """Texts of `unit` again and again, between `start` and `end`."""
+    """Texts that repeat `unit` between `start` and `end`."""
 
     def generate(length: int) -> str:
         inner = length - len(start) - len(end)
@@ -19,7 +19,7 @@ def repeated(unit: str, start: str = "", end: str = "") -> Callable[[int], str]:
 
 
 def drawn(make: Callable[[random.Random], str]) -> Callable[[int], str]:
-    """Texts of pieces that are drawn at random, the same at every call: no memory of earlier pieces helps."""
+    """Texts of random pieces, the same at every call, so that caching earlier pieces does not help."""
 
     def generate(length: int) -> str:
         source, parts, total = random.Random(0), [], 0

@@ -1,4 +1,4 @@
-"""Processes that train together and share nothing but a bucket, on this machine."""
+"""Local processes that train together and share only a bucket."""
 
 import math
 import os
@@ -12,22 +12,22 @@ from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY
 from tests.train_process import free_port
 
 TWO_HEADS = ("--model.kv_heads", "2")
-"""So that tensor 2 can cut them."""
+"""Divisible by tensor parallelism of 2."""
 FAULTS = ("500", "503", "cut", "cut reply", "lost reply")
 """Every way in which a request fails that does not cost minutes."""
 HANGS = "hangs for"
 
 
 def now_and_then(request: Request, every: int = 20) -> str | None:
-    """One request in `every` fails, in one way after the other."""
+    """One request in `every` fails, cycling through the faults."""
     return FAULTS[request.number // every % len(FAULTS)] if request.number % every == 0 else None
 
 
 def start_on_machines(
     run: Url, warc: Path, folder: Path, count: int, mesh: dict[str, int], *options: str, script: str = "launch.train"
 ) -> list[subprocess.Popen]:
-    """The script, or `launch.supervise` and it, in `count` processes of one device, each with its home, temporary and
-    working folder in `folder`."""
+    """Start the script, or `launch.supervise` with it, in `count` processes of one device, each with its own home,
+    temporary and working folder in `folder`."""
     command = [sys.executable, "-m", *script.split(), str(REPOSITORY / "tests/configs.py"), "--workdir", str(run)]
     command += ["--pages.warc", f"{warc}/*.warc.gz", *options]
     command += [f"--train.mesh.{axis}={size}" for axis, size in mesh.items()]
@@ -48,7 +48,7 @@ def start_on_machines(
 
 
 def outputs(processes: list[subprocess.Popen]) -> list[str]:
-    """What each printed, once all have ended; one that hangs is killed, and its output says so."""
+    """The output of each process after all have ended; a process that hangs is killed, and its output says so."""
     texts = []
     for process in processes:
         try:
@@ -66,15 +66,15 @@ def on_disk(run: Url, folder: Path) -> Path:
 
 
 def flip(place: Url, at: int, bit: int) -> bytes:
-    """Change one bit of an object; returns what it was."""
+    """Flip one bit of an object; return the old bytes."""
     before = place.read_bytes()
     write_atomically(place, before[:at] + bytes([before[at] ^ (1 << bit)]) + before[at + 1 :])
     return before
 
 
 def difference(rows: list[dict], expected: list[dict]) -> float:
-    """The largest relative difference of a loss; infinite unless every row is there once, of the same step and with the
-    same losses."""
+    """The largest relative difference of a loss; infinite unless every row is there once, with the same step and
+    losses."""
     losses = lambda row: {name: value for name, value in row.items() if "loss" in name or "bits" in name}
     if [(row["step"], *losses(row)) for row in rows] != [(row["step"], *losses(row)) for row in expected]:
         return math.inf

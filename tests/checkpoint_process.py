@@ -16,18 +16,18 @@ from pathlib import Path
 
 
 def disk_of(bytes_a_file: int) -> None:
-    """No file of this process may become larger from now on; -1 for as large as it likes."""
+    """Limit the size of files that this process writes from now on; -1 for no limit."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_a_file, resource.RLIM_INFINITY))
 
 
 def bytes_read() -> int:
-    """By this process until now, from whatever file."""
+    """Bytes that this process has read so far, from any file."""
     lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return int(lines["rchar"])
 
 
 def flip_a_bit(folder: Path, process: int) -> None:
-    """In the largest file that the process wrote."""
+    """Size of the largest file that the process wrote."""
     path = max(folder.rglob(f"ocdbt.process_{process}/**/*"), key=lambda path: path.is_file() and path.stat().st_size)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1

@@ -1,8 +1,8 @@
-"""Launch scripts as users start them, each in a fork of one process that has done their imports (0.5 to 2 s).
+"""Launch scripts as users start them, each in a fork of one process that has already imported them (0.5 to 2 s).
 
-A command has its own arguments, environment, working folder and standard streams. Variables that are read while
-Python starts and JAX is imported (PYTHON*, except PYTHONPATH, and JAX_*) are those of the tests. To change one, to send
-a signal or to close a stream, start a process.
+A command has its own arguments, environment, working folder and standard streams. Variables that are read while Python
+starts and JAX is imported (PYTHON*, except PYTHONPATH, and JAX_*) are those of the tests. To change one, to send a
+signal or to close a stream, start a process.
 """
 
 import atexit
@@ -33,7 +33,7 @@ IMPORTED = (
 
 
 class Ended(NamedTuple):
-    """A command that has ended, with its CPU time and its largest memory."""
+    """A finished command, with its CPU time and peak memory."""
 
     returncode: int
     stdout: str
@@ -67,7 +67,7 @@ def run_command(
 
 @functools.cache
 def start_server() -> subprocess.Popen[str]:
-    """The process that forks: one for each process of tests, started by its first command."""
+    """The server process that forks: one for each test process, started by its first command."""
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.commands"], cwd=REPOSITORY, env=os.environ | QUICK, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -83,7 +83,7 @@ def main() -> None:
     requests, replies = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     for request in requests:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # JAX warns of forks, but only its import is behind it
+            warnings.simplefilter("ignore")  # JAX warns of forks, but only its import has run
             child = os.fork()
         if not child:
             requests.close()
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def run_here(argv: list[str], cwd: str, environment: dict[str, str], streams: list[str], limits: list) -> None:
-    """Run the command in this process, a fork. SIGALRM ends one that hangs."""
+    """Run the command in this process, a fork. SIGALRM kills one that hangs."""
     signal.alarm(HANG_SECONDS)
     for which, limit in limits:
         if limit is not None:
@@ -115,7 +115,7 @@ def run_here(argv: list[str], cwd: str, environment: dict[str, str], streams: li
 
 
 def end_as_python_does(function: Callable[[], None]) -> NoReturn:
-    """End this process as Python does after `function`, except that no memory is freed, which would take 0.15 s."""
+    """End this process as Python does after `function`, but without freeing memory, which would take 0.15 s."""
     code: object = 0
     try:
         function()

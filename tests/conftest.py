@@ -21,13 +21,13 @@ FLAGS = os.environ.get("XLA_FLAGS", ""), QUICK["XLA_FLAGS"], "--xla_force_host_p
 os.environ |= QUICK | {"XLA_FLAGS": " ".join(FLAGS)}
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
-# A shell starts what runs in the background with Ctrl-C ignored, and so would be every process that a test starts.
+# A shell ignores Ctrl-C for background jobs, and every process that a test starts would inherit this.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What one test has compiled, no other compiles again, in whatever process or later run of tests: programs are kept in
-# .pytest_cache/compiled, and each run works on links to them in its own folder. JAX does not write programs whole:
-# one that a killed process has left is kept by no later run.
+# Compiled programs are cached for all processes and later runs in .pytest_cache/compiled; each run works on links to
+# them in its own folder. JAX does not write programs atomically: an incomplete one of a killed process is not kept for
+# later runs.
 COMPILED = "JAX_COMPILATION_CACHE_DIR"
 KEPT = Path(__file__).parents[1] / ".pytest_cache/compiled" / cpu_kind()
 MADE_HERE = None
@@ -36,7 +36,7 @@ if COMPILED not in os.environ:
     MADE_HERE = Path(tempfile.mkdtemp(prefix=".run-", dir=KEPT))
     for path in KEPT.iterdir():
         with contextlib.suppress(FileNotFoundError):  # another run of tests has removed it
-            if time.time() - path.stat().st_mtime > 7 * 24 * 3600:  # of code that has changed, or of a killed run
+            if time.time() - path.stat().st_mtime > 7 * 24 * 3600:  # of changed code, or of a killed run
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             elif path.is_file():
                 (MADE_HERE / path.name).hardlink_to(path)
@@ -46,7 +46,7 @@ if COMPILED not in os.environ:
 
 
 def keep_compiled_programs(run: Path) -> None:
-    """Move the whole programs among those that this run of tests has compiled to KEPT, and remove its folder."""
+    """Move the complete programs that this run of tests has compiled to KEPT, and remove its folder."""
     for program in run.glob("*-cache"):
         with contextlib.suppress(zstandard.ZstdError, FileNotFoundError):
             zstandard.ZstdDecompressor().decompress(program.read_bytes())
@@ -54,14 +54,14 @@ def keep_compiled_programs(run: Path) -> None:
     shutil.rmtree(run, ignore_errors=True)
 
 
-# What tests run as a user's own code is not remembered in the state folder of the user who runs the tests.
+# Keep the trusted code of tests out of the user's state folder.
 STATE = tempfile.mkdtemp(prefix="gristmill-state-")
 os.environ["XDG_STATE_HOME"] = STATE
 
 
 @pytest.fixture
 def other_disk(tmp_path) -> Iterator[Path]:
-    """A folder of another file system."""
+    """A folder on another file system."""
     shared = Path("/dev/shm")
     if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev or not os.access(shared, os.W_OK):
         pytest.skip("no second file system (/dev/shm) here")
@@ -72,7 +72,7 @@ def other_disk(tmp_path) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def trusts_nothing_of_other_tests():
-    """What one test trusts, by a command that it calls in this process, no other does."""
+    """Keep code trusted by a command in this process from other tests."""
     yield
     os.environ.pop(trusted_code.VARIABLE, None)
     trusted_code.TRUSTED.clear()
@@ -84,7 +84,7 @@ def pytest_unconfigure() -> None:
         keep_compiled_programs(MADE_HERE)
 
 
-# The same examples on every run, and no time limit: the outcome may depend on neither luck nor load.
+# The same examples on every run, and no time limit: results must depend on neither luck nor load.
 hypothesis.settings.register_profile(
     "gristmill", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -92,9 +92,9 @@ hypothesis.settings.load_profile("gristmill")
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> None:
-    """Refuses names made of bytes: compressed ones hold the second they were made in, so every process names another.
+    """Reject test names made of bytes: compressed data contains its time, so every process would have another name.
 
-    A few bytes that are written out in the test may stay.
+    A few bytes that are written out in the test are allowed.
     """
     if isinstance(val, bytes) and len(val) > 16 and not val.isascii():
         raise ValueError(f"{argname} = {val[:16]!r}...: name this case by hand, with pytest.param(..., id=...)")
@@ -122,7 +122,7 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: pytest-xdist gives whole files to its processes in this order, and a long one at the end
-    would leave the others without work."""
+    """Sort the longest files first: pytest-xdist assigns whole files to its processes in this order, and a long one at
+    the end would leave the others idle."""
     place = {path: number for number, path in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(LONGEST)))

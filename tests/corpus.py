@@ -1,4 +1,4 @@
-"""Small corpora that tests make themselves, of invented sentences: as documents, web pages, tokenizer and shards."""
+"""Small synthetic corpora of invented sentences: as documents, web pages, tokenizer and shards."""
 
 import dataclasses
 import random
@@ -39,7 +39,7 @@ def paragraph(generator: random.Random, sentences: int) -> str:
 
 
 def texts(count: int, seed: int = 0, paragraphs: int = 3) -> list[str]:
-    """`count` documents of some 150 words a paragraph, all different, the same for the same seed."""
+    """`count` distinct documents of about 150 words per paragraph, deterministic for a seed."""
     generator = random.Random(seed)
     return ["\n".join(paragraph(generator, 9) for _ in range(paragraphs)) for _ in range(count)]
 
@@ -60,15 +60,15 @@ def web_pages(count: int, seed: int = 0) -> list[WebPage]:
 
 
 def tiny_experiment() -> Experiment:
-    """The demo made so small that every stage takes seconds. Model and optimizer are a plain Llama and AdamW, whatever
-    the demo's own are."""
+    """The demo, so small that every stage takes seconds. Model and optimizer are a plain Llama and AdamW, independent
+    of the demo's."""
     demo = get_config()
     optimizer = dataclasses.replace(
         demo.train.optimizer, warmup_steps=3, learning_rate=1e-2, final_learning_rate=4e-4, schedule="cosine", muon=None
     )
     return dataclasses.replace(
         demo,
-        # Made of some fifty words, they would be dropped as repetitive.
+        # With only some fifty words, they would be dropped as repetitive.
         documents=dataclasses.replace(demo.documents, steps=("gopher_quality", "exact_dedup")),
         tokenizer=dataclasses.replace(demo.tokenizer, vocab_size=320),
         shards=dataclasses.replace(demo.shards, record_length=64, validation_fraction=0.2),
@@ -87,7 +87,7 @@ def tiny_experiment() -> Experiment:
 
 
 def write_tokens(run: Path, experiment: Experiment, count: int = 40) -> None:
-    """documents/, tokenizer/ and tokens/ of a run folder, by the functions that the stages call."""
+    """Write documents/, tokenizer/ and tokens/ of a run folder with the functions of the stages."""
     rows = [
         dataclasses.asdict(Document(text, f"<urn:{i}>", "test", f"https://a.example/{i}", "", "x", "en", 0.99))
         for i, text in enumerate(texts(count))

@@ -1,4 +1,4 @@
-"""WARC files with faults, for the tests and the slow proofs: one fault at a time, and anything at all."""
+"""WARC files with faults, for the tests and the slow proofs: one fault at a time, or arbitrary combinations."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ OK = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
 
 
 def numbered_page(number: int, generator: random.Random) -> WebPage:
-    """A page that can be told from every other, of text that compresses as text does."""
+    """A unique page that compresses like text."""
     words = [generator.choice(WORDS) for _ in range(generator.randint(50, 1500))]
     url = f"https://site-{number}.example/{generator.randrange(10**9)}"
     return WebPage(
@@ -41,18 +41,18 @@ WORDS = [random.Random(n).randbytes(3).hex() for n in range(800)]
 
 @dataclass(frozen=True)
 class Archive:
-    """A WARC file whose records' places are known."""
+    """A WARC file whose records' offsets are known."""
 
     data: bytes
     pages: list[WebPage]
     places: list[tuple[int, int]]
-    """Where in the file the response of each page begins and ends."""
+    """Start and end offset of each page's response."""
     starts: list[int]
-    """Where a record begins."""
+    """Offset of each record."""
 
 
 def archive_of(pages: list[WebPage], compressed: bool) -> Archive:
-    """The pages as `write_pages` lays them out, compressed record by record or not at all."""
+    """The pages as `write_pages` writes them, compressed record by record or not at all."""
     data, places, starts = b"", [], []
     for page in pages:
         for kind, record in enumerate(records_of_page(page, "<urn:uuid:0>")):
@@ -66,7 +66,7 @@ def archive_of(pages: list[WebPage], compressed: bool) -> Archive:
 
 @dataclass(frozen=True)
 class Fault:
-    """Bytes `start` to `end` of a file became `written`."""
+    """Bytes `start` to `end` of a file were replaced by `written`."""
 
     kind: str
     start: int
@@ -77,13 +77,13 @@ class Fault:
         return data[: self.start] + self.written + data[self.end :]
 
     def hits(self, place: tuple[int, int]) -> bool:
-        """Whether it changes anything of what lies at `place`: an insertion right before or after it does not."""
+        """Whether the fault changes the bytes at `place`: an insertion right before or after it does not."""
         start, end = place
         return start < self.end and self.start < end if self.end > self.start else start < self.start < end
 
 
 def single_fault(data: bytes, generator: random.Random) -> Fault:
-    """One thing that happens to files: to bits, to bytes, to sectors, to transfers."""
+    """One kind of real damage: to bits, bytes, sectors or transfers."""
     kind = generator.choice(["bit flip", "overwrite", "deletion", "insertion", "truncation", "zeros"])
     start = generator.randrange(len(data))
     some = generator.choice([1, 2, 7, 64, 512, 4096])
@@ -108,20 +108,20 @@ LAYOUTS = ("gzip", "plain", "one member", "two a member", "blocks", "zstd", "one
 
 @dataclass(frozen=True)
 class FuzzedFile:
-    """A file of which anything may be wrong; what of it must be said."""
+    """A file with arbitrary faults, and the expected reports of them."""
 
     data: bytes
     pages: list[WebPage]
-    """Those that were whole before the faults."""
+    """The pages that were intact before the faults."""
     places: list[tuple[int, int]]
-    """Where in the file what holds each page begins and ends, as far as faults leave one."""
+    """Start and end offset of each page's record, as far as faults leave one."""
     bodies: set[bytes | None]
-    """What else may come out as a body: pages within pages, codings that can be removed; None if none can be told."""
+    """Other possible bodies: pages within pages, codings that can be removed; None if unknown."""
     layout: str
 
 
 def fuzzed_file(seed: int) -> FuzzedFile:
-    """Records good and odd, laid out in one of seven ways, with up to five faults, garbage and lies on top."""
+    """Valid and odd records in one of seven layouts, with up to five faults, garbage and wrong lengths."""
     generator = random.Random(seed)
     layout = generator.choice(LAYOUTS)
     pages, bodies, records = [], set(), []
@@ -157,7 +157,7 @@ def kinds(records: list[tuple[bytes, int | None]]) -> Iterator[bytes]:
 
 
 def moved(place: tuple[int, int], fault: Fault) -> tuple[int, int]:
-    """Where a stretch of a file lies after the fault."""
+    """The new offsets of a span after the fault."""
     change = len(fault.written) - (fault.end - fault.start)
     start, end = (
         at if at <= fault.start else at + change if at >= fault.end else fault.start + len(fault.written)
@@ -167,7 +167,7 @@ def moved(place: tuple[int, int], fault: Fault) -> tuple[int, int]:
 
 
 def spliced(data: bytes, spans: list[tuple[int, int]], generator: random.Random) -> Fault:
-    """A lie about a length, garbage between records, a record twice, or what begins like a record and is none."""
+    """A wrong length, garbage between records, a duplicate record, or a false start of a record."""
     start = min(generator.choice(spans)[0], len(data))
     match generator.randrange(4):
         case 0:
@@ -191,7 +191,7 @@ def spliced(data: bytes, spans: list[tuple[int, int]], generator: random.Random)
 
 
 def laid_out(records: list[bytes], layout: str, generator: random.Random) -> tuple[bytes, list[tuple[int, int]]]:
-    """The records in a file, and where what holds each begins and ends."""
+    """The records in a file, and the span of each."""
     level = generator.choice([0, 1, 6])
     packed: list[bytes]
     match layout:
@@ -237,7 +237,7 @@ def response(body: bytes, http: str, extra: dict[str, str] | None = None) -> byt
 
 
 def odd_record(generator: random.Random) -> tuple[bytes, bytes | None]:
-    """A response whose body is coded, well or badly, and what may come out; None if the coding cannot tell."""
+    """A response whose body is encoded, validly or not, and the possible results; None if the coding allows any."""
     html = f"<p>odd {generator.random()} {' '.join(generator.choices(WORDS, k=300))}".encode()
     name = generator.choice(list(CODERS))
     coded, http, may_be = CODERS[name](html), OK + f"Content-Encoding: {name}\r\n", html

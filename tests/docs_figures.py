@@ -26,7 +26,7 @@ REPORT_HEIGHT = 1500
 
 
 def figures(run: Path) -> dict[str, str]:
-    """{name of a mark: the figure as docs write it} of a finished demo run."""
+    """{name of a mark: its figure as written in docs} of a finished demo run."""
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     return {
         "pages": f"{summary['pages_read']:,}",
@@ -58,7 +58,7 @@ def mark_picture(path: Path, of_run: dict[str, str]) -> None:
 
 
 def seen(url: str, document: int) -> dict:
-    """The answer of the inspection `seen` of a server at `url`."""
+    """The response of a server at `url` to the inspection `seen`."""
     body = json.dumps({"document": document}).encode()
     request = urllib.request.Request(f"{url}/v1/inspect/seen", data=body, headers={"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as answer:

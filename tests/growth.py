@@ -1,8 +1,8 @@
-"""Whether the time of a function grows in proportion to its input: the one way in which tests look at time.
+"""Check that the time of a function grows linearly with its input; tests check time in no other way.
 
-No bound is in seconds, which would depend on the machine: four times the input may take eight times the CPU time, where
-a linear function takes four times as long and a quadratic one sixteen times. How many seconds a megabyte takes, the
-benchmarks and tests/chaos measure.
+No bound is in seconds, which would depend on the machine: four times the input may take eight times the CPU time,
+whereas a linear function takes four times as long and a quadratic one sixteen times. The benchmarks and tests/chaos
+measure the seconds per megabyte.
 """
 
 import gc
@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 TIMES, ALLOWED = 4, 8
 CLOCK = 0.02
-"""Seconds by which a measurement may be wrong, whatever its length; what is quadratic takes far longer."""
+"""Possible measurement error in seconds, for any duration; quadratic functions take far longer."""
 ATTEMPTS = 8
 ENOUGH = 5.0
-"""Seconds that no disturbance explains: then two attempts say it."""
+"""Seconds that no disturbance explains: then two attempts are enough."""
 
 
 def cpu_seconds[Input](function: Callable[[Input], object], given: Input) -> float:
@@ -33,22 +33,22 @@ def cpu_seconds[Input](function: Callable[[Input], object], given: Input) -> flo
 def superlinear[Input](
     function: Callable[[Input], object], make: Callable[[int], Input], size: int, forget: Callable[[], object] = int
 ) -> str | None:
-    """None if `function(make(n))` takes time in proportion to n, up to four times `size`; else what was measured.
+    """None if `function(make(n))` takes time proportional to n, up to four times `size`; else the measurements.
 
-    `forget` empties the function's memory of earlier inputs. What is done but once, such as loading a model, must have
-    been done before.
+    `forget` clears the function's cache of earlier inputs. Work that is done only once, such as loading a model, must
+    have been done before.
     """
-    # A small size first: what takes exponential time must not run for hours before it is noticed.
+    # A small size first: exponential time must be noticed before it runs for hours.
     return grown(function, make, size // 16, forget) or grown(function, make, size, forget)
 
 
 def grown[Input](
     function: Callable[[Input], object], make: Callable[[int], Input], size: int, forget: Callable[[], object] = int
 ) -> str | None:
-    """As `superlinear`, from `size` on alone."""
+    """As `superlinear`, from `size` on only."""
     short, long = make(size), make(TIMES * size)
     least_short = least_long = math.inf
-    for attempt in range(ATTEMPTS):  # the least counts: others may be busy on the machine
+    for attempt in range(ATTEMPTS):  # the minimum counts: other processes may be busy on the machine
         forget()
         least_long = min(least_long, cpu_seconds(function, long))
         if attempt and least_long > ENOUGH:

@@ -1,5 +1,4 @@
-"""Files that a lossless compressor may stumble over: every kind, of any length; for tests and the proof of
-compression."""
+"""Files that challenge a lossless compressor: every kind, of any length; for tests and the proof of compression."""
 
 import base64
 import gzip
@@ -14,14 +13,14 @@ CHARACTERS = "aé…漢字🌾\u0301\u200d\u202e\ufeff\ufffd\x00\x7f\r\n\t \N{NO
 
 
 def prose(generator: random.Random, size: int) -> bytes:
-    """Of our own documentation, cut anywhere."""
+    """From our own documentation, cut anywhere."""
     data = b"".join(path.read_bytes() for path in sorted(DOCS.glob("*.md")))
     start = generator.randrange(len(data) - size)
     return data[start : start + size]
 
 
 def tales(generator: random.Random, size: int) -> bytes:
-    """Of few words, which repeat."""
+    """Text of few words, which repeat."""
     return "\n".join(texts(1 + size // 1500, seed=generator.randrange(10**6))).encode()[:size]
 
 
@@ -40,7 +39,7 @@ def any_characters(generator: random.Random, size: int) -> bytes:
 
 
 def cut_characters(generator: random.Random, size: int) -> bytes:
-    """Text of which single bytes are missing."""
+    """Text with missing single bytes."""
     data = bytearray(("größer als die Mühle, 漢字 und 🌾. " * (size // 40 + 1)).encode()[:size])
     for _ in range(size // 50):
         del data[generator.randrange(len(data))]
@@ -48,7 +47,7 @@ def cut_characters(generator: random.Random, size: int) -> bytes:
 
 
 def surrogates(generator: random.Random, size: int) -> bytes:
-    """What Java and others write for characters beyond 16 bits, which is no UTF-8."""
+    """The encoding of Java and others for characters beyond 16 bits, which is not UTF-8."""
     return b"".join(generator.choices([b"\xed\xa0\xbc\xed\xbc\xbe", b"plain ", b"\xc0\x80"], k=size // 6))
 
 
@@ -57,7 +56,7 @@ def latin_1(generator: random.Random, size: int) -> bytes:
 
 
 def mixed(generator: random.Random, size: int) -> bytes:
-    """Text and other bytes in turn."""
+    """Alternating text and other bytes."""
     parts = [prose(generator, size // 4), noise(generator, size // 4), prose(generator, size // 4)]
     return b"".join([*parts, gzip.compress(parts[0], mtime=0), prose(generator, size // 8)])
 
@@ -85,11 +84,11 @@ KINDS: dict[str, Callable[[random.Random, int], bytes]] = {
     "names of tokens": names_of_tokens, "base64": base_64,
 }  # fmt: skip
 SINGLE = (b"", b"\x00", b"a", b"\n", b"\xff", "🌾".encode(), b"\xef\xbb\xbf", b"\xf0\x9f\x8c", b"a\xff", b"\xffa")
-"""Shorter than anything else."""
+"""The shortest files."""
 
 
 def hostile_file(number: int, largest: int) -> tuple[str, bytes]:
-    """(kind, bytes) of file `number`, the same for the same number: every kind in turn, after the shortest."""
+    """(kind, bytes) of file `number`, deterministic: the shortest ones, then every kind in turn."""
     if number < len(SINGLE):
         return f"single {number}", SINGLE[number]
     generator = random.Random(number)

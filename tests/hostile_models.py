@@ -1,6 +1,6 @@
-"""Hostile model files, made the same on every run, and a process that measures what a command does with each.
+"""Hostile model files, deterministic, and a process that measures how a command handles each.
 
-`make_base` writes good files; every case of CASES changes one of them in a folder of its own and names the command that
+`make_base` writes good files; every case of CASES changes one of them in its own folder and names the command that
 reads it.
 """
 
@@ -20,11 +20,11 @@ from tests.run_files import QUICK, REPOSITORY
 
 type Command = tuple[str, ...]
 type Make = Callable[[Path, Path], Command]
-"""(the base, an empty folder): writes files and returns the command that reads them."""
+"""Function of (the base, an empty folder) that writes files and returns the command that reads them."""
 VOCABULARY, ROWS = 300, 420
 """Symbols of the tokenizer, and rows of the model."""
 MOST_SECONDS, MOST_BYTES = 60, 16 * 2**30
-"""Of one command: beyond, the system ends it."""
+"""Limit of one command; beyond it, the kernel kills it."""
 
 
 class Case(NamedTuple):
@@ -118,7 +118,7 @@ def bare_gguf(*fields: bytes, tensors: int = 0, count: int | None = None, versio
 
 
 def place_of_value(data: bytes, name: str) -> int:
-    """Where the type of a field stands, before its value."""
+    """Offset of the type of a field, before its value."""
     return data.index(string(name)) + 8 + len(name)
 
 
@@ -133,7 +133,7 @@ def with_number(name: str, letter: str, value: float, kind: int | None = None) -
 
 
 def with_field(*fields: bytes) -> Callable[[bytes], bytes]:
-    """One more field at the front; the tensors' data stays aligned."""
+    """Insert a field at the front; the tensors' data stays aligned."""
 
     def change(data: bytes) -> bytes:
         added = b"".join(fields)
@@ -154,7 +154,7 @@ def replaced(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
 
 
 def tensor_entry(name: str, offset: int, letter: str, value: int) -> Callable[[bytes], bytes]:
-    """A number in the description of a tensor of two axes, at so many bytes behind its name."""
+    """Change a number in the description of a tensor with two axes, at an offset after its name."""
 
     def change(data: bytes) -> bytes:
         at = data.index(string(name)) + 8 + len(name) + offset
@@ -165,7 +165,7 @@ def tensor_entry(name: str, offset: int, letter: str, value: int) -> Callable[[b
 
 
 def in_weights(word: bytes) -> Callable[[bytes], bytes]:
-    """A number in the last tensor's data."""
+    """Change a number in the last tensor's data."""
     return lambda data: data[: -64 - len(word)] + word + data[-64:]
 
 
@@ -175,7 +175,7 @@ def many_tensors(count: int) -> bytes:
 
 
 def million_tokens(data: bytes) -> bytes:
-    """The vocabulary longer by a million tokens; the old one stays, under another name."""
+    """Add a million tokens to the vocabulary; the old one is kept under another name."""
     name = "tokenizer.ggml.tokens"
     other = replaced(string(name), string(name.upper()))(data)
     return with_field(kv(name, 9, struct.pack("<IQ", 8, 1_000_000) + string("1234567") * 1_000_000))(other)
@@ -278,7 +278,7 @@ def folder_case(change: Callable[[Path], None]) -> Make:
 
 
 def json_case(file: str, change: Callable[[Any], Any]) -> Make:
-    """A JSON file of the folder, its value changed."""
+    """Change a value in a JSON file of the folder."""
 
     def write(folder: Path) -> None:
         value = json.loads((folder / file).read_bytes())
@@ -336,7 +336,7 @@ def own_model() -> dict[str, Any]:
 
 
 def header_change(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
-    """The header of a safetensors file, its value changed."""
+    """Change a value in the header of a safetensors file."""
 
     def changed(data: bytes) -> bytes:
         end = 8 + int.from_bytes(data[:8], "little")
@@ -421,7 +421,7 @@ def split_by(pattern: str) -> dict[str, Any]:
 
 
 def library_case(change: Callable[[dict[str, Any]], Any]) -> Make:
-    """A tokenizer that Hugging Face's library encodes with, changed."""
+    """Change a tokenizer that Hugging Face's library encodes with."""
 
     def make(base: Path, folder: Path) -> Command:
         command = folder_case(lambda _: None)(base, folder)
@@ -500,7 +500,7 @@ def run_json(file: str, change: Callable[[dict[str, Any]], None]) -> Make:
 
 
 def other_tokenizer(**settings: Any) -> Make:
-    """meta.json with other settings, and the fingerprint of the tokenizer that these make, in the checkpoint too."""
+    """meta.json with other settings and their tokenizer fingerprint, also in the checkpoint."""
 
     def change(run: Path) -> None:
         from lm.checkpoints.manifest import amend
@@ -558,7 +558,7 @@ def grist_case(change: Callable[[bytes], bytes]) -> Make:
 def resealed(
     body: Callable[[bytes], bytes] = lambda data: data, body_size: int | None = None, **fields: Any
 ) -> Callable[[bytes], bytes]:
-    """Another header or body, with the checksums of these."""
+    """Another header or body, with matching checksums."""
 
     def change(data: bytes) -> bytes:
         import io
@@ -599,7 +599,7 @@ def grist_cases() -> Iterator[Case]:
 
 
 def cases() -> list[Case]:
-    """All of them: their names are different."""
+    """All cases, with distinct names."""
     makers = (gguf_cases, config_cases, safetensors_cases, tokenizer_cases, run_cases, grist_cases)
     found = [case for make in makers for case in make()]
     assert len({case.name for case in found}) == len(found)
@@ -607,6 +607,6 @@ def cases() -> list[Case]:
 
 
 def measured(command: Command) -> Ended:
-    """What the command did; it may take MOST_SECONDS of CPU time and MOST_BYTES of address space."""
+    """The result of the command, limited to MOST_SECONDS of CPU time and MOST_BYTES of address space."""
     environment = os.environ | QUICK | {"RUST_BACKTRACE": "0"}
     return run_command(*command, environment=environment, most_seconds=MOST_SECONDS, most_bytes=MOST_BYTES)

@@ -1,4 +1,4 @@
-"""Pages that want to cost more than their size, made to any length; for tests of extraction."""
+"""Pages designed to cost more than their size, of any length; for tests of extraction."""
 
 from collections.abc import Callable
 

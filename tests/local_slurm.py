@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-"""The daemons are often outside of the PATH of users."""
+"""The daemons are often not on the PATH of users."""
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
 RUN_FOLDERS = (Path("/run/slurm"), Path("/run/slurmctld"))
 LOCK = Path(tempfile.gettempdir()) / "gristmill-local-slurm.lock"
@@ -88,11 +88,11 @@ class Cluster:
         return ended.stdout
 
     def jobs(self) -> list[str]:
-        """IDs of all jobs in the queue, array tasks one by one."""
+        """IDs of all jobs in the queue, with array tasks separately."""
         return self.ask("squeue", "--noheader", "--array", "--format=%i").split()
 
     def wait_for(self, true: Callable[[], bool]) -> None:
-        """Wait until `true()`. Raises AssertionError, with the controller's log, after START_SECONDS."""
+        """Wait until `true()` holds. Raises AssertionError, with the controller's log, after START_SECONDS."""
         deadline = time.monotonic() + START_SECONDS
         while not true():
             assert time.monotonic() < deadline, self.log()
@@ -104,7 +104,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def running(nodes: int = 2, cpus: int = 2, max_array_size: int = 5) -> Generator[Cluster]:
-    """Start the daemons, and end them, and all jobs, with the block."""
+    """Start the daemons; stop them and all jobs at the end of the block."""
     lock = LOCK.open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     ports = free_ports(nodes + 1)

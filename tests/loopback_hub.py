@@ -1,6 +1,6 @@
-"""A server on this machine for the tests that answers as Hugging Face's hub does: resolve, tree, preupload, commit.
+"""A local server that answers as Hugging Face's hub does: resolve, tree, preupload, commit.
 
-Files of more than `small` bytes lie on another host, as on the hub, which a signed address leads to.
+Files of more than `small` bytes are on another host, as on the hub, and reached by a signed URL.
 """
 
 import base64
@@ -24,11 +24,11 @@ class LoopbackHub:
     def __init__(self, files: dict[str, bytes], token: str = "", small: int = 1000, page: int = 2):
         self.files, self.token, self.small, self.page = files, token, small, page
         self.storage = LoopbackCrawl({})
-        """The other host; its faults are by SHA-256."""
+        """The other host; its faults are keyed by SHA-256."""
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         """(method, path, headers)."""
         self.spoilt: list[tuple[str, int]] = []
-        """(pattern of a path, status): each answer once."""
+        """(pattern of a path, status): each response is given once."""
         self.url = ""
 
     def etag(self, data: bytes) -> str:
@@ -41,10 +41,10 @@ class LoopbackHub:
         self.requests.append((request.command, path, dict(request.headers)))
         if path.startswith("/stored/"):
             assert "Authorization" not in request.headers, "the hub's token was sent to another host"
-            if request.command == "HEAD":  # the address is signed for GET
+            if request.command == "HEAD":  # the URL is signed for GET
                 return send(request, 403, {}, b"")
             request.path = path.removeprefix("/stored/")
-            # by contents, as on the hub: what a redirect led to is there after the file was replaced
+            # by contents, as on the hub: the target of a redirect still exists after the file was replaced
             self.storage.files |= {hashlib.sha256(data).hexdigest(): data for data in self.files.values()}
             return self.storage.answer(request)
         for number, (pattern, status) in enumerate(self.spoilt):

@@ -1,4 +1,4 @@
-"""A web server on this machine for the tests, whose answers a function gives."""
+"""A local web server for tests, whose responses come from a function."""
 
 import contextlib
 import threading
@@ -10,13 +10,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 def listening(
     answer: Callable[[BaseHTTPRequestHandler], None], end: Callable[[], object] = lambda: None
 ) -> Generator[str]:
-    """The server's address, as http://127.0.0.1:PORT. Each connection is for one request, and each answer says so: a
-    client that sent the next request on it would find it closed. A connection that the client cuts is passed over.
-    `end` is called before the server ends, to let go of answers that wait."""
+    """The server's URL, as http://127.0.0.1:PORT.
+
+    Each connection is for one request, and each response says so: a client that sent the next request on it would find
+    it closed. Connections cut by the client are ignored. `end` is called before the server stops, to release delayed
+    responses.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # else each answer with a body waits 40 ms
+        disable_nagle_algorithm = True  # otherwise each response with a body waits 40 ms
 
         def do_GET(self):
             self.close_connection = True

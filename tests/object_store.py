@@ -23,19 +23,19 @@ from typing import ClassVar, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote
 
 FAULTS = ("500", "503", "cut", "cut reply", "lost reply", "stall")
-"""Of a request: answered by an error of the server, or by SlowDown; the connection cut before an answer, in the midst
-of its body, or after the request was carried out; no answer at all."""
+"""Faults: a server error or SlowDown; a connection cut before the response, within its body, or after the request was
+carried out; no response."""
 NO_METADATA = {
     "AWS_METADATA_ENDPOINT": "http://127.0.0.1:9", "GCE_METADATA_HOST": "127.0.0.1:9",
     "GCE_METADATA_ROOT": "127.0.0.1:9", "GCE_METADATA_IP": "127.0.0.1:9",
 }  # fmt: skip
-"""No test asks the server that machines of a cloud get their credentials from."""
+"""The metadata server for credentials of cloud machines, which no test may ask."""
 QUICK = {"GRISTMILL_STORAGE_TIMEOUT": "30", "GRISTMILL_STORAGE_RETRIES": "2"}
-"""However busy the machine, no request takes so long; and what fails for good is given up soon."""
+"""No request takes this long, even on a busy machine; permanent failures still end soon."""
 IMPATIENT = {"GRISTMILL_STORAGE_TIMEOUT": "3", "GRISTMILL_STORAGE_RETRIES": "20"}
-"""For a request that is never answered, among others that a busy machine may answer late."""
+"""For a request without a response, among others that a busy machine may answer late."""
 HOPELESS = {"GRISTMILL_STORAGE_TIMEOUT": "6", "GRISTMILL_STORAGE_RETRIES": "0"}
-"""For requests that all fail at once: the pauses before each is begun anew are short where little time is allowed."""
+"""For requests that all fail at once: pauses between retries are short if little time is allowed."""
 
 
 GOOGLE_JSON = re.compile(r"(?:/upload)?/storage/v1/b/([^/]+)/o/?([^?]*)(?:\?(.*))?")
@@ -46,26 +46,26 @@ class Request(NamedTuple):
     path: str
     """With its query."""
     number: int
-    """Of all requests of the server, from 0."""
+    """Number among all requests of the server, from 0."""
 
 
 @dataclass
 class Store:
-    """The server, by way of the proxy."""
+    """The server, through the proxy."""
 
     address: str
     fault: Callable[[Request], str | None] = lambda request: None
     requests: list[Request] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     released: threading.Event = field(default_factory=threading.Event)
-    """Ends all stalls."""
+    """Release all stalled requests."""
     downloaded: dict[str, int] = field(default_factory=dict)
-    """{path of an object: bytes of it that were sent}."""
+    """{path of an object: number of its bytes that were sent}."""
     etags: dict[str, str] = field(default_factory=dict)
     """{generation: ETag}."""
 
     def environment(self) -> dict[str, str]:
-        """What clients need to find it."""
+        """Variables for clients to find it."""
         return {
             "AWS_ENDPOINT_URL": self.address, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_REGION": "us-east-1", "GOOGLE_BASE_URL": self.address, "GOOGLE_BEARER_TOKEN": "token",
@@ -73,11 +73,11 @@ class Store:
         }  # fmt: skip
 
     def fail(self, fault: Callable[[Request], str | None]) -> None:
-        """From now on, each request has the fault that `fault` names; None for none."""
+        """From now on, each request has the fault that `fault` returns; None for no faults."""
         self.fault = fault
 
     def fail_once(self, kind: str, pattern: str) -> None:
-        """The next request whose "METHOD /path?query" the pattern finds has the fault, and no other."""
+        """The next request whose "METHOD /path?query" matches the pattern has the fault."""
         left = [kind]
 
         def fault(request: Request) -> str | None:
@@ -93,8 +93,8 @@ class Store:
             return self.requests[-1]
 
     def bucket(self, name: str) -> None:
-        """Makes an empty bucket. What a server of before in this process left in one of that name is forgotten: moto's
-        servers share what they hold."""
+        """Make an empty bucket, and delete objects of an earlier server of this process in one of that name: moto's
+        servers share their state."""
         from moto.core import DEFAULT_ACCOUNT_ID
         from moto.s3.models import s3_backends
 
@@ -109,10 +109,10 @@ class Store:
 
 
 class Proxy(BaseHTTPRequestHandler):
-    """Passes requests on, or not."""
+    """Forward requests, or apply faults."""
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else each answer with a body waits 40 ms
+    disable_nagle_algorithm = True  # otherwise each response with a body waits 40 ms
     store: ClassVar[Store]
     behind: ClassVar[tuple[str, int]]
 
@@ -144,7 +144,7 @@ class Proxy(BaseHTTPRequestHandler):
         return self.send(status, headers, data, cut=fault == "cut reply")
 
     def from_json(self, bucket: str, name: str, asked: dict[str, str]) -> None:
-        """Makes the request one of the XML protocol: to read, write or delete an object."""
+        """Convert to a request of the XML protocol: to read, write or delete an object."""
         if self.command == "POST":
             self.command, name = "PUT", asked["name"]
         self.path = f"/{bucket}/{quote(name)}"
@@ -202,17 +202,17 @@ class Proxy(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer  # noqa: N815
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Says nothing."""
+        """Disable logging."""
 
 
 @contextlib.contextmanager
 def serving() -> Generator[Store]:
-    """The server, ended with the block. The environment is left as it is."""
+    """The server, stopped at the end of the block. The environment is unchanged."""
     from moto.server import ThreadedMotoServer
     from werkzeug.serving import WSGIRequestHandler
 
     WSGIRequestHandler.disable_nagle_algorithm = True  # moto's
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line a request, where logging is set up
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # otherwise a line per request, if logging is configured
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     store = Store("")
@@ -233,7 +233,7 @@ def serving() -> Generator[Store]:
 
 @contextlib.contextmanager
 def variables(values: dict[str, str]) -> Generator[None]:
-    """The environment has these, until the block ends."""
+    """Set these variables until the end of the block."""
     from lm.storage import objects
 
     before = dict(os.environ)

@@ -1,4 +1,4 @@
-"""Gradients that are multiplied by anything at steps of one's choice, in the real training step."""
+"""Multiply gradients by any factor at chosen steps of the real training step."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,7 +11,7 @@ from lm.training import step as train_step
 
 
 def poisoned(source: BatchSource, factors: Mapping[int, float]) -> Callable:
-    """The real function with its gradients times {step: factor}; by its tokens a batch is known to be a step's."""
+    """The real function with its gradients multiplied by {step: factor}; the tokens identify the step of a batch."""
     real = train_step.loss_and_gradients
     marks = np.stack([source.batch(step - 1).inputs_BT for step in factors])
     values = np.array(list(factors.values()), np.float32)

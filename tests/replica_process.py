@@ -16,7 +16,7 @@ SHAPES = {"float32": (64, 2**13), "bfloat16": (64, 2**14), "int32": (64, 2**12)}
 
 
 def values_of(dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    """All kinds of bits; of floating types, -0.0 and a signalling NaN are among them."""
+    """All bit patterns; for floating-point dtypes including -0.0 and a signaling NaN."""
     import jax.numpy as jnp
 
     kind = np.dtype(jnp.dtype(dtype))
@@ -50,7 +50,7 @@ def act(address: str, verb: str, victim: str = "") -> None:
     from lm.training.anomaly_guard import make_guard
     from lm.training.state import TrainState
 
-    replicas.PIECE_BYTES = 300_000  # an array is several, and a part
+    replicas.PIECE_BYTES = 300_000  # an array of several chunks, and a partial one
     mesh = jax.make_mesh((2, 2, 1, 1), MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * 4)
     whole, cut, zero1 = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("fsdp",), (("fsdp", "data"),)))
 

@@ -1,4 +1,4 @@
-"""What must be the same in two run folders: bytes of documents, tokenizer and shards, bits of the parameters."""
+"""Data that must be equal in two run folders: bytes of documents, tokenizer and shards, bits of the parameters."""
 
 import hashlib
 import os
@@ -8,9 +8,9 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": "--xla_cpu_parallel_codegen_split_count=1"}
-"""What tests compile runs a few times, on a few numbers: most of the time would go into making it fast."""
+"""Programs of tests run a few times, on few numbers: optimizing them would take most of the time."""
 HANG_SECONDS = 600
-"""What takes longer hangs; nothing takes nearly as long, on whatever machine."""
+"""Longer runs hang; nothing takes nearly this long on any machine."""
 DATA = ("texts", "documents", "dropped", "tokenizer", "tokens")
 
 

@@ -1,4 +1,4 @@
-"""launch.serve as a process of its own, on a port that is free, for tests, benchmarks and chaos."""
+"""launch.serve as a separate process on a free port, for tests, benchmarks and chaos."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ from tests.run_files import QUICK, REPOSITORY
 
 
 class ServerProcess(NamedTuple):
-    """A server that listens."""
+    """A running server."""
 
     process: subprocess.Popen[str]
     url: str
@@ -27,12 +27,12 @@ class ServerProcess(NamedTuple):
 
 
 def start(run: Path, *options: str, environment: Mapping[str, str] | None = None) -> ServerProcess:
-    """A server of the run, once it listens."""
+    """A server of the run, once it accepts connections."""
     return start_command(["launch.serve", str(run), "--port", "0", *options], environment)
 
 
 def start_command(words: Sequence[str], environment: Mapping[str, str] | None = None) -> ServerProcess:
-    """The server that `python -m words` is, once it listens."""
+    """The server `python -m words`, once it accepts connections."""
     command = [sys.executable, "-m", *words]
     process = subprocess.Popen(
         command, cwd=REPOSITORY, env=dict(environment or os.environ), text=True,
@@ -48,7 +48,7 @@ def start_command(words: Sequence[str], environment: Mapping[str, str] | None = 
 
 
 def end(server: ServerProcess) -> str:
-    """What the server said since it listened, once SIGTERM has ended it as it should."""
+    """The server's output since its start, after SIGTERM has ended it normally."""
     server.process.send_signal(signal.SIGTERM)
     said, _ = server.process.communicate(timeout=120)
     assert server.process.returncode == 0, said
@@ -57,14 +57,14 @@ def end(server: ServerProcess) -> str:
 
 @contextlib.contextmanager
 def serving(run: Path, *options: str, environment: Mapping[str, str] | None = None) -> Generator[ServerProcess]:
-    """A server, until the block ends; what it said then has no traceback."""
+    """A server, stopped at the end of the block; its output has no traceback."""
     with ending(start(run, *options, environment=environment)) as server:
         yield server
 
 
 @contextlib.contextmanager
 def ending(server: ServerProcess) -> Generator[ServerProcess]:
-    """The server, which the end of the block ends; what it said then has no traceback."""
+    """The server, stopped at the end of the block; its output has no traceback."""
     try:
         yield server
         said = end(server)
@@ -75,7 +75,7 @@ def ending(server: ServerProcess) -> Generator[ServerProcess]:
 
 
 def quick_environment() -> dict[str, str]:
-    """As a test's own, on one CPU device."""
+    """As in tests, on one CPU device."""
     return os.environ | QUICK
 
 

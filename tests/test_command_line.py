@@ -1,4 +1,4 @@
-"""The command line: short help, tyro's messages for unknown options, and a sentence for a file that is no config."""
+"""The command line: short help, tyro's messages for unknown options, and one sentence for an invalid config."""
 
 import importlib
 import re
@@ -43,7 +43,7 @@ def tyro_error(capsys, *words: str, config: str = DEMO) -> str:
 
 
 def listed(text: str) -> set[str]:
-    """The options that stand at the beginning of a line."""
+    """The options at the beginning of a line."""
     return set(re.findall(r"^\W{0,2}--([a-z]\S*)", text, re.MULTILINE))
 
 
@@ -57,7 +57,7 @@ def test_help_shows_the_sections_that_a_script_reads_and_help_all_the_rest(capsy
     assert len(short.splitlines()) < 40 and "What it does." in short
 
 
-def test_long_sections_are_listed_without_explanations_unless_they_are_asked_for(capsys):
+def test_long_sections_are_listed_without_explanations_by_default(capsys):
     short, long = help_of(capsys, "--help", reads=["model", "train"]), help_of(capsys, "--help", "train")
     assert listed(short) >= {"train.steps", "model.layers", "train.optimizer.learning-rate"}
     assert "Optimizer updates" in long and "Optimizer updates" not in short
@@ -87,20 +87,20 @@ def test_the_help_of_every_script_is_short(script, capsys, monkeypatch):
     assert len(capsys.readouterr().out.splitlines()) < 290  # of 1,100 lines of --help-all
 
 
-def test_help_before_the_config_is_that_of_the_demo(capsys):
+def test_help_before_the_config_is_the_demos(capsys):
     with pytest.raises(SystemExit) as ended:
         parse_command("launch.x", "What it does.", ["--help"], ["sample"])
     assert ended.value.code == 0 and "--sample.tokens" in capsys.readouterr().out
 
 
-def test_help_is_written_where_the_terminal_knows_ascii_alone():
+def test_help_is_printed_in_an_ascii_terminal():
     run = [sys.executable, "-m", "launch.sample", DEMO, "--help"]
     environment = {"PYTHONIOENCODING": "ascii", "PATH": ""}
     done = subprocess.run(run, cwd=REPOSITORY, capture_output=True, text=True, env=environment)
     assert done.returncode == 0 and "--sample.tokens" in done.stdout and done.stdout.isascii()
 
 
-def test_an_unknown_option_names_similar_ones_before_values_that_do_not_fit(capsys):
+def test_an_unknown_option_is_reported_with_similar_ones_before_invalid_values(capsys):
     message = tyro_error(capsys, "--model.width", "100", "--train.batch-sise", "4")
     assert "Unrecognized options: --train.batch-sise, 4" in message and "--train.batch-size INT" in message
     assert "Unrecognized options: foo" in tyro_error(capsys, "foo")
@@ -123,15 +123,15 @@ def test_underscores_are_dashes():
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
-def test_a_value_that_cannot_be_read_is_named_with_what_it_should_be(words, expected, capsys):
+def test_an_invalid_value_is_named_with_the_expected_type(words, expected, capsys):
     assert expected in tyro_error(capsys, *words)
 
 
-def test_shown_tells_the_length_of_what_it_cuts():
+def test_shown_reports_the_length_of_truncated_values():
     assert shown("a") == "'a'" and shown(LONG).endswith("(51,000 characters)") and len(shown(LONG)) < 250
 
 
-def test_a_config_that_is_not_there_names_the_shipped_ones():
+def test_a_missing_config_is_reported_with_the_shipped_ones():
     message = refusal(config="configs/demoo.py")
     assert message.startswith("There is no config file or run folder configs/demoo.py. Shipped in configs/: ")
     assert "demo.py" in message
@@ -152,13 +152,13 @@ def test_a_config_that_is_not_there_names_the_shipped_ones():
         ("arguments.py", b"def get_config(size): ...", "gives no config: TypeError"),
     ],
 )
-def test_a_file_that_is_no_config_gets_a_message_with_its_place(tmp_path, name, contents, expected):
+def test_an_invalid_config_file_is_reported_with_its_line(tmp_path, name, contents, expected):
     (tmp_path / name).write_bytes(contents)
     message = refusal(config=str(tmp_path / name))
     assert expected in message and str(tmp_path) in message
 
 
-def test_a_config_may_import_a_file_beside_it(tmp_path):
+def test_a_config_may_import_a_file_next_to_it(tmp_path):
     (tmp_path / "steps_beside_it.py").write_text("STEPS = 777\n")
     config = tmp_path / "mine.py"
     config.write_text(
@@ -169,7 +169,7 @@ def test_a_config_may_import_a_file_beside_it(tmp_path):
     assert load_config(config).train.steps == 777
 
 
-def test_a_folder_a_helper_and_a_name_that_is_too_long_are_no_configs(tmp_path):
+def test_a_folder_a_helper_and_a_too_long_name_are_not_configs(tmp_path):
     (tmp_path / "folder.py").mkdir()
     assert "is not a run" in refusal(config=str(tmp_path / "folder.py"))
     assert "has no function get_config" in refusal(config=str(REPOSITORY / "configs/recipes/families.py"))
@@ -177,7 +177,7 @@ def test_a_folder_a_helper_and_a_name_that_is_too_long_are_no_configs(tmp_path):
 
 
 @pytest.mark.parametrize("script", SCRIPTS.split())
-def test_a_run_folder_whose_path_is_too_long_is_refused_in_a_line(script, monkeypatch, capsys, tmp_path):
+def test_a_run_folder_with_a_too_long_path_is_rejected_in_a_line(script, monkeypatch, capsys, tmp_path):
     module = importlib.import_module(f"launch.{script}")
     called = Path(str(module.__file__)).read_text(encoding="utf-8").partition('if __name__ == "__main__":\n')[2].strip()
     monkeypatch.setattr(sys, "argv", [script, DEMO, "--workdir", str(tmp_path / LONG[:300])])
@@ -188,11 +188,11 @@ def test_a_run_folder_whose_path_is_too_long_is_refused_in_a_line(script, monkey
 
 
 @pytest.mark.parametrize("options", ["'", '"--a', "--a \\"])
-def test_options_of_beam_that_no_shell_would_take_are_refused_at_once(options):
+def test_options_of_beam_that_no_shell_would_accept_are_rejected_at_once(options):
     assert "engine.beam_options is " in refusal("--engine.runner", "beam", f"--engine.beam-options={options}")
 
 
-def test_a_prompt_that_cannot_fit_is_refused_before_there_is_a_tokenizer_and_is_cut_in_the_message():
+def test_a_prompt_that_cannot_fit_is_rejected_before_there_is_a_tokenizer_and_truncated_in_the_message():
     for option in ("sample.prompts", "train.sample-prompt"):
         message = refusal(f"--{option}", LONG)
         assert len(message) < 1000 and option.replace("-", "_") in message and "51,000 bytes" in message
@@ -205,7 +205,7 @@ def test_a_prompt_that_cannot_fit_is_refused_before_there_is_a_tokenizer_and_is_
     parse_command("launch.x", "", [DEMO, "--sample.prompts", "", "\x1b[2J", "--train.sample-prompt", ""])
 
 
-def test_a_line_of_a_message_is_cut_in_its_middle():
+def test_a_long_line_of_a_message_is_truncated_in_the_middle():
     long = f"It is {LONG}. Shorten it."
     assert cut_lines("short\nlines") == "short\nlines"
     shown_first, shown_last = cut_lines(f"{long}\nlast").split("\n")

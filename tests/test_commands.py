@@ -1,4 +1,4 @@
-"""A command in a fork of the tests' server does what it does as a process of its own."""
+"""A command in a fork of the tests' server behaves like a separate process."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ sys.exit({"code": 7, "text": "why it ended", "none": None}[sys.argv[1]])
 
 
 @pytest.mark.parametrize("how", ["code", "text", "none", "raise"])
-def test_a_fork_ends_as_a_process_does(tmp_path, how):
+def test_a_fork_ends_like_a_process(tmp_path, how):
     (tmp_path / "program.py").write_text(PROGRAM)
     (tmp_path / "beside").mkdir()
     (tmp_path / "beside/neighbour.py").write_text("VALUE = 5")
@@ -34,7 +34,7 @@ def test_a_fork_ends_as_a_process_does(tmp_path, how):
     assert fork.stderr.splitlines()[-1] == process.stderr.decode().splitlines()[-1]
 
 
-def test_limits_are_those_of_the_command_alone(tmp_path):
+def test_limits_only_apply_to_the_command(tmp_path):
     (tmp_path / "program.py").write_text("held = bytearray(10**9)\nprint(len(held))")
     assert "MemoryError" in run_command("program", cwd=tmp_path, most_bytes=2 * 10**9 // 4).stderr
     assert run_command("program", cwd=tmp_path).stdout == "1000000000\n"

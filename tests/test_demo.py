@@ -1,4 +1,4 @@
-"""README's first command, for real: `make demo` on the pinned packages, and what README and docs say of it."""
+"""README's first command, `make demo`, on the pinned packages, and the figures in README and docs."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from tests.server_process import serving
 @pytest.mark.slow
 def test_docs_have_the_figures_of_the_demo(tmp_path):
     """Needs the package index, or the packages in the cache. Data, tokens and order are the same on every machine;
-    bits per byte differ in later digits with the processor."""
+    later digits of bits per byte depend on the processor."""
     run = tmp_path / "runs/demo"
     command = [sys.executable, "-m", "launch.pretrain", "configs/demo.py", "--workdir", str(run)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)

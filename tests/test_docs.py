@@ -1,5 +1,4 @@
-"""What README and docs tell a reader to type works: every block of code is run here on a small run, or at least read as
-the scripts read it.
+"""Commands in README and docs work: every code block is run here on a small run, or at least parsed as the scripts do.
 
 A block that this suite cannot run says so, with the reason, in a comment before it: <!-- not run: REASON -->
 """
@@ -56,7 +55,7 @@ READ_ONLY = {
     "launch.compress": "needs a trained model",
     "launch.decompress": "needs a trained model",
 }
-"""{script: why its commands are read, and not run}: tests/test_end_to_end.py and others run them all."""
+"""{script: why its commands are only parsed}: tests/test_end_to_end.py and others run them all."""
 ALONE = {
     "launch.inspect_tokenizer": InspectCommand,
     "launch.compress": CompressCommand,
@@ -66,7 +65,7 @@ ALONE = {
     "launch.import_model": ImportCommand,
     "launch.verify_shards": VerifyCommand,
 }
-"""{script that reads no config: its command}."""
+"""{script without a config: its command}."""
 OF_SMALL = """--documents.steps gopher_quality exact_dedup --tokenizer.vocab-size 400
 --shards.validation-fraction 0.2"""
 SMALL = OF_SMALL.split()
@@ -78,10 +77,10 @@ class Block:
     place: str
     """File and line."""
     language: str
-    """Of a fence; "" of an indented block."""
+    """Language of a fence; "" for an indented block."""
     text: str
     not_run: str
-    """Why, by the comment before it; "" where it is run."""
+    """The reason in the comment before a block; "" if it is run."""
 
     @property
     def is_shell(self) -> bool:
@@ -124,7 +123,7 @@ PYTHON = [block for block in BLOCKS if block.language == "python"]
 
 
 def calls_in(text: str, folder: Path) -> list[list[str]]:
-    """The commands of a block with their words, as bash reads them; none is run."""
+    """The commands of a block with their words, as bash parses them; none is run."""
     stubs, record = folder / "stubs", folder / "record"
     within = lambda name: folder / name if "/" in name else stubs / name
     (folder / ".venv/bin").mkdir(parents=True)
@@ -136,7 +135,7 @@ def calls_in(text: str, folder: Path) -> list[list[str]]:
     (stubs / "head").write_text("#!/bin/bash\nexit 0\n")
     for name in ("nproc", "head"):
         (stubs / name).chmod(0o755)
-    if text.startswith("--"):  # options alone
+    if text.startswith("--"):  # only options
         text = f"python -m launch.train configs/demo.py {text}"
     environment = {"PATH": str(stubs), "PWD": str(folder)}
     done = subprocess.run(["/bin/bash", "-euc", text], cwd=folder, env=environment, capture_output=True, text=True)
@@ -150,7 +149,7 @@ def calls(tmp_path) -> Callable[[Block], list[list[str]]]:
 
 
 def check_call(words: list[str]) -> None:
-    """Raises what the script itself would raise for such a command."""
+    """Raise the error of the script for such a command."""
     program, *words = words
     if program == "make":
         target = words[0]
@@ -188,9 +187,9 @@ def check_script(script: str, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("block", SHELL, ids=lambda block: block.place)
-def test_every_command_is_one_that_its_script_takes(block, calls, monkeypatch):
+def test_scripts_accept_every_command(block, calls, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    if "launch.NAME" in block.text:  # the form of all commands
+    if "launch.NAME" in block.text:  # the general form of commands
         return
     found = calls(block)
     assert found
@@ -199,7 +198,7 @@ def test_every_command_is_one_that_its_script_takes(block, calls, monkeypatch):
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.place)
-def test_python_blocks_are_python(block):
+def test_python_blocks_are_valid(block):
     compile(block.text, block.place, "exec")
     if not block.not_run:
         exec(compile(block.text, block.place, "exec"), {})
@@ -221,7 +220,7 @@ def test_every_linked_file_exists():
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
-def test_the_readme_is_short_and_each_door_has_at_most_three_pages():
+def test_the_readme_is_short_and_each_entry_has_at_most_three_pages():
     assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").split()) <= 1200
     index = (REPOSITORY / "docs/README.md").read_text(encoding="utf-8")
     doors = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", index, re.MULTILINE)
@@ -229,7 +228,7 @@ def test_the_readme_is_short_and_each_door_has_at_most_three_pages():
     assert all(1 <= len(re.findall(r"\]\(", pages)) <= 3 for _, pages in doors)
 
 
-def test_every_page_is_in_the_index_and_leads_back_to_it():
+def test_every_page_is_in_the_index_and_links_back_to_it():
     index = (REPOSITORY / "docs/README.md").read_text(encoding="utf-8")
     assert "(docs/README.md)" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
     for path in FILES[1:]:
@@ -238,7 +237,7 @@ def test_every_page_is_in_the_index_and_leads_back_to_it():
             assert "[All docs](README.md)" in path.read_text(encoding="utf-8").splitlines()[2], path.name
 
 
-def test_figures_and_pictures_of_the_demo_are_of_one_run():
+def test_figures_and_pictures_of_the_demo_come_from_one_run():
     """tests/test_demo.py compares them with a run; `python -m tests.docs_figures runs/demo` writes them."""
     found: dict[str, set[str]] = {}
     for path in FILES:
@@ -252,7 +251,7 @@ def test_figures_and_pictures_of_the_demo_are_of_one_run():
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> Path:
-    """A folder in which runs/demo holds the demo's stages up to the shards, of 60 pages."""
+    """A folder in which runs/demo has the demo's stages up to the shards, of 60 pages."""
     folder = tmp_path_factory.mktemp("docs")
     (folder / "configs").symlink_to(REPOSITORY / "configs")
     write_pages(folder / "pages.warc.gz", web_pages(60))

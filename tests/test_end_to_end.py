@@ -1,4 +1,4 @@
-"""The whole path as a user starts it, from WARC files that the test writes to the report: also killed, also spread."""
+"""The whole pipeline as a user starts it, from WARC files to the report: also killed, and with several workers."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ def warc(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(warc, tmp_path_factory) -> tuple[Path, str]:
-    """(run folder, what was printed) of an undisturbed run."""
+    """(run folder, output) of an uninterrupted run."""
     workdir = tmp_path_factory.mktemp("runs") / "undisturbed"
     return workdir, finish(start(workdir, warc))
 
@@ -59,7 +59,7 @@ def pretrain(workdir: Path, warc: Path, *options: str) -> Ended:
     return run_command("launch.pretrain", *words)
 
 
-def test_the_summary_tells_what_happened(finished):
+def test_the_summary_describes_the_run(finished):
     workdir, _ = finished
     summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
     assert summary["pages_read"] == 48
@@ -86,7 +86,7 @@ def test_the_summary_tells_what_happened(finished):
         assert summary[name], name
 
 
-def test_every_part_of_the_run_folder_is_there(finished):
+def test_the_run_folder_is_complete(finished):
     workdir, printed = finished
     for pattern in (
         "config.json", "texts/*.parquet", "documents/*.parquet", "dropped/*.parquet",
@@ -104,8 +104,8 @@ def test_every_part_of_the_run_folder_is_there(finished):
     ]  # fmt: skip
 
 
-def test_the_report_follows_a_held_out_document_to_the_losses_of_evaluation(finished):
-    """The page that was read, the document that was written, and for each token the loss that evaluation gives it."""
+def test_the_report_follows_a_held_out_document_to_its_evaluation_losses(finished):
+    """The crawled page, the written document, and the evaluation loss of each token."""
     workdir, _ = finished
     recorded = recorded_in(workdir / "report/index.html")
     followed = recorded["followed{}"]
@@ -132,7 +132,7 @@ def test_the_report_follows_a_held_out_document_to_the_losses_of_evaluation(fini
     assert [row["bits"] for row in rows] == pytest.approx([nats / math.log(2) for nats in found], abs=1e-3)
 
 
-def test_a_second_run_says_that_all_is_up_to_date(finished, warc):
+def test_a_second_run_is_up_to_date(finished, warc):
     workdir, _ = finished
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
     printed = pretrain(workdir, warc).stdout
@@ -142,7 +142,7 @@ def test_a_second_run_says_that_all_is_up_to_date(finished, warc):
 
 
 @pytest.mark.slow
-def test_two_workers_give_the_same_bytes(finished, warc, tmp_path):
+def test_two_workers_write_the_same_bytes(finished, warc, tmp_path):
     for script in ("fetch_pages", "extract_texts", "prepare_documents", "train_tokenizer", "write_shards"):
         options = ("--engine.workers", "2")
         finish(start(tmp_path / "run", warc, *options, script=f"launch.{script}"))
@@ -174,7 +174,7 @@ def test_kill_9_in_four_stages_ends_in_the_same_bytes_and_bits(finished, warc, t
 
 
 @pytest.mark.slow
-def test_a_run_that_begins_from_another_takes_all_that_is_the_same(finished, warc, tmp_path):
+def test_a_run_started_from_another_reuses_all_equal_stages(finished, warc, tmp_path):
     source, workdir = finished[0], tmp_path / "my run"
     printed = finish(start(workdir, warc, "--from", str(source), "--sample.seed", "5"))
     assert re.findall(rf"(\w+): taken from {source}", printed) == list(STAGES[:7])
@@ -183,7 +183,7 @@ def test_a_run_that_begins_from_another_takes_all_that_is_the_same(finished, war
     assert "Everything is up to date" in finish(start(workdir, warc, "--sample.seed", "5"))
 
 
-def test_shards_of_another_tokenizer_are_refused_and_nothing_is_lost(finished, warc):
+def test_shards_of_another_tokenizer_are_rejected_and_nothing_is_lost(finished, warc):
     workdir, _ = finished
     before = digests(workdir)
     done = pretrain(workdir, warc, "--tokenizer.vocab-size", "300")
@@ -192,7 +192,7 @@ def test_shards_of_another_tokenizer_are_refused_and_nothing_is_lost(finished, w
     assert digests(workdir) == before
 
 
-def test_a_corpus_of_which_nothing_survives_ends_with_the_funnel(tmp_path):
+def test_a_corpus_without_surviving_documents_ends_with_the_funnel(tmp_path):
     pages = [dataclasses.replace(page, body=b"<html><p>Too short.</p></html>") for page in web_pages(3)]
     (tmp_path / "warc").mkdir()
     write_pages(tmp_path / "warc/0.warc.gz", pages)

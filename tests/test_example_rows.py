@@ -1,4 +1,4 @@
-"""Files of examples from others are read in bounded memory, whatever they unpack to; good ones as Arrow reads them."""
+"""External files of examples are read in bounded memory, whatever they unpack to; valid ones as Arrow reads them."""
 
 import gzip
 import tracemalloc
@@ -22,7 +22,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_nested_rows_are_as_arrow_reads_them(tmp_path, read):
+def test_nested_rows_are_read_like_arrow_reads_them(tmp_path, read):
     for number, options in enumerate(
         ({}, {"use_dictionary": False}, {"row_group_size": 70, "data_page_version": "2.0"})
     ):
@@ -44,8 +44,8 @@ def hostile(kind: str) -> tuple[str, pa.Table | bytes]:
 
 @pytest.mark.parametrize("kind", ["a word in all rows", "a word in a list", "a long list", "a line without an end",
                                   "blank lines", "a line of lists"])  # fmt: skip
-def test_hostile_files_are_refused_or_read_in_little_memory(tmp_path, monkeypatch, kind):
-    """A file of 1 kB took 10 GB."""
+def test_hostile_files_are_rejected_or_read_in_little_memory(tmp_path, monkeypatch, kind):
+    """A file of 1 kB once took 10 GB."""
     monkeypatch.setattr(example_rows, "RATIO_FROM_BYTES", 1_000_000 if kind == "blank lines" else 1 << 29)
     monkeypatch.setattr(example_rows, "MAX_BATCH_BYTES", 10_000_000)
     name, content = hostile(kind)

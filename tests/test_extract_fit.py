@@ -1,4 +1,4 @@
-"""Trees: fitted, stored, evaluated; and what of a page counts as its main text when they are fitted."""
+"""Decision trees are fitted, stored and evaluated; and the labels of main text that they are fitted on."""
 
 import gzip
 import importlib.util
@@ -49,12 +49,12 @@ def rows(count: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def truth(features: dict[str, np.ndarray]) -> np.ndarray:
-    """An exclusive or: no feature alone tells it."""
+    """An exclusive or: no single feature predicts it."""
     return ((features["a"] > 0.5) != (features["flag"] > 0)).astype(float)
 
 
 def trees_at_random(count: int = 20, depth: int = 3) -> Trees:
-    """Trees that nobody has fitted."""
+    """Random trees."""
     random = np.random.default_rng(count + depth)
     return Trees(
         tuple(random.permutation(list(rows(1))).tolist()),
@@ -65,8 +65,8 @@ def trees_at_random(count: int = 20, depth: int = 3) -> Trees:
     )
 
 
-def test_the_trees_of_catboost_score_as_it_does_itself():
-    """Numbers of CatBoost's own, written by tests/fixtures/make_catboost.py; a leaf is rounded to a thousandth."""
+def test_catboost_trees_score_like_catboost():
+    """Scores by CatBoost, written by tests/fixtures/make_catboost.py; a leaf is rounded to a thousandth."""
     model = FIXTURE["model"]
     trees = trees_of(model, tuple(FIXTURE["rows"]))
     scores = trees.score({name: np.array(row) for name, row in FIXTURE["rows"].items()})
@@ -76,14 +76,14 @@ def test_the_trees_of_catboost_score_as_it_does_itself():
 
 
 @needs_catboost
-def test_trees_learn_what_no_feature_tells_alone():
+def test_trees_learn_interactions_of_features():
     seen, new = rows(4000), rows(1000, seed=1)
     trees = fit_trees(seen, truth(seen), np.ones(4000), SETTINGS)
     assert np.mean((trees.score(new) > 0) == truth(new)) > 0.95
     assert "constant" not in trees.features
 
 
-def test_scores_are_those_of_a_walk_through_each_tree_and_survive_the_file():
+def test_scores_equal_a_walk_through_each_tree_and_survive_the_file():
     seen, trees = rows(500), trees_at_random()
     walked = []
     for n in range(500):
@@ -135,7 +135,7 @@ def corpora(tmp_path):
     return tmp_path
 
 
-def test_collections_are_read_and_a_text_of_both_splits_counts_to_the_test(corpora):
+def test_collections_are_read_and_a_text_in_both_splits_belongs_to_the_test_split(corpora):
     found = [(one.url, one.text, one.kind) for one in read_wcxb(corpora / "wcxb")]
     assert found == [("http://1.example/", PROSE, "article"), ("http://5.example/", FIVE, "listing")]
     assert [one.text for one in read_wcxb(corpora / "wcxb", "test")] == [GERMAN, GERMAN]
@@ -143,7 +143,7 @@ def test_collections_are_read_and_a_text_of_both_splits_counts_to_the_test(corpo
     assert (site_of(one.url), one.text, one.kind) == ("b.example", PROSE, "readability")
 
 
-def test_pages_of_an_excluded_site_are_left_out(corpora):
+def test_pages_of_an_excluded_site_are_skipped(corpora):
     folders = {name: corpora / name for name in ("wcxb", "readability")}
     urls = [page.url for page in fit.pages_of(folders, [])]
     assert urls == ["http://1.example/", "http://5.example/", "http://www.b.example/x"]
@@ -153,7 +153,7 @@ def test_pages_of_an_excluded_site_are_left_out(corpora):
 
 @pytest.fixture
 def sources(corpora, monkeypatch):
-    """The collections as repositories with one commit each, in place of the pinned ones."""
+    """The collections as repositories with one commit each, instead of the pinned ones."""
     found = {}
     for name in ("wcxb", "readability"):
         git = ["git", "-C", str(corpora / name), "-c", "user.name=a", "-c", "user.email=a@a.example"]
@@ -166,7 +166,7 @@ def sources(corpora, monkeypatch):
     return found
 
 
-def test_pages_are_those_of_the_pinned_commit_or_refused(sources, tmp_path):
+def test_pages_are_those_of_the_pinned_commit_or_rejected(sources, tmp_path):
     (page,) = read_readability(pages_at(tmp_path / "clones", "readability"))
     assert page.text == PROSE
     source = tmp_path / "clones/readability/one/source.html"
@@ -182,7 +182,7 @@ def test_pages_are_those_of_the_pinned_commit_or_refused(sources, tmp_path):
 
 
 @needs_catboost
-def test_fitting_from_the_command_line_leaves_out_the_excluded_sites(sources, tmp_path, monkeypatch, capsys):
+def test_fitting_from_the_command_line_skips_the_excluded_sites(sources, tmp_path, monkeypatch, capsys):
     (tmp_path / "urls").write_text("http://1.example/other\n")
     monkeypatch.setattr(fit, "SETTINGS", ALL_SETTINGS)
     monkeypatch.setattr(

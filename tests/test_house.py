@@ -1,4 +1,4 @@
-"""The plan of the house, enforced: who may import whom, every config whole and explained."""
+"""Rules of the code base: allowed imports, and configs that are valid and documented."""
 
 import ast
 import dataclasses
@@ -68,14 +68,14 @@ def test_imports_follow_the_arrows(path):
 
 @functools.cache
 def modules() -> dict[str, Path]:
-    """{dotted name: file} of everything in the rooms."""
+    """{dotted name: file} of all modules."""
     dotted = lambda path: ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
     return {dotted(path): path for path in FILES}
 
 
 @functools.cache
 def imported_modules() -> dict[str, set[str]]:
-    """{module: modules of ours that it imports, wherever in its file}."""
+    """{module: modules of ours that it imports, anywhere in its file}."""
     found = modules()
 
     def module_of(name: str) -> str:
@@ -87,13 +87,13 @@ def imported_modules() -> dict[str, set[str]]:
 
 
 def room_of(module: str) -> str:
-    """The folder that a module is in; of a module beside the folders, itself."""
+    """The package of a module; for a module next to the packages, itself."""
     parts = module.split(".")
     inside = len(parts) > 2 or modules()[module].name == "__init__.py"
     return ".".join(parts[:2]) if inside else module
 
 
-def test_no_module_and_no_room_is_in_an_import_cycle():
+def test_no_module_and_no_package_is_in_an_import_cycle():
     graph = imported_modules()
     rooms: dict[str, set[str]] = {}
     for module, used in graph.items():
@@ -106,7 +106,7 @@ LOW = (
     "lm.errors", "lm.fields", "lm.run_paths", "lm.storage", "lm.terminal", "lm.own_process", "lm.trusted_code",
     "lm.address_space", "lm.bounded",
 )  # fmt: skip
-"""Of lm, below all rooms."""
+"""Modules of lm below all its packages."""
 MAY_IMPORT = {
     "lm.config": (),
     "lm.tokenizer": ("lm.config",),
@@ -124,26 +124,25 @@ MAY_IMPORT = {
     "lm.formats": ("lm.checkpoints", "lm.config", "lm.model", "lm.tokenizer"),
     "lm.scaling": ("lm.config", "lm.data", "lm.model"),
 }
-"""The arrows inside lm: what each room may import of the others. lm.training may import all of them, and lm.planner
-lm.training too."""
+"""Allowed imports inside lm, by package. lm.training may import all packages, and lm.planner lm.training too."""
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
-def test_the_rooms_of_lm_import_along_the_arrows(room):
+def test_the_packages_of_lm_import_along_the_arrows(room):
     for module, used in imported_modules().items():
         if room_of(module) == room:
             outside = {one for one in used if not any(below(one, name) for name in (room, *LOW, *MAY_IMPORT[room]))}
             assert not outside, f"{module} imports {', '.join(sorted(outside))}"
 
 
-def test_every_room_and_every_file_says_what_it_is_for():
+def test_every_package_and_every_file_has_a_docstring():
     for folder in sorted({path.parent for path in FILES}):
         assert (folder / "__init__.py").is_file(), f"{folder} has no __init__.py that says what it is for"
     for path in FILES:
         assert ast.get_docstring(tree_of(path)), f"{path} has no docstring"
 
 
-def test_shapes_are_checked_wherever_they_are_written():
+def test_shapes_are_checked_in_every_annotation():
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     *checked, _ = settings["tool"]["pytest"]["ini_options"]["addopts"].partition("--jaxtyping-packages=")[2].split(",")
     for path in FILES:
@@ -153,13 +152,13 @@ def test_shapes_are_checked_wherever_they_are_written():
 
 
 @pytest.mark.parametrize(("package", "module"), [("apache_beam", "beam.py"), ("ray", "ray_tasks.py")])
-def test_an_engine_is_imported_by_its_executor_only(package, module):
+def test_an_engine_is_only_imported_by_its_executor(package, module):
     users = {str(path.relative_to(REPOSITORY)) for path in FILES if any(below(n, package) for n in imports(path))}
     assert users == {f"data_prep/engine/{module}"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_shipped_config_is_built_and_its_model_has_the_shapes_it_says(path):
+def test_every_shipped_config_builds_a_model_of_its_declared_shapes(path):
     experiment = load_config(path)
     config = dataclasses.replace(experiment.model, scan_layers=not experiment.model.attention_windows)  # one trace
     model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
@@ -182,9 +181,9 @@ def config_classes() -> list[type]:
 
 
 @pytest.mark.parametrize("cls", config_classes(), ids=lambda cls: cls.__name__)
-def test_every_field_of_every_config_says_what_it_is(cls):
+def test_every_field_of_every_config_has_a_description(cls):
     assert cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}("), f"{cls.__name__} has no docstring"
-    if cls.__name__ == "Experiment":  # its fields are the sections, and each section says what it is
+    if cls.__name__ == "Experiment":  # its fields are the sections, and each section has a docstring
         return
     module = Path(str(sys.modules[cls.__module__].__file__))
     tree = ast.parse(module.read_text(encoding="utf-8"))
@@ -200,8 +199,8 @@ def test_every_field_of_every_config_says_what_it_is(cls):
     assert not missing, f"{cls.__name__}: no docstring under {', '.join(sorted(missing))}"
 
 
-def test_every_path_from_a_file_up_leads_to_the_repository():
-    """Of the tests, benchmarks and chaos rows too: a file that moves must not look for the tree elsewhere."""
+def test_every_relative_path_to_the_root_leads_to_the_repository():
+    """Also in tests, benchmarks and chaos rows: a file that moves must not look for the tree elsewhere."""
     for path in sorted((REPOSITORY / "tests").rglob("*.py")):
         for above in re.findall(
             r"^REPOSITORY = Path\(__file__\)\.parents\[(\d)\]", path.read_text("utf-8"), re.MULTILINE
@@ -213,7 +212,7 @@ UNSTABLE_NAME = re.compile(r" at 0x|/tmp/|[0-9a-f]{40}")
 
 
 def test_the_name_of_a_test_is_the_same_in_every_process(request):
-    """Else pytest-xdist ends in `make test`, since its processes collected different tests."""
+    """Otherwise pytest-xdist fails in `make test`, since its processes collected different tests."""
     for item in request.session.items:
         assert not UNSTABLE_NAME.search(item.name), f"{item.nodeid}: name this case by hand (id=...)"
     with pytest.raises(ValueError, match="by hand"):
@@ -221,8 +220,8 @@ def test_the_name_of_a_test_is_the_same_in_every_process(request):
     assert pytest_make_parametrize_id(b"\xff", "body") is None
 
 
-def test_no_script_brings_jax_before_it_has_work_for_it():
-    """JAX takes seconds to import: --help, a wrong option and the stages of the data must not wait for it."""
+def test_no_script_imports_jax_before_it_needs_it():
+    """Importing JAX takes seconds: --help, a wrong option and the data stages must not wait for it."""
     scripts = sorted(path.stem for path in (REPOSITORY / "launch").glob("*.py") if path.stem != "__init__")
     program = f"import sys; {'; '.join(f'import launch.{name}' for name in scripts)}; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
@@ -230,7 +229,7 @@ def test_no_script_brings_jax_before_it_has_work_for_it():
 
 
 def factors(node: ast.expr) -> list[ast.expr]:
-    """The factors of a product, whatever the order in which they are multiplied."""
+    """The factors of a product, in any order."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         return factors(node.left) + factors(node.right)
     return [node]
@@ -245,9 +244,9 @@ def names_in(node: ast.expr) -> set[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_nothing_multiplies_steps_by_the_size_of_a_batch(path):
-    """Batches may grow (train.batch_schedule): the sequences and tokens of all steps before one are
-    lm.config.Stages.windows_before and tokens_before."""
+def test_steps_are_never_multiplied_by_the_batch_size(path):
+    """Batches may grow (train.batch_schedule): lm.config.Stages.windows_before and tokens_before count the sequences
+    and tokens of all steps before one."""
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
             steps, sizes = [], []

@@ -1,5 +1,5 @@
-"""The examples of docs/how_to_change_it.md: each trains, resumes with the same bits, is in config.json by name, and is
-refused in a run folder whose code is not trusted."""
+"""Each example of docs/how_to_change_it.md trains, resumes bit for bit, is in config.json by name, and is rejected in a
+run folder whose code is not trusted."""
 
 import ast
 import json
@@ -51,7 +51,7 @@ MODULES = [
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Iterator[Path]:
-    """A user's folder with the files of all examples, which this process trusts and remembers nowhere else."""
+    """A user's folder with the files of all examples, trusted only in this process."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(sys, "path", [*sys.path])
     (folder := tmp_path / "mine").mkdir()
@@ -73,8 +73,8 @@ def settings_of(module: str) -> dict[str, object]:
 
 
 def experiment_of(folder: Path, settings: Mapping[str, object]) -> Experiment:
-    """The experiment of the page's config file with these settings and the tiny experiment in place of the demo. As a
-    command does, this trusts the code that it names."""
+    """The experiment of the page's config file with these settings and the tiny experiment instead of the demo. Like a
+    command, this trusts the code that it names."""
     text = FILES["my_config.py"].replace("configs.demo import get_config", "tests.corpus import tiny_experiment")
     changed = {"model.layers": 1, "train.sample_every": 0, **settings}
     (path := folder / "my_config.py").write_text(re.sub(r"\{.*\}", lambda _: repr(changed), text), encoding="utf-8")
@@ -94,7 +94,7 @@ def test_the_page_has_ten_extensions_of_at_most_thirty_lines_and_counts_them():
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_an_example_trains_resumes_and_is_refused_where_it_is_not_trusted(folder, tokens, module):
+def test_an_example_trains_resumes_and_is_rejected_if_not_trusted(folder, tokens, module):
     experiment = experiment_of(folder, settings_of(module))
     run = folder / "run"
     shutil.copytree(tokens, run)
@@ -121,7 +121,7 @@ def test_an_example_trains_resumes_and_is_refused_where_it_is_not_trusted(folder
 
 
 def test_the_rows_of_hooks_metrics_and_evaluators_are_logged(folder, tokens):
-    """All at once, with the block whose scalar is logged; layers scanned and recomputed log the same values."""
+    """All at once, with the block whose scalar is logged; scanned and rematerialized layers log the same values."""
     names = ("my_hook", "my_metric", "my_evaluator", "my_block")
     together = {option: value for name in names for option, value in settings_of(name).items()}
     together |= {"model.layers": 2, "train.batch_size": 16}
@@ -144,14 +144,14 @@ def test_the_rows_of_hooks_metrics_and_evaluators_are_logged(folder, tokens):
 
 
 def merged(rows: list[dict]) -> list[dict]:
-    """The rows, those of one step as one."""
+    """The rows, merged by step."""
     steps: dict[int, dict] = {}
     for row in rows:
         steps.setdefault(row["step"], {}).update(row)
     return [*steps.values()]
 
 
-def test_a_model_of_own_parts_computes_with_a_cache_what_it_computes_without(folder):
+def test_a_model_of_custom_components_computes_the_same_with_a_cache(folder):
     parts = settings_of("my_block") | settings_of("my_norm") | settings_of("my_activation")
     config = experiment_of(folder, parts).model
     model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(0))
@@ -180,7 +180,7 @@ def test_the_hash_of_code_that_determines_the_outputs_is_an_input_of_the_stage(f
     assert not [name for name in launch_train.external_inputs(hooked) if "my_hook" in name]
 
 
-def test_a_filter_and_an_extractor_of_ones_own(folder):
+def test_a_custom_filter_and_extractor(folder):
     (path := folder / "my_filter_config.py").write_text(FILES["my_filter_config.py"])
     (own,) = [one for one in load_config(path).documents.filters if isinstance(one, FunctionFilter)]
     assert (own.limit, own.measure(Passage("LOUD words"))) == (0.3, [0.5])
@@ -194,7 +194,7 @@ def test_a_filter_and_an_extractor_of_ones_own(folder):
     assert "Home" not in extract_text(page, EXTRACT)[0]
 
 
-def test_what_cannot_be_used_is_refused(folder, tokens):
+def test_invalid_extensions_are_rejected(folder, tokens):
     (folder / "my_bad.py").write_text(
         "import jax.numpy as jnp\n"
         "class NoInterval:\n    def __init__(self, config): pass\n    def run(self, state, step): pass\n"
@@ -225,12 +225,12 @@ TREE_NAMES = sorted(set(re.findall(r"`(\w+)`\s+in\s+`([\w/]+\.py)`", IN_TREE)))
 
 
 @pytest.mark.parametrize("path", TREE_FILES)
-def test_the_files_of_the_tree_that_the_page_names_are_there(path):
+def test_files_named_by_the_page_exist(path):
     found = REPOSITORY / path
     assert found.parent.is_dir() if found.stem == "NAME" else found.exists()
 
 
 @pytest.mark.parametrize(("name", "path"), TREE_NAMES)
-def test_the_names_of_the_tree_are_defined_there(name, path):
+def test_names_of_the_tree_on_the_page_are_defined_there(name, path):
     text = (REPOSITORY / path).read_text(encoding="utf-8")
     assert re.search(rf"^ *(?:class |def )?{name}\b(?=[:(\[]| =)", text, re.MULTILINE), f"{path} defines no {name}"

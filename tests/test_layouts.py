@@ -1,4 +1,4 @@
-"""Laws of configs/layouts.py: every size names hardware that there is, which divides it and its batch, and holds it."""
+"""configs/layouts.py: every size has existing hardware, which divides it and its batch, and has enough memory."""
 
 import dataclasses
 import importlib.util
@@ -26,8 +26,8 @@ WANTED = {
 GPUS = [row for row in LAYOUTS.values() if not topology_of(row.topology).chip.torus]
 TPUS = [row for row in LAYOUTS.values() if topology_of(row.topology).chip.torus]
 LARGEST = 0.75
-"""Of a GPU's memory, of which no compiler was asked: what arithmetic counts may take so much, since what is inside of
-blocks, gathered weights and copies come on top."""
+"""Share of a GPU's memory that the estimate may use without a compiler: activations inside blocks, gathered weights and
+copies come on top."""
 
 
 def config_path(model: str) -> str:
@@ -38,12 +38,12 @@ def parsed(model: str, *words: str):
     return parse_command("launch.x", "", [config_path(model), *words])[0]
 
 
-def test_every_size_has_the_hardware_that_people_train_it_on():
+def test_every_size_has_the_usual_hardware():
     assert {f"{model}/{one}" for model, names in WANTED.items() for one in names} <= LAYOUTS.keys()
 
 
 @pytest.mark.parametrize("model", sorted({row.model for row in LAYOUTS.values()}))
-def test_a_config_is_laid_out_as_its_first_row(model):
+def test_a_config_uses_the_layout_of_its_first_row(model):
     first = next(row for row in LAYOUTS.values() if row.model == model)
     experiment = load_config(Path(config_path(model)))
     assert experiment.train.layout == first.name
@@ -51,7 +51,7 @@ def test_a_config_is_laid_out_as_its_first_row(model):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_devices_divide_model_and_batch_and_all_else_of_the_experiment_stays(name):
+def test_devices_divide_model_and_batch_and_the_rest_of_the_experiment_is_unchanged(name):
     row = LAYOUTS[name]
     topology = topology_of(row.topology)
     assert topology.name == row.topology
@@ -60,7 +60,7 @@ def test_devices_divide_model_and_batch_and_all_else_of_the_experiment_stays(nam
         own.train.mesh, own.model, own.train.batch_size, as_devices(topology),
         own.train.micro_batches,
     )  # fmt: skip
-    # Parameters are cut over no device, over all, or over the GPUs of a node, whose links are the fast ones.
+    # Parameters are sharded over no device, over all, or over the GPUs of a node, which have the fast links.
     assert sizes["data"] == 1 or own.train.mesh.fsdp == 1 or (
         own.train.mesh.zero1 and sizes["fsdp"] * sizes["tensor"] == topology.shape[-1]
     )  # fmt: skip
@@ -70,7 +70,7 @@ def test_devices_divide_model_and_batch_and_all_else_of_the_experiment_stays(nam
     assert dataclasses.replace(own.model, scan_layers=usual.model.scan_layers) == usual.model
 
 
-def test_the_schedule_of_llama_3_405b_is_the_papers_and_fits_the_layout_that_it_names():
+def test_the_schedule_of_llama_3_405b_equals_the_papers_and_fits_its_layout():
     """arXiv:2407.21783, section 3.4.1: 4 million tokens in sequences of 4,096, 8 million in sequences of 8,192 after
     252 million tokens, 16 million after 2.87 trillion."""
     text = Path(config_path("llama3_405b")).read_text(encoding="utf-8")
@@ -95,7 +95,7 @@ def test_the_schedule_of_llama_3_405b_is_the_papers_and_fits_the_layout_that_it_
 
 
 @pytest.mark.parametrize("row", GPUS, ids=lambda row: row.name)
-def test_what_arithmetic_counts_leaves_room_on_gpus(row):
+def test_the_estimate_leaves_room_on_gpus(row):
     topology, own = topology_of(row.topology), parsed(row.model, "--train.layout", row.name)
     made = make_plan(own.model, own.train, topology)
     assert made.attention == "cudnn" and made.needed_bytes is not None
@@ -106,7 +106,7 @@ def test_what_arithmetic_counts_leaves_room_on_gpus(row):
 @pytest.mark.slow
 @pytest.mark.parametrize("row", TPUS, ids=lambda row: row.name)
 def test_two_layers_fit_by_the_compiler(row):
-    """A minute each. The whole models are compiled by tests.bench.layouts."""
+    """A minute each. tests.bench.layouts compiles the whole models."""
     words = ("--train.layout", row.name, "--json", "--model.layers", "2")
     done = plan_command(f"configs/{row.model}.py", *words)
     assert done.returncode == 0, done.stderr
@@ -114,7 +114,7 @@ def test_two_layers_fit_by_the_compiler(row):
     assert made["fits"] and made["attention"] == "splash" and any("splash" in one for one in made["kernels"])
 
 
-def test_the_command_line_takes_another_row_and_what_stands_beside_it_wins():
+def test_the_command_line_selects_another_row_and_explicit_options_win():
     own = parsed("llama3_8b", "--train.micro-batches", "16", "--train.layout", "v6e-64")
     row = LAYOUTS["llama3_8b/v6e:8x8"]
     assert own.train.layout == row.name and own.train.mesh == row.mesh and own.train.remat == row.remat
@@ -134,18 +134,18 @@ def test_the_command_line_takes_another_row_and_what_stands_beside_it_wins():
         ("demo", "llama3_9b/v6e:8x8", "'llama3_9b/v6e:8x8', but a layout is MODEL/HARDWARE"),
     ],
 )
-def test_a_row_that_there_is_not_is_refused_with_those_there_are(model, name, said):
+def test_a_missing_row_is_rejected_with_the_available_ones(model, name, said):
     with pytest.raises(UsageError) as refused:
         parsed(model, "--train.layout", name)
     assert said in str(refused.value)
 
 
-def test_a_row_is_read_by_its_name_alone():
+def test_a_row_is_found_by_its_name_only():
     for row in LAYOUTS.values():
         assert layout_of(row.name) is layout_of(row.topology, row.name) is row
 
 
-def test_a_plan_for_other_hardware_takes_its_row_unless_a_field_was_set():
+def test_a_plan_for_other_hardware_uses_its_row_unless_a_field_was_set():
     experiment = parsed("llama3_8b")
     row = LAYOUTS["llama3_8b/v6e:8x8"]
     topology, mfu, model, train = on_hardware(experiment.model, experiment.train, "v6e-64")
@@ -157,8 +157,10 @@ def test_a_plan_for_other_hardware_takes_its_row_unless_a_field_was_set():
     assert nowhere[1:] == (USUAL_MFU, experiment.model, experiment.train)
 
 
-def test_a_plan_says_which_row_it_took_and_is_that_of_the_row(capsys, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # also where CUDA's packages are: it is quicker
+def test_a_plan_names_its_row_and_equals_the_rows(capsys, monkeypatch):
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None
+    )  # also if CUDA's packages are installed: it is quicker
     said = []
     for words, topology in (((), "h100:32"), (("--train.layout", "h100:32"), "")):
         plan.plan(parsed("llama3_8b", *words), REPOSITORY, plan.Options(topology=topology, json=1))
@@ -168,7 +170,7 @@ def test_a_plan_says_which_row_it_took_and_is_that_of_the_row(capsys, monkeypatc
 
 
 def test_days_become_tokens_and_steps_of_the_model_and_of_every_shipped_size(capsys, monkeypatch):
-    """What is printed takes the days that were given, by the arithmetic of a plan with these tokens."""
+    """The printed tokens take the given days, by the arithmetic of a plan with these tokens."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     experiment, topology = parsed("llama3_8b", "--train.layout", "h100:64"), topology_of("h100:64")
     plan.plan(experiment, REPOSITORY, plan.Options(days=7.0, json=1))
@@ -187,7 +189,7 @@ def test_days_become_tokens_and_steps_of_the_model_and_of_every_shipped_size(cap
     assert "compute-optimal is a model of 11.3 billion parameters" in text and "layout llama3_8b/h100:64" in text
 
 
-def test_a_plan_of_batches_that_grow_counts_their_steps():
+def test_a_plan_with_growing_batches_counts_their_steps():
     experiment, topology = parsed("gpt2_124m", "--train.steps", "10000"), topology_of("h100:1")
     train = dataclasses.replace(experiment.train, batch_size=64, batch_schedule=((9000, 512),))
     made = make_plan(experiment.model, train, topology)
@@ -197,7 +199,7 @@ def test_a_plan_of_batches_that_grow_counts_their_steps():
 
 
 @pytest.mark.parametrize("name", ["v5p-64", "v5p:2x4x4", "v5p:4x2x4", "v5p:4x4x2"])
-def test_a_slice_is_one_row_whichever_way_its_shape_is_turned(name):
+def test_a_slice_is_one_row_for_any_order_of_its_shape(name):
     assert layout_of(f"llama3_8b/{name}").name == "llama3_8b/v5p:4x4x2"
     experiment = load_config(REPOSITORY / "configs/llama3_8b.py")
     topology, *_ = on_hardware(experiment.model, experiment.train, name)

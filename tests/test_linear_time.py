@@ -1,8 +1,8 @@
-"""Whatever the text: the time of all that sees it grows in proportion to its length (tests/growth.py).
+"""The time of every function of text grows linearly with its length (tests/growth.py).
 
-What the lists of tests/untrusted.py hold, of all packages, is walked here: whole functions, over texts that a pattern
-may take quadratic time over, and each regular expression by itself, over its own examples with every part of them made
-long. `extract_text` is walked with whole pages.
+The entries of tests/untrusted.py, of all packages, are tested here: whole functions, over texts for which a pattern may
+take quadratic time, and each regular expression separately, over its own examples with every part of them made long.
+`extract_text` is tested with whole pages.
 """
 
 import ast
@@ -30,8 +30,8 @@ from tests.untrusted import FUNCTIONS, PATTERNS
 ROOT = Path(__file__).parents[1]
 ROOMS = ("configs", "data_prep", "launch", "lm", "viewer")
 TEXT, PAGE, PATTERN_TEXT = 15_000, 30_000, 5_000
-"""Characters of which four times as many may take eight times as long. By a pattern a text is looked through in a
-moment, but in seconds where that is quadratic, so that few are enough."""
+"""Number of characters; four times as many may take eight times as long. Matching a pattern takes a moment, but seconds
+if it is quadratic, so few are enough."""
 MAKERS = {"compile", "match", "fullmatch", "search", "split", "sub", "subn", "findall", "finditer"}
 ONE_PLACE = {"match", "fullmatch"}
 LIBRARIES = ("re", "regex", "re2")
@@ -54,15 +54,15 @@ def test_the_time_of_extraction_is_linear(engine):
         extract_text(page(make(1000).encode()), config)
         made = lambda size, make=make: page(make(size).encode())
         walk = lambda page: extract_text(page, config)
-        # Counts bound what the libraries do (extract/libraries.py): before a page is refused, it may cost more than
-        # in proportion, so that only pages of some size are looked at.
+        # Limits bound the cost of the libraries (extract/libraries.py): before a page is rejected, its cost may be
+        # superlinear, so only pages of some size are tested.
         found[kind] = (superlinear if engine == "gristmill" else grown)(walk, made, PAGE, forget)
     assert not {kind: said for kind, said in found.items() if said}
 
 
 def calls() -> Iterator[tuple[str, str]]:
-    """(name of the module, name of the constant, function or class around it) of each regular expression that is made
-    in any package, or used without being made first."""
+    """(name of the module, name of the enclosing constant, function or class) of each regular expression that is
+    compiled in any package, or used without being compiled first."""
     for path in sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -120,7 +120,7 @@ def uses(module: str, name: str) -> set[str]:
 
 
 def pumped(example: str) -> Iterator[Callable[[int], str]]:
-    """Texts of any length that begin as the example does, and then repeat a part of it, or blanks, to the end."""
+    """Texts of any length that start like the example, and then repeat a part of it, or blanks, to the end."""
     parts = {(start, example[start : start + size]) for start in range(len(example)) for size in (1, 2, 3)}
     parts |= {(0, example[:size]) for size in range(4, len(example) + 1)}
     parts |= {(start, blank) for start in range(len(example) + 1) for blank in BLANKS}
@@ -148,7 +148,7 @@ def test_the_time_of_a_pattern_is_linear(name):
 
 
 def fitting(pattern: re.Pattern, text: str) -> str | bytes:
-    """The text in bytes for a pattern of bytes, one each as long as the text has no other characters."""
+    """The text in bytes for a pattern of bytes, one byte each as long as the text has no other characters."""
     if isinstance(pattern.pattern, str):
         return text
     return text.encode("latin-1") if max(text) < "\u0100" else text.encode("utf-8", "surrogatepass")
@@ -165,5 +165,5 @@ def time_of_pattern(pattern: re.Pattern, make: Callable[[int], str], at_place: b
 
 
 def test_bounds_are_small():
-    """So that even quadratic time is a moment."""
+    """So small that even quadratic time is short."""
     assert max(how.characters for how in PATTERNS.values() if isinstance(how, Bounded)) <= 1024

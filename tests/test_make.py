@@ -1,4 +1,4 @@
-"""The Makefile's environments: one lock for each accelerator, every package checked by its hash, .venv built again for
+"""The Makefile's environments: one lock for each accelerator, every package checked by its hash, .venv rebuilt for
 another accelerator."""
 
 import json
@@ -13,7 +13,8 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 ACCELERATORS = ("tpu", "cuda12", "cuda13")
-# Stands for uv, which would download: it writes its arguments down, and makes a .venv with a Python that does nothing.
+# A stand-in for uv, which would download: it records its arguments, and creates a .venv with a Python that does
+# nothing.
 UV = f"""#!{sys.executable}
 import json, sys
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_the_default_environment_is_for_cpus_and_is_kept(make):
 
 
 @pytest.mark.parametrize("accelerator", ACCELERATORS)
-def test_an_accelerator_is_kept_until_another_is_asked_for(make, accelerator):
+def test_an_accelerator_is_kept_until_another_is_requested(make, accelerator):
     with_it = ["requirements.lock", f"requirements-{accelerator}.lock"]
     assert make("setup")[::2] == (0, ["requirements.lock"])
     assert make("setup", f"ACCELERATOR={accelerator}")[::2] == (0, with_it)
@@ -85,7 +86,7 @@ def test_an_accelerator_is_kept_until_another_is_asked_for(make, accelerator):
     assert make("setup", "ACCELERATOR=cpu")[::2] == (0, ["requirements.lock"])
 
 
-def test_another_lock_makes_the_environment_of_its_accelerator_anew(make, tmp_path):
+def test_another_lock_rebuilds_the_environment_of_its_accelerator(make, tmp_path):
     make("setup", "ACCELERATOR=tpu")
     later = (tmp_path / ".venv/ready-tpu").stat().st_mtime + 5
     os.utime(tmp_path / "requirements-cuda12.lock", (later, later))
@@ -94,7 +95,7 @@ def test_another_lock_makes_the_environment_of_its_accelerator_anew(make, tmp_pa
     assert make("lint")[2] == ["requirements.lock", "requirements-tpu.lock"]
 
 
-def test_an_environment_that_could_not_be_made_is_made_again(make, tmp_path):
+def test_a_failed_environment_is_built_again(make, tmp_path):
     (tmp_path / "fail").touch()
     assert make("setup", "ACCELERATOR=tpu")[0] == 2
     (tmp_path / "fail").unlink()
@@ -102,13 +103,13 @@ def test_an_environment_that_could_not_be_made_is_made_again(make, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", ["gpu", "cpu tpu", "", "cuda%", "TPU"])
-def test_a_wrong_accelerator_is_refused_with_those_there_are(make, tmp_path, wrong):
+def test_an_unknown_accelerator_is_rejected_with_the_available_ones(make, tmp_path, wrong):
     code, said, locks = make("setup", f"ACCELERATOR={wrong}")
     assert code == 2 and locks == [] and not (tmp_path / ".venv").exists()
     assert f'ACCELERATOR is "{wrong}". Choose one of: cpu tpu cuda12 cuda13' in said
 
 
-def test_what_comes_on_top_is_of_the_same_jax_and_is_not_there_already():
+def test_additional_locks_have_the_same_jax_and_no_duplicates():
     base = pins("requirements.lock")
     for accelerator in ACCELERATORS:
         added = pins(f"requirements-{accelerator}.lock")
@@ -143,7 +144,7 @@ PLATFORMS = {
     "aarch64-manylinux_2_28": ("requirements.lock", "requirements-cuda12.lock", "requirements-cuda13.lock"),
     "aarch64-apple-darwin": ("requirements.lock",),
 }
-"""{a platform that docs/install.md names: the locks that it takes}. libtpu has no wheel but for Linux x86_64."""
+"""{a platform in docs/install.md: the locks that support it}. libtpu only has wheels for Linux x86_64."""
 BUILT = ("promise", "rouge-score", "sqlitedict", "word2number")
 """Packages of requirements.lock without a wheel: built here from a source distribution."""
 
@@ -198,8 +199,8 @@ def test_setuptools_for_builds_comes_from_the_lock_before_all_else(make, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_uv_of_another_hash_is_not_installed(make, tmp_path):
-    """By pip, from the package index; the fake uv is taken off PATH."""
+def test_a_uv_with_another_hash_is_not_installed(make, tmp_path):
+    """By pip, from the package index; the fake uv is removed from PATH."""
     (tmp_path / "bin/uv").unlink()
     path = os.pathsep.join(one for one in os.environ["PATH"].split(os.pathsep) if not Path(one, "uv").exists())
     lock = re.sub(
@@ -231,7 +232,7 @@ def test_remedies_install_into_the_environment_of_this_clone():
 
 
 def test_the_pinned_uv_builds_the_clone_itself(tmp_path):
-    """Another version would fetch a build backend that no lock names."""
+    """Another version would download a build backend that no lock names."""
     (version,) = pins("requirements-uv.lock").values()
     low, high = re.findall(
         r'"uv_build>=([\d.]+),<([\d.]+)"', (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")

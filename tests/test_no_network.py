@@ -1,4 +1,4 @@
-"""Without a network every source ends in one short message: what was needed, from where, why not, and what to do."""
+"""Without a network every source fails with one short message: the resource, its address, the cause, and a remedy."""
 
 import socket
 import threading
@@ -15,7 +15,7 @@ from lm.storage.http import said
 from lm.tokenizer.published import load_published
 
 CHAIN = ("Pool(", "Max retries", "Caused by", "Traceback", "0x", "Errno")
-"""Of the texts into which requests and urllib3 nest a cause."""
+"""Parts of messages in which requests and urllib3 nest a cause."""
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def closed_port() -> int:
 
 @pytest.fixture
 def silent_port() -> Generator[int]:
-    """Takes connections and never answers."""
+    """Accept connections and never answer."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -36,7 +36,7 @@ def silent_port() -> Generator[int]:
 
 @pytest.fixture
 def rude_port() -> Generator[int]:
-    """Answers what is no HTTP."""
+    """Answer with something other than HTTP."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -105,7 +105,7 @@ def from_tfds(port: int, folder, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("fetch", [from_index, from_vocabularies, from_tfds])
-def test_a_source_that_cannot_be_reached(fetch: Callable[..., None], closed_port, tmp_path, monkeypatch):
+def test_an_unreachable_source(fetch: Callable[..., None], closed_port, tmp_path, monkeypatch):
     with pytest.raises(InputError) as failed:
         fetch(closed_port, tmp_path, monkeypatch)
     message = str(failed.value)

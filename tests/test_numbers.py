@@ -1,4 +1,4 @@
-"""Every number of an experiment has bounds: none may be beyond 64 bits, or not finite."""
+"""Every number of an experiment has bounds: finite, and within 64 bits."""
 
 import dataclasses
 import math
@@ -34,7 +34,7 @@ NUMBERS = {".".join(path): (path, value) for path, value in numbers(DEMO)}
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_a_number_that_no_run_can_have_is_refused(name):
+def test_an_impossible_number_is_rejected(name):
     path, value = NUMBERS[name]
     is_float = isinstance(value[0] if isinstance(value, tuple) else value, float)
     for bad in (math.nan, math.inf, -math.inf) if is_float else (10**20, -(10**20)):
@@ -52,7 +52,7 @@ def test_a_number_that_no_run_can_have_is_refused(name):
         ("documents.minhash.bands", 10_000),
     ],
 )
-def test_numbers_that_a_computer_could_not_hold_have_a_bound_that_is_told(path, most):
+def test_numbers_beyond_any_computer_have_a_reported_bound(path, most):
     replaced(DEMO, tuple(path.split(".")), most)
     with pytest.raises(UsageError, match=f"{path} is {most + 1}; it must be from 1 to {most}"):
         replaced(DEMO, tuple(path.split(".")), most + 1)

@@ -1,4 +1,4 @@
-"""The rules of configs/own_text.py, for every amount of text: what they choose fits it, and nothing is refused."""
+"""The rules of configs/own_text.py choose settings that fit any amount of text, and nothing is rejected."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ def fitted(sizes, *words):
 
 
 def tokens_of(experiment, sizes):
-    """An estimate of the tokens to train on, with the bytes per token that BPE has on English at this vocabulary."""
+    """Estimated number of training tokens, with the bytes per token of BPE on English at this vocabulary."""
     bytes_per_token = min(0.5 * math.log2(experiment.tokenizer.vocab_size) - 2.3, 4.2)
     return (1 - experiment.shards.validation_fraction) * sizes.bytes / bytes_per_token
 
@@ -48,7 +48,7 @@ def test_the_defaults_suit_the_amount_of_text(sizes):
         assert train.batch_size * context <= tokens
         assert read <= own_text.EPOCHS * tokens * 1.1
         assert train.steps >= own_text.FEWEST_STEPS
-    if experiment.shards.held_out == "documents":  # the chance that none of them is drawn is nil
+    if experiment.shards.held_out == "documents":  # the chance that none of them is drawn is negligible
         assert experiment.shards.validation_fraction * sizes.documents >= 19
     else:
         assert sizes.documents < own_text.FEW_DOCUMENTS
@@ -105,7 +105,7 @@ def continued(experiment):
     "sizes", [SIZES[0], InputSizes(30_000, 30), SIZES[-1]], ids=lambda sizes: f"{sizes.bytes} bytes"
 )
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_that_is_given_alone_is_kept_and_fits(option, sizes):
+def test_an_explicit_option_is_kept_and_fits(option, sizes):
     experiment, _ = fitted(sizes, f"--{option.replace('_', '-')}", OPTIONS[option])
     assert str(flatten(dataclasses.asdict(experiment))[option]) == OPTIONS[option]
     assert experiment.train.optimizer.warmup_steps < experiment.train.steps
@@ -118,7 +118,7 @@ def test_an_option_that_is_given_alone_is_kept_and_fits(option, sizes):
     ["--sample.prompts", "Once upon a time there was " * 20],
 ], ids=lambda words: words[0] + words[1][:20])  # fmt: skip
 @pytest.mark.parametrize("size", [30_000, 10**9])
-def test_other_options_alone_are_no_reason_to_refuse(words, size):
+def test_other_options_alone_cause_no_rejection(words, size):
     experiment, _ = fitted(InputSizes(size, 30), *words)
     assert experiment.model.vocab_size == experiment.tokenizer.vocab_size
 

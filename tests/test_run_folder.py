@@ -1,4 +1,4 @@
-"""A run folder gives back what was put into it: the experiment of config.json, to the last field."""
+"""A run folder restores the experiment of its config.json, including every field."""
 
 import dataclasses
 import importlib
@@ -21,7 +21,7 @@ from tests.test_house import CONFIGS
 
 
 def saved(experiment: Experiment) -> dict:
-    """What a stage writes to config.json (launch/stages/stage.py)."""
+    """The config.json that a stage writes (launch/stages/stage.py)."""
     return json.loads(experiment_json(experiment))
 
 
@@ -32,16 +32,16 @@ def write(folder, config: object) -> RunFolder:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_shipped_config_comes_back_as_it_was(path, tmp_path):
+def test_every_shipped_config_is_restored(path, tmp_path):
     experiment = load_config(path)
     assert write(tmp_path, saved(experiment)).experiment() == experiment
 
 
-def test_a_folder_may_be_given_as_a_text(tmp_path):
+def test_a_folder_may_be_given_as_a_string(tmp_path):
     assert RunFolder(str(tmp_path)) == RunFolder(tmp_path) and RunFolder(str(tmp_path)).tokens == tmp_path / "tokens"
 
 
-def test_parts_that_may_be_none_and_sources_of_a_mixture_come_back(tmp_path):
+def test_optional_parts_and_sources_of_a_mixture_are_restored(tmp_path):
     tiny = tiny_experiment()
     muon = next(load_config(path).train.optimizer.muon for path in CONFIGS if path.stem == "modern_124m")
     assert isinstance(muon, MuonConfig)
@@ -62,7 +62,7 @@ def test_fields_of_another_version_are_named_with_the_remedy(tmp_path):
     assert f"CONFIG.py --workdir {tmp_path}" in message and "git commit" in message
 
 
-def test_filters_that_a_folder_alone_names_are_known_to_counts_and_pages(tmp_path, monkeypatch):
+def test_filters_named_only_by_a_folder_are_used_in_counts_and_pages(tmp_path, monkeypatch):
     folder = write(tmp_path, saved(tiny_experiment()))
     for filter_ in recipe.FILTERS:
         monkeypatch.delitem(KNOWN, filter_.name)
@@ -87,7 +87,7 @@ def test_fields_within_lists_are_named_too(tmp_path):
         ({"context_length": 10**6}, "this version refuses it: model.context_length = 1000000 is more than"),
     ],
 )
-def test_values_that_this_version_refuses_are_named(tmp_path, change, expected):
+def test_values_rejected_by_this_version_are_named(tmp_path, change, expected):
     config = saved(tiny_experiment())
     config["model"] |= change
     with pytest.raises(InputError, match=expected):
@@ -102,7 +102,7 @@ def test_a_damaged_config_is_an_input_error(tmp_path, text):
         write(tmp_path, text).experiment()
 
 
-def test_a_run_folder_stands_in_the_place_of_a_config(tmp_path):
+def test_a_run_folder_replaces_a_config_argument(tmp_path):
     experiment = tiny_experiment()
     write(tmp_path / "run", saved(experiment))
     command = parse_run("launch.x", "", [str(tmp_path / "run")])
@@ -112,12 +112,12 @@ def test_a_run_folder_stands_in_the_place_of_a_config(tmp_path):
     assert longer.experiment.model == experiment.model
 
 
-def test_a_folder_that_is_no_run_is_said(tmp_path):
+def test_a_folder_without_a_run_is_reported(tmp_path):
     with pytest.raises(UsageError, match=r"is not a run.* no config\.json.*configs/demo\.py"):
         parse_run("launch.x", "", [str(tmp_path)])
 
 
-def test_a_recipe_with_a_filter_of_your_own_comes_back(tmp_path, monkeypatch):
+def test_a_recipe_with_a_custom_filter_is_restored(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/shouting.py").write_text(MODULE)
@@ -137,7 +137,7 @@ def test_a_recipe_with_a_filter_of_your_own_comes_back(tmp_path, monkeypatch):
         write(tmp_path / "run", config).experiment("refuse")
 
 
-def test_a_value_that_is_refused_ends_its_sentence_once(tmp_path):
+def test_a_rejected_value_ends_its_sentence_once(tmp_path):
     config = saved(tiny_experiment())
     config["model"]["layers"] = -1
     with pytest.raises(InputError) as error:

@@ -1,4 +1,4 @@
-"""A run folder runs no code unless the user asks for it; what a config file names is trusted and remembered."""
+"""A run folder runs no code unless the user requests it; code named by a config file is trusted and remembered."""
 
 import ast
 import dataclasses
@@ -43,7 +43,7 @@ class Own:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A working directory of a user, with a state folder of its own, and code that leaves a mark where it is run."""
+    """A user's working directory, with its own state folder, and code that leaves a mark when it is run."""
 
     root: Path
 
@@ -91,7 +91,7 @@ class Place:
         return "--pages.tables", file
 
     def call(self, script: str, *words: object, code: int = 0, **environment: str) -> str:
-        """What the command prints, from the working directory."""
+        """Output of the command, from the working directory."""
         paths = os.pathsep.join([str(self.root), str(REPOSITORY)])
         environment = os.environ | {"PYTHONPATH": paths, "XDG_STATE_HOME": str(self.state)} | environment
         done = run_command(f"launch.{script}", *words, cwd=self.root, environment=environment)
@@ -114,7 +114,7 @@ SOURCE = MARK + "def f(text):\n    return True\n"
 
 
 def attack(place: Place, kind: str) -> str:
-    """A run folder that names code in one of the ways there are; returns the field that names it."""
+    """A run folder that names code in one of the possible ways; returns the field that names it."""
     if kind == "own filter":
         place.module("x.evil")
         place.write_run(**OWN_FILTER)
@@ -151,7 +151,7 @@ NAMING_CODE = tuple(map(".".join, code_fields(Experiment)))
 KINDS = ("own filter", "function", "beam options", "slurm options", "address", *NAMING_CODE)
 
 
-def test_the_options_that_name_code_are_these():
+def test_options_that_name_code():
     assert NAMING_CODE == (
         "documents.extract.engine", "model.norm", "model.mlp", "model.block", "train.optimizer.name",
         "train.optimizer.schedule", "train.evaluators", "train.hooks", "train.step_metrics", "evaluate.evaluators",
@@ -159,13 +159,13 @@ def test_the_options_that_name_code_are_these():
 
 
 @pytest.mark.parametrize("name", ["lm.own_process.main", "os.system", "builtins.exec"])
-def test_only_the_users_own_trusted_objects_are_loaded_by_name(name):
+def test_only_the_users_trusted_objects_are_loaded_by_name(name):
     with pytest.raises(UsageError, match=f"train.hooks is {name}"):
         trusted_code.load_named(name, "train.hooks")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_folder_from_a_stranger_runs_nothing_and_help_neither(place, kind):
+def test_a_strangers_run_folder_runs_nothing_not_even_for_help(place, kind):
     name = attack(place, kind)
     told = place.call("sample", place.run, code=2)
     assert f"  {name}" in told and "SHA-256" in told and "--trust-code" in told and "It was not run" in told
@@ -177,7 +177,7 @@ def test_a_run_folder_from_a_stranger_runs_nothing_and_help_neither(place, kind)
 
 
 def test_commands_that_need_no_code_read_the_folder_without_it(place):
-    """launch.export and others load what they need of a run, and leave out filters and evaluators."""
+    """launch.export and others only load the needed parts of a run, without filters and evaluators."""
     attack(place, "own filter")
     saved = json.loads((place.run / "config.json").read_text())
     saved["evaluate"]["evaluators"].append("tests.lm.evaluation.outside_evaluator.LargestParameter")
@@ -207,7 +207,8 @@ def test_a_filter_of_a_config_file_is_known_to_later_commands_on_the_run_folder_
     assert not [path for path in place.run.rglob("*") if "trusted" in path.name]
 
     place.mark.unlink()
-    # Elsewhere, the module is not on the path of Python: it is found where the config file had it; by workers too.
+    # In another folder, the module is not on the path of Python: it is found at the path of the config file, also by
+    # workers.
     elsewhere = {"PYTHONPATH": str(REPOSITORY)}
     told = subprocess.run(
         [sys.executable, "-m", "launch.extract_texts", str(place.run), "--engine.workers", "2"], cwd=REPOSITORY,
@@ -225,7 +226,7 @@ def test_a_filter_of_a_config_file_is_known_to_later_commands_on_the_run_folder_
     assert not place.mark.exists()
 
 
-def test_a_cached_pyc_next_to_trusted_code_is_not_what_runs_here_or_in_workers(place):
+def test_a_cached_pyc_next_to_trusted_code_is_not_run_here_or_in_workers(place):
     file = place.module("known")
     stat = file.stat()
     good = file.read_bytes()
@@ -242,7 +243,7 @@ def test_a_cached_pyc_next_to_trusted_code_is_not_what_runs_here_or_in_workers(p
     assert place.mark.exists() and not (place.root / "evil").exists()
 
 
-def test_the_files_of_packages_above_a_module_are_code_too(place):
+def test_package_files_above_a_module_are_code_too(place):
     file = place.module("pack.inner.filters")
     for package in ("pack/__init__.py", "pack/inner/__init__.py"):
         (place.root / package).write_text(MARK.format(mark=str(place.mark)))
@@ -253,8 +254,8 @@ def test_the_files_of_packages_above_a_module_are_code_too(place):
     assert f"  pack.inner.filters, file {file}" in told and not place.mark.exists()
 
 
-def test_a_package_named_like_one_of_ours_that_is_not_in_this_program_is_code(place, monkeypatch):
-    """viewer is not imported yet when config.json is read, and so an import would find the other one."""
+def test_a_missing_package_named_like_one_of_ours_is_code(place, monkeypatch):
+    """viewer is not imported yet when config.json is read, so an import would find the other one."""
     file = place.module("viewer.evil")
     (place.root / "viewer/__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(place.root))
@@ -266,7 +267,7 @@ def test_a_package_named_like_one_of_ours_that_is_not_in_this_program_is_code(pl
 
 
 def test_folders_of_the_working_directory_named_like_ours_are_not_run(place):
-    """Python puts the working directory before all else; neither a command nor its workers take our packages there."""
+    """Python searches the working directory first; neither a command nor its workers import our packages from there."""
     for name in ("lm", "data_prep", "configs", "viewer"):
         (place.root / name).mkdir()
         (place.root / name / "__init__.py").write_text(MARK.format(mark=str(place.mark)))
@@ -277,12 +278,12 @@ def test_folders_of_the_working_directory_named_like_ours_are_not_run(place):
 
 
 @pytest.mark.parametrize("path", ["lm.own_process.main", "os.system", "builtins.exec", "json", "", ".", "a..b"])
-def test_a_name_that_is_no_class_of_filters_is_refused(place, path):
+def test_a_name_of_another_class_than_a_filter_is_rejected(place, path):
     place.write_run(documents={"f": {}}, own_filters={"f": path})
     place.call("sample", place.run, code=1 if path != "os.system" else 2)
 
 
-def test_what_changes_after_it_was_checked_is_refused_with_both_hashes(place, monkeypatch):
+def test_changes_after_the_check_are_rejected_with_both_hashes(place, monkeypatch):
     monkeypatch.syspath_prepend(str(place.root))
     file = place.module("late_change")
     codes = module_code("late_change")
@@ -293,7 +294,7 @@ def test_what_changes_after_it_was_checked_is_refused_with_both_hashes(place, mo
     assert not place.mark.exists()
 
 
-def test_a_run_begun_by_a_config_file_works_where_nothing_can_be_remembered(place):
+def test_a_run_started_from_a_config_file_works_without_a_writable_state_folder(place):
     place.module("shouting")
     documents = 'recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, UpperCaseFilter(max_share=0.3))'
     config = place.config("from shouting import UpperCaseFilter", documents)
@@ -307,7 +308,7 @@ def test_a_run_begun_by_a_config_file_works_where_nothing_can_be_remembered(plac
     assert "is damaged" in place.call("fetch_pages", *words) and "is damaged" in place.call("sample", place.run, code=1)
 
 
-def test_evaluators_and_beam_options_of_the_command_line_are_the_user_s_own_and_known_afterwards(place):
+def test_evaluators_and_beam_options_of_the_command_line_are_trusted_and_remembered(place):
     place.module("figures", EVALUATOR)
     place.write_run()
     given = ("--evaluate.evaluators", "bits_per_byte", "figures.Own", "--engine.runner", "beam",
@@ -320,7 +321,7 @@ def test_evaluators_and_beam_options_of_the_command_line_are_the_user_s_own_and_
 
 
 def test_supervised_restarts_inherit_the_decision_and_nothing_more(place):
-    """What a supervisor starts, and starts again, knows the code as it was shown; changed, it is refused."""
+    """A supervised process, also restarted, trusts the code as printed; changed code is rejected."""
     attack(place, "own filter")
     file = place.root / "x/evil.py"
     file.write_text(file.read_text().replace(".write_text('run')", ".open('a').write('run ')"))
@@ -335,7 +336,7 @@ def test_supervised_restarts_inherit_the_decision_and_nothing_more(place):
     assert before in told and sha256(file) in told
 
 
-def test_commands_at_the_same_time_lose_nothing_of_the_list(tmp_path, monkeypatch):
+def test_concurrent_commands_lose_nothing_of_the_list(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     codes = [Code(f"m{n}", f"/m{n}.py", f"{n:064x}") for n in range(24)]
     threads = [threading.Thread(target=remember, args=([code],)) for code in codes]
@@ -347,7 +348,7 @@ def test_commands_at_the_same_time_lose_nothing_of_the_list(tmp_path, monkeypatc
     assert is_known(codes[3]) and not is_known(codes[3]._replace(name="other.m3"))
 
 
-def test_a_function_of_a_config_file_is_known_by_its_text(tmp_path, monkeypatch):
+def test_a_function_of_a_config_file_is_identified_by_its_source(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     one = filter_class("f", "below")(1.0, "f", "def f(text): return True\n")
     documents = recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, one)
@@ -362,8 +363,8 @@ def test_a_function_of_a_config_file_is_known_by_its_text(tmp_path, monkeypatch)
     assert folder.experiment_of(saved, "refuse")[0] == experiment
 
 
-def test_a_hash_in_the_config_of_others_does_not_allow_their_model(tmp_path, monkeypatch):
-    """fastText reads a file without looking: the stranger who wrote the file can also write its hash."""
+def test_a_hash_in_a_strangers_config_does_not_allow_its_model(tmp_path, monkeypatch):
+    """fastText does not validate its files: the stranger who wrote the file can also write its hash."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     base, sha256 = tiny_experiment(), "ab" * 32
     language = dataclasses.replace(base.documents.language, model_sha256=sha256)
@@ -380,13 +381,13 @@ def test_a_hash_in_the_config_of_others_does_not_allow_their_model(tmp_path, mon
     assert hashes("refuse") == [(sha256, sha256)]
 
 
-def test_a_damaged_variable_is_told(monkeypatch):
+def test_a_damaged_variable_is_reported(monkeypatch):
     monkeypatch.setenv(trusted_code.VARIABLE, "[[1]]")
     with pytest.raises(InputError, match=trusted_code.VARIABLE):
         is_known(Code("a", "", ""))
 
 
-def test_a_dataset_whose_features_are_classes_of_others_is_refused(tmp_path, monkeypatch):
+def test_a_dataset_with_feature_classes_of_others_is_rejected(tmp_path, monkeypatch):
     """tensorflow-datasets imports the module of each class that features.json names."""
     pytest.importorskip("tensorflow_datasets")
     place = Place(tmp_path)
@@ -413,7 +414,7 @@ RUNS = {
                      "Popen", "system", "PipelineOptions", "builder_from_directory", "check_output", "check_call")),
     "load": "pickle", "loads": "pickle", "run": "subprocess", "builder": "tfds", "compile": "", "find_spec": "util",
 }  # fmt: skip
-"""{function that may run code that a value names: the module that it is called from; None for any}."""
+"""{function that may run code named by a value: the module that it is called from; None for any}."""
 SETTLED = "settle_code has refused what config.json names and is not known"
 GUARDED = {
     "configs/experiment/__init__.py: load_config_and_fit spec_from_file_location": "the user's own config file",
@@ -477,6 +478,6 @@ def code_runners(path: Path) -> list[str]:
     return found
 
 
-def test_every_place_that_runs_code_by_a_name_says_what_guards_it():
+def test_every_call_that_runs_code_by_name_has_a_known_check():
     found = {one for path in FILES for one in code_runners(path)}
     assert found == set(GUARDED), "add a new place to GUARDED with what keeps a stranger's config.json from it"

@@ -1,12 +1,12 @@
-"""Reads what JAX has traced, before XLA changes it."""
+"""Inspect jaxprs, before XLA changes them."""
 
 from collections.abc import Iterator
 from typing import Any
 
 
 def equations(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
-    """All equations of a jaxpr, those of inner ones included, and how often each is computed: by the lengths of the
-    scans around it."""
+    """All equations of a jaxpr, including nested ones, and how often each is computed: by the lengths of the enclosing
+    scans."""
     for equation in jaxpr.eqns:
         yield equation, times
         turns = times * equation.params["length"] if equation.primitive.name == "scan" else times

@@ -26,10 +26,8 @@ def start(
     environment: dict[str, str] | None = None,
     arguments: tuple[str, ...] = (),
 ) -> subprocess.Popen:
-    """The process, with `devices` CPU devices; it prints on one pipe all that training prints.
-
-    `code` is run in place of this module, around which it may change something; `arguments` are for it.
-    """
+    """The process, with `devices` CPU devices; it prints all output of training on one pipe. `code` is run instead of
+    this module and may patch something; `arguments` are for it."""
     program = ["-c", code] if code else ["-m", "tests.train_process"]
     flags = f"{QUICK['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     variables = os.environ | QUICK | {"XLA_FLAGS": flags} | (environment or {})
@@ -46,7 +44,7 @@ def free_port() -> int:
 
 
 def told_by(who: str, index: int, count: int, port: int) -> dict[str, str]:
-    """What stands in the environment of one of `count` processes on this machine, set by hand or by a scheduler."""
+    """Environment of one of `count` processes on this machine, set by hand or by a scheduler."""
     mine, all_of_them = str(index), str(count)
     if who == "hand":
         return {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "NUM_PROCESSES": all_of_them, "PROCESS_ID": mine}
@@ -81,7 +79,7 @@ def child_of(process: subprocess.Popen) -> int:
 
 
 def finished(run: Path, fields: dict, **settings) -> str:
-    """What the process printed that trained to the end, or an AssertionError with it."""
+    """The output of a process that trained to the end, or an AssertionError with it."""
     process = start(run, fields, **settings)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
@@ -89,14 +87,14 @@ def finished(run: Path, fields: dict, **settings) -> str:
 
 
 def end_behind(behind: int) -> None:
-    """Saves and ends behind that step, as when asked to at just that moment."""
+    """Save and stop after that step, as if asked to at that moment."""
     from lm.resilience.preemption import PreemptionHandler
 
     PreemptionHandler.requested = lambda self, step: step >= behind
 
 
 def main() -> None:
-    """As launch.train starts and ends, without what the stages before training leave in a run folder."""
+    """Start and stop like launch.train, without the markers of earlier stages in a run folder."""
     began = time.time()
     from launch.stages.command import handle_cli_errors
     from launch.stages.parent import run_in_child

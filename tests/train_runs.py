@@ -1,4 +1,4 @@
-"""What must be the same in two run folders after training: all bits of the state, and all that was told."""
+"""Results that must be equal in two run folders after training: all bits of the state, and all logged rows."""
 
 import json
 import re
@@ -9,13 +9,13 @@ MEASURED = re.compile("second|mfu|share|bytes|step_flops|goodput|slowest")
 
 
 def copy(source: Path, run: Path) -> Path:
-    """`run`, a copy of the run folder `source` in place of whatever was there."""
+    """`run`, a copy of the run folder `source` that replaces any existing files."""
     shutil.rmtree(run, ignore_errors=True)
     return Path(shutil.copytree(source, run))
 
 
 def steps_there(run: Path) -> list[int]:
-    """Of the checkpoints that are not being written or deleted."""
+    """Checkpoints that are not being written or deleted."""
     from lm.checkpoints.manifest import steps_in
 
     return steps_in(run / "checkpoints")
@@ -25,7 +25,7 @@ def bits(run: Path, step: int | None = None) -> dict[str, bytes]:
     """{name: bits} of every array of a checkpoint, by default the newest: parameters, step, optimizer, guard."""
     import numpy as np
     import orbax.checkpoint as ocp
-    from etils import epath  # what Orbax takes for a path
+    from etils import epath  # names that Orbax takes for a path
 
     from lm.checkpoints.manifest import verify
 
@@ -41,7 +41,7 @@ def bits(run: Path, step: int | None = None) -> dict[str, bytes]:
 
 
 def told(run: Path) -> list[dict]:
-    """The rows of metrics.jsonl without what was measured, and without those that say what runs."""
+    """The rows of metrics.jsonl without measurements, and without those that describe the run."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     logged = [row for row in rows if "run" not in row]
     return [{name: value for name, value in row.items() if not MEASURED.search(name)} for row in logged]

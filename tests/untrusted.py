@@ -1,7 +1,6 @@
-"""All regular expressions and scans of the tree that see text from outside; data_prep's are in
-tests/data_prep/untrusted.py.
+"""All regular expressions and scans of external text; data_prep's are in tests/data_prep/untrusted.py.
 
-tests/test_linear_time.py walks these lists, and looks for regular expressions that are on none of them.
+tests/test_linear_time.py tests these lists, and finds regular expressions that are missing in them.
 """
 
 import contextlib
@@ -40,7 +39,7 @@ def split_pattern(pattern: str) -> None:
 
 
 def marked(text: str) -> None:
-    """A page of many runs that were not kept, and as much kept text after it."""
+    """A page of many dropped spans, followed by as much kept text."""
     menu = "".join(f"<li>{text[at : at + 30]} and a little more {at}</li>" for at in range(0, len(text), 30))
     shown_pieces(pieces_of(menu + text, "What was kept of the page, " * (len(text) // 9)))
 
@@ -149,4 +148,4 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "viewer.window.corpus.listing.around": Within("around"),
 }
 """Every regular expression of the tree: `module.NAME`, or `module.function` for those made inside one. The encoders of
-other kinds cut out special tokens by the same expression as BytePairTokenizer, which "encode" walks."""
+other kinds split at special tokens by the same expression as BytePairTokenizer, which "encode" tests."""
