@@ -1,9 +1,9 @@
-"""One of two processes that save and restore together, without training: what tests of checkpoints ask of them.
+"""One of two processes that save and restore together, without training, for tests of checkpoints.
 
     python -m tests.checkpoint_process FOLDER
 
-The arrays are cut over all devices. Prints a JSON line at the end: what was there after each save, how much this
-process has read for it, and what came back.
+The arrays are sharded over all devices. Prints a JSON line at the end: the files after each save, the bytes that this
+process has read for it, and the restored values.
 """
 
 import contextlib

@@ -269,13 +269,13 @@ CODERS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def faults_of(archive: Archive, fault: Fault, path: Path) -> dict[str, int]:
-    """Reads a copy with one fault; "lost" and "altered" must be 0, and the others too if it is compressed.
+    """Read a copy with one fault and count; "lost" and "altered" must be 0, and the others too if it is compressed.
 
-    In an uncompressed one no checksum covers the heads of records: they can be altered, or two of them joined.
+    In an uncompressed file no checksum covers the headers of records: they can be altered, or two of them joined.
 
-    intact: responses that the fault does not touch. lost: those of them that do not come out. altered: what comes out
-    and is none of the pages. altered heads: the same, where the body is right. unsaid: pages are missing, and no damage
-    was told; but a file that ends between two records looks whole.
+    intact: responses that the fault does not touch. lost: intact responses that are not read. altered: outputs that
+    are none of the pages. altered heads: the same, with the right body. unsaid: pages are missing without a report of
+    damage; but a file that ends between two records looks complete.
     """
     path.write_bytes(fault.applied(archive.data))
     damages: list[Damage] = []
@@ -297,11 +297,11 @@ FILTERED = (NOT_A_RESPONSE, NOT_HTTP, NOT_A_SUCCESS, NOT_HTML)
 
 
 def account_of(file: FuzzedFile, path: Path) -> dict[str, int]:
-    """Reads a fuzzed file; what is counted must be 0.
+    """Read a fuzzed file and count errors; all counts must be 0.
 
-    miscounted: files where kept + filtered + quarantined is not what was seen. altered: bodies that nobody wrote.
-    unsaid: pages that are missing, while no damage was told of between the page before, as far as it came out, and
-    their end; but a file that ends between two records looks whole.
+    miscounted: files with kept + filtered + quarantined != seen. altered: bodies that were never written. unsaid:
+    missing pages without a report of damage between the end of the previous page that was read and their end; but a
+    file that ends between two records looks complete.
     """
     path.write_bytes(file.data)
     damages: list[Damage] = []

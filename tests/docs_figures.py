@@ -1,11 +1,11 @@
-"""Figures and pictures of README.md and docs/ that come from a demo run: one command writes them again.
+"""Update the figures and pictures in README.md and docs/ from a demo run.
 
     python -m tests.docs_figures runs/demo
 
-A figure is marked by the comment before it, `<!-- demo: bits_per_byte -->1.716`, and the JSON answer that follows
-`<!-- demo: seen 622 -->` is the server's. Pictures (docs/report.png, those of docs/tour.md) keep the figures of their
-run inside the PNG, under "demo", so that a test can tell an old picture. Pictures need `make browser`, chromium and the
-corpus index of the run (`launch.index_corpus`).
+A comment before a figure marks it, `<!-- demo: bits_per_byte -->1.716`, and the JSON after `<!-- demo: seen 622 -->` is
+the server's response. Pictures (docs/report.png and those of docs/tour.md) store the figures of their run inside the
+PNG, under "demo", so that a test recognizes an old picture. Pictures need `make browser`, chromium and the corpus index
+of the run (`launch.index_corpus`).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A Slurm cluster on this machine: a controller and several node daemons on loopback, in a temporary folder.
+"""A local Slurm cluster: a controller and several node daemons on loopback, in a temporary folder.
 
     with running() as cluster:
         subprocess.run([...], env=os.environ | cluster.environment)

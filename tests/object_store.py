@@ -1,11 +1,11 @@
-"""A real S3 server on loopback (moto's), and before it a proxy that fails as networks and stores do.
+"""A local S3 server (moto's) behind a proxy that injects faults of networks and stores.
 
     with serving() as store:
         store.bucket("corpus")
         store.fail(lambda request: "503" if request.method == "PUT" else None)
 
-The proxy also speaks as much of Google's XML protocol as differs from S3's (generations in place of ETags), and of
-Google's JSON protocol what TensorStore asks, so that gs:// is asked of the same server.
+The proxy also implements the parts of Google's XML protocol that differ from S3's (generations instead of ETags), and
+the parts of Google's JSON protocol that TensorStore uses, so the same server answers gs://.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
-"""One of four processes, of which two hold each of two replicas, that save or restore a state together.
+"""One of four processes that save or restore a state together: two replicas, of two processes each.
 
     python -m tests.replica_process FOLDER save | restore [OBJECT]
 
-With OBJECT, that is deleted once the checkpoint was found whole. Prints a JSON line at the end.
+OBJECT is deleted after the checkpoint was verified. Prints a JSON line at the end.
 """
 
 import contextlib

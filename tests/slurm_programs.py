@@ -1,8 +1,8 @@
-"""A stand-in for Slurm: sbatch, squeue, scontrol and scancel that run jobs as processes of this machine.
+"""A stand-in for Slurm: sbatch, squeue, scontrol and scancel that run jobs as local processes.
 
-Real are: arrays (MaxArraySize), dependencies (afterany), the working folder, logs, the variables of a task, SIGTERM
-when a job is cancelled, and the texts of errors (of Slurm 24.11). It has no nodes, no limits, and one queue, in which
-two tasks run at a time.
+It implements arrays (MaxArraySize), dependencies (afterany), the working folder, logs, the variables of a task, SIGTERM
+when a job is cancelled, and the error messages of Slurm 24.11. It has no nodes, no limits, and one queue, in which two
+tasks run at a time.
 
     cluster = StandIn(folder)
     subprocess.run([...], env=os.environ | cluster.environment)

@@ -1,4 +1,4 @@
-"""tests.train_process under a supervisor, in a process of its own: several of them train one model together.
+"""tests.train_process under a supervisor, in a separate process: several of them train one model together.
 
 python -m tests.supervised_process RUN FIELDS
 """

@@ -1,9 +1,9 @@
-"""Training on the tiny experiment in a process of its own, for those who end it in the middle.
+"""Train the tiny experiment in a separate process, for tests that stop it in the middle.
 
     python -m tests.train_process RUN '{"steps": 40, "checkpoint_every": 1}'
 
-RUN has tokenizer/ and tokens/, as tests.corpus.write_tokens leaves them; the JSON has fields of the TrainConfig, those
-of the model under "model", and under "leave_at" a step behind which the process asks itself to end.
+RUN has tokenizer/ and tokens/, as tests.corpus.write_tokens writes them; the JSON has fields of the TrainConfig, those
+of the model under "model", and under "leave_at" a step after which the process stops itself.
 """
 
 import dataclasses

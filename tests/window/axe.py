@@ -1,4 +1,4 @@
-"""axe-core (Deque Systems, MPL-2.0), which finds what keeps people out of a page."""
+"""axe-core (Deque Systems, MPL-2.0), which finds accessibility faults of a page."""
 
 import functools
 from typing import Any
@@ -14,8 +14,8 @@ def script() -> str:
 
 
 def grave_faults(page: Any) -> list[str]:
-    """What axe-core calls serious or critical in the page as it is now: the rule, what is wrong, and where."""
-    page.evaluate(f"() => {{ {script()} }}")  # not as an element: the page's policy lets none in
+    """Serious and critical violations that axe-core finds in the page: rule, explanation, and element."""
+    page.evaluate(f"() => {{ {script()} }}")  # not as an element: the page's policy forbids it
     found = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")
     return [
         f"{rule['id']} ({rule['impact']}): {node['html'][:160]}: {' '.join(node['failureSummary'].split())[:300]}"

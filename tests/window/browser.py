@@ -1,5 +1,5 @@
-"""A browser that is driven, and what may not happen in it: `make browser` brings Playwright and axe-core, Debian's
-package chromium the browser, or GRISTMILL_CHROMIUM names one."""
+"""Drive a browser and check for errors. `make browser` installs Playwright and axe-core; the browser is Debian's
+package chromium, or GRISTMILL_CHROMIUM."""
 
 import contextlib
 import importlib
@@ -13,20 +13,20 @@ from typing import Any
 from tests.run_files import REPOSITORY
 
 TOOLS = REPOSITORY / ".tools/browser"
-"""Where `make browser` puts its packages."""
+"""The folder into which `make browser` installs its packages."""
 CHROMIUM = os.environ.get("GRISTMILL_CHROMIUM") or shutil.which("chromium") or ""
 INSIDE = re.compile(r"(?:https?://127\.0\.0\.1[:/]|file:|data:|blob:|about:)")
-"""Addresses that do not leave the machine."""
+"""URLs that stay on this machine."""
 CANCELLED = "net::ERR_ABORTED"
-"""A request that the page gave up itself, as for a text that was typed on."""
+"""A request that the page cancelled itself, for example because the text was edited meanwhile."""
 WIDE, PHONE = 1200, 360
 """CSS pixels."""
 PAUSE, SOON = 200, 40
-"""Milliseconds until a page surely acts: on a text that is typed, after 150 without another key; and on all else."""
+"""Milliseconds until a page has reacted: after typing, at most 150 without another key; and to all other input."""
 
 
 def missing() -> str:
-    """What has to be installed before there is a browser; "" where all is there."""
+    """Missing software for the browser; "" if all is installed."""
     if not (TOOLS / "playwright").is_dir():
         return "needs Playwright: make browser"
     return "" if CHROMIUM else "needs chromium: apt-get install chromium, or its path in GRISTMILL_CHROMIUM"
@@ -34,12 +34,12 @@ def missing() -> str:
 
 @contextlib.contextmanager
 def chromium() -> Generator[Any]:
-    """A browser without a window, in which every host but this machine has no address."""
+    """A headless browser in which only this machine has an address."""
     if str(TOOLS) not in sys.path:
-        sys.path.append(str(TOOLS))  # at the end: what .venv has stays what it is
+        sys.path.append(str(TOOLS))  # at the end: .venv keeps precedence
     with importlib.import_module("playwright.sync_api").sync_playwright() as playwright:
         alone = ["--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]
-        root = ["--no-sandbox"] if os.geteuid() == 0 else []  # its sandbox refuses root
+        root = ["--no-sandbox"] if os.geteuid() == 0 else []  # its sandbox rejects root
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*alone, *root])
         try:
             yield browser
@@ -48,7 +48,7 @@ def chromium() -> Generator[Any]:
 
 
 class Watched:
-    """A page in its own profile, and all that went wrong in it."""
+    """A page in its own profile, and all its errors."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Watched:
         dark: bool = False,
         expected: str | tuple[str, ...] = (),
     ):
-        """Faults with a text of `expected` must happen, and are no others."""
+        """Errors that contain `expected` must occur, and are not reported."""
         self.expected = (expected,) if isinstance(expected, str) else expected
         self.context = browser.new_context(
             viewport={"width": width, "height": height},
@@ -69,7 +69,7 @@ class Watched:
         self.page = self.context.new_page()
         self.faults: list[str] = []
         self.asked: list[str] = []
-        """Addresses, in the order in which they were asked for."""
+        """Requested URLs, in order."""
         note = self.faults.append
         self.page.on("console", lambda said: said.type in ("error", "warning") and note(f"console: {said.text}"))
         self.page.on("pageerror", lambda error: note(f"error: {error.stack[:500]}"))
@@ -88,8 +88,8 @@ class Watched:
             self.faults.append(f"a request failed: {request.url[:200]}: {request.failure}")
 
     def close(self) -> None:
-        """Raises AssertionError where anything went wrong, or a text that should be shown was run: each that tests
-        plant would set `hacked`."""
+        """Raise AssertionError if there were errors, or if a text was run as a script: scripts planted by tests set
+        `hacked`."""
         try:
             if not self.page.is_closed() and self.page.evaluate("typeof window.hacked !== 'undefined'"):
                 self.faults.append("a text was run as a script")
@@ -101,19 +101,19 @@ class Watched:
 
 
 def settle(page: Any, pause: int = PAUSE) -> None:
-    """Waits until the page has drawn what it is asked to: a heading, and after `pause` ms nothing is busy."""
+    """Wait until the page is rendered: it has a heading, and after `pause` ms nothing is busy."""
     page.wait_for_selector("main h1")
     page.wait_for_timeout(pause)
     page.wait_for_function("() => !document.querySelector('[aria-busy=true]')")
 
 
 def page_ids(page: Any) -> list[str]:
-    """The window's pages, as its navigation lists them."""
+    """The window's pages, as listed in its navigation."""
     return page.eval_on_selector_all("nav a[data-page]", "links => links.map((link) => link.dataset.page)")
 
 
 def show(page: Any, id: str) -> None:
-    """Another page of the window, as a reader goes there."""
+    """Open another page of the window with its navigation."""
     page.click(f'nav a[data-page="{id}"]')
     page.wait_for_selector(f".page-{id}")
     settle(page, SOON)

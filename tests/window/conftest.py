@@ -1,5 +1,7 @@
-"""A browser, and runs that are served to it or were exported for it. Each page that a test opens says at its end what
-went wrong in it: errors, warnings, failed requests, and requests that would leave the machine."""
+"""A browser, and runs that are served to it or exported for it.
+
+Each page that a test opens is checked at the end: errors, warnings, failed requests, and requests to other machines.
+"""
 
 import contextlib
 import fcntl
@@ -22,7 +24,7 @@ NEEDS = {
 
 
 class LookedAt:
-    """A run of tests, its server and its exported page, each made when it is first asked for."""
+    """A run of tests, its server and its exported page, each built on first use."""
 
     def __init__(self, folder: Path, server: Callable[[Path], str], shared: Path):
         self.folder, self.server, self.shared = folder, server, shared
@@ -34,17 +36,17 @@ class LookedAt:
 
     @property
     def window(self) -> str:
-        """Address of the served page."""
+        """URL of the served page."""
         return f"{self.url}/window"
 
     @functools.cached_property
     def exported(self) -> str:
-        """Address of the exported page."""
+        """URL of the exported page."""
         return made_once(self.shared / "exported", lambda folder: runs.write_exported(self.folder, folder)).as_uri()
 
 
 def made_once(folder: Path, make: Callable[[Path], Path]) -> Path:
-    """What `make(folder)` returns, made by the first of the test processes that asks for it."""
+    """The result of `make(folder)`, built by the first test process that needs it."""
     folder.mkdir(exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -55,7 +57,7 @@ def made_once(folder: Path, make: Callable[[Path], Path]) -> Path:
 
 @pytest.fixture(scope="package")
 def looked_at(tmp_path_factory) -> Generator[Callable[[str], LookedAt]]:
-    """A run by its name: "hostile", or "stories" or "demo", whose tests are skipped where its files are not there."""
+    """A run by name: "hostile", or "stories" or "demo", whose tests are skipped if its files are missing."""
     made: dict[str, LookedAt] = {}
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # which all test processes share
@@ -77,7 +79,7 @@ def looked_at(tmp_path_factory) -> Generator[Callable[[str], LookedAt]]:
 
 @pytest.fixture(scope="package")
 def hostile(looked_at) -> LookedAt:
-    """A run whose documents, addresses, samples and names hold scripts, handlers, bidi controls and a 1 MB line."""
+    """A run whose documents, URLs, samples and names contain scripts, handlers, bidi controls and a 1 MB line."""
     return looked_at("hostile")
 
 
@@ -89,7 +91,7 @@ def stories(looked_at) -> LookedAt:
 
 @pytest.fixture(scope="package")
 def browser() -> Generator[Any]:
-    """Chromium, for the tests of this folder alone: while Playwright runs, no other can start an event loop."""
+    """Chromium, for the tests of this folder only: while Playwright runs, no other event loop can start."""
     if reason := missing():
         pytest.skip(reason)
     with chromium() as one:
@@ -98,8 +100,10 @@ def browser() -> Generator[Any]:
 
 @pytest.fixture
 def open_page(browser) -> Generator[Callable[..., Any]]:
-    """`open_page(address, width=..., dark=...)` is a page of Playwright; at the end, nothing went wrong in any.
-    `expected=TEXT` is for what must go wrong."""
+    """`open_page(address, width=..., dark=...)` opens a Playwright page; errors in any page fail the test at the end.
+
+    `expected=TEXT` is part of the expected errors.
+    """
     opened: list[Watched] = []
 
     def open_page(address: str, **options: Any) -> Any:

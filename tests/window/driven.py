@@ -1,4 +1,4 @@
-"""What a person does with a page, done to whatever is on it: by keyboard alone, and by hand."""
+"""Use a page as a person does: by keyboard only, and by pointer."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ REACHABLE = """() => {
     .filter((node) => node.type !== "radio" || node.checked);
   return window.reachable.map((node) => node.outerHTML.slice(0, 160));
 }"""
-"""Writes down what the Tab key has to reach; of a group of radio buttons, that is the chosen one."""
+"""Record the elements that Tab has to reach; in a group of radio buttons, the selected one."""
 FOCUSED = """() => {
   const node = document.activeElement;
   const framed = (one) => getComputedStyle(one).outlineStyle !== "none" || getComputedStyle(one).boxShadow !== "none";
@@ -25,8 +25,10 @@ ONLY_POINTED_AT = """() => [...document.querySelectorAll("main *")]
 
 
 def walk(page: Any) -> tuple[set[str], list[str]]:
-    """Presses Tab until it comes round, then Shift+Tab once. Returns what it did not reach, and what is wrong with what
-    it reached: a focus that cannot be seen, or one that does not move on."""
+    """Press Tab until it wraps around, then Shift+Tab once.
+
+    Returns the unreached elements, and faults of the reached ones: an invisible focus, or one that does not move.
+    """
     expected, reached, wrong = page.evaluate(REACHABLE), set(), []
     page.evaluate("() => document.activeElement.blur()")
     for _ in range(len(expected) + 40):
@@ -47,9 +49,11 @@ def walk(page: Any) -> tuple[set[str], list[str]]:
 
 
 def use(page: Any, text: str, most: int) -> dict[str, int]:
-    """Types into the fields of the page in sight, takes the last of every choice, moves sliders by key and by pointer,
-    walks through its tokens, opens its details and presses its buttons, `most` of a kind from the top. Returns how many
-    of each kind were used."""
+    """Type into the fields of the visible page, select the last option of every choice, move sliders by key and by
+    pointer, walk through its tokens, open its details and press its buttons, at most `most` of a kind.
+
+    Returns how many of each kind were used.
+    """
     acts = {
         "textarea": lambda one: (one.fill(text), one.press("End")),
         "input[type=text], input[type=search]": lambda one: (one.fill(text.split(" ")[0]), one.press("Enter")),
@@ -58,7 +62,7 @@ def use(page: Any, text: str, most: int) -> dict[str, int]:
         "input[type=range]": drag, "[role=slider]": lambda one: (one.press("End"), one.press("ArrowLeft")),
         ".strip": lambda one: [one.press(key) for key in ("ArrowRight", "ArrowRight", "Home", "Enter")],
         ".token": lambda one: one.hover(), "summary": lambda one: one.click(),
-        "textarea:not([readonly])": lambda one: one.fill(text[:12]),  # which a model of few tokens can go on from
+        "textarea:not([readonly])": lambda one: one.fill(text[:12]),  # a model of few tokens can continue it
         "button": lambda one: one.click(),
     }  # fmt: skip
     used = {}
@@ -76,7 +80,7 @@ def use(page: Any, text: str, most: int) -> dict[str, int]:
 
 
 def use_all(page: Any, text: str, most: int) -> dict[str, int]:
-    """As `use`, in the view that is in sight and in those that its links lead to."""
+    """Call `use` in the visible view and in those that its links lead to."""
     used = use(page, text, most)
     for number in range(most):
         links = page.locator("main a[href^='#']").locator("visible=true")

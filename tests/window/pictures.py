@@ -2,8 +2,8 @@
 
     python -m tests.window.pictures runs/demo docs/window [--only funnel merges]
 
-Serves the demo's run, with an index of its corpus, and writes OUT/tour-NAME.png, each below 120 kB, in as few colours
-as that takes. Needs `make browser` and chromium.
+Serves the demo's run, with an index of its corpus, and writes OUT/tour-NAME.png, each below 120 kB, with as few colors
+as needed. Needs `make browser` and chromium.
 """
 
 import argparse
@@ -25,13 +25,13 @@ class View(NamedTuple):
     """A picture of the tour: a part of a page."""
 
     address: str
-    """Behind the # of the window's address."""
+    """The part of the window's URL after #."""
     part: str
-    """CSS selector of what is taken."""
+    """CSS selector of the captured element."""
     height: int
-    """CSS pixels of it, at most."""
+    """Maximum size in CSS pixels."""
     wait: str = ""
-    """CSS selector of what has to be there, beside the part."""
+    """CSS selector of an element that must exist, besides the captured one."""
     press: str = ""
     """CSS selector of a button that is pressed first."""
 
@@ -68,7 +68,7 @@ TOUR = {
 
 
 def reduced(png: bytes, most_bytes: int = MOST_BYTES) -> bytes:
-    """The picture with a palette of its own, of as many colours as fit into `most_bytes`."""
+    """The picture with an adaptive palette of as many colors as fit into `most_bytes`."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     for colours in (256, 128, 64, 32, 16):
         out = io.BytesIO()
@@ -79,7 +79,7 @@ def reduced(png: bytes, most_bytes: int = MOST_BYTES) -> bytes:
 
 
 def take_tour(window: str, out: Path, only: list[str]) -> None:
-    """The pictures of TOUR, each of a page that was opened anew. Raises AssertionError as `take`."""
+    """Capture the pictures of TOUR, each in a newly opened page. Raises AssertionError like `take`."""
     with chromium() as browser:
         for name, view in TOUR.items():
             if only and name not in only:
@@ -93,8 +93,8 @@ def take_tour(window: str, out: Path, only: list[str]) -> None:
             if view.wait:
                 page.wait_for_selector(view.wait)
             settle(page)
-            page.wait_for_timeout(1000)  # what is drawn after the answers
-            page.evaluate("scrollTo(0, 0)")  # pressing may have scrolled, and boxes count from the screen's top
+            page.wait_for_timeout(1000)  # drawn after the answers
+            page.evaluate("scrollTo(0, 0)")  # pressing may have scrolled, and boxes are relative to the screen's top
             box = page.locator(view.part).bounding_box()
             clip = {"x": 0, "y": max(0, box["y"] - 12), "width": WIDE, "height": min(view.height, box["height"] + 24)}
             small = reduced(page.screenshot(clip=clip, full_page=True), MOST_TOUR_BYTES)

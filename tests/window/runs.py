@@ -1,4 +1,4 @@
-"""Runs that are looked into: one whose texts and names want to be run as scripts, and an imported Llama."""
+"""Runs for the window: one whose texts and names try to be run as scripts, and an imported Llama."""
 
 import dataclasses
 import html
@@ -24,7 +24,7 @@ LINES = {
     "tag": "<textarea><style>*{display:none}</style><base href=https://a.example/><meta http-equiv=refresh content=0>",
 }  # fmt: skip
 NAME = f"{HANDLER} '\" {BIDI} &amp; mill"
-"""Of the run's folder and of its file of pages."""
+"""Names of the run's folder and of its file of pages."""
 URLS = (
     "javascript:window.hacked=1//", "https://outside.example/\"onmouseover=\"window.hacked=1", "data:text/html,<b>",
     f"https://outside.example/{SCRIPT}", f"https://outside.example/{BIDI}", "https://outside.example/?" + "a" * 5000,
@@ -32,7 +32,7 @@ URLS = (
 
 
 def hostile_pages() -> list:
-    """24 tales, a copy of one, short pages, and one page for each hostile line, which stands between paragraphs."""
+    """24 tales, a copy of one, short pages, and one page for each hostile line, between paragraphs."""
     pages, odd = web_pages(24), []
     for number, (line, tale) in enumerate(zip(LINES.values(), texts(len(LINES), seed=5), strict=True)):
         paragraphs = [*tale.split("\n")[:2], line, tale.split("\n")[2]]
@@ -52,13 +52,16 @@ def hostile_pages() -> list:
 
 
 def copy_demo(folder: Path) -> Path:
-    """The demo's run, as `make demo` left it, without what tests would change in it."""
+    """The demo's run as `make demo` left it, without the parts that tests would change."""
     return Path(shutil.copytree(DEMO, folder / "demo", ignore=shutil.ignore_patterns("report", ".lock")))
 
 
 def write_hostile_run(folder: Path) -> Path:
-    """A run made by the stages, from pages to training and the index of its texts, in a folder with a hostile name; its
-    path. The model has a checkpoint at each of steps 4, 8 and 12, and has written hostile samples."""
+    """Path of a run built by the stages, from pages to training and the index of its texts, in a folder with a hostile
+    name.
+
+    The model has a checkpoint at each of steps 4, 8 and 12, and has written hostile samples.
+    """
     from data_prep.warc import write_pages
     from launch import index_corpus, pretrain
     from launch.stages.stage import run_stage
@@ -87,7 +90,7 @@ def write_hostile_run(folder: Path) -> Path:
 
 
 def write_stories_run(folder: Path) -> Path:
-    """stories260K as launch.import_model leaves it; its path."""
+    """Path of stories260K as launch.import_model writes it."""
     from launch.release.imported import write_run
     from launch.release.sources import open_source
     from tests.bench.interop_greedy import stories_tokenizer
@@ -97,7 +100,7 @@ def write_stories_run(folder: Path) -> Path:
 
 
 def write_exported(run: Path, folder: Path) -> Path:
-    """Write the page that the report exports, as launch.report writes it and where; return its path."""
+    """Write the exported page of the report, as launch.report does; return its path."""
     from configs.experiment.run_folder import RunFolder
     from lm.parallel import one_device_mesh
     from viewer.page import window_html

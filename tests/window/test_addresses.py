@@ -1,15 +1,15 @@
-"""Links that say what cannot be, keys that are wrong, a server that is gone: the reader is told, and can go on."""
+"""Impossible links, wrong keys and a server that is down are reported to the user, with a way to continue."""
 
 import pytest
 
 from tests.window.browser import settle, show
 
 TOLD = "console: "
-"""What Chromium says of an answer that is an error."""
+"""Chromium's message for an error response."""
 
 
 @pytest.mark.slow
-def test_a_step_that_is_not_there_is_told_with_a_way_back(hostile, open_page):
+def test_a_missing_step_is_reported_with_a_way_back(hostile, open_page):
     page = open_page(hostile.window + "#predict?text=The&step=77", expected=TOLD)
     page.locator(".problem").get_by_role("button").click()
     settle(page)
@@ -17,21 +17,21 @@ def test_a_step_that_is_not_there_is_told_with_a_way_back(hostile, open_page):
     assert "step" not in page.evaluate("() => location.hash")
 
 
-def test_names_that_every_object_has_name_no_way_and_no_tokenizer(hostile, open_page):
+def test_names_of_object_properties_are_neither_routes_nor_tokenizers(hostile, open_page):
     page = open_page(hostile.exported + "#tokens?way=__proto__&beside=constructor")
     settle(page)
     assert page.locator(".token").count() and not page.locator(".problem").count()
 
 
 @pytest.mark.slow
-def test_a_key_is_asked_for_until_it_is_right_and_a_server_that_is_gone_is_told(hostile, open_page):
+def test_a_key_is_requested_until_it_is_right_and_a_server_that_is_down_is_reported(hostile, open_page):
     page = open_page(hostile.exported, expected=(TOLD, "net::ERR_FAILED"))
     refused = {"status": 401, "json": {"error": {"message": "The API key is wrong.", "param": None}}}
     right = lambda route: route.request.headers.get("authorization") == "Bearer right"
     page.route("**/v1/**", lambda route: route.continue_() if right(route) else route.fulfill(**refused))
     page.goto(hostile.window)
     field, use = page.locator("#key input"), page.locator("#key button")
-    for key in ("wrong", "schl\u00fcssel", "\u20ac", " right "):  # a header holds no euro
+    for key in ("wrong", "schl\u00fcssel", "\u20ac", " right "):  # a header cannot contain a euro sign
         field.fill(key)
         use.click()
         page.wait_for_function("() => document.readyState === 'complete'")
@@ -44,10 +44,10 @@ def test_a_key_is_asked_for_until_it_is_right_and_a_server_that_is_gone_is_told(
 
 
 @pytest.mark.slow
-def test_who_waits_is_told_what_for(hostile, open_page):
+def test_the_reason_of_a_wait_is_shown(hostile, open_page):
     page, held = open_page(hostile.window), []
     settle(page)
-    page.route("**/v1/inspect/score", lambda route: held.append(route))  # Playwright marks what it calls
+    page.route("**/v1/inspect/score", lambda route: held.append(route))  # Playwright marks the functions that it calls
     page.route("**/v1/inspect", lambda route: route.fulfill(json={"doing": "<b>a program is compiled</b>"}))
     page.click('nav a[data-page="predict"]')
     page.locator("#waiting", has_text="Waiting: <b>a program is compiled</b>.").wait_for()
@@ -58,13 +58,13 @@ def test_who_waits_is_told_what_for(hostile, open_page):
 
 
 def go(page, hash: str) -> None:
-    """Another address of the same page, as a reader pastes it or a link leads to it."""
+    """Another URL of the same page, pasted or linked."""
     page.evaluate("(hash) => { location.hash = hash; }", hash)
     settle(page)
 
 
 @pytest.mark.slow
-def test_a_page_that_is_open_follows_the_address(hostile, open_page):
+def test_an_open_page_follows_the_url(hostile, open_page):
     page = open_page(hostile.window + "#predict?text=The")
     settle(page)
     go(page, "#predict?text=The&temperature=0.7&top_k=3")
@@ -80,7 +80,7 @@ def test_a_page_that_is_open_follows_the_address(hostile, open_page):
 
 
 @pytest.mark.slow
-def test_another_step_than_the_served_one_is_told_on_every_page_with_a_way_back(hostile, open_page):
+def test_a_step_other_than_the_served_one_is_shown_on_every_page_with_a_way_back(hostile, open_page):
     page = open_page(hostile.window + "#inside?text=The&step=4")
     settle(page)
     told, back = page.locator("#step"), page.get_by_role("button", name="Back to step 12")
@@ -95,7 +95,7 @@ def test_another_step_than_the_served_one_is_told_on_every_page_with_a_way_back(
     assert page.get_by_role("button", name="Continue").is_enabled() and "of step 4" not in page.inner_text("main")
     go(page, "#predict?text=The&step=4")
     assert page.inner_text(".predict-bars") == first
-    go(page, "#predict?text=The")  # whole, and without a step
+    go(page, "#predict?text=The")  # complete, and without a step
     assert not told.is_visible() and page.inner_text(".predict-bars") != first
 
 
@@ -110,7 +110,7 @@ def test_another_page_begins_at_its_top_with_its_heading_in_focus(hostile, open_
 
 
 @pytest.mark.slow
-def test_a_page_goes_on_after_a_request_that_failed(hostile, open_page):
+def test_a_page_continues_after_a_failed_request(hostile, open_page):
     page = open_page(hostile.window + "#training?text=The", expected=(TOLD, "net::ERR_FAILED"))
     page.wait_for_selector(".training-watch .token")
     settle(page)

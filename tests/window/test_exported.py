@@ -1,4 +1,4 @@
-"""The exported page holds what the served one answers, and shows the same of it."""
+"""The exported page has the same answers as the served one, and shows them in the same way."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from tests.window.test_inside import OVER_THE_TEXT
 
 pytestmark = pytest.mark.slow
 OF_THE_MOMENT = {"seconds", "seconds_since"}
-"""Fields of answers that say when, or how quickly, they were given."""
+"""Fields of answers with times and durations."""
 ASK = """([name, fields]) => fetch("/v1/inspect/" + name, {
   method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(fields),
 }).then((answer) => answer.json())"""
@@ -37,11 +37,11 @@ VIEWS = {
     "data?view=batch&batch=1": (".data-sequences li", ".data-members .data-meta", ".data-reading .token"),
     "trace?search={prompt}": tuple(f"[aria-labelledby=trace-search] {one}" for one in ("q", "strong", "li")),
 }  # fmt: skip
-"""{address: what is compared there}. Of a list the exported page may hold the beginning alone."""
+"""{URL: parts that are compared}. The exported page may only have the beginning of a list."""
 
 
 def alike(one: Any, other: Any, where: str) -> None:
-    """Raises AssertionError, which says where, unless both are the same but for the last digits of fractions."""
+    """Raise AssertionError, with the place, unless both are equal up to rounding errors."""
     if isinstance(one, dict) and isinstance(other, dict):
         assert one.keys() == other.keys(), where
         for key in one.keys() - OF_THE_MOMENT:
@@ -57,16 +57,16 @@ def alike(one: Any, other: Any, where: str) -> None:
 
 
 def questions(page: Any) -> dict[str, Any]:
-    """{what was asked: the answer} that an exported page holds."""
+    """{request: answer} of an exported page."""
     return json.loads(page.evaluate("() => document.querySelector('#recorded').textContent"))
 
 
 @pytest.mark.parametrize("run", ("hostile", "stories", "demo"))
-def test_the_server_answers_every_recorded_question_as_it_was_recorded(looked_at, open_page, run):
+def test_the_server_gives_the_recorded_answers(looked_at, open_page, run):
     recorded = questions(open_page(looked_at(run).exported))
     assert len(recorded) > 10
     live, folder = open_page(looked_at(run).window), looked_at(run).folder
-    # Where it lies is left out of what is exported.
+    # The path of the run is not exported.
     here, name_of_run = (json.dumps(one)[1:-1] for one in (str(folder), folder.name))
     for key, answer in recorded.items():
         name, _, fields = key.partition("{")
@@ -85,7 +85,7 @@ def test_both_pages_show_the_same_numbers(looked_at, open_page, run):
         for form in ("exported", "window"):
             page = open_page(f"{getattr(looked_at(run), form)}#{address.format(**words)}")
             settle(page)
-            settle(page)  # what is asked for behind the first answers
+            settle(page)  # requests after the first answers
             texts.append({one: page.locator(f"main {one}").evaluate_all(SHOWN) for one in selectors})
             page.close()
         for selector in selectors:

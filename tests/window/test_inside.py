@@ -1,4 +1,4 @@
-"""The page Inside shows what the Python API gives, of the architecture and of a text on its way through the network."""
+"""The page Inside equals the Python API: the architecture, and a text on its way through the network."""
 
 import dataclasses
 from urllib.parse import quote, urlencode
@@ -53,7 +53,7 @@ def counts_of(page) -> list[int]:
 
 
 @pytest.mark.slow
-def test_the_numbers_of_a_text_are_those_of_the_python_api(stories, inspector, open_page):
+def test_the_numbers_of_a_text_equal_those_of_the_python_api(stories, inspector, open_page):
     found = inspector.layers(TEXT, top=5)
     page = opened(open_page, inside(stories.window, text=TEXT, token=TOKEN, layer=LAYER, head=HEAD))
     words = lambda ids: [visible(inspector.tokenizer.token_bytes(id)) for id in ids]
@@ -76,13 +76,13 @@ def test_the_numbers_of_a_text_are_those_of_the_python_api(stories, inspector, o
 
 
 @pytest.mark.slow
-def test_one_goes_into_a_matrix_and_back_by_the_keyboard(stories, inspector, open_page):
+def test_a_matrix_is_opened_and_closed_by_the_keyboard(stories, inspector, open_page):
     page = opened(open_page, inside(stories.window, text=TEXT))
     total = inspector.parameters
     assert page.inner_text(".inside-about dd b") == f"{total:,}" and sum(counts_of(page)) == total
 
     def enter(name: str) -> str:
-        """What stands beside the drawing, when the part of that name was chosen."""
+        """The text next to the drawing, after the part of that name was selected."""
         page.get_by_role("button", name=name, exact=True).first.focus()
         page.keyboard.press("Enter")
         page.wait_for_function("name => document.activeElement.textContent === name", arg=name)
@@ -105,11 +105,11 @@ def test_one_goes_into_a_matrix_and_back_by_the_keyboard(stories, inspector, ope
     for back in ("Attention", "Block 3", "Blocks", "The network"):
         page.keyboard.press("Escape")
         page.wait_for_function("name => document.activeElement.textContent === name", arg=back)
-    page.keyboard.press("Escape")  # there is nothing above
+    page.keyboard.press("Escape")  # the first layer has nothing above it
     assert page.inner_text(".inside-about h2") == "The network"
 
 
-def test_what_is_looked_at_stands_in_the_address(stories, open_page):
+def test_the_selection_is_in_the_url(stories, open_page):
     page = opened(open_page, inside(stories.window, text=TEXT))
     page.locator(".strip:has(.inside-token)").first.focus()
     page.keyboard.press("Home")
@@ -127,11 +127,11 @@ def test_what_is_looked_at_stands_in_the_address(stories, open_page):
     assert shown() == before
     page.fill("#prompt", "Once upon")
     page.wait_for_function("() => document.querySelectorAll('.inside-two .inside-token').length === 3")
-    assert "token 3 of 3" in page.inner_text(".inside-followed")  # what is left of it
+    assert "token 3 of 3" in page.inner_text(".inside-followed")  # the remaining part of the text
     page.fill("#prompt", TEXT)
     page.wait_for_function("() => document.querySelectorAll('.inside-two .inside-token').length > 9")
     count = page.locator(OVER_THE_TEXT).count()
-    assert f"token {count} of {count}" in page.inner_text(".inside-followed")  # the end is followed as one types
+    assert f"token {count} of {count}" in page.inner_text(".inside-followed")  # typing selects the end
 
 
 WINDOWS = dataclasses.replace(MODERN, attention_windows=(3, 0))
@@ -140,8 +140,8 @@ SLOW = {name: pytest.param(config, id=name, marks=pytest.mark.slow) for name, co
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [pytest.param(WINDOWS, id="windows"), *SLOW.values()])
-def test_every_family_is_drawn_whole_and_its_mask_is_seen(config, open_page, tmp_path):
-    """From recorded answers: parameters add up, and what a token cannot see has no weight, but hatching."""
+def test_every_family_is_drawn_completely_and_its_mask_is_visible(config, open_page, tmp_path):
+    """From recorded answers: parameters add up, and masked positions have hatching instead of a weight."""
     tokenizer, text = CharacterTokenizer("\n abcdefgh"), "abc def "
     model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(0))
     inspector = Inspector(model, config, tokenizer, one_device_mesh(config))

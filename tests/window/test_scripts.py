@@ -1,4 +1,4 @@
-"""The window's scripts that compute something are asked in a browser, and give what Python gives."""
+"""The window's computing scripts, run in a browser, give the same results as Python."""
 
 import base64
 import itertools
@@ -60,7 +60,7 @@ def tokenizers() -> dict[str, BytePairTokenizer]:
     texts = [*LANGUAGES.values(), *KINDS.values()]
     made = {name: train_bpe(texts, TokenizerConfig(700, name, 10**6)) for name in SPLIT_PATTERNS}
     cl100k = made["cl100k"]
-    # A token to which no merges lead, as in Llama 3's vocabulary.
+    # A token that no merges produce, as in Llama 3's vocabulary.
     whole = (*cl100k.tokens, "Schiffmühle".encode())
     made["whole"] = BytePairTokenizer(cl100k.pattern, whole, special_tokens=numbered(whole, ("<|endoftext|>",)))
     made["possessive"] = BytePairTokenizer(POSSESSIVE, cl100k.tokens, special_tokens=cl100k.special_tokens)
@@ -69,7 +69,7 @@ def tokenizers() -> dict[str, BytePairTokenizer]:
 
 @pytest.fixture(scope="module")
 def ask(browser) -> Generator[Callable[..., Any]]:
-    """`ask("a => ...", a)` in a page that has the scripts and nothing else; what is sent may hold lone surrogates."""
+    """`ask("a => ...", a)` in a page that only has the scripts; arguments may have lone surrogates."""
     page = browser.new_page()
     page.add_script_tag(content="\n".join((STATIC / f"{name}.js").read_text() for name in SCRIPTS))
     yield lambda function, *given: page.evaluate(f"(given) => ({function})(...JSON.parse(given))", json.dumps(given))
@@ -95,7 +95,7 @@ def test_bpe_in_the_page_gives_the_ids_of_encode(ask, tokenizers, name):
     assert_same_ids(ask, tokenizers[name], HOSTILE + random_texts(150))
 
 
-def test_a_long_piece_is_merged_as_a_short_one_and_runs_of_blanks_are_cut_alike(ask, tokenizers):
+def test_a_long_piece_is_merged_like_a_short_one_and_runs_of_blanks_are_split_alike(ask, tokenizers):
     texts = ["".join(random.Random(1).choices("abcdefgh", k=5_000)), " " * (LONGEST_RUN + 7) + "x", "mühle" * 300]
     assert_same_ids(ask, tokenizers["gpt2"], texts)
 
@@ -111,26 +111,26 @@ def test_published_vocabularies_give_the_same_ids(ask, file):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPLIT_PATTERNS)
-def test_every_character_of_unicode_is_cut_alike(ask, name):
-    """But for those that Python's Unicode does not have yet, whose kinds the browser may know and tiktoken not."""
+def test_every_character_of_unicode_is_split_alike(ask, name):
+    """Except those that Python's Unicode does not have yet, whose categories the browser may know and tiktoken not."""
     points = [p for run in CODE_POINTS for p in run if unicodedata.category(chr(p)) != "Cn"]
     texts = ["".join(surrounded(chr(p)) for p in block) for block in itertools.batched(points, 4096)]
     assert_same_ids(ask, telling_tokenizer(SPLIT_PATTERNS[name]), texts)
 
 
 @pytest.mark.parametrize("pattern", [r"[a-z&&[^b]]|\s", r"(?m)^a", r"\bword", r"(?i:ä)", r"(a", r"[a"])
-def test_a_pattern_that_is_not_surely_read_alike_is_left_to_the_server(ask, pattern):
+def test_a_pattern_that_may_differ_in_the_browser_is_left_to_the_server(ask, pattern):
     answer = {"kind": "bpe", "name": "", "bytes": [], "special": {}, "pattern": pattern}
     assert ask("(answer) => bpeVocabulary(answer).regexp", answer) is None
 
 
-def test_a_text_of_which_the_pattern_leaves_out_some_is_refused(ask, tokenizers):
+def test_a_text_that_the_pattern_partly_skips_is_rejected(ask, tokenizers):
     lossy = dict(vocabulary("one", tokenizers["gpt2"]), pattern=r"\p{L}+")
     found = ask(f"(answer) => ({ENCODE})(answer, ['ab 1']).catch((error) => error.message)", lossy)
     assert "does not match" in found and '" 1"' in found
 
 
-def test_work_is_cut_in_slices_and_ends_when_the_text_is_gone(ask, tokenizers):
+def test_work_is_split_into_slices_and_ends_when_the_text_is_gone(ask, tokenizers):
     found = ask(
         """async (answer, text) => {
           const made = bpeVocabulary(answer), control = new AbortController();
@@ -145,7 +145,7 @@ def test_work_is_cut_in_slices_and_ends_when_the_text_is_gone(ask, tokenizers):
 
 
 @pytest.mark.parametrize("name", ["cl100k", "two letters"])
-def test_merges_join_the_pair_of_lowest_rank_everywhere_until_the_tokens_are_those_of_encode(ask, tokenizers, name):
+def test_merges_join_the_lowest_rank_everywhere_until_they_equal_encode(ask, tokenizers, name):
     few = train_bpe(["aaaabbabaabb" * 40, "abab" * 99], TokenizerConfig(268, r"\s+|\S+", 10**6))
     tokenizer = tokenizers.get(name, few)
     letters = ["".join(random.Random(seed).choices("ab ", k=60)) for seed in range(50)]
@@ -205,7 +205,7 @@ def test_the_merges_of_a_sentencepiece_vocabulary_lead_to_its_tokens(ask):
     assert "order" not in vocabulary("one", other)
 
 
-def test_tokens_are_written_as_python_writes_them_and_texts_are_measured_alike(ask):
+def test_tokens_are_printed_and_texts_measured_like_in_python(ask):
     parts = [text.encode("utf-8", "replace") for text in HOSTILE]
     parts += [b"\xe2\x80", b"\x80", b"\xc0\x80", b"\xed\xa0\x80", b"\xf5", b"a\xf0\x9f\x91b", b"\xf0\x9f\x91\xa9\xe2"]
     found = ask("(all) => all.map((hex) => tokensVisible(bpeFromHex(hex)))", [part.hex() for part in parts])
@@ -224,7 +224,7 @@ SETTINGS = [
 ]
 
 
-def test_sliders_leave_what_the_sampler_leaves(ask):
+def test_sliders_keep_the_same_tokens_as_the_sampler(ask):
     rng = np.random.default_rng(0)
     extreme = np.full(333, -1e4)
     extreme[:3] = (0.0, 90.0, 89.0)
@@ -251,7 +251,7 @@ def test_sliders_leave_what_the_sampler_leaves(ask):
 @pytest.mark.parametrize(
     ("given", "value"), [("0.3", 0.3), ("5", 1), ("-1", 0), ("NaN", 0), ("1e999", 1), ("", 0), ("x", 0), (None, 0)]
 )
-def test_an_address_sets_a_slider_within_its_ends_alone(ask, given, value):
+def test_a_url_sets_a_slider_only_within_its_range(ask, given, value):
     assert ask("(given) => predictSetting('minP', given ?? undefined)", given) == value
     for name, given in (("topP", "-3"), ("temperature", "1e9"), ("topK", "-4")):
         settings = "{ ...PREDICT_PLAIN, [name]: predictSetting(name, given) }"
@@ -259,7 +259,7 @@ def test_an_address_sets_a_slider_within_its_ends_alone(ask, given, value):
         assert sum(left) == pytest.approx(1)
 
 
-def test_tokens_taken_are_put_behind_the_text_as_whole_characters(ask):
+def test_selected_tokens_are_appended_to_the_text_as_whole_characters(ask):
     parts = ["a", "\xe2\x80", "\x94", "\xf0\x9f"]
     place = "(parts, text, ids) => predictPlace(text, ids, (id) => parts[id])"
     assert ask(place, parts, "x", [0, 1, 2]) == {"text": "xa—", "pending": []}
@@ -268,8 +268,9 @@ def test_tokens_taken_are_put_behind_the_text_as_whole_characters(ask):
     assert ask(place, parts, "", [1]) == {"text": "", "pending": [1]}
 
 
-def test_two_tokenizations_are_compared_where_both_have_a_border(ask):
-    """Llama 2's reads a blank before a text, which is none of its bytes; a model of a short context drops the end."""
+def test_two_tokenizations_are_compared_at_common_boundaries(ask):
+    """Llama 2's tokenizer prepends a blank, which is no byte of the text; a model with a short context drops the
+    end."""
     tokens = lambda *parts: [{"text": part, "bytes": part.encode().hex(), "bits": 1} for part in parts]
     stretches = lambda text, *given: [tuple(one.values()) for one in ask("trainingStretches", text, *given)]
     own, llama = tokens("The", " mi", "ll"), tokens(" ", "T", "he", " mill")

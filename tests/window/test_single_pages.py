@@ -1,4 +1,4 @@
-"""Exported pages that hold one page: of tokenizers, of a funnel with other thresholds, of a ladder of models."""
+"""Exported single pages: of tokenizers, of a funnel with other thresholds, of a ladder of models."""
 
 from pathlib import Path
 
@@ -26,7 +26,8 @@ __all__ = ["found", "rung", "study"]
 
 @pytest.fixture
 def opened(open_page, tmp_path: Path):
-    """`opened(html)`: the page of a file, on a phone; it has one page, and no grave fault for a screen reader."""
+    """`opened(html)` opens the page of a file on a phone; it must be a single page, without serious accessibility
+    faults."""
 
     def opened(html: str, hash: str = "", **options):
         (tmp_path / "page.html").write_text(html, encoding="utf-8")
@@ -55,7 +56,7 @@ def test_two_tokenizers_are_compared(opened):
 
 
 @pytest.mark.parametrize("width", [1200, PHONE])
-def test_a_preview_of_the_funnel_leads_to_its_rules_and_documents(opened, tmp_path, width):
+def test_a_preview_of_the_funnel_links_to_its_rules_and_documents(opened, tmp_path, width):
     write_funnel_of(tmp_path, KEPT, DROPPED, CONFIG)
     html = preview_html(tmp_path / "funnel.json", tmp_path / "texts", CONFIG, HOSTILE, [f"now 20 {HOSTILE}"])
     page = opened(html, width=width)
@@ -75,7 +76,7 @@ def test_a_preview_of_the_funnel_leads_to_its_rules_and_documents(opened, tmp_pa
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_a_ladder_shows_every_run_and_its_law(opened, found):
+def test_a_ladder_shows_every_run_and_its_scaling_law(opened, found):
     page = opened(
         window_html({key_of("model", {}): {"name": "tales"}, key_of("scaling", {}): found.as_json()}, ("scaling",))
     )

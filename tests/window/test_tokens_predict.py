@@ -24,7 +24,7 @@ def inspector(hostile) -> Inspector:
 
 
 @pytest.mark.slow
-def test_a_text_is_cut_without_a_server(hostile, open_page, inspector):
+def test_a_text_is_tokenized_without_a_server(hostile, open_page, inspector):
     page = open_page(hostile.exported + "#tokens")
     page.fill("#tokens-text", TEXT)
     page.select_option("#tokens-beside", "bytes")
@@ -49,7 +49,7 @@ def test_a_text_is_cut_without_a_server(hostile, open_page, inspector):
     assert "".join(halves) == part.decode().replace(" ", "␣") and len(halves) == 2
     assert right.locator(".there").count() == len(part)
 
-    # The story of the merges: bits, bytes, the first merge, all.
+    # The explanation of merges: bits, bytes, the first merge, all.
     slider, told = page.locator(".page-tokens .panel .slider input"), page.locator(".tokens-told")
     cells = page.locator(".tokens-story span")
     size = len(TEXT.encode())
@@ -60,7 +60,7 @@ def test_a_text_is_cut_without_a_server(hostile, open_page, inspector):
     slider.fill(slider.get_attribute("max"))
     assert cells.count() == len(ids)
 
-    # The address brings all of it back.
+    # The URL restores the whole state.
     slider.fill("2")
     link = page.url
     page.goto("about:blank")
@@ -70,7 +70,7 @@ def test_a_text_is_cut_without_a_server(hostile, open_page, inspector):
     assert "Merge 1 of" in told.inner_text() and page.input_value("#tokens-beside") == "bytes"
 
 
-def test_a_line_of_1_mb_is_cut_and_the_page_lives(hostile, open_page, inspector):
+def test_a_line_of_1_mb_is_tokenized_and_the_page_stays_responsive(hostile, open_page, inspector):
     page = open_page(hostile.exported + "#tokens")
     settle(page)
     page.evaluate("""() => {
@@ -91,7 +91,7 @@ def test_a_line_of_1_mb_is_cut_and_the_page_lives(hostile, open_page, inspector)
 
 
 def bars(page) -> dict[int, float]:
-    """{id: percent of the draw} of the bars that are shown, 0 for what is left out."""
+    """{id: percent of the sampling distribution} of the visible bars, 0 for excluded tokens."""
     found = {}
     for button in page.locator(".predict-bars button[data-id]").all():
         percent = re.search(r", (?:< )?([\d.e-]+) %(, excluded)?, without sampling", button.get_attribute("aria-label"))
@@ -100,7 +100,7 @@ def bars(page) -> dict[int, float]:
     return found
 
 
-def test_what_comes_next_is_the_models_and_is_taken_word_by_word(hostile, open_page, inspector):
+def test_next_tokens_come_from_the_model_and_are_added_one_by_one(hostile, open_page, inspector):
     page = open_page(f"{hostile.window}#predict?text={quote('The miller')}")
     settle(page)
     logits_V = inspector.next_logits("The miller").logits_V.astype(np.float64)
@@ -151,7 +151,7 @@ def test_branches_open_by_the_keyboard_and_have_their_paths_probability(hostile,
     assert page.locator("[role=treeitem] [role=treeitem]").count() == 0
 
 
-def test_a_tokens_surprise_is_told_and_the_text_goes_on_from_an_alternative(hostile, open_page, inspector):
+def test_a_tokens_surprise_is_shown_and_the_text_continues_from_an_alternative(hostile, open_page, inspector):
     page = open_page(f"{hostile.window}#predict?text={quote(TEXT)}")
     settle(page)
     score = inspector.score(TEXT, 5)
@@ -170,7 +170,7 @@ def test_a_tokens_surprise_is_told_and_the_text_goes_on_from_an_alternative(host
     assert page.input_value("#prompt").encode() == expected.decode("utf-8", "ignore").encode()
 
 
-def test_write_on_draws_by_the_sliders(hostile, open_page):
+def test_continue_samples_with_the_sliders(hostile, open_page):
     page = open_page(f"{hostile.window}#predict?temperature=0&text=The")
     settle(page)
     page.locator(".predict-write input").fill("8")
@@ -185,7 +185,7 @@ def test_write_on_draws_by_the_sliders(hostile, open_page):
 
 
 @pytest.mark.slow
-def test_the_exported_page_predicts_on_what_was_recorded(hostile, open_page, inspector):
+def test_the_exported_page_predicts_with_recorded_answers(hostile, open_page, inspector):
     page = open_page(hostile.exported + "#predict")
     settle(page)
     texts = page.locator("#predict-recorded option").all_inner_texts()
@@ -217,7 +217,7 @@ def test_llamas_tokens_are_merged_from_characters(stories, open_page):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("id", "said"), [("tokens", ".tokens-chosen"), ("predict", ".predict-details [role=status]")])
-def test_each_token_is_said_in_one_place_that_a_screen_reader_watches(hostile, open_page, id, said):
+def test_each_token_is_announced_in_one_live_region(hostile, open_page, id, said):
     page = open_page(f"{hostile.window}#{id}?text=The")
     settle(page)
     assert page.evaluate("(one) => { window.said = document.querySelector(one); return window.said.role; }", said)

@@ -1,5 +1,4 @@
-"""The page Memorization shows what the Python API finds, takes hostile documents as text, and tells what a run
-lacks."""
+"""The page Memorization equals the Python API, shows hostile documents as text, and reports missing parts."""
 
 import json
 import shutil
@@ -22,14 +21,14 @@ def at(address: str, **parameters: object) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_without_training_text_is_told_why(stories, open_page):
+def test_a_run_without_training_text_shows_the_reason(stories, open_page):
     page = open_page(at(stories.window))
     settle(page)
     assert "imported" in page.inner_text(".panel") and "launch.index_corpus" not in page.inner_text(".panel")
 
 
 @pytest.mark.slow
-def test_a_text_is_found_as_often_as_the_index_has_it_and_its_document_is_a_link_away(hostile, open_page):
+def test_a_text_is_found_as_often_as_in_the_index_and_links_to_its_document(hostile, open_page):
     index, tokenizer = CorpusIndex(hostile.folder), load(hostile.folder / "tokenizer")
     text = "behind the church"
     count = sum(index.find(ids, "train").count for ids in ways_to_write(tokenizer, text))
@@ -67,7 +66,7 @@ def test_a_hostile_text_is_traced_by_the_keyboard_and_stays_text(hostile, open_p
     assert not grave_faults(page)
 
 
-def test_the_model_writes_on(hostile, open_page):
+def test_the_model_continues_the_text(hostile, open_page):
     page = open_page(at(hostile.window, text="The miller"), dark=True)
     page.get_by_role("button", name="Continue and trace").click()
     page.wait_for_selector(".trace-result [role=status]:has-text('training text')")
@@ -77,7 +76,7 @@ def test_the_model_writes_on(hostile, open_page):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(1200, True), (PHONE, False)])
-def test_questions_are_looked_up_by_the_keyboard_as_the_index_has_them(hostile, open_page, width, dark):
+def test_questions_are_looked_up_by_the_keyboard_with_the_counts_of_the_index(hostile, open_page, width, dark):
     index, tokenizer = CorpusIndex(hostile.folder), load(hostile.folder / "tokenizer")
     document = index.sampled("train", 1, 4, 64)
     assert document is not None
@@ -113,7 +112,7 @@ def test_questions_are_looked_up_by_the_keyboard_as_the_index_has_them(hostile, 
 
 
 @pytest.mark.slow
-def test_what_was_refused_is_told_and_the_next_answer_is_shown(hostile, open_page):
+def test_a_rejected_request_is_reported_and_the_next_answer_is_shown(hostile, open_page):
     page = open_page(at(hostile.window, text="zq" * 900), expected=("1,024 at most", "400 (Bad Request)"))
     page.get_by_role("button", name="Trace the prompt").click()
     page.wait_for_selector(".problem:has-text('1,024 at most')")
@@ -129,7 +128,7 @@ def test_what_was_refused_is_told_and_the_next_answer_is_shown(hostile, open_pag
 
 
 @pytest.mark.slow
-def test_the_examples_of_an_evaluation_set_of_the_config_are_looked_up_some_at_a_time(hostile, open_page, tmp_path):
+def test_examples_of_an_evaluation_set_of_the_config_are_looked_up_in_batches(hostile, open_page, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(hostile.folder, run)
     rows = [{"question": f"{number} {SCRIPT} {BIDI}?", "choices": ["quagga okapi", "no"]} for number in range(30)]

@@ -1,4 +1,4 @@
-"""The page Training shows what the Python API gives of every step, walks through the steps, and shows text as text."""
+"""The page Training equals the Python API at every step, and shows text as text."""
 
 import json
 
@@ -19,7 +19,7 @@ def bits_of(folder, step: int) -> str:
 
 
 def written(page) -> None:
-    """Waits until the page has said how the model goes on; the first time, programs are compiled for that."""
+    """Wait until the page shows the model's continuation; the first time, programs are compiled for it."""
     page.locator(".training-writes .training-prompt").first.wait_for(timeout=180_000)
     settle(page)
 
@@ -30,7 +30,7 @@ def at_step(page, step: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_slider_goes_through_the_steps_and_shows_the_loss_of_each(hostile, open_page):
+def test_a_slider_moves_through_the_steps_and_shows_the_loss_of_each(hostile, open_page):
     page = open_page(f"{hostile.window}#training?text={TEXT.replace(' ', '+')}")
     page.wait_for_selector(".training-watch .token")
     slider = page.locator(".training-player input")
@@ -43,7 +43,7 @@ def test_a_slider_goes_through_the_steps_and_shows_the_loss_of_each(hostile, ope
     for chart in (
         ".training-curves .chart-large",
         ".training-watch .chart",
-    ):  # the curves tell of the step that is looked at
+    ):  # the curves mark the selected step
         assert page.locator(f"{chart} output").inner_text().startswith("step 8 · ")
     page.get_by_role("button", name="Next").click()
     at_step(page, "12")
@@ -72,7 +72,7 @@ def test_curves_are_read_by_keys_and_as_a_table_and_hostile_samples_stay_text(ho
 
 
 @pytest.mark.slow
-def test_a_run_without_a_log_says_so_and_is_asked_all_the_same(stories, open_page):
+def test_a_run_without_a_log_says_so_and_still_answers(stories, open_page):
     page = open_page(f"{stories.window}#training?text=Once+upon+a+time")
     page.wait_for_selector(".training-watch .token")
     assert "There is no training log" in page.locator(".training-state").inner_text()
@@ -90,7 +90,7 @@ def test_asking_every_step_shows_each_answer_and_can_be_stopped(hostile, open_pa
     written(page)
     page.route("**/v1/inspect/score", lambda route: None)  # never answered
     page.get_by_label("Text", exact=True).fill("The new mill")
-    page.wait_for_function("() => location.hash.includes('new')")  # a text that is typed ends what is asked of another
+    page.wait_for_function("() => location.hash.includes('new')")  # editing the text cancels requests for the old one
     page.get_by_role("button", name="Compute every step").click()
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Compute every step").wait_for()

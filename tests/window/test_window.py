@@ -1,5 +1,5 @@
-"""Every page of the window, served and exported, on runs of every kind: it opens, stays inert whatever the run's texts
-and names are, says the numbers of the Python interface, and is there for a keyboard, a screen reader and a phone."""
+"""Every page of the window, served and exported, for every kind of run: it opens, runs no text or name of the run as
+code, shows the numbers of the Python API, and works with a keyboard, a screen reader and a phone."""
 
 import re
 import shlex
@@ -23,18 +23,18 @@ INERT = """() => {
     links: count("a[href]", (one) => !["http:", "https:", "file:"].includes(one.protocol)),
   };
 }"""
-"""Counts of what no text may become."""
+"""Counts of elements that no text may create."""
 SLOW = pytest.mark.slow
 RUNS = ("hostile", pytest.param("stories", marks=SLOW), pytest.param("demo", marks=SLOW))
 FORMS = ("window", "exported")
-"""Of LookedAt: served, and in a file."""
+"""Views of LookedAt: served, and in a file."""
 MOST_USED = 8
-"""Controls of each kind that are used on a page."""
+"""Number of controls of each kind that are used on a page."""
 
 
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("form", ("window", pytest.param("exported", marks=SLOW)))
-def test_every_page_opens_and_all_texts_are_shown_as_texts(looked_at, open_page, run, form):
+def test_every_page_opens_and_shows_all_texts_as_text(looked_at, open_page, run, form):
     page = open_page(getattr(looked_at(run), form))
     settle(page)
     assert looked_at(run).folder.name in page.text_content(".kicker span")
@@ -51,7 +51,7 @@ def test_every_page_opens_and_all_texts_are_shown_as_texts(looked_at, open_page,
 @pytest.mark.slow
 @pytest.mark.parametrize("run", ("hostile", "stories", "demo"))
 @pytest.mark.parametrize("form", FORMS)
-def test_what_is_typed_dragged_and_clicked_makes_no_error(looked_at, open_page, run, form):
+def test_typing_dragging_and_clicking_cause_no_error(looked_at, open_page, run, form):
     address = getattr(looked_at(run), form)
     page = open_page(address)
     settle(page)
@@ -62,11 +62,11 @@ def test_what_is_typed_dragged_and_clicked_makes_no_error(looked_at, open_page, 
         assert used or "python -m" in told or "imported" in told, f"{id}: nothing in it could be used, and no word why"
         assert set(page.evaluate(INERT).values()) == {0}, (id, page.evaluate(INERT))
         page.goto("about:blank")
-        page.goto(address)  # the text goes back to the run's own
+        page.goto(address)  # the text returns to the run's own
 
 
 @pytest.mark.parametrize("form", ("window", pytest.param("exported", marks=SLOW)))
-def test_a_script_that_is_planted_does_not_run(hostile, open_page, form):
+def test_a_planted_script_does_not_run(hostile, open_page, form):
     page = open_page(getattr(hostile, form), expected="Content Security Policy")
     settle(page)
     page.evaluate("""() => {
@@ -91,7 +91,7 @@ FORBIDDEN = re.compile(
 
 
 @pytest.mark.parametrize("path", sorted(STATIC.glob("*.js")), ids=lambda path: path.name)
-def test_no_script_makes_html_of_text_or_names_another_host(path):
+def test_no_script_inserts_text_as_html_or_names_another_host(path):
     text = path.read_text(encoding="utf-8")
     code = re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE)
     assert FORBIDDEN.findall(code) == []
@@ -104,7 +104,7 @@ def test_no_script_makes_html_of_text_or_names_another_host(path):
     [(PHONE, True), pytest.param(WIDE, False, marks=SLOW), pytest.param(WIDE, True, marks=SLOW),
      pytest.param(PHONE, False, marks=SLOW)],
 )  # fmt: skip
-def test_axe_finds_no_grave_fault_and_nothing_is_wider_than_the_screen(looked_at, open_page, run, width, dark):
+def test_axe_finds_no_serious_fault_and_nothing_is_wider_than_the_screen(looked_at, open_page, run, width, dark):
     page = open_page(looked_at(run).window, width=width, dark=dark)
     settle(page)
     for id in page_ids(page):
@@ -116,7 +116,7 @@ def test_axe_finds_no_grave_fault_and_nothing_is_wider_than_the_screen(looked_at
 @SLOW
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [PHONE, WIDE])
-def test_axe_finds_no_grave_fault_in_the_exported_page(hostile, open_page, width, dark):
+def test_axe_finds_no_serious_fault_in_the_exported_page(hostile, open_page, width, dark):
     page = open_page(hostile.exported, width=width, dark=dark)
     for id in page_ids(page):
         show(page, id)
@@ -125,7 +125,7 @@ def test_axe_finds_no_grave_fault_in_the_exported_page(hostile, open_page, width
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_a_keyboard_reaches_everything_sees_where_it_is_and_is_never_trapped(looked_at, open_page, run):
+def test_a_keyboard_reaches_everything_with_a_visible_focus_and_is_never_trapped(looked_at, open_page, run):
     page = open_page(looked_at(run).window)
     settle(page)
     for id in page_ids(page):
@@ -145,7 +145,7 @@ def test_the_keyboard_opens_every_page(hostile, open_page):
         assert page.get_attribute("nav [aria-current=page]", "data-page") == id
 
 
-def test_an_address_brings_the_view_back(hostile, open_page):
+def test_a_url_restores_the_view(hostile, open_page):
     page = open_page(hostile.window)
     settle(page)
     for id in page_ids(page):
@@ -162,7 +162,7 @@ def test_an_address_brings_the_view_back(hostile, open_page):
 
 
 @pytest.mark.parametrize("form", ("window", pytest.param("exported", marks=SLOW)))
-def test_the_first_page_says_what_to_do_on_every_other_and_links_the_tour(hostile, open_page, form):
+def test_the_first_page_explains_every_other_and_links_the_tour(hostile, open_page, form):
     page = open_page(getattr(hostile, form))
     settle(page)
     assert page_ids(page)[0] == "report" and page.get_attribute("nav [aria-current=page]", "data-page") == "report"
@@ -174,7 +174,7 @@ def test_the_first_page_says_what_to_do_on_every_other_and_links_the_tour(hostil
 
 
 @pytest.mark.parametrize("form", ("window", pytest.param("exported", marks=SLOW)))
-def test_the_names_of_all_pages_are_in_sight_on_a_phone(hostile, open_page, form):
+def test_the_names_of_all_pages_are_visible_on_a_phone(hostile, open_page, form):
     page = open_page(getattr(hostile, form), width=PHONE)
     settle(page)
     for link in page.locator("nav a[data-page]").all():
