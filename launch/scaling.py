@@ -85,7 +85,7 @@ def train_rungs(
 ) -> tuple[list[Measured], list[tuple[Rung, str]]]:
     """Train all rungs; return (rungs with their losses, failed rungs and why). Trained rungs are not trained again.
 
-    Raises Stopped if the process is asked to end: the current rung has saved, or will be trained again.
+    Raises Stopped on a stop signal: the current rung has saved, or will be trained again.
     """
     measured, failed = [], []
     for number, rung in enumerate(ladder, 1):

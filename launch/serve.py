@@ -82,11 +82,11 @@ def serve_run(experiment: Experiment, workdir: Path, options: Any) -> bool:
         max_body_bytes=options.max_body_bytes,
     )  # fmt: skip
     beside = named_tokenizers(options.beside)
-    bound = bind(options.host, options.port)  # before the model is loaded: an address that is taken is told at once
+    bound = bind(options.host, options.port)  # before the model is loaded: reports an address in use immediately
     with bound:
         check_names(options.cors_origins, options.allowed_hosts, is_loopback(bound))
         serve_on(bound, experiment, workdir, options, limits, key, beside)
-    return True  # that is all that the script does
+    return True  # the script has no other task
 
 
 def named_tokenizers(given: tuple[str, ...]) -> dict[str, Any]:

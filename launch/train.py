@@ -74,7 +74,7 @@ def continued_from(workdir: Path, settings: dict) -> list[dict[str, int]]:
     for checkpoint in newest(workdir):
         try:
             about = read_manifest(shown_place(workdir / checkpoint))["about"]
-        except DamageError:  # whoever reads its arrays says so
+        except DamageError:  # reported when its arrays are read
             return []
         return lengths(about, settings["train"]["steps"])["continued_from"]
     return []

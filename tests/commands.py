@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def run_here(argv: list[str], cwd: str, environment: dict[str, str], streams: list[str], limits: list) -> None:
-    """Run the command in this process, a fork. SIGALRM kills one that hangs."""
+    """Run the command in this process, a fork. SIGALRM ends a hanging command."""
     signal.alarm(HANG_SECONDS)
     for which, limit in limits:
         if limit is not None:

@@ -83,7 +83,7 @@ class Cluster:
     daemons: list[subprocess.Popen] = field(default_factory=list)
 
     def ask(self, *words: str) -> str:
-        """Return what a command of Slurm prints. Raises CalledProcessError."""
+        """Return the output of a Slurm command. Raises CalledProcessError."""
         ended = subprocess.run(words, env=os.environ | self.environment, capture_output=True, text=True, check=True)
         return ended.stdout
 

@@ -277,7 +277,7 @@ RUN = [block for block in SHELL if not block.not_run and "launch.NAME" not in bl
 
 
 def why_not(words: list[str]) -> str:
-    """Why a command is only read, "" where it is run."""
+    """Why a command is only parsed; "" if it is run."""
     if words[0] in ("make", "diff", "dask", "pip", "uv", "gzip"):
         return "has tests of its own, or needs the demo's own pages"
     if any(word.startswith("configs/") and word != "configs/demo.py" for word in words):

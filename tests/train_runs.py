@@ -41,7 +41,7 @@ def bits(run: Path, step: int | None = None) -> dict[str, bytes]:
 
 
 def told(run: Path) -> list[dict]:
-    """The rows of metrics.jsonl without measurements, and without those that describe the run."""
+    """The rows of metrics.jsonl without measurements, and without the rows that describe the run."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     logged = [row for row in rows if "run" not in row]
     return [{name: value for name, value in row.items() if not MEASURED.search(name)} for row in logged]

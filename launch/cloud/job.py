@@ -17,7 +17,7 @@ from lm.planner.text import memory_lines
 from lm.planner.topology import Topology
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NAME = r"[a-z]([-a-z0-9]{0,37}[a-z0-9])?"  # what TPU VMs, Kubernetes and SkyPilot accept, with the suffixes they add
+NAME = r"[a-z]([-a-z0-9]{0,37}[a-z0-9])?"  # accepted by TPU VMs, Kubernetes and SkyPilot, with the suffixes they add
 STOPPED = 75  # exit code of a run that was asked to stop and has saved (EX_TEMPFAIL of sysexits.h): start it again
 PORT = 8476  # of process 0 with several GPU nodes
 BASH = "#!/bin/bash\n"

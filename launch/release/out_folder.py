@@ -92,7 +92,7 @@ def whole_folder(out: Path, option: str = "OUT") -> Generator[Path]:
     """
     target = out.resolve() if out.is_symlink() else out.absolute()
     before = target.with_name(f".{target.name}.replaced-1")
-    if is_export(before):  # moved there by an export that was killed
+    if is_export(before):  # moved there by a killed export
         shutil.rmtree(before) if target.exists() else before.rename(target)
     refuse_others(out, option)
     with writing(out), partial_folder(target) as partial:
@@ -115,9 +115,9 @@ UNFINISHED = "unfinished"
 
 @contextlib.contextmanager
 def at_address(out: Url, option: str, names: Iterable[str]) -> Generator[Url]:
-    """Yield the URL to write CARD, files of these names, markers of units, and finally RECORD to. The same export
-    resumes where it was interrupted. Raises UsageError if there are other objects, or changed ones, and if the URL is
-    not writable."""
+    """Yield the URL to write CARD, files of these names, markers of units, and finally RECORD to. An interrupted export
+    of the same names resumes. Raises UsageError if there are other objects, or changed ones, and if the URL is not
+    writable."""
     if out.scheme not in objects.SCHEMES:
         raise UsageError(f"{option} {out} cannot be written: give a folder on a disk, or an s3:// or gs:// address.")
     there, record = out.files(), {}

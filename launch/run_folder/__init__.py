@@ -1,1 +1,1 @@
-"""The run folder: which files in it a run wrote, what may not be touched, and how it is begun from another run."""
+"""The run folder: the files that a run wrote, checks, and starting a run from another one."""

@@ -53,15 +53,15 @@ def held(workdir: Path, index: int = 0) -> Generator[None]:
         try:
             yield
         except BaseException:
-            with contextlib.suppress(InputError):  # there is something else to be told
+            with contextlib.suppress(InputError):  # the original error takes precedence
                 copy.push(copy.here(GROWING))
             raise
         copy.push(copy.here(GROWING))
 
 
 def process_folder(workdir: Path, index: int) -> Path:
-    """The local folder of process `index`: for a run in a bucket, one for each, of which only that of process 0 is
-    uploaded; else `workdir`. Nothing is read."""
+    """The local folder of process `index`; a run in a bucket has one per process, and only that of process 0 is
+    uploaded. For a run on a disk, `workdir`. Reads nothing."""
     copy = local_copy_of(workdir) if index else None
     return local_folder(copy.url, f"process-{index}") if copy else workdir
 

@@ -36,7 +36,7 @@ def refuse_links(workdir: Path) -> None:
     for name in names:
         refuse_link(workdir / name)
     home, folders = Path(os.path.realpath(workdir)), [workdir / name for name in names if (workdir / name).is_dir()]
-    for folder in folders:  # grows while it is walked
+    for folder in folders:  # grows during the loop
         with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:  # another process may delete it
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
@@ -114,7 +114,7 @@ def refuse_no_run(workdir: Path) -> None:
     if is_run(workdir):
         return
     others = sorted(path.name for path in workdir.iterdir() if not may_be_there(path))
-    if others and not is_run(workdir):  # another process may have begun one since
+    if others and not is_run(workdir):  # another process may have started one since
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if others[3:] else "")
         raise UsageError(
             f"--workdir {workdir} is not empty ({shown}), and is not a run folder. Nothing was changed. Give a folder "
@@ -124,7 +124,7 @@ def refuse_no_run(workdir: Path) -> None:
 
 def may_be_there(path: Path) -> bool:
     """Whether a run may begin in a folder that contains `path`."""
-    if path.name == RunPaths.stages:  # a kill may have come before the first file in it was whole
+    if path.name == RunPaths.stages:  # a kill may have come before its first file was complete
         return path.is_dir() and all(entry.suffix == ".partial" for entry in path.iterdir())
     if path.is_dir() and not any(path.iterdir()):
         return True
@@ -170,7 +170,7 @@ def inside(pattern: str, output: Path) -> Path | None:
     """A path that matches the shell pattern and is `output` or in it; None if there is none."""
     try:
         expanded = Path(pattern).expanduser()
-    except RuntimeError:  # of no user: that is said where it is read
+    except RuntimeError:  # of an unknown user: reported when it is read
         return None
     if not pattern:
         return None

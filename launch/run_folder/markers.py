@@ -73,8 +73,8 @@ def read_note(path: Path) -> dict[str, Any] | None:
 
 
 def report_damage(name: str, workdir: Path, marker: dict[str, Any], remedy: str) -> list[str]:
-    """Print, once in this process, what of the logs and outputs in the run folder is not what the marker of the stage
-    `name` says, with the `remedy`; return it, a sentence a file. Files that are only in a bucket are not looked at."""
+    """Print the files in the run folder that differ from the checksums in the marker of stage `name`, once per process,
+    with the `remedy`; return the messages, one per file. Files that are only in a bucket are not checked."""
     here = {file: one for file, one in marker.get("checksums", {}).items() if (workdir / file).is_file()}
     damaged = damage(workdir, here, RunPaths(workdir).marker(name))
     for one in damaged:

@@ -82,7 +82,7 @@ def make_room(name: str, workdir: Path, outputs: Iterable[str]) -> None:
     others = [path for path in there if not is_kept_beside(str(path.relative_to(workdir))) and not is_ours(path)]
     move_aside(workdir, others, NOT_OURS)
     for output in outputs:
-        remove_empty_folders(workdir / output)  # one may be where a file is to be
+        remove_empty_folders(workdir / output)  # one may be at the path of a new file
 
 
 def keep_only(name: str, workdir: Path, outputs: Iterable[str], files: dict[str, int]) -> None:

@@ -25,8 +25,8 @@ SEEN = "<seen>"
 
 
 def recognised(workdir: Path, external: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return (external inputs, argument for `remember`) after comparing the files with those that the run in `workdir`
-    has read. Raises InputError if a file cannot be read."""
+    """Return (external inputs, argument for `remember`) after comparing the files with the run's record of its inputs.
+    Raises InputError if a file cannot be read."""
     external = dict(external)
     told_by = dict(external.pop(SEEN, {}))
     if SIZES not in external:
@@ -37,7 +37,7 @@ def recognised(workdir: Path, external: dict[str, Any]) -> tuple[dict[str, Any],
         was, told_by_then = before[path]
         if (was[0] if isinstance(was, list) else was) == told[path]:
             told[path] = was
-            if told_by.setdefault(path, told_by_then) != told_by_then:  # of many on the web, none is asked
+            if told_by.setdefault(path, told_by_then) != told_by_then:  # web files are compared without a request
                 changed.append(path)
     for path in filter(is_url, changed):
         told[path] = [external[SIZES][path], told_by[path]]
@@ -66,13 +66,13 @@ def digests(workdir: Path, paths: list[str]) -> dict[str, tuple[str, str]]:
     """{path: (SHA-256 of the file that was read, SHA-256 of the current file)}, if the first is known."""
     if not paths:
         return {}
-    from data_prep.measure.run import TEXTS, unit_names  # with pyarrow, for those alone who need it
+    from data_prep.measure.run import TEXTS, unit_names  # imports pyarrow, which most commands do not need
     from data_prep.sources.manifest import manifest_files
 
     place = shown_place(workdir)
     try:
         files = manifest_files(place)
-    except InputError:  # it was never made, or is gone: nothing is known of the files
+    except InputError:  # never created, or deleted: the files are unknown
         files = []
     units = {str(file.path): name for file, name in zip(files, unit_names(files), strict=True)}
     known = {path: digest for path in paths if path in units and (digest := digest_in(place, TEXTS, units[path]))}

@@ -66,7 +66,7 @@ def quiet_if(as_json: bool) -> contextlib.redirect_stdout:
 
 def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
     """Print tables of the figures, or one JSON object: {"step", "texts": {file: figures}, "tasks": {task: figures}}.
-    With only a step or JSON, evaluate as the stage does. Returns False if nothing is asked for.
+    With only a step or JSON, evaluate as the stage does. Returns False if no option is set.
 
     Raises like `load_trained`, and InputError and UsageError for files and tasks.
     """

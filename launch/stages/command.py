@@ -69,14 +69,14 @@ def locked(workdir: Path) -> Generator[None]:
         ) from error
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process ends, however
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases it when the process ends
         except BlockingIOError as error:
             lock.seek(0)
             raise InputError(
                 f"Another process ({lock.read().strip() or 'unknown'}) is working in {shown_place(workdir)}. Wait for "
                 "it to end, or give another --workdir."
             ) from error
-        if os.fstat(lock.fileno()).st_nlink == 1:  # else it is another file of the user's too
+        if os.fstat(lock.fileno()).st_nlink == 1:  # otherwise it is another file of the user's too
             lock.truncate(0)
             lock.write(f"process {os.getpid()}")
             lock.flush()
@@ -85,7 +85,7 @@ def locked(workdir: Path) -> Generator[None]:
             with bucket.held(workdir, process_index()):
                 yield
         finally:
-            if made and list(workdir.glob("*")) == [RunPaths(workdir).lock]:  # refused before it did anything
+            if made and list(workdir.glob("*")) == [RunPaths(workdir).lock]:  # rejected before any work
                 RunPaths(workdir).lock.unlink()
                 workdir.rmdir()
 
@@ -101,7 +101,7 @@ def handle_cli_errors(program: str, interrupted: str = "interrupted; nothing was
     except Stopped as stopped:
         print(f"{program}: {stopped}", flush=True)
         raise SystemExit(stopped.exit_code) from None
-    except BrokenPipeError:  # whoever read our output has gone, as in `| head`
+    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(InputError.exit_code) from None
     except OSError as error:
@@ -133,9 +133,9 @@ def run_command(
     """Main function of a script that works in a run folder: parse the command line, run, handle errors.
 
     `run` gets the experiment, the run folder, and the run folder of --from. `reads` lists the sections of the config
-    that its help shows; by default all. `options` is the class of the script's own options, which `run` gets too; if
-    there is `on_the_side`, that gets them instead: it does what they ask for without changing the run folder, or
-    returns False if they ask for nothing. A script without `run` only has `on_the_side`.
+    that its help shows; by default all. `options` is the class of the script's own options, which `run` gets too.
+    `on_the_side`, if given, gets the options instead: it does the requested work without changing the run folder, or
+    returns False if no option is set. A script without `run` only has `on_the_side`.
     """
     with (
         ending_together(),
@@ -144,7 +144,7 @@ def run_command(
         run_in_child(program)
         command = parse_run(program, description, sys.argv[1:], reads, options)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            command.workdir.stat()  # a path that is too long is refused before anything else
+            command.workdir.stat()  # reject a path that is too long before anything else
         experiment, workdir, source, asked = fit_to_data(command), command.workdir, command.source, command.options
         if source is not None and on_the_side and options is not None and asked != options():
             raise UsageError(

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from lm.errors import InputError, PeerError, UsageError
 
 NOTICE_SECONDS = 15.0
-"""After this time a process prints what it waits for, and an unresolvable host name is an error."""
+"""Time after which a process prints the reason of its wait, and an unresolvable host name is an error."""
 READ_SECONDS = 2.0
 """Time for the one line that a process sends after it has connected."""
 RETRY_SECONDS = 0.5
@@ -124,7 +124,7 @@ def call(index: int, count: int, host: str, port: int, timeout: float) -> None:
         try:
             with socket.create_connection((host, port), timeout=NOTICE_SECONDS) as connection:
                 connection.sendall(line.encode())
-                connection.settimeout(timeout + NOTICE_SECONDS)  # process 0 is there, and waits for as long
+                connection.settimeout(timeout + NOTICE_SECONDS)  # process 0 is there, and waits for the same time
                 answer = json.loads(connection.makefile().readline(100_000))
                 error, usage = str(answer["error"]), bool(answer["usage"])
                 break
@@ -155,7 +155,7 @@ def call(index: int, count: int, host: str, port: int, timeout: float) -> None:
 
 
 def has_left(connection: socket.socket) -> bool:
-    """Whether the process behind a connection has closed it, or was killed."""
+    """Whether the other process has closed the connection, or was killed."""
     connection.setblocking(False)
     try:
         return connection.recv(1) == b""

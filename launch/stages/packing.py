@@ -68,7 +68,7 @@ def load_packer(run: str, step: int | None = None, all_devices: bool = False, si
     experiment = RunFolder(folder).experiment()
     fetch(folder, (), (RunPaths.tokenizer,))
     config = experiment.model
-    segments = segments_for(size, config.context_length)  # a token has a byte at least
+    segments = segments_for(size, config.context_length)  # a token has at least one byte
     check_inference_memory(
         config, segments, config.context_length, "the size of the file, which is split into segments"
     )
@@ -79,7 +79,7 @@ def load_packer(run: str, step: int | None = None, all_devices: bool = False, si
 def shown_progress(verb: str) -> tuple[Callable[[int, int], None], LiveLine]:
     """A progress callback, and the line to end when it is done."""
     line, last = LiveLine(), 0.0
-    began: tuple[float, int] | None = None  # behind the first step, which waits for programs to be compiled
+    began: tuple[float, int] | None = None  # after the first step, which waits for programs to be compiled
 
     def progress(done: int, tokens: int) -> None:
         nonlocal last, began

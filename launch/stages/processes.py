@@ -253,8 +253,8 @@ def ending_together() -> Generator[None]:
 def load_training(run: Path, began: float, timeout: float) -> Callable[..., None]:
     """Import JAX, connect the processes (`initialize_distributed`), and return lm.training.loop.train.
 
-    Importing JAX takes seconds and swallows a Ctrl-C. So a process that is asked to end does so at once, and records it
-    in the run folder: a supervisor must not think that the work is done.
+    Importing JAX takes seconds and swallows a Ctrl-C. So a stop signal ends the process at once, and is recorded in the
+    run folder: a supervisor must not think that the work is done.
     """
     index, processes = process_index(), process_count()
     before_exit = lambda: Goodput(run, began, index).stop_before_training()
@@ -263,7 +263,7 @@ def load_training(run: Path, began: float, timeout: float) -> Callable[..., None
         import jax  # noqa: F401
 
         use_bucket_cache()
-    # Of several processes it leaves SIGTERM to JAX, which passes it on once they have met.
+    # With several processes it leaves SIGTERM to JAX, which forwards it once they have connected.
     with PreemptionHandler(processes, before_exit):
         initialize_distributed(timeout)
         from lm.training.loop import train

@@ -281,8 +281,8 @@ def lines() -> Generator[str]:
 
 
 def converse(experiment: Experiment, workdir: Path, options: Options) -> None:
-    """Continue what is typed until /quit or the end of the input. Raises like `load_trained`, and UsageError for
-    invalid options."""
+    """Continue prompts from standard input until /quit or the end of the input. Raises like `load_trained`, and
+    UsageError for invalid options."""
     if process_count() > 1:
         raise UsageError(f"--interactive needs one process, but there are {process_count()}. Give --prompt instead.")
     config, model = experiment.sample, experiment.model

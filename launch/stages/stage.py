@@ -43,7 +43,7 @@ from lm.storage import Place, local_copy_of, noting_writes, shown_place, write_a
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the path from pages to report."""
+    """One step of the pipeline from pages to report."""
 
     name: str
     """Name of the marker."""
@@ -93,7 +93,7 @@ class Stage:
     """goes_on(old settings, new settings, workdir): whether outputs made with the old settings can be continued with
     the new ones. Raises UsageError if only the state of the run folder prevents it."""
     continued_from: Callable[[Path, dict], list] = lambda workdir, settings: []
-    """continued_from(workdir, settings): what the outputs were continued from, for the marker and its key."""
+    """continued_from(workdir, settings): earlier lengths of the continued training, for the marker and its key."""
 
 
 def read_marker(stage: Stage, workdir: Path) -> dict | None:
@@ -195,7 +195,7 @@ def what_follows(stage: Stage, workdir: Path) -> list[Path]:
     """Files to delete in order to run the stage, finished or not, and all stages that depend on it again."""
     notes = {path: read_note(path) or {} for path in RunPaths(workdir).stages.glob("*.json")}
     found = [RunPaths(workdir).marker(stage.name)]
-    for path in found:  # grows while it is walked
+    for path in found:  # grows during the loop
         found += [one for one in sorted(notes) if f"<{path.stem}>" in notes[one]["settings"] and one not in found]
     return [path for path in (RunPaths(workdir).begun(stage.name), *found) if path.exists()]
 
@@ -233,7 +233,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
             note["replaces"] = [*marker["replaces"], marker["key"]]
         elif same and retried:
             refuse_trained(workdir, stage.name)
-            note["replaces"] = [*marker["replaces"], marker["key"]]  # what was made from it follows
+            note["replaces"] = [*marker["replaces"], marker["key"]]  # later stages made from it are updated too
         elif not inputs_changed(stage, marker, note, workdir):
             if experiment.fitted_to and inputs_kept(stage, marker, note, workdir):
                 return False
@@ -250,7 +250,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
         logs = [pattern for one in stage.after for pattern in one.by_products]
         shards = (RunPaths.tokens,) if stage.multi_process else ()
         bucket.fetch_inputs(workdir, before.values(), logs, shards)
-    if index > 0:  # process 0 keeps the books
+    if index > 0:  # process 0 writes the records
         stage.make(experiment, workdir)
     else:
         make(stage, experiment, workdir, note, marker, seen)
@@ -279,7 +279,7 @@ def inputs_changed(stage: Stage, marker: dict, note: dict, workdir: Path) -> boo
 
 def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
     """Whether only the user's files changed since the run read them, while the config names the same ones (a folder of
-    notes that somebody edits). Then the run keeps what it has read, and a message says so."""
+    notes that somebody edits). Then the run keeps its outputs, and prints a message."""
     old, new = all_of(marker), all_of(note)
     if marker["settings"] != note["settings"] or not stage.inputs_alone(old, new):
         return False
@@ -300,12 +300,12 @@ def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
 
 
 def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None, seen: dict) -> None:
-    """Run or resume the stage, then write its marker. `note` describes the new outputs, `marker` those that they
+    """Run or resume the stage, then write its marker. `note` describes the new outputs, `marker` the outputs that they
     replace, `seen` the input files."""
     copy = local_copy_of(workdir)
     direct = copy if stage.direct else None
     run: Place = direct.url if direct else workdir.absolute()
-    user_inputs.remember(workdir, seen)  # while the manifest is there by which they were compared
+    user_inputs.remember(workdir, seen)  # while the manifest that they were compared with exists
     begin(stage, experiment, workdir, note, marker)
     start = time.perf_counter()
     with noting(direct.may_write if direct else lambda: None) as notes, noting_writes() as written_here:
@@ -316,7 +316,7 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
         files = bucket.there(copy, required_outputs) if copy else outputs.files_in(workdir, required_outputs)
     else:
         there = bucket.there(direct, stage.outputs) if direct else outputs.files_in(workdir, stage.outputs)
-        ours = notes.outputs | written_here  # all other files are the user's, or of an earlier attempt
+        ours = notes.outputs | written_here  # all other files belong to the user or to an earlier attempt
         is_output = lambda name: str(run / name) in ours and not outputs.is_kept_beside(name)
         files = {name: size for name, size in there.items() if is_output(name)}
         refuse_missing(stage, workdir, files)
@@ -373,7 +373,7 @@ def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marke
     for name in (*stage.outputs, *stage.intermediate, RunPaths.scratch):
         refuse_link(workdir / name.split("/")[0])
     if found is None:
-        delete_intermediate(stage, workdir)  # a kill may have come while it was deleted
+        delete_intermediate(stage, workdir)  # a kill may have come during its deletion
         if not stage.grows:
             outputs.make_room(stage.name, workdir, stage.outputs)
         elif marker is None:
@@ -444,7 +444,7 @@ def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, note
         besides = (*by_products_in(stage, source), *units)
         reuse.take(stage.outputs, besides, source, workdir, marker)
     if copy := local_copy_of(workdir):
-        copy.listed = None  # checkpoints came to the address
+        copy.listed = None  # the upload of checkpoints has begun
     if not stage.grows:
         outputs.keep_only(stage.name, workdir, stage.outputs, marker["files"])
     if user_inputs.SIZES in marker["external_inputs"]:

@@ -54,8 +54,8 @@ class Supervisor:
     starts: int = field(default=0, init=False)
 
     def run(self) -> int:
-        """Run the command until it is done; return 0, or its own exit code if the supervisor gives up or is asked to
-        end; in the latter case `stopped_code` if that is not 0."""
+        """Run the command until it is done; return 0, or its own exit code if the supervisor gives up or gets a stop
+        signal; in the latter case `stopped_code` if that is not 0."""
         before = {number: signal.signal(number, self.end) for number in (signal.SIGTERM, signal.SIGINT)}
         began, crashes, repeated, last_step = time.monotonic(), 0, 0, None
         furthest, stuck = -2, 0
@@ -102,7 +102,7 @@ class Supervisor:
         before = read_heartbeat(self.heart)
         self.process = subprocess.Popen(self.command)
         self.record("start", 0, None, f"process {self.process.pid}")
-        # A clock that is set, forwards or backwards, must not look like a hang: it is changes that are waited for.
+        # A clock change, forwards or backwards, must not look like a hang, so only changes of the heartbeat count.
         heart, changed, hung = None, time.monotonic(), False
         while True:
             try:
@@ -128,7 +128,7 @@ class Supervisor:
         """Last heartbeat of the running process; None if the file still has the one `before` its start."""
         heart = read_heartbeat(self.heart)
         assert self.process is not None
-        # A container may give the same number to process after process.
+        # A container may give the same number to one process after another.
         its = heart is not None and heart["process"] == self.process.pid and heart != before
         return heart if its else None
 
@@ -136,7 +136,7 @@ class Supervisor:
         """False on a full or read-only disk, where training continues without a heartbeat."""
         probe = self.heart.with_name(f"{self.heart.name}.probe")
         try:
-            probe.unlink(missing_ok=True)  # a link would be written through
+            probe.unlink(missing_ok=True)  # would be written through a link
             probe.write_bytes(bytes(128))
             probe.unlink()
         except OSError:
@@ -176,5 +176,5 @@ class Supervisor:
             break_hard_links(self.log)
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-        except OSError as error:  # a full disk ends no supervision
+        except OSError as error:  # a full disk does not end the supervision
             print(f"supervise: {self.log} cannot be written: {error}", file=sys.stderr, flush=True)

@@ -70,7 +70,7 @@ def say(text: str) -> None:
 
 
 def leave_together() -> None:
-    """Wait for all processes: one that ends early would end the others too."""
+    """Wait for all processes: an early exit of one would end the others too."""
     if process_count() > 1:
         from lm.resilience.multihost import settle
 

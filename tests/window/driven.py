@@ -80,7 +80,7 @@ def use(page: Any, text: str, most: int) -> dict[str, int]:
 
 
 def use_all(page: Any, text: str, most: int) -> dict[str, int]:
-    """Call `use` in the visible view and in those that its links lead to."""
+    """Call `use` in the visible view and in the views that it links to."""
     used = use(page, text, most)
     for number in range(most):
         links = page.locator("main a[href^='#']").locator("visible=true")

@@ -112,7 +112,7 @@ def test_published_vocabularies_give_the_same_ids(ask, file):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPLIT_PATTERNS)
 def test_every_character_of_unicode_is_split_alike(ask, name):
-    """Except those that Python's Unicode does not have yet, whose categories the browser may know and tiktoken not."""
+    """Except for newer characters than Python's Unicode: the browser may know their categories, tiktoken does not."""
     points = [p for run in CODE_POINTS for p in run if unicodedata.category(chr(p)) != "Cn"]
     texts = ["".join(surrounded(chr(p)) for p in block) for block in itertools.batched(points, 4096)]
     assert_same_ids(ask, telling_tokenizer(SPLIT_PATTERNS[name]), texts)
