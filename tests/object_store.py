@@ -1,4 +1,4 @@
-"""A local S3 server (moto's) behind a proxy that injects faults of networks and stores.
+"""A local S3 server (moto's), and a proxy in front of it that injects faults of networks and stores.
 
     with serving() as store:
         store.bucket("corpus")

@@ -262,7 +262,7 @@ def demo(tmp_path_factory) -> Path:
 
 
 def start(script: str, words: list[str], folder: Path) -> None:
-    """Runs a script in this process, as python -m does, on a few pages: of two values of an option the last counts."""
+    """Run a script in this process, as python -m does, on a few pages. Of repeated options the last one counts."""
     small = [] if script in ALONE else ["--pages.warc", str(folder / "pages.warc.gz"), *SMALL]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys, "argv", [script, *words, *small])

@@ -254,7 +254,7 @@ def test_package_files_above_a_module_are_code_too(place):
     assert f"  pack.inner.filters, file {file}" in told and not place.mark.exists()
 
 
-def test_a_missing_package_named_like_one_of_ours_is_code(place, monkeypatch):
+def test_a_user_package_named_like_one_of_ours_is_code(place, monkeypatch):
     """viewer is not imported yet when config.json is read, so an import would find the other one."""
     file = place.module("viewer.evil")
     (place.root / "viewer/__init__.py").write_text("")

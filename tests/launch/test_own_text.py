@@ -155,8 +155,8 @@ def test_an_imported_model_is_trained_on_own_texts_by_the_printed_command(import
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [20, 200], ids=["30 kB", "300 kB"])
 def test_the_defaults_end_near_the_best_loss_of_the_run(tmp_path, count):
-    """Neither too few steps to learn, nor so many that the model is much worse at the end. Real notes end within 2 % of
-    the best loss (docs/benchmarks.md); these sentences are random, so their order is noise."""
+    """The number of steps is large enough to learn and small enough not to overfit. Real notes end within 2 % of the
+    best loss (docs/benchmarks.md); these sentences are random, so their order is noise."""
     for number, text in enumerate(texts(count)):
         (tmp_path / f"notes/{number}.md").parent.mkdir(exist_ok=True)
         (tmp_path / f"notes/{number}.md").write_text(text)

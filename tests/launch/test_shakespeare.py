@@ -51,7 +51,7 @@ def test_a_plain_text_becomes_a_character_model(tmp_path, monkeypatch, capsys):
     losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1]["validation_loss"] < 0.9 * np.log(characters)  # it learns
 
-    # Muon updated the linear maps, of which those back into the residual stream started at zero.
+    # Muon updated the linear maps; those back into the residual stream started at zero.
     import dataclasses
 
     from configs.experiment import load_config

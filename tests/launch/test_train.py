@@ -90,8 +90,7 @@ def with_train(**changes):
 
 
 def checkpoint_up_to(stop=None):
-    """A `make` function that leaves a checkpoint manifest, as training does, at the last step or where it is to
-    stop."""
+    """A `make` function that leaves a checkpoint manifest, as training does, at the last step or at `stop`."""
 
     def make(experiment, run):
         made = steps_in(run / "checkpoints")

@@ -260,7 +260,7 @@ def test_an_interrupted_stage_rebuilds_replaced_inputs(tables, tmp_path):
     assert [markers(tmp_path)[name] == before[name] for name in "012"] == [True, False, True]
 
 
-def test_changes_under_later_stages_are_rejected(warcs, tmp_path):
+def test_added_inputs_are_rejected_after_later_stages(warcs, tmp_path):
     make(warcs[:3], tmp_path)
     marker = json.loads((tmp_path / "stages/texts.json").read_text())
     follower = NO_OUTPUTS | {"settings": {"<texts>": marker["key"]}}

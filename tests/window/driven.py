@@ -27,7 +27,7 @@ ONLY_POINTED_AT = """() => [...document.querySelectorAll("main *")]
 def walk(page: Any) -> tuple[set[str], list[str]]:
     """Press Tab until it wraps around, then Shift+Tab once.
 
-    Returns the unreached elements, and faults of the reached ones: an invisible focus, or one that does not move.
+    Returns the unreached elements, and faults of the reached ones: an invisible or stuck focus.
     """
     expected, reached, wrong = page.evaluate(REACHABLE), set(), []
     page.evaluate("() => document.activeElement.blur()")

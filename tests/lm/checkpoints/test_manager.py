@@ -123,7 +123,7 @@ def test_every_flipped_bit_is_found(two, tmp_path):
     assert verify(folder)["step"] == 6
 
 
-def test_lost_data_is_damage_and_a_permission_error_is_not(two, tmp_path, capsys):
+def test_lost_data_is_damage_and_an_unreadable_manifest_is_an_error(two, tmp_path, capsys):
     folder = copy(two, tmp_path)
     lost = folder / "6/model/lost"
     lost.touch()

@@ -215,7 +215,7 @@ def test_a_killed_upload_keeps_the_old_object(store: Store, bucket, tmp_path, at
     assert list(bucket.files()) == ["a"]
 
 
-def test_denied_requests_are_not_retried(store: Store):
+def test_requests_to_a_missing_bucket_are_not_retried(store: Store):
     first = len(store.requests)
     with pytest.raises(StorageError, match=r"there is no bucket gone\. Create it, or correct the name in s3://gone"):
         write_atomically(Url("s3://gone/a"), b"")
