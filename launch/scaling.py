@@ -1,5 +1,4 @@
-"""Fit a scaling law: train a ladder of small models, fit loss = E + A/N^a + B/D^b, and recommend the parameters N and
-tokens D for a FLOP budget.
+"""Fit loss = E + A/N^a + B/D^b to a ladder of small models, and recommend parameters N and tokens D for a FLOP budget.
 
     python -m launch.scaling configs/demo.py --budget 1e15 --rungs 7e4 1.1e5 1.6e5 2.5e5 --tokens 1.5e5 3e5 6e5
 
