@@ -257,7 +257,7 @@ def test_unsupported_uses_are_rejected(run, words, message):
 
 
 def test_a_missing_bucket_is_named(run, tmp_path):
-    with pytest.raises(InputError, match=r"there is no bucket gone\. Make it"):
+    with pytest.raises(InputError, match=r"there is no bucket gone\. Create it"):
         on("a", tmp_path, Url("s3://gone/run"), stage("first"))
 
 

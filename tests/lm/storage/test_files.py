@@ -60,7 +60,7 @@ def test_two_processes_and_two_folders_use_different_names(tmp_path):
 
 
 def test_an_error_has_path_cause_and_remedy(tmp_path):
-    message = r"that cannot be written: No such file or directory\. Make room on the disk"
+    message = r"that cannot be written: No such file or directory\. Free space on the disk"
     with pytest.raises(InputError, match=message), writing("that"):
         write_atomically(tmp_path / "missing/a", b"", tmp_path / "missing")
 

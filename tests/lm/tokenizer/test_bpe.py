@@ -175,7 +175,7 @@ def test_a_split_pattern_that_skips_text_is_rejected(pattern, told):
 
 @pytest.mark.parametrize("names", [(), ("<|x|>",), ("<|endoftext|>",) * 2, ("<|endoftext|>", "")])
 def test_impossible_special_tokens_are_rejected(names):
-    with pytest.raises(UsageError, match=r"special_tokens is .* give '<.endoftext.>'"):
+    with pytest.raises(UsageError, match=r"special_tokens is .* must have '<.endoftext.>'"):
         TokenizerConfig(400, "gpt2", 10, special_tokens=names)
 
 
@@ -233,7 +233,7 @@ def test_a_text_with_long_backtracking_is_rejected():
 
 
 def test_missing_text_is_reported():
-    with pytest.raises(UsageError, match="train_characters is 1,000, and 0 documents of no character came of it"):
+    with pytest.raises(UsageError, match="train_characters is 1,000, which gave 0 documents without text"):
         train_bpe([], TokenizerConfig(300, "cl100k", 1000))
 
 

@@ -234,5 +234,5 @@ def test_documents_need_a_bos_token():
 
 @pytest.mark.parametrize("data", [b"", b"no model", LICENSE.encode(), published()[:1000]])
 def test_other_bytes_are_not_a_model(data):
-    with pytest.raises(ValueError, match=f"{len(data)} bytes are no sentencepiece model"):
+    with pytest.raises(ValueError, match=f"{len(data)} bytes are not a sentencepiece model"):
         SentencePieceTokenizer.from_model(data)
