@@ -207,8 +207,8 @@ def read_compression(path: Path) -> Compression:
 
 
 def visible(token: bytes) -> str:
-    """Text of a token with invisible characters made visible: symbols for space, newline and tab, \\xNN for half a
-    character."""
+    r"""Return the text of a token with invisible characters made visible: symbols for space, newline, tab and carriage
+    return, and \xNN for each byte of an incomplete UTF-8 character."""
     text = token.decode("utf-8", "backslashreplace")
     text = text.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)

@@ -136,13 +136,17 @@ def parse_run(
     reads: Sequence[str] | None = None,
     options: type | None = None,
 ) -> Command:
-    """Parse `CONFIG.py [--workdir DIR] [--from DIR] [--section.field value ...]`. A run folder can be given instead of
-    CONFIG.py: its config is used, and the folder is the workdir.
+    """Parse the arguments of a script: `CONFIG.py [--workdir DIR] [--from DIR] [--section.field value ...]`. A run
+    folder can be given instead of CONFIG.py: its config is used, and the folder is the workdir. --from names another
+    run folder, whose finished stages are reused.
 
-    `reads` are the sections that --help shows first ("documents.filters": those of the recipe's filters); default: all.
-    `options` is a dataclass of the script's own options, with a default for each field. Exits with code 0 after --help,
-    which runs no code that a run folder names, and with code 2 after tyro's message for unknown or malformed options.
-    Raises UsageError for impossible values and untrusted code of a run folder, and like RunFolder.experiment.
+    `reads` names the config sections that the script uses, which --help shows first; "documents.filters" stands for the
+    sections of all filters of the config. Default: all sections. `options` is a dataclass of the script's own options,
+    with a default for each field.
+
+    Exits with code 0 after --help, which runs no code that a run folder names. Exits with code 2 after tyro's message
+    for unknown or malformed options. Raises UsageError for invalid values, untrusted code of a run folder, or a folder
+    that is no run folder. Raises InputError if its config.json is damaged or of another version.
     """
     help_first = help_wanted(arguments[:1])
     if not help_first and (not arguments or arguments[0].startswith("-")):

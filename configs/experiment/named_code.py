@@ -160,8 +160,9 @@ def known_as(code: Code) -> str:
 
 
 def trust_named(saved: dict, settled: list[Code]) -> None:
-    """Trust and remember the code named by a config file or by options: all in `saved`, the contents of config.json,
-    except the code `settled` for a run folder."""
+    """Allow the code that `saved`, the contents of config.json, names to run in this process and those that it starts,
+    and add it to the user's list of trusted code. Call this for a config that the user gave: a config file or options.
+    `settled` is code from a run folder that `settle_code` already handled; it is skipped."""
     given = [code for one in named_code(saved) for code in one.codes if code not in settled]
     trust(given)
     remember(given)

@@ -111,8 +111,9 @@ class RunFolder(RunPaths):
         raise InputError(f"{self.config_json} was written by another version: {'; '.join(wrong)}. {self.remedy()}")
 
     def import_filters(self, saved: dict, leave_out: bool) -> None:
-        """Import the filters in OWN_FILTERS of `saved`, {name: module and class}, whose modules may run. A filter that
-        cannot be found is removed from `saved`, or raises InputError."""
+        """Import the user's filter classes listed in saved["own_filters"], {name: module and class}, and remove that
+        key. The caller has checked that their code is trusted. If a class cannot be imported, its filter is removed
+        from `saved` with `leave_out`; otherwise InputError is raised."""
         if not isinstance(saved.get(OWN_FILTERS, {}), dict):
             return  # reported as an unknown field
         for name, path in saved.pop(OWN_FILTERS, {}).items():
@@ -219,7 +220,8 @@ def differing_fields(hint: Any, saved: object, name: str = "") -> tuple[list[str
 
 
 def from_json(hint: Any, saved: Any) -> Any:
-    """Convert JSON to the type: dicts to dataclasses, lists to tuples. Raises UsageError like the classes."""
+    """Convert parsed JSON to the type `hint`: dicts become dataclasses, lists become tuples. Raises UsageError if a
+    dataclass refuses its values."""
     kind = part_in(hint)
     if kind is not None and isinstance(saved, dict):
         kind = class_of(kind, saved)

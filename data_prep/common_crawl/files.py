@@ -41,11 +41,12 @@ def inputs(config: PagesConfig) -> list[Listed]:
 
 
 def streamed_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:
-    """Return the selected files by their URLs, in the order of the crawl's list. Their name in documents is the path on
-    the server.
+    """List the selected files of a crawl, to be streamed from their URLs, in the order of the crawl's list. Documents
+    name a file by its path on the server.
 
     A crawl's files do not change, so size and ETag are not part of their identity. Raises UsageError if the crawl does
-    not exist or has too few files, InputError if its list is damaged or the server cannot be reached.
+    not exist or has fewer files than the config asks for, InputError if its list is damaged or the server cannot be
+    reached.
     """
     paths = chosen(listed(config, out), config)
     places = [Listed(Url(address_of(config, path)), path) for path in paths]

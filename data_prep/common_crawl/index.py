@@ -112,7 +112,10 @@ def records_in(url: Url, index: CrawlIndex) -> list[tuple[str, int, int]]:
             wanted = [column for column, values in conditions(index) if values]
             missing = {*wanted, *WHERE} - {*file.schema_arrow.names}
             if missing:
-                raise InputError(f"{url} is not a file of the columnar index: it has no column {sorted(missing)[0]!r}.")
+                raise InputError(
+                    f"{url}, a file of the crawl's columnar index, has no column {sorted(missing)[0]!r}. Choose a "
+                    "newer crawl, or remove the condition on this column from pages.common_crawl.index."
+                )
             for group in range(file.num_row_groups):
                 if may_hold(file.metadata.row_group(group), index):
                     found += records_of(file, group, wanted, index)

@@ -128,8 +128,8 @@ def joined(prompt: str, answers: Sequence[str]) -> tuple[str, ...]:
 
 
 def strings_in(value: Any) -> list[str]:
-    """Return all strings in a string, list or object, without those of one character, such as the letters of
-    choices."""
+    """Return all strings in a string, list or dict, at any depth. Strings of one character are left out, such as the
+    labels A, B, C and D of answers."""
     if isinstance(value, str):
         return [value] if len(value.strip()) > 1 else []
     if isinstance(value, dict):

@@ -309,6 +309,7 @@ def sizes_in(sums: Partitions, file: int) -> dict[int, int]:
 
 
 def repeats(size: int, weights: Sequence[tuple[int, int]]) -> int:
-    """How often to repeat a document of a cluster of `size`: the weight of the largest limit in `weights`, (limit,
-    weight) pairs, that the size reaches."""
+    """Return how often to repeat a document whose duplicate cluster has `size` documents. `weights` is a list of
+    (minimum size, repeats), sorted, with 1 as the first minimum; the last entry whose minimum is at most `size`
+    applies."""
     return weights[bisect.bisect_right([limit for limit, _ in weights], size) - 1][1]

@@ -109,9 +109,13 @@ def join(
     rows_at_once: int,
     made: Callable[[int], Partitions] | None = None,
 ) -> tuple[Partitions, list[Counts]]:
-    """Run `work` on each partition. Return the files that it writes and its counts. `run` runs work on many tasks;
-    `made` returns the output files for a number of bits, by default in `folder`; `rows_at_once` bounds the rows of a
-    block."""
+    """Join the rows of `run_files` by key: split them into 2^bits partitions by the first bits of the key, and call
+    `work` for each. Return (output files, one per partition; counts that `work` returned for each).
+
+    `run` executes the tasks, possibly on several machines. `folder` gets the intermediate files, and the outputs too,
+    unless `made` is given: it returns the output files for a number of bits. A partition is read in blocks of at most
+    `rows_at_once` rows, which bounds the memory.
+    """
     found = sizes_of(run_files)
     sizes = [found.get(one, 0) for one in run_files]
     most = BLOCKS_IN_PARTITION * rows_at_once * ROW_BYTES

@@ -61,8 +61,9 @@ def file_of_each(markers: Collection[Marker], folder: str) -> list[File]:
     files = files_of(markers, folder)
     if len(files) != len(markers):
         raise InputError(
-            f"{len(markers):,} units are done, but their markers list {len(files):,} files in {folder}: a marker was "
-            f"changed. Delete units/ in the run folder, then give the same command again."
+            f"{len(markers):,} units of work are recorded as done (units/ in the run folder), but the records list "
+            f"{len(files):,} output files in {folder}, not one for each: a record was changed. Delete units/, then "
+            "give the same command again. It repeats the finished work."
         )
     return files
 
@@ -215,7 +216,8 @@ def stored_files(folder: Place, step: str, *counts: str) -> list[StoredFile]:
 
 @dataclass(frozen=True)
 class FileRunner:
-    """Run steps in `folder` with one unit per file."""
+    """Run pipeline steps that process each input file independently. Outputs and the records of finished files are
+    written to `folder`, so a repeated call processes only new or changed files."""
 
     folder: Place
     engine: EngineConfig

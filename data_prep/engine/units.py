@@ -247,7 +247,8 @@ class Workspace:
         return self.folder / name
 
     def output(self, name: str) -> Path:
-        """Path to write an output to, atomically (lm.storage.appearing, with `scratch`)."""
+        """Return the local path for the output `name`, and register it as an output of the unit. The caller writes it,
+        atomically: with `lm.storage.appearing(path, scratch)`."""
         path = self.outputs[name] = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -318,8 +319,9 @@ def rare_collections() -> Generator[None]:
 def run_unit(
     step: Step, unit: Unit, folder: Place, engine: EngineConfig, on_rows: Callable[[int], None] = lambda _: None
 ) -> Marker:
-    """Run the work of a unit, write its marker, and delete outputs of an earlier run of the unit that had other names.
-    Raises the errors of the work."""
+    """Run the work of one unit, write its outputs, and write its marker, the record that it is done. Files that an
+    earlier run of the unit wrote and this one did not are then deleted. `on_rows` is called with the number of rows so
+    far. Raises the exceptions of `step.work`, and InputError if an output cannot be written."""
     start, path = time.perf_counter(), marker_of(step.name, unit.name, folder)
     before = read_marker(path)
     with workspace(step, folder, engine.max_unit_bytes, on_rows) as space:

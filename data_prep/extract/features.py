@@ -106,7 +106,8 @@ def nearest(chosen_M: np.ndarray, parent_M: np.ndarray) -> np.ndarray:
 
 
 class Page:
-    """Arrays that several groups of features use."""
+    """Arrays computed from the blocks of one page, which several groups of features use. A block is a piece of text,
+    such as a paragraph, a heading or a table cell; most arrays have one value per block."""
 
     def __init__(self, blocks: Blocks):
         self.blocks = blocks

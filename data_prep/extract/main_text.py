@@ -194,9 +194,10 @@ def main_text(html: str | bytes, config: ExtractConfig) -> str:
 
 
 def scores(model: Model, page: Page) -> tuple[np.ndarray, bool]:
-    """Return (log-odds of each block being main text, whether the page is read as an article).
+    """Return (log-odds that each block is main text, in thousandths; whether the page counts as an article).
 
-    Uses the trees of articles or of other pages; if the kind is uncertain, the mean of both, read as another page.
+    The model has one ensemble of decision trees for articles and one for other pages. If the kind of the page is
+    uncertain, the score is the mean of both ensembles, and the page does not count as an article.
     """
     rows = measure(page, COMMON)
     kind = model.kind.score(rows | whole_page(page, rows, model.kind.features))[0]

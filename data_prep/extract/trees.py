@@ -42,8 +42,8 @@ class Trees:
     bias: int
 
     def score(self, rows: dict[str, np.ndarray]) -> np.ndarray:
-        """Return the log-odds of each block, times SCALE, int64. `rows` has at least the features, all of one length or
-        of length 1."""
+        """Return the sum of all trees for each block: log-odds times SCALE, int64. `rows` maps each name in `features`
+        to its values, one per block, or a single one if the feature describes the page. Other names are ignored."""
         wide = tuple([len(rows[name]) > 1 for name in self.features])
         if not any(wide):
             wide = (True,) * len(wide)

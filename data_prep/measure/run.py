@@ -41,12 +41,14 @@ def extract_texts(
     engine: EngineConfig = ONE_PROCESS,
     external: object = None,
 ) -> Counts:
-    """Write folder/texts/NAME.parquet (`text_schema`) for each input file. `external` identifies other inputs that
-    determine the texts: hashes of lists and models.
+    """Extract the texts of all input files, and write folder/texts/NAME.parquet (`text_schema`) for each. `external`
+    identifies other inputs that determine the texts: hashes of URL lists and models.
 
-    Returns {"files", "rows", "seen", "skipped"}: files, rows, records seen, and {reason: records without a row}. The
-    last two are also written to folder/texts/records.json. Raises InputError if the files contain no pages, and like
-    `run_step`.
+    Returns {"files": number of files, "rows": texts written, "seen": records read, "skipped": {reason: records without
+    a text}}. "seen" and "skipped" are also written to folder/texts/records.json.
+
+    Raises InputError if the files contain no pages, or more files failed than engine.max_failed allows. Errors that
+    affect every file (UsageError, a full disk) are raised immediately.
     """
     check_splitters(config.thresholds_by_language)
     work = functools.partial(write_texts, config=config)

@@ -168,7 +168,10 @@ def read_tokenizer(path: Path, max_tokens: int) -> Any:
     from tokenizers import Tokenizer
 
     if (size := path.stat().st_size) > MOST_TOKENIZER_BYTES:
-        raise InputError(f"{path} has {size:,} bytes, but a tokenizer has at most {MOST_TOKENIZER_BYTES:,}.")
+        raise InputError(
+            f"{path} has {size:,} bytes; tokenizers of at most {MOST_TOKENIZER_BYTES:,} bytes are supported. Check "
+            "that it is the model's tokenizer.json, or choose another model."
+        )
     contents = json.loads(path.read_bytes())
     for name, known in (("normalizer", NORMALIZERS), ("pre_tokenizer", PRE_TOKENIZERS)):
         steps = [contents.get(name)]

@@ -73,7 +73,9 @@ def same_url_name(file: StoredFile) -> str:
 
 
 def write_same_url(file: StoredFile, space: Workspace, clusters: Partitions) -> None:
-    """Write which documents of the file are refetched pages: [row, whether the kept document is of this run]."""
+    """Write a JSON list with [row, kept_here] for each document of the file that is a duplicate by URL. `clusters` is
+    the result of URL deduplication. kept_here is False if the document that is kept instead belongs to a deduplication
+    index of earlier runs, True if it belongs to this run."""
     found = duplicates_in(clusters, file.id)
     rows = [[row, stays < INDEX_FILES] for row, (stays, _) in found.items()]
     write_atomically(space.output(same_url_name(file)), json.dumps(rows))

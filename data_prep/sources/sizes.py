@@ -74,8 +74,11 @@ def size_of_table(file: Listed, text_field: str) -> InputSizes:
 
 
 def texts_of_lines(lines: Sequence[bytes], text_field: str, whole: bool) -> tuple[list[int], int]:
-    """Return (bytes of the text of each JSON line, total bytes of the lines). The last line is used only if the file is
-    `whole`, or it is the only line."""
+    """Return (sizes of the texts in these JSON lines, in bytes; total size of the lines read).
+
+    `whole` is False if the lines are only the beginning of a file. Its last line may then be incomplete and is not
+    read, unless it is the only one.
+    """
     texts, seen = [], 0
     for line in lines if whole or len(lines) == 1 else lines[:-1]:
         seen += len(line) + 1

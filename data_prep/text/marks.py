@@ -17,7 +17,8 @@ def ends(ranges: str) -> list[tuple[int, int]]:
 
 
 def characters(ranges: str) -> frozenset[str]:
-    """Return the characters in `ranges`."""
+    """Return the characters in `ranges`, hexadecimal code points and ranges separated by white space, such as "21
+    61D-61F"."""
     return frozenset(chr(code) for first, last in ends(ranges) for code in range(first, last + 1))
 
 

@@ -274,7 +274,9 @@ def lists_of(name: str, file: IO[bytes], size: int) -> Iterator[tuple[str, Binar
 
 
 def compile_lists(lists: Iterable[tuple[Path, str, BinaryIO]], path: Path, progress: Callable[[str], None]) -> None:
-    """Write the compiled lists to `path`. Concurrent processes write equal files; the last one remains."""
+    """Compile URL and word lists into one file at `path`. `lists` yields (file or archive that has the list, name of
+    the list, its contents). Processes that do this at the same time write identical files, and the last one remains.
+    Raises InputError if a list is damaged or too large."""
     started = time.perf_counter()
     hashes: list[np.ndarray] = []
     words: dict[str, list[str]] = {kind: [] for kind in WORD_LISTS.values()}

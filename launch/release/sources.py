@@ -45,7 +45,9 @@ source's."""
 
 
 def open_source(path: Path, tokenizer: Tokenizer | None) -> SourceModel:
-    """Open the model at `path`. Raises UsageError for an unknown format, and like the format's function."""
+    """Open the model at `path`, a Hugging Face folder or a GGUF file. `tokenizer` replaces the tokenizer of the source;
+    with None, the source's own is used. Raises UsageError if the path has neither format, or if the tokenizer cannot be
+    used. Raises InputError if the model is damaged or not supported."""
     for is_of_format, open_it in SOURCES:
         if is_of_format(path):
             return open_it(path, tokenizer)

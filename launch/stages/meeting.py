@@ -26,12 +26,13 @@ LATE_NAMES = "KUBERNETES_SERVICE_HOST"
 
 
 def meet(index: int, count: int, address: str, timeout: float) -> None:
-    """Return when all `count` processes have connected; `address` is HOST:PORT of process 0.
+    """Wait until all `count` processes have connected to process 0, at `address` (HOST:PORT). `index` is the number of
+    this process.
 
-    Hosts may start at different times: before `timeout`, only an unresolvable name ends a process.
-
-    Raises PeerError after `timeout` seconds, naming the missing processes; UsageError for two processes with one index,
-    and for different counts; InputError if the host cannot be resolved.
+    Hosts may start at different times, so failed connections are retried for `timeout` seconds; then PeerError is
+    raised, which names the missing processes. Raises UsageError immediately if two processes have the same index or
+    different counts, and InputError after NOTICE_SECONDS if the host name cannot be resolved (except on Kubernetes,
+    where names resolve late).
     """
     host, _, port = address.rpartition(":")
     if index == 0:

@@ -166,7 +166,9 @@ def packed_raw(raw: bytes) -> tuple[int, bytes]:
 
 
 def unpacked_raw(kind: int, packed: bytes, size: int) -> Iterator[bytes]:
-    """Yield the `size` bytes in parts of at most CHUNK, which bounds the memory. Raises ValueError."""
+    """Decompress `packed`, and yield the result in parts of at most CHUNK bytes, which bounds the memory. `kind` is
+    STORED or XZ. Raises ValueError if the data is invalid or does not have `size` bytes; with XZ, possibly after some
+    parts."""
     if kind == STORED:
         if len(packed) != size:
             raise ValueError(f"{len(packed):,} bytes outside the text instead of {size:,}")

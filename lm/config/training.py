@@ -402,8 +402,8 @@ class TrainConfig(Config):
             for (before, _), (step, value) in itertools.pairwise(((least - 1, 1), *pairs)):
                 if not before < step < 2**31:
                     raise UsageError(
-                        f"train.{name} has step {step}; steps must rise from {least} and be below 2**31. The step "
-                        f"before it is {before if before >= least else 'none'}."
+                        f"train.{name} has step {step}; steps must be at least {least}, increase, and be below 2**31. "
+                        f"{f'The step before it is {before}' if before >= least else 'It is the first one'}. Change it."
                     )
                 if not 1 <= value < 2**31:
                     raise UsageError(f"train.{name} has {value} from step {step} on; it must be from 1 to 2**31 - 1.")

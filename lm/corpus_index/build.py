@@ -107,7 +107,8 @@ def held(out: Path) -> Generator[None]:
 def build_alone(
     read: list[Shards], out: Path, fingerprint: str | None, part_tokens: int, say: Callable[[str], None]
 ) -> Header:
-    """`build_index` in a locked folder."""
+    """Do the work of `build_index`. The caller must hold the lock of `out` (`held`). `read` lists the folders to index,
+    `say` is called with progress messages."""
     (out / INDEX).unlink(missing_ok=True)
     manifest = read_manifest(read[0].folder)
     fingerprint = fingerprint or manifest.tokenizer_fingerprint  # all shards of a run have one tokenizer

@@ -64,7 +64,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """A folder of train.mixture."""
+    """A folder of shards that is indexed in addition to the run's own: one entry of the config field train.mixture."""
 
     tokens: str
     """Name in the config."""

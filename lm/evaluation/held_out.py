@@ -70,7 +70,9 @@ class HeldOutLoss:
     def figures(self, model: Transformer, mesh: Mesh, batches: Iterable[Batch], text_bytes: int) -> dict[str, float]:
         """Return {"validation_loss": nats per target, "validation_bits_per_byte": bits per byte of text}.
 
-        Document heads contribute to the bits, but not to `text_bytes`. Raises EvaluationInterrupted.
+        `text_bytes` is the number of UTF-8 bytes of text in the targets. A document head, the BOS token that begins
+        each document, adds to the bits, but has no bytes. Raises EvaluationInterrupted if `config.should_stop()`
+        returns True.
         """
         nats = targets = 0.0
         row_losses = traced_on(mesh, self.row_losses)

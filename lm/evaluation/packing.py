@@ -117,10 +117,11 @@ def rows_at_once(rows: int, most: int) -> int:
 def lay_out(
     trees: Sequence[Tree], context_length: int, tokens_at_once: int, row_parts: int = 1, length_parts: int = 1
 ) -> list[Layout]:
-    """Choose few shapes with little padding, with about `tokens_at_once` positions per batch; rows and lengths are
-    multiples of the numbers of devices that shard them.
+    """Pack the trees (contexts with their continuations) into batches of few shapes with little padding, of about
+    `tokens_at_once` positions each.
 
-    On one device, the batches compute at most 1.4 times the tokens of the trees.
+    `row_parts` and `length_parts` are the numbers of devices over which rows and positions are sharded; the shapes are
+    multiples of them. On one device, the batches compute at most 1.4 times the tokens of the trees.
     """
     even = lambda size, parts: parts * math.ceil(size / parts)
 

@@ -21,7 +21,8 @@ MOST_TEMPLATE = 1 << 18
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Special tokens as a source defines them, outside of the vocabulary."""
+    """BOS, EOS and chat template of an imported model. They come from files other than the vocabulary, or from the
+    metadata of a GGUF file."""
 
     bos: int | None = None
     eos: tuple[int, ...] = ()

@@ -37,7 +37,11 @@ type Tensors = dict[str, Stored]
 
 
 def linear(theirs: str, *ours: str, transposed: bool = True, bias: bool = False, paired_heads: str = "") -> Tensors:
-    """A linear map, or several concatenated ones."""
+    """Return the table entries of a linear layer: weight and, with `bias`, bias.
+
+    `theirs` is the layer's name in the file, `ours` its name here, or several names if the file concatenates our layers
+    (such as query, key and value). `transposed` and `paired_heads` are the fields of Stored.
+    """
     weights, biases = (tuple(f"{name}.{part}" for name in ours) for part in ("weight", "bias"))
     found = {f"{theirs}.weight": Stored(weights, transposed, paired_heads)}
     return found | ({f"{theirs}.bias": Stored(biases, exact=True)} if bias else {})

@@ -110,10 +110,11 @@ def median_seconds(run: Callable[[], object], seconds: float) -> float:
 
 @functools.cache
 def matmul_peak(model: ModelConfig, rows: int, seconds: float = 0.5, most_flop: float = math.inf) -> float:
-    """Measure the FLOP/s of the fastest of the model's own matrix products, with at most `rows` rows and `most_flop`
-    FLOPs.
+    """Measure the FLOP/s of the fastest of four matrix products with the shapes of the model: QKV projection, MLP up
+    projection, MLP down projection, and output layer.
 
-    Each of the four is repeated for about `seconds`, in the compute dtype.
+    Each product is repeated for about `seconds` in the model's compute dtype. Its input has `rows` rows, or fewer, so
+    that the product needs at most `most_flop` FLOPs.
     """
     import jax
     import jax.numpy as jnp

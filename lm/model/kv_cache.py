@@ -62,8 +62,9 @@ class Cache(NamedTuple):
     def reading(
         self, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "B T"], segment_ids_BT: Int[Array, "B T"]
     ) -> "Cache":
-        """Return the cache with these tokens added, before the layers add keys and values. Padding (segment 0) does not
-        count; tokens beyond the last slot are dropped."""
+        """Return the cache with the ids and segment ids of new tokens stored. Call this before the layers run, which
+        add the tokens' keys and values. Padding (segment 0) does not count towards a row's length; tokens beyond the
+        last slot are dropped."""
         ends_BT = jnp.where(segment_ids_BT > 0, positions_BT + 1, 0)
         return self._replace(
             tokens_BS=written(self.tokens_BS, tokens_BT, positions_BT),

@@ -119,8 +119,9 @@ def in_parts[Arrays](arrays: Arrays, parts: int) -> Arrays:
 def part_losses(
     x_ND: Float[Array, "N D"], targets_N: Int[Array, " N"], table_VD: Float[Array, "V D"], softcap: float | None
 ) -> tuple[Float[Array, " N"], Float[Array, " N"], Float[Array, "N V"], Float[Array, "N V"]]:
-    """Return (losses, logsumexp of the logits, probabilities, logits) of one part; the last two for the device's
-    vocabulary shard."""
+    """Return (losses, logsumexp of the logits, probabilities, logits) of N tokens, one of the parts into which the
+    tokens of a batch are split to save memory. If the vocabulary is sharded, probabilities and logits are those of this
+    device's shard."""
     logits_NV = logits_of(x_ND, table_VD, softcap)
     greatest_N1 = jnp.max(logits_NV, axis=-1, keepdims=True)
     if names := manual_axes("vocab"):

@@ -196,8 +196,9 @@ def collective_of(name: str, instruction: Instruction, times: int, devices: int)
 
 
 def identity(instruction: Instruction) -> tuple[str, ...] | None:
-    """Return a key that is equal in all fusions of one collective; None without a channel. The channel is not enough:
-    all collectives of JAX's shard_map share one."""
+    """Return a key that identifies the collective of an instruction. XLA may split one collective over several fusions,
+    which then have equal keys. Returns None if the instruction has no channel id. The id is not enough as a key,
+    because all collectives of a JAX shard_map have the same one."""
     if not (channel := re.search(r"channel_id=\d+", instruction.rest)):
         return None
     who = re.search(r"(?:replica_groups|source_target_pairs)=.*?(?=, \w|$)", instruction.rest)

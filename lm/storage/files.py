@@ -32,9 +32,13 @@ HUB_REPOSITORY = re.compile(r"(models|datasets|spaces)--.+")
 
 
 def file_inside(folder: Path, name: str) -> Path:
-    """Return the file `name` of a folder that may be untrusted; it need not exist. Raises InputError if it is a link
-    out of the folder: its target would be read, and published by an export. Links within one repository of
-    huggingface_hub's cache are its layout, and allowed. A Url is returned unchecked: stores have no links."""
+    """Return folder / name, after checking that it is no link out of the folder. The file need not exist.
+
+    The folder may be untrusted: the target of such a link would be read, and published by an export. Raises InputError
+    for a link out of the folder, or a circular one. Links within one repository of huggingface_hub's cache are allowed,
+    because its snapshots consist of links. If `folder` is a Url (a bucket), nothing is checked, because buckets have no
+    links.
+    """
     path = folder / name
     if not isinstance(folder, Path):
         return path

@@ -115,7 +115,12 @@ def read(
 def request(
     url: str, start: int, end: int | None, version: Object | None, options: RequestOptions, got: bytearray
 ) -> Object:
-    """Try until all bytes are in `got`; return the server's description of the file."""
+    """Append bytes `start` to `end` of a file to `got`, and return the size and ETag that the server reports.
+
+    A failed request is repeated from where it stopped. Raises StorageError after settings().retries + 1 failures in a
+    row without progress, or if the server refuses the request. Raises FileNotFoundError if there is no such file. If
+    `version` is given, raises StorageError if the file is another version.
+    """
     host, tries, furthest, failures = url.split("/")[2], settings().retries + 1, 0, 0
     while True:
         while (left := QUIET.get(host, 0.0) - time.monotonic()) > 0:
@@ -223,7 +228,8 @@ def answer(url: str, options: RequestOptions, headers: dict[str, str], method: s
     except requests.RequestException as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise InputError(
-                f"{url}: the server's certificate is not trusted. Set REQUESTS_CA_BUNDLE to the authorities to trust."
+                f"{url}: the server's certificate is not trusted. If you trust the server, set REQUESTS_CA_BUNDLE to "
+                "the path of a PEM file with the certificate of its CA."
             ) from error
         raise TryAgainError(said(error)) from error
     except urllib3.exceptions.HTTPError as error:

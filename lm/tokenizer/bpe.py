@@ -103,7 +103,9 @@ def check_pattern(pattern: str, what: str) -> None:
 
 
 def left_out_by(bytes_alone: BytePairTokenizer) -> Iterator[str]:
-    """Yield the characters that the split pattern skips, by themselves or next to a letter, a digit or white space."""
+    """Yield the characters that a split pattern skips, by themselves or next to a letter, a digit or white space.
+    `bytes_alone` is a tokenizer with this pattern whose only tokens are the 256 bytes, so that every character that is
+    not skipped gives a token per byte."""
     encode = bytes_alone._encoding.encode_ordinary
     for first in range(0, 0x110000, 0x80):
         characters = [chr(c) for c in range(first, first + 0x80) if not 0xD800 <= c < 0xE000]

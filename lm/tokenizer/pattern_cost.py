@@ -59,8 +59,8 @@ def check_text(pattern: str, text: str) -> None:
     if steps > most:
         raise UsageError(
             f"the split pattern {shown(pattern)} would backtrack too long over {shown(text[:60])}: a text of "
-            f"{len(text):,} characters with long runs could take {steps:,} steps; the limit is {most:,}. Break the "
-            "long runs, or use another tokenizer."
+            f"{len(text):,} characters with long runs could take {steps:,} steps; the limit is {most:,}. Shorten "
+            "the long runs of similar characters in the text, such as white space, or use another tokenizer."
         )
 
 

@@ -140,8 +140,9 @@ def recognised(ranks: bytes) -> BytePairTokenizer:
         if published.sha256 == digest:
             return published.tokenizer(ranks)
     raise UsageError(
-        f"these ranks (SHA-256 {digest}) are none of {', '.join(PUBLISHED)}, and ranks do not say how text is cut "
-        f"before merging. Give their folder with a {META}, or a {HUGGING_FACE}."
+        f"this vocabulary (token ranks, SHA-256 {digest}) is none of {', '.join(PUBLISHED)}, and a file of ranks does "
+        f"not say how text is split before merging. Give the path of the model's {HUGGING_FACE}, or a folder with "
+        f"{META} that this program wrote."
     )
 
 
@@ -154,7 +155,10 @@ def load_folder(folder: Path) -> Tokenizer:
         return of_json(data, *names_in(folder, data))
     if (folder / MODEL).exists():
         return load_file(file_inside(folder, MODEL))
-    raise UsageError(f"it has none of {META}, {HUGGING_FACE} and {MODEL}. Give another folder, or the file itself.")
+    raise UsageError(
+        f"the folder has none of {META}, {HUGGING_FACE} and {MODEL}. Give a folder that has one, or the path of a "
+        "tokenizer file."
+    )
 
 
 def names_in(folder: Path, tokenizer: bytes) -> tuple[str, str]:

@@ -172,7 +172,8 @@ def sequence_json(batches: Batches, index: int, source: int, number: int, until:
 
 
 def url_of(batches: Batches, source: int, document: int, until: float) -> dict[str, str]:
-    """URL of a document, if it is found in time."""
+    """Return {"url": web address} of a training document. Returns {} if it has none, its table is damaged, or the time
+    `until` (time.monotonic) has passed. `source` is the index of the shards' folder."""
     try:
         found = batches.tables[source].at(document) if time.monotonic() < until else None
     except InputError:

@@ -167,7 +167,10 @@ def document_row(data: RunData, fields: Fields, ends: bool = False) -> tuple[str
                 found := find_id(data.folders[name], id, lambda: time.monotonic() > until)
             ):
                 return name, *found
-        raise InputError(f"No document with the id {id[:200]!r} was found in {ID_SECONDS:.0f} seconds.")
+        raise InputError(
+            f"No document with the id {id[:200]!r} was found. The search ends after {ID_SECONDS:.0f} seconds, even if "
+            "files are left. Check the id, or open the document by its file and row."
+        )
     file = bounded(fields, "file", 1000)
     folder_name, _, name = file.partition("/")
     if folder_name not in FOLDERS or not name:

@@ -113,7 +113,10 @@ def samples(run: WindowRun) -> dict[str, object]:
             "damaged": log_damage(run.paths.root, [f"{RunPaths.samples}/{path.name}" for path in taken.values()]),
         }
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{run.paths.samples} holds a file that is not a sample: {error}. Repair it.") from error
+        raise InputError(
+            f"A file in {run.paths.samples} is not a sample of this program: {type(error).__name__}: {error}. Delete "
+            "the file, or restore it from a copy."
+        ) from error
 
 
 def shown(value: dict, step: int | None) -> dict[str, object]:

@@ -91,10 +91,12 @@ def shown_bytes(token: bytes) -> str | list[int]:
 
 
 def python_pattern(pattern: str) -> tuple[str, dict[str, str]]:
-    r"""Return (the expression for Python's `re`, {"\p{L}": its character ranges, ...}).
+    r"""Translate a split pattern to Python's `re`. Return (the expression, {class such as "\p{L}": its character
+    ranges}).
 
-    The members of a class are determined with tiktoken, so that they are the same in every version of Python. Raises
-    UsageError for an expression that Python may interpret differently.
+    The expression still has the names of the classes, in brackets: replace each by its ranges before compiling. The
+    ranges are determined with tiktoken, so that they are the same in every version of Python. Raises UsageError for a
+    pattern that Python may interpret differently.
     """
     if pattern not in SPLIT_PATTERNS.values() and not means_the_same(pattern):
         raise UsageError(

@@ -73,8 +73,14 @@ def block_length(part: int) -> int:
 
 
 def plan_of_pairs(devices: int, length: int, window: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return (start positions of each device's query blocks: (N, blocks); its pairs: (N, P, 2)), for `by_pairs`. All
-    devices have the same number of pairs; if a window leaves a device fewer, its list is padded."""
+    """Plan the attention of sequences sharded over N `devices`, for `by_pairs`. Return (position of the first query of
+    each of a device's query blocks: (N, blocks); the (query block, key block) pairs that the device computes: (N, P,
+    2)).
+
+    The query block is an index into the device's blocks, the key block an index into those of the whole sequence.
+    Without a `window`, all devices have equally many pairs. With one, shorter lists are padded to P pairs with pairs
+    that contribute nothing.
+    """
     part = length // (2 * devices)
     rows = block_length(part)
     inside = np.arange(0, part, rows)

@@ -149,10 +149,11 @@ def by_blocks(
     mask: AttentionMask,
     blocks: int,
 ) -> Float[Array, "B T H C"]:
-    """`xla` for one block of queries after the other; scores are recomputed in the backward pass.
+    """Compute `xla` attention for one block of queries at a time, to save memory. The backward pass recomputes the
+    scores.
 
-    Block n has the queries n, n + N, n + 2 N, ..., so that devices that share a sequence each have a part of every
-    block. The last rows are padded, and the padding is removed from the output.
+    Of N = `blocks` blocks, block n has the queries n, n + N, n + 2 N, ..., so devices that share a sequence each have a
+    part of every block. If N does not divide the number of queries, the last ones are padding, which the output omits.
     """
     batch, length, heads, channels = q_BTHC.shape
     rows = -(-length // blocks)

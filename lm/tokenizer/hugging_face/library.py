@@ -221,8 +221,12 @@ def parts_of(step: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any
 
 
 def check_steps(contents: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the regular expressions of the steps. Raises UsageError if a step could remove characters that `encode`
-    does not reject, or if an expression can backtrack too long."""
+    """Return the regular expressions in a tokenizer.json's normalizer and pre-tokenizer.
+
+    Raises UsageError if encoding could silently lose text: a step removes characters, or the vocabulary cannot
+    represent every byte. A byte-level vocabulary may lack bytes, because `encode` refuses texts that contain them. Also
+    raises UsageError if an expression can backtrack too long.
+    """
     expressions = check_expressions(contents)
     vocabulary = dict(contents["model"]["vocab"])  # a unigram model's is a list of (piece, score)
     if not is_byte_level(contents):

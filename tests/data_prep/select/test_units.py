@@ -76,5 +76,5 @@ def test_a_marker_without_files_stops_the_stage(texts, tmp_path, step):
     found = json.loads(manifest.read_text())
     found[next(iter(found))]["outputs"] = {}
     manifest.write_text(json.dumps(found))
-    with pytest.raises(InputError, match=r"units are done, but their markers list . files in parts/"):
+    with pytest.raises(InputError, match=r"recorded as done .* the records list . output files in parts/"):
         prepare(texts, tmp_path / "out")

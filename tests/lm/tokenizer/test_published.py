@@ -469,7 +469,7 @@ def test_custom_ranks_are_loaded_as_a_folder(tmp_path):
     save(trained("o200k"), tmp_path)
     assert load_published(str(tmp_path)) == trained("o200k")
     assert load_published(str(tmp_path / "tokenizer.json")) == trained("o200k")
-    with pytest.raises(UsageError, match=r"none of gpt2, cl100k, .* folder with a meta.json"):
+    with pytest.raises(UsageError, match=r"none of gpt2, cl100k, .* folder with meta.json"):
         load_published(str(tmp_path / "tokenizer.tiktoken"))
 
 
