@@ -70,9 +70,9 @@ UNKNOWN_DATE = 2**32 - 1
 
 
 def make_node(date: str, document_id: str, file: int, row: int) -> Node:
-    """Return the node of the document in `row` of the file with the number `file`. Nodes are ordered by date (ISO 8601;
-    invalid dates last), then by a hash of the ID, so which document is kept does not depend on the order of the
-    files."""
+    """Return the node that identifies a document in deduplication, and orders the documents of a cluster: by date (ISO
+    8601; invalid dates last), then by a hash of the ID, so that the kept document does not depend on the order of the
+    files. `file` is the number of the document's file."""
     digest = hashlib.blake2b(document_id.encode("utf-8", "surrogatepass"), digest_size=4).digest()
     return seconds_since_1970(date) << 32 | int.from_bytes(digest, "little"), file << 32 | row
 
@@ -103,8 +103,9 @@ def file_ids(names: Iterable[str]) -> dict[str, int]:
 
 @contextlib.contextmanager
 def writing_pairs(path: Path, scratch: Path | None = None) -> Generator[Callable[[Sequence[bytes], Node], None]]:
-    """Yield a function that adds keys (16 uniformly distributed bytes each) of a node to a file for `find_duplicates`.
-    The file is written atomically when the block ends. Raises InputError if the disk cannot be written."""
+    """Yield a function (keys, node) that adds a document's keys to a file for `find_duplicates`. A key has 16 uniformly
+    distributed bytes. The file is written atomically when the block ends. Raises InputError if the disk cannot be
+    written."""
     waiting, nodes = bytearray(), array("Q")
     with writing_run_file(path, scratch) as add_run:
 
@@ -127,7 +128,8 @@ def writing_pairs(path: Path, scratch: Path | None = None) -> Generator[Callable
 def find_duplicates(
     pairs: Sequence[Place], folder: Path | Url, run: Run, rows_at_once: int = ROWS_AT_ONCE
 ) -> Partitions:
-    """Find the clusters in files written by `writing_pairs`; return the result for `duplicates_in`.
+    """Find the clusters of documents that share keys, directly or by way of others, in files written by
+    `writing_pairs`. Return the result for `duplicates_in`.
 
     `run` runs the work on many tasks. `folder` stores the steps, and finished steps are not repeated, so other pairs
     need another folder. `rows_at_once` bounds the memory and does not affect the result. Raises InputError if a file is
@@ -162,7 +164,8 @@ def duplicates_in(result: Partitions, file: int) -> dict[int, tuple[int, int]]:
 def take_step(
     kind: Kind, run_files: Sequence[Place], folder: Path | Url, run: Run, rows_at_once: int
 ) -> tuple[Partitions, int]:
-    """Run a step in `folder`, unless it is done. Return its files and the number of changed edges."""
+    """Run one join of the search for clusters in `folder`, unless it is done. Return (its files, number of changed
+    edges)."""
     done = folder / DONE
     if not done.is_file():
         work = functools.partial(write_edges, kind=kind, rows_at_once=rows_at_once)
@@ -269,8 +272,9 @@ def count_clusters(result: Partitions, folder: Place, run: Run, rows_at_once: in
 
 
 def count_kept(task: Gather, path: Path, rows_at_once: int) -> None:
-    """Write the number of duplicates of each kept document in one result file, block by block. Rows: its place, spread;
-    the numbers of file and block, which distinguish equal counts; the count; 0."""
+    """Write the number of duplicates of each kept document in one result file, block by block. A row has the document's
+    place (its file and row, permuted by `spread`), the numbers of file and block, which distinguish equal counts, the
+    count, and 0."""
 
     def counted() -> Iterator[np.ndarray]:
         seen = np.empty(0, np.uint64)  # a row of a partition of many blocks may be in several runs
@@ -285,7 +289,8 @@ def count_kept(task: Gather, path: Path, rows_at_once: int) -> None:
 
 
 def add_up(task: Partition, path: Path, rows: Rows) -> None:
-    """Write the sums of a partition. Rows: the place, spread; 0; the sum of its counts; 0."""
+    """Add up the counts of each kept document in a partition. A row has the document's place (permuted by `spread`), 0,
+    the sum, and 0."""
     places, counts = np.empty(0, np.uint64), np.empty(0, np.uint64)
     for block in rows():
         every = np.concatenate([places, block[0]])

@@ -49,7 +49,9 @@ ROWS_AT_ONCE = 1 << 20
 
 
 def remove_lines(files: list[SurvivorFile], config: LineDedupConfig, run: FileRunner) -> list[SurvivorFile]:
-    """Return the files with their edits, without files that failed. Raises InputError like `run_step`."""
+    """Find lines or paragraphs that are in more than config.max_documents documents, and write the edits that remove
+    them. Return the files with their edits, without files that failed. Raises InputError if too many failed
+    (engine.max_failed)."""
     files, keys = run("line-keys", files, functools.partial(write_line_keys, config=config), [config])
     written = files_of(keys.values())
     identity = identity_of([sha256 for _, sha256 in written], config)
@@ -77,7 +79,8 @@ def write_line_keys(file: SurvivorFile, space: Workspace, config: LineDedupConfi
 
 
 def keyed_spans(text: str, scope: str, config: LineDedupConfig) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (key, start, end) of each span of the text that has enough words, in order. Equal words give equal keys."""
+    """Yield (key, start, end) of each span of the text that has enough words, in order. A span is config.span
+    consecutive lines or paragraphs. Equal words give equal keys."""
     salt = salt_of(scope)
     units = [(hashed_words(found[0]), *found.span()) for found in UNITS[config.unit].finditer(text)]
     units = [unit for unit in units if len(unit[0])]
@@ -89,7 +92,8 @@ def keyed_spans(text: str, scope: str, config: LineDedupConfig) -> Iterator[tupl
 
 
 def join_lines(keys: Sequence[Place], config: LineDedupConfig, folder: Place, run: Run) -> Partitions:
-    """Join files of keys to rows (place, spread; key; 0), one for each distinct span to remove from a document."""
+    """Join the keys of all files to find repeated spans. The result has one row for each distinct span to remove from a
+    document: (the document's place, permuted by `spread`; the two words of the key; 0)."""
     work = functools.partial(write_repeated, max_documents=config.max_documents)
     repeated, _ = join(keys, work, run, folder / "keys", ROWS_AT_ONCE)
     return join(repeated.places, write_by_place, run, folder / "removed", ROWS_AT_ONCE)[0]

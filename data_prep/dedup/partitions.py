@@ -47,7 +47,7 @@ Rows = Callable[[], Iterator[np.ndarray]]
 
 @dataclass(frozen=True)
 class Gather:
-    """A task: copy the rows of some run files, or count them, into one file."""
+    """Task that copies the rows of some run files, grouped by partition, or counts about them, into one file."""
 
     run_files: tuple[Place, ...]
     run_file: Place
@@ -55,7 +55,8 @@ class Gather:
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """A task: join the rows whose key_0 begins with the `bits` bits of `number`, and write them to `run_file`."""
+    """Task that joins the rows whose key begins with the `bits` bits of `number`, and writes the result to
+    `run_file`."""
 
     number: int
     bits: int
@@ -97,7 +98,7 @@ class Partitions:
         return self.folder / f"{number:06d}{self.suffix}"
 
     def of(self, key: int) -> Place:
-        """File of the partition of a key_0."""
+        """Return the file of the partition to which a key belongs; `key` is the first word of the key, key_0."""
         return self.place(key >> 64 - self.bits)
 
 

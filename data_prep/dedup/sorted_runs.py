@@ -37,8 +37,9 @@ Part = tuple[Place, int, int]
 
 @contextlib.contextmanager
 def writing_run_file(path: Path, scratch: Path | None = None) -> Generator[Callable[[np.ndarray], None]]:
-    """Yield a function that adds a run, uint64 (4, rows), which it sorts. The file is written atomically when the block
-    ends, by way of `scratch`, by default its own folder. Raises InputError if the disk cannot be written."""
+    """Yield a function that sorts rows, uint64 (4, rows), and appends them to a run file as one run. The file is
+    written atomically when the block ends, by way of `scratch` (default: its own folder). Raises InputError if the disk
+    cannot be written."""
     table: list[tuple[int, int]] = []
     samples: list[np.ndarray] = []
     with writing(path), appearing(path, scratch=scratch or path.parent) as partial, partial.open("wb") as file:
@@ -91,7 +92,7 @@ def begins(rows: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A sorted run of a run file."""
+    """One sorted run of a run file: where it is, and a sample of its keys."""
 
     place: Place
     offset: int
@@ -216,8 +217,8 @@ FACTOR, INVERSE = 0x9E3779B1, pow(0x9E3779B1, -1, 2**32)
 
 
 def spread(places: np.ndarray, factor: int = FACTOR) -> np.ndarray:
-    """Turn places, uint64, into keys by permuting the file numbers, which may be small or close together, so that they
-    are distributed evenly over 32 bits."""
+    """Permute the file numbers in places, uint64, which may be small or close together, so that the places are
+    distributed evenly over 32 bits and can be used as keys."""
     file = (places >> np.uint64(32)) * np.uint64(factor) << np.uint64(32)
     return file | places & np.uint64(2**32 - 1)
 
@@ -237,9 +238,10 @@ def keys_of_file(file: int) -> tuple[int, int]:
 
 
 def first_rows(blocks: Iterable[np.ndarray], counts: list[np.ndarray] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Find the first row of each key in blocks of sorted rows. Returns (key number of each start of a key in a block,
-    in order; first row of each key, uint64 (4, keys)). Appends to `counts`, for each block, the number of rows at each
-    of its starts."""
+    """Find the first row of each key in blocks of sorted rows; a key may be in several blocks. Return (number of the
+    key that begins at each start, over all blocks; first row of each key: uint64 (4, keys)). A start is a row of a
+    block whose key differs from that of the row before. Appends to `counts`, for each block, the number of rows of each
+    start."""
     firsts = [np.empty((4, 0), np.uint64)]
     for block in blocks:
         starts = begins(block[:2])
@@ -257,8 +259,8 @@ def first_rows(blocks: Iterable[np.ndarray], counts: list[np.ndarray] | None = N
 
 
 def with_keys(blocks: Iterable[np.ndarray], group: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield (block, which rows start a key, key number of each start) for each block. `group` is the first result of
-    `first_rows`."""
+    """Yield (block, which rows are starts of a key, number of the key of each start) for each block. `group` is the
+    first result of `first_rows` for the same blocks."""
     at = 0
     for block in blocks:
         starts = begins(block[:2])

@@ -56,7 +56,8 @@ class Group:
 
 
 def remove_substrings(files: list[SurvivorFile], config: SubstringDedupConfig, run: FileRunner) -> list[SurvivorFile]:
-    """Return the files with their edits, without files that failed. Raises InputError like `run_step`."""
+    """Find passages that are repeated in groups of files, and write the edits that remove them. Return the files with
+    their edits, without files that failed. Raises InputError if too many failed (engine.max_failed)."""
     identity = identity_of([file.sha256 for file in files], config)
     folder = run.folder / "parts/substring_dedup" / identity[:12]
     delete_other_digests(folder)

@@ -43,7 +43,7 @@ class Duplicate(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """Results of the joins, for all files."""
+    """Results of deduplication for all files of texts/: the clusters of duplicates that each step found."""
 
     names: dict[int, str]
     """{number: name} of all files of texts/."""
@@ -94,10 +94,12 @@ def find_clusters(
     indices: tuple[Index, ...],
     run: FileRunner,
 ) -> tuple[list[StoredFile], dict[str, Partitions]]:
-    """Return the files whose keys could be written, and {deduplication step in use: its clusters}. Clusters are in
-    folders of parts/ that are named after the hash of the keys.
+    """Write the deduplication keys of all files, and join them to clusters of duplicates. Return (files whose keys
+    could be written, {deduplication step in use: its clusters}). Clusters are stored in folders of parts/ that are
+    named after the hash of the keys.
 
-    URLs come first and need no texts; of refetched pages, only the kept document takes part in the other steps.
+    Duplicates by URL are found first, without reading texts. Of several fetches of a page, only the kept document takes
+    part in the other steps.
     """
     clusters: dict[str, Partitions] = {}
     decided = [config, min_quality, [index.name for index in indices]]
@@ -153,7 +155,7 @@ def find_sizes(clusters: dict[str, Partitions], config: DocumentsConfig, run: Fi
 
 
 def write_duplicates(file: StoredFile, space: Workspace, found: Found) -> None:
-    """Write the joins' results for a file, for `read_duplicates`."""
+    """Write which documents of a file are duplicates, and the sizes of its clusters, for `read_duplicates`."""
     duplicates = found.duplicates_of(file.id)
     names = found.names_of(duplicates.values())
     rows = [[row, *one._replace(name=names[one.file, one.row])] for row, one in duplicates.items()]

@@ -30,7 +30,7 @@ def texts_files(folder: Place) -> list[StoredFile]:
 
 @dataclass(slots=True)
 class FilteredRows:
-    """A batch of rows of one file of texts/, after the rules."""
+    """A batch of rows of one file of texts/, with the verdict of the filter rules on each."""
 
     first: int
     """Row number, in the file, of the first row of the batch."""

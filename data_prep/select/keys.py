@@ -21,12 +21,13 @@ is."""
 
 
 def pairs_name(kind: str, file: StoredFile) -> str:
-    """Path of the keys of a file. `kind` is url, exact or near, with the prefix "index/" for keys of an index."""
+    """Return the path, in the step's folder, of a file's deduplication keys. `kind` is url, exact or near, with the
+    prefix "index/" for keys of an index."""
     return f"parts/{kind}/{file.name}.pairs"
 
 
 def write_url_keys(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> None:
-    """Write the keys of the URLs of the documents that deduplication compares. Reads no text."""
+    """Write a key of the URL of each document that takes part in deduplication. Reads no text."""
     path = space.output(pairs_name("url", file))
     with writing_pairs(path) as add, writing_index_keys(file, space, ("url",), config) as index:
         for number, row in candidate_rows(file, space, config, min_quality):
@@ -38,8 +39,8 @@ def write_url_keys(file: StoredFile, space: Workspace, config: DocumentsConfig, 
 
 
 def document_node(order: int, place: int) -> Node:
-    """Return the node of a document of this run, in the order of nodes after documents of an index and before
-    NEVER_STAYS."""
+    """Return the node, by which deduplication orders documents, of a document of this run. The smallest node of a
+    cluster is kept: documents of an index come before those of this run, and NEVER_STAYS after them."""
     return min(max(order, 1), NEVER_STAYS - 1), place
 
 
@@ -47,7 +48,8 @@ def document_node(order: int, place: int) -> Node:
 def writing_index_keys(
     file: StoredFile, space: Workspace, kinds: Sequence[str], config: DocumentsConfig
 ) -> Generator[dict[str, Callable[[Sequence[bytes], Node], None]]]:
-    """Yield {kind: function that adds keys for an index}; empty if the config has no index."""
+    """Yield {kind: function (keys, node) that adds a document's keys for a deduplication index}. Yields {} if the
+    config neither writes such an index nor compares with one."""
     with contextlib.ExitStack() as stack:
         asked = config.dedup_index.write or config.dedup_index.against
         paths = {kind: space.output(pairs_name(f"index/{kind}", file)) for kind in kinds if asked}
@@ -84,8 +86,8 @@ def write_same_url(file: StoredFile, space: Workspace, clusters: Partitions) -> 
 def write_keys(
     file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None, after_urls: bool = False
 ) -> None:
-    """Write the keys of the documents that deduplication compares. The file of near-duplicate keys also has the exact
-    keys, so that copies are in one cluster however short they are.
+    """Write the keys by which exact and near-duplicates of the file's documents are found. The file of near-duplicate
+    keys also has the exact keys, so that copies are in one cluster however short they are.
 
     Set `after_urls` if `write_same_url` ran before. Duplicates by URL then have only the key of their URL, which tells
     which document is finally kept; they have no key if that document is in an index.

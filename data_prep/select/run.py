@@ -111,8 +111,9 @@ def find_edits(
     identity: Callable[[StoredFile], object],
     run: FileRunner,
 ) -> dict[str, str]:
-    """Run the editing steps. Return {name of a file: SHA-256 of its edits} (`edits_name`), without files that failed.
-    `identity` of a file is everything that determines its survivors. Raises the errors of the steps."""
+    """Run the steps that remove parts of texts, on the survivors: documents that pass the rules and are no duplicates.
+    Return {name of a file: SHA-256 of its edits} (`edits_name`), without files that failed. `identity` returns
+    everything that determines the survivors of a file."""
     work = functools.partial(find_survivors, config=config, min_quality=min_quality)
     files, made = run("survivors", files, work, identity)
     left = []
