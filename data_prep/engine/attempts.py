@@ -53,7 +53,8 @@ READERS = 16
 
 
 class Attempts:
-    """Attempts at the units of one step, counted by the process that runs the step."""
+    """State of one step in the process that runs it: the queue of units (input files or ranges of hashes), the attempts
+    at each, and those that are done."""
 
     def __init__(
         self,
@@ -111,8 +112,8 @@ class Attempts:
         self.queue = deque(sorted(left, key=lambda unit: (unit.name in self.suspects, -unit.bytes)))
 
     def count_running(self, found: Sequence[Unit], retry: bool) -> None:
-        """Count the attempts that died in an earlier command, or together with it (`running_of`); with `retry`, delete
-        their records.
+        """Count the attempts that died, alone or with the whole command, from the running records of earlier commands
+        (`running_of`). With `retry`, delete the records instead.
 
         The command may have died for another reason. So a unit without attempts left is tried once more, last and with
         no other unit running; it is quarantined if the command dies during that attempt too.
@@ -144,8 +145,8 @@ class Attempts:
         return None
 
     def ended(self, unit: Unit, result: Marker | Failure) -> None:
-        """Record the result of an attempt. Raises its error if every other unit would fail of it too. Raises the first
-        error if all units, or HOPELESS different ones, have failed and none is done."""
+        """Record the result of an attempt. Raises its error if every other unit would fail too (a full disk, a missing
+        package). Raises the first error if all units, or HOPELESS different ones, have failed and none is done."""
         self.working.pop(unit.name, None)
         if isinstance(result, Marker):
             self.done[unit.name] = result
@@ -271,8 +272,8 @@ def write_manifest(step: str, folder: Place, made: Mapping[str, Marker]) -> None
 
 
 def read_manifest(step: str, folder: Place) -> dict[str, Marker]:
-    """Return {name of a unit: marker}; empty if the manifest is missing or damaged. Raises InputError like
-    `Marker.of`."""
+    """Return {name of a unit: marker}; empty if the manifest is missing or damaged. Raises InputError if a marker lists
+    an output outside of the step's folder."""
     place = manifest_of(step, folder)
     try:
         found = json.loads(place.read_bytes()).items()
@@ -346,8 +347,8 @@ def names_in(folder: Place) -> set[str]:
 
 
 def finished(step: Step, there: Set[str], folder: Place) -> dict[str, Marker]:
-    """Return {name: marker} of the units that are done. `there` has the names of the files in the folder of the
-    markers."""
+    """Return {name: marker} of the units that are done. `there` is the set of file names in the folder of markers,
+    listed once for all units."""
     marked = named(there)
     units = [unit for unit in step.units if unit.name in marked]
     if not units:

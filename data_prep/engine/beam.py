@@ -133,7 +133,8 @@ def dask_cluster(workers: int) -> Any:
 
 @functools.lru_cache(1)
 def load_list(place: Place, version: str) -> tuple[Any, list, Place, EngineConfig]:
-    """Read the pickled list once per worker process. `version` differs between two runs of a step."""
+    """Read the pickled step and its units from `place`, once per worker process. `version` differs between two runs of
+    a step, so that the cached list of the first is not used in the second."""
     TRIED.update(done=0, failed=0)
     inherit()  # unpickling imports modules that the step names
     return pickle.loads(place.read_bytes())

@@ -53,8 +53,9 @@ class Worker:
         self.step = 0
 
     def begin(self, unit: Unit, deaths: int, number: int, step: bytes) -> None:
-        """Send a unit of the step with this number; `deaths` of its earlier attempts died. Raises OSError if the
-        process has ended."""
+        """Send a unit to the worker process. `deaths` is the number of earlier attempts at the unit whose process died.
+        `step` is the pickled step; it is sent only if its `number` differs from that of the last unit. Raises OSError
+        if the process has ended."""
         self.unit = unit
         os.truncate(self.log, 0)
         if self.step != number:
@@ -132,7 +133,8 @@ def end_pool() -> None:
 
 
 def run_units(attempts: Attempts) -> None:
-    """Run all remaining units; with one worker, in this process. Raises like `Attempts.ended`."""
+    """Run all remaining units, in worker processes or, with engine.workers = 1, in this process. Raises an error that
+    every unit would have, or the first error if all failed (`Attempts.ended`)."""
     if attempts.engine.workers == 1:
         run_here(attempts)
     else:
@@ -140,7 +142,8 @@ def run_units(attempts: Attempts) -> None:
 
 
 def run_in_processes(attempts: Attempts, workers: int) -> None:
-    """Run all remaining units. Raises like `Attempts.ended`; after an exception or interrupt the workers end."""
+    """Run all remaining units in `workers` processes. Raises the errors of `run_units`; after an exception or interrupt
+    the workers end."""
     with attempts.forgetting_running(), pool() as found:
         found.steps += 1
         number = found.steps

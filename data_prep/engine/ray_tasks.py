@@ -38,8 +38,8 @@ CONNECTED: list[object] = []
 
 
 def run_units(attempts: Attempts) -> None:
-    """Run all remaining units. Raises like `Attempts.ended`; after an exception or interrupt the running tasks are
-    cancelled."""
+    """Run all remaining units as Ray tasks. Raises an error that every unit would have, or the first error if all
+    failed (`Attempts.ended`). After an exception or interrupt the running tasks are cancelled."""
     ray = connect(attempts.engine)
     step = pickle.dumps((replace(attempts.step, units=()), attempts.folder, attempts.engine))
     trusted = {VARIABLE: os.environ.get(VARIABLE)}

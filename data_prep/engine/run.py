@@ -24,7 +24,7 @@ from lm.storage import Place
 
 @dataclass
 class Notes:
-    """Results collected from the steps of a stage."""
+    """Names of failed units and of outputs, collected from all steps that run in a `noting` block."""
 
     check: Callable[[], None]
     """Called regularly while a step runs; an exception from it ends the step."""

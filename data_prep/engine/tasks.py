@@ -44,20 +44,21 @@ DIGEST = re.compile("[0-9a-f]{12}")
 
 
 def whole(engine: EngineConfig, units: int) -> EngineConfig:
-    """Return the engine for a step in which no unit may fail. If the engine uses only this machine, a single unit runs
-    in this process, which saves a second for starting a worker."""
+    """Return `engine` with max_failed = 0, for a step in which no unit may fail. If the engine uses only this machine,
+    a single unit runs in this process, which saves a second for starting a worker."""
     alone = units == 1 and engine.executor.this_machine
     return dataclasses.replace(engine, max_failed=0.0, workers=1 if alone else engine.workers)
 
 
 def files_of(markers: Iterable[Marker], folder: str = "") -> list[File]:
-    """Outputs whose names in the step's folder begin with `folder`, in the order of the markers."""
+    """Return (name, SHA-256) of the outputs whose names in the step's folder begin with `folder`, in the order of the
+    markers."""
     return [(name, sha) for one in markers for name, (_, sha) in one.outputs.items() if name.startswith(folder)]
 
 
 def file_of_each(markers: Collection[Marker], folder: str) -> list[File]:
-    """Like `files_of`. Raises InputError if there are more or fewer files than markers: the results would lack the
-    documents of a file."""
+    """Return (name, SHA-256) of each unit's output in `folder`. Raises InputError if there are more or fewer outputs
+    than markers: the results would lack the documents of a file."""
     files = files_of(markers, folder)
     if len(files) != len(markers):
         raise InputError(
@@ -82,7 +83,7 @@ def merge_in_groups(
     name: str, files: Sequence[File], merge: Merge, folder: Place, engine: EngineConfig, on_progress: OnProgress
 ) -> Sequence[File]:
     """Merge the files FILES_AT_ONCE at a time in parts/<name>, repeatedly, until at most FILES_AT_ONCE are left; return
-    these. Raises like `run_step`."""
+    these. Raises InputError if a merge fails."""
     for level in itertools.count(1):
         if len(files) <= FILES_AT_ONCE:
             return files
@@ -110,7 +111,7 @@ output. Tasks whose output exists are skipped."""
 
 @dataclass(frozen=True)
 class TaskRunner:
-    """A `Run` that makes each task a unit of a step. All files are in `folder`."""
+    """Runs tasks on the engine, each as one unit of a step; a callable of the type `Run`. All files are in `folder`."""
 
     folder: Place
     engine: EngineConfig

@@ -59,7 +59,7 @@ Counts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Unit[Input]:
-    """One input file, or one range of hashes; picklable."""
+    """A piece of work that is done as a whole or not at all: one input file, or one range of hashes. Picklable."""
 
     name: str
     """File name, unique in its step and independent of the other units. Output names are derived from it."""
@@ -78,7 +78,7 @@ def no_digest(unit: Unit) -> str:
 
 @dataclass(frozen=True)
 class Step[Input]:
-    """The same work on many units."""
+    """A step of the pipeline: the same work on each of many units."""
 
     name: str
     """File name of the folders of markers and quarantine records."""
@@ -99,7 +99,7 @@ class Step[Input]:
 
 @dataclass(frozen=True)
 class Marker:
-    """Record of a finished unit."""
+    """Record that a unit is done, stored as units/STEP/NAME.json."""
 
     identity: str
     counts: Counts
@@ -115,8 +115,8 @@ class Marker:
 
     @classmethod
     def of(cls, found: Any, place: Place) -> "Marker | None":
-        """Return the marker with these JSON values, from the file `place`; None if they are invalid. Raises InputError
-        for an output outside of the step's folder."""
+        """Convert parsed JSON from the file `place` to a marker; return None if it is invalid. Raises InputError if it
+        lists an output outside of the step's folder."""
         try:
             outputs = {name: (int(size), str(sha256)) for name, (size, sha256) in found["outputs"].items()}
             counts, seconds = found["counts"], float(found["seconds"])
@@ -206,7 +206,8 @@ def line_of(error: BaseException) -> str:
 
 
 def ends_run(error: BaseException) -> bool:
-    """Whether every other unit would fail of the same cause."""
+    """Whether an error ends the step, because every other unit would fail too: a full disk, a missing package, a wrong
+    option."""
     chain, causes = error, []
     while chain is not None and chain not in causes:
         causes.append(chain)
@@ -222,8 +223,8 @@ def identity_of(*parts: object) -> str:
 
 
 class Workspace:
-    """Files of one unit's work: the step's folder if it is on a disk; for a bucket, a local folder whose outputs are
-    uploaded at the end."""
+    """Paths of the files that one unit reads and writes, and counts of its work. On a disk, they are in the step's
+    folder. For a bucket, they are in a local folder, whose outputs are uploaded at the end."""
 
     def __init__(
         self, folder: Place, root: Path, scratch: Path, max_bytes: int, on_rows: Callable[[int], None] = lambda _: None
@@ -254,7 +255,8 @@ class Workspace:
         return path
 
     def count(self, rows: int = 0, bytes: int = 0) -> None:
-        """Add rows made and bytes of contents read. Raises TooManyBytesError."""
+        """Add to the counts: rows written, and bytes of contents read. Raises TooManyBytesError above
+        engine.max_unit_bytes."""
         self.rows += rows
         self.bytes += bytes
         self.check_bytes(self.bytes, "of contents were read")
@@ -264,7 +266,8 @@ class Workspace:
             self.on_rows(self.rows)
 
     def meter(self, read: int, unpacked: int) -> None:
-        """Add bytes of the input as stored, and as unpacked (lm.storage.metered). Raises TooManyBytesError."""
+        """Add to the counts: bytes of the input as stored, and as unpacked (lm.storage.metered). Raises
+        TooManyBytesError above engine.max_unit_bytes."""
         self.read += read
         self.unpacked += unpacked
         self.check_bytes(self.read, "were read")
@@ -353,8 +356,8 @@ def marker_of(step: str, unit: str, folder: Place) -> Place:
 
 
 def running_of(step: str, unit: str, folder: Place) -> Place:
-    """Path of the running record: the attempts of a unit that have not ended, or died. It has a line that starts with
-    ATTEMPT for each, then the stacks of a process that hung."""
+    """Return the path of a unit's running record, which lists the attempts that are running or died. Each has a line
+    that starts with ATTEMPT; the stacks of a process that hung follow."""
     return folder / UNITS / step / (unit + RUNNING)
 
 
@@ -363,7 +366,8 @@ def quarantine_of(step: str, unit: str, folder: Place) -> Place:
 
 
 def read_marker(path: Place) -> Marker | None:
-    """Return the marker; None if it is missing or damaged. Raises InputError like `Marker.of`."""
+    """Return the marker; None if it is missing or damaged. Raises InputError if it lists an output outside of the
+    step's folder."""
     try:
         return Marker.of(json.loads(path.read_bytes()), path)
     except NO_RECORD:
