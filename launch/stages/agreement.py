@@ -52,8 +52,8 @@ def agree_on(experiment: Experiment, run: Place, **request: Any) -> None:
 
 
 def shared_nonce(place: Place) -> str:
-    """Contents of a file that process 0 has just written; in a process with another run folder they differ, or are an
-    error. "" if the run folder is read-only."""
+    """Return the contents of a file that process 0 has just written to the run folder. A process with another run
+    folder gets other contents or an error text. Returns "" if the run folder is read-only."""
     from lm.resilience.multihost import settle
 
     def write(_: list[None]) -> str:

@@ -65,10 +65,11 @@ def quiet_if(as_json: bool) -> contextlib.redirect_stdout:
 
 
 def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
-    """Print tables of the figures, or one JSON object: {"step", "texts": {file: figures}, "tasks": {task: figures}}.
-    With only a step or JSON, evaluate as the stage does. Returns False if no option is set.
+    """Evaluate the texts and tasks of the options, without changing the run. Print tables of the results, or one JSON
+    object: {"step", "texts": {file: figures}, "tasks": {task: figures}}. With only --step or --json, evaluate the
+    held-out text as the stage does. Returns False if no option is set.
 
-    Raises like `load_trained`, and InputError and UsageError for files and tasks.
+    Raises UsageError or InputError if the model, a file or a task cannot be used.
     """
     tasks = options.check(experiment)
     if not options.text and not options.tasks:

@@ -111,7 +111,7 @@ def admit(connection: socket.socket, there: dict[int, tuple[socket.socket, str]]
 
 
 def tell(connection: socket.socket, error: InputError | None) -> None:
-    """Answer a process: None if all have connected."""
+    """Send a process the answer that it waits for: `error`, or that all have connected."""
     with contextlib.suppress(OSError), connection:
         answer = {"error": str(error or ""), "usage": isinstance(error, UsageError)}
         connection.sendall(json.dumps(answer).encode() + b"\n")

@@ -73,12 +73,14 @@ def process_index() -> int:
 
 
 def process_count() -> int:
-    """The number of processes, by the environment; 1 if it says nothing. Raises like `process_index`."""
+    """Return the number of processes, by the environment; 1 if it says nothing. Raises UsageError if it is
+    contradictory or incomplete."""
     return find().count
 
 
 def find() -> Found:
-    """Index and count as set by hand, else by a scheduler, else by Cloud TPU."""
+    """Return the process index and count from the variables that a user sets, else from a scheduler, else from Cloud
+    TPU; index 0 of 1 if there are none."""
     return by_hand() or by_scheduler() or by_tpu_variables() or by_tpu_metadata() or Found(0, 1, "nothing")
 
 
@@ -119,7 +121,8 @@ def by_scheduler() -> Found | None:
 
 
 def by_tpu_variables() -> Found | None:
-    """Of a TPU slice, or several, from the variables of GKE."""
+    """Return the process index and count in one or several TPU slices, from the environment variables of GKE; None if
+    there is one host or no variable."""
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
     if hosts is None:
         return None
@@ -128,7 +131,7 @@ def by_tpu_variables() -> Found | None:
 
 @functools.cache
 def by_tpu_metadata() -> Found | None:
-    """Of a TPU VM, from its metadata server, as JAX does; None on other machines."""
+    """Return the process index and count of a TPU VM, from its metadata server, as JAX does; None on other machines."""
     vendors = PCI_DEVICES.glob("*/vendor")
     if "TPU_SKIP_MDS_QUERY" in os.environ or not any(path.read_text().strip() == GOOGLE for path in vendors):
         return None
@@ -141,7 +144,8 @@ def by_tpu_metadata() -> Found | None:
 
 
 def of_slices(variables: Mapping[str, str], index: str | None, hosts: list[str], by: str) -> Found | None:
-    """Index and count over all slices, of process `index` of the `hosts` in its own slice."""
+    """Return the process index and count over all TPU slices; None for a single host. `index` is that of this process
+    among the `hosts` of its own slice, `by` the source of the values, for messages."""
     slices, number = variables.get("MEGASCALE_NUM_SLICES") or "1", variables.get("MEGASCALE_SLICE_ID") or "0"
     if len(hosts) == 1 and slices == "1":
         return None
@@ -169,7 +173,8 @@ def variable(names: tuple[str, ...]) -> tuple[str, str | None]:
 
 
 def numbers(index: str, mine: str | None, count: str, total: str) -> tuple[int, int]:
-    """(process index, process count). Raises UsageError if they are impossible."""
+    """Convert (process index, process count) to integers. `index` and `count` are the names of the variables, `mine`
+    and `total` their values. Raises UsageError if they are impossible."""
     if not (mine is not None and mine.isdecimal() and total.isdecimal() and int(mine) < int(total)):
         raise UsageError(
             f"{count} is {total!r} and {index} is {mine or 'not set'!r}: they must be the number of processes, and "
@@ -182,7 +187,8 @@ def initialize_distributed(timeout: float = JOIN_SECONDS) -> None:
     """Wait up to `timeout` seconds for all processes of the run, then call jax.distributed.initialize. Call this before
     any other use of JAX. Does nothing for one process.
 
-    Raises like launch.stages.meeting.meet, and UsageError if no coordinator address is set.
+    Raises PeerError if processes are missing after `timeout`, UsageError if their indices or counts contradict each
+    other or no coordinator address is set, InputError if its host name cannot be resolved.
     """
     found = find()
     if found.count == 1:

@@ -97,10 +97,11 @@ class Stage:
 
 
 def read_marker(stage: Stage, workdir: Path) -> dict | None:
-    """The stage's marker, or None if the stage is not finished, or outputs are missing or damaged. Damaged logs of
+    """Return the stage's marker; None if the stage is not finished, or outputs are missing or damaged. Damaged logs of
     training are only reported.
 
-    Raises InputError if the marker is damaged, and if None would restart training although there are checkpoints.
+    Raises InputError if the marker is damaged, or if training would restart from scratch although there are
+    checkpoints.
     """
     path = RunPaths(workdir).marker(stage.name)
     marker = read_note(path)
@@ -122,7 +123,7 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
 
 
 def made_by(stage: Stage, workdir: Path) -> list[str]:
-    """Outputs of the finished stage, without optional ones that the config did not ask for."""
+    """Return the names of the finished stage's outputs, without optional ones that the config did not ask for."""
     files = (read_note(RunPaths(workdir).marker(stage.name)) or {"files": {}})["files"]
     asked = {file.split("/", 1)[0] for file in files}
     return [name for name in stage.outputs if name not in stage.optional or name in asked]
@@ -192,7 +193,7 @@ def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
 
 
 def what_follows(stage: Stage, workdir: Path) -> list[Path]:
-    """Files to delete in order to run the stage, finished or not, and all stages that depend on it again."""
+    """Return the markers to delete so that the stage, finished or not, and all stages that depend on it run again."""
     notes = {path: read_note(path) or {} for path in RunPaths(workdir).stages.glob("*.json")}
     found = [RunPaths(workdir).marker(stage.name)]
     for path in found:  # grows during the loop
@@ -201,8 +202,8 @@ def what_follows(stage: Stage, workdir: Path) -> list[Path]:
 
 
 def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path | None = None) -> bool:
-    """Bring one stage up to date; return False if it was. Outputs that another run, in `source`, has finished with the
-    same key are copied or linked.
+    """Run a stage, or return False if it is up to date. Outputs that another run, in `source`, has finished with the
+    same key are copied or linked instead.
 
     Raises UsageError if its outputs or inputs belong to another experiment; then nothing is changed.
     """
@@ -258,8 +259,8 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
 
 
 def may_replace(stage: Stage, marker: dict, note: dict, before: dict[str, dict], workdir: Path) -> bool:
-    """Whether the finished outputs may be replaced without asking: training continues, or only inputs have changed
-    whose training continued."""
+    """Whether the finished outputs may be replaced without asking. This is so if training continues, or if the only
+    changed inputs are outputs of a training that continued."""
     old, new = marker["settings"], note["settings"]
     if marker["external_inputs"] != note["external_inputs"]:
         return False
@@ -344,8 +345,8 @@ def refuse_missing(stage: Stage, workdir: Path, files: dict[str, int]) -> None:
 
 
 def tidy(stage: Stage, workdir: Path, made_here: bool = True) -> None:
-    """Publish a stage whose marker is written, and delete files that only an unfinished one needs. With `made_here`,
-    its outputs are on this disk, and are uploaded if the run is in a bucket."""
+    """Clean up after a stage whose marker is written: delete files that only an unfinished stage needs, and upload a
+    run in a bucket. Set `made_here` if the stage's outputs are on this disk and must be uploaded too."""
     RunPaths(workdir).begun(stage.name).unlink(missing_ok=True)
     kept = (*stage.by_products, *(f"{RunPaths.units}/{step}" for step in stage.units))
     bucket.publish(stage.name, workdir, kept, made_here)

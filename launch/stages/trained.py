@@ -33,8 +33,9 @@ def load_trained(
     """Load the model of the run in `workdir` at `step` (by default the newest) after all processes have connected. With
     `weights`, it is on one device, in the format of lm.inference.weights.
 
-    `rows` sequences of `tokens` tokens are computed at once, as `option` says. Raises like RunFolder.load, and
-    UsageError if that does not fit into memory.
+    `rows` sequences of `tokens` tokens will be computed at once; `option` is the option that sets `rows`, for messages.
+    Raises UsageError if that does not fit into memory, or the processes have different settings. Raises InputError or
+    UsageError if the checkpoint is missing, damaged, or of another model or tokenizer.
     """
     check_address_space(JAX)
     keep_compiled_programs()
