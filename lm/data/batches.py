@@ -55,7 +55,8 @@ class Batch(NamedTuple):
 def training_batches(
     model: ModelConfig, config: TrainConfig, own: Place, tokenizer_fingerprint: str, loader_threads: int
 ) -> "BatchSource":
-    """Batches of a training run with its own shards in `own`. Raises like `BatchSource` and `mixture_of`."""
+    """Return the batches of a training run, whose own shards are in the folder `own`. Raises UsageError or InputError
+    if shards are missing, damaged, or do not match the config (see BatchSource)."""
     context = model.context_length
     return BatchSource(
         mixture_of(config, own), "train", context, config.stages(context), config.seed, loader_threads,
@@ -69,7 +70,7 @@ def host_batch(*arrays: np.ndarray) -> Batch:
 
 
 class Origin(NamedTuple):
-    """Origin of a sequence in a batch."""
+    """Folder and documents that a sequence of a batch comes from."""
 
     folder: Place
     """Folder of shards."""
@@ -252,7 +253,7 @@ class BatchSource:
         return windows + self._first_window[source]
 
     def heads(self, step: int) -> np.ndarray:
-        """Return which targets of batch(step) are document heads: (B, T) bool."""
+        """Return which targets of batch(step) are document heads, the BOS tokens that begin documents: (B, T) bool."""
         found = [self._find(number) for number in self._order[step].tolist()]
         heads = np.stack([source.windows.heads(number) for source, number in found])
         return heads.reshape(self.stages.at(step).shape)
@@ -337,8 +338,8 @@ def refuse_copies(shards: list[tuple[Place, Shard]]) -> None:
 
 
 class WindowOrder:
-    """Window numbers by step: order[step] is (batch size,) int64. `sources` are the ranges of window numbers of the
-    sources, `weights` the weights of the sources in each stage."""
+    """Order in which a run reads its windows: order[step] has the window numbers of a step, (batch size,) int64.
+    `sources` are the ranges of window numbers of the sources, `weights` the weights of the sources in each stage."""
 
     def __init__(self, sources: Sequence[range], weights: Sequence[Sequence[float]], seed: int, stages: Stages):
         import grain
@@ -447,7 +448,8 @@ class Windows:
         return range(start + first, min(start + last + 1, stop))
 
     def heads(self, number: int) -> np.ndarray:
-        """Return which targets of the window are document heads: (context_length,) bool."""
+        """Return which targets of the window are document heads, the BOS tokens that begin documents: (context_length,)
+        bool."""
         record, start = self._locate(number)
         starts = record.segment_starts[1:]  # a record's first segment may start inside a document
         return np.isin(start + 1 + _positions(self.context_length), starts)

@@ -87,7 +87,8 @@ def between(turns: Turns, first: int, end: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Span:
-    """Consecutive steps whose groups have the same size."""
+    """Consecutive steps whose groups (the windows that a row of the batch takes from one set of blocks) have the same
+    size."""
 
     first_step: int
     steps: int
@@ -105,8 +106,8 @@ class Span:
 
 
 class BlockOrder:
-    """Window numbers by step: order[step] is (batch size,) int64. `weights` are the weights of the sources in each
-    stage."""
+    """Order in which a run reads its windows if they are shuffled in blocks: order[step] has the window numbers of a
+    step, (batch size,) int64. `weights` are the weights of the sources in each stage."""
 
     def __init__(
         self, sources: Sequence[range], weights: Sequence[Sequence[float]], seed: int, stages: Stages, block: int

@@ -37,10 +37,10 @@ Part = dict[tuple[int, int], Future[Run]]
 
 
 class ReadAhead:
-    """Reads the records of steps `first_step` to `stop_step` - 1 ahead.
+    """Reads the records of steps `first_step` to `stop_step` - 1 ahead. They are requested in parts of `steps`
+    consecutive steps (see `steps_of_part`).
 
-    `wanted(begin, end)` returns the records of steps `begin` to `end` - 1, except those on a disk. A part has `steps`
-    steps (see `steps_of_part`).
+    `wanted(begin, end)` returns the records of steps `begin` to `end` - 1, except those on a disk.
     """
 
     def __init__(
@@ -108,8 +108,9 @@ def steps_of_part(windows: int, shuffle_block: int, steps_in_blocks: int, stored
 def runs_of(
     records: ShardRecords, numbers: np.ndarray, steps: np.ndarray, gap_bytes: int
 ) -> list[tuple[int, int, int]]:
-    """Merge neighbouring records of a shard into runs, over gaps of at most `gap_bytes`. Returns (first record, end,
-    first step) of each run."""
+    """Merge the wanted records of a shard into runs: ranges that one request reads, over gaps of at most `gap_bytes`.
+    Return (first record, end, first step that needs it) of each run. `steps` has the step of each record in
+    `numbers`."""
     order = np.lexsort((steps, numbers))
     numbers, steps = numbers[order], steps[order]
     kept = np.diff(numbers, prepend=-1) != 0

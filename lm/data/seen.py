@@ -18,7 +18,7 @@ STEPS_AT_ONCE = 64
 
 
 class Seen(NamedTuple):
-    """Result of a search."""
+    """Steps and batch positions of a document's windows, as far as they were searched."""
 
     places: list[tuple[int, int]]
     """(step, from 0; position in the batch) of each of the document's windows, in order."""
@@ -70,7 +70,7 @@ def numbers_rise(windows: Windows) -> bool:
 
 
 class StepOrder:
-    """Windows of steps 0 to `steps` - 1 of a run, searchable."""
+    """Finds the steps, from 0 to `steps` - 1, at which a run reads given windows."""
 
     def __init__(self, source: BatchSource, steps: int, most_held: int = MOST_HELD):
         self.source, self.steps = source, steps

@@ -128,7 +128,7 @@ class Running:
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """Result of a call, maybe still being computed."""
+    """Tokens of one call of `decode` or `prefill`, which the devices may still be computing."""
 
     drawn: Drawn | None
     """Arrays with first axes (step, column); None if only a prompt was scored."""
@@ -277,8 +277,8 @@ class Engine:
         return [draft.event(id) for id, draft in drafts.items()]
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[GenerationEvent]:
-        """Yield the events of all requests; the i-th request has the i-th lowest request_id. Raises like `submit`,
-        before anything is computed."""
+        """Yield the events of all requests; the i-th request has the i-th lowest request_id. Raises UsageError if a
+        prompt is empty, too long or has invalid token ids, before anything is computed."""
         for request in requests:
             self.check(request)
         waiting = collections.deque(requests)
@@ -288,7 +288,8 @@ class Engine:
             yield from self.step()
 
     def complete(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
-        """Return the completions of all requests, in their order. Raises like `submit`."""
+        """Return the completions of all requests, in their order. Raises UsageError if a prompt is empty, too long or
+        has invalid token ids, before anything is computed."""
         drafts: dict[int, Draft] = {}
         for event in self.generate(requests):
             drafts.setdefault(event.request_id, Draft()).add(event)

@@ -65,8 +65,8 @@ def count_parameters(config: ModelConfig) -> int:
 
 
 def block_channels(config: ModelConfig) -> dict[Tensor, int]:
-    """{tensor of a block that a remat policy may name: values per token}. Without mlpwo, which is only added to the
-    residual stream: no gradient needs it."""
+    """Return {name of a tensor of a block that a remat policy can keep: its values per token}. The MLP's output, mlpwo,
+    is not included: it is only added to the residual stream, so no gradient needs it."""
     heads, kv_heads = config.heads * config.head_channels, config.kv_heads * config.head_channels
     inner: dict[Tensor, int] = (
         {"mlpwi_0": config.mlp_width, "mlpwi_1": config.mlp_width} if config.gated_mlp else {"mlpwi": config.mlp_width}

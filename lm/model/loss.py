@@ -97,7 +97,7 @@ def table_gradient(gradient_VD: Float[Array, "V D"], dtype: jnp.dtype) -> Float[
 def add(
     totals: tuple[jax.Array, jax.Array], losses_N: jax.Array, log_sums_N: jax.Array, weights_N: jax.Array, z_loss: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Add one part to (objective, loss)."""
+    """Add the losses of one part of the tokens to `totals`, (objective, loss)."""
     objective, loss = totals
     of_part = jnp.sum(losses_N * weights_N)
     penalty = z_loss * jnp.sum(jnp.square(log_sums_N) * weights_N) if z_loss else 0.0

@@ -21,9 +21,10 @@ from lm.trusted_code import checked_code
 
 
 def check_tokenizer(config: TokenizerConfig) -> str | None:
-    """Return the fingerprint of the tokenizer, or None if it is not trained yet.
+    """Return the fingerprint of the tokenizer, or None if it is not trained yet. Downloads missing files of a published
+    one.
 
-    Raises like lm.tokenizer.published.load_published, which downloads missing files.
+    Raises UsageError for a vocabulary that cannot be reproduced exactly, InputError for a missing or damaged file.
     """
     return load_tokenizer(config).fingerprint if config.load else None
 

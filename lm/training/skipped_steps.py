@@ -38,8 +38,8 @@ class SkippedSteps:
         return self.log
 
     def record(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Check the previous step and remember this one, so that the device computes it meanwhile. Raises like
-        `wait`."""
+        """Report the previous step if it was skipped, and remember this one; the devices compute it meanwhile. Raises
+        InputError if train.spikes.stop_after steps in a row were skipped."""
         self.wait()
         self.pending = step, metrics
 

@@ -34,8 +34,8 @@ segment ids of all keys) -> output."""
 
 
 def parts_of(devices: int) -> np.ndarray:
-    """Parts whose queries each device computes, in the order in which `exchanged` delivers them (even, odd): (devices,
-    2)."""
+    """Return the two parts of a sequence whose queries each device computes: (devices, 2). A sequence has 2 * devices
+    equal parts. They are in the order in which `exchanged` delivers them: the even one, then the odd one."""
     low = np.arange(devices)
     both = np.stack([low, 2 * devices - 1 - low], axis=1)
     return np.where((low % 2 == 0)[:, None], both, both[:, ::-1])
