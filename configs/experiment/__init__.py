@@ -49,7 +49,8 @@ def mixture_stage(word: str) -> MixtureStage:
 
 
 def load_config(path: Path) -> Experiment:
-    """Return the Experiment of `get_config()` in the Python file at `path`. Raises like `load_config_and_fit`."""
+    """Return the Experiment of `get_config()` in the Python file at `path`. Raises UsageError if there is none, or an
+    invalid one."""
     return load_config_and_fit(path)[0]
 
 
@@ -212,7 +213,7 @@ def parse_run(
 
 
 def options_in(words: Sequence[str]) -> frozenset[str]:
-    """Names of the options in the words of a command line, such as "train.batch_size"."""
+    """Return the names of the options in the words of a command line, such as "train.batch_size"."""
     return frozenset(word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--"))
 
 
@@ -223,7 +224,7 @@ def asks_trust(word: str) -> bool:
 
 
 def run_named(name: str) -> RunFolder | None:
-    """The run in the folder of that name, on a disk or in a bucket; None if it is not a folder."""
+    """Return the run in the folder `name`, on a disk or in a bucket; None if it is not a folder."""
     if is_url(name):
         return RunFolder.to_read(Url(name))
     return RunFolder(Path(name)) if os.path.isdir(name) else None  # noqa: PTH112 - False for a name too long

@@ -35,7 +35,7 @@ user."""
 
 
 class Named(NamedTuple):
-    """A value of config.json that names user code."""
+    """A value in config.json that names code of the user: the code, and how to remove the value."""
 
     codes: list[Code]
     leave_out: Callable[[], None]

@@ -72,7 +72,8 @@ class RunFolder(RunPaths):
         return self.experiment_of(self.saved(), policy)[0]
 
     def saved(self) -> object:
-        """Contents of config.json. Raises like `experiment`."""
+        """Return the parsed contents of config.json. Raises UsageError if there is none, InputError if it is
+        damaged."""
         path = self.config_json
         try:
             return parse_json(read_bounded(path, MOST_CONFIG_BYTES))

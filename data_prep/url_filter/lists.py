@@ -176,7 +176,8 @@ def load_lists(config: UrlFilterConfig, progress: Callable[[str], None] = print)
 
 
 def sources_of(config: UrlFilterConfig) -> list[str]:
-    """Return the source files of the lists, as lines in the format of sha256sum. Raises like `user_lists`."""
+    """Return the source files of the lists, as lines in the format of sha256sum. Raises InputError if a path has no
+    list or cannot be read."""
     packages = config.packages if config.packaged_lists else ()
     packaged = [f"{pin.file.sha256}  {pin.file.name}:{pin.folder}" for pin in packages]
     named = lambda place: f"{file_sha256(as_local_file(place))}  {place.parent.name}/{place.name}"
@@ -260,8 +261,8 @@ def lists_in(path: Path, folder: str) -> Iterator[tuple[str, BinaryIO]]:
 
 
 def lists_of(name: str, file: IO[bytes], size: int) -> Iterator[tuple[str, BinaryIO]]:
-    """Yield the list of that name, or the lists in a .tar.gz of `size` bytes, in any folder. Raises EOFError like
-    `Unpacked`."""
+    """Yield (name, open stream) of a list, or of the lists in a .tar.gz of `size` bytes, in any folder. Raises EOFError
+    if the archive unpacks to too many bytes."""
     if name in NAMES:
         yield name, file  # ty: ignore[invalid-yield]
         return

@@ -122,7 +122,7 @@ def by_scheduler() -> Found | None:
 
 def by_tpu_variables() -> Found | None:
     """Return the process index and count in one or several TPU slices, from the environment variables of GKE; None if
-    there is one host or no variable."""
+    they are not set, or there is only one host."""
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
     if hosts is None:
         return None
@@ -144,8 +144,8 @@ def by_tpu_metadata() -> Found | None:
 
 
 def of_slices(variables: Mapping[str, str], index: str | None, hosts: list[str], by: str) -> Found | None:
-    """Return the process index and count over all TPU slices; None for a single host. `index` is that of this process
-    among the `hosts` of its own slice, `by` the source of the values, for messages."""
+    """Return the process index and count over all TPU slices; None for one slice with one host. `index` is that of this
+    process among the `hosts` of its own slice, `by` the source of the values, for messages."""
     slices, number = variables.get("MEGASCALE_NUM_SLICES") or "1", variables.get("MEGASCALE_SLICE_ID") or "0"
     if len(hosts) == 1 and slices == "1":
         return None

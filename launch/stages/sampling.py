@@ -85,8 +85,8 @@ def write(text: str) -> None:
 
 
 def continue_prompts(experiment: Experiment, workdir: Path, options: Options, prompts: Sequence[str]) -> None:
-    """Print a continuation of each prompt at each temperature. Raises like `load_trained`, and UsageError for a prompt
-    that leaves no room and for invalid options."""
+    """Print a continuation of each prompt at each temperature. Raises UsageError for invalid options or a prompt that
+    leaves no room for new tokens, and the errors of `load_trained` if the model cannot be loaded."""
     if options.n < 1:
         raise UsageError(f"--n is {options.n}; it must be at least 1.")
     config = experiment.sample
@@ -281,8 +281,8 @@ def lines() -> Generator[str]:
 
 
 def converse(experiment: Experiment, workdir: Path, options: Options) -> None:
-    """Continue prompts from standard input until /quit or the end of the input. Raises like `load_trained`, and
-    UsageError for invalid options."""
+    """Continue prompts from standard input until /quit or the end of the input. Raises UsageError for invalid options,
+    and the errors of `load_trained` if the model cannot be loaded."""
     if process_count() > 1:
         raise UsageError(f"--interactive needs one process, but there are {process_count()}. Give --prompt instead.")
     config, model = experiment.sample, experiment.model

@@ -53,7 +53,8 @@ def load_trained(
 
 
 def with_weights(experiment: Experiment, workdir: Path, step: int | None, weights: "Weights") -> Loaded:
-    """The model on one device, its linear layers in `weights`. Raises UsageError if there are several processes."""
+    """Load the model on one device, with its linear layers in the format `weights`. Raises UsageError if there are
+    several processes."""
     from lm.inference.weights import for_inference
     from lm.parallel import one_device_mesh, traced_on
 
@@ -102,7 +103,8 @@ def sample(experiment: Experiment, workdir: Path, step: int | None = None) -> li
 
 
 def evaluate(experiment: Experiment, workdir: Path, step: int | None = None) -> dict[str, float]:
-    """Figures of evaluation.json over all held-out text; prints bits per byte. Raises like `load_trained`."""
+    """Return the figures of evaluation.json over all held-out text; prints bits per byte. Raises the errors of
+    `load_trained` if the model cannot be loaded."""
     from lm.evaluation.evaluators import evaluate
     from lm.model.cost import count_parameters
 

@@ -128,7 +128,7 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 
 def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
-    """The batch of a step, counted from 1 like in metrics.jsonl. Without a step, the available steps."""
+    """Return the batch of a step, counted from 1 as in metrics.jsonl. Without a step, return the available steps."""
     source = batches.open()
     if fields.get("step") is None:
         stages = source.stages.between(0, batches.config.steps)
@@ -153,7 +153,7 @@ def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
 
 
 def sequence_json(batches: Batches, index: int, source: int, number: int, until: float) -> dict[str, Any]:
-    """Documents of one sequence."""
+    """Return the documents of one sequence: number, position, length and, if found in time, URL of each."""
     windows = batches.source.sources[source].windows
     _, _, segments, weights = windows[number]
     starts = np.flatnonzero(np.diff(segments, prepend=0) > 0)
@@ -201,7 +201,7 @@ def token_name(run: WindowRun, id: int) -> str:
 
 
 def seen(batches: Batches, fields: Fields) -> dict[str, Any]:
-    """Steps at which a document was in the batch; `next` is the step to continue from if time ran out."""
+    """Return the steps at which a document was in the batch. If time ran out, `next` is the step to continue from."""
     source = batches.open()
     folder = own_folder(batches) if fields.get("folder") is None else fields.integer(
         "folder", 0, 0, len(source.sources) - 1
