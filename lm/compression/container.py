@@ -122,7 +122,8 @@ class Body:
         return b"".join([*map(varint, numbers), self.raw, self.coded])
 
     def unpacked_raw(self) -> Iterator[bytes]:
-        """Yield the bytes that are not text in parts of at most CHUNK. Raises ValueError."""
+        """Yield the bytes of the file that are not text, in parts (see `unpacked_raw`). Raises ValueError if they are
+        damaged."""
         return unpacked_raw(self.kind, self.raw, sum(self.lengths[1::2]))
 
     @classmethod
@@ -166,9 +167,9 @@ def packed_raw(raw: bytes) -> tuple[int, bytes]:
 
 
 def unpacked_raw(kind: int, packed: bytes, size: int) -> Iterator[bytes]:
-    """Decompress `packed`, and yield the result in parts of at most CHUNK bytes, which bounds the memory. `kind` is
-    STORED or XZ. Raises ValueError if the data is invalid or does not have `size` bytes; with XZ, possibly after some
-    parts."""
+    """Decompress `packed` and yield the `size` bytes: XZ data in parts of at most CHUNK, which bounds the memory,
+    STORED data unchanged as one part. Raises ValueError if the data is invalid or has another size; with XZ, possibly
+    after some parts."""
     if kind == STORED:
         if len(packed) != size:
             raise ValueError(f"{len(packed):,} bytes outside the text instead of {size:,}")

@@ -134,7 +134,8 @@ def build_alone(
 
 
 def stretches_of(shards: Shards, source: int, fingerprint: str, part_tokens: int) -> Iterator[tuple[str, str, Stretch]]:
-    """Yield (name of a part, split, its tokens and documents)."""
+    """Yield (name of an index part, split, the tokens and documents of the part) for the splits of a folder of
+    shards."""
     manifest = read_manifest(shards.folder)
     for split in (one for one in shards.splits if one in manifest.splits and manifest.splits[one].records):
         check_request(manifest, shards.folder, split, manifest.record_length, fingerprint)

@@ -48,7 +48,7 @@ MAKE_AGAIN = "Delete that folder, and make it again: python -m launch.index_corp
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of a split's stream."""
+    """One part of the index: consecutive tokens of a split, with their own sorted positions."""
 
     name: str
     split: str
@@ -93,7 +93,7 @@ class Header:
 
 
 def settings_of(train: TrainConfig) -> dict[str, object]:
-    """Parts of a run's config that determine its index."""
+    """Return the parts of a run's config that determine its index."""
     found: dict[str, object] = {"format": FORMAT, "part_tokens": PART_TOKENS}
     if train.mixture:
         found |= {"mixture": [source.tokens for source in train.mixture], "own": train.reads_own_shards}

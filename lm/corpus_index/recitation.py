@@ -34,7 +34,8 @@ def prefixes_for(length: int) -> list[int]:
 
 
 def recitations(likeliest_T: Sequence[bool] | np.ndarray, prefixes: Sequence[int]) -> list[Recitation]:
-    """likeliest_T: whether each token of a document is the most likely after those before it."""
+    """Compare a document with the model's predictions after each of `prefixes`, its first tokens. likeliest_T: whether
+    each token of the document is the model's most likely one, given those before it."""
     right = np.asarray(likeliest_T, bool)
     found = []
     for prefix in prefixes:

@@ -307,7 +307,8 @@ def document_stream(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a whole split, in the order of its shards: (tokens, document numbers), each (tokens of the split,) int64.
 
-    Only for splits that fit into memory. Raises like BatchSource.
+    Only for splits that fit into memory. Raises UsageError or InputError if shards are missing, damaged, or of another
+    tokenizer.
     """
     manifest = read_manifest(folder)
     length = manifest.record_length
@@ -477,7 +478,8 @@ class Windows:
             raise self._damaged(index, error) from error
 
     def all_records(self) -> Iterator[SequenceRecord]:
-        """Iterate over all records in order, with few requests if they are in a bucket. Raises like `record`."""
+        """Iterate over all records in order, with few requests if they are in a bucket. Raises InputError if one is
+        damaged."""
         index = 0
         try:
             while index < len(self.records):

@@ -54,9 +54,9 @@ def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
 def count_text_bytes(lengths: np.ndarray, tokens: np.ndarray, heads: np.ndarray) -> int:
     """Count the UTF-8 bytes of text in `tokens`, given `byte_lengths` of their tokenizer.
 
-    `heads`, of the shape of `tokens`, is True for document heads. Heads are not text, even if they are an ordinary
-    symbol, such as the newline of a `characters` tokenizer. All bits per byte, in training and in evaluation, are
-    divided by this count.
+    `heads`, of the shape of `tokens`, is True for document heads, the tokens that begin documents (BOS). Heads are not
+    text, even if they are an ordinary symbol, such as the newline of a `characters` tokenizer. All bits per byte, in
+    training and in evaluation, are divided by this count.
     """
     return int(lengths[tokens[~heads]].sum())
 

@@ -24,7 +24,7 @@ FEW_ENOUGH = 1.3
 
 
 class Row(NamedTuple):
-    """Window of a request."""
+    """Tokens of a request that one forward pass reads; a request that is longer than the context has several."""
 
     request: int
     """Index of the request."""
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 @dataclasses.dataclass
 class Tree:
-    """A context and its continuations."""
+    """A context and the continuations to score after it (branches), which share one computation of the context."""
 
     context: tuple[int, ...]
     branches: list[tuple[int, Sequence[int]]]
@@ -46,7 +46,7 @@ class Tree:
 
 
 class Layout(NamedTuple):
-    """Rows of equal shape."""
+    """Batches of one shape, as the rows to compute; a row has several trees."""
 
     shape: tuple[int, int, int]
     """(B, T, K) of each batch."""

@@ -134,7 +134,7 @@ def first_count(loop: Instruction, siblings: list[Instruction]) -> int:
 
 
 def runs(found: dict[str, list[Instruction]], entry: str) -> dict[str, int]:
-    """{computation: executions per step}."""
+    """Return {computation: how often it runs per step}, for the parsed program `found` with the computation `entry`."""
     callers: dict[str, list[tuple[str, int]]] = {name: [] for name in found}
     for name, instructions in found.items():
         for instruction in instructions:
@@ -254,7 +254,8 @@ class Overlap:
 
 
 def overlap_of(text: str, devices: int, chip: Chip) -> Overlap:
-    """Return the overlap of the collectives within a slice, in a program for `devices` devices."""
+    """Return how much of the communication within a slice overlaps with computation, in a program for `devices`
+    devices."""
     total = overlapped = exposed = 0.0
     for one, left in Schedule(text, devices, chip).collectives():
         total += one.wire_bytes

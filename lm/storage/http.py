@@ -152,7 +152,7 @@ def attempt(
     url: str, start: int, end: int | None, version: Object | None, options: RequestOptions, got: bytearray
 ) -> Object:
     """Send one request and append its bytes to `got`. For an empty range, only return the server's description of the
-    file. Raises like `answer`."""
+    file. Raises TryAgainError if another attempt may succeed, FileNotFoundError or InputError if not."""
     if end is not None and end <= start:
         return describe(url, options)
     begin = start + len(got)
@@ -179,8 +179,9 @@ def attempt(
 
 
 def describe(url: str, options: RequestOptions) -> Object:
-    """Return the server's description of a file: by HEAD; if that is rejected or gives no length, by a GET of the first
-    byte; if that is impossible, by a GET of the whole file. No body is read. Raises like `answer`."""
+    """Return the size and ETag of a file: by HEAD; if that is rejected or gives no length, by a GET of the first byte;
+    if that is impossible, by a GET of the whole file. No body is read. Raises TryAgainError if another attempt may
+    succeed, FileNotFoundError or InputError if not."""
     found = Object(-1, "")
     for method, headers in (("HEAD", {}), ("GET", {"Range": "bytes=0-0"}), ("GET", {})):
         try:
@@ -197,7 +198,7 @@ def describe(url: str, options: RequestOptions) -> Object:
 
 
 def still_there(url: str, version: Object, options: RequestOptions) -> bool:
-    """Ask the server again; whether it reports the same version, or no version."""
+    """Whether the server, asked again, reports the same version of the file, or no version."""
     try:
         # On the hub read the first byte: the redirect may be signed for GET only.
         return not differs(version, attempt(url, 0, int(options.linked), None, options, bytearray()))
@@ -308,7 +309,8 @@ def object_of(response: "Response", options: RequestOptions) -> Object:
 
 
 def differs(version: Object, found: Object) -> bool:
-    """Whether a response is of another version, by all that it reports."""
+    """Whether a response is of another version than `version`: its size or ETag differs. A missing one does not
+    count."""
     return bool(version.etag and found.etag and version.etag != found.etag) or (
         found.size >= 0 and version.size != found.size
     )

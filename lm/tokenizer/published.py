@@ -25,7 +25,7 @@ _RANKS = re.compile(rb"[A-Za-z0-9+/]+=* 0\r?\n")
 
 @dataclass(frozen=True)
 class Published:
-    """A vocabulary as its authors describe it; the tokens are in their file, in tiktoken's format."""
+    """Hash and settings of a published vocabulary; its tokens are in a file in tiktoken's format."""
 
     pattern: str
     special_tokens: Mapping[str, int]
@@ -105,8 +105,8 @@ def load_published(name_or_path: str, server: str = SERVER) -> Tokenizer:
 
 
 def load_file(path: Path) -> Tokenizer:
-    """Load a file; its contents decide the format. Raises like load_published, and ValueError and the like if it is
-    damaged."""
+    """Load a tokenizer file; its contents decide the format. Raises UsageError if the tokenizer is not supported, and
+    InputError, ValueError or another error of its reader if the file is damaged."""
     data = read_bounded(path, MOST_TOKENIZER_BYTES)
     if data.lstrip()[:1] == b"{":
         return of_json(data)
@@ -133,8 +133,8 @@ def of_json(data: bytes, start: str = "", end: str = "") -> Tokenizer:
 
 
 def recognised(ranks: bytes) -> BytePairTokenizer:
-    """Identify the published vocabulary of a rank file, with any line endings, since ranks do not specify how text is
-    cut. Raises UsageError if it is none of PUBLISHED."""
+    """Load a file of token ranks as one of the PUBLISHED tokenizers, by its hash: ranks do not specify how text is
+    split into words. Line endings do not matter. Raises UsageError if it is none of them."""
     digest = hashlib.sha256(write_ranks(read_ranks(ranks))).hexdigest()
     for published in PUBLISHED.values():
         if published.sha256 == digest:
@@ -147,7 +147,8 @@ def recognised(ranks: bytes) -> BytePairTokenizer:
 
 
 def load_folder(folder: Path) -> Tokenizer:
-    """Load a folder written by `save`, a Hugging Face folder, or one with a tokenizer.model. Raises like load_file."""
+    """Load a folder written by `save`, a Hugging Face folder, or one with a tokenizer.model. Raises UsageError if it
+    has no tokenizer file or an unsupported one, and the errors of `load_file` for a damaged one."""
     if (folder / META).exists():
         return load(folder)
     if (folder / HUGGING_FACE).exists():

@@ -101,7 +101,7 @@ def check_attention(model: ModelConfig, target: Target, context_shards: int) -> 
 
 def explain(choice: str, target: Target, spec: AttentionSpec) -> str:
     """Describe the implementation that runs and its overhead, or why `auto` uses no fused kernel on an accelerator.
-    Raises like `choose`."""
+    Raises UsageError if `choice` is not supported."""
     name = choose(choice, target, spec)
     if choice != "auto" or name != "xla" or target.platform == "cpu":
         costs = "; ".join(costs_of(name, target, spec))
