@@ -140,8 +140,8 @@ def test_a_missing_config_is_reported_with_the_shipped_ones():
 @pytest.mark.parametrize(
     ("name", "contents", "expected"),
     [
-        ("a.json", b"{}", "is not a Python file. (.py)"),
-        ("a.yaml", b"a: 1", "is not a Python file. (.py)"),
+        ("a.json", b"{}", "is not a Python file. A config is a .py"),
+        ("a.yaml", b"a: 1", "is not a Python file. A config is a .py"),
         ("empty.py", b"", "has no function get_config"),
         ("syntax.py", b"a = 1\nx = (\n", "syntax.py, line 2: '(' was never closed"),
         ("binary.py", b"\x7fELF\x00\x01", "is not valid Python"),

@@ -58,7 +58,7 @@ def test_fields_of_another_version_are_named_with_the_remedy(tmp_path):
     with pytest.raises(InputError) as error:
         write(tmp_path, config).experiment()
     message = str(error.value)
-    assert "it has model.depth, which this version does not know; it lacks sample, train.mesh.fsdp." in message
+    assert "it has model.depth, which is unknown to this version; it lacks sample, train.mesh.fsdp." in message
     assert f"CONFIG.py --workdir {tmp_path}" in message and "git commit" in message
 
 
@@ -83,7 +83,7 @@ def test_fields_within_lists_are_named_too(tmp_path):
     ("change", "expected"),
     [
         ({"attention": "flash9"}, "this version refuses it: .*attention.*'flash9'"),
-        ({"layers": "six"}, "this version refuses it: ModelConfig.layers must be int, but is 'six'"),
+        ({"layers": "six"}, "this version refuses it: ModelConfig.layers must be int; it is 'six'"),
         ({"context_length": 10**6}, "this version refuses it: model.context_length = 1000000 is more than"),
     ],
 )
@@ -97,7 +97,8 @@ def test_values_rejected_by_this_version_are_named(tmp_path, change, expected):
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", '"text"', "null", '{"model": 3}', "[" * 100_000, "\x00"])
 def test_a_damaged_config_is_an_input_error(tmp_path, text):
     with pytest.raises(
-        InputError, match=r"config\.json is (damaged.*writes config\.json anew|of another version.*git commit)"
+        InputError,
+        match=r"config\.json (is damaged.*writes config\.json again|was written by another version.*git commit)",
     ):
         write(tmp_path, text).experiment()
 
@@ -133,7 +134,7 @@ def test_a_recipe_with_a_custom_filter_is_restored(tmp_path, monkeypatch):
     importlib.invalidate_caches()
     monkeypatch.delenv(trusted_code.VARIABLE)
     trusted_code.TRUSTED.clear()
-    with pytest.raises(InputError, match=r"upper_case, the class shouting\.UpperCaseFilter .* PYTHONPATH"):
+    with pytest.raises(InputError, match=r"upper_case, your class shouting\.UpperCaseFilter, .* PYTHONPATH"):
         write(tmp_path / "run", config).experiment("refuse")
 
 

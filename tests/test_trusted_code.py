@@ -171,7 +171,7 @@ def test_a_strangers_run_folder_runs_nothing_not_even_for_help(place, kind):
     assert f"  {name}" in told and "SHA-256" in told and "--trust-code" in told and "It was not run" in told
     help_text = place.call("sample", place.run, "--help")
     assert "--sample.tokens" in help_text
-    assert ("options of upper_case, filters whose code --help does not run" in help_text) == (kind == "own filter")
+    assert ("options of upper_case; --help does not run the code" in help_text) == (kind == "own filter")
     place.call("extract_texts", place.run, "--workdir", place.root / "new", code=2)
     assert not place.mark.exists() and not place.state.exists()
 

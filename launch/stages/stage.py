@@ -183,11 +183,7 @@ def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
     raise UsageError(
         f"{shown_place(workdir)} has {', '.join(stage.outputs)} of another experiment:\n"
         + "\n".join(differences(old, new))
-        + (
-            f"\nNothing was changed. Choose another --workdir{other}; or, to replace them and everything that depends "
-            "on them "
-        )
-        + "again: "
+        + f"\nNothing was changed. Choose another --workdir{other}; or, to replace them and what depends on them: "
         + outputs.remove_command(*what_follows(stage, workdir))
     )
 

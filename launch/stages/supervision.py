@@ -77,7 +77,7 @@ class Supervisor:
                 last_step = step
                 reached = -1 if step is None else step
                 stuck, furthest = (0 if reached > furthest else stuck + 1), max(furthest, reached)
-                place = "outside of training" if step is None else f"behind step {step:,}"
+                place = "outside of training" if step is None else f"after step {step:,}"
                 if repeated >= self.same_step:
                     return self.say("gave up", f"{how} {place}, {repeated} times in a row; {took}", code, step)
                 if stuck >= self.no_progress:

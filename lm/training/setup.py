@@ -228,7 +228,7 @@ def setup(
     tools = hooks.Instruments(goodput, HostTimes(goodput), preemption, skipped, meter, profiler, log, line)
     log.write_run(first, describe(programs, min(first, config.steps - 1)))
     if primary:
-        hooks.remove_later_samples(paths.samples, first)
+        hooks.remove_later_samples(RunPaths(folder).samples, first)
     progress = hooks.Progress(config.steps, cost=programs.at(min(first, config.steps - 1)).cost.row())
 
     snapshots = Snapshots(snapshot_folder, hooks=save_hooks)

@@ -223,7 +223,7 @@ def test_a_column_missing_from_one_input_is_rejected_with_both_names(tmp_path):
         listed(tmp_path, ("author",))
     (tmp_path / "b.parquet").unlink()
     (tmp_path / "note.txt").write_text("A text.")
-    with pytest.raises(InputError, match=r"note\.txt is a plain text and has no column 'author'"):
+    with pytest.raises(InputError, match=r"note\.txt is plain text without a column 'author'"):
         listed(tmp_path, ("author",))
     (tmp_path / "note.txt").unlink()
     (tmp_path / "a.parquet").unlink()
@@ -285,7 +285,7 @@ def test_a_column_of_every_document_is_rejected_with_the_fix(name):
     "name", ["reason", "text_bytes", "stop_words", "quality_score", "cluster_size", "repeat", "duplicate_of", "text.x"]
 )
 def test_a_computed_column_is_rejected_with_the_fix(name):
-    with pytest.raises(UsageError, match=rf"names '{name}', but .*computed column. Rename the column"):
+    with pytest.raises(UsageError, match=rf"has '{name}', but .*computed column. Rename the column"):
         dataclasses.replace(get_config(), pages=dataclasses.replace(PAGES, tables=("in/",), keep_columns=(name,)))
 
 

@@ -164,7 +164,7 @@ def test_a_run_starts_from_one_in_a_bucket(run, tmp_path):
         assert source is not None
         with pytest.raises(UsageError, match=rf"--from and --workdir are both {run}"):
             check_source(source, local_folder(run))
-        with pytest.raises(UsageError, match=rf"--from {run}/no is not the folder of a run"):
+        with pytest.raises(UsageError, match=rf"--from {run}/no is not a run folder"):
             check_source(local_folder(run / "no", "reading"), new)
         check_source(source, new)
         assert [run_stage(stage, experiment_of(warcs[:2]), new, source) for stage in STAGES[:3]] == [True] * 3

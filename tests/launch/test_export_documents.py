@@ -192,7 +192,7 @@ def test_datasets_loads_the_folder(made, tmp_path, format):
 
 def test_requested_columns_are_written_in_that_order(made, tmp_path):
     asked = ("tags", "text_bytes", "id")
-    with pytest.raises(UsageError, match=r"--columns names 'text_bytes', but the documents have: 'text', 'id'"):
+    with pytest.raises(UsageError, match=r"--columns has 'text_bytes', but the documents have: 'text', 'id'"):
         export(made, tmp_path / "out", columns=asked)
     with pytest.raises(UsageError, match=r"--columns names 'id' twice"):
         export(made, tmp_path / "out", columns=("id", "text", "id"))
@@ -225,7 +225,7 @@ def test_a_non_empty_folder_is_rejected_and_an_older_export_is_replaced(made, tm
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"--out .*out is there already, and is not what launch.export wrote"):
+    with pytest.raises(UsageError, match=r"--out .*out already exists, and has files that launch.export did not write"):
         export(made, out)
     assert contents(tmp_path) == {"out/mine.txt": b"mine"}
     (out / "mine.txt").unlink()

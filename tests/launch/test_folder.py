@@ -417,7 +417,7 @@ def test_parts_of_other_library_versions_are_neither_mixed_nor_deleted(tmp_path,
     assert contents(tmp_path) == before
     message = str(refusal.value)
     if note == "other version":
-        assert f"lxml: '1.2' when they were made, {notes.installed('lxml')!r} now" in message
+        assert f"lxml: '1.2' when they were written, {notes.installed('lxml')!r} now" in message
         assert "lxml==1.2" in message and "numpy" not in message
     subprocess.run(message.rpartition("start over: ")[2], shell=True, check=True)  # the remedy
     assert run_stage(TEXT, EXPERIMENT, tmp_path) is True
@@ -446,7 +446,7 @@ def test_a_damaged_marker_is_reported_with_a_command_that_repairs_it(tmp_path, t
 def test_commands_in_messages_quote_paths_with_blanks(tmp_path):
     workdir = tmp_path / "it's my run"
     run(workdir)
-    with pytest.raises(UsageError, match="is of another") as error:
+    with pytest.raises(UsageError, match="of another experiment") as error:
         run(workdir, with_shards(train_shards=3))
     subprocess.run("rm " + str(error.value).rpartition("again: rm ")[2], shell=True, check=True)
     assert run(workdir, with_shards(train_shards=3)) == [True, True]
@@ -562,6 +562,6 @@ def test_a_source_that_is_no_run_damaged_in_use_or_the_run_itself_is_rejected(tm
         check_source(source, workdir)
     check_source(source, workdir)
     (source / "text/all.txt").write_text("cut")
-    with pytest.raises(InputError, match=r"--from .*text/all\.txt is 3 bytes, but \d+ bytes were written"):
+    with pytest.raises(InputError, match=r"--from .*text/all\.txt is 3 bytes instead of \d+"):
         run(workdir, EXPERIMENT, source)
     assert not (workdir / "text").exists()

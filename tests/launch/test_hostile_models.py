@@ -27,7 +27,7 @@ WORST = (
 SAID = {
     "gguf: array of 2^40 strings": "'a' has 1,099,511,627,776 items of at least 8 bytes, but 0 bytes follow",
     "config: num_hidden_layers = 100000": "in 100,000 layers, but its weights are",
-    "tokenizer: library, split by (a+)+$": "the split pattern repeats a part that repeats",
+    "tokenizer: library, split by (a+)+$": "the split pattern repeats a part that itself repeats",
 }
 """{name of a case: pattern of its message}."""
 FAST = [case for number, case in enumerate(ALL) if case.name in WORST or number % 20 == 0]

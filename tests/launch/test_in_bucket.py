@@ -226,7 +226,7 @@ def test_two_processes_with_one_index_use_separate_folders_and_a_kill_causes_no_
 
 def test_no_run_starts_at_a_url_with_other_objects(run, tmp_path):
     write_atomically(run / "notes/mine.txt", "mine")
-    with pytest.raises(UsageError, match=rf"--workdir {run} is not empty \(notes\), and is not the folder of a run"):
+    with pytest.raises(UsageError, match=rf"--workdir {run} is not empty \(notes\), and is not a run folder"):
         on("a", tmp_path, run, stage("first"))
     assert list(run.files()) == ["notes/mine.txt"]
 
@@ -234,7 +234,7 @@ def test_no_run_starts_at_a_url_with_other_objects(run, tmp_path):
 def test_no_run_starts_above_another_run(run, tmp_path):
     assert on("a", tmp_path, run / "inner", stage("first")) == [True]
     before = run.files()
-    with pytest.raises(UsageError, match=rf"--workdir {run} is not empty \(inner\), and is not the folder of a run"):
+    with pytest.raises(UsageError, match=rf"--workdir {run} is not empty \(inner\), and is not a run folder"):
         on("a", tmp_path, run, stage("first"))
     assert run.files() == before
 
@@ -294,7 +294,7 @@ def test_a_run_replaces_a_config_argument(run, tmp_path):
         assert found.experiment == EXPERIMENT
         copy = local_copy_of(found.workdir)
         assert copy is not None and copy.url == run
-        with pytest.raises(UsageError, match="is not the folder of a run that has made something"):
+        with pytest.raises(UsageError, match="is not a run folder"):
             parse_run("launch.sample", "", [str(run.parent / "nothing")])
 
 
@@ -307,7 +307,7 @@ def test_a_checkpoint_and_a_tokenizer_in_a_bucket_are_read_like_local_ones(run, 
     for nothing in (f"{run}/checkpoints/9", str(run)):
         with pytest.raises(UsageError, match=rf"checkpoint = '{nothing}' is not the folder of a checkpoint, such as"):
             StartConfig(nothing).folder()
-    with pytest.raises(UsageError, match=r"'hf://datasets/a/b/8': a checkpoint is read from a disk, s3:// or gs://"):
+    with pytest.raises(UsageError, match=r"'hf://datasets/a/b/8': a checkpoint must be on a disk, in s3:// or gs://"):
         StartConfig("hf://datasets/a/b/8").folder()
     save(train_tokenizer(texts(10), EXPERIMENT.tokenizer), tmp_path / "tokenizer")
     for path in (tmp_path / "tokenizer").iterdir():
@@ -348,7 +348,7 @@ def test_checkpoints_and_snapshots_are_read_at_the_url_and_leave_nothing_here(ru
     folders = folders_of(paths)
     assert whole_parameters(folders) == run / "checkpoints/8" == whole_parameters(folders, 8)
     assert whole_parameters(folders, 2) == run / "snapshots/2"
-    with pytest.raises(UsageError, match=r"no checkpoint of step 3 in .* There are those of steps 0, 2, 4, 8, 9\."):
+    with pytest.raises(UsageError, match=r"no checkpoint of step 3 in .* The steps there are 0, 2, 4, 8, 9\."):
         whole_parameters(folders, 3)
     write_atomically(run / "checkpoints/8/model/array", "9")
     with pytest.raises(InputError, match=rf"{run}/checkpoints/8 is damaged: .*array has a SHA-256 of"):

@@ -51,7 +51,7 @@ def test_the_index_is_built_once_and_rejected_for_other_shards(run):
     assert index_corpus.check(tiny_experiment(), run, index_corpus.Options(check=1))
     assert sum(one["documents"] for one in CorpusIndex(run).splits().values()) == 40
     mark(run, "second")
-    with pytest.raises(UsageError, match=r"corpus_index is of another experiment(.|\n)*stages/corpus_index.json"):
+    with pytest.raises(UsageError, match=r"corpus_index of another experiment(.|\n)*stages/corpus_index.json"):
         run_stage(index_corpus.STAGE, tiny_experiment(), run)
     assert CorpusIndex(run)  # nothing was changed
     RunPaths(run).marker("corpus_index").unlink()
@@ -71,7 +71,7 @@ def test_the_index_of_a_mixture_records_its_folders(run, tmp_path):
         documents[part.source][part.split] += part.documents
     assert documents[0]["train"] == documents[1]["train"] > 0 and documents[0]["val"] > 0 == documents[1]["val"]
     (other / "manifest.json").write_text((other / "manifest.json").read_text() + " ")
-    with pytest.raises(UsageError, match=r"corpus_index is of another experiment(.|\n)*other/tokens/manifest.json"):
+    with pytest.raises(UsageError, match=r"corpus_index of another experiment(.|\n)*other/tokens/manifest.json"):
         run_stage(index_corpus.STAGE, experiment, run)
 
 

@@ -50,4 +50,4 @@ def test_ctrl_c_only_claims_kept_work(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["sample", str(REPOSITORY / "configs/demo.py"), "--prompt", "x"])
     with pytest.raises(SystemExit, match="130"):
         run_command("launch.sample", "", interrupted, ("sample",), Options, interrupted)
-    assert capsys.readouterr().err == "\nlaunch.sample: interrupted; the run stays as it was.\n"
+    assert capsys.readouterr().err == "\nlaunch.sample: interrupted; the run was not changed.\n"

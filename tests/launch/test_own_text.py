@@ -116,7 +116,7 @@ def test_damaged_tables_contain_no_text_and_raise_no_traceback(tmp_path):
     pages = parse_run("launch.pretrain", "", [CONFIG, "--pages.tables", str(tmp_path)]).experiment.pages
     for name, content in {"a.parquet": b"PAR1 and no more", "b.jsonl": b"{" * 10_000, "c.jsonl": b'{"a": 1}\n'}.items():
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match="holds no text in 3 files"):
+    with pytest.raises(InputError, match="has no text in 3 files"):
         input_sizes(pages)
 
 

@@ -164,7 +164,7 @@ def test_a_scheduler_without_a_coordinator_address_is_an_error_with_its_remedy()
         env=os.environ | QUICK | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"},
     )  # fmt: skip
     assert process.returncode == UsageError.exit_code
-    assert "process 1 of 2, by Slurm" in process.stderr and "Set JAX_COORDINATOR_ADDRESS=HOST:PORT" in process.stderr
+    assert "process 1 of 2 (Slurm" in process.stderr and "Set JAX_COORDINATOR_ADDRESS=HOST:PORT" in process.stderr
     assert "Traceback" not in process.stderr
 
 
@@ -190,7 +190,7 @@ def test_all_processes_meet_in_any_order():
 @pytest.mark.parametrize(
     ("processes", "timeout", "error", "message"),
     [
-        ([(0, 4), (1, 4)], 1.0, PeerError, "After 1 s 2 of 4 processes have come; missing: processes 2, 3. Look"),
+        ([(0, 4), (1, 4)], 1.0, PeerError, "After 1 s 2 of 4 processes are connected; missing: processes 2, 3. Look"),
         ([(1, 4)], 1.0, PeerError, "After 1 s process 0 has not come to process 1: localhost:"),
         ([(0, 3), (1, 3), (1, 3)], 60.0, UsageError, "PROCESS_ID is 1 in two processes: pid "),
         ([(0, 2), (1, 3)], 60.0, UsageError, "NUM_PROCESSES is 3 in process 1 (pid "),
@@ -224,7 +224,7 @@ def test_a_process_that_left_early_and_a_health_check_are_not_counted():
                     time.sleep(0.01)
             with connection:
                 connection.sendall(line)
-        with pytest.raises(PeerError, match=r"1 of 3 processes have come; missing: processes 1, 2\."):
+        with pytest.raises(PeerError, match=r"1 of 3 processes are connected; missing: processes 1, 2\."):
             waits.result()
 
 
@@ -253,7 +253,7 @@ def test_an_unresolvable_host_is_an_error_except_in_kubernetes(monkeypatch):
     ):
         meet(1, 2, "no-host.invalid:1", 60.0)
     monkeypatch.setenv(meeting.LATE_NAMES, "10.0.0.1")
-    with pytest.raises(PeerError, match=r"After 1 s process 0 has not come to process 1: the name no-host"):
+    with pytest.raises(PeerError, match=r"After 1 s process 1 cannot reach process 0: the name no-host"):
         meet(1, 2, "no-host.invalid:1", 1.0)
 
 

@@ -98,12 +98,12 @@ def test_settings_that_determine_the_measures_are_rejected(run: Path, name: str,
     with pytest.raises(UsageError) as caught:
         refilter.run(experiment, run)
     told = str(caught.value)
-    assert "holds as texts" in told and f"{name}: " in told and "asked for" in told and "rm " in told
+    assert "has texts" in told and f"{name}: " in told and "asked for" in told and "rm " in told
     assert "pages" not in told  # they are not read
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path):
-    with pytest.raises(InputError, match=r"holds no finished texts/.*--workdir.*launch\.extract_texts"):
+    with pytest.raises(InputError, match=r"has no finished texts/.*--workdir.*launch\.extract_texts"):
         refilter.run(EXPERIMENT, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -111,7 +111,7 @@ def test_a_folder_that_is_no_run(tmp_path: Path):
 def test_incomplete_texts(tmp_path: Path):
     run = write_run(tmp_path / "run")
     (run / "texts/a.parquet").unlink()
-    with pytest.raises(InputError, match="holds no finished texts/"):
+    with pytest.raises(InputError, match="has no finished texts/"):
         refilter.run(EXPERIMENT, run)
 
 

@@ -220,7 +220,7 @@ def test_a_model_with_nan_is_rejected_with_the_name_of_the_parameter(tmp_path, t
     about = read_manifest(checkpoint)["about"]
     (checkpoint / "manifest.json").unlink()
     write_manifest(checkpoint, about)
-    with pytest.raises(InputError, match=r"norm\.scale holds NaN or infinity.* --step"):
+    with pytest.raises(InputError, match=r"norm\.scale has NaN or infinite values.* --step"):
         RunFolder(tmp_path / "run").load()
 
 
@@ -253,7 +253,7 @@ def start(script, *words):
         ("launch.export", [], "Required options"),
         ("launch.export", ["nowhere", "out"], "There is no run folder nowhere"),
         ("launch.export", ["{run}", "out", "--format", "onnx"], "--format is 'onnx'; there are hugging_face"),
-        ("launch.export", ["{run}", "out", "--dtype", "int4"], "--dtype is 'int4'; a Hugging Face folder has float32"),
+        ("launch.export", ["{run}", "out", "--dtype", "int4"], "--dtype is 'int4'; a Hugging Face folder supports"),
         ("launch.export", ["{run}", "out", "--step", "7"], "There is no checkpoint of step 7"),
         ("launch.import_model", ["{out}"], "Required options"),
         ("launch.import_model", ["nowhere", "new"], "SOURCE nowhere is not there"),

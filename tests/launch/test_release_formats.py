@@ -68,7 +68,7 @@ def test_a_run_is_exported_as_gguf_and_imported(runs, tmp_path, monkeypatch, cap
 def test_an_unsupported_model_leaves_no_files(runs, tmp_path, monkeypatch, capsys):
     assert command(monkeypatch, "launch.export", runs["modern"].root, tmp_path / "m.gguf", "--format", "gguf") == 2
     assert "model.qk_norm = True (only False)" in capsys.readouterr().err
-    with pytest.raises(UsageError, match="--dtype is 'q8_0'; a standalone folder has float32, bfloat16, float16"):
+    with pytest.raises(UsageError, match="--dtype is 'q8_0'; a standalone folder supports float32, bfloat16, float16"):
         export(open_run(runs["modern"]), tmp_path / "out", "standalone", ExportOptions(dtype="q8_0"))
     with pytest.raises(UsageError, match="there are hugging_face, standalone, gguf"):
         export(open_run(runs["modern"]), tmp_path / "out", "onnx", ExportOptions())

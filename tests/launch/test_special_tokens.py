@@ -120,7 +120,7 @@ def test_ids_that_a_given_tokenizer_lacks_are_named(source, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"tokenizer_config.json": {"chat_template": "x" * 262_145}}, "262,145 characters; at most"),
+        ({"tokenizer_config.json": {"chat_template": "x" * 262_145}}, "262,145 characters; the limit"),
         ({"tokenizer_config.json": {"chat_template": {"a": 1}}}, "the chat template dict, but must be .* text"),
         ({"generation_config.json": {"eos_token_id": "</s>"}}, "eos_token_id \\['</s>'\\]"),
     ],

@@ -74,8 +74,8 @@ def test_a_process_that_crashes_at_ever_later_steps_is_restarted_until_it_is_don
     assert supervisor(tmp_path, body).run() == 0
     assert events(tmp_path) == ["crash"] * 4 + ["done"]
     told = capfd.readouterr().err
-    assert "ended by SIGKILL behind step 10; starting again\n" in told
-    assert "exit code 1 behind step 20; starting again\n" in told
+    assert "ended by SIGKILL after step 10; restarting\n" in told
+    assert "exit code 1 after step 20; restarting\n" in told
     assert "done: 5 starts, 4 crashes so far" in told
 
 
@@ -86,7 +86,7 @@ def test_a_repeated_crash_at_one_step_ends_the_supervisor_with_its_code(tmp_path
     """
     assert supervisor(tmp_path, body, same_step=3).run() == 41
     assert events(tmp_path) == ["crash"] * 3 + ["gave up"]
-    assert "exit code 41 behind step 7, 3 times in a row; 4 starts" in capfd.readouterr().err
+    assert "exit code 41 after step 7, 3 times in a row; 4 starts" in capfd.readouterr().err
 
 
 def test_crashes_before_the_first_step_count_as_one_step(tmp_path, capfd):
@@ -195,7 +195,7 @@ def test_crashes_at_different_steps_without_progress_end_the_supervisor(tmp_path
     """
     assert supervisor(tmp_path, body, same_step=3, no_progress=4, longest_wait=0.02).run() == 1
     assert events(tmp_path) == ["crash"] * 4 + ["gave up"]
-    assert "4 crashes in a row without a step behind 101; 5 starts" in capfd.readouterr().err
+    assert "4 crashes in a row without progress beyond step 101; 5 starts" in capfd.readouterr().err
 
 
 def test_an_invalid_heartbeat_is_ignored(tmp_path):
@@ -255,7 +255,7 @@ def test_a_process_without_progress_is_killed_and_restarted(tmp_path, capfd):
     """
     assert supervisor(tmp_path, body, hang_seconds=0.5).run() == 0
     assert events(tmp_path) == ["crash", "done"]
-    assert re.search(r"killed, without a sign of life for \d+ s, behind step 8", capfd.readouterr().err)
+    assert re.search(r"killed after \d+ s without progress, after step 8", capfd.readouterr().err)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

@@ -225,13 +225,13 @@ def test_lm_eval_runs_its_tasks_and_adds_its_results_to_the_run(run, tmp_path, c
     ("script", "words", "code", "message"),
     [
         ("evaluate", ("--text", "empty.txt"), 1, "empty.txt is empty"),
-        ("evaluate", ("--text", "latin.txt"), 1, "latin.txt is no text in UTF-8: byte 5 is 0xfc"),
+        ("evaluate", ("--text", "latin.txt"), 1, "latin.txt is not UTF-8 text: byte 5 is 0xfc"),
         ("evaluate", ("--text", "nothing.txt"), 1, "nothing.txt cannot be read: No such file"),
         ("evaluate", ("--text", "."), 1, "cannot be read: Is a directory"),
         ("evaluate", ("--tasks", "piqa"), 2, "piqa needs its examples, but --task-data is empty"),
         ("evaluate", ("--tasks", "pika"), 2, "--tasks names 'pika', but the evaluators are validation"),
         ("evaluate", ("--limit", "-1", "--text", "x"), 2, "--limit is -1; it must be at least 0"),
-        ("evaluate", ("--text", "no.parquet"), 1, "no.parquet is no file"),
+        ("evaluate", ("--text", "no.parquet"), 1, "no.parquet is not a file"),
         (
             "evaluate",
             ("--text", "bad.parquet"),
@@ -239,7 +239,7 @@ def test_lm_eval_runs_its_tasks_and_adds_its_results_to_the_run(run, tmp_path, c
             r"bad\.parquet is not a complete Parquet file: .* Get it again, or leave it out",
         ),
         ("lm_eval", (), 2, "--tasks is empty"),
-        ("evaluate", ("--step", "5"), 2, "no checkpoint of step 5 in .*There are those of steps 4, 8"),
+        ("evaluate", ("--step", "5"), 2, "no checkpoint of step 5 in .*The steps there are 4, 8"),
         ("evaluate", ("--txt", "empty.txt"), 2, "Unrecognized options: --txt, empty.txt"),
         ("sample", ("--prompt", "x" * 20_000), 2, "20,000 bytes, at least 79 tokens, but sample.tokens = 24"),
         ("sample", ("--prompt", "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"), 2, "that leaves no room within 24"),
@@ -266,7 +266,7 @@ def test_unreadable_rows_are_reported(tmp_path, capsys):
     (tmp_path / "cut.jsonl").write_text('{"text": "whole"}\n{"text": 5}\n{"text": "cu')
     assert documents_of(tmp_path / "cut.jsonl", Options()) == ["whole"]
     said = capsys.readouterr().err
-    assert "2 rows left out, which cannot be read; the first: line 2, text_not_a_string" in said
+    assert "2 rows skipped, which cannot be read; the first: line 2, text_not_a_string" in said
 
 
 def test_without_a_checkpoint_the_command_that_makes_one_is_named(run, capsys):
@@ -310,7 +310,7 @@ def test_two_processes_with_sharded_parameters_write_the_same_files_as_one(run, 
 
 
 def test_a_text_without_a_name_is_rejected_and_no_stage_is_run(tmp_path):
-    with pytest.raises(UsageError, match=r"--text is \[''\], which names no file"):
+    with pytest.raises(UsageError, match=r"--text is \[''\], which is not a file"):
         evaluate.on_the_side(EXPERIMENT, tmp_path, evaluate.Options(text=("",)))
 
 
@@ -355,7 +355,7 @@ def test_typed_text_is_continued_and_settings_can_be_changed(trained, capsys, mo
     assert call("launch.sample", trained.root, "--interactive", "--temperature", 0.7, "--max-tokens", 9) == 0
     said = capsys.readouterr().out
     assert said.startswith("The miller") and not said.endswith(".\n\n")
-    assert "/top-k wants a number, and is given 'five'." in said and "There is no command '/nothing'." in said
+    assert "/top-k needs a number; it got 'five'." in said and "There is no command '/nothing'." in said
     assert re.search(r"temperature +0\.0\n", said) and re.search(r"max-tokens +4\n", said)
     once, twice = re.findall(r"^A farmer.*\n", said, re.MULTILINE)
     assert once == twice and len(once) > len("A farmer\n")

@@ -192,7 +192,7 @@ const bpePieces = function* (vocabulary, text) {
       end += found[0].length;
       if (found[0]) yield found[0];
     }
-    if (end < section.length) throw new Error(`The split pattern leaves out a part of the text that begins with ${JSON.stringify(section.slice(end, end + 20))}.`);
+    if (end < section.length) throw new Error(`The split pattern does not match a part of the text that begins with ${JSON.stringify(section.slice(end, end + 20))}.`);
   }
 };
 

@@ -128,7 +128,7 @@ def test_one_host_runs_all_stages_and_several_train_and_a_missing_layout_is_repo
     ("cloud", "words", "said"),
     [
         ("gke", ["v9:2x2"], "There is no topology"),
-        ("tpu_vm", ["v6e:2x4", "--train.mesh.fsdp", "16"], "16.*does not divide what is here: 8 devices"),
+        ("tpu_vm", ["v6e:2x4", "--train.mesh.fsdp", "16"], "16.*does not divide 8 devices"),
         ("slurm", ["h100:256", "--train.batch-size", "100"], "batch_size = 100"),
         ("slurm", ["h100:8", "--model.layers", "9000"], "configs/gpt2_124m.py on h100:8 does not fit: .*What helps:"),
         ("gke", ["v6e:2x4", "--name", "My_Run"], "'My_Run'.*--name"),

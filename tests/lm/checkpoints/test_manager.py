@@ -383,7 +383,7 @@ def test_files_that_training_did_not_write_are_kept(tmp_path, capsys):
     assert {path.name for path in folder.iterdir()} == {"1", "4", "7"}
     assert (folder / "1/notes.txt").exists() and (folder / "7/own.txt").exists()
     assert steps_in(folder) == [1, 4]
-    assert "step 1 stays, since training did not write" in capsys.readouterr().out
+    assert "step 1 is kept, because training did not write" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("linked", [False, True])
@@ -400,7 +400,7 @@ def test_a_user_folder_named_like_a_checkpoint_is_moved_aside_or_rejected_behind
     (folder / "4").write_text("a file of the user's")
     if linked:  # nothing outside the run folder is moved
         for step in (2, 3, 4):
-            with pytest.raises(InputError, match=rf"checkpoints/{step} is not what training wrote there\. Move it"):
+            with pytest.raises(InputError, match=rf"checkpoints/{step} was not written by training\. Move it"):
                 write(folder, step)
         assert sorted(path.name for path in folder.iterdir()) == ["2", "3", "4"]
         assert (folder / "2/notes.txt").exists() and (folder / "3/own.txt").exists() and (folder / "4").is_file()

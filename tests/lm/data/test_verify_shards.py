@@ -67,7 +67,7 @@ def test_a_changed_shard_is_verified_again_despite_its_modification_time(tokens)
     flip(path)
     assert all_of(tokens, known).keys() == known.keys()
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match=f"{path.name} has {before.st_size - 1} bytes, but {before.st_size} were"):
+    with pytest.raises(InputError, match=f"{path.name} has {before.st_size - 1} bytes instead of {before.st_size}"):
         all_of(tokens, known)
 
 

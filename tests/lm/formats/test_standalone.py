@@ -195,7 +195,7 @@ def test_a_tokenizer_that_python_cannot_implement_is_rejected_by_name():
     SentencePieceTrainer.train(
         sentence_iterator=iter(LICENSE.splitlines()), model_writer=model, vocab_size=400, minloglevel=2
     )
-    with pytest.raises(UsageError, match=r"normalises characters by a table of \d+ bytes"):
+    with pytest.raises(UsageError, match=r"normalizes characters by a table of \d+ bytes"):
         tokenizer_json(SentencePieceTokenizer.from_model(model.getvalue()))
 
 

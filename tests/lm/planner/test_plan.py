@@ -80,7 +80,7 @@ def test_if_temporary_values_do_not_fit_the_remedy_is_named():
     plan = make_plan(EXPERIMENT.model, train, topology_of("h100:1"))
     text = plan_text(plan, EXPERIMENT.model, train)
     assert plan.fits is False
-    assert "--train.micro-batches 1024: 1024 sequences a device" in text and "--train.remat full" in text
+    assert "--train.micro-batches 1024: now 1024 sequences per device" in text and "--train.remat full" in text
     plan = make_plan(EXPERIMENT.model, train, topology_of("v5p:4x4x2"), lambda *_: OutOfMemory(10**12))
     text = plan_text(plan, EXPERIMENT.model, train)
     for option in (
@@ -152,7 +152,7 @@ def test_large_numbers_are_printed_as_words():
 def test_the_reason_for_plain_attention_is_printed():
     model = dataclasses.replace(EXPERIMENT.model, compute_dtype="float32")
     plan = make_plan(model, EXPERIMENT.train, topology_of("h100:8"))
-    assert plan.attention == "xla" and any("not by cudnn: it takes bfloat16" in one for one in plan.remarks)
+    assert plan.attention == "xla" and any("not by cudnn: it needs bfloat16" in one for one in plan.remarks)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_a_second_process_waits_until_the_first_ends_and_says_so(tmp_path, monke
     thread.start()
     while not said:
         assert not entered.is_set()
-    assert "waiting for it to end" in said[0] and not entered.is_set()
+    assert "waiting for another process" in said[0] and not entered.is_set()
     go.set()
     thread.join()
     first.join()

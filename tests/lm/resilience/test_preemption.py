@@ -86,7 +86,7 @@ def test_a_run_resumed_after_kills_and_signals_ends_bit_for_bit_equal(tokens, un
         assert f"resuming from the checkpoint at step {behind}\n" in output
         behind = max(steps_there(run))
         assert step <= behind <= step + 1, "the step under way at the signal, and none after it"
-        assert f"asked to end ({signal.Signals(number).name}); saved at step {behind}" in output
+        assert f"stopped by {signal.Signals(number).name}; saved at step {behind}" in output
         assert verify(run / f"checkpoints/{behind}")["evaluated"] is False
     output, _ = (process := train_process.start(run, FIELDS)).communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, output
@@ -155,7 +155,7 @@ def test_a_signal_before_the_first_step_stops_the_process_immediately(tokens, tm
     )
     output, _ = (process := train_process.start(run, FIELDS, code=code)).communicate(timeout=HANG_SECONDS)
     assert process.returncode == ends, output
-    assert f"asked to end ({signal.Signals(number).name}) before the first step; nothing is lost" in output
+    assert f"stopped by {signal.Signals(number).name} before the first step; nothing is lost" in output
     assert "Traceback" not in output
 
 

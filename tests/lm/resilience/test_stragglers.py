@@ -77,6 +77,6 @@ def test_the_slow_process_of_two_is_named(tokens, tmp_path, code, slow):
     for row in logged[1:]:  # loaders start before the first
         assert len(row["host_seconds"]) == 2 and row["slowest_process"] == slow
         assert row["slowest_host_seconds"] == max(row["host_seconds"]) > 2 * min(row["host_seconds"])
-    (warning,) = re.findall(r"warning: process (\d) .* holds up the others: .* ([\d.]+) s for data", outputs[0])
+    (warning,) = re.findall(r"warning: process (\d) .* slows down the others: .* ([\d.]+) s for data", outputs[0])
     assert int(warning[0]) == slow and (code != SLOW_DATA or float(warning[1]) >= 0.5)
-    assert "holds up" not in outputs[1]
+    assert "slows down" not in outputs[1]

@@ -116,7 +116,7 @@ def test_invalid_ladders_are_rejected_with_their_values():
     assert "--budget is 0; give the FLOP" in refused(budget=0.0)
     assert "--rungs has 0; give numbers from 1 up" in refused(rungs=(1e5, 0.0))
     assert "--held-out-tokens has nan" in refused(held_out_tokens=(float("nan"),))
-    assert "--seeds is 0; it must be from 1 to 100" in refused(seeds=0)
+    assert "--seeds is 0; the number of runs per rung must be from 1 to 100" in refused(seeds=0)
     assert "--epochs is -1; it must be above 0" in refused(epochs=-1.0)
     assert "--rungs: 100000 and 101000 parameters make the same rung" in refused(rungs=(1e5, 1.01e5, 4e5))
     assert "--tokens: 100000 and 100001 tokens make the same rung" in refused(tokens=(1e5, 100_001, 4e5))

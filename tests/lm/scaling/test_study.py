@@ -41,8 +41,8 @@ def test_text_and_json_have_the_predicted_and_measured_losses_of_held_out_rungs(
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"budget": 1e25}, "times the arithmetic of the largest rung. So far away N* and D* are a guess"),
-        ({"corpus_tokens": 10**6}, "times the 1,000,000 tokens of this corpus, and text read so often is worth less"),
+        ({"budget": 1e25}, "times the arithmetic of the largest rung. At that distance N* and D* are a guess"),
+        ({"corpus_tokens": 10**6}, "times the 1,000,000 tokens of this corpus, and text repeated so often helps less"),
         ({"held_out": ()}, "No larger rung was measured"),
     ],
     ids=["far", "small corpus", "nothing held out"],

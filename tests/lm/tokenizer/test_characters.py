@@ -42,7 +42,7 @@ def test_the_vocabulary_size_must_equal_the_number_of_characters():
         make(["ab"], 5)
     assert make(["abcdef"], 3, characters=2).symbols == "\nab"
     assert make(["ab"], 5, allow_fewer=True).symbols == "\nab"
-    with pytest.raises(UsageError, match=r"is 2, but .* are 3 different ones"):
+    with pytest.raises(UsageError, match=r"is 2, but .* have 3 different ones"):
         make(["ab"], 2, allow_fewer=True)
 
 

@@ -316,7 +316,7 @@ TEMPLATE = {
         (["added_tokens", 0, "special"], False, "special is false"),
         (["added_tokens", 0, "lstrip"], True, "lstrip is true"),
         (["added_tokens", 0, "id"], 620, "id is 620: Hugging Face's library gives it 599"),
-        (["added_tokens", 0, "content"], "<|x|>", "Give the folder"),
+        (["added_tokens", 0, "content"], "<|x|>", "Give a folder"),
         (["post_processor"], {"type": "BertProcessing"}, "post_processor is"),
     ],
 )

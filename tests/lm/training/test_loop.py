@@ -254,8 +254,8 @@ def test_too_many_validation_batches_mean_all_of_them_with_a_note(tokens):
     assert len(Validation(dataclasses.replace(config, batches=3000)).batches) == len(every.batches)
     windows = BatchSource(tokens / "tokens", "val", 32, 8, seed=0, loader_threads=1).windows
     assert said == [
-        f"train.validation_batches asks for 24,000 sequences, but the validation split holds {windows} of 32 tokens: "
-        "all of them are used"
+        f"train.validation_batches asks for 24,000 sequences, but the validation split holds {windows} of 32 tokens; "
+        "all are used"
     ]
     assert len(Validation(dataclasses.replace(config, batches=1)).batches) == 1 and len(said) == 1
 
@@ -285,9 +285,7 @@ def test_more_than_four_epochs_are_warned_about_with_the_maximum_of_steps(tokens
         for steps in (most, 2 * most)
     }
     assert not any("warning" in line for line in lines[most])
-    assert re.search(
-        rf"warning: [78]\.\d epochs of .*\. Give more text, or --train\.steps {most}$", lines[2 * most][-1]
-    )
+    assert re.search(rf"warning: [78]\.\d epochs of .*\. Add text, or --train\.steps {most}$", lines[2 * most][-1])
 
 
 @pytest.mark.slow

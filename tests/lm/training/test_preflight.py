@@ -105,7 +105,7 @@ def test_a_tokenizer_that_cannot_be_loaded_is_rejected():
         (Target("cpu"), {}, "attention by xla"),
         (Target("cuda", (9, 0)), {"compute_dtype": "bfloat16"}, "attention by cudnn"),
         (Target("cuda", (9, 0)), {}, r"xla \(plain operations\), not by cudnn: .*compute_dtype = float32"),
-        (Target("tpu"), {}, r"attention by splash \(heads of 16 channels are filled up to 64; sequences of"),
+        (Target("tpu"), {}, r"attention by splash \(heads of 16 channels are padded to 64; sequences of"),
         (Target("cuda", (8, 0)), {"compute_dtype": "bfloat16"}, r"attention by cudnn \(documents by a mask"),
         (Target("rocm"), {}, "no fused kernel for rocm"),
         (Target("cuda", (9, 0)), {"attention": "xla"}, "attention by xla$"),

@@ -135,7 +135,7 @@ def test_training_does_not_restart_if_the_checkpoints_are_missing(tokens, finish
 def test_a_longer_run_uses_the_rate_of_its_new_length_and_records_it_in_checkpoints(finished, tmp_path, capsys):
     run, longer = copy(finished, tmp_path), dataclasses.replace(CONFIG, steps=16)
     train(MODEL, longer, run)
-    assert "so far so far a run of 12 steps; from step 12 on" in capsys.readouterr().out
+    assert "so far a run of 12 steps; from step 12 on" in capsys.readouterr().out
     rates = {row["step"]: row["learning_rate"] for row in told(run) if "learning_rate" in row}
     for steps, rated in ((12, range(1, 13)), (16, range(13, 17))):
         rate = learning_rate(CONFIG.optimizer, steps)
