@@ -197,7 +197,7 @@ def test_a_prompt_that_cannot_fit_is_rejected_before_there_is_a_tokenizer_and_tr
         message = refusal(f"--{option}", LONG)
         assert len(message) < 1000 and option.replace("-", "_") in message and "51,000 bytes" in message
         assert "tokens = " in message
-        assert "is no text" in refusal(f"--{option}", "a\udcff")
+        assert "is not valid text" in refusal(f"--{option}", "a\udcff")
     characters = str(REPOSITORY / "configs/shakespeare_char.py")
     model_context = load_config(Path(characters)).sample.tokens
     assert f"at least {model_context:,} tokens" in refusal("--sample.prompts", "x" * model_context, config=characters)

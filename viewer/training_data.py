@@ -142,7 +142,7 @@ def read_curves(path: Path) -> Curves:
         if "loss" in values:
             train[step] = values
         elif "run" not in values:
-            evaluated[step] = values
+            evaluated[step] = evaluated.get(step, {}) | values  # evaluators and hooks write separate lines
         if "validation_loss" in values:
             validation[step] = values
     in_order = lambda lines: tuple(lines[step] for step in sorted(lines))

@@ -71,8 +71,8 @@ def refuse_damaged(source: Path, marker: dict[str, Any]) -> None:
         found = bucket.size_in(source, name)
         if found != size:
             raise InputError(
-                f"--from {shown_place(source)}: {name} is {'missing' if found is None else f'{found} bytes'} instead "
-                f"of {size} bytes. Restore it, run that run's command again first, or remove --from."
+                f"--from {shown_place(source)}: {name} is {'missing' if found is None else f'{found} bytes'}; it "
+                f"should have {size} bytes. Restore it, run that run's command again first, or remove --from."
             )
 
 

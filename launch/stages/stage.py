@@ -112,7 +112,8 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
         if found != size and stage.grows:
             there = "missing" if found is None else f"{found} bytes"
             raise InputError(
-                f"{shown_place(file)} is {there} instead of {size} bytes. Restore it; or, to train again from step 0: "
+                f"{shown_place(file)} is {there}; it should have {size} bytes. Restore it; or, to train "
+                "again from step 0: "
                 f"{outputs.remove_command(path)}"
             )
         if found != size:

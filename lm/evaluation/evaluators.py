@@ -5,7 +5,7 @@ JAX is not imported until an evaluator is created, because names are checked bef
 """
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,21 +100,25 @@ def check_classes(names: Sequence[str], option: str) -> None:
 
 TAKEN = {
     "step", "run", "tokens", "loss", "gradient_norm", "learning_rate", "skipped", "tokens_per_second", "parameters",
-    "train_flops",
+    "train_flops", "data_wait_share", "seconds", "seconds_left", "mfu", "cpu_matmul_share", "goodput", "host_seconds",
+    "slowest_process", "slowest_host_seconds", "device_bytes_in_use", "device_bytes_peak", "process_bytes_in_use",
+    "process_bytes_peak", "step_flops", "compile_seconds", "step_state_bytes", "step_temporary_bytes",
 }  # fmt: skip
-"""Names that have another meaning in metrics.jsonl and evaluation.json."""
+"""Names of the program's own metrics in metrics.jsonl and evaluation.json."""
+OF_HELD_OUT_TEXT = {"validation_loss", "validation_bits_per_byte"}
+"""Metrics of evaluators, which hooks and step metrics may not return."""
 
 
-def numbers_of(source: str, figures: object) -> dict[str, int | float]:
+def numbers_of(source: str, figures: object, taken: Collection[str] = TAKEN) -> dict[str, int | float]:
     """Convert results of `source`, such as "evaluator NAME", to plain numbers. Raises UsageError for other values
-    and for names in TAKEN."""
+    and for names in `taken`."""
     if not isinstance(figures, Mapping):
         raise UsageError(f"The {source} returned {shown(repr(figures))} instead of a dict of metrics.")
     import jax
 
     found = {}
     for name, figure in figures.items():
-        if name in TAKEN or not isinstance(name, str):
+        if name in taken or not isinstance(name, str):
             raise UsageError(f"The {source} returned a metric {name!r}, a name that is taken. Rename it.")
         value = jax.device_get(figure)  # explicit, since the training loop disallows implicit transfers
         try:

@@ -19,7 +19,7 @@ from lm.checkpoints.manager import Checkpoints, Parameters, Snapshots
 from lm.config import ModelConfig, TrainConfig
 from lm.errors import UsageError, for_terminal, shown
 from lm.evaluation.evaluator import EvaluationInterrupted, Evaluator
-from lm.evaluation.evaluators import numbers_of, run_evaluators
+from lm.evaluation.evaluators import OF_HELD_OUT_TEXT, TAKEN, numbers_of, run_evaluators
 from lm.inference.generate import sample_texts
 from lm.metrics.meter import Meter, MetricsLog, live_text, memory
 from lm.metrics.profiling import Profiler
@@ -210,7 +210,7 @@ class OwnHook(Periodic):
         self.tools.wait_for_step()
         with self.tools.goodput.phase("validation"):
             found = self.hook.run(state, step)
-        return None if found is None else numbers_of(f"hook {self.name}", found)
+        return None if found is None else numbers_of(f"hook {self.name}", found, TAKEN | OF_HELD_OUT_TEXT)
 
 
 def own_hooks(config: HookConfig, progress: Progress, tools: Instruments) -> list[Hook]:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from lm.config import TrainConfig
 from lm.data.batches import Batch
 from lm.errors import UsageError, shown
-from lm.evaluation.evaluators import TAKEN
+from lm.evaluation.evaluators import OF_HELD_OUT_TEXT, TAKEN
 from lm.model.loss import gathered_table, summed_cross_entropy
 from lm.model.taps import Taps
 from lm.model.transformer import Dropout, Transformer
@@ -118,7 +118,7 @@ def own_metrics(config: TrainConfig, values: StepValues, activations: Metrics) -
         if not isinstance(new, dict):
             raise UsageError(f"train.step_metrics: {name} returned {shown(repr(new))}. Return {{name: scalar}}.")
         for key, value in new.items():
-            if key in found or key in TAKEN:
+            if key in found or key in TAKEN | OF_HELD_OUT_TEXT:
                 raise UsageError(f"train.step_metrics: {name} returned {key!r}, a name that another value has.")
             if jnp.shape(value):
                 raise UsageError(f"train.step_metrics: {name} returned {key} of shape {jnp.shape(value)}, no scalar.")

@@ -194,7 +194,7 @@ def test_requested_columns_are_written_in_that_order(made, tmp_path):
     asked = ("tags", "text_bytes", "id")
     with pytest.raises(UsageError, match=r"--columns has 'text_bytes', but the documents have: 'text', 'id'"):
         export(made, tmp_path / "out", columns=asked)
-    with pytest.raises(UsageError, match=r"--columns names 'id' twice"):
+    with pytest.raises(UsageError, match=r"--columns has 'id' twice"):
         export(made, tmp_path / "out", columns=("id", "text", "id"))
     assert not (tmp_path / "out").exists()
     assert export(made, tmp_path / "out", columns=("tags", "words", "id")).column_names == ["tags", "words", "id"]
@@ -356,7 +356,7 @@ def test_other_objects_at_an_address_are_kept(made, bucket):
     for name in ("mine.txt", "data/train-00000-of-00001.parquet", "units/mine"):
         kept = objects_of(out).get(name)
         write_atomically(out / name, "the user's")
-        with pytest.raises(UsageError, match=rf"--out {out} already exists, .* \({name}\)"):
+        with pytest.raises(UsageError, match=rf"--out {out} already has files .* \({name}\)"):
             run(Command(str(made), str(out), format="jsonl"))
         assert (out / name).read_bytes() == b"the user's"
         write_atomically(out / name, kept) if kept else (out / name).unlink()

@@ -351,7 +351,7 @@ def test_checkpoints_and_snapshots_are_read_at_the_url_and_leave_nothing_here(ru
     with pytest.raises(UsageError, match=r"no checkpoint of step 3 in .* The steps there are 0, 2, 4, 8, 9\."):
         whole_parameters(folders, 3)
     write_atomically(run / "checkpoints/8/model/array", "9")
-    with pytest.raises(InputError, match=rf"{run}/checkpoints/8 is damaged: .*array has a SHA-256 of"):
+    with pytest.raises(InputError, match=rf"{run}/checkpoints/8 is damaged: .*array has the SHA-256"):
         whole_parameters(folders)
     assert not list(tmp_path.rglob("array"))
 
@@ -461,9 +461,7 @@ def test_processes_that_share_only_a_bucket_train_like_one_on_disk(run, server, 
     evaluated = start_on_machines(run, warc, tmp_path / "two", 2, {"fsdp": 2}, *TWO_HEADS, script="launch.evaluate")
     said = outputs(evaluated)
     assert [process.returncode for process in evaluated] == [1, 1], "\n".join(said)
-    assert all(f"{flipped} has the SHA-256 .* instead of" in one and "Traceback" not in one for one in said), "\n".join(
-        said
-    )
+    assert all(f"{flipped} has the SHA-256 " in one and "Traceback" not in one for one in said), "\n".join(said)
 
 
 @pytest.mark.slow

@@ -109,7 +109,7 @@ def test_an_empty_input_has_no_tokens(room):
 
 def test_bytes_that_are_not_text_are_counted(room):
     out, error = inspect(room, "-", given=b"mill \xff\xfe\n")
-    assert error == "standard input: 2 of 8 bytes are no UTF-8, and are read as U+FFFD.\n"
+    assert error == "standard input: 2 of 8 bytes are not UTF-8 and are read as U+FFFD.\n"
     assert figures("new", "mill \ufffd\ufffd\n", tokenizer_of(room, "new")) in out
 
 
@@ -139,10 +139,10 @@ def test_usage_over_the_documents_of_a_run(room):
         (("--tokenizer", "runs/begun"), 1, "run runs/begun has no tokenizer yet.*launch.train_tokenizer"),
         (("--tokenizer", "runs"), 2, "runs cannot be loaded: .*meta.json"),
         (("--workdir", "runs/old"), 1, "no documents in runs/old/documents.*launch.prepare_documents"),
-        (("--workdir", "runs/new", "--documents", "0"), 2, "--documents is 0, but at least 1"),
+        (("--workdir", "runs/new", "--documents", "0"), 2, "--documents is 0; it must be at least 1"),
         (("--file", "nothing.txt"), 1, "nothing.txt cannot be read: No such file.*path of a text file"),
         (("--file", "runs"), 1, "runs cannot be read: Is a directory"),
-        (("a text", "--file", "mill.txt"), 2, "a text \\('a text'\\) and --file 'mill.txt'. Give one"),
+        (("a text", "--file", "mill.txt"), 2, "Both a text \\('a text'\\) and --file 'mill.txt' are given"),
         (("a text", "--html", "runs"), 1, "--html runs cannot be written: Is a directory"),
         (("--beside", "runs/nowhere"), 2, "no tokenizer 'runs/nowhere'"),
     ],
@@ -250,7 +250,7 @@ def test_vocabularies_that_are_not_merged(room):
     languages = {one["name"]: one["tokens"] for one in recorded_in(room / "page.html")["comparison{}"]["languages"]}
     assert languages["Thai"][0] == 0 < languages["Thai"][1]
     _, error = inspect(room, "Mühle", "--tokenizer", "characters", code=1)
-    assert "'ü' (U+00FC) is none of the" in error
+    assert "'ü' (U+00FC) is not one of the" in error
 
 
 def test_ids_of_a_tokenizer_that_the_page_cannot_run_are_recorded(room):

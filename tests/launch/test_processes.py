@@ -190,8 +190,8 @@ def test_all_processes_meet_in_any_order():
 @pytest.mark.parametrize(
     ("processes", "timeout", "error", "message"),
     [
-        ([(0, 4), (1, 4)], 1.0, PeerError, "After 1 s 2 of 4 processes are connected; missing: processes 2, 3. Look"),
-        ([(1, 4)], 1.0, PeerError, "After 1 s process 0 has not come to process 1: localhost:"),
+        ([(0, 4), (1, 4)], 1.0, PeerError, "After 1 s 2 of 4 processes are connected; missing: processes 2, 3. See"),
+        ([(1, 4)], 1.0, PeerError, "After 1 s process 1 cannot reach process 0: localhost:"),
         ([(0, 3), (1, 3), (1, 3)], 60.0, UsageError, "PROCESS_ID is 1 in two processes: pid "),
         ([(0, 2), (1, 3)], 60.0, UsageError, "NUM_PROCESSES is 3 in process 1 (pid "),
     ],

@@ -58,9 +58,9 @@ def with_train(**changes):
             dataclasses.replace(DEMO, tokenizer=dataclasses.replace(DEMO.tokenizer, split_pattern="(a+)+$")),
             r"tokenizer\.split_pattern is",
         ),
-        (with_train(evaluators=("os.system",)), r"train\.evaluators names 'os\.system', which is not an evaluator"),
-        (with_train(evaluators=("os.nothing",)), r"train\.evaluators names 'os\.nothing', but the module os has no"),
-        (with_train(evaluators=("no_such_module.A",)), r"train\.evaluators names 'no_such_module\.A'"),
+        (with_train(evaluators=("os.system",)), r"train\.evaluators is os\.system, code that you have not run"),
+        (with_train(evaluators=("os.nothing",)), r"train\.evaluators is os\.nothing, code that you have not run"),
+        (with_train(evaluators=("no_such_module.A",)), r"train\.evaluators is no_such_module\.A: No module"),
     ],
 )
 def test_impossible_settings_are_rejected_before_the_first_stage(experiment, said, tmp_path):

@@ -77,7 +77,7 @@ def test_an_unsupported_model_leaves_no_files(runs, tmp_path, monkeypatch, capsy
         open_source(tmp_path / "no.gguf", None)
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare/config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"no tokenizer (.*tokenizer\.model\. Name the one .* as --tokenizer"):
+    with pytest.raises(UsageError, match=r"no tokenizer \(.*tokenizer\.model\)\. Give the tokenizer .* as --tokenizer"):
         open_source(tmp_path / "bare", None)
     assert {path.name for path in tmp_path.iterdir()} == {"no.gguf", "bare"}
 

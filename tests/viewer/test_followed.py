@@ -126,5 +126,5 @@ def test_a_run_without_documents_names_the_command(run_folder: Path, tmp_path: P
     with pytest.raises(InputError, match="no documents"):
         follow(tmp_path)
     write_json(tmp_path / "pages/manifest.json", {"files": [{"path": "x"}]})
-    with pytest.raises(InputError, match="has no name"):
+    with pytest.raises(InputError, match="has no valid name"):
         follow(tmp_path)

@@ -53,6 +53,12 @@ def test_a_line_truncated_by_a_kill_is_skipped_but_a_damaged_one_is_an_error(tmp
         read_curves(path)
 
 
+def test_evaluators_and_hooks_of_one_step_are_one_row(tmp_path):
+    lines = [{"step": 5, "loss": 2.0}, {"step": 5, "piqa_acc": 0.5}, {"step": 5, "my_norm": 3.0}]
+    curves = read_curves(write_lines(tmp_path / "metrics.jsonl", lines))
+    assert curves.evaluated == ({"step": 5, "piqa_acc": 0.5, "my_norm": 3.0},)
+
+
 def test_no_metrics_are_empty_curves(tmp_path: Path):
     curves = read_curves(tmp_path / "metrics.jsonl")
     assert (curves.steps, curves.tokens_per_second) == (0, None)

@@ -158,7 +158,7 @@ def sequence_json(batches: Batches, index: int, source: int, number: int, until:
     _, _, segments, weights = windows[number]
     starts = np.flatnonzero(np.diff(segments, prepend=0) > 0)
     used = int(np.count_nonzero(segments))
-    ends = [*starts[1:].tolist(), used]
+    ends = [*starts[1:].tolist(), used][: len(starts)]  # a packed record may have a window of padding alone
     documents = [
         {"document": document, "begin": begin, "tokens": end - begin} | url_of(batches, source, document, until)
         for document, begin, end in zip(

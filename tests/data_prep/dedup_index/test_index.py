@@ -138,7 +138,7 @@ def test_an_index_with_other_settings_is_rejected_with_both_values(tmp_path):
     against = (tmp_path / "a",)
     with pytest.raises(UsageError, match=r"minhash\.bands = 14; this run has 9"):
         open_indices(config_of(STEPS[2:], against, minhash=minhash_config(bands=9)))
-    with pytest.raises(UsageError, match=r"normalisation = 'datatrove_0_10', but here it is 'fineweb_2024'"):
+    with pytest.raises(UsageError, match=r"normalisation = 'datatrove_0_10'; this run has 'fineweb_2024'"):
         open_indices(config_of(STEPS[2:], against, minhash=minhash_config(normalisation="fineweb_2024")))
     with pytest.raises(UsageError, match=r"has no keys of the kind url, only exact, near"):
         open_indices(config_of(STEPS, against))

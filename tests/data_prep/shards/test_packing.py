@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from lm.errors import UsageError
 from tests.corpus import tiny_experiment
 from tests.data_prep.shards.test_tokenize import write_documents
 from tests.data_prep.shards.test_write import CONFIG, TEXTS, TOKENIZER
+from viewer.window.batches import sequence_json
 
 HEAD, LENGTH = 0, 32
 PACKED = dataclasses.replace(CONFIG, packing="best_fit", record_length=LENGTH, shard_bytes=2**20)
@@ -144,3 +146,11 @@ def test_a_context_that_does_not_divide_the_records_is_rejected(folder):
         UsageError, match=r"shards\.packing = best_fit needs .* divides shards\.record_length = 72, but it is 32"
     ):
         dataclasses.replace(tiny, shards=shards)
+
+
+def test_the_window_shows_sequences_of_padding_alone(folder):
+    source = BatchSource(folder / "tokens", "train", 8, 1, seed=0, loader_threads=1)
+    batches = SimpleNamespace(source=source)
+    found = [sequence_json(batches, 0, 0, number, until=0.0) for number in range(source.windows)]  # ty: ignore[invalid-argument-type]
+    assert all(sum(part["tokens"] for part in one["documents"]) + one["padding"] == 8 for one in found)
+    assert any(one["padding"] == 8 and not one["documents"] for one in found)

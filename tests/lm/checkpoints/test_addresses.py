@@ -57,7 +57,7 @@ def test_a_corrupt_object_is_named_and_the_previous_checkpoint_is_used(folder, c
     write_atomically(flipped, data[:-1] + bytes([data[-1] ^ 1]))
     state, _ = restored(folder)
     assert same_bits(state, state_of(3)) and steps_in(folder) == [3]
-    assert f"step 6 is damaged: {flipped} has the SHA-256 .* instead of" in capsys.readouterr().out
+    assert f"step 6 is damaged: {flipped} has the SHA-256 " in capsys.readouterr().out
     assert any(name.startswith("checkpoints.damaged/6/model/") for name in folder.parent.files())
 
 

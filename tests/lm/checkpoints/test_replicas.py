@@ -148,4 +148,4 @@ def test_two_replicas_restore_every_bit_read_each_object_once_and_fail_together(
     write_atomically(victim, stored[:9] + bytes([stored[9] ^ 1]) + stored[10:])
     codes, outputs = four(str(folder), "restore")
     assert codes == [1] * 4, outputs
-    assert all(f"{victim} has the SHA-256 .* instead of" in output and "Traceback" not in output for output in outputs)
+    assert all(f"{victim} has the SHA-256 " in output and "Traceback" not in output for output in outputs)

@@ -14,7 +14,7 @@ from lm.checkpoints.reading import restore_model
 from lm.config import TasksConfig
 from lm.errors import UsageError
 from lm.evaluation.evaluator import EvaluatorConfig
-from lm.evaluation.evaluators import HELD_OUT, make_evaluators, run_evaluators
+from lm.evaluation.evaluators import HELD_OUT, TAKEN, make_evaluators, run_evaluators
 from lm.model.transformer import Transformer
 from lm.parallel import make_mesh
 from lm.tokenizer import load
@@ -53,6 +53,8 @@ def test_a_users_evaluator_runs_in_training_and_in_the_evaluation(tokens, tmp_pa
         run,
     )
     assert "nats/token" in (out := capsys.readouterr().out) and "largest_parameter" in out
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {name for row in logged if "loss" in row for name in row} <= TAKEN  # no evaluator can return these
     evaluated = [row for row in told(run) if "largest_parameter" in row]
     assert [(row["step"], row["rows_at_once"]) for row in evaluated] == [(2, 8), (4, 8)]
     assert all("validation_loss" in row and "validation_bits_per_byte" in row for row in evaluated)

@@ -186,7 +186,7 @@ def test_invalid_rows_are_named(tokenizer, tmp_path, name, row, words):
 
 def test_damaged_files_are_named(tokenizer, tmp_path):
     file = tmp_path / "piqa.jsonl"
-    damaged = {b"{\n": "line 1, is no JSON", b"[1]\n": "not an object", b"\xff\n": "utf-8", b"": "no example"}
+    damaged = {b"{\n": "line 1, is no JSON", b"[1]\n": "instead of an object", b"\xff\n": "utf-8", b"": "no example"}
     for content, words in damaged.items():
         file.write_bytes(content)
         with pytest.raises(InputError, match=words):

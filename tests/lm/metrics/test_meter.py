@@ -106,8 +106,8 @@ def test_a_full_disk_is_reported_once_per_sink_and_the_rest_continues(tmp_path, 
         assert (tmp_path / "metrics.jsonl").read_text() == before, "half a line is none"
         log.write(50, {"loss": 0.5})
     out = capsys.readouterr().out
-    assert out.count("JsonLines cannot be written, and training goes on") == 1
-    assert out.count("TensorBoard cannot be written, and training goes on") == 1
+    assert out.count("JsonLines cannot be written; training continues") == 1
+    assert out.count("TensorBoard cannot be written; training continues") == 1
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 50]
     assert events_of(tmp_path / "tensorboard")[-1].step == 50
 

@@ -189,7 +189,7 @@ def test_damage_found_by_one_of_two_stops_both_with_a_message(tmp_path):
     pair = train_process.start_together(run, FIELDS, 2)
     mine, other = outputs_of(pair)
     assert [process.returncode for process in pair] == [1, 1], mine + other
-    assert f"{first} has the SHA-256 .* instead of" in mine
+    assert f"{first} has the SHA-256 " in mine
     assert "process 0: 1 of 1 shards differ from" in other
     assert "Traceback" not in mine + other
 

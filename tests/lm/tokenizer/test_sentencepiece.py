@@ -130,7 +130,7 @@ def test_an_impossible_size_is_rejected_with_the_remedy(algorithm, capfd):
     with pytest.raises(UsageError, match=r"vocab_size = 99999 is too large .* have (\d+) pieces. Set it to \1 or"):
         make(algorithm, size=99_999)
     for nothing in ([], [""], ["\0"]):
-        said = r"\d documents without text" if not any(nothing) else r"500 of 1 characters in 1 documents"
+        said = r"\d documents without text" if not any(nothing) else r"500 on 1 characters in 1 documents"
         with pytest.raises(UsageError, match=said):
             make(algorithm, nothing)
     make(algorithm, size=340)
