@@ -88,7 +88,7 @@ const dataTokens = (batch, sequence) => {
       const number = batch.documents[batch.segments[i] - 1];
       const part = parts[batch.segments[i] - 1];
       put(readout, `Position ${whole(i + batch.first + 1)}, document ${whole(number)}`, part?.url ? [" (", dataAddress(part.url, DATA_SHORT), ")"] : "", ": after ", h("code", {}, text(batch.ids[i])),
-        batch.weights[i] ? [" the target is ", h("code", {}, text(batch.targets[i])), ", the next token."] : " there is no target: the shard ends here.");
+        batch.weights[i] ? [" the target is ", h("code", {}, text(batch.targets[i])), ", the next token."] : " there is no target: padding or the end of the shard follows.");
     },
   });
   return [strip, readout];
