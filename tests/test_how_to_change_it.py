@@ -79,7 +79,7 @@ def experiment_of(folder: Path, settings: Mapping[str, object]) -> Experiment:
     changed = {"model.layers": 1, "train.sample_every": 0, **settings}
     (path := folder / "my_config.py").write_text(re.sub(r"\{.*\}", lambda _: repr(changed), text), encoding="utf-8")
     experiment = load_config(path)
-    trust_named(json.loads(experiment_json(experiment)), [])
+    trust_named(json.loads(experiment_json(experiment)), {})
     return experiment
 
 

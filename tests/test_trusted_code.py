@@ -320,6 +320,24 @@ def test_evaluators_and_beam_options_of_the_command_line_are_trusted_and_remembe
     place.call("fetch_pages", place.run, *place.pages())
 
 
+@pytest.mark.parametrize("option", [False, True], ids=["known code in config.json", "known code in an option"])
+def test_code_found_only_in_the_folder_of_known_code_is_not_trusted(place, option):
+    """It is not on the path of Python when config.json is first read."""
+    users = Place(place.root / "users")
+    users.module("evil", EVALUATOR)
+    known = users.module("figures", EVALUATOR)
+    (place.state / "gristmill").mkdir(parents=True)
+    (listed := place.state / "gristmill/trusted_code.json").write_text(
+        before := json.dumps([["figures", str(known), sha256(known)]])
+    )
+    evaluators = {} if option else {"evaluators": ["bits_per_byte", "figures.Own"]}
+    place.write_run(train={"hooks": ["evil.Own"]}, evaluate=evaluators)
+    words = ("--train.evaluators", "validation", "figures.Own") if option else ()
+    told = place.call("fetch_pages", place.run, *words, *place.pages(), code=0 if option else 2)
+    assert option or ("  evil, file" in told and "It was not run" in told)
+    assert listed.read_text() == before and not users.mark.exists()
+
+
 def test_supervised_restarts_inherit_the_decision_and_nothing_more(place):
     """A supervised process, also restarted, trusts the code as printed; changed code is rejected."""
     attack(place, "own filter")

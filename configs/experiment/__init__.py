@@ -164,9 +164,10 @@ def parse_run(
     saved = None if run is None else run.saved()
     fit: Fit | None = None
     if run is None:
-        (base, fit), code = load_config_and_fit(config_path), []
+        base, fit = load_config_and_fit(config_path)
     else:
-        base, code = run.experiment_of(saved, policy)
+        base, _ = run.experiment_of(saved, policy)
+    of_folder = {} if run is None else json.loads(experiment_json(base))
     base, words = with_layout(base, words)
 
     # Without these, sources of train.mixture and stages of train.mixture_schedule could be changed on the command line,
@@ -207,7 +208,7 @@ def parse_run(
     asked = parse_options(default, program, words, registry)
     part_of = lambda kind: kind(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(kind)})
     source = None if asked.begin_from is None else folder_of("--from", asked.begin_from)
-    trust_named(json.loads(experiment_json(part_of(Experiment))), code)
+    trust_named(json.loads(experiment_json(part_of(Experiment))), of_folder)
     workdir = folder_of("--workdir", asked.workdir)
     return Command(part_of(Experiment), workdir, source, options and part_of(options), options_in(words), fit, run)
 

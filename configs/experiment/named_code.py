@@ -83,6 +83,17 @@ def named_code(saved: dict) -> Iterator[Named]:
             yield Named([text_code(f"engine.{field}", text)], lambda field=field: engine.update({field: ""}), False)
 
 
+def all_named_code(saved: dict) -> list[Named]:
+    """All of `named_code`. Finding a known module can put its folder on the path of Python (`locate`), and the names
+    before it may be found there, so this looks until the path stays the same."""
+    path: list[str] = []
+    found: list[Named] = []
+    while path != sys.path:
+        path = [*sys.path]
+        found = list(named_code(saved))
+    return found
+
+
 @functools.cache
 def code_fields(kind: Any) -> list[tuple[str, ...]]:
     """Paths of the fields of a config class, and of the classes in it, that are marked NAMES_CODE."""
@@ -127,7 +138,7 @@ def settle_code(saved: dict, policy: CodePolicy, folder: str) -> list[Code]:
     Return the code that may run, which is trusted from now on."""
     trusted: list[Code] = []
     refused: list[Code] = []
-    for one in named_code(saved):
+    for one in all_named_code(saved):
         unknown = [code for code in one.codes if not is_known(code)]
         if policy == "read only":
             if one.is_class:
@@ -159,10 +170,13 @@ def known_as(code: Code) -> str:
     return f"; you trust another version, SHA-256 {others[-1]}" if others else ""
 
 
-def trust_named(saved: dict, settled: list[Code]) -> None:
+def trust_named(saved: dict, of_folder: dict) -> None:
     """Allow the code that `saved`, the contents of config.json, names to run in this process and those that it starts,
     and add it to the user's list of trusted code. Call this for a config that the user gave: a config file or options.
-    `settled` is code from a run folder that `settle_code` already handled; it is skipped."""
-    given = [code for one in named_code(saved) for code in one.codes if code not in settled]
+    `of_folder` is the config of the run folder that the options change, {} for a config file: what it names is left to
+    `settle_code`, even if it is only found now."""
+    named = all_named_code(saved)
+    others = {code for one in all_named_code(of_folder) for code in one.codes}
+    given = [code for one in named for code in one.codes if code not in others]
     trust(given)
     remember(given)
