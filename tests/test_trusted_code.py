@@ -187,6 +187,15 @@ def test_commands_that_need_no_code_read_the_folder_without_it(place):
     assert "checkpoint" in told and not place.mark.exists()
 
 
+def test_a_run_whose_only_evaluator_is_left_out_gets_the_shipped_one(place, monkeypatch):
+    monkeypatch.syspath_prepend(str(place.root))
+    place.module("own_figures", EVALUATOR)
+    place.write_run(train={"validate_every": 4, "evaluators": ["own_figures.Own"]})
+    assert RunFolder(place.run).experiment().train.evaluators == ("validation",)
+    told = place.call("export", place.run, place.root / "out", code=1)  # there are no checkpoints
+    assert "checkpoint" in told and not place.mark.exists()
+
+
 def test_trust_code_prints_module_file_and_hash_and_then_runs(place):
     attack(place, "own filter")
     file = place.root / "x/evil.py"

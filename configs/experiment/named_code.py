@@ -28,6 +28,8 @@ OWN_FILTERS = "own_filters"
 """Key in config.json: {name: module and class} of the filters that are not part of the recipe."""
 HASHES = ("sha256", "model_sha256")
 """Fields of filters with the SHA-256 of a fastText model."""
+SHIPPED_EVALUATORS = {("train", "evaluators"): ("validation",), ("evaluate", "evaluators"): ("bits_per_byte",)}
+"""Evaluators of an experiment whose own are all left out: it needs one."""
 CodePolicy = Literal["refuse", "trust", "leave out", "read only"]
 """How to read a config.json with untrusted code: raise UsageError; print and trust the code; read the experiment
 without it, for commands that do not need it; or, for --help, read only the options, without any filter classes of the
@@ -68,8 +70,8 @@ def named_code(saved: dict) -> Iterator[Named]:
         names = section.get(field)
         for name in list(names) if isinstance(names, list) else [names]:
             if found := class_code(name):
-                # A single name stays: load_named refuses it where the object is needed.
-                leave = lambda names=names, name=name: names.remove(name) if isinstance(names, list) else None
+                instead = SHIPPED_EVALUATORS.get((*sections, field), ())
+                leave = lambda names=names, name=name, instead=instead: leave_out_name(names, name, instead)
                 yield Named(found, leave, False)
     options = found if isinstance(found := part(saved, "train").get("xla_options"), list) else []
     shipped = {option for row in LAYOUTS.values() for option in row.xla_options}
@@ -119,6 +121,14 @@ def leave_out_filter(saved: dict, name: str) -> None:
     documents.pop(name, None)
     if isinstance(steps := documents.get("steps"), list):
         documents["steps"] = [step for step in steps if step != name]
+
+
+def leave_out_name(names: Any, name: str, instead: tuple[str, ...]) -> None:
+    """Remove `name` from the list `names`; if it was the last, put `instead` there. A single name stays: load_named
+    refuses it where the object is needed."""
+    if isinstance(names, list):
+        names.remove(name)
+        names += [] if names else instead
 
 
 def part(saved: dict, name: str) -> dict:
