@@ -16,8 +16,10 @@ from launch.stages.processes import process_index
 from launch.stages.stage import Stage
 from launch.stages.trained import evaluate
 from lm.evaluation.evaluators import task_files
+from lm.fields import code_names
 from lm.run_paths import RunPaths
 from lm.storage import file_sha256, write_json
+from lm.trusted_code import code_hashes
 
 
 def make(experiment: Experiment, run: Path) -> None:
@@ -27,9 +29,10 @@ def make(experiment: Experiment, run: Path) -> None:
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """Hashes of the data files of the tasks."""
+    """Hashes of the data files of the tasks, and of the user's own modules that determine the figures."""
     config = experiment.evaluate
-    return {
+    own = code_names(experiment.model, "model.") | code_names(config, "evaluate.")
+    return code_hashes(own) | {
         f"SHA-256 of {path}": file_sha256(path)
         for path in task_files(config.evaluators, config.tasks, "evaluate.tasks.data")
     }

@@ -18,8 +18,10 @@ from launch.stages.processes import process_index
 from launch.stages.sampling import Options
 from launch.stages.stage import Stage
 from launch.stages.trained import sample
+from lm.fields import code_names
 from lm.run_paths import RunPaths
 from lm.storage import write_json
+from lm.trusted_code import code_hashes
 
 
 def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
@@ -51,6 +53,7 @@ STAGE = Stage(
     script="launch.sample",
     after=(train_tokenizer.STAGE, train.STAGE),
     settings=lambda experiment: {"sample": experiment.sample},
+    external_inputs=lambda experiment: code_hashes(code_names(experiment.model, "model.")),
     make=make,
     outputs=(RunPaths.final_samples,),
     checked=(RunPaths.final_samples,),

@@ -23,15 +23,19 @@ from data_prep.documents import WebPage
 from data_prep.extract import extract_text
 from data_prep.quality.function import FunctionFilter
 from data_prep.text.passage import Passage
+from launch import evaluate as launch_evaluate
 from launch import extract_texts
+from launch import sample as launch_sample
 from launch import train as launch_train
+from launch.release.stored_run import open_run
 from launch.stages.agreement import facts
 from lm import trusted_code
-from lm.errors import UsageError
+from lm.errors import InputError, UsageError
 from lm.fields import code_names
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import empty_cache
 from lm.model.transformer import Transformer
+from lm.storage import file_sha256
 from lm.training.loop import train
 from tests.corpus import tiny_experiment, write_tokens
 from tests.test_house import REPOSITORY
@@ -178,6 +182,32 @@ def test_the_hash_of_code_that_determines_the_outputs_is_an_input_of_the_stage(f
         assert script.external_inputs(experiment) == before | {name: script.external_inputs(experiment)[name]} != before
     hooked = experiment_of(folder, settings_of("my_hook"))
     assert not [name for name in launch_train.external_inputs(hooked) if "my_hook" in name]
+
+
+def test_changed_code_makes_an_evaluation_and_samples_out_of_date(folder):
+    own = {"evaluate.evaluators": ("bits_per_byte", "my_evaluator.Moments")}
+    experiment = experiment_of(folder, settings_of("my_norm") | own)
+    inputs = lambda: [script.STAGE.external_inputs(experiment) for script in (launch_evaluate, launch_sample)]
+    hashes = lambda *names: {f"SHA-256 of the module {name}": file_sha256(folder / f"{name}.py") for name in names}
+    assert inputs() == [hashes("my_norm", "my_evaluator"), hashes("my_norm")]
+    (folder / "my_evaluator.py").write_text("# changed\n")
+    assert inputs() == [hashes("my_norm", "my_evaluator"), hashes("my_norm")]
+
+
+def test_a_model_is_not_loaded_with_other_code_than_it_was_trained_with(folder, tokens):
+    settings = settings_of("my_norm") | {"train.steps": 4}
+    experiment = experiment_of(folder, settings)
+    run, file = RunFolder(folder / "run"), folder / "my_norm.py"
+    shutil.copytree(tokens, run.root)
+    run.config_json.write_text(experiment_json(experiment))
+    train(experiment.model, experiment.train, run.root)
+    before = file_sha256(file)
+    assert run.load(experiment=experiment).step == open_run(run).step == 4
+    file.write_text(file.read_text() + "# changed\n")
+    experiment_of(folder, settings)  # trusts the new version
+    for load in (lambda: run.load(experiment=experiment), lambda: open_run(run)):
+        with pytest.raises(InputError, match=f"{before}.*{file_sha256(file)}.* Restore the module .*, or train again"):
+            load()
 
 
 def test_a_custom_filter_and_extractor(folder):

@@ -18,10 +18,12 @@ from data_prep.config.documents import class_with
 from data_prep.config.filters import KNOWN, Filter
 from lm.address_space import JAX, check_address_space
 from lm.bounded import MOST_CONFIG_BYTES, parse_json, read_bounded
+from lm.config import ModelConfig
 from lm.errors import InputError, UsageError, shown
+from lm.fields import code_names
 from lm.run_paths import RunPaths
-from lm.storage import Url, local_copy_of, local_folder, shown_place
-from lm.trusted_code import Code, module_code
+from lm.storage import Place, Url, local_copy_of, local_folder, shown_place
+from lm.trusted_code import Code, code_hashes, module_code
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -162,7 +164,9 @@ class RunFolder(RunPaths):
         if mesh is None:
             mesh, one_device = inference_mesh(experiment.train.mesh, config)
         found = whole_parameters(folders_of(self), step)
-        tokenizer, trained_with = load(self.tokenizer), read_manifest(found)["about"].get("tokenizer")
+        about, tokenizer = read_manifest(found)["about"], load(self.tokenizer)
+        check_model_code(config, about, found)
+        trained_with = about.get("tokenizer")
         if trained_with not in (None, tokenizer.fingerprint):
             raise InputError(
                 f"{found} was trained with tokenizer {trained_with}, but {self.tokenizer} is {tokenizer.fingerprint}. "
@@ -176,6 +180,17 @@ class RunFolder(RunPaths):
         model = read_parameters(config, found, mesh)
         check_finite(model, found)
         return Loaded(experiment, tokenizer, model, mesh, int(found.name), one_device)
+
+
+def check_model_code(config: ModelConfig, about: dict[str, Any], checkpoint: Place) -> None:
+    """Raise InputError if the user's modules of the model are others than at training; `about` is the metadata of the
+    checkpoint, which lists them if it has any and is not of an older version."""
+    trained_with, now = about.get("model_code"), code_hashes(code_names(config, "model."))
+    if trained_with not in (None, now):
+        raise InputError(
+            f"{checkpoint} was trained with another version of the code of its model: {json.dumps(trained_with)}, and "
+            f"now it is {json.dumps(now)}. Restore the module that the run was trained with, or train again."
+        )
 
 
 def experiment_json(experiment: Experiment) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.experiment import Experiment
-from configs.experiment.run_folder import RunFolder
+from configs.experiment.run_folder import RunFolder, check_model_code
 from launch.run_folder.bucket import fetch
 from lm.checkpoints.manifest import folders_of, read_manifest
 from lm.checkpoints.reading import whole_parameters
@@ -58,6 +58,7 @@ def open_run(folder: RunFolder, step: int | None = None) -> StoredRun:
     experiment = folder.experiment()
     found = whole_parameters(folders_of(folder), step)
     about, tokenizer = read_manifest(found)["about"], load(folder.tokenizer)
+    check_model_code(experiment.model, about, found)
     if about.get("tokenizer") not in (None, tokenizer.fingerprint):
         raise InputError(
             f"{found} was trained with tokenizer {about['tokenizer']}, but {folder.tokenizer} is "

@@ -21,6 +21,7 @@ from lm.data.mixture import manifest_sha256
 from lm.devices import target_of
 from lm.evaluation.evaluator import Evaluator, EvaluatorConfig
 from lm.evaluation.evaluators import make_evaluators
+from lm.fields import code_names
 from lm.inference.requests import check_prompt
 from lm.metrics.hardware import peak_rate
 from lm.metrics.meter import Meter, MetricsLog
@@ -54,6 +55,7 @@ from lm.training.shard_verification import WAIT_SECONDS, ShardVerification
 from lm.training.skipped_steps import SkippedSteps
 from lm.training.state import TrainState, abstract_state, initializer
 from lm.training.step import compile_step
+from lm.trusted_code import code_hashes
 
 Say = Callable[[str], None]
 MOST_EPOCHS = 4
@@ -197,7 +199,7 @@ def setup(
         checkpoint_folder, kept, sidecars=(paths.metrics, paths.skipped_steps), hooks=save_hooks
     )  # fmt: skip
     stack.callback(checkpoints.close, raising=False)
-    own = identity(config, data.tokenizer, data.source, mesh)
+    own = identity(model, config, data.tokenizer, data.source, mesh)
     with goodput.phase("restoring"):
         state, found = restore_or_init(
             checkpoints, config.start, programs.abstract, programs.fresh, own, say, goodput.has_resumed()
@@ -346,8 +348,11 @@ def description_texts(run: dict[str, Any], config: TrainConfig, source: BatchSou
             )
 
 
-def identity(config: TrainConfig, tokenizer: Tokenizer, source: BatchSource, mesh: Mesh) -> dict[str, Any]:
+def identity(
+    model: ModelConfig, config: TrainConfig, tokenizer: Tokenizer, source: BatchSource, mesh: Mesh
+) -> dict[str, Any]:
     """Metadata of a checkpoint that identifies its run; restore_or_init.py compares a part of it on resume."""
+    code = code_hashes(code_names(model, "model."))
     versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")}
     data = [{"manifest": manifest_sha256(one.folder), "share": one.share} for one in source.sources]
     return {
@@ -357,4 +362,4 @@ def identity(config: TrainConfig, tokenizer: Tokenizer, source: BatchSource, mes
         "mesh": dict(mesh.shape),
         "processes": jax.process_count(),
         "versions": versions,
-    }
+    } | ({"model_code": code} if code else {})
