@@ -28,11 +28,14 @@ class Command:
     """Overwrite the output file if it exists."""
     all_devices: bool = False
     """Use all devices according to train.mesh, for a model that is too large for one."""
+    trust_code: bool = False
+    """Run code named in the run folder that you have not run from a config file on this machine. Prints each file with
+    its SHA-256 first."""
 
 
 def run(command: Command) -> None:
     files = files_of(command.file, command.out, lambda file: file.with_name(file.name + ".grist"), command.overwrite)
-    compress_file(command.run, files, command.step, command.all_devices)
+    compress_file(command.run, files, command.step, command.all_devices, command.trust_code)
 
 
 if __name__ == "__main__":

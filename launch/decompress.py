@@ -34,6 +34,9 @@ class Command:
     try_anyway: bool = False
     """Try even if library versions or the processor differ. The output is written only if its SHA-256 matches the
     original."""
+    trust_code: bool = False
+    """Run code named in the run folder that you have not run from a config file on this machine. Prints each file with
+    its SHA-256 first."""
 
 
 def without_suffix(file: Path) -> Path:
@@ -44,7 +47,7 @@ def without_suffix(file: Path) -> Path:
 
 def run(command: Command) -> None:
     files = files_of(command.file, command.out, without_suffix, command.overwrite)
-    decompress_file(command.run, files, command.all_devices, command.try_anyway)
+    decompress_file(command.run, files, command.all_devices, command.try_anyway, command.trust_code)
 
 
 if __name__ == "__main__":

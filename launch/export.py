@@ -27,6 +27,9 @@ class Command:
     """Step of the checkpoint; default: the newest."""
     dtype: str = ""
     """Type of the weights: float32, bfloat16, float16, and for gguf also q8_0; default: the type of training."""
+    trust_code: bool = False
+    """Run code named in the run folder that you have not run from a config file on this machine. Prints each file with
+    its SHA-256 first."""
 
 
 def run(command: Command) -> None:
@@ -36,7 +39,7 @@ def run(command: Command) -> None:
     folder = run_named(command.run)
     if folder is None:
         raise UsageError(f"There is no run folder {shown(command.run, quotes=False)}. Give one, such as runs/demo.")
-    opened, out = open_run(folder, command.step), Path(command.out).expanduser()
+    opened, out = open_run(folder, command.step, command.trust_code), Path(command.out).expanduser()
     export(opened, out, command.format, ExportOptions(dtype=command.dtype))
     print(f"export: {opened.name} at step {opened.step:,}, as {command.format}: {out}")
 

@@ -118,7 +118,8 @@ def load_named(name: str, option: str) -> Any:
         if unknown := [code for code in codes if not is_known(code)]:
             raise UsageError(
                 f"{option} is {name}, code that you have not run from a config file here. It was not run: "
-                f"{'; '.join(map(str, unknown))}. Read it. If you trust it, add --trust-code, or give the config file."
+                f"{'; '.join(map(str, unknown))}. Read it. If you trust it, add --trust-code, or "
+                "run launch.evaluate with the config file first, which trusts it."
             )
         pin(codes)
     try:

@@ -196,6 +196,22 @@ def test_a_run_whose_only_evaluator_is_left_out_gets_the_shipped_one(place, monk
     assert "checkpoint" in told and not place.mark.exists()
 
 
+@pytest.mark.parametrize("script", ["compress", "export"])
+def test_code_of_the_model_is_run_by_commands_without_a_config_file_if_trusted(place, script):
+    text = "from lm.model.layers import RMSNorm as Own\n"
+    place.module("own_norm", text)
+    place.write_run(model={"norm": "own_norm.Own"})
+    (file := place.root / "notes.txt").write_text("Some words. " * 20)
+    words = (script, place.run, file if script == "compress" else place.root / "out")
+    if script == "compress":
+        told = place.call(*words, code=2)
+        assert "add --trust-code, or run launch.evaluate with the config file first" in told
+    assert not place.mark.exists()
+    told = place.call(*words, "--trust-code", code=1)  # there are no checkpoints
+    assert f"--trust-code: own_norm, file {place.root / 'own_norm.py'}, SHA-256" in told and "checkpoint" in told
+    assert place.mark.exists() == (script == "compress")
+
+
 def test_trust_code_prints_module_file_and_hash_and_then_runs(place):
     attack(place, "own filter")
     file = place.root / "x/evil.py"

@@ -45,8 +45,9 @@ class StoredRun:
         return self.folder.root.resolve().name
 
 
-def open_run(folder: RunFolder, step: int | None = None) -> StoredRun:
-    """Open the run at `step` (default: the newest checkpoint), verifying the files of the checkpoint.
+def open_run(folder: RunFolder, step: int | None = None, trust_code: bool = False) -> StoredRun:
+    """Open the run at `step` (default: the newest checkpoint), verifying the files of the checkpoint. With
+    `trust_code`, the user code that config.json names is trusted.
 
     Raises InputError for files that are missing, damaged, or of another model or tokenizer, and for links in PUBLISHED
     that lead out of the folder; UsageError if there are only checkpoints of other steps.
@@ -55,7 +56,7 @@ def open_run(folder: RunFolder, step: int | None = None) -> StoredRun:
     for part in PUBLISHED:
         for path in (folder.root / part, *(folder.root / part).rglob("*")):
             file_inside(folder.root, str(path.relative_to(folder.root)))
-    experiment = folder.experiment()
+    experiment = folder.experiment("trust" if trust_code else "leave out")
     found = whole_parameters(folders_of(folder), step)
     about, tokenizer = read_manifest(found)["about"], load(folder.tokenizer)
     check_model_code(experiment.model, about, found)

@@ -52,9 +52,12 @@ def files_of(file: str, out: str, default: Callable[[Path], Path], overwrite: bo
     return Files(data, source, target)
 
 
-def load_packer(run: str, step: int | None = None, all_devices: bool = False, size: int = 0) -> "Packer":
-    """Load the model of the run folder, on one device or all, for files of `size` bytes. Raises like RunFolder.load,
-    and UsageError if there are several processes or the model does not fit into memory."""
+def load_packer(
+    run: str, step: int | None = None, all_devices: bool = False, size: int = 0, trust_code: bool = False
+) -> "Packer":
+    """Load the model of the run folder, on one device or all, for files of `size` bytes. With `trust_code`, the user
+    code that config.json names is trusted. Raises like RunFolder.load, and UsageError if there are several processes or
+    the model does not fit into memory."""
     if process_count() > 1:
         raise UsageError(f"This command needs one process, but there are {process_count()}.")
     keep_compiled_programs()
@@ -65,7 +68,7 @@ def load_packer(run: str, step: int | None = None, all_devices: bool = False, si
     from lm.parallel import one_device_mesh
 
     folder = RunFolder.to_read(Url(run)).root if is_url(run) else Path(run).expanduser()
-    experiment = RunFolder(folder).experiment()
+    experiment = RunFolder(folder).experiment("trust" if trust_code else "leave out")
     fetch(folder, (), (RunPaths.tokenizer,))
     config = experiment.model
     segments = segments_for(size, config.context_length)  # a token has at least one byte
@@ -96,9 +99,9 @@ def shown_progress(verb: str) -> tuple[Callable[[int, int], None], LiveLine]:
     return progress, line
 
 
-def compress_file(run: str, files: Files, step: int | None, all_devices: bool) -> None:
+def compress_file(run: str, files: Files, step: int | None, all_devices: bool, trust_code: bool) -> None:
     """Compress the file; print its size next to gzip, zstd and xz."""
-    packer = load_packer(run, step, all_devices, len(files.data))
+    packer = load_packer(run, step, all_devices, len(files.data), trust_code)
     from lm.compression.codec import compress
 
     progress, line = shown_progress("compress")
@@ -108,7 +111,7 @@ def compress_file(run: str, files: Files, step: int | None, all_devices: bool) -
     print(report(files, packed, packer))
 
 
-def decompress_file(run: str, files: Files, all_devices: bool, try_anyway: bool) -> None:
+def decompress_file(run: str, files: Files, all_devices: bool, try_anyway: bool, trust_code: bool) -> None:
     """Decompress the file with the checkpoint that it names."""
     import io
 
@@ -116,7 +119,7 @@ def decompress_file(run: str, files: Files, all_devices: bool, try_anyway: bool)
 
     name = str(files.source)
     header = Header.read(io.BytesIO(files.data), name)
-    packer = load_packer(run, header.step, all_devices, header.size) if header.tokens else None
+    packer = load_packer(run, header.step, all_devices, header.size, trust_code) if header.tokens else None
     from lm.compression.codec import decompress_parts
 
     progress, line = shown_progress("decompress")
