@@ -140,7 +140,7 @@ def test_an_index_with_other_settings_is_rejected_with_both_values(tmp_path):
         open_indices(config_of(STEPS[2:], against, minhash=minhash_config(bands=9)))
     with pytest.raises(UsageError, match=r"normalisation = 'datatrove_0_10'; this run has 'fineweb_2024'"):
         open_indices(config_of(STEPS[2:], against, minhash=minhash_config(normalisation="fineweb_2024")))
-    with pytest.raises(UsageError, match=r"has no keys of the kind url, only exact, near"):
+    with pytest.raises(UsageError, match=r"has no url keys, only exact, near"):
         open_indices(config_of(STEPS, against))
     with pytest.raises(InputError, match=r"no index.*--documents\.dedup-index\.write True"):
         open_index(str(tmp_path))
