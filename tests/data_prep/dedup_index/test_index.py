@@ -145,7 +145,9 @@ def test_an_index_with_other_settings_is_rejected_with_both_values(tmp_path):
     with pytest.raises(InputError, match=r"no index.*--documents\.dedup-index\.write True"):
         open_index(str(tmp_path))
     open_indices(config_of(STEPS[1:2], against, minhash=minhash_config(bands=9)))  # no band is requested
-    with pytest.raises(UsageError, match=r"dedup_index\.against is given, but documents\.steps has no deduplication step"):
+    with pytest.raises(
+        UsageError, match=r"dedup_index\.against is given, but documents\.steps has no deduplication step"
+    ):
         config_of((), against, write=False)
     header = tmp_path / "a/dedup_index" / HEADER
     (key_file,) = (tmp_path / "a/dedup_index/keys/near").iterdir()
