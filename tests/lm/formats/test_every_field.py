@@ -260,7 +260,7 @@ class NeedyConfig(ModelConfig):
 class OtherConfig(ModelConfig):
     """As after a change that adds a value to a field."""
 
-    mlp: Literal["swiglu", "gelu", "relu_squared", "other"]  # ty: ignore[incompatible-attribute-override]
+    mlp: Literal["swiglu", "gelu", "relu_squared", "other"]
 
 
 def as_class[Kind: ModelConfig](kind: type[Kind], base: ModelConfig, **changes: Any) -> Kind:
