@@ -210,7 +210,7 @@ def test_a_command_that_lost_the_run_stops_writing(run, tmp_path):
 
         return dataclasses.replace(stage, make=work)
 
-    told = pytest.raises(InputError, match=r"Another process .* is at work in|was taken over by another process")
+    told = pytest.raises(InputError, match=r"Another process .* is working in|was taken over by another process")
     with told, variables({"GRISTMILL_LEASE_SECONDS": "0.2"}):
         make(experiment, run, [STAGES[0], taken_over(STAGES[1])], tmp_path / "cache")
     assert not [name for name in run.files() if name.startswith(("texts/", "units/"))]

@@ -73,7 +73,7 @@ def test_a_failed_rung_is_named_and_the_others_are_kept(run, first, capfd):
     measured, failed = trained(run, broken)
     assert measured == first[0]
     ((rung, why),) = failed
-    assert rung == broken and "launch.train ended with code 2, as it says above" in why
+    assert rung == broken and "launch.train ended with code 2; see above" in why
     assert "train.mesh" in capfd.readouterr().err
 
 

@@ -133,5 +133,5 @@ def test_a_snapshot_that_cannot_be_written_is_reported_and_the_run_continues(tok
     run = RunFolder(Path(shutil.copytree(tokens, tmp_path / "run")))
     run.snapshots.write_text("in the way")
     train(TINY.model, dataclasses.replace(WITH, steps=4, snapshot_steps=(1,)), run.root)
-    assert "snapshot: step 1 is not saved, and training goes on" in capsys.readouterr().out
+    assert "snapshot: step 1 is not saved; training continues" in capsys.readouterr().out
     assert steps_in(run.checkpoints) == [4]
