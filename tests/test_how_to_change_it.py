@@ -235,8 +235,8 @@ def test_invalid_extensions_are_rejected(folder, tokens):
     for settings, words in (
         ({"train.hooks": ("my_bad.NoInterval",)}, "every = None"),
         ({"train.hooks": ("my_bad.Missing",)}, "has no attribute"),
-        ({"train.step_metrics": ("my_bad.taken",)}, "'loss', a name that another value has"),
-        ({"train.step_metrics": ("my_bad.vector",)}, r"of shape \(2,\), no scalar"),
+        ({"train.step_metrics": ("my_bad.taken",)}, "'loss', a name that is taken"),
+        ({"train.step_metrics": ("my_bad.vector",)}, r"of shape \(2,\)\. Return scalars"),
         ({"train.step_metrics": ("my_bad.number",)}, "Return {name: scalar}"),
         ({"train.activation_metrics": ("blocks.7.mlp.out",)}, "train.activation_metrics has blocks.7.mlp.out"),
         ({"model.norm": "no_such_module.Norm"}, "No module named 'no_such_module'.*next to the config file"),

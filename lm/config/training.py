@@ -310,7 +310,7 @@ class TrainConfig(Config):
         profiled = self.profile_step + self.profile_steps - 1
         if self.profile_step < 0 or (self.profile_step and profiled > self.steps):
             raise UsageError(
-                f"train.profile_step = {self.profile_step} and profile_steps = {self.profile_steps} exceed "
+                f"train.profile_step = {self.profile_step} and profile_steps = {self.profile_steps} are not within "
                 f"train.steps = {self.steps}. Choose steps between 1 and {self.steps}, or profile_step = 0 for no "
                 "profile."
             )

@@ -314,7 +314,10 @@ def document_stream(
     length = manifest.record_length
     check_request(manifest, folder, split, length, tokenizer_fingerprint)
     if manifest.is_packed(split):
-        raise UsageError(f"The split {split} in {folder} is no stream: it was packed (shards.packing = best_fit).")
+        raise UsageError(
+            f"The split {split} in {folder} is packed (shards.packing = best_fit), not one stream. Choose another "
+            "split, or write shards with packing = concatenate."
+        )
     windows = Windows(folder, manifest, split, length)  # a window is a record
     tokens, documents, first_records = [], [], set(windows.first_records)
     for index, record in enumerate(windows.all_records()):

@@ -230,7 +230,7 @@ def check_request(
         raise UsageError(
             f"The shards in {folder} were written with tokenizer {manifest.tokenizer_fingerprint}, but this "
             f"experiment's is {tokenizer_fingerprint}. Write them again: python -m launch.write_shards. (Runs that "
-            "share shards need the same tokenizer: give the folder of one run's as tokenizer.load of the other.)"
+            "share shards need the same tokenizer: give the tokenizer/ of one run as tokenizer.load of the other.)"
         )
     shards = manifest.splits[split].shards
     sizes = sizes_of(folder, [shard.file for shard in shards])

@@ -86,8 +86,8 @@ def class_of(name: str, option: str) -> "Callable[[EvaluatorConfig], Evaluator]"
     methods = ("run", "run_in_training") if option == "train.evaluators" else ("run",)
     if not isinstance(kind, type) or not any(callable(getattr(kind, method, None)) for method in methods):
         raise UsageError(
-            f"{option} names {name!r}, which is not an evaluator: a class with run(model, mesh) "
-            "(lm/evaluation/evaluator.py)."
+            f"{option} names {name!r}, which is not an evaluator: a class with run(model, mesh)"
+            f"{' or run_in_training(state, mesh)' if methods[1:] else ''} (lm/evaluation/evaluator.py)."
         )
     return kind
 
@@ -105,8 +105,8 @@ TAKEN = {
     "process_bytes_peak", "step_flops", "compile_seconds", "step_state_bytes", "step_temporary_bytes",
 }  # fmt: skip
 """Names of the program's own metrics in metrics.jsonl and evaluation.json."""
-OF_HELD_OUT_TEXT = {"validation_loss", "validation_bits_per_byte"}
-"""Metrics of evaluators, which hooks and step metrics may not return."""
+RESERVED = TAKEN | {"validation_loss", "validation_bits_per_byte"}
+"""Names that hooks and step metrics may not return: also the metrics of held-out text."""
 
 
 def numbers_of(source: str, figures: object, taken: Collection[str] = TAKEN) -> dict[str, int | float]:

@@ -35,7 +35,7 @@ def for_inference(model: Transformer, config: ModelConfig, weights: Weights) -> 
     if len(devices) > 1:
         raise UsageError(
             f"weights = {weights} work on one device only, and this model is on {len(devices)}. Use the model as "
-            "it is there, or restore it on one device."
+            "it is, or restore it on one device."
         )
     prepared = with_blocks(model, [prepared_block(block, config, weights) for block in model.layer_blocks()])
     if not is_plain(weights):

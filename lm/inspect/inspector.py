@@ -231,13 +231,7 @@ class Inspector:
         """Tree of the network's parts."""
         return architecture(self.config)
 
-    def score(
-        self,
-        text: str | Sequence[int],
-        top: int = 5,
-        most: int | None = None,
-        tell: Tell = silent,
-    ) -> Score:
+    def score(self, text: str | Sequence[int], top: int = 5, most: int | None = None, tell: Tell = silent) -> Score:
         """Score each token, with the `top` most likely alternatives (at most 20). Tokens beyond `most`, or the context
         length of the model, are not read. `tell` is called before a program is compiled. Raises like `ids_of`, and
         InputError if the model returns NaN."""
@@ -284,7 +278,7 @@ class Inspector:
         """Compile the programs for texts of every length, up to `most` tokens."""
         room = self.room if most is None else min(most, self.room)
         for tokens in sorted({min(1 << power, room) for power in range(room.bit_length() + 1)}):
-            self._read_anew((self.tokenizer.bos_id,) * tokens)
+            self._read_uncached((self.tokenizer.bos_id,) * tokens)
         for positions in sorted({1, min(MOST_POSITIONS, self.config.context_length)}):
             self.layers([self.tokenizer.bos_id] * positions)
 
@@ -323,15 +317,15 @@ class Inspector:
         self._ready.add(key)
 
     def _read(self, ids: tuple[int, ...], tell: Tell) -> tuple[Guesses, np.ndarray]:
-        """Like `_read_anew`, with a cache of the last results. Not by functools.lru_cache, which would keep the
+        """Like `_read_uncached`, with a cache of the last results. Not by functools.lru_cache, which would keep the
         Inspector and its parameters in a reference cycle that is collected late."""
         found = self._remembered.pop(ids, None)
-        found = self._remembered[ids] = self._read_anew(ids, tell) if found is None else found
+        found = self._remembered[ids] = self._read_uncached(ids, tell) if found is None else found
         while len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
         return found
 
-    def _read_anew(self, ids: tuple[int, ...], tell: Tell = silent) -> tuple[Guesses, np.ndarray]:
+    def _read_uncached(self, ids: tuple[int, ...], tell: Tell = silent) -> tuple[Guesses, np.ndarray]:
         """Return (predictions at the head and each token of a text, logits after it)."""
         row_1T = self._row([self.tokenizer.bos_id, *ids])
         with self._compiled_once("read_text", row_1T.shape[1], tell):

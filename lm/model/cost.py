@@ -217,7 +217,7 @@ def check_memory(
     raise UsageError(
         f"The model cannot fit: {'training' if training else 'it'} needs at least {total / UNIT:,.1f} GB ({parts}), "
         f"but {devices} has {available / UNIT:,.1f} GB. Make it smaller ({sizes}: {count_parameters(model):,} "
-        f"parameters); or {rows}; or use devices with more memory{meshes}."
+        f"parameters); or lower {rows}; or use devices with more memory{meshes}."
     )
 
 

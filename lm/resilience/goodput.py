@@ -24,7 +24,7 @@ Phase = Literal["starting", "verifying", "compiling", "restoring", "data", "step
 PHASES: dict[str, str] = {
     "steps": "training steps that counted",
     "data": "devices waiting for data",
-    "validation": "validation losses",
+    "validation": "evaluators and hooks",
     "samples": "samples",
     "saving": "held by saves",
     "host_overhead": "metrics and other work between steps",

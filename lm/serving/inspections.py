@@ -55,7 +55,7 @@ class Turn:
         self.routes.doings.pop(self, None)
         self.lane.release()
 
-    def take(self, lane: str, text: str) -> None:
+    def change_lane(self, lane: str, text: str) -> None:
         if self.moved:
             return
         self.moved = True
@@ -115,7 +115,7 @@ class InspectRoutes:
         with (turn := Turn(self, inspection.lane or inspection.name, left)):
             if left.is_set() or self.closed:
                 return b""
-            fields = Fields(parse_object(body or b"{}"), inspection.known, left, turn.take)
+            fields = Fields(parse_object(body or b"{}"), inspection.known, left, turn.change_lane)
             try:
                 return to_json(inspection.answer(fields))
             except Cancelled:

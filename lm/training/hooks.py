@@ -19,7 +19,7 @@ from lm.checkpoints.manager import Checkpoints, Parameters, Snapshots
 from lm.config import ModelConfig, TrainConfig
 from lm.errors import UsageError, for_terminal, shown
 from lm.evaluation.evaluator import EvaluationInterrupted, Evaluator
-from lm.evaluation.evaluators import OF_HELD_OUT_TEXT, TAKEN, numbers_of, run_evaluators
+from lm.evaluation.evaluators import RESERVED, numbers_of, run_evaluators
 from lm.inference.generate import sample_texts
 from lm.metrics.meter import Meter, MetricsLog, live_text, memory
 from lm.metrics.profiling import Profiler
@@ -129,11 +129,18 @@ class Logging(Periodic):
 
     def run(self, state: TrainState, step: int) -> Row:
         self.tools.wait_for_step()
-        names = ("loss", "gradient_norm", "skipped", "learning_rate")
-        found = jax.device_get({name: self.progress.metrics[name] for name in names})
-        row: Row = {name: int(value) if name == "skipped" else float(value) for name, value in found.items()}
-        own = {name: value for name, value in self.progress.metrics.items() if name.startswith(OWN)}
-        row |= {name.removeprefix(OWN): float(value) for name, value in jax.device_get(own).items()}
+        metrics = self.progress.metrics
+        names = (
+            "loss",
+            "gradient_norm",
+            "skipped",
+            "learning_rate",
+            *(name for name in metrics if name.startswith(OWN)),
+        )
+        found = jax.device_get({name: metrics[name] for name in names})
+        row: Row = {
+            name.removeprefix(OWN): int(value) if name == "skipped" else float(value) for name, value in found.items()
+        }
         row |= self.tools.meter.row(step) | memory(self.devices) | self.progress.cost | self.tools.goodput.shares()
         self.progress.cost = {}
         hosts, warning = self.tools.hosts.collect(step)
@@ -192,7 +199,7 @@ class HookConfig:
     tokenizer: Tokenizer
     mesh: Mesh
     run: RunPaths
-    """The run folder, to read; a hook writes only files of its own."""
+    """The run folder. A hook must not change the program's files in it."""
 
 
 @dataclass
@@ -210,7 +217,7 @@ class OwnHook(Periodic):
         self.tools.wait_for_step()
         with self.tools.goodput.phase("validation"):
             found = self.hook.run(state, step)
-        return None if found is None else numbers_of(f"hook {self.name}", found, TAKEN | OF_HELD_OUT_TEXT)
+        return None if found is None else numbers_of(f"hook {self.name}", found, RESERVED)
 
 
 def own_hooks(config: HookConfig, progress: Progress, tools: Instruments) -> list[Hook]:

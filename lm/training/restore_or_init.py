@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import DamageError, read_manifest
@@ -80,7 +81,7 @@ def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, 
         raise UsageError(
             f"train.start.checkpoint = {start.checkpoint} is at step {about['step']}, and train.steps is "
             f"{config.steps}: nothing is left to train. Train for more steps, or load only the parameters "
-            "(train.start.take)."
+            "(train.start.take = parameters)."
         )
     optimizer = make_optimizer(config.optimizer, config.steps)
     state = jax.eval_shape(lambda: make_state(model, optimizer, 0, config.spikes, config.ema_decay > 0))
@@ -95,6 +96,6 @@ def start_from(
     `check_start` first: it verifies the checkpoint."""
     folder = start.folder()
     if start.take == "parameters":
-        restored = lambda: cast(Transformer, restore_items(folder, {"model": abstract.model}, cast_types=True)["model"])
-        return fresh()._replace(model=restored(), ema=None if abstract.ema is None else restored())
+        model = cast(Transformer, restore_items(folder, {"model": abstract.model}, cast_types=True)["model"])
+        return fresh()._replace(model=model, ema=None if abstract.ema is None else jax.tree.map(jnp.copy, model))
     return checkpoints.restore(folder, abstract, cast_types=True)

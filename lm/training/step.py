@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from lm.config import TrainConfig
 from lm.data.batches import Batch
 from lm.errors import UsageError, shown
-from lm.evaluation.evaluators import OF_HELD_OUT_TEXT, TAKEN
+from lm.evaluation.evaluators import RESERVED
 from lm.model.loss import gathered_table, summed_cross_entropy
 from lm.model.taps import Taps
 from lm.model.transformer import Dropout, Transformer
@@ -49,7 +49,9 @@ def loss_terms(
         return minimized, (loss, {})
     if unknown := taps.unmatched():
         names = ", ".join(dict.fromkeys(ANY_NUMBER.sub(".*.", name) for name in taps.seen))
-        raise UsageError(f"train.activation_metrics has {', '.join(unknown)}. This model has {names}.")
+        raise UsageError(
+            f"train.activation_metrics has {', '.join(unknown)}, which no activation matches. Choose from {names}."
+        )
     return minimized, (loss, taps.found)
 
 
@@ -118,10 +120,12 @@ def own_metrics(config: TrainConfig, values: StepValues, activations: Metrics) -
         if not isinstance(new, dict):
             raise UsageError(f"train.step_metrics: {name} returned {shown(repr(new))}. Return {{name: scalar}}.")
         for key, value in new.items():
-            if key in found or key in TAKEN | OF_HELD_OUT_TEXT:
-                raise UsageError(f"train.step_metrics: {name} returned {key!r}, a name that another value has.")
+            if key in found or key in RESERVED:
+                raise UsageError(f"train.step_metrics: {name} returned {key!r}, a name that is taken. Rename it.")
             if jnp.shape(value):
-                raise UsageError(f"train.step_metrics: {name} returned {key} of shape {jnp.shape(value)}, no scalar.")
+                raise UsageError(
+                    f"train.step_metrics: {name} returned {key} of shape {jnp.shape(value)}. Return scalars."
+                )
             found[key] = jnp.asarray(value, jnp.float32)
     return found
 
@@ -137,8 +141,7 @@ def update(
         rows_B = jnp.arange(batch.inputs_BT.shape[0])
         dropout = Dropout(jax.random.fold_in(stream, state.step), config.dropout, rows_B)
     activations: Metrics = {}
-    arguments = (activations,) if config.activation_metrics else ()
-    loss, gradients = loss_and_gradients(state.model, batch, config, dropout, *arguments)
+    loss, gradients = loss_and_gradients(state.model, batch, config, dropout, activations)
     old_model = state.model
     if config.mesh.zero1:  # each device updates a shard; the output sharding gathers the model
         cut = shardings(old_model, jax.sharding.get_abstract_mesh(), zero1=True)
