@@ -144,7 +144,7 @@ PLATFORMS = {
     "aarch64-manylinux_2_28": ("requirements.lock", "requirements-cuda12.lock", "requirements-cuda13.lock"),
     "aarch64-apple-darwin": ("requirements.lock",),
 }
-"""{a platform in docs/install.md: the locks that support it}. libtpu only has wheels for Linux x86_64."""
+"""{a platform in docs/cloud.md: the locks that support it}. libtpu only has wheels for Linux x86_64."""
 BUILT = ("promise", "rouge-score", "sqlitedict", "word2number")
 """Packages of requirements.lock without a wheel: built here from a source distribution."""
 

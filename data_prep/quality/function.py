@@ -131,7 +131,8 @@ def filter_class(name: str, drops: Side) -> Any:
 
 
 def __getattr__(attribute: str) -> Any:
-    """Return the class below_NAME or above_NAME, made on request."""
+    """Return the filter class below_NAME or above_NAME of the user's function NAME; pickles and config.json look it up
+    here."""
     drops, _, name = attribute.partition("_")
     if drops in ("below", "above") and name.isidentifier():
         return filter_class(name, drops)

@@ -182,7 +182,7 @@ def mixed(
 
 
 def shift_share(config: ModelConfig) -> nnx.Param | None:
-    """Return the share per channel, initialized to 0.5; None if the config has no token shift."""
+    """Return the share of the previous token per channel, for `mixed`, initialized to 0.5; None without token shift."""
     return constant(0.5, (config.width,), ("width",), config.parameter_dtype) if config.token_shift else None
 
 

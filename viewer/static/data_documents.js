@@ -161,7 +161,7 @@ const dataShowDocument = (place, parameters) => context.run(place, async (signal
     found.kept ? h("p", {}, "It passed all rules.") : h("p", {}, h("strong", {}, `Dropped by ${found.stage_title}: ${reasonText(found.reason)}.`), " ", dataWhy(funnel, found)),
     found.copy_of ? h("p", {}, "Kept instead of it: ", found.copy_of.file ? dataDocumentLink(found.copy_of, plainText(found.copy_of.name)) : plainText(found.copy_of.name), ".") : null,
     h("div", { class: "split data-pair" },
-      h("div", { role: "group", "aria-label": "Text" }, h("h3", {}, "Extracted text"),
+      h("div", { role: "group", "aria-label": "Text" }, h("h3", {}, "Clean text"),
         dataText("Text", found, (offset, inner) => source.ask("document", { ...of, offset }, inner))),
       h("div", { role: "group", "aria-label": "Page" }, h("h3", {}, "Web page"), pagePlace)),
     h("h3", {}, "Measured values and thresholds"), dataValues(funnel, found),

@@ -36,7 +36,7 @@ const tokenStrip = (label, tokens, { decorate, choose, take, peek } = {}) => {
         if (jump !== null) show(bounded(at + jump, spans.length - 1), true);
       },
     },
-  }, spans);
+  }, spans.flatMap((span) => [span, h("wbr", {})]));
   node.mark = mark;
   node.spans = spans;
   return node;

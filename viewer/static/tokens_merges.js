@@ -52,7 +52,7 @@ const tokensStory = (moved) => {
     const { rank, left, right, at } = story.steps[merge - 1];
     caption.replaceChildren(
       `Merge ${whole(merge)} of ${whole(story.steps.length)}: `, h("code", {}, shown(left)), " and ", h("code", {}, shown(right)), " become ", h("code", {}, shown(rank)),
-      ", in " + plural(at.length, "place") + `. Its ${vocabulary.order ? "id" : "rank"} is `, h("b", {}, whole(rank)), "; ", h("b", {}, plural(states[merge].length, "token")), " remain.",
+      ", in " + plural(at.length, "place") + ". Its id is ", h("b", {}, whole(rank)), "; ", h("b", {}, plural(states[merge].length, "token")), " remain.",
     );
   };
 
