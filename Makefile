@@ -96,7 +96,7 @@ libtpu: $(READY)  ## fetch the compiler for TPUs, for launch.plan (200 MB, into 
 	@$(INSTALL) --python $(PYTHON) --target .tools/libtpu -r requirements-tpu.lock
 	@echo "libtpu: ready in .tools/libtpu"
 
-checkers: $(READY)  ## fetch what checks the files of launch/cloud and viewer/static: SkyPilot, shellcheck, schemas, biome (470 + 51 MB, into .tools)
+checkers: $(READY)  ## fetch what checks the files of launch/cloud and viewer/static: SkyPilot, shellcheck, schemas, biome (520 MB, into .tools)
 	@$(UV) venv --quiet --clear --no-project --python $(PYTHON) .tools/checkers
 	@$(SYNC) --python .tools/checkers/bin/python requirements-checkers.lock
 	@echo "checkers: ready in .tools/checkers"

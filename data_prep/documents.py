@@ -67,7 +67,7 @@ class Damage:
     reason: str
     """A stable name, for example "wrong_block_digest"."""
     detail: str
-    """What was found, for messages."""
+    """Description of the damage, for messages."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,10 @@ def load_fasttext(path: Path, sha256: str, option: str, hash_option: str) -> Any
     try:
         found = file_sha256(path)
     except OSError as error:
-        raise InputError(f"The fastText model {path} ({option}) cannot be read: {error.strerror or error}.") from error
+        raise InputError(
+            f"The fastText model {path} ({option}) cannot be read: {error.strerror or error}. Give a .bin or .ftz "
+            "written by fastText."
+        ) from error
     if not sha256:
         raise InputError(
             f"{option} is {path}, but {hash_option} is empty. fastText does not check models, and a damaged or hostile "

@@ -83,10 +83,7 @@ class Size(NamedTuple):
 
 def sizes_in(topology: Topology, mfu: float, days: float) -> list[Size]:
     """Tokens that each model of configs/layouts.py could be trained on in `days` days, smallest model first."""
-    from lm.model.cost import (
-        count_parameters,
-        flops_per_token,  # imports JAX
-    )
+    from lm.model.cost import count_parameters, flops_per_token  # imports JAX
 
     found = []
     for name in dict.fromkeys(row.model for row in LAYOUTS.values()):

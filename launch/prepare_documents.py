@@ -7,7 +7,7 @@ from data_prep.by_language import thresholds_identity, with_thresholds
 from data_prep.decontamination.examples import set_digests
 from data_prep.dedup_index.format import identities
 from data_prep.engine.progress import ProgressLine
-from data_prep.funnel.report import by_language_told
+from data_prep.funnel.report import language_lines
 from data_prep.select.run import prepare_documents
 from launch import extract_texts
 from launch.stages.command import run_stage_command
@@ -20,7 +20,7 @@ def make(experiment: Experiment, run: Path) -> None:
     with ProgressLine("documents") as progress:
         config = with_thresholds(experiment.documents)
         outcome = prepare_documents(paths.texts, config, run, progress, experiment.engine)
-    print("\n".join([outcome.table(), *by_language_told(paths.funnel, experiment.documents)]))
+    print("\n".join([outcome.table(), *language_lines(paths.funnel, experiment.documents)]))
     replaced = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in outcome.replaced.items() if number)
     print(f"documents: {outcome.clean_text_bytes / 1e6:.1f} MB of text; replaced: {replaced or 'nothing'}", flush=True)
 

@@ -15,7 +15,7 @@ from configs.experiment import Experiment
 from launch import train, train_tokenizer
 from launch.stages.command import run_stage_command
 from launch.stages.processes import process_index
-from launch.stages.sampling import Options
+from launch.stages.sampling import Options, continue_prompts, converse
 from launch.stages.stage import Stage
 from launch.stages.trained import sample
 from lm.fields import code_names
@@ -30,12 +30,8 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
         return False
     prompts = tuple(itertools.chain.from_iterable(options.prompt))
     if options.interactive or not (prompts or options.step is not None or not sys.stdin.isatty()):
-        from launch.stages.sampling import converse
-
         converse(experiment, workdir, options)
         return True
-    from launch.stages.sampling import continue_prompts
-
     if prompts and options.max_tokens is None:
         experiment = dataclasses.replace(experiment, sample=dataclasses.replace(experiment.sample, prompts=prompts))
     continue_prompts(experiment, workdir, options, prompts or experiment.sample.prompts)

@@ -61,8 +61,8 @@ class Options:
     """Seconds for running requests to finish after SIGTERM."""
 
 
-def serve_run(experiment: Experiment, workdir: Path, options: Any) -> bool:
-    """Serve the run in `workdir` by launch.serve's Options until asked to end. Raises UsageError for impossible
+def serve_run(experiment: Experiment, workdir: Path, options: Options) -> bool:
+    """Serve the run in `workdir` until asked to end. Raises UsageError for impossible
     options, InputError if the address cannot be bound, and like `load_trained`."""
     from lm.serving.http import check_names
     from lm.serving.protocol import Limits
@@ -102,7 +102,7 @@ def named_tokenizers(given: tuple[str, ...]) -> dict[str, Any]:
 
 
 def serve_on(
-    bound: Any, experiment: Experiment, workdir: Path, options: Any, limits: Any, key: str, beside: dict[str, Any]
+    bound: Any, experiment: Experiment, workdir: Path, options: Options, limits: Any, key: str, beside: dict[str, Any]
 ) -> None:
     """Serve on a bound socket."""
     from lm.inference.engine import Engine
@@ -120,7 +120,7 @@ def serve_on(
         run.model, experiment.model, run.tokenizer, slots=options.slots, mesh=run.mesh,
         decode_steps=options.decode_steps,
     )  # fmt: skip
-    warm_up(engine, options.warm_up)
+    warm_up(engine, bool(options.warm_up))
     window = WindowRun(experiment, workdir, run, name, beside)
     window.put_beside(options.beside)
     if options.warm_up:

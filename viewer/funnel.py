@@ -13,7 +13,7 @@ from data_prep.funnel.report import (
     Written,
     language_funnels,
     read_counts,
-    read_funnel,
+    read_examples,
     tallies,
 )
 from data_prep.verdict import Threshold
@@ -104,20 +104,21 @@ def is_dropped(line: Threshold, value: float) -> bool:
 def preview_html(path: Path, texts: Path, config: DocumentsConfig, name: str, changes: list[str] | None) -> str:
     """Page of launch.refilter: the funnel `path` with other thresholds, and examples from texts/. `changes` lists the
     changed thresholds; None if there is no funnel to compare with."""
-    written, funnel = read_counts(path), read_funnel(path, texts, config)
+    written = read_counts(path)
+    examples, near = read_examples(written, texts, config)
+    signals = {f"{one.stage}/{one.reason}": one.signal for one in written.thresholds}
     answers: dict[str, object] = {
         key_of("model", {}): {"name": name},
         key_of("funnel", {}): funnel_answer(written, config) | {"preview": True, "changes": changes},
-        key_of("documents", {"limit": RECORDED}): examples_answer(funnel.kept[:RECORDED], ""),
+        key_of("documents", {"limit": RECORDED}): examples_answer(examples.get("kept", ())[:RECORDED], ""),
     }
-    for one in funnel.reasons:
-        fields = {"reason": f"{one.stage}/{one.reason}"}
-        signal = one.threshold.signal if one.threshold else ""
-        answers[key_of("documents", fields | {"limit": RECORDED})] = examples_answer(one.examples[:RECORDED], signal)
-    for distribution in funnel.distributions:
-        for one, near in zip(distribution.thresholds, distribution.near, strict=True):
-            fields = {"reason": f"{one.stage}/{one.reason}"}
-            answers[key_of("beside", fields)] = examples_answer(near, one.signal)
+    for reason in written.counts["reasons"]:
+        shown = examples.get(reason, ())[:RECORDED]
+        answers[key_of("documents", {"reason": reason, "limit": RECORDED})] = examples_answer(
+            shown, signals.get(reason, "")
+        )
+    for reason, signal in signals.items():
+        answers[key_of("beside", {"reason": reason})] = examples_answer(near.get(reason, ()), signal)
     return window_html(answers, pages=("data",))
 
 

@@ -1,7 +1,6 @@
 """Read the training data of a run: curves, samples, compression. Does not import JAX."""
 
 import json
-import math
 import re
 import statistics
 from dataclasses import dataclass
@@ -114,7 +113,7 @@ def finite(value: object) -> int | float | None:
 
 def finite_values(lines: tuple[dict, ...], key: str) -> list[int | float]:
     """Values of `key` that are finite numbers."""
-    return [line[key] for line in lines if isinstance(line.get(key), (int, float)) and math.isfinite(line[key])]
+    return [value for line in lines if (value := finite(line.get(key))) is not None]
 
 
 def read_curves(path: Path) -> Curves:

@@ -141,9 +141,9 @@ def parse_run(
     folder can be given instead of CONFIG.py: its config is used, and the folder is the workdir. --from names another
     run folder, whose finished stages are reused.
 
-    `reads` names the config sections that the script uses, which --help shows first; "documents.filters" stands for the
-    sections of all filters of the config. Default: all sections. `options` is a dataclass of the script's own options,
-    with a default for each field.
+    `reads` lists the config sections that the script uses (default: all), which --help shows first;
+    "documents.filters" means the sections of all filters of the config. `options` is a dataclass of the script's own
+    options, with a default for each field.
 
     Exits with code 0 after --help, which runs no code that a run folder names. Exits with code 2 after tyro's message
     for unknown or malformed options. Raises UsageError for invalid values, untrusted code of a run folder, or a folder

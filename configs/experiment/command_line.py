@@ -63,8 +63,8 @@ def help_wanted(words: list[str]) -> bool:
 def print_help(
     program: str, description: str, config_name: str, config: Any, words: list[str], reads: Sequence[str], registry: Any
 ) -> None:
-    """Print the usage and the options of the sections named after --help, or else of those that the script reads;
-    --help-all prints all. Raises UsageError for an unknown section."""
+    """Print the usage and the options of the sections named after --help. If none is named, print the sections that the
+    script reads; --help-all prints all. Raises UsageError for an unknown section."""
     parts = parts_of(config)
     sections = [part for part in parts if "." not in part]
     following = words[next(i for i, word in enumerate(words) if word in HELP) + 1 :]

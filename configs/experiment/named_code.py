@@ -181,8 +181,8 @@ def known_as(code: Code) -> str:
 
 
 def trust_named(saved: dict, of_folder: dict) -> None:
-    """Allow the code that `saved`, the contents of config.json, names to run in this process and those that it starts,
-    and add it to the user's list of trusted code. Call this for a config that the user gave: a config file or options.
+    """Allow the code named in `saved`, the contents of config.json, to run in this process and its child processes, and
+    add it to the user's list of trusted code. Call this for a config that the user gave: a config file or options.
     `of_folder` is the config of the run folder that the options change, {} for a config file: what it names is left to
     `settle_code`, even if it is only found now."""
     named = all_named_code(saved)

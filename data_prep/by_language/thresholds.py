@@ -17,14 +17,15 @@ from typing import Any
 
 from data_prep.config import DocumentsConfig, LanguageThresholds
 from data_prep.config.by_language import YAML_KEYS
-from lm.errors import InputError, UsageError, network_reason, shown
-from lm.storage import place_of, user_cache, write_atomically, writing
+from lm.errors import InputError, UsageError, shown
+from lm.storage import StorageError, place_of, user_cache, write_atomically, writing
 
 ARCHIVE = "https://codeload.github.com/huggingface/fineweb-2/tar.gz/d0defb24f193bb9a5a11b8b14524a03c4858e1b6"
 """All 1,929 files (Apache-2.0), at the commit of 27 October 2025."""
 SHA256 = "b276f04fc6ca120cd3f4abd2877658822ebb93885f2b04305c7961c02a20b021"
-"""SHA-256 of the lines that sha256sum prints for the files, by name: archives of a commit may be compressed anew."""
-MAX_BYTES, MAX_ARCHIVE_BYTES, TIMEOUTS = 1 << 16, 1 << 28, (30, 60)
+"""SHA-256 of the lines that sha256sum prints for the files, by name: the archive of a commit may be compressed
+differently each time."""
+MAX_BYTES = 1 << 16
 N_GRAMS = {"top_n_grams": [2, 3, 4], "dup_n_grams": [5, 6, 7, 8, 9, 10]}
 
 
@@ -89,8 +90,6 @@ def read_thresholds(language: str, given: str) -> LanguageThresholds:
 def published_files() -> dict[str, bytes]:
     """Return {name: contents} of FineWeb-2's files, from the user's cache or ARCHIVE. Raises InputError if they cannot
     be downloaded, or are not those of SHA256."""
-    import requests
-
     own = "To use your own files, give their folder: --documents.by-language.folder fineweb-2/configs"
     path = user_cache() / "fineweb-2" / f"{SHA256[:16]}.tar"
     try:
@@ -100,9 +99,9 @@ def published_files() -> dict[str, bytes]:
     if digest(files) == SHA256:
         return files
     try:
-        files = files_in(download(ARCHIVE))
-    except (requests.RequestException, tarfile.TarError, EOFError, zlib.error) as error:
-        raise InputError(f"{ARCHIVE} cannot be downloaded: {network_reason(error)}. {own}") from error
+        files = files_in(place_of(ARCHIVE).read_bytes())
+    except (FileNotFoundError, StorageError, tarfile.TarError, EOFError, zlib.error) as error:
+        raise InputError(f"{ARCHIVE} cannot be downloaded. {own}\n  {error}") from error
     if (received := digest(files)) != SHA256:
         raise InputError(
             f"{ARCHIVE} does not have the expected files.\n  SHA-256 expected: {SHA256}\n  SHA-256 received: "
@@ -118,20 +117,6 @@ def published_files() -> dict[str, bytes]:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, packed.getvalue(), path.parent)
     return files
-
-
-def download(address: str) -> bytes:
-    """Return what the server sends, of any length up to MAX_ARCHIVE_BYTES. Raises like requests."""
-    import requests
-
-    data = bytearray()
-    with requests.get(address, timeout=TIMEOUTS, stream=True) as response:
-        response.raise_for_status()
-        for piece in response.iter_content(1 << 20):
-            data += piece
-            if len(data) > MAX_ARCHIVE_BYTES:
-                raise requests.RequestException(f"it has more than {MAX_ARCHIVE_BYTES:,} bytes")
-    return bytes(data)
 
 
 def files_in(archive: bytes) -> dict[str, bytes]:

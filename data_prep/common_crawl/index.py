@@ -112,9 +112,11 @@ def records_in(url: Url, index: CrawlIndex) -> list[tuple[str, int, int]]:
             wanted = [column for column, values in conditions(index) if values]
             missing = {*wanted, *WHERE} - {*file.schema_arrow.names}
             if missing:
+                name = sorted(missing)[0]
+                condition = "remove its condition from pages.common_crawl.index"
                 raise InputError(
-                    f"{url}, a file of the crawl's columnar index, has no column {sorted(missing)[0]!r}. Choose a "
-                    "newer crawl, or remove the condition on this column from pages.common_crawl.index."
+                    f"{url}, a file of the crawl's columnar index, has no column {name!r}. Choose a newer crawl, or "
+                    f"{condition if name in wanted else 'fetch whole WARC files (pages.common_crawl.files)'}."
                 )
             for group in range(file.num_row_groups):
                 if may_hold(file.metadata.row_group(group), index):

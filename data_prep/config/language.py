@@ -92,7 +92,8 @@ class LanguageConfig(Filter):
         """Raise UsageError if the detector does not know the language, or not in this notation."""
         has = f"documents.language.languages has {code!r}, "
         if self.labelled and not LABEL.fullmatch(code):
-            raise UsageError(f"{has}without its script. Write it as {'_'.join(LABELS.get(code, ('deu', 'Latn')))!r}.")
+            like = f"as {'_'.join(LABELS[code])!r}" if code in LABELS else "like 'deu_Latn'"
+            raise UsageError(f"{has}which is not an ISO 639-3 code with an ISO 15924 script. Write it {like}.")
         known = {language for language, _ in LABELS.values()} if self.labelled else LANGUAGES
         name, rest = (code[:3], code[3:]) if self.labelled else (code, "")
         if self.detector == "lid.176" and name not in known:

@@ -108,7 +108,8 @@ class CommonCrawlPages(Config):
             raise UsageError(f"pages.common_crawl.crawl is {self.crawl!r}; names of crawls look like CC-MAIN-2024-10.")
         if self.crawl and self.index.enabled and self.kind != "warc":
             raise UsageError(
-                f"pages.common_crawl.index selects records of WARC files, but kind is {self.kind}. Leave one out."
+                f"pages.common_crawl.index selects records of WARC files, but kind is {self.kind}. Set kind to warc, "
+                "or remove the index."
             )
         if self.crawl and self.files < 1 and not self.index.enabled:
             raise UsageError(

@@ -40,7 +40,7 @@ class ShardsConfig(Config):
     packing: Literal["concatenate", "best_fit"] = "concatenate"
     """How training records are filled: with one stream of all documents, cut every record_length tokens, or best_fit
     (Ding et al. 2024, arXiv:2404.10830): each record with whole documents, so that only documents longer than a record
-    are split; what no document fits is padding. model.context_length must divide record_length."""
+    are split; space that no document fits is padded. model.context_length must divide record_length."""
     encoder: Literal["tiktoken", "gigatoken"] = not_hashed(default="tiktoken")
     """Encoder of byte-level BPE. gigatoken, installed separately, is several times faster and gives the same ids;
     tokenizers that it does not support are refused."""

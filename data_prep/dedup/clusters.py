@@ -102,12 +102,12 @@ def file_ids(names: Iterable[str]) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def writing_pairs(path: Path, scratch: Path | None = None) -> Generator[Callable[[Sequence[bytes], Node], None]]:
+def writing_pairs(path: Path) -> Generator[Callable[[Sequence[bytes], Node], None]]:
     """Yield a function (keys, node) that adds a document's keys to a file for `find_duplicates`. A key has 16 uniformly
     distributed bytes. The file is written atomically when the block ends. Raises InputError if the disk cannot be
     written."""
     waiting, nodes = bytearray(), array("Q")
-    with writing_run_file(path, scratch) as add_run:
+    with writing_run_file(path) as add_run:
 
         def flush() -> None:
             halves = [np.frombuffer(waiting, ">u8").reshape(-1, 2), np.frombuffer(nodes, np.uint64).reshape(-1, 2)]

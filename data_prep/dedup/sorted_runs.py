@@ -36,13 +36,12 @@ Part = tuple[Place, int, int]
 
 
 @contextlib.contextmanager
-def writing_run_file(path: Path, scratch: Path | None = None) -> Generator[Callable[[np.ndarray], None]]:
+def writing_run_file(path: Path) -> Generator[Callable[[np.ndarray], None]]:
     """Yield a function that sorts rows, uint64 (4, rows), and appends them to a run file as one run. The file is
-    written atomically when the block ends, by way of `scratch` (default: its own folder). Raises InputError if the disk
-    cannot be written."""
+    written atomically when the block ends. Raises InputError if the disk cannot be written."""
     table: list[tuple[int, int]] = []
     samples: list[np.ndarray] = []
-    with writing(path), appearing(path, scratch=scratch or path.parent) as partial, partial.open("wb") as file:
+    with writing(path), appearing(path, scratch=path.parent) as partial, partial.open("wb") as file:
 
         def add(run: np.ndarray) -> None:
             if run.shape[1]:
@@ -58,8 +57,8 @@ def writing_run_file(path: Path, scratch: Path | None = None) -> Generator[Calla
         file.write(np.array([(MAGIC, len(table), len(index), zlib.crc32(index))], TRAILER).tobytes())
 
 
-def write_run_file(path: Path, runs: Iterable[np.ndarray], scratch: Path | None = None) -> None:
-    with writing_run_file(path, scratch) as add:
+def write_run_file(path: Path, runs: Iterable[np.ndarray]) -> None:
+    with writing_run_file(path) as add:
         for run in runs:
             add(run)
 
@@ -92,7 +91,7 @@ def begins(rows: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One sorted run of a run file: where it is, and a sample of its keys."""
+    """Location of a sorted run in a run file, with a sample of its keys."""
 
     place: Place
     offset: int

@@ -54,7 +54,7 @@ READERS = 16
 
 class Attempts:
     """State of one step in the process that runs it: the queue of units (input files or ranges of hashes), the attempts
-    at each, and those that are done."""
+    of each, and the finished units."""
 
     def __init__(
         self,
@@ -112,8 +112,8 @@ class Attempts:
         self.queue = deque(sorted(left, key=lambda unit: (unit.name in self.suspects, -unit.bytes)))
 
     def count_running(self, found: Sequence[Unit], retry: bool) -> None:
-        """Count the attempts that died, alone or with the whole command, from the running records of earlier commands
-        (`running_of`). With `retry`, delete the records instead.
+        """Count the failed attempts of earlier commands by their running records (`running_of`): a worker died, or the
+        whole command. With `retry`, delete the records instead.
 
         The command may have died for another reason. So a unit without attempts left is tried once more, last and with
         no other unit running; it is quarantined if the command dies during that attempt too.

@@ -141,7 +141,7 @@ def load_list(place: Place, version: str) -> tuple[Any, list, Place, EngineConfi
 
 
 def run_range(bounds: tuple[int, int], places: tuple[Place, Place], version: str) -> None:
-    """Run the units with these numbers, except those that are done, since a runner may repeat a range. An error that
+    """Run the units numbered `bounds`, except finished ones, since a runner may repeat a range. An error that
     ends the run is written to the step's folder; no worker starts a unit after it."""
     from apache_beam.metrics import Metrics
 

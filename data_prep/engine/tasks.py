@@ -254,7 +254,7 @@ def run_file(unit: Unit[Any], space: Workspace, work: Callable[[Any, Workspace],
     return {"rows": space.rows, **(counts or {})}
 
 
-def set_aside_in(step: str, file: str, failed_in: str, folder: Place) -> None:
+def quarantine_in(step: str, file: str, failed_in: str, folder: Place) -> None:
     """Quarantine a file in `step`, which it had passed, with the record of the later step `failed_in`, and delete its
     outputs of `step`. Later runs of `step` skip the file until it or the settings change, or failed units are
     retried."""

@@ -27,6 +27,8 @@ TOP_DOMAINS = 12
 COUNTED_DOMAINS = 2_000
 """Hosts that are counted for one file, and for several: those with the most bytes. The largest hosts of a corpus are
 among the largest of nearly every file, so their counts are at most slightly too low."""
+MAX_PARTS = 100
+"""Counts of batches that are held in memory."""
 GROUPS = ("kept", "dropped", "elsewhere")
 
 Counts = dict[str, Any]
@@ -51,7 +53,6 @@ def empty_counts() -> Counts:
         "values": {},
         "examples": {},
         "near": {},
-        "pairs": [],
     }
 
 
@@ -212,12 +213,19 @@ def add_pair(pairs: dict[str, list[int]], name: str, size: int) -> None:
     pair[1] += size
 
 
+def append_counts(parts: list[Counts], part: Counts) -> None:
+    """Append, merging all when they are MAX_PARTS, so that the hosts of a file of any length fit in memory."""
+    parts.append(part)
+    if len(parts) >= MAX_PARTS:
+        parts[:] = [merge(parts)]
+
+
 def add_counts(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     return dict(Counter(one) + Counter(other))
 
 
 def merge(parts: Iterable[Counts]) -> Counts:
-    """Return the sum of counts, independent of their order, with the largest COUNTED_DOMAINS."""
+    """Return the sum of counts, with the largest COUNTED_DOMAINS; the order of `parts` does not matter."""
     total = empty_counts()
     for part in parts:
         total["rows"] += part["rows"]
@@ -243,7 +251,6 @@ def merge(parts: Iterable[Counts]) -> Counts:
         for key in ("examples", "near"):
             for name, places in part[key].items():
                 total[key][name] = sorted([*total[key].get(name, []), *places])[:EXAMPLES]
-        total["pairs"] = sorted([*total["pairs"], *part["pairs"]])[:EXAMPLES]
     total["domains"] = largest(total["domains"], COUNTED_DOMAINS)
     return ordered(total)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_prep.config import DocumentsConfig, PersonalDataConfig
-from data_prep.funnel.counts import CLUSTER_BINS, GROUPS, TOP_DOMAINS, Counts, bin_edges, largest
+from data_prep.funnel.counts import TOP_DOMAINS, Counts, largest
 from data_prep.parquet import column_of, opened, remedy
 from data_prep.pii import replace_personal_data
 from data_prep.sources.inputs import Records
@@ -42,28 +42,6 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Reason:
-    """All documents dropped for one reason."""
-
-    stage: str
-    reason: str
-    documents: int
-    text_bytes: int
-    threshold: Threshold | None
-    """None if the reason is not a threshold on a number."""
-    examples: tuple[Example, ...]
-
-
-@dataclass(frozen=True)
-class FunnelStage:
-    stage: str
-    entered: int
-    """Documents that entered the stage."""
-    dropped: int
-    dropped_bytes: int
-
-
-@dataclass(frozen=True)
 class Tally:
     """Documents, and UTF-8 bytes of their extracted texts, for one domain, language or reason."""
 
@@ -84,93 +62,6 @@ class LanguageFunnel:
     """UTF-8 bytes of the kept texts as extracted."""
     dropped: tuple[Tally, ...]
     """Dropped texts by "stage/reason", most frequent first."""
-
-
-@dataclass(frozen=True)
-class LengthBin:
-    """Number of kept documents with `low` <= bytes < `high`."""
-
-    low: int
-    high: int
-    documents: int
-
-
-@dataclass(frozen=True)
-class ClusterBin:
-    """Kept documents from clusters with `low` <= documents < `high`; `high` is None for no upper bound."""
-
-    low: int
-    high: int | None
-    kept: int
-    documents: int
-    """Sum of the cluster sizes over the kept documents."""
-
-
-@dataclass(frozen=True)
-class ValueBin:
-    """Number of documents with `low` <= value < `high`."""
-
-    low: float
-    high: float
-    kept: int
-    dropped: int
-    """Dropped by a threshold on this signal."""
-    elsewhere: int
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """Histogram of one signal, with its thresholds."""
-
-    signal: str
-    thresholds: tuple[Threshold, ...]
-    bins: tuple[ValueBin, ...]
-    """Nonempty bins, in order."""
-    near: tuple[tuple[Example, ...], ...]
-    """For each threshold, the kept documents nearest to it."""
-
-
-@dataclass(frozen=True)
-class Duplicate:
-    """A dropped document, and the kept one of its cluster."""
-
-    dropped: Example
-    stayed: Example
-
-
-@dataclass(frozen=True)
-class Funnel:
-    """Counts from pages read to documents kept."""
-
-    records: Records
-    """Records seen in the input files: pages_read plus the skipped ones."""
-    pages_read: int
-    documents_kept: int
-    extracted_bytes: int
-    """UTF-8 bytes of all texts as extracted."""
-    clean_text_bytes: int
-    """UTF-8 bytes of the kept documents as written."""
-    replaced: dict[str, int]
-    """{kind of personal data: number of replacements in kept documents}."""
-    stages: tuple[FunnelStage, ...]
-    """In the order of the pipeline, without stages that dropped nothing."""
-    reasons: tuple[Reason, ...]
-    """In the order of the stages, then most frequent first."""
-    kept: tuple[Example, ...]
-    duplicates: tuple[Duplicate, ...]
-    distributions: tuple[Distribution, ...]
-    """In the order of the rules."""
-    languages: tuple[Tally, ...]
-    """Languages of all documents with a detected language, including dropped ones; most frequent first, at most
-    TOP_LANGUAGES."""
-    by_language: tuple["LanguageFunnel", ...]
-    """Languages with their own thresholds, most frequent first."""
-    domains: tuple[Tally, ...]
-    """Hosts of kept documents, largest by bytes first; at most TOP_DOMAINS."""
-    lengths: tuple[LengthBin, ...]
-    """Bins of doubling width, from the shortest to the longest kept document, without gaps."""
-    clusters: tuple[ClusterBin, ...] = ()
-    """Nonempty bins by cluster size; empty if cluster sizes were not recorded."""
 
 
 class Excerpts:
@@ -287,83 +178,26 @@ def read_counts(path: Path) -> Written:
         ) from error
 
 
-def read_funnel(path: Path, texts: Path, config: DocumentsConfig) -> Funnel:
-    """Read the funnel of a run from its funnel.json and texts/.
+def read_examples(
+    written: Written, texts: Path, config: DocumentsConfig
+) -> tuple[dict[str, tuple[Example, ...]], dict[str, tuple[Example, ...]]]:
+    """Read the example documents of a funnel from texts/. Raises InputError if a file is missing or damaged.
 
-    `config` gives the order of the stages and the replacement of personal data. Raises InputError if a file is missing
-    or damaged.
+    Returns ({"kept" or "stage/reason": examples}, {"stage/reason" of a threshold: kept documents nearest to it}).
     """
-    written = read_counts(path)
-    counts, thresholds = written.counts, written.thresholds
-    excerpts = Excerpts(texts, written.files, [one.signal for one in thresholds], config.personal_data)
+    counts = written.counts
+    excerpts = Excerpts(texts, written.files, [one.signal for one in written.thresholds], config.personal_data)
     for kind in ("examples", "near"):
         for places in counts[kind].values():
             excerpts.want((file, row) for _, file, row in places)
-    excerpts.want(place for pair in counts["pairs"] for place in ((pair[1], pair[2]), (pair[3], pair[4])))
     excerpts.read()
-    reasons = reasons_of(counts, thresholds, excerpts, config)
-    lengths = {int(exponent): documents for exponent, documents in counts["lengths"].items()}
-    exponents = range(min(lengths), max(lengths) + 1) if lengths else ()
-    clusters, ends = counts.get("cluster_sizes", {}), dict(zip(CLUSTER_BINS, [*CLUSTER_BINS[1:], None], strict=True))
-    return Funnel(
-        records=written.records,
-        pages_read=counts["rows"],
-        documents_kept=counts["kept"][0],
-        extracted_bytes=counts["kept"][1] + sum(reason.text_bytes for reason in reasons),
-        clean_text_bytes=counts["clean_text_bytes"],
-        replaced=counts["replaced"],
-        stages=funnel_stages(reasons, counts["rows"]),
-        reasons=reasons,
-        kept=excerpts.at(counts["examples"].get("kept", [])),
-        duplicates=tuple(
-            Duplicate(*excerpts.at([(order, file, row), (order, stayed_file, stayed_row)]))
-            for order, file, row, stayed_file, stayed_row in counts["pairs"]
-        ),
-        distributions=distributions_of(counts, thresholds, excerpts),
-        languages=tallies(counts["languages"], lambda pair: pair[0], TOP_LANGUAGES),
-        by_language=language_funnels(counts.get("by_language", {}), config),
-        domains=tallies(counts["domains"], lambda pair: pair[1], TOP_DOMAINS),
-        lengths=tuple(LengthBin(2**e, 2 ** (e + 1), lengths.get(e, 0)) for e in exponents),
-        clusters=tuple(ClusterBin(low, ends[low], *clusters[str(low)]) for low in sorted(map(int, clusters))),
+    examples, near = (
+        {name: excerpts.at(places) for name, places in counts[kind].items()} for kind in ("examples", "near")
     )
+    return examples, near
 
 
-def reasons_of(
-    counts: Counts, thresholds: list[Threshold], excerpts: Excerpts, config: DocumentsConfig
-) -> tuple[Reason, ...]:
-    by_name = {(one.stage, one.reason): one for one in thresholds}
-    named = [(*name.split("/", 1), *pair) for name, pair in counts["reasons"].items()]
-    return tuple(
-        Reason(
-            stage,
-            reason,
-            documents,
-            text_bytes,
-            by_name.get((stage, reason)),
-            excerpts.at(counts["examples"].get(f"{stage}/{reason}", [])),
-        )
-        for stage, reason, documents, text_bytes in sorted(
-            named, key=lambda item: (config.stage_order(item[0]), -item[2], item[1])
-        )
-    )
-
-
-def distributions_of(counts: Counts, thresholds: list[Threshold], excerpts: Excerpts) -> tuple[Distribution, ...]:
-    found = []
-    for signal in dict.fromkeys(one.signal for one in thresholds):
-        groups = counts["values"].get(signal, {})
-        numbers = sorted({int(number) for group in groups.values() for number in group})
-        bins = tuple(
-            ValueBin(*bin_edges(signal, number), *(groups[group].get(str(number), 0) for group in GROUPS))
-            for number in numbers
-        )
-        mine = tuple(one for one in thresholds if one.signal == signal)
-        near = tuple(excerpts.at(counts["near"].get(f"{one.stage}/{one.reason}", [])) for one in mine)
-        found.append(Distribution(signal, mine, bins, near))
-    return tuple(found)
-
-
-def by_language_told(funnel: Path, config: DocumentsConfig) -> list[str]:
+def language_lines(funnel: Path, config: DocumentsConfig) -> list[str]:
     """Return a line for the terminal for each language with its own thresholds. Raises InputError like
     `read_counts`."""
     if config.by_language is None:
@@ -392,17 +226,3 @@ def tallies(pairs: dict[str, list[int]], by: Callable[[list[int]], int], limit: 
     """Return the `limit` largest names; ties are sorted alphabetically."""
     names = sorted(pairs, key=lambda name: (-by(pairs[name]), name))[:limit]
     return tuple(Tally(name, *pairs[name]) for name in names)
-
-
-def funnel_stages(reasons: tuple[Reason, ...], pages_read: int) -> tuple[FunnelStage, ...]:
-    """Count documents entering and dropped at each stage. `reasons` is in the order of the stages."""
-    dropped: dict[str, list[int]] = {}
-    for reason in reasons:
-        pair = dropped.setdefault(reason.stage, [0, 0])
-        pair[0] += reason.documents
-        pair[1] += reason.text_bytes
-    stages, entered = [], pages_read
-    for stage, (count, size) in dropped.items():
-        stages.append(FunnelStage(stage, entered, count, size))
-        entered -= count
-    return tuple(stages)

@@ -16,7 +16,7 @@ from data_prep.dedup.survivors import Edit, edits_name, read_edits
 from data_prep.documents import document_schema
 from data_prep.engine import Workspace
 from data_prep.engine.tasks import StoredFile
-from data_prep.funnel.counts import Counts, cluster_bins, empty_counts, merge, order_of
+from data_prep.funnel.counts import Counts, append_counts, cluster_bins, empty_counts, merge
 from data_prep.measure.row import text_schema, value_columns
 from data_prep.parquet import read_footer, text_bytes_of, write_rows
 from data_prep.pii import replace_personal_data
@@ -105,11 +105,9 @@ def kept_and_dropped(
     """Yield (whether it is kept, row) for each row to write. Dropped rows are left out unless config.write_dropped is
     set. Appends to `counts`."""
     for filtered in parts:
-        replaced, clean_text_bytes, shown, clusters = Counter(), 0, [], Counter()
+        replaced, clean_text_bytes, clusters = Counter(), 0, Counter()
         for number, row in enumerate(filtered.rows):
             other = duplicates.get(filtered.first + number)
-            if other and other.of_this_run:
-                shown.append([order_of(row["id"]), file, filtered.first + number, other.file, other.row])
             for step, edit in edited.get(filtered.first + number, ()):
                 row["text"] = edit.applied(row["text"])
                 filtered.verdicts[number] = (step, edit.reason) if edit.reason else None
@@ -131,7 +129,7 @@ def kept_and_dropped(
                     if weights := config.minhash.upsampling_weights:
                         row[REPEAT] = repeats(size, weights)
                 yield True, {name: row[name] for name in columns}
-        besides = {"pairs": shown, "replaced": dict(replaced), "clean_text_bytes": clean_text_bytes}
+        besides = {"replaced": dict(replaced), "clean_text_bytes": clean_text_bytes}
         if config.counts_clusters:
             besides["cluster_sizes"] = cluster_bins(clusters)
-        counts.append(merge([filtered.counts(file, config), empty_counts() | besides]))
+        append_counts(counts, merge([filtered.counts(file, config), empty_counts() | besides]))

@@ -12,7 +12,7 @@ from data_prep.config import DocumentsConfig, EngineConfig
 from data_prep.config.documents import AFTER_DEDUP, DEDUP
 from data_prep.engine import Progress, Workspace
 from data_prep.engine.tasks import FileRunner, StoredFile, files_of, whole
-from data_prep.funnel.counts import Counts, count_rows, empty_counts, merge
+from data_prep.funnel.counts import Counts, append_counts, count_rows, empty_counts, merge
 from data_prep.funnel.report import Written
 from data_prep.measure.row import QUALITY_SCORE
 from data_prep.select.filtered import texts_files
@@ -61,7 +61,7 @@ def count_file(file: StoredFile, space: Workspace, config: DocumentsConfig, min_
         columns = {name: rows[name].to_pylist() for name in names}
         found, values = verdicts(rows, config, min_quality), values_of(rows, thresholds)
         labels = languages_of(rows, config)
-        parts.append(count_rows(columns, values, found, (file.id, first), thresholds, labels))
+        append_counts(parts, count_rows(columns, values, found, (file.id, first), thresholds, labels))
         first += rows.num_rows
         space.count(rows.num_rows)
     write_atomically(space.output(f"counts/{file.name}.json"), json.dumps(merge(parts)))

@@ -33,7 +33,7 @@ from data_prep.engine.tasks import (
     absolute,
     file_of_each,
     files_of,
-    set_aside_in,
+    quarantine_in,
 )
 from data_prep.funnel.counts import Counts as FunnelCounts
 from data_prep.funnel.counts import merge as add_up
@@ -111,7 +111,7 @@ def find_edits(
     identity: Callable[[StoredFile], object],
     run: FileRunner,
 ) -> dict[str, str]:
-    """Run the steps that remove parts of texts, on the survivors: documents that pass the rules and are no duplicates.
+    """Run the steps that remove parts of texts, on the survivors: documents that pass the rules and are not duplicates.
     Return {name of a file: SHA-256 of its edits} (`edits_name`), without files that failed. `identity` returns
     everything that determines the survivors of a file."""
     work = functools.partial(find_survivors, config=config, min_quality=min_quality)
@@ -127,7 +127,7 @@ def find_edits(
 
 
 def find_survivors(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> Counts:
-    """Write the file's documents that pass the rules and are no duplicates."""
+    """Write the file's documents that pass the rules and are not duplicates."""
     duplicates, _ = read_duplicates(file, space)
     reasons = {row: (one.stage, one.reason) for row, one in duplicates.items()}
 
@@ -204,7 +204,7 @@ def prepare_documents(
             raise InputError(f"{', '.join(sorted(late))}: failed again after quarantine. Run the same command again.")
         given_up |= late.keys()
         for name, step in late.items():
-            set_aside_in(first_step(config), name, step, run.folder)
+            quarantine_in(first_step(config), name, step, run.folder)
         failed = ", ".join(f"{name} ({step})" for name, step in sorted(late.items()))
         print(f"The joins are repeated without {failed}; see quarantine/{first_step(config)}/.", flush=True)
         engine = dataclasses.replace(engine, retry_failed=False)
@@ -248,7 +248,7 @@ def select(
 
 def first_step(config: DocumentsConfig) -> str:
     """Return the first step that reads the files of texts/. A file that fails in a later step is quarantined in this
-    one (`set_aside_in`), so that no document is compared with a document that is missing."""
+    one (`quarantine_in`), so that no document is compared with a document that is missing."""
     steps = set(config.steps)
     if "quality_classifier" in steps:
         return "scores"

@@ -15,7 +15,7 @@ SAMPLED_FILES, SAMPLED_DOCUMENTS = 16, 32
 MARGIN = 1.1
 """Factor by which the number of tokens is overestimated, so that shards and validation stay below their limits."""
 BYTES_A_RECORD = 80
-"""Overhead of ArrayRecord per record in a chunk of its own; 67 to 75 bytes were measured."""
+"""Overhead of ArrayRecord per record in its own chunk; 67 to 75 bytes were measured."""
 BYTES_A_FILE = 2**18
 """Overhead of ArrayRecord per file, which it pads to blocks of 64 KiB; 128 KiB were measured."""
 

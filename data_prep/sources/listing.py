@@ -212,7 +212,7 @@ def files_in_list(option: str, pattern: str) -> list[Listed]:
             name = place.key if is_url(line) and isinstance(place, Url) else line
             names.append((place, name.lstrip("/")))
     if not names:
-        raise UsageError(f"{option}: the list {source} is empty. Write one path or address per line.")
+        raise UsageError(f"{option}: the list {source} has no path or address. Write one path or address per line.")
     folders = {place.parent for place, _ in names if isinstance(place, Url) and not is_on_the_web(place)}
     objects = {folder / name: one for folder in sorted(folders) for name, one in folder.files().items()}
     found = []

@@ -60,7 +60,7 @@ OnDamage = Callable[[Damage], None]
 
 
 class DamagedError(Exception):
-    """A record that is skipped as damaged; `reason` is a name from damage.py."""
+    """A record that is skipped as damaged; `reason` is a name from record.py."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(reason, detail)

@@ -57,7 +57,7 @@ def job_parser(cloud: str, description: str | None) -> ArgumentParser:
     parser.add_argument("config", metavar="CONFIG.py", help="a config in this repository")
     parser.add_argument("--topology", default="", help="v6e:2x4, v5p-512, 2xv6e-256, h100:16 (default: the layout's)")
     parser.add_argument("--workdir", help="run folder: gs://, s3:// or a path that all hosts share")
-    parser.add_argument("--name", help="name name of the job (default: the config's)")
+    parser.add_argument("--name", help="name of the job (default: the config's)")
     parser.add_argument("--cuda", choices=("cuda12", "cuda13"), default="cuda13", help="JAX's build for GPUs")
     parser.add_argument("--dry-run", action="store_true", help="print the file instead of writing it into runs/cloud")
     parser.set_defaults(cloud=cloud)

@@ -28,8 +28,8 @@ PREFIXES = ("heartbeat", "supervisor")
 
 
 def refuse_links(workdir: Path) -> None:
-    """Raise UsageError for the first link in the run folder, at a path that a run uses, that leads to files outside of
-    it, and for a pipe or device."""
+    """Raise UsageError for the first link among the names that a run uses, for a link in these folders that leads out
+    of the run folder, and for a pipe or device."""
     if not workdir.is_dir():
         return
     names = sorted(path.name for path in workdir.iterdir() if path.name in NAMES or path.name.startswith(PREFIXES))
@@ -55,7 +55,7 @@ def refuse_link(path: Path) -> None:
     if stat.S_ISLNK(mode):
         raise UsageError(
             f"{path} is a link to {path.readlink()}, but a run follows no link in its folder. Nothing was changed. "
-            f"Choose a --workdir on that disk, or delete the link (the files that it leads to stay): {remove}"
+            f"Use a run folder on that disk, or delete the link (the files that it leads to stay): {remove}"
         )
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise UsageError(

@@ -49,7 +49,7 @@ class Options:
     def check(self, experiment: Experiment) -> TasksConfig:
         """Find the tasks' examples. Raises UsageError for options that are impossible."""
         if any(not name.strip() for name in self.text):
-            raise UsageError(f"--text is {list(self.text)}, which is not a file. Give the path of a text file.")
+            raise UsageError(f"--text has an empty name: {list(self.text)}. Give paths of text files.")
         check_evaluators(self.tasks, "--tasks")
         if self.limit < 0:
             raise UsageError(f"--limit is {self.limit}; it must be at least 0 (0: all).")

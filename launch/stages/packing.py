@@ -59,7 +59,7 @@ def load_packer(
     code that config.json names is trusted. Raises like RunFolder.load, and UsageError if there are several processes or
     the model does not fit into memory."""
     if process_count() > 1:
-        raise UsageError(f"This command needs one process, but there are {process_count()}.")
+        raise UsageError(f"This command needs one process, but there are {process_count()}. Start only one.")
     keep_compiled_programs()
     use_bucket_cache()
     from lm.compression.codec import Packer

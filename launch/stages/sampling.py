@@ -14,7 +14,7 @@ from configs.experiment import Experiment
 from launch.stages.processes import process_count, process_index
 from launch.stages.trained import leave_together, load_trained, say
 from lm.errors import UsageError, for_terminal, shown
-from lm.inference.requests import GenerationEvent, GenerationRequest, SamplingParams, TokenLogprob
+from lm.inference.requests import GenerationEvent, GenerationRequest, SamplingParams, TokenLogprob, check_prompt
 
 if TYPE_CHECKING:
     from lm.inference.engine import Engine
@@ -121,8 +121,6 @@ def continue_prompts(experiment: Experiment, workdir: Path, options: Options, pr
 
 def tokens_of(tokenizer: "Tokenizer", prompt: str, experiment: Experiment, options: Options) -> tuple[list[int], int]:
     """Return (BOS and prompt as ids, maximum new tokens). Raises UsageError if there is no room for new tokens."""
-    from lm.inference.requests import check_prompt
-
     if options.max_tokens is None:
         row = check_prompt(tokenizer, prompt, experiment.sample.tokens)
         return row, experiment.sample.tokens - len(row)

@@ -131,7 +131,7 @@ def made_by(stage: Stage, workdir: Path) -> list[str]:
 
 
 def by_products_in(stage: Stage, folder: Path) -> tuple[str, ...]:
-    """Names of the stage's by-products in the folder, broken links included."""
+    """Names of the stage's by-products in the folder."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     return tuple(name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in stage.by_products))
 

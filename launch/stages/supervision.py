@@ -71,7 +71,7 @@ class Supervisor:
                     self.say("stopped", f"stopped after step {step} by another program; restarting", code, step)
                     continue
                 if code == UsageError.exit_code:
-                    return self.say("gave up", f"{how}: the command has invalid settings", code, step)
+                    return self.say("gave up", f"{how}: the command refuses to run; see its message", code, step)
                 crashes += 1
                 repeated = repeated + 1 if crashes > 1 and step == last_step else 1
                 last_step = step

@@ -66,7 +66,7 @@ def pattern_of(contents: dict[str, Any]) -> str:
     return DIGITS_ALONE if len(steps) == 2 and found == list(DIGITS_STEPS) else split_pattern(contents["pre_tokenizer"])
 
 
-def read_sentencepiece(
+def supported_sentencepiece(
     tokenizer: SentencePieceTokenizer, program: str, remedy: str, kinds: Collection[int], pieces: Collection[int]
 ) -> SentencePieceModel:
     """Return the model of a tokenizer. Raises UsageError if it has steps, a kind or kinds of pieces that `program` does

@@ -16,8 +16,6 @@ BLOCK = 8 * 2**20
 KEPT = 2
 """Blocks that a stream keeps: the current one and the one before. The next one is being read ahead."""
 
-Read = Callable[[str, int, int, Object], bytes]
-
 
 def begun(bring: Callable[[], bytes]) -> Future[bytes]:
     """Call `bring` in a thread; return its result as a Future."""
@@ -37,8 +35,8 @@ def begun(bring: Callable[[], bytes]) -> Future[bytes]:
 class Ranges(io.RawIOBase):
     """A seekable file; each read is one request. Raises StorageError if the object was replaced since it was opened."""
 
-    def __init__(self, address: str, found: Object, read: Read = stores.read):
-        self.address, self.object, self.position, self.ask = address, found, 0, read
+    def __init__(self, address: str, found: Object):
+        self.address, self.object, self.position = address, found, 0
 
     def readable(self) -> bool:
         return True
@@ -56,7 +54,7 @@ class Ranges(io.RawIOBase):
 
     def bytes_at(self, start: int, end: int) -> bytes:
         """Return at least one byte of [start, end)."""
-        return self.ask(self.address, start, end, self.object)
+        return stores.read(self.address, start, end, self.object)
 
     def readinto(self, buffer) -> int:  # type: ignore[override]
         end, into = min(self.position + len(buffer), self.object.size), 0
@@ -72,8 +70,8 @@ class Stream(Ranges):
     """A file for sequential reads in blocks of `block` bytes; the next block is requested while one is read. Seeking
     out of the kept blocks costs one more request."""
 
-    def __init__(self, address: str, found: Object, read: Read = stores.read, block: int = 0):
-        super().__init__(address, found, read)
+    def __init__(self, address: str, found: Object, block: int = 0):
+        super().__init__(address, found)
         self.size, self.blocks = block or BLOCK, dict[int, Future[bytes]]()
 
     def bytes_at(self, start: int, end: int) -> bytes:
@@ -93,7 +91,7 @@ class Stream(Ranges):
             return
         start = number * self.size
         end = min(start + self.size, self.object.size)
-        self.blocks[number] = begun(lambda: self.ask(self.address, start, end, self.object))
+        self.blocks[number] = begun(lambda: stores.read(self.address, start, end, self.object))
 
     def close(self) -> None:
         self.blocks.clear()

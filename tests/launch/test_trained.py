@@ -310,7 +310,7 @@ def test_two_processes_with_sharded_parameters_write_the_same_files_as_one(run, 
 
 
 def test_a_text_without_a_name_is_rejected_and_no_stage_is_run(tmp_path):
-    with pytest.raises(UsageError, match=r"--text is \[''\], which is not a file"):
+    with pytest.raises(UsageError, match=r"--text has an empty name: \[''\]"):
         evaluate.on_the_side(EXPERIMENT, tmp_path, evaluate.Options(text=("",)))
 
 

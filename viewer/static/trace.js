@@ -96,7 +96,7 @@ const traceRecite = (about) => {
     const at = (split, prefix) => found.filter((one) => one.split === split).flatMap((one) => one.prefixes.filter((row) => row.prefix === prefix));
     const prefixes = [...new Set(found.flatMap((one) => one.prefixes.map((row) => row.prefix)))].sort((a, b) => a - b);
     const share = (rows) => mean(rows.map((row) => row.right / row.next));
-    const lines = splits.map((split) => ({ label: split === "train" ? "training text" : "held-out text", points: prefixes.filter((prefix) => at(split, prefix).length).map((prefix) => [prefix, share(at(split, prefix))]) }));
+    const lines = splits.map((split) => ({ label: traceSplits[split] || split, points: prefixes.filter((prefix) => at(split, prefix).length).map((prefix) => [prefix, share(at(split, prefix))]) }));
     const cells = (rows) => (rows.length ? [percent(share(rows)), decimals(mean(rows.map((row) => row.verbatim)), 1), whole(Math.max(...rows.map((row) => row.verbatim)))] : ["–", "–", "–"]);
     const heads = ["correct", "mean run", "longest run"];
     const table = h("table", {}, h("caption", {}, `Greedy decoding of the next ${about.next} tokens. A run is the number of correct tokens before the first wrong one.`),

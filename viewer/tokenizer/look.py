@@ -16,8 +16,6 @@ class Piece:
 
     id: int
     bytes: bytes
-    start: int
-    """Bytes of the text before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +41,7 @@ class Usage:
 
 def cut(text: str, tokenizer: Tokenizer) -> list[Piece]:
     """Tokens of `text`, in order."""
-    ids = tokenizer.encode(text)
-    parts = [tokenizer.token_bytes(id) for id in ids]
-    starts = itertools.accumulate(map(len, parts), initial=0)
-    return [Piece(id, part, start) for id, part, start in zip(ids, parts, starts, strict=False)]
-
-
-def known(text: str, tokenizer: Tokenizer) -> str:
-    """Remove the characters that the vocabulary has no tokens for; only vocabularies of characters lack any."""
-    if has_tokens(text, tokenizer):
-        return text
-    return "".join(symbol for symbol in text if has_tokens(symbol, tokenizer))
+    return [Piece(id, tokenizer.token_bytes(id)) for id in tokenizer.encode(text)]
 
 
 def has_tokens(text: str, tokenizer: Tokenizer) -> bool:

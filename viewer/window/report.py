@@ -3,6 +3,7 @@ model's loss."""
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,6 +46,7 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
         yield "score", {"tokens": followed_document(run).ids}
 
 
+@functools.lru_cache(maxsize=1)  # asked for twice for an exported page, and may read whole archives
 def followed_document(run: WindowRun) -> FollowedDocument:
     thresholds, most = data_of(run).thresholds(), run.experiment.model.context_length - 1
     return read_followed(run.paths.root, run.experiment, run.tokenizer, thresholds, most)

@@ -6,8 +6,7 @@ import json
 import gguf
 
 from lm.errors import InputError, UsageError
-from lm.formats.byte_level import DIGITS_ALONE, DIGITS_STEPS, byte_level_of
-from lm.formats.byte_level import read_sentencepiece as sentencepiece_model_of
+from lm.formats.byte_level import DIGITS_ALONE, DIGITS_STEPS, byte_level_of, supported_sentencepiece
 from lm.formats.gguf.model import OWN
 from lm.formats.source import Fields, SpecialTokens
 from lm.tokenizer.base import Tokenizer
@@ -104,7 +103,7 @@ def add_sentencepiece(
 ) -> tuple[list[str], list[int]]:
     """Write the fields of a sentencepiece model; return its pieces and their kinds."""
     remedy = "Take --format hugging_face or standalone."
-    model = sentencepiece_model_of(tokenizer, "llama.cpp's llama", remedy, (BPE,), range(1, 7))
+    model = supported_sentencepiece(tokenizer, "llama.cpp's llama", remedy, (BPE,), range(1, 7))
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_scores([*(piece.score for piece in model.pieces), *[0.0] * (rows - len(model.pieces))])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.errors import UsageError
-from lm.formats.byte_level import read_sentencepiece
+from lm.formats.byte_level import supported_sentencepiece
 from lm.storage import write_json
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.characters import CharacterTokenizer
@@ -91,7 +91,7 @@ def sentencepiece_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
     has no bytes.
     """
     remedy = "Export another format."
-    found = read_sentencepiece(tokenizer, "a tokenizer.json", remedy, KINDS, range(1, 7))
+    found = supported_sentencepiece(tokenizer, "a tokenizer.json", remedy, KINDS, range(1, 7))
     pieces = [(piece.text, piece.score) for piece in found.pieces]
     if found.kind == BPE:
         vocabulary = {piece: id for id, (piece, _) in enumerate(pieces)}

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from lm.errors import UsageError
-from lm.formats.byte_level import ByteLevel, byte_level_of, read_sentencepiece
+from lm.formats.byte_level import ByteLevel, byte_level_of, supported_sentencepiece
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.encoding import BytePairTokenizer
@@ -41,7 +41,7 @@ def features_of(tokenizer: Tokenizer) -> frozenset[str]:
             "characters. Use --format hugging_face."
         )
     remedy, pieces = "Take --format hugging_face.", (NORMAL, UNKNOWN, CONTROL, BYTE)
-    model = read_sentencepiece(tokenizer, "a standalone folder", remedy, (BPE, UNIGRAM), pieces)
+    model = supported_sentencepiece(tokenizer, "a standalone folder", remedy, (BPE, UNIGRAM), pieces)
     named = {"exact": tokenizer.exact, "unigram": model.kind == UNIGRAM, "dummy_prefix": model.dummy_prefix}
     return frozenset({"sentencepiece", *shared, *(name for name, present in named.items() if present)})
 

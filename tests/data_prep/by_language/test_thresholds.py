@@ -243,6 +243,7 @@ def server(tmp_path, monkeypatch):
     files = {f"{language}.yml": write_thresholds(tmp_path / "own", language).read_bytes() for language in LANGUAGES}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("GRISTMILL_STORAGE_RETRIES", "0")
     monkeypatch.setattr(module, "SHA256", module.digest(dict(sorted(files.items()))))
     module.published_files.cache_clear()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Archive) as served:

@@ -26,7 +26,7 @@ from lm.errors import InputError
 from tests.data_prep.measured import CONFIG, RULES, real_rows, text_row, write_records, write_texts
 
 DEDUP = dataclasses.replace(CONFIG, steps=(*RULES, "exact_dedup", "minhash_dedup"))
-OF_A_RUN = ("clean_text_bytes", "replaced", "pairs")
+OF_A_RUN = ("clean_text_bytes", "replaced")
 """Counts only of stages that write documents."""
 
 

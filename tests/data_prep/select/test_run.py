@@ -12,7 +12,7 @@ from configs.recipes import gristmill as recipe
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig, UrlFilterConfig
 from data_prep.config.documents import AFTER_DEDUP
 from data_prep.documents import WebPage
-from data_prep.funnel.report import read_funnel
+from data_prep.funnel.report import read_counts, read_examples
 from data_prep.measure import run as extraction
 from data_prep.measure.row import text_schema
 from data_prep.measure.run import extract_texts, stem_of
@@ -200,7 +200,7 @@ def test_personal_data_is_in_no_kept_or_dropped_document_and_not_in_the_report(t
     texts = [text for folder in ("documents", "dropped") for text in column(out / folder / "mail.parquet", "text")]
     assert [text.count("X") for text in texts] == [1] * 4
     assert "@" not in "".join(texts)
-    assert "@" not in str(read_funnel(out / "funnel.json", out / "texts", CONFIG))
+    assert "@" not in str(read_examples(read_counts(out / "funnel.json"), out / "texts", CONFIG))
 
 
 def test_two_workers_write_the_same_bytes(files, tmp_path):

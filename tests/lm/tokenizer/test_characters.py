@@ -8,7 +8,6 @@ import pytest
 from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
 from lm.tokenizer import load, save, train_tokenizer
-from viewer.tokenizer.look import known
 
 SHAKESPEARE = Path(__file__).parents[4] / "shared/data/text/tinyshakespeare.txt"
 
@@ -31,7 +30,6 @@ def test_an_unknown_character_is_named_with_the_remedy():
         make(["ab"], 3).encode("abé")
     with pytest.raises(InputError, match=r"U\+FFFD"):
         make(["ab"], 3).encode("a\ud800")
-    assert known("a\ufffdb…", make(["ab"], 3)) == "ab"
     assert make(["a\ud800"], 3).encode("\ud800a\ufffd") == [2, 1, 2]
 
 
