@@ -120,7 +120,7 @@ def test_a_resumed_run_evaluates_the_step_at_which_it_was_stopped(tokens, undist
     process = train_process.start(run, FIELDS, code=code)
     output, _ = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, output
-    assert "saved at step 100," in output
+    assert "saved at step 100; run the same command" in output
     assert "step 100  validation loss" not in output
     output, _ = (process := train_process.start(run, FIELDS, code=code)).communicate(
         timeout=HANG_SECONDS

@@ -77,7 +77,7 @@ def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_resumes(t
     assert 5 <= saved < 60
     assert [process.returncode for process in pair] == [0, 130], outputs
     for output in outputs:
-        assert f"saved at step {saved}," in output
+        assert f"saved at step {saved}; run the same command" in output
         assert "Traceback" not in output
     assert verify(run / f"checkpoints/{saved}")["processes"] == 2
     output = train_process.finished(run, FIELDS)
@@ -106,7 +106,7 @@ def stopped(run: Path, mesh: dict, count: int, who: str, number: int, step: int,
         assert codes == [PeerError.exit_code] * (count - 1) + [128 + number], outputs
         for output in outputs[:-1]:
             assert output.splitlines()[-1].startswith("train_process: process ")
-            assert f" ends, since process {count - 1} ended, hangs or cannot be reached." in output.splitlines()[-1]
+            assert f" ends, because process {count - 1} ended, hangs or cannot be reached." in output.splitlines()[-1]
             assert "Check failure stack trace" not in output and "Traceback" not in output
     else:
         assert codes == [0] * count, outputs
