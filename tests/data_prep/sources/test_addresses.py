@@ -247,7 +247,7 @@ def test_a_whole_bucket_is_a_folder(store: Store):
 def test_a_missing_list_is_rejected(store: Store, tmp_path):
     for line in ("s3://other/gone.warc.gz", "gone.warc.gz", "# nothing"):
         (tmp_path / "list").write_text(f"{line}\n")
-        with pytest.raises(UsageError, match=r"does not exist\. Correct the list|is empty"):
+        with pytest.raises(UsageError, match=r"does not exist\. Correct the list|has no path or address"):
             named_files("pages.warc", [f"@{tmp_path / 'list'}"])
     (tmp_path / "list").write_text("ftp://host/a\n")
     with pytest.raises(UsageError, match=rf"the list {tmp_path}/list: 'ftp://host/a' is not the address"):

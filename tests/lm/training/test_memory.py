@@ -96,7 +96,7 @@ def test_impossible_sizes_are_rejected_before_training(monkeypatch, section, fie
 def test_evaluation_and_samples_count_their_rows(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     check_inference_memory(DEMO.model, 16, 256, "evaluate.batch_size")
-    with pytest.raises(UsageError, match=r"it needs at least .*or evaluate\.batch_size"):
+    with pytest.raises(UsageError, match=r"it needs at least .*or lower evaluate\.batch_size"):
         check_inference_memory(DEMO.model, 10**12, 256, "evaluate.batch_size")
 
 
