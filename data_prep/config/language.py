@@ -31,7 +31,9 @@ sq:als sr:srp_Cyrl su:sun sv:swe sw:swh ta:tam_Taml te:tel_Telu tg:tgk_Cyrl th:t
 tt:tat_Cyrl tyv:tyv_Cyrl ug:uig_Arab uk:ukr_Cyrl ur:urd_Arab uz:uzn vec:vec vep:vep vi:vie vls:vls vo:vol wa:wln
 war:war wuu:wuu_Hani xal:xal_Cyrl xmf:xmf_Geor yi:ydd_Hebr yo:yor yue:yue_Hani zh:cmn_Hani
 """
-LABELS = {code: (name[:3], name[4:] or "Latn") for code, _, name in (one.partition(":") for one in NAMES.split())}
+LABELS: dict[str, tuple[str, str]] = {
+    code: (name[:3], name[4:] or "Latn") for code, _, name in (one.partition(":") for one in NAMES.split())
+}
 """{lid.176 code: (ISO 639-3 code, ISO 15924 code of its main script)}, as in GlotLID and FineWeb-2. A macrolanguage
 maps to its most spoken member, e.g. ar to arb. lid.176 uses ISO 639-1 codes, ISO 639-3 codes of languages without one,
 and a few older codes ("als" is Alemannic)."""
