@@ -27,7 +27,8 @@ INDEX_PATH = re.compile(r"cc-index/table/(?:[\w.=-]+/)+[\w=-][\w.=-]*\.parquet")
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """Return the crawl's files, or the records selected by its index. Raises like `streamed_files`."""
+    """Return (input files, []): the selected files of the crawl, or groups of records if config.common_crawl.index is
+    enabled. Raises like `streamed_files` and `chosen_records`."""
     crawl = config.common_crawl
     if crawl.index.enabled:
         tables = [Url(address_of(crawl, path)) for path in listed(crawl, out, "cc-index-table", INDEX_PATH)]
@@ -36,17 +37,16 @@ def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tu
 
 
 def inputs(config: PagesConfig) -> list[Listed]:
-    """Return no files: a crawl has no files of the user."""
+    """Return [], because a crawl has no local files of the user."""
     return []
 
 
 def streamed_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:
-    """List the selected files of a crawl, to be streamed from their URLs, in the order of the crawl's list. Documents
-    name a file by its path on the server.
+    """Return the selected files of a crawl, in the order of the crawl's list. Workers stream them from their URLs;
+    documents record a file's path on the server as file_path. `out` is the run folder.
 
     A crawl's files do not change, so size and ETag are not part of their identity. Raises UsageError if the crawl does
-    not exist or has fewer files than the config asks for, InputError if its list is damaged or the server cannot be
-    reached.
+    not exist or has fewer files than config.files, InputError if its list is damaged or the server cannot be reached.
     """
     paths = chosen(listed(config, out), config)
     places = [Listed(Url(address_of(config, path)), path) for path in paths]
@@ -62,7 +62,8 @@ def streamed_files(config: CommonCrawlPages, out: Path, progress: Callable[[str]
 
 
 def chosen(paths: list[str], config: CommonCrawlPages) -> list[str]:
-    """Return the selected files in the order of the list. Raises UsageError if the list is too short."""
+    """Return config.files of the `paths`, selected by config.choice, in their order. Raises UsageError if there are
+    fewer."""
     places = range(config.first_file, len(paths))
     if config.files > len(places):
         raise UsageError(
@@ -84,8 +85,9 @@ def address_of(config: CommonCrawlPages, path: str) -> str:
 
 
 def listed(config: CommonCrawlPages, out: Path, kind: str = "", paths: re.Pattern[str] = PATH) -> list[str]:
-    """Return the paths of all files of a kind in the crawl. Raises UsageError if it does not exist, InputError if the
-    list is damaged."""
+    """Return the paths in the crawl's list of files of a `kind` (default: config.kind), which is downloaded to the run
+    folder `out`. Raises UsageError if the crawl does not exist, InputError if the list is damaged or a path does not
+    match the pattern `paths`."""
     kind = kind or config.kind
     path = out / LISTS / f"{config.crawl}-{kind}.paths.gz"
     url = address_of(config, f"crawl-data/{config.crawl}/{kind}.paths.gz")

@@ -37,11 +37,12 @@ MOST_PAGES = 5_000_000
 """Maximum number of pages that a run may select, because their positions are stored in its manifest."""
 
 Ranges = dict[str, list[tuple[int, int]]]
-"""{WARC file: (offset, length) of its selected records}."""
+"""{WARC file: [(offset, length) of each selected record]}."""
 
 
 def chosen_records(config: CommonCrawlPages, tables: list[Url], progress: Callable[[str], None]) -> list[InputFile]:
-    """Return the selected records as units of at most `pages_per_unit`, in the order of WARC files and offsets.
+    """Return the selected records as input files of at most index.pages_per_unit records each, sorted by WARC file and
+    offset. `tables` are the URLs of the index files.
 
     Raises UsageError if no page matches or too many do, InputError if an index file cannot be read.
     """
@@ -84,8 +85,8 @@ def chosen_records(config: CommonCrawlPages, tables: list[Url], progress: Callab
 
 
 def units(found: Ranges, size: int) -> Iterator[tuple[tuple[str, tuple[tuple[int, int], ...]], ...]]:
-    """Divide the records into units of at most `size`. The records of one WARC file are divided only if they are more
-    than `size`."""
+    """Yield groups of at most `size` records, each as ((WARC file, its records), ...). The records of one WARC file are
+    in one group unless they are more than `size`."""
     unit: list[tuple[str, tuple[tuple[int, int], ...]]] = []
     held = 0
     for name in sorted(found):
@@ -129,15 +130,15 @@ def records_in(url: Url, index: CrawlIndex) -> list[tuple[str, int, int]]:
 
 
 def conditions(index: CrawlIndex) -> list[tuple[str, tuple[Any, ...]]]:
-    """Return (column, accepted values); no values: the column is not filtered."""
+    """Return (column, accepted values) of each condition; () accepts all values."""
     return [(LANGUAGE, index.languages), (DOMAIN, index.domains), (MIME, index.mime), (STATUS, index.status)]
 
 
 def may_hold(group: "pq.RowGroupMetaData", index: CrawlIndex) -> bool:
     """Whether a row group may contain a matching page, by its column statistics.
 
-    Domains are also compared with the range of sorted URL keys: com,example)/path, and com,example,www)/path for a
-    subdomain.
+    Domains are also compared with the group's range of URL keys, such as com,example)/path and com,example,www)/path,
+    by which the index is sorted.
     """
     bounds: dict[str, tuple[Any, Any]] = {}
     for number in range(group.num_columns):
@@ -158,7 +159,8 @@ def may_hold(group: "pq.RowGroupMetaData", index: CrawlIndex) -> bool:
 def records_of(
     file: "pq.ParquetFile", group: int, wanted: list[str], index: CrawlIndex
 ) -> Iterator[tuple[str, int, int]]:
-    """Yield the records of one row group, as in `records_in`."""
+    """Yield (WARC file, offset, length) of the selected pages in row group `group`. `wanted` are the filtered
+    columns."""
     rows: Any = None
     if wanted:
         filtered = file.read_row_group(group, columns=wanted)
@@ -174,8 +176,8 @@ def records_of(
 
 
 def values_of(column: pa.ChunkedArray, wanted: tuple[Any, ...]) -> list[Any]:
-    """Return the distinct values in the column that match `wanted`. For languages such as "eng,deu", the first one, the
-    main language, must match."""
+    """Return the values to accept in a column. Integers: `wanted`. Texts: the column's distinct values whose part
+    before a comma is in `wanted`, so "eng" accepts "eng,deu", a page whose main language is English."""
     if isinstance(wanted[0], int):
         return list(wanted)
     return [value for value in column.unique().to_pylist() if value and value.split(",")[0] in wanted]

@@ -18,7 +18,7 @@ SPAN = 8 << 20
 
 
 class Span(NamedTuple):
-    """Neighboring records of one archive."""
+    """Neighboring records of one archive, which are read together: the bytes from `start` to `end`."""
 
     archive: str
     start: int
@@ -28,7 +28,7 @@ class Span(NamedTuple):
 
 
 def spans(file: InputFile) -> Iterator[Span]:
-    """Group the records into ranges to read, in order."""
+    """Yield the records in `file.ranges` in spans of at most SPAN bytes, with at most GAP bytes between two records."""
     for archive, records in file.ranges:
         held: list[tuple[int, int]] = []
         for start, length in records:
@@ -42,7 +42,8 @@ def spans(file: InputFile) -> Iterator[Span]:
 
 
 def bytes_of(base: Place, span: Span) -> bytes:
-    """Read a range. Raises InputError if the archive cannot be read."""
+    """Return the bytes of a span; `base` is the folder or URL of its archive. Raises InputError if they cannot be
+    read."""
     place = base / span.archive
     try:
         if isinstance(place, Url):
@@ -57,7 +58,8 @@ def bytes_of(base: Place, span: Span) -> bytes:
 
 
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[WebPage]:
-    """Yield the pages, the same as from reading the complete archives. Other records are counted in `counts`."""
+    """Yield the pages of the selected records, equal to those from reading the complete archives. Records that are not
+    pages are counted by reason in `counts`, damaged ones passed to `on_damage`."""
     from data_prep.warc.pages import page_of_response, pages_in
 
     for span, content in ahead(lambda span: bytes_of(file.path, span), spans(file)):

@@ -23,7 +23,7 @@ def module_of_source(config: PagesConfig) -> ModuleType:
 def fetch_pages(
     config: PagesConfig, out: Path, progress: Callable[[str], None] = print, **options: Any
 ) -> dict[str, list]:
-    """Fetch the pages and write out/pages/manifest.json (manifest.py); return its contents.
+    """Fetch the pages of the configured source, write out/pages/manifest.json (manifest.py), and return its contents.
 
     The user's files are listed, not copied. Resumes an interrupted attempt. `options` are passed to the source's
     fetch(). Raises UsageError if the config names no pages, a pattern matches nothing, or the crawl or dataset does not
@@ -62,8 +62,8 @@ def input_files(workdir: Place) -> list[InputFile]:
 def own_inputs(config: PagesConfig) -> tuple[dict[str, object], dict[str, int | str]]:
     """Return ({path: bytes}, {path: modification time in ns, or ETag}) of the user's files that the config names.
 
-    For files on web servers, bytes are None, and the ETag or date is included only if there are few such files. Raises
-    UsageError if a pattern matches nothing.
+    For files on web servers, bytes are None, and the ETag or date is included only for at most QUERIED such files
+    (listing.py). Raises UsageError if a pattern matches nothing.
     """
     found = module_of_source(config).inputs(config)
     sizes: dict[str, object] = {str(one.place): None if is_on_the_web(one.place) else one.bytes for one in found}

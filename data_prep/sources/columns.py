@@ -47,14 +47,14 @@ LARGEST_SCORE = 1.001  # a float32 sum may slightly exceed 1; percentages are la
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedRow(Damage):
-    """A row without a usable text, or a damaged part of a table. `offset` is the number of the row or line, from 0.
+    """A row without a usable text, or a damaged part of a table. `offset` counts rows or lines from 0.
 
     Reasons: not_utf8, not_json, not_an_object, too_long, no_text, text_not_a_string, empty_text, damaged,
     ratio_too_high.
     """
 
     path: str
-    """Name of the file in its documents."""
+    """Name of the table, as in Document.file_path."""
     place: str
     """Position in the file, for messages: "line 17" or "row 3"."""
 
@@ -63,11 +63,11 @@ class QuarantinedRow(Damage):
 
 
 class UnkeptValueError(Exception):
-    """Raised if a value of a kept column has a type that cannot be stored."""
+    """Raised if a value of a column in pages.keep_columns has a type that cannot be stored."""
 
 
 class NoDocumentError(Exception):
-    """Raised for a row without a usable text; `reason` is one of QuarantinedRow's."""
+    """Raised for a row without a usable text; `reason` is one of those of QuarantinedRow."""
 
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(reason)
@@ -75,7 +75,7 @@ class NoDocumentError(Exception):
 
 
 def lookup(row: Mapping[str, Any], name: str, absent: Any = None) -> Any:
-    """Return `row[name]`, or the value at the dotted path `name` in nested objects, or `absent` if there is neither."""
+    """Return `row[name]`, or else the value at the dotted path `name`, such as "metadata.url", or else `absent`."""
     if name in row:
         return row[name]
     head, dot, rest = name.partition(".")
@@ -84,7 +84,8 @@ def lookup(row: Mapping[str, Any], name: str, absent: Any = None) -> Any:
 
 
 def document_of(row: Mapping[str, Any], number: int, *, name: str, text_field: str) -> Document:
-    """Convert row `number` (from 0) of the file called `name` to a Document. Raises NoDocumentError."""
+    """Convert a row of a table or dataset to a Document. Without an id column, the id is "NAME/NUMBER", where `number`
+    counts rows from 0. Raises NoDocumentError if `text_field` has no usable text."""
     text = lookup(row, text_field)
     if text is None:
         raise NoDocumentError("no_text", f"{text_field!r} is not among {', '.join(map(repr, list(row)[:12]))}")
@@ -122,7 +123,8 @@ def document_of(row: Mapping[str, Any], number: int, *, name: str, text_field: s
 def kept_of(
     row: Mapping[str, Any], names: Iterable[str], types: Mapping[str, pa.DataType]
 ) -> tuple[tuple[str, pa.DataType, Any], ...]:
-    """Return (name, type, value) for each kept column that the row has. `types` are the types that the file declares.
+    """Return (name, type, value) of each column in `names` (pages.keep_columns) that the row has. `types` are the
+    column types that the file declares; other types are derived from the values.
 
     Raises NoDocumentError if a value is too long, UnkeptValueError if its type cannot be stored.
     """
@@ -150,7 +152,7 @@ def kept_of(
 
 
 def storable(text: str) -> str:
-    """Replace lone surrogates, which JSON escapes can express but UTF-8 cannot encode, by U+FFFD."""
+    """Replace lone surrogates, which JSON can express ("\\ud800") but UTF-8 cannot encode, by U+FFFD."""
     return LONE_SURROGATE.sub("\ufffd", text)
 
 
@@ -165,13 +167,14 @@ def as_text(value: object) -> str | None:
 
 
 def as_language(value: object) -> str | None:
-    """Return the ISO 639-1 code: "en" for "EN" and "en-US"; None for three-letter codes ("eng_Latn") and names."""
+    """Return a two-letter ISO 639-1 code, "en" for "EN" or "en-US"; None for others, such as "eng_Latn" or
+    "English"."""
     code = LANGUAGE_CODE.fullmatch((as_text(value) or "").strip().lower())
     return code[1] if code else None
 
 
 def as_score(value: object) -> float | None:
-    """Return a probability, at most 1; None if `value` is not one."""
+    """Return `value` as a probability, at most 1.0; None if it is not a number from 0 to LARGEST_SCORE."""
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= LARGEST_SCORE
     return min(float(value), 1.0) if fits else None
 

@@ -39,36 +39,35 @@ Quarantine = Callable[..., None]
 
 @dataclass(frozen=True)
 class Table:
-    """One file of a table, as passed to the reader of its format."""
+    """One table file and the options for reading it, as passed to the Reader of its format."""
 
     path: Place
     text_field: str
     quarantine: Quarantine
     spend: Callable[[int, int], None]
-    """Count bytes and rows read from the file. Raises RatioError if they exceed the file's limit (tables.py)."""
+    """Add (bytes, rows) to the amount read from the file. Raises RatioError above the file's limit (tables.py)."""
     version: Object | None = None
     """Version of the file when it was listed; reading another version is an error."""
     keep_columns: tuple[str, ...] = ()
-    """Columns to keep with the documents. Readers must include them in the rows, whatever the size of their values."""
+    """Columns to keep in the documents (pages.keep_columns). Readers yield them whatever the size of their values."""
     types: "dict[str, pa.DataType]" = field(default_factory=dict)
     """Types of the kept columns, filled in by the reader if the file declares them (data_prep/kept_columns.py)."""
 
 
 class Reader(Protocol):
-    """Interface of the module of a format."""
+    """Functions that a module for a table format must have; see text_rows.py for a short one."""
 
     def rows(self, table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
-        """Yield (row number from 0, position for messages, {column: value}) of each row. Raises InputError if the file
-        cannot be read."""
+        """Yield (row number from 0, position for messages such as "line 17", {column: value}) of each row. Raises
+        InputError if the file cannot be read."""
         ...
 
     def count(self, path: Place) -> int | None:
-        """Return the number of rows, or None if counting requires reading the file. Raises InputError if the file is
-        truncated."""
+        """Return the number of rows; None if that requires reading the file. Raises InputError if it is truncated."""
         ...
 
     def check_columns(self, path: Place, names: Sequence[str]) -> None:
-        """Raise InputError if the metadata of the file shows that a column is missing or cannot be kept."""
+        """Raise InputError if the file's metadata shows that a column in `names` is missing or cannot be kept."""
         ...
 
 
@@ -111,10 +110,10 @@ TABLE_ENDINGS = tuple(ending for one in FORMATS for ending in one.all_endings)
 
 
 def format_of(path: Place, by_name: bool = True) -> Format:
-    """Detect the format of a file.
+    """Return the format of a table file.
 
-    Plain text is recognized by the file name, other formats by their first bytes, and then, if `by_name`, by the name.
-    Raises InputError if the file is empty or of no known format.
+    The extensions of plain text decide; other formats are recognized by their first bytes or else, if `by_name`, by
+    their extension. Raises InputError if the file is empty or of no known format.
     """
     named = next((one for one in FORMATS if path.name.lower().endswith(one.all_endings)), None)
     if named and named.begins is None:
@@ -149,8 +148,8 @@ def beginning(path: Place) -> bytes:
 
 
 def uncompressed(begin: bytes, limit: int = 1 << 10) -> bytes:
-    """Return up to `limit` decompressed bytes of a file's beginning, as UTF-8 without a byte order mark. Gzip data is
-    cut at damage; damaged zstd data gives no bytes."""
+    """Return `begin`, a file's first bytes, decompressed (at most `limit` bytes) and as UTF-8 without a byte order
+    mark. Of damaged gzip data, the part before the damage is returned; of damaged zstd data, nothing."""
     plain = begin
     if begin.startswith(GZIP):
         plain = gunzipped(begin, limit)
@@ -168,8 +167,8 @@ def uncompressed(begin: bytes, limit: int = 1 << 10) -> bytes:
 
 
 def gunzipped(begin: bytes, limit: int = BEGINNING_BYTES) -> bytes:
-    """Decompress the beginning of a gzip file, including several members, to at most `limit` bytes. Stops at damaged
-    data."""
+    """Return up to `limit` decompressed bytes of a gzip file that starts with `begin`; less if damaged. Other data is
+    returned unchanged."""
     if not begin.startswith(GZIP):
         return begin
     plain = b""

@@ -16,16 +16,16 @@ RECORDS = "records.json"
 
 @dataclass(frozen=True)
 class Records:
-    """Counts of the records in the input files."""
+    """Counts of the records in all input files of a run."""
 
     seen: int
-    """Number of archive records, table rows and damaged places: the rows of texts/ plus the skipped ones."""
+    """Number of archive records, table rows and damaged places: the rows of texts/ plus `skipped`."""
     skipped: dict[str, int]
     """{reason: count}, with the reasons of data_prep.warc.SKIPPED and NOT_SAMPLED (data_prep/measure/row.py)."""
 
 
 def read_records(texts: Place) -> Records:
-    """Read the record counts of a folder texts/. Raises InputError if they cannot be read."""
+    """Return the stored counts of the folder texts/ of a run. Raises InputError if they cannot be read."""
     path = texts / RECORDS
     try:
         return Records(**json.loads(path.read_text(encoding="utf-8")))
@@ -36,10 +36,10 @@ def read_records(texts: Place) -> Records:
 
 
 def read_input(file: InputFile, skipped: Counter[str] | None = None) -> Iterator[WebPage | Document | Damage]:
-    """Yield everything in the file in order, including damaged places.
+    """Yield the pages or documents of the file in order, and a Damage for each damaged place.
 
-    Adds to `skipped` the number of archive records, by reason (data_prep.warc.SKIPPED), that are neither pages nor
-    texts nor damaged. Raises InputError if the file cannot be read or is not of its kind.
+    Other archive records, such as requests, are counted in `skipped` by reason (data_prep.warc.SKIPPED). Raises
+    InputError if the file cannot be read or is not of its kind.
     """
     damage: list[Damage] = []
     counts: Counter[str] = Counter()
@@ -55,7 +55,7 @@ def read_input(file: InputFile, skipped: Counter[str] | None = None) -> Iterator
 
 
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterable[WebPage]:
-    """Stream the pages or texts of an archive, without copying it to disk. Other records are counted in `counts`."""
+    """Yield the pages or texts of a WARC or WET file, streamed. Other records are counted in `counts` by reason."""
     from data_prep.warc import read_pages, read_texts
 
     reader = read_pages if file.kind == "warc" else read_texts
@@ -63,5 +63,4 @@ def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[s
 
 
 def size(file: InputFile) -> int | None:
-    """Return the size of the file in bytes, or None if it does not exist."""
     return size_of(file.path)

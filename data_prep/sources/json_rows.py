@@ -34,8 +34,8 @@ IN_ELEMENT = re.compile(rb'["\[\]{}]')
 
 
 def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Yield (number of the line or element from 0, position for messages, object) for every object. Blank lines are
-    numbered but not yielded."""
+    """Yield (number of the line or array element from 0, its position for messages, the parsed object) for each JSON
+    object. Blank lines are counted but not yielded."""
     number, found = -1, False
     try:
         pieces = text_pieces(table)
@@ -64,7 +64,8 @@ def check_columns(path: Place, names: Sequence[str]) -> None:
 
 
 def object_of(value: bytes, number: int, place: str, table: Table) -> dict[str, Any] | None:
-    """Parse a JSON object. Quarantine anything else and return None."""
+    """Return the JSON object in a line or array element; None, after a call of table.quarantine, if it is not an
+    object."""
     if not value.startswith(b"{"):  # not parsed: "[" * n may take any amount of memory
         is_json = value[:1] in b'["-0123456789tfn'
         table.quarantine(number, place, "not_an_object" if is_json else "not_json", f"it begins with {value[:20]!r}")
@@ -84,8 +85,8 @@ def object_of(value: bytes, number: int, place: str, table: Table) -> dict[str, 
 
 
 def text_pieces(table: Table) -> Iterator[bytes]:
-    """Yield the decompressed file in pieces, as UTF-8 without a byte order mark. The first piece holds at least FIRST
-    decompressed bytes, unless the file is shorter."""
+    """Yield the decompressed file in pieces, as UTF-8 without byte order mark; first at least FIRST bytes, if it has
+    them."""
     with uncompressed_file(table) as file:
         head = b""
         while len(head) < FIRST and (more := file.read(PIECE)):
@@ -115,7 +116,7 @@ def uncompressed_file(table: Table) -> Generator[IO[bytes] | pa.NativeFile]:
 
 
 def with_line_feeds(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Replace each CR LF and CR by LF. Strings in JSON can contain neither."""
+    """Replace each CR LF and CR by LF, which is safe because JSON strings contain line breaks only as escapes."""
     rest = b""
     for piece in pieces:
         if rest or b"\r" in piece:
@@ -128,8 +129,7 @@ def with_line_feeds(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def lines_of(pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes | None]]:
-    """Yield (number from 0, stripped line) of each line that is not blank; None instead of a line longer than
-    MAX_LINE_BYTES."""
+    """Yield (number from 0, stripped line) of each non-blank line; (number, None) if it exceeds MAX_LINE_BYTES."""
     number = length = 0
     waiting: list[bytes] = []
     for piece in itertools.chain(with_line_feeds(pieces), [b"\n"]):
@@ -154,9 +154,9 @@ def lines_of(pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes | None]]:
 
 
 def elements_of(pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes | None]]:
-    """Yield (number from 0, stripped element) of a JSON array; None instead of an element longer than MAX_LINE_BYTES.
+    """Yield (number from 0, stripped JSON text) of each array element; (number, None) if it exceeds MAX_LINE_BYTES.
 
-    Only strings and brackets are parsed, so that elements after a malformed one are still found. Raises EOFError if the
+    Only strings and brackets are parsed, so elements after a malformed one are still found. Raises EOFError if the
     array is not closed, or an element has more than MAX_STRUCTURE_BYTES brackets and strings.
     """
     number = depth = length = marks = 0

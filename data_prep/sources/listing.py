@@ -42,23 +42,23 @@ MAX_LIST_BYTES, MAX_LISTED = 200_000_000, 5_000_000
 
 
 class Listed(NamedTuple):
-    """A file that an option names."""
+    """A file that an option such as pages.tables names."""
 
     place: Place
     name: str
-    """Name of the file in its documents."""
+    """Name in Document.file_path: see `listed_files`."""
     bytes: int = -1
     """Size; -1 if unknown."""
     etag: str = ""
     """ETag of a file in a bucket; otherwise empty."""
     version: int | str | None = None
-    """Modification time in ns, ETag, or date: changes when the file changes, but also differs in a copy."""
+    """Modification time in ns, ETag, or date. Differs if the file changed, but also between copies of a file."""
     estimated: bool = False
-    """Whether `bytes` is treated as an estimate (`with_estimated_sizes`)."""
+    """Whether `bytes` may be an estimate (`with_estimated_sizes`)."""
 
     @classmethod
     def of(cls, place: Place, name: str, found: Object | None = None) -> "Listed":
-        """Return a local file, or a file in a bucket with its listing `found`."""
+        """Make a Listed of a local file, or of a file in a bucket whose listing has the entry `found`."""
         if found is not None:
             return cls(place, name, found.size, found.etag, found.etag or None)
         assert isinstance(place, Path)
@@ -67,20 +67,20 @@ class Listed(NamedTuple):
 
 
 def named_files(option: str, patterns: Iterable[str]) -> dict[Place, str]:
-    """Return {place: name} of the files that `listed_files` finds."""
+    """Return {place: name} of the files that `listed_files` returns."""
     return {one.place: one.name for one in listed_files(option, patterns)}
 
 
 def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
-    """Return the files that the patterns match, each once, sorted by name.
+    """Return the files that the `patterns` of an option match, each once, sorted by name.
 
-    A folder means all files in it, recursively, that have one of the option's extensions (ENDINGS) and are not hidden;
-    @FILE means the files that it lists.
+    A folder stands for all files in it, recursively, that have one of the option's extensions (ENDINGS) and are not
+    hidden; @FILE stands for the paths and addresses in that text file, one per line.
 
-    The name is the path relative to the named folder, or to the folder before the first wildcard, so that names and
-    order do not depend on the location. In a list, it is the path as written; of an address, the part after the server
-    or bucket. Names are unique (`distinct_names`). Raises UsageError with the name of the `option` if a pattern, folder
-    or list has no files, a file on a web server does not exist, or a path is not UTF-8.
+    A file's name is its path relative to the given folder, or to the folder before the first wildcard, so names and
+    order do not depend on the location. In a list it is the path as written; for an address in a list, the part after
+    the server or bucket. Raises UsageError with the name of the `option` if a pattern, folder or list has no files, a
+    file on a web server does not exist, or a path is not UTF-8.
     """
     found: dict[Place, Listed] = {}
     for pattern in patterns:
@@ -102,10 +102,10 @@ def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
 
 
 def distinct_names(names: dict[Place, str]) -> dict[Place, str]:
-    """Return {place: name} with unique names.
+    """Return {place: name} with unique names, by prefixing those that occur again.
 
-    The first file of a name keeps it, so that adding a second dump does not rename the first. The others are prefixed
-    with as many of their parent folders as necessary, or with a number.
+    The first file of a name keeps it, so that adding a second dump does not rename the first. The others get as many of
+    their parent folders as a prefix as necessary, or a number.
     """
     first = {name: place for place, name in reversed(names.items())}
     unique, taken = dict(names), set(first)
@@ -121,7 +121,8 @@ def distinct_names(names: dict[Place, str]) -> dict[Place, str]:
 
 
 def local_files(option: str, pattern: str) -> list[Listed]:
-    """Find the local files that the pattern or folder names."""
+    """Return the local files that match a shell pattern, or those in a folder that have one of the option's
+    extensions."""
     try:
         expanded = Path(pattern).expanduser()
     except RuntimeError as error:
@@ -141,7 +142,7 @@ def local_files(option: str, pattern: str) -> list[Listed]:
 
 
 def remote_files(option: str, pattern: str) -> list[Listed]:
-    """Find the files in a bucket that the pattern or folder names; on a web server, the one file."""
+    """Like `local_files`, for a pattern, folder or file in a bucket, or the address of one file on a web server."""
     url = Url(pattern)
     if url.scheme in WEB:
         if "*" in pattern:
@@ -172,7 +173,8 @@ def remote_files(option: str, pattern: str) -> list[Listed]:
 
 
 def matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
-    """Whether a path matches a shell pattern, as in glob: `**` matches any number of folders."""
+    """Whether the path components `parts` match those of a shell pattern, as in glob: `**` matches any number of
+    folders."""
     if not patterns:
         return not parts
     hidden = bool(parts) and parts[0].startswith(".") and not patterns[0].startswith(".")
@@ -182,9 +184,9 @@ def matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
 
 
 def files_in_list(option: str, pattern: str) -> list[Listed]:
-    """Read a list of files, one path or address per line, gzip-compressed or not.
+    """Return the files in the list @FILE: one path or address per line, # for comments, optionally gzip-compressed.
 
-    Paths are relative to the list; in Common Crawl's own lists, to the root of its server.
+    Relative paths start at the list's folder; those of Common Crawl's own lists, at the root of its server.
     """
     source = place_of(pattern[1:])
     try:
@@ -227,7 +229,7 @@ def files_in_list(option: str, pattern: str) -> list[Listed]:
 
 
 def folder_of_list(source: Place, line: str) -> Place:
-    """Return the folder that a path in a list is relative to."""
+    """Return the folder or URL that the path in `line` of the list `source` is relative to."""
     if not line.startswith(CRAWL_DATA):
         return source.parent
     before, found, _ = str(source).partition(f"/{CRAWL_DATA}")
@@ -235,8 +237,8 @@ def folder_of_list(source: Place, line: str) -> Place:
 
 
 def files_to_read(option: str, pattern: str, sizes: Mapping[str, int]) -> list[str]:
-    """Select the files of a folder, {name: bytes}, that have the option's extensions. Raises UsageError if there are
-    none."""
+    """Return the names in `sizes` ({name: bytes} of a folder's files) with one of the option's extensions. Raises
+    UsageError if there are none."""
     endings = ENDINGS.get(option, ENDINGS["pages.tables"])
     found, *_ = by_type(endings, sizes)
     if found:
@@ -257,8 +259,8 @@ def is_hidden(name: str) -> bool:
 
 
 def by_type(endings: tuple[str, ...], sizes: Mapping[str, int]) -> tuple[list[str], list[str], list[str]]:
-    """Split the files of a folder into (files to read, files of other types, empty plain text files). Hidden files are
-    ignored."""
+    """Split names of a folder's files, without hidden ones, into (files to read, other types, empty plain text
+    files)."""
     found, others, empty = [], [], []
     for name, size in sizes.items():
         if not is_hidden(name):
@@ -268,7 +270,7 @@ def by_type(endings: tuple[str, ...], sizes: Mapping[str, int]) -> tuple[list[st
 
 
 def skipped_files(option: str, patterns: Iterable[str]) -> Iterator[str]:
-    """Yield messages that list the files skipped in folders: those of other types, and empty text files."""
+    """Yield a message about the files of other types in the named folders, and one about the empty plain text files."""
     endings = ENDINGS[option]
     others: list[str] = []
     empty: list[str] = []
@@ -286,8 +288,8 @@ def skipped_files(option: str, patterns: Iterable[str]) -> Iterator[str]:
 
 
 def with_known_sizes(option: str, listed: list[Listed]) -> list[Listed]:
-    """Query the sizes of the files on web servers if there are at most QUERIED. Raises UsageError if one of them does
-    not exist."""
+    """Fill in the sizes of files on web servers, if at most QUERIED are unknown. Raises UsageError if a file is
+    missing."""
     unknown = [one.place for one in listed if isinstance(one.place, Url) and one.bytes < 0]
     if len(unknown) > QUERIED:
         return listed
@@ -301,10 +303,10 @@ def with_known_sizes(option: str, listed: list[Listed]) -> list[Listed]:
 
 
 def with_estimated_sizes(listed: list[Listed]) -> list[Listed]:
-    """Fill in unknown sizes with the mean of a sample of them.
+    """Fill in unknown sizes with the mean of QUERIED files on web servers, whose sizes are queried.
 
-    Sizes of files on web servers are always marked as estimates, so that a file is the same input among few files and
-    among many.
+    Sizes of files on web servers are always marked as estimates, so that a file has the same identity
+    (InputFile.identity) in a short and in a long list.
     """
     unknown = [one.place for one in listed if one.bytes < 0 and isinstance(one.place, Url)]
     spread = [unknown[number * len(unknown) // QUERIED] for number in range(QUERIED)] if unknown else []

@@ -16,7 +16,7 @@ RECORD_TYPE = re.compile(rb"^WARC-Type:[ \t]*([a-z]+)", re.IGNORECASE | re.MULTI
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """List the user's files, and report files in folders that are ignored. Raises like `own_files`."""
+    """Return (the user's input files, []); `progress` reports skipped files in folders. Raises like `own_files`."""
     files = own_files(config.warc, config.tables, config.text_field, config.keep_columns)
     for option, patterns in (("pages.warc", config.warc), ("pages.tables", config.tables)):
         for line in skipped_files(option, patterns):
@@ -25,17 +25,16 @@ def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tu
 
 
 def inputs(config: PagesConfig) -> list[Listed]:
-    """Return the files that the patterns match. Raises UsageError if a pattern matches nothing."""
+    """Return the files that pages.warc and pages.tables match. Raises UsageError if a pattern matches nothing."""
     return [*listed_files("pages.warc", config.warc), *listed_files("pages.tables", config.tables)]
 
 
 def own_files(
     warc: Iterable[str], tables: Iterable[str], text_field: str, keep_columns: tuple[str, ...] = ()
 ) -> list[InputFile]:
-    """Return the files that the patterns match; nothing is copied.
+    """Return the files that the patterns `warc` (WARC and WET) and `tables` match, as input files; nothing is copied.
 
-    Raises UsageError if a pattern matches nothing, InputError if a file has the wrong format or is known to lack one of
-    `keep_columns`.
+    Raises UsageError if a pattern matches nothing, InputError if a file has the wrong format or lacks a kept column.
     """
     file_of = lambda one, kind: InputFile(one.place, one.name, kind, one.bytes, etag=one.etag, estimated=one.estimated)
     files = [file_of(one, warc_kind(one.place)) for one in with_estimated_sizes(listed_files("pages.warc", warc))]
@@ -52,7 +51,7 @@ def own_files(
 
 
 def known_by_name(place: Place, option: str) -> bool:
-    """Whether the type of a remote file is known from its extension, which saves a request."""
+    """Whether a file is remote and has an extension of the option, so that no request is needed to detect its type."""
     return isinstance(place, Url) and place.name.lower().endswith(ENDINGS[option])
 
 

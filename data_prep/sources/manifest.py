@@ -33,24 +33,24 @@ NEEDED = {"path": str, "name": str, "kind": str, "bytes": int}
 
 
 def module_of(kind: str) -> ModuleType:
-    """Import the reader of a kind of input file."""
+    """Import the module that reads input files of a `kind`, a key of KINDS."""
     return importlib.import_module(KINDS[kind])
 
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """One unit of work: a file, a range of rows of a dataset, or records of archives. Small, since it is sent to
-    workers."""
+    """Input of one unit of work of a stage: a file, a range of rows of a dataset, or selected records of archives.
+    Small, since it is sent to workers."""
 
     path: Place
-    """The file; for a dataset, the folder with its dataset_info.json; for ranges, the base of the archive paths."""
+    """The file; of a dataset, the folder with its dataset_info.json; of selected records, the parent of the
+    archives."""
     name: str
-    """Name in documents, independent of the location."""
+    """Name in Document.file_path, independent of the file's location."""
     kind: str
     """Key of KINDS."""
     bytes: int
-    """Size; for a dataset, the size of all files of the split, whatever the range; for ranges, the sum of their
-    lengths."""
+    """Size; of a dataset, that of all files of the split, not only of `rows`; of records, the sum of their lengths."""
     pages: int | None = None
     """Number of pages or texts; None if unknown."""
     rows: tuple[int, int] | None = None
@@ -62,18 +62,18 @@ class InputFile:
     keep_columns: tuple[str, ...] = ()
     """Table: columns to keep with the documents (pages.keep_columns)."""
     etag: str = ""
-    """Version to read, as an ETag; empty for local files, or if the server was not queried."""
+    """ETag of the version to read; empty for local files, or if the server was not queried."""
     contents: str = ""
-    """SHA-256, ETag or date of a file that is known to have replaced another of the same size; otherwise empty."""
+    """SHA-256, ETag or date, only if the file is known to have replaced another of the same size; otherwise empty."""
     estimated: bool = False
     """Whether `bytes` is an estimate, used to avoid one request per file."""
     ranges: tuple[tuple[str, tuple[tuple[int, int], ...]], ...] = ()
-    """Chosen records of archives: (archive, (offset, length) of each record, in order)."""
+    """Selected records: (archive, ((offset, length) of each record, ...)), in order."""
 
     @property
     def identity(self) -> str:
-        """SHA-256 of the fields that determine what is read. It excludes the path and `etag`, so that a copy is the
-        same input."""
+        """SHA-256 of the fields that determine which texts are read. The path and `etag` are not included, so a copy of
+        a file has the same identity."""
         parts = [
             self.name, self.kind, None if self.estimated else self.bytes, self.contents, self.rows, self.split,
             self.text_field, self.ranges, *([self.keep_columns] if self.keep_columns else []),
@@ -82,11 +82,12 @@ class InputFile:
 
     @property
     def version(self) -> Object | None:
-        """Version of a remote file when it was listed, to verify reads; None for local files and estimated sizes."""
+        """Size and ETag of a remote file when it was listed, to detect changes; None for local files and estimated
+        sizes."""
         return None if self.estimated or isinstance(self.path, Path) else Object(self.bytes, self.etag)
 
     def entry(self, run: Path) -> dict:
-        """Return the entry of this file in the manifest of the run folder `run`."""
+        """Return this file as an entry of pages/manifest.json in the run folder `run`."""
         inside = isinstance(self.path, Path) and self.path.is_relative_to((run / MANIFEST).parent)
         named = {*NEEDED, "pages"} | ({"text_field"} if self.kind in ("table", "tfds") else set())
         values = {one.name: (getattr(self, one.name), one.default) for one in dataclasses.fields(self)}
@@ -96,7 +97,7 @@ class InputFile:
 
 
 def write_manifest(run: Path, files: Iterable[InputFile], **facts: list) -> dict[str, list]:
-    """Write run/pages/manifest.json and return its contents; `facts` are further keys next to "files"."""
+    """Write pages/manifest.json in the run folder `run`; return its contents. `facts` are more keys besides "files"."""
     manifest: dict[str, list] = json.loads(json.dumps({"files": [file.entry(run) for file in files], **facts}))
     with writing(run / MANIFEST):
         write_json(run / MANIFEST, manifest)
@@ -104,8 +105,8 @@ def write_manifest(run: Path, files: Iterable[InputFile], **facts: list) -> dict
 
 
 def manifest_files(workdir: Place) -> list[InputFile]:
-    """Return the files of the manifest, without checking that they exist. Raises InputError if the manifest cannot be
-    read."""
+    """Return the input files in the manifest of a run folder, without checking that they exist. Raises InputError if
+    the manifest cannot be read."""
     manifest = workdir / MANIFEST
     try:
         entries = json.loads(manifest.read_text(encoding="utf-8"))["files"]
@@ -125,7 +126,7 @@ def manifest_files(workdir: Place) -> list[InputFile]:
 
 
 def input_file(entry: dict, workdir: Place) -> InputFile:
-    """Convert an entry of the manifest in `workdir` to an InputFile."""
+    """Convert an entry of the manifest in the run folder `workdir` to an InputFile."""
     path = entry["path"]
     if "\0" in entry["name"]:
         raise refused(entry["name"], workdir / MANIFEST, "is not a file name")

@@ -40,10 +40,10 @@ OWN = {key for keys in NAMES.values() for key in keys}
 
 
 def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Yield (row number, position for messages, {column: value}).
+    """Yield (row number from 0, its position for messages, {column: value}) of each row, with nested columns as "a.b".
 
-    If a row group is damaged or takes too much memory, its remaining rows are quarantined together. Lists are read only
-    if kept, fixed_size_binary never.
+    If a row group is damaged or takes too much memory, its remaining rows are quarantined together. Columns of lists
+    are read only if they are kept (pages.keep_columns), those of type fixed_size_binary never.
     """
     import pyarrow.parquet as pq
 
@@ -104,11 +104,8 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
 
 def kept_leaves(file, leaves: dict[str, tuple[int, Any]], table: Table) -> tuple[list[str], set[str]]:
-    """Store the types of the kept columns in `table`; return the paths of their leaves, and the subset of paths that
-    are lists.
-
-    Raises InputError if a column is missing or cannot be kept.
-    """
+    """Set table.types to the types of the kept columns. Return (paths of the Parquet columns that store their values,
+    the set of those that store lists). Raises InputError if a column is missing or cannot be kept."""
     paths, lists = [], set()
     for name in table.keep_columns:
         kind = table.types[name] = type_in(file.schema_arrow, name, table.path)
@@ -127,7 +124,7 @@ def kept_leaves(file, leaves: dict[str, tuple[int, Any]], table: Table) -> tuple
 
 
 def type_in(schema: pa.Schema, name: str, path: Place) -> pa.DataType:
-    """Return the type in which the column is kept. Raises InputError if it is missing or cannot be kept."""
+    """Return the type in which documents keep the column. Raises InputError if it is missing or cannot be kept."""
     fields: list[pa.Field] = list(schema)
     rest, found = name, None
     while found is None:
@@ -159,14 +156,14 @@ def type_in(schema: pa.Schema, name: str, path: Place) -> pa.DataType:
 
 
 def check_columns(path: Place, names: Sequence[str]) -> None:
-    """Raise InputError if a column is missing or cannot be kept."""
+    """Raise InputError if one of the columns `names` is missing or cannot be kept."""
     schema = footer_of(path).schema.to_arrow_schema()
     for name in names:
         type_in(schema, name, path)
 
 
 def count(path: Place) -> int | None:
-    """Return the number of rows in the footer; None for a remote file, since that would take one request per file."""
+    """Return the number of rows, from the footer; None for a remote file, to avoid one request per file."""
     return None if isinstance(path, Url) else footer_of(path).num_rows
 
 
@@ -189,8 +186,8 @@ def opened(table: Table) -> CheckedFile:
 def rows_of(batch: pa.RecordBatch, table: Table) -> Iterator[dict[str, Any]]:
     """Yield the rows of a batch as {column: value}, with nested columns as "metadata.url".
 
-    Values longer than MAX_FIELD_BYTES are None unless they are text or kept. A kept list of more than MAX_TEXT_BYTES is
-    TOO_LONG. Kept timestamps and dates are integers, under AS_INTEGER + name.
+    Values longer than MAX_FIELD_BYTES become None, except the text and kept columns. A kept list of more than
+    MAX_TEXT_BYTES becomes TOO_LONG. A kept timestamp or date is an integer under the key AS_INTEGER + column.
     """
     sizes = np.zeros(len(batch), np.int64)
     found: dict[str, pa.Array] = {}
@@ -240,7 +237,7 @@ def rows_of(batch: pa.RecordBatch, table: Table) -> Iterator[dict[str, Any]]:
 
 
 def values_in(array: pa.Array) -> list:
-    """Like `to_pylist`, but None for timestamps that Python cannot represent."""
+    """Return the values like `to_pylist`, but None for timestamps that Python cannot represent."""
     plain = array.dictionary_decode() if isinstance(array, pa.DictionaryArray) else array
     if not is_temporal(array.type):
         return plain.to_pylist()
@@ -254,7 +251,7 @@ def values_in(array: pa.Array) -> list:
 
 
 def list_bytes(array: pa.Array) -> np.ndarray:
-    """Return (rows,) bytes of the strings of each list, plus LIST_VALUE_BYTES per string."""
+    """Return (rows,) the size of each row's list of strings: their UTF-8 bytes plus LIST_VALUE_BYTES per string."""
     values = array.flatten()  # without values of null rows
     words = values.dictionary if isinstance(values, pa.DictionaryArray) else values
     lengths = pc.call_function("binary_length", [words]).fill_null(0).to_numpy(zero_copy_only=False)
@@ -267,7 +264,8 @@ def list_bytes(array: pa.Array) -> np.ndarray:
 
 
 def leaves_of(structs: pa.StructArray, above: str = "") -> Iterator[tuple[str, pa.Array]]:
-    """Yield (dotted name, values) of the innermost columns; values are null if the enclosing struct is null."""
+    """Yield (dotted name, values) of each innermost column, under the prefix `above`. Values in a null struct are
+    null."""
     for field, array in zip(structs.type, structs.flatten(), strict=True):
         if pa.types.is_struct(array.type):
             yield from leaves_of(array, f"{above}{field.name}.")

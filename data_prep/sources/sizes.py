@@ -20,7 +20,7 @@ WARC_RATIO, BYTES_PER_PAGE = 8, 30_000
 
 
 class InputSizes(NamedTuple):
-    """Estimated amount of text."""
+    """Estimated amount of text in the inputs of a run."""
 
     bytes: int
     """UTF-8 bytes of text."""
@@ -29,10 +29,9 @@ class InputSizes(NamedTuple):
 
 def input_sizes(pages: PagesConfig) -> InputSizes:
     """Estimate the text in the user's files: WARC and plain text by file size, Parquet by its footer, JSON lines by
-    extrapolating from the beginning of the files.
+    extrapolation from the first 64 KiB, which are read, like footers, of at most SAMPLED_FILES tables.
 
-    Reads 64 KiB and any Parquet footer of at most SAMPLED_FILES tables. Raises UsageError if the config names no files
-    or a pattern matches none, InputError if the files contain no text.
+    Raises UsageError if the config names no files or a pattern matches none, InputError if the files contain no text.
     """
     if pages.source == "warc":
         packed = sum(one.bytes for one in with_estimated_sizes(listed_files("pages.warc", pages.warc)))
@@ -55,8 +54,7 @@ def input_sizes(pages: PagesConfig) -> InputSizes:
 
 
 def size_of_table(file: Listed, text_field: str) -> InputSizes:
-    """Estimate the text of one table. A Parquet file with a damaged footer counts as 0; its reader will report the
-    damage."""
+    """Estimate the text of one Parquet or JSON table. A damaged Parquet footer counts as 0; the reader reports it."""
     begin = beginning(file.place)
     if begin.startswith(PARQUET):
         return size_of_parquet(file, text_field)
@@ -74,10 +72,9 @@ def size_of_table(file: Listed, text_field: str) -> InputSizes:
 
 
 def texts_of_lines(lines: Sequence[bytes], text_field: str, whole: bool) -> tuple[list[int], int]:
-    """Return (sizes of the texts in these JSON lines, in bytes; total size of the lines read).
+    """Return ([UTF-8 bytes of the text in each JSON line], total bytes of the lines read).
 
-    `whole` is False if the lines are only the beginning of a file. Its last line may then be incomplete and is not
-    read, unless it is the only one.
+    `whole` tells whether `lines` are a whole file. If not, the last of several lines is not read: it may be cut off.
     """
     texts, seen = [], 0
     for line in lines if whole or len(lines) == 1 else lines[:-1]:
@@ -94,7 +91,8 @@ def texts_of_lines(lines: Sequence[bytes], text_field: str, whole: bool) -> tupl
 
 
 def size_of_parquet(file: Listed, text_field: str) -> InputSizes:
-    """Return the uncompressed bytes of the text column and the number of rows, from the footer."""
+    """Return the uncompressed bytes of the text column and the number of rows, by the footer; (0, 0) if it is
+    damaged."""
     try:
         footer = read_footer(file.place)
     except InputError:

@@ -32,7 +32,7 @@ __all__ = ["read", "read_table", "size"]
 
 
 class RatioError(Exception):
-    """Raised if a file unpacks to far more than its size."""
+    """Raised if the contents of a file exceed RATIO times its size, and RATIO_FROM_BYTES."""
 
 
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[Document]:
@@ -44,8 +44,8 @@ def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[s
 
 
 class BadRows:
-    """Report quarantined rows; of consecutive rows with the same reason, the first LISTED individually and the rest as
-    one."""
+    """Pass quarantined rows on to `on_quarantine`: of consecutive rows with the same reason, the first LISTED rows one
+    by one, and the rest as one row."""
 
     def __init__(self, called: str, on_quarantine: Callable[[QuarantinedRow], None]):
         self.called, self.on_quarantine = called, on_quarantine
@@ -67,7 +67,7 @@ class BadRows:
             self.more += 1
 
     def end(self) -> None:
-        """End the sequence of consecutive bad rows: before a document, and after the last row."""
+        """Report the rest of the current sequence. Call this before each document and after the last row."""
         if self.more:
             (number, place, detail), (_, last, _) = self.rest[0], self.rest[-1]
             detail += f"; {self.more:,} consecutive rows, up to {last}" if self.more > 1 else ""
@@ -84,12 +84,13 @@ def read_table(
     version: Object | None = None,
     keep_columns: tuple[str, ...] = (),
 ) -> Iterator[Document]:
-    """Stream the documents of a table in order (columns.py).
+    """Yield the documents of a table file (Parquet, JSON lines or plain text) in order. columns.py lists the columns
+    used.
 
-    `name` is the name of the file in its documents. Rows without a usable text, lines that are not JSON objects,
-    damaged places, and data beyond RATIO times the file's size are passed to `on_quarantine`. A remote file must have
-    the given `version`, the one that was listed. Raises InputError if the file cannot be read, no row has a text in
-    `text_field`, or a value of `keep_columns` cannot be kept.
+    `name` is their file_path (default: the file's name). Rows without a usable text, lines that are not JSON objects,
+    damaged parts, and the rest of a file that decompresses to more than RATIO times its size are passed to
+    `on_quarantine`. A remote file must be the `version` that was listed. Raises InputError if the file cannot be read,
+    no row has a text in `text_field`, or a value of `keep_columns` cannot be kept.
     """
     path = place_of(path)
     called = name or path.name

@@ -14,11 +14,8 @@ PART_BYTES = MAX_TEXT_BYTES // 8
 
 
 def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Yield the file's text as one row; if it is longer than MAX_TEXT_BYTES, as parts of at most PART_BYTES, cut after
-    a paragraph, line or word.
-
-    Raises InputError if it cannot be read, or is neither UTF-8 nor UTF-16 with a byte order mark.
-    """
+    """Yield a text file as one row; above MAX_TEXT_BYTES, in parts of at most PART_BYTES that end after a paragraph,
+    line or word. Raises InputError if it cannot be read, or is neither UTF-8 nor UTF-16 with a byte order mark."""
     path = table.path
     try:
         with streamed(path, table.version) as file:
@@ -46,8 +43,7 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
 
 def part_end(part: bytes) -> int:
-    """Return the position at which to cut a text: after its last paragraph, line or word, or else after its last
-    complete character."""
+    """Return where to cut UTF-8 bytes: after the last paragraph, or else line, or word, or complete character."""
     for separator in (b"\n\n", b"\n", b" "):
         if (found := part.rfind(separator)) >= 0:
             return found + len(separator)
@@ -58,7 +54,7 @@ def part_end(part: bytes) -> int:
 
 
 def check_columns(path: Place, names: Sequence[str]) -> None:
-    """Raise InputError: a plain text has no columns."""
+    """Raise InputError, because plain text has no columns."""
     raise InputError(
         f"{path} is plain text without a column {shown(names[0])} (pages.keep_columns). Remove the column, or give "
         "only tables."
@@ -66,6 +62,6 @@ def check_columns(path: Place, names: Sequence[str]) -> None:
 
 
 def count(path: Place) -> int | None:
-    """Return 1, or None for a text that is too long for one document."""
+    """Return 1, the number of rows; None for a text that is too long for one document."""
     size = size_of(path)
     return 1 if size is not None and size <= MAX_TEXT_BYTES else None

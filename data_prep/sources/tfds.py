@@ -26,12 +26,13 @@ ROWS_AT_ONCE = 256
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """List the dataset as ranges of rows. Raises like `dataset_files`."""
+    """Return (ranges of rows of the dataset as input files, []). Raises like `dataset_files`."""
     return dataset_files(config.tfds, config.text_field, progress), []
 
 
 def inputs(config: PagesConfig) -> list[Listed]:
-    """Return the files of a dataset that is given as a folder; none for a dataset given by name."""
+    """Return the user's files that the config names: those of a dataset given as a folder; none of one given by
+    name."""
     dataset = Path(config.tfds.dataset).expanduser()
     if not (dataset / INFO).is_file():
         return []
@@ -40,22 +41,21 @@ def inputs(config: PagesConfig) -> list[Listed]:
 
 
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[Document]:
-    """Yield the documents in the range of rows; see `read_tfds`. `counts` is not used."""
+    """Yield the documents in the range of rows `file.rows`; see `read_tfds`. `counts` is not used."""
     return read_tfds(
         str(file.path), file.split, file.rows, name=file.name, text_field=file.text_field, on_quarantine=on_damage
     )
 
 
 def size(file: InputFile) -> int:
-    """Return the bytes of all files of the split. Raises InputError if one is missing."""
+    """Return the bytes of all files of the split that `file` is a part of. Raises InputError if one is missing."""
     return split_bytes(builder_in(str(file.path)), file.split)
 
 
 def dataset_files(config: TfdsPages, text_field: str, progress: Callable[[str], None]) -> list[InputFile]:
-    """Return the split as ranges of `rows_per_file` rows. Prepares the dataset first if it is missing.
-
-    Raises UsageError for an unknown name, split or feature, InputError if the dataset cannot be downloaded or read.
-    """
+    """Return the split of the dataset as input files of `rows_per_file` rows each. Downloads and prepares the dataset
+    if it is missing. Raises UsageError for an unknown name, split or feature, InputError if the dataset cannot be
+    downloaded or read."""
     builder = opened(config, progress)
     source = source_of(builder, config.split)
     if not len(source):
@@ -89,11 +89,11 @@ def read_tfds(
     text_field: str = "text",
     on_quarantine: Callable[[QuarantinedRow], None] | None = None,
 ) -> Iterator[Document]:
-    """Yield the documents in `rows` (first, one past the last; None for all) of a split of the prepared dataset in
-    `folder` (columns.py).
+    """Yield the documents in a split of the prepared dataset in `folder`. columns.py lists the features used.
 
-    A generated id is `name` (default: the dataset's full name and the split) and the row number. Rows without a usable
-    text are passed to `on_quarantine`. Raises InputError if the dataset cannot be read.
+    `rows` is (first, one past the last), by default all. A row without an id gets "NAME/NUMBER", where `name` is by
+    default the dataset's full name and the split. Rows without a usable text are passed to `on_quarantine`. Raises
+    InputError if the dataset cannot be read.
     """
     builder = builder_in(folder)
     source = source_of(builder, split)
@@ -116,14 +116,15 @@ def read_tfds(
 
 
 def nested(value: Any) -> Any:
-    """Convert the NumPy scalars in an example to Python values."""
+    """Convert NumPy scalars in an example, a nested dict of features, to Python values."""
     if isinstance(value, dict):
         return {key: nested(item) for key, item in value.items()}
     return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
 
 
 def opened(config: TfdsPages, progress: Callable[[str], None]) -> "tfds.core.DatasetBuilder":
-    """Return the builder of the dataset, given as a folder or by name. Prepares a named dataset if it is missing."""
+    """Return the builder (TFDS's object for a dataset) of config.dataset, a folder or a name such as
+    ag_news_subset:1.0.0. Downloads and prepares a named dataset if it is missing."""
     folder = Path(config.dataset).expanduser()
     if (folder / INFO).is_file():
         return builder_in(folder)
@@ -156,8 +157,8 @@ def builder_in(folder: Path | str) -> "tfds.core.DatasetBuilder":
 
 
 def refuse_foreign_features(folder: Path) -> None:
-    """Raise InputError if features.json names classes outside tensorflow-datasets, because the library would import,
-    and thus run, their modules."""
+    """Raise InputError if features.json names classes outside tensorflow-datasets: the library would import their
+    modules, and so run their code."""
     path = folder / "features.json"
     if not path.is_file():
         return
@@ -173,8 +174,8 @@ def refuse_foreign_features(folder: Path) -> None:
 
 
 def source_of(builder: "tfds.core.DatasetBuilder", split: str) -> "tfds.core.data_sources.BaseDataSource":
-    """Return the split with random access. Raises UsageError if it does not exist, InputError for another file
-    format."""
+    """Return a split with random access to rows. Raises UsageError if it does not exist, InputError if not
+    ArrayRecord."""
     known = ", ".join(sorted(builder.info.splits))
     if re.split(r"[\[+]", split)[0].strip() not in builder.info.splits:
         raise UsageError(
@@ -220,8 +221,7 @@ def quiet() -> Generator[None]:
 
 @contextmanager
 def library_errors(what: str) -> Generator[None]:
-    """Raise InputError, beginning with `what`, for any exception of the library, which has no exception class of its
-    own."""
+    """Convert exceptions of tensorflow-datasets, which has no error class, to an InputError that begins with `what`."""
     try:
         with quiet():
             yield

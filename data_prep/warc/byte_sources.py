@@ -25,8 +25,8 @@ class BrokenError(Exception):
 
 
 class FileBytes:
-    """File of any size, read through a window. Reads go forward except around damage, so a seekable stream works as
-    well as a local file. Raises OSError if the file does."""
+    """Byte source of a file of any size, local or remote, of which about CHUNK bytes are in memory. It is read forward
+    except around damage. Methods raise OSError if the file does."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.size = file, file.seek(0, os.SEEK_END)
@@ -46,10 +46,10 @@ class FileBytes:
             self.start, self.window = start, self.file.read(max(size, CHUNK))
 
     def piece(self, start: int, exact: bool) -> bytes:
-        """Return bytes from `start`, at least one unless the file ends; if `exact`, stop before the next gzip magic
-        number.
+        """Return some bytes from `start` on, at least one before the file's end; if `exact`, none after the next gzip
+        magic.
 
-        A gzip member is nearly always one such piece, which avoids copying bytes of the next one.
+        Nearly every gzip member is one such piece; so no bytes of the next member are copied.
         """
         self.hold(start, 1)
         offset = start - self.start
@@ -58,7 +58,7 @@ class FileBytes:
 
 
 class HeldBytes:
-    """Bytes in memory."""
+    """Byte source of bytes in memory."""
 
     __slots__ = ("held",)
 
@@ -73,8 +73,8 @@ class HeldBytes:
 
 
 class InflatedBytes:
-    """Decompressed data from `read(size)`, which returns the next bytes, at most `size`, and none at the end. If it
-    raises BrokenError, the source ends and `broken` is that error."""
+    """Byte source of data that is decompressed on demand by `read(size)`, which returns up to `size` more bytes, b"" at
+    the end. If it raises BrokenError, the source ends there, and `broken` is that error."""
 
     def __init__(self, read: Callable[[int], bytes]):
         self.read, self.start, self.window = read, 0, bytearray()
@@ -108,13 +108,14 @@ type Source = FileBytes | HeldBytes | InflatedBytes
 
 
 class Pattern:
-    """Start of a record or member: at most OVERLAP bytes that begin with `literal`."""
+    """Pattern for the start of a record or member: `regex` must match at most OVERLAP bytes that begin with
+    `literal`."""
 
     def __init__(self, literal: bytes, regex: bytes):
         self.literal, self.regex = literal, re.compile(regex, re.DOTALL)
 
     def find(self, data: bytes) -> int:
-        """Return the first match in `data`, -1 if there is none. Searching for the literal first is three times
+        """Return the position of the first match in `data`, or -1. Searching for the literal first is 3 times
         faster."""
         if not self.literal:
             found = self.regex.search(data)
@@ -126,7 +127,7 @@ class Pattern:
 
 
 def search(source: Source, pattern: Pattern, start: int) -> int | None:
-    """Return the first position >= `start` that matches `pattern`; None if there is none."""
+    """Return the first position >= `start` in the source at which `pattern` matches, or None."""
     size = 4096  # the next match is often near
     while True:
         source.hold(start, size)

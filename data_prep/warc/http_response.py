@@ -24,38 +24,38 @@ MAX_ZSTD_WINDOW = 8 << 20  # bytes; browsers must support this much (RFC 9659)
 
 
 class UndecodableError(Exception):
-    """A body that contradicts its headers."""
+    """Raised for a body that is not encoded as its headers say."""
 
 
 class BodyTooLargeError(Exception):
-    """A body whose decoded size is above the limit."""
+    """Raised for a body whose decoded size is above the limit."""
 
 
 class Response(NamedTuple):
-    """Head of an HTTP response."""
+    """Status and headers of an HTTP response."""
 
     status: int
     headers: Headers
     size: int
-    """Bytes of the head: the start of the body."""
+    """Bytes of the status line and headers: the position at which the body starts."""
 
     @property
     def media_type(self) -> str:
-        """Media type of Content-Type, in lower case, without parameters."""
+        """Media type of the Content-Type header, lower case without parameters, such as "text/html"; "" if absent."""
         return self.headers.get(b"content-type").partition(";")[0].strip().lower()
 
 
 def parse_response(block: bytes) -> Response | None:
-    """Parse the head of the response at the start of `block`; None if there is none."""
+    """Parse the status and headers of the HTTP response at the start of `block`; None if it does not start with one."""
     status, size = STATUS.match(block), end_of_head(block)
     return None if status is None or size < 0 else Response(int(status[1]), Headers(block[:size]), size)
 
 
 def decode_body(body: bytes, response: Response, limit: int, whole: bool) -> tuple[bytes, bytes]:
-    """Return (body without transfer coding, body without content codings).
+    """Return (body without the transfer coding, body also without content codings such as gzip).
 
-    Raises BodyTooLargeError above `limit` bytes, and UndecodableError if the body is invalid or, if `whole`, cut off.
-    Not `whole`: the crawler recorded that it truncated the body.
+    `whole` is False if the crawler recorded that it truncated the body. Raises BodyTooLargeError if the result exceeds
+    `limit` bytes, UndecodableError if the body is invalid, or is cut off although `whole`.
     """
     if response.headers.get(b"transfer-encoding").lower().endswith("chunked"):
         body = dechunk(body, whole)
@@ -72,7 +72,7 @@ def decode_body(body: bytes, response: Response, limit: int, whole: bool) -> tup
 
 
 def dechunk(body: bytes, whole: bool) -> bytes:
-    """Remove chunked coding (RFC 9112, section 7.1). Raises UndecodableError."""
+    """Remove the chunked transfer coding (RFC 9112, section 7.1). `whole` and errors are those of `decode_body`."""
     size_line = CHUNK_SIZE.match(body)
     if size_line is None:
         return body  # it was stored decoded
@@ -97,7 +97,7 @@ def dechunk(body: bytes, whole: bool) -> bytes:
 
 
 def remove_coding(body: bytes, coding: str, limit: int, whole: bool) -> bytes:
-    """Remove one content coding. Raises UndecodableError and BodyTooLargeError."""
+    """Remove one content coding, such as "gzip" or "br"; parameters and errors are those of `decode_body`."""
     if coding in ("", "identity", "none"):
         return body
     decode = CODINGS.get(coding)
@@ -114,7 +114,7 @@ def remove_coding(body: bytes, coding: str, limit: int, whole: bool) -> bytes:
 
 
 def gunzip(body: bytes, limit: int, whole: bool) -> bytes:
-    """Decompress gzip members (RFC 1952), up to the first byte that does not begin one."""
+    """Decompress consecutive gzip members (RFC 1952); bytes after the last one are ignored."""
     pieces, size = [], 0
     for _ in range(MAX_MEMBERS):
         piece, body = inflate(body, limit - size, whole, isal_zlib.MAX_WBITS | 16)
@@ -126,7 +126,7 @@ def gunzip(body: bytes, limit: int, whole: bool) -> bytes:
 
 
 def deflate(body: bytes, limit: int, whole: bool) -> bytes:
-    """Decompress a zlib stream (RFC 1950) or, as some servers use the name, raw deflate (RFC 1951)."""
+    """Decompress a zlib stream (RFC 1950) or raw deflate (RFC 1951): servers call both "deflate"."""
     try:
         return inflate(body, limit, whole, isal_zlib.MAX_WBITS)[0]
     except UndecodableError:
@@ -134,7 +134,8 @@ def deflate(body: bytes, limit: int, whole: bool) -> bytes:
 
 
 def inflate(body: bytes, limit: int, whole: bool, window_bits: int) -> tuple[bytes, bytes]:
-    """Decompress one zlib, gzip or raw deflate stream; return (data, bytes after the stream)."""
+    """Decompress one zlib, gzip or raw deflate stream, as `window_bits` says (see zlib); return (data, bytes after
+    it)."""
     inflater, pieces, size = isal_zlib.decompressobj(window_bits), [], 0
     try:
         while not inflater.eof:
@@ -174,7 +175,7 @@ def unbrotli(body: bytes, limit: int, whole: bool) -> bytes:
 
 
 def unzstd(body: bytes, limit: int, whole: bool) -> bytes:
-    """Decompress a zstd frame (RFC 8878), in small pieces of input, each of which may expand to 32 MB."""
+    """Decompress a zstd frame (RFC 8878) in small steps, so that data beyond `limit` takes little memory."""
     import zstandard
 
     inflater = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).decompressobj()

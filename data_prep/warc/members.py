@@ -29,7 +29,7 @@ IsalError = cast(type[Exception], isal_zlib.error)  # its stub declares an insta
 
 
 class GzipMember:
-    """Gzip member at `start`. Its checksum and length are verified at its end."""
+    """Decompressor of the gzip member at `start`, whose checksum and length are verified at its end."""
 
     __slots__ = ("done", "file", "has_checksum", "inflater", "pieces", "position")
 
@@ -65,7 +65,7 @@ class GzipMember:
 
 
 class RescuedMember:
-    """Damaged gzip member: returns every byte up to the damage, which a fast reader does not.
+    """Decompressor of a damaged gzip member that returns every byte before the damage; GzipMember loses the last ones.
 
     Slow: if a piece fails, it is decompressed again byte by byte.
     """
@@ -100,7 +100,7 @@ class RescuedMember:
 
 
 class ZstdFrame:
-    """Zstd frame at `start`. Its checksum, if any, is verified at its end."""
+    """Decompressor of the zstd frame at `start`, whose checksum, if any, is verified at its end."""
 
     def __init__(self, file: FileBytes, start: int, dictionary: bytes):
         import zstandard
@@ -137,8 +137,8 @@ type Member = GzipMember | ZstdFrame
 
 
 class Members:
-    """All consecutive members from `start` as one stream: in some files records continue from one member to the
-    next."""
+    """Consecutive members from `start` on, decompressed as one stream, for files whose records continue in the next
+    member. `opened` returns the member at a position, or None."""
 
     def __init__(self, opened: Callable[[int], Member | None], start: int):
         self.opened, self.start, self.member = opened, start, opened(start)
@@ -159,10 +159,10 @@ class Members:
 
 
 def zstd_dictionary(file: FileBytes) -> tuple[bytes, int]:
-    """Return (dictionary of a .warc.zst file or b"", start of its frames). Raises BrokenError.
+    """Return (dictionary of a .warc.zst file or b"", position of the first compressed frame). Raises BrokenError.
 
-    The format is the IIPC's proposal "Use of Zstandard compression in WARC files": a skippable frame at the start of
-    the file, in which the dictionary may itself be compressed.
+    The format is the IIPC's proposal "Use of Zstandard compression in WARC files": the dictionary, which may itself be
+    compressed, is in a skippable frame at the start of the file.
     """
     import zstandard
 
@@ -182,25 +182,24 @@ def zstd_dictionary(file: FileBytes) -> tuple[bytes, int]:
 
 
 class ScannedMember(NamedTuple):
-    """A gzip member or zstd frame that was decompressed to its end."""
+    """Result of decompressing a gzip member or zstd frame to its end (`scan`)."""
 
     held: bytes
-    """Its first bytes; all of them if they fit into `hold` (`scan`)."""
+    """All decompressed bytes, if they fit into the `hold` of `scan`; otherwise the first ones."""
     size: int
-    """Decompressed size in bytes, up to the damage."""
+    """Number of decompressed bytes, up to any damage."""
     end: int
-    """End in the file, or the end of the part that was read."""
+    """Position in the file after the member; if it is damaged, after the part that was read."""
     has_checksum: bool
-    """Whether it has a checksum."""
+    """Whether the format has a checksum: always for gzip, optionally for zstd."""
     broken: BrokenError | None
-    """None if it could be decompressed, and its checksum and length, if it has them, are right."""
+    """The damage; None if all was decompressed, and checksum and length, if present, match."""
 
 
 def usual_member(file: FileBytes, start: int) -> tuple[bytes, int] | None:
-    """Return (data, end in the file) of the gzip member at `start` if it is undamaged, small, and in one piece; else
-    None.
+    """Return (decompressed data, end in the file) of the gzip member at `start`; None if it is damaged or not small.
 
-    Nearly all members are. This takes half of the time of reading; `scan` handles every member, but is slower.
+    Nearly all members are small. This takes half of the time of reading; `scan` handles every member, but is slower.
     """
     piece = file.piece(start, exact=True)
     inflater = isal_zlib.decompressobj(isal_zlib.MAX_WBITS | 16)
@@ -213,9 +212,9 @@ def usual_member(file: FileBytes, start: int) -> tuple[bytes, int] | None:
 
 
 def scan(member: Member, start: int, hold: int) -> ScannedMember:
-    """Decompress the member at `start` once, whatever its size, and keep its first `hold` bytes (in whole steps).
+    """Decompress the member at `start` to its end, and keep about its first `hold` bytes.
 
-    Decompression bombs are given up as too large, by their size and ratio, not by time.
+    Decompression bombs are abandoned as too large, by their size and ratio, not by time.
     """
     pieces, size, broken = [], 0, None
     try:

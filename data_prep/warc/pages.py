@@ -60,7 +60,7 @@ OnDamage = Callable[[Damage], None]
 
 
 class DamagedError(Exception):
-    """A record that is skipped as damaged; `reason` is a name from record.py."""
+    """Raised for a record that is skipped as damaged; `reason` is one of the names in record.py."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(reason, detail)
@@ -75,12 +75,13 @@ def read(
     name: str | None = None,
     version: Object | None = None,
 ) -> Iterator[WebPage]:
-    """Yield the results of `page_of` for the records of one file, in order; see `read_pages`.
+    """Yield the pages that `page_of` returns for the records of one WARC file, in order (`read_pages` and
+    `read_texts`).
 
-    Records that are damaged, cut off, too large or undecodable are skipped after a call of `on_damage` for each place.
-    At the end, `counts` has the number of records by outcome: KEPT, one of SKIPPED, or the reason of the damage; every
-    record is counted. Pages name the file by `name`, by default its path, and have their WARC-Record-ID as id, or else
-    `NAME/OFFSET`. Remote files are streamed, and must be the listed `version` if it is given.
+    Damaged, truncated, too large or undecodable records are skipped and reported to `on_damage`, once per damaged
+    place. At the end, `counts` has the number of records by outcome: KEPT, one of SKIPPED, or the reason of the damage.
+    A page's file_path is `name`, by default the path; its id is the WARC-Record-ID or else NAME/OFFSET. Remote files
+    are streamed, and must be the listed `version` if it is given.
 
     Raises InputError if the file cannot be read, or contains nothing that looks like a WARC record.
     """
@@ -104,8 +105,8 @@ def pages_in(
     counts: Counter[str] | None,
     start: int = 0,
 ) -> Generator[WebPage, None, bytes | None]:
-    """Yield the pages in `file`, as in `read_pages`; `start` is the position of its first byte in the archive. Returns
-    the first bytes of the file if nothing in it looks like a WARC record, else None."""
+    """Yield the pages in an open `file`, as in `read`; `start` is the position of its first byte in the archive. The
+    generator returns None, or the file's first bytes if nothing in it looks like a WARC record."""
     seen = Counter() if counts is None else counts
 
     def report(damage: Damage) -> None:
@@ -136,9 +137,10 @@ REMEDIES = {
 
 
 def page_of_response(record: Record, file_path: str) -> WebPage | str:
-    """Return the page in a response record, or the reason why it is skipped. Raises DamagedError.
+    """Return the HTML page in a response record, or, if there is none, the reason (one of SKIPPED). Raises
+    DamagedError.
 
-    If the checksum of the gzip member covers the record, only the head of non-pages is read.
+    If the gzip checksum covers the record, only the headers of records without a page are read.
     """
     if record.checksum != "valid":
         raise_unless_block_holds(record)
@@ -174,15 +176,13 @@ def page_of_response(record: Record, file_path: str) -> WebPage | str:
 
 
 def media_type_of(record: Record, response: Response) -> str:
-    """Return the media type that the crawler identified, or else the one that the server sent; "" if neither is
-    known."""
+    """Return the media type that the crawler identified, or else that of the server's Content-Type, or else ""."""
     identified = record.headers.get(b"warc-identified-payload-type").partition(";")[0].strip().lower()
     return identified or response.media_type
 
 
 def is_html(record: Record, response: Response) -> bool:
-    """Whether a response is an HTML page, by the crawler's media type, or else the server's, or else the start of the
-    body."""
+    """Whether a response is an HTML page, by `media_type_of`, or, if that is "", by the start of the body."""
     if media_type := media_type_of(record, response):
         return media_type in HTML_TYPES
     begin = record.first(response.size + LOOKED_AT)[response.size :]
@@ -194,7 +194,7 @@ def is_html(record: Record, response: Response) -> bool:
 
 
 def page_of_text(record: Record, file_path: str) -> WebPage | str:
-    """Return the text in a conversion record; like `page_of_response`."""
+    """Return the text in a conversion record as a page, or NOT_A_TEXT for other records. Raises DamagedError."""
     if record.checksum != "valid":
         raise_unless_block_holds(record)
     if record.kind != "conversion":
@@ -221,7 +221,7 @@ def whole_block(record: Record) -> bytes:
 
 
 def raise_unless_block_holds(record: Record) -> None:
-    """Raise DamagedError if the block digest of a record that no gzip checksum covers does not match.
+    """Raise DamagedError if the WARC-Block-Digest of a record that no valid gzip checksum covers does not match.
 
     A record without a digest is accepted in an uncompressed file, but not in a member with a wrong checksum.
     """
@@ -237,10 +237,10 @@ def raise_unless_block_holds(record: Record) -> None:
 
 
 def raise_unless_digests_hold(record: Record, headers: Headers, *payloads: bytes) -> None:
-    """Raise DamagedError if the block digest does not match, or, if there is none, the payload digest.
+    """Raise DamagedError if the block digest is wrong, or, if there is none, the payload digest matches no payload.
 
     Crawlers disagree about what the payload is: the body as received, without transfer coding, or also without content
-    coding.
+    codings. `payloads` are these forms.
     """
     holds = record.block_digest_holds()
     if holds is False:
@@ -263,7 +263,7 @@ def web_page(headers: Headers, content_type: str, body: bytes, file_path: str) -
 
 
 def date_in_utc(written: str) -> str:
-    """Convert a WARC-Date to UTC if it has a time zone; "" if it is invalid."""
+    """Convert a WARC-Date with a time zone to UTC; one without is unchanged, and an invalid one becomes ""."""
     try:
         date = datetime.fromisoformat(written)
         if written.endswith("Z"):

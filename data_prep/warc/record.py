@@ -52,14 +52,14 @@ Checksum = Literal["valid", "broken", "none"]
 
 
 class HeaderError(Exception):
-    """WARC headers that cannot be parsed, or that are implausible and not covered by a checksum."""
+    """Raised for WARC headers that cannot be parsed, or that no checksum covers and that are implausible."""
 
 
 class Headers:
-    """Header lines including the first line (WARC version or HTTP status), up to the empty line.
+    """Headers of a WARC record or HTTP response, including the first line (version or status) and the last, empty line.
 
-    Values are parsed on request: of about forty lines per page ten are used. WARC headers are UTF-8, HTTP headers
-    traditionally Latin-1.
+    Values are parsed on request, because only ten of about forty lines per page are used. WARC headers are UTF-8, HTTP
+    headers traditionally Latin-1.
     """
 
     __slots__ = ("_lowered", "head")
@@ -68,7 +68,7 @@ class Headers:
         self.head, self._lowered = head, head.lower()
 
     def get(self, name: bytes) -> str:
-        """Return the value of the first header `name`, given in lower case; "" if there is none."""
+        """Return the value of the first header called `name`, which must be lower case; "" if there is none."""
         start = self._lowered.find(b"\n" + name + b":")
         if start < 0:
             return ""
@@ -86,7 +86,7 @@ class Headers:
 
 
 def end_of_head(data: bytes) -> int:
-    """Return the end of the empty line after the headers at the start of `data`; -1 if it is missing."""
+    """Return the position after the headers at the start of `data` and their empty line; -1 if that is missing."""
     first = data.find(b"\n")
     if data[first - 1 : first] == b"\r":
         end = data.find(b"\r\n\r\n")
@@ -97,10 +97,8 @@ def end_of_head(data: bytes) -> int:
 
 
 def digest_holds(written: str, *forms: Callable[[], bytes]) -> bool | None:
-    """Check a digest such as "sha1:…": whether any of `forms` has it. None if it is missing or unsupported.
-
-    Crawlers write base 32 or hex, in upper or lower case.
-    """
+    """Whether a digest such as "sha1:…" (base 32 or hex, in any case) is that of one of `forms`, functions that return
+    bytes. None if it is missing or of an unsupported kind."""
     algorithm, _, value = written.strip().lower().replace("-", "").partition(":")
     value = value.strip().rstrip("=")
     if algorithm not in ALGORITHMS:
@@ -127,31 +125,31 @@ def sha1_digest(data: bytes) -> str:
 
 @dataclass(slots=True)
 class Record:
-    """One record. Its block can be read until the next record is requested."""
+    """A WARC record: its headers, and its block, which can be read until the next record is requested."""
 
     offset: int
-    """Position in the file, as in Damage."""
+    """Position in the file: of the record, or of the gzip member or zstd frame that contains it."""
     kind: str
     """WARC-Type in lower case."""
     headers: Headers
-    """The WARC headers."""
     source: Source
     start: int
-    """Start of the block in the source."""
+    """Position of the block in `source`."""
     length: int
-    """Bytes of the block, from the headers."""
+    """Bytes of the block, by the Content-Length header."""
     checksum: Checksum
     _block: bytes | None = field(default=None, repr=False)
     _digest: bool | Literal["unknown"] | None = field(default="unknown", repr=False)
 
     @property
     def end(self) -> int:
-        """End of the block in the source."""
+        """Position after the block in `source`."""
         return self.start + self.length
 
     def place(self, start: int = 0) -> str:
-        """Return the position of the record in a file that is read from byte `start`: its offset, and in a member with
-        several records "+" and its uncompressed position in the member. Unique within the file."""
+        """Return the record's position as text, unique within the archive: `start` + offset, such as "1047", or
+        "1047+530" for a record at byte 530 of the decompressed data. `start` is the position of the opened file in the
+        archive."""
         position = self.start - len(self.headers.head)
         return f"{start + self.offset}" + (f"+{position}" if position not in (0, self.offset) else "")
 
@@ -166,20 +164,17 @@ class Record:
         return self.source.at(self.start, min(size, self.length))
 
     def block_digest_holds(self) -> bool | None:
-        """Whether WARC-Block-Digest matches the block; None if it is missing or unsupported.
-
-        Some writers store the digest of the payload under that name.
-        """
+        """Whether WARC-Block-Digest matches the block, or, as some writers store, its payload; None if absent or
+        unknown."""
         if self._digest == "unknown":
             payload = lambda: self.block().partition(b"\r\n\r\n")[2]
             self._digest = digest_holds(self.headers.get(b"warc-block-digest"), self.block, payload)
         return self._digest
 
     def fault_at_end(self) -> tuple[str, str] | None:
-        """Check the bytes after the block; return (name, description) of the damage, or None if the next record or
-        nothing follows.
+        """Return (reason, description) of the damage if neither a record nor the end of the data follows the block.
 
-        Two empty lines follow the block of a record. Some writers omit one or both.
+        Two empty lines should follow a block; some writers omit one or both.
         """
         after = self.source.at(self.end, AFTER)
         if not after and self.length and not self.source.at(self.end - 1, 1):
@@ -192,12 +187,13 @@ class Record:
         return WRONG_LENGTH, f"after a block of {self.length} bytes, the record should end, but {after!r} follows"
 
     def may_end(self) -> bool:
-        """Whether at least two empty lines follow the block, which is rare by chance."""
+        """Whether two CR LF follow the block, as they should; they rarely do by chance."""
         return self.source.at(self.end, len(EMPTY_LINES)) == EMPTY_LINES
 
 
 def record_at(source: Source, position: int, offset: int, checksum: Checksum) -> Record:
-    """Parse the record whose version line is at `position`. Raises HeaderError."""
+    """Parse the headers of the record at `position` in the source, where "WARC/1.1" or similar stands. `offset` is that
+    of Record. Raises HeaderError."""
     head = source.at(position, 2048)
     end = end_of_head(head)
     if end < 0:
@@ -219,7 +215,7 @@ def record_at(source: Source, position: int, offset: int, checksum: Checksum) ->
 
 
 def raise_unless_plausible(headers: Headers) -> None:
-    """Check WARC headers that no checksum covers. Raises HeaderError."""
+    """Raise HeaderError if WARC headers that no checksum covers are malformed, repeated, or of an unknown type."""
     try:
         lines = headers.head.decode().replace("\r\n", "\n").rstrip("\n").split("\n")[1:]
     except UnicodeDecodeError as error:

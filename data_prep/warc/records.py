@@ -58,7 +58,7 @@ HOLD = MAX_BLOCK_BYTES + 2 * MAX_HEAD_BYTES
 
 
 class RecordReader:
-    """Read the records of one file. `on_damage` is called for each damaged place."""
+    """Reader of the records of one WARC file. `on_damage` is called for each damaged place."""
 
     def __init__(self, file: FileBytes, on_damage: Callable[[Damage], None]):
         self.file, self.on_damage = file, on_damage
@@ -73,7 +73,7 @@ class RecordReader:
         file nothing is read twice."""
 
     def records(self) -> Iterator[Record]:
-        """Yield all records that pass the checks."""
+        """Yield all undamaged records in order, as far as checksums, digests and record ends can tell."""
         offset, pattern = 0, ANY
         try:
             self.dictionary, offset = zstd_dictionary(self.file)
@@ -271,20 +271,20 @@ class RecordReader:
 
 
 def passes_by(record: Record) -> bool:
-    """Whether the record is larger than the buffer of a forward-only source."""
+    """Whether the record is too large to be held in memory, and its source can only be read forward."""
     return isinstance(record.source, InflatedBytes) and record.length > MAX_BLOCK_BYTES
 
 
 def is_broken(record: Record) -> bool:
-    """Whether the compressed data around the record is known to be damaged."""
+    """Whether the gzip member or zstd frame that contains the record is known to be damaged."""
     return record.checksum == "broken" or (
         isinstance(record.source, InflatedBytes) and record.source.broken is not None
     )
 
 
 def only_record(held: bytes, size: int, offset: int, checksum: Checksum) -> Record | None:
-    """Return the record of an undamaged member of `size` bytes that begins with `held`, if it contains exactly one;
-    else None."""
+    """Return the record in an undamaged gzip member or zstd frame, if it contains exactly one; else None. `held` are
+    its first decompressed bytes, `size` is the number of all."""
     if not held.startswith(MARK):
         return None
     try:
@@ -295,7 +295,7 @@ def only_record(held: bytes, size: int, offset: int, checksum: Checksum) -> Reco
 
 
 def begins_with_several(source: InflatedBytes, offset: int) -> bool:
-    """Whether the source begins with a complete record and the start of another."""
+    """Whether the source begins with a complete record that is followed by another."""
     if source.at(0, len(MARK)) != MARK:
         return False
     try:

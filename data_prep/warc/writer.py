@@ -19,8 +19,8 @@ COMPRESSION = 6  # gzip's default; 9 takes twice as long for 1 % smaller files
 
 
 def record_id(url: str, kind: str) -> str:
-    """Return the WARC-Record-ID of the `kind` record of `url`. It depends only on both, so ids are the same in every
-    run."""
+    """Return a WARC-Record-ID, the same in every run, for the record of a `kind` ("request", "response", …) of
+    `url`."""
     return f"<urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'{kind} {url}')}>"
 
 
@@ -50,7 +50,7 @@ def info_record(file_name: str, info_id: str, date: str) -> bytes:
 
 
 def records_of_page(page: WebPage, info_id: str) -> Iterator[bytes]:
-    """Yield the request, response and metadata records of one page."""
+    """Yield the request, response and metadata records of a page. `info_id` is the id of the file's warcinfo record."""
     address = urlsplit(page.url)
     target = (address.path or "/") + (f"?{address.query}" if address.query else "")
     response_id = page.id or record_id(page.url, "response")
@@ -82,13 +82,13 @@ def records_of_page(page: WebPage, info_id: str) -> Iterator[bytes]:
 
 
 def http_headers(lines: list[str]) -> bytes:
-    """Join header lines and an empty line. Line breaks within a value become blanks, so a value cannot start another
-    header."""
+    """Return header lines, followed by an empty line, as bytes. Line breaks within a value become blanks, so that a
+    value cannot start another header."""
     return "".join(" ".join(line.splitlines()) + "\r\n" for line in [*lines, ""]).encode()
 
 
 def record_bytes(headers: dict[str, str], content_type: str, http: bytes, payload: bytes) -> bytes:
-    """Return one record as a gzip member: WARC headers with digests, HTTP headers, payload."""
+    """Return a record as a gzip member: WARC `headers` with digests, `http` (the HTTP headers), and `payload`."""
     block = http + payload
     lines = [f"{name}: {value}" for name, value in headers.items()]
     lines.append(f"Content-Type: {content_type}")
