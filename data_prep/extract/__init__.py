@@ -24,8 +24,8 @@ UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def normalise(text: str) -> str:
-    """Normalize `text`: every Unicode line break becomes "\\n"; control characters, trailing blanks, and blank lines at
-    both ends are removed."""
+    """Return `text` with "\\n" for every Unicode line break, and without control characters, white space at the end of
+    lines, and white space at both ends."""
     lines = text.splitlines()  # before removing control characters: a removed form feed would join words
     lines = [line if line.isprintable() else UNPRINTABLE.sub("", line) for line in lines]  # the regex is slower
     return "\n".join([line.rstrip() for line in lines]).strip()  # a regex is quadratic in runs of blanks
@@ -34,7 +34,7 @@ def normalise(text: str) -> str:
 @functools.cache
 def load_engine(engine: str) -> Any:
     """Return the engine's module, or an object with the user's own function `main_text`. Imports and loads everything
-    that extraction needs, once per process, so later errors are caused by the page.
+    that extraction needs, once per process, so that later errors are those of a page.
 
     Raises InputError if a package or the model is missing or damaged, and UsageError like `load_named`.
     """
@@ -54,21 +54,21 @@ def load_engine(engine: str) -> Any:
 
 
 def begin_file(config: ExtractConfig) -> None:
-    """Reset the engine's memory of pages. Call before extracting the first page of a file."""
+    """Reset what the engine remembers of earlier pages (ExtractConfig.deduplicate). Call this at the start of each
+    file."""
     if config.deduplicate:
         load_engine(config.engine).begin_file()
 
 
 def extract_text(page: WebPage, config: ExtractConfig) -> tuple[str, str | None]:
-    """Return (text, None), or ("", reason) if there is no text.
+    """Return (main text of the page, None), or ("", reason) if there is none.
 
     Reasons: "html_too_large", "html_too_deep", "html_too_many_elements", "html_too_many_attributes": above a limit of
-    `config` or the size limit of the reader. "unreadable_html": the parser or the engine fails, or the page declares an
-    encoding that browsers no longer support. "no_text": only navigation. "xhtml": the page is XHTML and `config`
-    excludes it.
+    `config` or the size limit of the WARC reader. "unreadable_html": the parser or the engine fails, or the page
+    declares an encoding that browsers no longer support. "no_text": no main text, only navigation for example. "xhtml":
+    the page is XHTML and `config` excludes it.
 
-    Raises InputError like `load_engine`, MemoryError, and errors caused by bugs in this code: these are not the fault
-    of the page.
+    Raises InputError like `load_engine`, MemoryError, and errors caused by bugs in this code, which are not the page's.
     """
     engine = load_engine(config.engine)
     if len(page.body) > min(config.max_bytes, MAX_PAGE_BYTES):  # the reader truncates pages at the latter

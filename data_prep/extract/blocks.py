@@ -47,15 +47,16 @@ NOT_SHOWN = re.compile("[\xad\u200b\ufeff]+")
 
 
 class PageLimitError(Exception):
-    """A page above a limit; the message is the reason to count."""
+    """Raised for a page above a limit; the message is the reason that `extract_text` returns: "html_too_deep", …"""
 
 
 class UnreadablePageError(Exception):
-    """A page on which a parser or engine fails."""
+    """Raised for a page on which the parser or the engine fails."""
 
 
 class Limits:
-    """Target for lxml's parser that enforces the limits on a page and keeps no content."""
+    """Parser target (receiver of lxml's events) that enforces limits on depth, elements and attributes, and keeps
+    nothing."""
 
     __slots__ = ("depth", "elements", "max_attributes", "max_depth", "max_elements")
 
@@ -72,7 +73,7 @@ class Limits:
             self.refuse(attributes)
 
     def refuse(self, attributes: dict[str, str]) -> None:
-        """Raise PageLimitError for the first exceeded limit."""
+        """Raise PageLimitError for the first limit that the page exceeds."""
         if self.depth > self.max_depth:
             raise PageLimitError("html_too_deep")
         if self.elements > self.max_elements:
@@ -87,8 +88,8 @@ class Limits:
 
 
 def parse(html: str | bytes, target: Limits) -> object:
-    """Parse a page, as text or UTF-8; return `target.close()`. Raises PageLimitError, and UnreadablePageError if lxml
-    fails."""
+    """Parse a page, as text or UTF-8, into the parser target; return target.close(). Raises PageLimitError, and
+    UnreadablePageError if lxml fails."""
     from lxml import etree  # ty: ignore[missing-module-member]
 
     parser = etree.HTMLParser(encoding="utf-8", target=target, huge_tree=True)
@@ -101,28 +102,29 @@ def parse(html: str | bytes, target: Limits) -> object:
 
 @dataclass
 class Blocks:
-    """Blocks (columns of length N) and elements (columns of length M; element 0 is the root above all)."""
+    """The N blocks and M elements of a page. `texts`, `owner`, `link` and `images` have a value per block; `parent`,
+    `kind`, `name`, `own`, `mask`, `first` and `last` one per element. Element 0 is a root above all others."""
 
     texts: list[str] = field(default_factory=list)
     owner: array[int] = field(default_factory=lambda: array("q"))
-    """Element that contains the block's text."""
+    """Index of the element that directly contains the block."""
     link: array[int] = field(default_factory=lambda: array("q"))
-    """Characters of the block in links."""
+    """Number of the block's characters that are in links."""
     parent: array[int] = field(default_factory=lambda: array("q", [-1]))
     kind: array[int] = field(default_factory=lambda: array("q", [0]))
-    """Index into KINDS."""
+    """Kind of the element's tag, as an index into KINDS."""
     name: array[int] = field(default_factory=lambda: array("q", [0]))
-    """Number of the tag and class, ignoring digits: equal for elements that agree in both."""
+    """Number for the element's tag and class, without digits: the same for elements with the same tag and class."""
     own: array[int] = field(default_factory=lambda: array("q", [0]))
-    """Bits of the element's own hints (hints.py)."""
+    """Hints in the element's tag and attributes, as bits (hints.py)."""
     mask: array[int] = field(default_factory=lambda: array("q", [0]))
-    """Bits of the hints of the element and all its ancestors."""
+    """Hints of the element or any of its ancestors, as bits."""
     first: array[int] = field(default_factory=lambda: array("q", [0]))
-    """Number of blocks before the element."""
+    """Index of the element's first block: the number of blocks before the element."""
     last: array[int] = field(default_factory=lambda: array("q", [0]))
-    """Number of blocks before the element's end; the element contains the blocks first <= i < last."""
+    """Index after the element's last block; it contains the blocks first <= i < last."""
     images: array[int] = field(default_factory=lambda: array("q"))
-    """Number of images before the block's end."""
+    """Number of images on the page before the block's end."""
     forms: int = 0
     """Number of <input> elements."""
     title: str = ""
@@ -137,10 +139,10 @@ class Blocks:
 
 
 class BlockReader(Limits):
-    """Target for lxml's parser that converts events to Blocks.
+    """Parser target that converts lxml's events to Blocks.
 
-    It takes half of the time of extraction, about 2,000 events per page, so `start`, `end` and `data` handle common
-    cases inline and leave rare ones to other methods. It has slots because Python is slower with more than thirty
+    It takes half of the time of extraction, for about 2,000 events per page. So `start`, `end` and `data` handle common
+    cases inline and leave rare ones to other methods, and it has slots because Python is slower with more than thirty
     attributes (2 % of extraction).
     """
 
@@ -245,7 +247,8 @@ class BlockReader(Limits):
             self.in_linked_data = tag == "script" and attributes.get("type") == "application/ld+json"
 
     def add_name(self, name: str, tag: str) -> int:
-        """Add the sort of a new tag with its class. Names that differ only in digits share a number."""
+        """Register a new combination of tag and class (`name` is both) and return its number in `sorts`. Blocks.name is
+        shared by combinations that differ only in digits."""
         hints = TAG_BITS.get(tag, 0) | hints_of_name(name.removeprefix(tag))
         bare = name.encode("utf-8", "surrogatepass").translate(NO_DIGITS)  # three times as fast on bytes as on text
         number = self.numbers.setdefault(bare, len(self.numbers) + 1)
@@ -260,7 +263,8 @@ class BlockReader(Limits):
         return len(kinds) - 1
 
     def sort_by(self, sort: int, attributes: dict[str, str]) -> int:
-        """Return the sort of an element with hints in attributes other than its class."""
+        """Return the number in `sorts` of an element with tag and class number `sort`, adding hints in its other
+        attributes."""
         if "itemtype" in attributes:
             self.blocks.types.append(attributes["itemtype"])
         hints = hints_of_attributes(attributes)
@@ -310,7 +314,7 @@ class BlockReader(Limits):
             self.noscript_characters += len(text) - text.count(" ")
 
     def flush(self) -> None:
-        """Turn the buffered text into a block, or several if it contains two or more consecutive line breaks."""
+        """Convert the buffered text to a block, or to several if it contains empty lines."""
         text = "".join(self.buffer)
         self.buffer.clear()
         link, self.link_characters = self.link_characters, 0
@@ -321,7 +325,8 @@ class BlockReader(Limits):
             self.add_block(" ".join(text.split()), link, len(text))
 
     def add_block(self, text: str, link: int, size: int) -> None:
-        """Add a block of `text`. Its link characters are its share of the `link` characters in links among `size`."""
+        """Add a block of `text`, a part of `size` characters, `link` of which are in links. Blocks.link gets its share
+        of these."""
         if not text.isascii():
             text = shown(text)
         if text:
@@ -331,7 +336,8 @@ class BlockReader(Limits):
             self.link.append(min(link * len(text) // size, len(text)) if link else 0)
 
     def parts(self, text: str) -> list[str]:
-        """Split text at empty lines and mark table cells; preformatted text stays whole."""
+        """Return the parts of a text between empty lines, with " | " between table cells; preformatted text stays
+        whole."""
         if self.preformatted:
             return [NOT_SHOWN.sub("", text.replace(BREAK, "\n").replace(CELL, "\t")).strip("\n")]
         if BREAK in text:
@@ -363,17 +369,17 @@ class BlockReader(Limits):
 
 
 def shown(text: str) -> str:
-    """Remove invisible characters from `text`. They are rare, and searching for each is twenty times faster than the
-    regex."""
+    """Return `text` without soft hyphens, zero-width spaces and byte order marks. These are rare, and searching for
+    each is twenty times faster than the regex."""
     if "\xad" in text or "\u200b" in text or "\ufeff" in text:
         return NOT_SHOWN.sub("", text).strip()
     return text
 
 
 def read_blocks(html: str | bytes, config: ExtractConfig) -> Blocks:
-    """Read the blocks of a page. Raises like `parse`.
+    """Return the blocks of a page. Raises like `parse`.
 
-    If most of the text is in <noscript>, e.g. a forum whose posts are drawn by scripts, read the page as if scripts
+    If most of the text is in <noscript>, as in a forum whose posts are drawn by scripts, the page is read as if scripts
     were disabled.
     """
     reader = BlockReader(config)

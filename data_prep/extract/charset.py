@@ -51,17 +51,15 @@ XML_ENCODING = re.compile(rb"""<\?xml[^>]*?encoding[\0- ]*+=[\0- ]*+(?:"([^">]*)
 
 
 def codec_of(label: str) -> str | None:
-    """Return the Python codec of a label of the Encoding standard; None for other labels ("utf-7", "base64", …).
-
-    REPLACEMENT for encodings that browsers no longer support ("iso-2022-kr", "hz-gb-2312", …).
-    """
+    """Return the Python codec for a label of the Encoding standard, such as "latin1"; REPLACEMENT if browsers no longer
+    support it ("iso-2022-kr", "hz-gb-2312", …); None for other labels ("utf-7", "base64", …)."""
     encoding = webencodings.lookup(label) if label.isascii() else None
     return CODECS.get(encoding.name, encoding.codec_info.name) if encoding else None
 
 
 @functools.lru_cache(1024)
 def header_codec(content_type: str) -> str | None:
-    """Return the codec in the charset parameter of an HTTP Content-Type; None if it names none."""
+    """Return the codec for the charset parameter of an HTTP Content-Type, or None; see `codec_of`."""
     message = Message()
     # The library takes quadratic time over quoted semicolons.
     message["Content-Type"] = re.sub(r"[\r\n]", " ", content_type[:LONGEST_CONTENT_TYPE])
@@ -70,8 +68,8 @@ def header_codec(content_type: str) -> str | None:
 
 
 def meta_codec(body: bytes) -> str | None:
-    """Return the codec that the first PRESCAN_BYTES of a page declare, by the HTML standard's prescan: the first <meta>
-    with a valid encoding, in `charset` or in `content` with http-equiv="content-type", else the XML declaration.
+    """Return the codec that a page declares in its first PRESCAN_BYTES, by the HTML standard's prescan: in the first
+    <meta> with a valid encoding (`charset`, or `content` with http-equiv="content-type"), else in the XML declaration.
 
     A declaration of UTF-16 counts as UTF-8, because the prescan could read the page as ASCII.
     """
@@ -86,8 +84,8 @@ def meta_codec(body: bytes) -> str | None:
 
 
 def declared_by_meta(head: bytes) -> str | None:
-    """Return the codec of the first <meta> with a valid label; tags that are cut off at the end of `head` do not
-    count."""
+    """Return the codec of the first <meta> with a valid encoding in `head`, or None. A tag cut off at the end is
+    ignored."""
     position = 0
     while match := MARKUP.search(head, position):
         if match["comment"]:
@@ -111,8 +109,8 @@ def declared_by_meta(head: bytes) -> str | None:
 
 
 def attributes_at(head: bytes, position: int) -> tuple[dict[bytes, bytes], int]:
-    """Parse the attributes of a tag from `position`. Returns (attributes, the first of equal names; position of the
-    tag's ">" or -1 if it does not end)."""
+    """Parse the attributes of a tag from `position` on. Return ({name: value}, with the first value of each name;
+    position of the tag's ">", or -1 if the tag does not end)."""
     attributes: dict[bytes, bytes] = {}
     while match := ATTRIBUTE.match(head, position):
         name, double_quoted, single_quoted, never_closed, unquoted = match.groups()
@@ -125,7 +123,7 @@ def attributes_at(head: bytes, position: int) -> tuple[dict[bytes, bytes], int]:
 
 
 def detected_codec(body: bytes) -> str | None:
-    """Detect the codec of the text between tags, from SAMPLE_BYTES of its non-ASCII pieces; None if there are none."""
+    """Return the codec that chardet detects in SAMPLE_BYTES of non-ASCII text between tags; None if it finds none."""
     from chardet import detect
 
     sample, size = [], 0
@@ -142,14 +140,14 @@ def detected_codec(body: bytes) -> str | None:
 
 
 def decode(body: bytes, content_type: str) -> str:
-    """Decode a page; invalid bytes become U+FFFD. Raises UnicodeError if the page declares an encoding that browsers no
-    longer support, as the standard requires."""
+    """Return the page's text; invalid bytes become U+FFFD. Raises UnicodeError, as the standard requires, if the page
+    declares an encoding that browsers no longer support."""
     return text_and_codec(body, content_type)[0]
 
 
 def text_and_codec(body: bytes, content_type: str) -> tuple[str, str | None]:
-    """Return (text as by `decode`, codec). The codec is None if there was a byte order mark or an invalid byte, or the
-    codec is a guess."""
+    """Return (text as by `decode`, declared codec or UTF-8 that decoded it without error). The codec is None if it was
+    guessed, a byte was invalid, or a byte order mark determined the encoding."""
     for mark, codec in BYTE_ORDER_MARKS:
         if body.startswith(mark):
             return body[len(mark) :].decode(codec, "replace"), None

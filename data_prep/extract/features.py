@@ -48,26 +48,25 @@ def places(hints: tuple[str, ...]) -> np.ndarray:
 
 
 def bits_of(masks: np.ndarray, hints: tuple[str, ...]) -> np.ndarray:
-    """Return (hints, len(masks)) of 0 and 1."""
+    """Return (hints, elements) of 0 and 1: whether each of `hints`, names in HINTS, is set in each of the bit masks."""
     return masks >> places(hints) & 1
 
 
 @functools.cache
 def among(kinds: frozenset[int]) -> np.ndarray:
-    """Return (kinds,) bool: whether each kind of element is in `kinds`. Indexing it is several times faster than
-    np.isin."""
+    """Return (len(KINDS),) bool, whether each kind of element is in `kinds`. Indexing it is faster than np.isin."""
     return np.array([kind in kinds for kind in range(len(KINDS))])
 
 
 @functools.cache
 def levels() -> np.ndarray:
-    """Return the heading level of each kind of element: 1 to 6, or 9 if it is not a heading."""
+    """Return (len(KINDS),) the heading level of each kind of element: 1 for h1 to 6 for h6, 9 for others."""
     of_tag = {f"h{level}": level for level in range(1, 7)}
     return np.array([of_tag.get(tag, 9) for tag in KINDS])
 
 
 def running(values: np.ndarray) -> np.ndarray:
-    """Return cumulative sums, N + 1 values from 0; [end] - [start] is the sum of a range."""
+    """Return the N + 1 cumulative sums, from 0: the sum of values[a:b] is sums[b] - sums[a]."""
     return np.concatenate([[0], np.cumsum(values)])
 
 
@@ -76,18 +75,18 @@ def ratio(part, whole):
 
 
 def shifted(values: np.ndarray, fill: float) -> np.ndarray:
-    """Return the value of each block's predecessor."""
+    """Return (N,) the value of the block before each block; `fill` for the first."""
     return np.concatenate([[fill], values[:-1]])
 
 
 def outside(index_N: np.ndarray, first: int, last: int) -> np.ndarray:
-    """Return the distance in blocks from each block to the range: negative before it, 0 in it."""
+    """Return (N,) the distance of each block to the blocks first <= i < last: negative before, 0 in, positive after."""
     return np.minimum(index_N - first, 0) + np.maximum(index_N - last + 1, 0)
 
 
 def ancestors(parent_M: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the ancestors 1, 2, 4, 8, ... levels above each element, until all are the root. Gathering a value over
-    these jumps gathers it over all ancestors, in log2(depth) steps."""
+    """Yield (M,) the ancestor 1, 2, 4, 8, ... levels above each element, until all are the root. Combining a value over
+    these steps combines it over all ancestors, in log2(depth) steps."""
     jump_M = parent_M
     while jump_M.any():
         yield jump_M
@@ -95,7 +94,8 @@ def ancestors(parent_M: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def nearest(chosen_M: np.ndarray, parent_M: np.ndarray) -> np.ndarray:
-    """Return the innermost chosen element among each element and its ancestors, or the root."""
+    """Return (M,) the innermost element for which `chosen_M` is true, among each element and its ancestors; or 0, the
+    root."""
     found_M = np.where(chosen_M, np.arange(len(parent_M)), parent_M)
     found_M[0] = 0
     while True:
@@ -106,8 +106,8 @@ def nearest(chosen_M: np.ndarray, parent_M: np.ndarray) -> np.ndarray:
 
 
 class Page:
-    """Arrays computed from the blocks of one page, which several groups of features use. A block is a piece of text,
-    such as a paragraph, a heading or a table cell; most arrays have one value per block."""
+    """Arrays computed once from the blocks of a page, for several groups of features; most have a value per block. A
+    block is a piece of text: a paragraph, a heading, a table cell."""
 
     def __init__(self, blocks: Blocks):
         self.blocks = blocks
@@ -139,7 +139,7 @@ class Page:
         self.all_prose = max(int(self.sums["prose"][-1]), 1)
 
     def count(self, character_class: int) -> np.ndarray:
-        """Return the number of characters of the class in each block."""
+        """Return (N,) the number of characters of a class, such as DIGIT, in each block."""
         found_N = self.counts.get(character_class)
         if found_N is None:
             before = (self.classes == character_class).nonzero()[0].searchsorted(self.ends)
@@ -147,7 +147,8 @@ class Page:
         return found_N
 
     def all_between(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """Return size, link and prose between each `first` and `last`, a row of that shape for each."""
+        """Return (3, *first.shape): size, link size and prose size of the blocks first <= i < last, for each pair of
+        indices."""
         return self.totals.take(last, 1) - self.totals.take(first, 1)
 
     def between(self, what: str, first, last):
@@ -228,7 +229,7 @@ def of_page(page: Page) -> dict[str, np.ndarray]:
 
 
 def urlsplit_safely(address: str) -> str:
-    """Return host and path in lower case; "" for an invalid URL."""
+    """Return host and path of a URL as one text in lower case; "" if the URL is invalid."""
     try:
         parts = urlsplit(address)
     except ValueError:  # "http://[": an unclosed bracket
@@ -242,8 +243,8 @@ def runs_of(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def of_metadata(page: Page) -> dict[str, np.ndarray]:
-    """Share of each block that the page repeats in its description or in its JSON-LD, by sequences of three words at
-    the start of the block."""
+    """Features "told…": the share of the three-word sequences at a block's start that are in the page's description or
+    JSON-LD."""
     description, body, names = set(runs_of(page.blocks.description.lower())), set(), set()
     for key, value in DECLARED_TEXT.findall(page.blocks.linked_data[:MAX_LINKED_DATA]):
         if key in ("name", "headline"):
@@ -277,13 +278,13 @@ NO_RECORDS = CELLS | {KIND["p"]}
 
 
 def numbered(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (index of each value among the distinct ones, count of each distinct value)."""
+    """Return (index of each value among the sorted distinct values, number of occurrences of each distinct value)."""
     return np.unique(key, return_inverse=True, return_counts=True)[1:]
 
 
 def paths(page: Page) -> tuple[np.ndarray, np.ndarray]:
-    """Return two numberings of the M elements: equal for the same name and parent's name, and for the same
-    grandparent's name too."""
+    """Return two (M,) numberings of elements: equal numbers mean the same name (tag and class) of the element and its
+    parent; in the second, of its grandparent too."""
     many = len(page.name_M) + 1
     own_M, _ = numbered(page.name_M * many + page.name_M[page.parent])
     deep_M, _ = numbered(own_M * many + page.name_M[page.parent[page.parent]])
@@ -291,7 +292,7 @@ def paths(page: Page) -> tuple[np.ndarray, np.ndarray]:
 
 
 def of_alike(page: Page) -> dict[str, np.ndarray]:
-    """Sums over all blocks of the page whose elements have the same names."""
+    """Features "alike_…": sums over all blocks whose elements have the same `paths` as that of the block."""
     number: dict[str, int] = {}
     first_N = np.zeros(page.N, bool)
     for n, text in enumerate(page.blocks.texts):
@@ -312,8 +313,9 @@ def of_alike(page: Page) -> dict[str, np.ndarray]:
 
 
 def of_records(page: Page) -> dict[str, np.ndarray]:
-    """Features of the innermost record around each block, and of the record whose group contains the most text: their
-    number, size, share of the page, and the position of the block in the record."""
+    """Features of records (similar elements with one parent): "record_…" of the innermost record around each block, and
+    "largest_…" of the one whose group has most text. Their number, size, share of the page, and the block's place in
+    them."""
     many = len(page.parent) + 1
     group_M, count_G = numbered(page.parent * many + page.name_M)
     size_M = page.between("size", page.first, page.last)
@@ -383,8 +385,8 @@ def of_block(page: Page) -> dict[str, np.ndarray]:
 
 
 def of_names(page: Page) -> dict[str, np.ndarray]:
-    """Hints of the element and its next two ancestors ("near"), of all ancestors ("above"), and the share of the page's
-    prose under such a hint ("under": a hint on all prose is uninformative)."""
+    """Features of hints: "near_…" in the block's element and the next two ancestors, "above_…" in any ancestor, and
+    "under_…" the share of the page's prose below such a hint (a hint above all prose is uninformative)."""
     near = page.own | page.own[page.parent] | page.own[page.parent[page.parent]]
     rows = {f"near_{hint}": row for hint, row in zip(NEAR, bits_of(near[page.owner], NEAR), strict=True)}
     mask = page.mask[page.owner]
@@ -397,7 +399,8 @@ def of_names(page: Page) -> dict[str, np.ndarray]:
 
 
 def of_containers(page: Page) -> dict[str, np.ndarray]:
-    """Sums over the element that contains the block, and over the next four larger elements around it."""
+    """Features "in0_…" to "in4_…": sums over the element that contains the block, and over the next four larger
+    ones."""
     count_M = page.last - page.first
     ends_M = count_M[page.parent] > count_M
     wider_M = page.parent[nearest(ends_M, page.parent)]
@@ -418,8 +421,8 @@ def of_containers(page: Page) -> dict[str, np.ndarray]:
 
 
 def of_main_container(page: Page) -> dict[str, np.ndarray]:
-    """Position of the block relative to the smallest element with most of the prose, and to Readability's top
-    candidate."""
+    """Features "outside_…": distance in blocks to the smallest element with 40 % and 70 % of the prose, and to the
+    container that the Readability algorithm would choose."""
     rows = {}
     prose_M, blocks_M = page.between("prose", page.first, page.last), page.last - page.first
     for percent in (40, 70):
@@ -492,7 +495,7 @@ ALL = (*COMMON[:-1], *OF_OTHERS, of_page)
 
 
 def measure(page: Page, groups: tuple = ALL) -> dict[str, np.ndarray]:
-    """Return {name: row} of all features of these groups. The page must have at least one block."""
+    """Return {feature: row} for the `groups`, functions such as `of_block`. The page must have at least one block."""
     rows: dict[str, np.ndarray] = {}
     for group in groups:
         rows |= group(page)

@@ -85,7 +85,7 @@ NAME_BITS = Memo(name_bits)
 
 
 def hints_of_name(name: str) -> int:
-    """Return the bits of the hints in a class, an id or a heading."""
+    """Return the hints in a class, an id or a heading's text, as bits."""
     return NAME_BITS[name]
 
 
@@ -95,7 +95,7 @@ TELLING = OTHER_ATTRIBUTES | {"id"}
 
 
 def hints_of_attributes(attributes: dict[str, str]) -> int:
-    """Return the bits of the hints in an element's attributes other than the class."""
+    """Return the hints in an element's attributes other than the class, as bits."""
     bits = hints_of_name(name) if (name := attributes.get("id")) else 0
     if OTHER_ATTRIBUTES.isdisjoint(attributes):
         return bits

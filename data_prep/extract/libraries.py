@@ -22,7 +22,7 @@ PLAIN_PAGE = f"<html><body><article>{f'<p>{PLAIN_SENTENCE}</p>' * 3}</article></
 
 
 class TreeLimits(Limits):
-    """Limits for parsers that build a tree and search it from elements and end tags."""
+    """Parser target that also enforces limits for parsers that build a tree and search it at elements and end tags."""
 
     def __init__(self, config: ExtractConfig):
         super().__init__(config)
@@ -44,8 +44,8 @@ TextOf = Callable[[str, bool, bool], str]
 
 
 def checked(library: str, text_of: TextOf) -> TextOf:
-    """Return `text_of` after it has extracted a plain page. Raises InputError if the library (perhaps another version)
-    fails on that page: otherwise it would fail on every page, and each would be counted as unreadable."""
+    """Test `text_of` on a plain page, and return it. Raises InputError if the library, perhaps another version, fails:
+    it would fail on every page, and each would be counted as unreadable."""
     try:
         text = text_of(PLAIN_PAGE, True, True)
     except (*LIBRARY_ERRORS, UnreadablePageError) as error:
@@ -59,7 +59,8 @@ def checked(library: str, text_of: TextOf) -> TextOf:
 
 
 def library_text(library: str, text_of: TextOf, html: str, config: ExtractConfig) -> str:
-    """Extract the main text with a library. Raises PageLimitError and UnreadablePageError."""
+    """Return the main text that `text_of` extracts from a page within the limits. `library` names it in messages.
+    Raises PageLimitError and UnreadablePageError."""
     from lxml import etree  # ty: ignore[missing-module-member]
 
     limits = TreeLimits(config)

@@ -42,18 +42,19 @@ BOILERPLATE = BIT["<nav>"] | BIT["<footer>"]
 
 @functools.cache
 def probabilities() -> np.ndarray:
-    """Table of the probability of each score from -LIMIT to LIMIT, in units of 1/PROBABILITY_UNITS."""
+    """Return the probability of each score from -LIMIT to LIMIT, as an integer in units of 1/PROBABILITY_UNITS."""
     odds = [math.exp(score / SCALE) for score in range(-LIMIT, LIMIT + 1)]
     return np.array([round(PROBABILITY_UNITS * one / (1 + one)) for one in odds])
 
 
 def main_blocks(page: Page, score_N: np.ndarray, min_probability: float, is_article: bool = True) -> list[int]:
-    """Return the indices of the blocks that are main text.
+    """Return the indices of the blocks that are main text, by their scores (log-odds).
 
-    These are blocks above the threshold; blocks between two of them, close to both, that are more likely main text than
-    not; and headings of main text. If all of these are shorter than a line, the threshold is lowered for this page, so
-    a page of one paragraph returns that paragraph even at a low score. A page with hardly any links is main text as a
-    whole: verse, plays or speeches, which the fitted trees hardly know. Navigation and footers are never main text.
+    These are blocks above the threshold for `min_probability`; blocks between two of them, close to both, that are more
+    likely main text than not; and the headings before them. If all of these are shorter than a line, the threshold is
+    lowered for this page, so a page of one paragraph returns that paragraph even at a low score. A page with hardly any
+    links is main text as a whole: verse, plays or speeches, which the fitted trees hardly know. Navigation and footers
+    are never main text.
     """
     boilerplate_N = in_boilerplate(page)
     if page.link_length.sum() < MAX_LINK_SHARE * page.length.sum():
@@ -79,13 +80,12 @@ def log_odds(probability: float) -> float:
 
 
 def expected_bar(score_N: np.ndarray, length_N: np.ndarray, share: float) -> float:
-    """Return the score from which a block is main text on a page that is not an article: the score of the probability
-    `share` times the best expected F1.
+    """Return the score threshold for a page that is not an article: that of the probability `share` times the best
+    expected F1.
 
     Among the selections of the most likely blocks, the one with the highest expected F1 contains the blocks whose
     probability is above half of that F1 (Lipton, Elkan and Narayanaswamy 2014, Optimal thresholding of classifiers to
-    maximize F1 measure). So the less certain a page is, the lower the threshold. Scores are scaled by
-    LOG_ODDS_QUARTERS.
+    maximize F1 measure). So the less certain a page is, the lower the threshold. LOG_ODDS_QUARTERS scales the scores.
     """
     part_N = probabilities()[np.clip(score_N * LOG_ODDS_QUARTERS // 4, -LIMIT, LIMIT) + LIMIT]
     order_N = np.argsort(-part_N, kind="stable")
@@ -96,12 +96,12 @@ def expected_bar(score_N: np.ndarray, length_N: np.ndarray, share: float) -> flo
 
 
 def whole_page(page: Page, rows: dict[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Compute the features of the page that `Model.kind` uses: the `names` of the form "HOW:FEATURE", as rows of length
-    1.
+    """Return the features of the whole page among `names`, those of the form "HOW:FEATURE", as rows of length 1; `rows`
+    are the features of the blocks.
 
-    HOW is the mean of the feature over the page's text or over its prose, or its value at the first headline (-1 if
-    there is none). Values are rounded to thousandths before they are summed: sums of integers are the same on every
-    machine.
+    HOW is the mean of the feature over the page's text ("mean") or over its prose ("prose"), or its value at the first
+    headline ("headline", -1 if there is none). Values are rounded to thousandths before they are summed: sums of
+    integers are the same on every machine.
     """
     asked, places = features_of(tuple(names))
     values_FN = np.empty((len(asked), page.N), np.float32)
@@ -119,17 +119,17 @@ def whole_page(page: Page, rows: dict[str, np.ndarray], names: Iterable[str]) ->
 
 @functools.lru_cache(16)
 def features_of(names: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str, int]]]:
-    """Parse names "HOW:FEATURE". Returns (distinct features, [(name, HOW, index of its feature)])."""
+    """Parse names such as "mean:size". Return (the distinct features, [(name, HOW, index of its feature)])."""
     parted = [(name, *name.partition(":")[::2]) for name in names if ":" in name]
     asked = sorted({feature for _, _, feature in parted})
     return asked, [(name, how, asked.index(feature)) for name, how, feature in parted]
 
 
 def in_boilerplate(page: Page) -> np.ndarray:
-    """Return which blocks are in a <nav> or <footer>, bool (N,).
+    """Return (N,) bool: which blocks are in a <nav> or <footer>.
 
     The footer of a quotation names its author and does not count. If such elements contain most of the page's text, one
-    was not closed or is used for something else, so the hint is ignored.
+    was not closed or is used for something else, so no block counts.
     """
     quoted_M = page.mask[page.parent] & BIT["<blockquote>"] > 0
     element = np.flatnonzero((page.own & BOILERPLATE > 0) & ~quoted_M)
@@ -141,7 +141,8 @@ def in_boilerplate(page: Page) -> np.ndarray:
 
 
 def spread(page: Page, sure_N: np.ndarray, score_N: np.ndarray, bar: float) -> np.ndarray:
-    """Extend `sure_N` by blocks between two such blocks, and by the headings of kept blocks."""
+    """Return `sure_N`, the blocks above the threshold `bar`, plus likely blocks between two of them and their
+    headings."""
     index_N = page.index
     before_N = np.maximum.accumulate(np.where(sure_N, index_N, -FAR))
     after_N = np.minimum.accumulate(np.where(sure_N, index_N, len(index_N) + FAR)[::-1])[::-1]
@@ -153,10 +154,10 @@ def spread(page: Page, sure_N: np.ndarray, score_N: np.ndarray, bar: float) -> n
 
 
 def keep_siblings(page: Page, keep_N: np.ndarray) -> None:
-    """Set `keep_N` for paragraphs of the container with at least half of the page's text if some of them are main, or
-    with at least three quarters of it.
+    """Set `keep_N` for all siblings without links in a group (equal parent and tag) with at least half of the page's
+    text, some of it kept already, or with at least three quarters.
 
-    Only if more text would be lost than boilerplate ever has: speeches, plays, novels, whose paragraphs differ from
+    Only if more than MAX_LOST_CHARACTERS would be lost, as in speeches, plays and novels, whose paragraphs differ from
     those of articles. Paragraphs with links are left to the trees.
     """
     if page.length[(page.link == 0) & ~keep_N].sum() <= MAX_LOST_CHARACTERS:
@@ -182,22 +183,22 @@ def bullet(blocks: Blocks, n: int) -> str:
 
 
 def load() -> None:
-    """Raise InputError if the fitted trees are missing or damaged."""
+    """Load the fitted trees. Raises InputError if they are missing or damaged."""
     load_model()
 
 
 def main_text(html: str | bytes, config: ExtractConfig) -> str:
-    """Return the main text of a page, given as text or UTF-8; "" if there is none. Raises PageLimitError and
+    """Return the main text of a page, text or UTF-8; "" if there is none. Raises PageLimitError and
     UnreadablePageError."""
     blocks = read_blocks(html, config)
     return text_by(load_model(), Page(blocks), config) if blocks.texts else ""
 
 
 def scores(model: Model, page: Page) -> tuple[np.ndarray, bool]:
-    """Return (log-odds that each block is main text, in thousandths; whether the page counts as an article).
+    """Return ((N,) log-odds that each block is main text, in thousandths; whether the page counts as an article).
 
     The model has one ensemble of decision trees for articles and one for other pages. If the kind of the page is
-    uncertain, the score is the mean of both ensembles, and the page does not count as an article.
+    uncertain, the scores are the mean of both ensembles, and the page does not count as an article.
     """
     rows = measure(page, COMMON)
     kind = model.kind.score(rows | whole_page(page, rows, model.kind.features))[0]
@@ -208,7 +209,7 @@ def scores(model: Model, page: Page) -> tuple[np.ndarray, bool]:
 
 
 def text_by(model: Model, page: Page, config: ExtractConfig) -> str:
-    """Return the text of the main blocks by these trees. The page must have at least one block."""
+    """Return the main text that the `model` selects on a page of at least one block."""
     blocks = page.blocks
     score_N, is_article = scores(model, page)
     lines, seen = [], set()

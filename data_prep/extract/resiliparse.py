@@ -8,7 +8,7 @@ from data_prep.extract.libraries import TextOf, checked, library_text
 
 @functools.cache
 def load() -> TextOf:
-    """Load resiliparse. Raises ImportError, and like `checked`."""
+    """Import resiliparse and return its function for main text. Raises ImportError, and InputError like `checked`."""
     from resiliparse.extract.html2text import extract_plain_text
 
     def text_of(html: str, favor_precision: bool, include_tables: bool) -> str:

@@ -15,7 +15,7 @@ from data_prep.extract.libraries import TextOf, checked, library_text
 
 
 class Memory:
-    """Texts that `deduplicate` has seen in the pages of one file."""
+    """Paragraphs that trafilatura has seen in the pages of one file, for `deduplicate`."""
 
     def __init__(self) -> None:
         self.used = False
@@ -33,8 +33,8 @@ MEMORY = Memory()
 
 @functools.cache
 def load() -> TextOf:
-    """Load trafilatura without its logging: pages that it cannot read are counted by reason. Raises ImportError, and
-    like `checked`."""
+    """Import trafilatura and return its function for main text. Its logging is disabled, since unreadable pages are
+    counted. Raises ImportError, and InputError like `checked`."""
     from trafilatura import extract, load_html
 
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
@@ -63,5 +63,5 @@ def main_text(html: str, config: ExtractConfig) -> str:
 
 
 def begin_file() -> None:
-    """Forget the pages of earlier files. Call before the first page of a file."""
+    """Forget the paragraphs of earlier files. Call this before the first page of each file."""
     MEMORY.forget()

@@ -23,27 +23,27 @@ CHUNK = 4096
 
 
 def floats(rows: dict[str, np.ndarray], names: Iterable[str]) -> np.ndarray:
-    """Concatenate these rows as float32."""
+    """Return the named rows, joined end to end, as float32."""
     chosen = [rows[name] for name in names]
     return np.concatenate(chosen, dtype=np.float32, casting="unsafe") if chosen else np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
 class Trees:
-    """T trees of depth D over named features."""
+    """Ensemble of T oblivious decision trees of depth D over F named features."""
 
     features: tuple[str, ...]
     feature: np.ndarray
-    """(T, D) indices into `features`."""
+    """(T, D) index into `features` for the question of each level."""
     threshold: np.ndarray
-    """(T, D)."""
+    """(T, D) threshold of each question."""
     leaves: np.ndarray
-    """(T, L), L = 2 ** D."""
+    """(T, 2 ** D) value of each leaf: log-odds times SCALE."""
     bias: int
 
     def score(self, rows: dict[str, np.ndarray]) -> np.ndarray:
-        """Return the sum of all trees for each block: log-odds times SCALE, int64. `rows` maps each name in `features`
-        to its values, one per block, or a single one if the feature describes the page. Other names are ignored."""
+        """Return (N,) the sum of all trees for each block: log-odds times SCALE, int64. `rows` maps each name in
+        `features` to (N,) values per block, or (1,) if the feature describes the page. Other names are ignored."""
         wide = tuple([len(rows[name]) > 1 for name in self.features])
         if not any(wide):
             wide = (True,) * len(wide)
@@ -73,8 +73,8 @@ class Trees:
 
     @functools.cached_property
     def pairs(self) -> tuple[int, np.ndarray, np.ndarray]:
-        """Return (P, the number of pairs of trees; (P, 1), the offset of each pair's sums; all sums). A pair has a sum
-        for every combination of a leaf of one tree with a leaf of the other.
+        """(P, the number of pairs of trees; (P, 1) start of each pair's sums; the sums of all pairs, joined). A pair
+        has a sum for every combination of a leaf of one tree with a leaf of the other.
 
         Random lookups of leaves took half of the time; pairs halve their number. If the number of trees is odd, the
         middle one is in two pairs and counts only in the first.
@@ -91,8 +91,8 @@ class Trees:
 
     @functools.cached_property
     def questions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the distinct questions, as their features (Q) and thresholds (Q, 1), and the index of the question of
-        each node (D, T)."""
+        """The Q distinct questions of all trees: (Q,) feature, (Q, 1) threshold; and (D, T) index of each level's
+        question."""
         pairs = np.stack([self.feature.ravel(), self.threshold.ravel()], 1)
         unique, which = np.unique(pairs, axis=0, return_inverse=True)
         return (
@@ -102,9 +102,9 @@ class Trees:
         )
 
     def parted_questions(self, wide: tuple[bool, ...]) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-        """Sort `questions`: first those about features with a value per block, then those with one value for the page.
-        Features are indexed within each of the two groups. Returns (number of the former, features, thresholds,
-        questions of the nodes)."""
+        """Return `questions` with those about blocks before those about the page: (number of the former, features,
+        thresholds, questions of the levels). `wide` tells which features have a value per block; each group numbers its
+        own features."""
         found = self.parted.get(wide)
         if found is None:
             feature_Q, threshold_Q1, question_DT = self.questions
@@ -123,7 +123,7 @@ class Trees:
 
     @classmethod
     def from_content(cls, content: dict) -> "Trees":
-        """Return the trees of an object in model.json."""
+        """Return the trees in the parsed JSON object `content` of model.json."""
         feature, threshold, leaves = zip(*content["trees"], strict=True)
         return cls(
             tuple(content["features"]), np.array(feature), np.array(threshold, np.float64),
@@ -133,7 +133,7 @@ class Trees:
 
 @dataclass(frozen=True)
 class Model:
-    """The trees of model.json."""
+    """The three ensembles of trees in model.json, and what they predict."""
 
     kind: Trees
     """Log-odds that a page is an article, from features of the whole page."""
