@@ -11,19 +11,18 @@ import unicodedata
 
 
 def ends(ranges: str) -> list[tuple[int, int]]:
-    """Parse hexadecimal ranges such as "21 61D-61F"; return the first and last code point of each."""
+    """Return the (first, last) code point of each range in `ranges`, hexadecimal text such as "21 61D-61F"."""
     parts = (part.split("-") for part in ranges.split())
     return [(int(part[0], 16), int(part[-1], 16)) for part in parts]
 
 
 def characters(ranges: str) -> frozenset[str]:
-    """Return the characters in `ranges`, hexadecimal code points and ranges separated by white space, such as "21
-    61D-61F"."""
+    """Return the characters in `ranges`: hexadecimal code points and ranges such as "21 61D-61F"."""
     return frozenset(chr(code) for first, last in ends(ranges) for code in range(first, last + 1))
 
 
 def character_class(ranges: str) -> str:
-    """Return `ranges` as the inside of a regex character class, which matches faster than a list of characters."""
+    """Return `ranges`, such as "21 61D-61F", as the inside of a regex character class: faster to match than a list."""
     return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ends(ranges))
 
 
@@ -88,7 +87,7 @@ space."""
 
 
 def kind_of(word: str) -> str:
-    """Return the kind of `word`, which is not empty and has no white space: one of the first six kinds."""
+    """Return the kind of a non-empty word without white space: LETTER, NUMBER, SIGN, SYMBOL, PUNCTUATION or END."""
     if word.isalpha() or any(map(str.isalpha, word)):
         return LETTER
     if word in TERMINAL:

