@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @functools.cache
 def encoding_fixes() -> "TextFixerConfig":
-    """Return ftfy's options as in datatrove's FTFYFormatter: repair wrongly decoded text; keep ligatures, character
+    """Return ftfy's options as in datatrove's FTFYFormatter: repair wrongly decoded text, but keep ligatures, character
     widths, quotes and line breaks. Raises InputError if ftfy is not installed."""
     try:
         from ftfy import TextFixerConfig  # ty: ignore[import-not-found]
@@ -37,7 +37,7 @@ def check_fixes(config: ByLanguageConfig | None) -> None:
 
 
 def fix_encoding(text: str, config: ByLanguageConfig | None) -> str:
-    """Repair wrongly decoded text ("schÃ¶n") if the config enables it."""
+    """Return `text` with wrong decoding repaired ("schÃ¶n" becomes "schön") if config.fix_encoding is set."""
     if config is None or not config.fix_encoding:
         return text
     from ftfy import fix_text  # ty: ignore[import-not-found]
@@ -46,7 +46,8 @@ def fix_encoding(text: str, config: ByLanguageConfig | None) -> str:
 
 
 def without_symbol_lines(text: str, config: ByLanguageConfig | None) -> str:
-    """Replace each run of lines of only `symbol_lines` and blanks by two empty lines."""
+    """Return the text with two empty lines for each run of lines of only config.symbol_lines and blanks (table
+    rules)."""
     symbols = frozenset(config.symbol_lines) if config is not None else frozenset()
     if not any(symbol in text for symbol in symbols):
         return text

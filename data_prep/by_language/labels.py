@@ -24,14 +24,15 @@ WITH_HAN = {"jpn": "Jpan", "kor": "Hang"}
 
 @functools.lru_cache(maxsize=1 << 16)
 def script_of_letter(letter: str) -> str:
-    """Return the script of a character; UNKNOWN if it is not a letter of one of SCRIPTS."""
+    """Return the ISO 15924 code of a letter's script, such as "Latn"; UNKNOWN for other characters and scripts."""
     if not letter.isalpha():
         return UNKNOWN
     return next((script for script, pattern in PATTERNS.items() if pattern.match(letter)), UNKNOWN)
 
 
 def script_of(text: str) -> str:
-    """Return the script of most letters, "Jpan" for kana; ties go to the first in SCRIPTS; UNKNOWN without letters."""
+    """Return the script of most letters in `text`: "Latn", or "Jpan" for kana. Ties: first in SCRIPTS; no letters:
+    UNKNOWN."""
     counts: Counter[str] = Counter()
     for letter, number in Counter(text).items():
         counts[script_of_letter(letter)] += number
@@ -43,8 +44,8 @@ def script_of(text: str) -> str:
 
 
 def labelled(language: str, text: str) -> tuple[str, str]:
-    """Return (ISO 639-3 code, script) of a language as named by lid.176, GlotLID or a table; the script is from `text`
-    if the name does not include it."""
+    """Return (ISO 639-3 code, ISO 15924 script) of a language that lid.176, GlotLID or a table names, such as "de" or
+    "deu_Latn". If the name has no script, that of `text` is returned."""
     code, _, script = language.partition("_")
     code, usual = LABELS.get(code, (code, UNKNOWN))
     if script:

@@ -52,12 +52,12 @@ PACKAGES = {
 
 
 def splitter_name(label: str) -> str:
-    """Return the key in SPLITTERS for a language ("tha_Thai"), or "spaces"."""
+    """Return the key in SPLITTERS of the word splitter for a language such as "tha_Thai", or "spaces"."""
     return BY_LANGUAGE.get(label) or BY_SCRIPT.get(label[4:], "spaces")
 
 
 def check_splitters(labels: Iterable[str]) -> None:
-    """Raise InputError if a library that one of these languages needs is not installed."""
+    """Raise InputError if a library for splitting words of one of these languages ("tha_Thai", …) is not installed."""
     missing = {
         package: label
         for label in labels
@@ -75,7 +75,7 @@ def check_splitters(labels: Iterable[str]) -> None:
 
 @functools.cache
 def splitter_of(label: str) -> Splitter:
-    """Load the splitter of a language. Raises InputError if its library is not installed."""
+    """Load the word splitter of a language such as "tha_Thai". Raises InputError if its library is not installed."""
     check_splitters((label,))
     name = splitter_name(label)
     if name == "spaces":
@@ -85,7 +85,7 @@ def splitter_of(label: str) -> Splitter:
 
 
 class SpaceSplitter:
-    """Split text at white space, and marks from words as in English, without English contractions ("don't")."""
+    """Splitter at white space, and between words and marks as in English, without English contractions ("don't")."""
 
     def __init__(self, hyphens_whole: bool, elided: bool):
         self.hyphens_whole, self.elided = hyphens_whole, elided
@@ -95,7 +95,7 @@ class SpaceSplitter:
         return [word for chunk in text.split() for word in self.chunks[chunk]]
 
     def split_chunk(self, chunk: str) -> tuple[str, ...]:
-        """Return the words of a text without white space."""
+        """Return the words and marks of a chunk, a text without white space."""
         words = (chunk,) if chunk.isalpha() else split_marks(chunk, SIGNS)
         if self.hyphens_whole and "-" in words:
             words = join_hyphens(words)
@@ -111,7 +111,7 @@ SIGNS = {sign: words for sign, words in EXCEPTIONS.items() if not any(map(str.is
 
 
 def join_hyphens(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Join the `words` of one chunk that were split at hyphens."""
+    """Return the words of a chunk, with those that were split at hyphens joined again: "e", "-", "mail" to "e-mail"."""
     joined = [words[0]]
     for place, word in enumerate(words[1:], 1):
         inside = place + 1 < len(words) and words[place + 1][0].isalnum() and joined[-1][-1].isalnum()
@@ -123,10 +123,10 @@ def join_hyphens(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def indic_words(text: str) -> list[str]:
-    """Split text in a script of India into words and marks: at all marks except within numbers.
+    """Split text in a script of India into words, at spaces, and marks, except in numbers.
 
-    Words are split only at spaces, so a line break between two words joins them. FineWeb-2's thresholds for the share
-    of words with a letter were computed from such words.
+    A line break between two words does not split them: FineWeb-2's thresholds for words with a letter are based on
+    that.
     """
     spaced = INDIC_MARK.sub(r" \1 ", text.replace("\t", " "))
     return INDIC_NUMBER.sub(lambda found: found[0].replace(" ", ""), spaced).split(" ")

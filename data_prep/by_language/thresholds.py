@@ -23,15 +23,15 @@ from lm.storage import StorageError, place_of, user_cache, write_atomically, wri
 ARCHIVE = "https://codeload.github.com/huggingface/fineweb-2/tar.gz/d0defb24f193bb9a5a11b8b14524a03c4858e1b6"
 """All 1,929 files (Apache-2.0), at the commit of 27 October 2025."""
 SHA256 = "b276f04fc6ca120cd3f4abd2877658822ebb93885f2b04305c7961c02a20b021"
-"""SHA-256 of the lines that sha256sum prints for the files, by name: the archive of a commit may be compressed
-differently each time."""
+"""SHA-256 of sha256sum's lines for the files, by name: the archive of a commit may be compressed differently each
+time."""
 MAX_BYTES = 1 << 16
 N_GRAMS = {"top_n_grams": [2, 3, 4], "dup_n_grams": [5, 6, 7, 8, 9, 10]}
 
 
 def with_thresholds(config: DocumentsConfig) -> DocumentsConfig:
-    """Return `config` with the thresholds of its languages, so no file has to be read later. Raises InputError if a
-    file cannot be read, UsageError for a language without one."""
+    """Return `config` with the thresholds of its languages filled in from files, so that workers read none. Raises
+    InputError if a file cannot be read, UsageError for a language without one."""
     by_language = config.by_language
     if by_language is None or by_language.thresholds:
         return config
@@ -40,8 +40,8 @@ def with_thresholds(config: DocumentsConfig) -> DocumentsConfig:
 
 
 def thresholds_identity(config: DocumentsConfig, *names: str) -> dict[str, object]:
-    """Return {description: SHA-256} of the named thresholds, by default all; {} if thresholds do not depend on the
-    language."""
+    """Return {description: SHA-256 of the thresholds called `names`, by default all, of all languages}; {} if the
+    config has no thresholds by language."""
     if config.by_language is None:
         return {}
     found = with_thresholds(config).thresholds_by_language
@@ -53,7 +53,8 @@ def thresholds_identity(config: DocumentsConfig, *names: str) -> dict[str, objec
 
 
 def refuse_other_stop_words(config: DocumentsConfig, marker: Mapping[str, Any] | None) -> None:
-    """Raise UsageError if the stop words differ from those with which texts/ was measured, by its `marker`."""
+    """Raise UsageError if the stop words of the config differ from those with which the folder texts/ was measured.
+    `marker` is the record of that measurement, with its "external_inputs"."""
     measured = (marker or {}).get("external_inputs", {})
     if any(measured.get(name) != value for name, value in thresholds_identity(config, "stopwords").items()):
         raise UsageError(
@@ -63,8 +64,8 @@ def refuse_other_stop_words(config: DocumentsConfig, marker: Mapping[str, Any] |
 
 
 def read_thresholds(language: str, given: str) -> LanguageThresholds:
-    """Read the thresholds of one language from the folder `given`, or FineWeb-2's if it is "". Raises like
-    `with_thresholds`."""
+    """Return the thresholds of a language such as "deu_Latn", from the folder `given` or, if it is "", FineWeb-2's
+    files. Raises like `with_thresholds`."""
     name = f"{language}.yml"
     if not given:
         files = published_files()
@@ -88,8 +89,8 @@ def read_thresholds(language: str, given: str) -> LanguageThresholds:
 
 @functools.cache
 def published_files() -> dict[str, bytes]:
-    """Return {name: contents} of FineWeb-2's files, from the user's cache or ARCHIVE. Raises InputError if they cannot
-    be downloaded, or are not those of SHA256."""
+    """Return {file name: contents} of FineWeb-2's thresholds, from the user's cache or downloaded. Raises InputError if
+    that fails or their SHA256 is another."""
     own = "To use your own files, give their folder: --documents.by-language.folder fineweb-2/configs"
     path = user_cache() / "fineweb-2" / f"{SHA256[:16]}.tar"
     try:
@@ -120,7 +121,7 @@ def published_files() -> dict[str, bytes]:
 
 
 def files_in(archive: bytes) -> dict[str, bytes]:
-    """Return {name: contents} of the archive's configs/*.yml, by name. Raises TarError."""
+    """Return {file name: contents} of configs/*.yml in a .tar or .tar.gz, sorted by name. Raises TarError."""
     found: dict[str, bytes] = {}
     with tarfile.open(fileobj=io.BytesIO(archive)) as members:
         for member in members:
@@ -136,13 +137,13 @@ def files_in(archive: bytes) -> dict[str, bytes]:
 
 
 def digest(files: Mapping[str, bytes]) -> str:
-    """Return the SHA-256 of what sha256sum prints for the files."""
+    """Return the SHA-256 of the lines that sha256sum prints for the files, {name: contents}."""
     lines = (f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def refuse_unknown(language: str, files: Collection[str], place: str) -> None:
-    """Raise UsageError if no file of thresholds is that of the language."""
+    """Raise UsageError, with similar names, if the language has none of the `files` (names), which are in `place`."""
     known = {name.removesuffix(".yml") for name in files}
     if language in known:
         return
@@ -156,8 +157,8 @@ def refuse_unknown(language: str, files: Collection[str], place: str) -> None:
 
 
 def parse_thresholds(language: str, data: bytes, place: str) -> LanguageThresholds:
-    """Parse the thresholds in a file; `place` names it in messages. Raises InputError if the file is incomplete or
-    invalid."""
+    """Parse a language's file of thresholds; `place` names it in messages. Raises InputError if values are missing or
+    bad."""
     import yaml
 
     def refused(why: str) -> InputError:

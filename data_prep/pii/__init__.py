@@ -1,7 +1,6 @@
-"""Find personal data, one kind after another, and replace each find with a placeholder.
+"""Find personal data, one kind after another, and replace each find with a placeholder. Time is linear in the text.
 
 FineWeb replaces e-mail and public IP addresses (Penedo et al. 2024, arXiv:2406.17557); the other kinds are additions.
-Time is linear in the text.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,9 +33,9 @@ checksums before phone numbers. Each yields non-overlapping spans from left to r
 
 
 def replace_personal_data(text: str, config: PersonalDataConfig) -> tuple[str, dict[str, int]]:
-    """Return (`text` with the configured kinds replaced, {kind: number of replacements} in the order of FINDERS).
+    """Return (`text` with a placeholder for each find of the configured kinds, {kind: number of finds}).
 
-    Replacing twice equals replacing once. If nothing is found, the same text object is returned.
+    Applying this to its own result changes nothing. Without finds, the same text object is returned.
     """
     kinds: list[str] = [kind for kind in FINDERS if kind in config.kinds]
     mask = Mask(text, {kind: config.placeholder(kind) for kind in kinds})

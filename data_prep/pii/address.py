@@ -222,7 +222,8 @@ def find(text: str) -> Iterator[Span]:
 
 
 def joined(text: str, found: list[Span]) -> list[Span]:
-    """Extend the finds by preceding units and numbers, sort them, and merge those that overlap or touch."""
+    """Return the spans sorted, extended by a unit or number before them ("Flat 3, "), and merged if nothing is
+    between."""
     spans: list[Span] = []
     end = 0
     for start, stop in sorted(found):
@@ -240,13 +241,13 @@ def joined(text: str, found: list[Span]) -> list[Span]:
 
 
 def is_bare_number(match: re.Match[str]) -> bool:
-    """Whether the number before a street without a place may be a year, or the end of a clause."""
+    """Whether the number of a match without unit or town is perhaps no house number: a year, or the end of a clause."""
     return match["comma"] is not None or YEAR.match(match[0]) is not None
 
 
 def houses(text: str) -> Iterator[Span]:
-    """Yield streets with the house number after the name, recognized by their ending, the following text or an
-    announcement; and announced numbers with a name."""
+    """Yield addresses whose house number follows the street ("Hauptstraße 12"), known by the street word, the text
+    after them or words before them ("lives at"); also, after such words, a number and a name."""
     for m in HOUSE.finditer(text):
         start, end = m.span()
         low = start - WINDOW if start > WINDOW else 0
@@ -275,8 +276,8 @@ def houses(text: str) -> Iterator[Span]:
 
 
 def start_of_street(text: str, low: int, end: int) -> tuple[int, bool] | None:
-    """Return (start of the name before the number at `end`, at least `low`; whether it begins with a street word); None
-    if there is no name."""
+    """Return (start of the capitalized names before the house number at `end`, whether they begin with a street word
+    such as "Via"), or None. The start is at least `low`."""
     names = NAMES_BACKWARDS.match(text[low:end][::-1])
     if names is None:
         return None
@@ -293,7 +294,7 @@ def start_of_street(text: str, low: int, end: int) -> tuple[int, bool] | None:
 
 
 def is_announced(text: str, start: int) -> bool:
-    """Whether the words before `start` announce an address."""
+    """Whether the words before `start`, such as "Address:" or "lives at", announce an address."""
     low = max(0, start - WINDOW)
     if not text.endswith(LAST_OF_ANNOUNCED, low, start) or not any(map(text[low:start].__contains__, LEADS)):
         return False
@@ -301,7 +302,7 @@ def is_announced(text: str, start: int) -> bool:
 
 
 def boxes(text: str) -> Iterator[Span]:
-    """Yield post office boxes, and ships with their post office."""
+    """Yield post office boxes, and ships with a military post office ("USS Nimitz, FPO AP 96620")."""
     for pattern in BOXES:
         for m in pattern.finditer(text):
             start = m.start()
@@ -319,12 +320,12 @@ def boxes(text: str) -> Iterator[Span]:
 
 
 def end_of_place(text: str, start: int, pattern: re.Pattern[str] = PLACE_AFTER) -> int:
-    """Return the end of the unit, town and postcode after a house or box; `start` if there are none."""
+    """Return the end of the unit, town and postcode that follow a house or box at `start`; `start` if none do."""
     place = pattern.match(text, start)
     return end_with_town(text, place) if place else start
 
 
 def end_with_town(text: str, match: re.Match[str]) -> int:
-    """Return the end of the match, or of the town after it if the match has an (empty) named group that allows one."""
+    """Return the end of the match or, if its pattern allows (by an empty named group), of the town after it."""
     town = TOWN_AFTER.match(text, match.end()) if match.lastgroup else None
     return town.end() if town else match.end()

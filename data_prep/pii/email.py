@@ -37,7 +37,7 @@ IMAGES = frozenset({"gif", "jpeg", "jpg", "png", "svg", "webp"})
 
 
 def find(text: str) -> Iterator[Span]:
-    """Yield the spans of the e-mail addresses in `text`."""
+    """Yield the spans of the e-mail addresses in `text`, including international ones."""
     end = 0
     for domain in DOMAIN.finditer(text):
         at = domain.start()
@@ -59,7 +59,7 @@ class AsciiPatterns(NamedTuple):
     domain: re.Pattern[str]
     """The "@" and the domain."""
     backwards: re.Pattern[str]
-    """The local part, matched backwards from the "@", without consecutive periods."""
+    """The local part, matched in the reversed text before the "@"; it has no consecutive periods."""
     begin: re.Pattern[str]
     """Possible start of a local part: at a word boundary."""
 
@@ -78,7 +78,7 @@ def ascii_patterns(emails: str) -> AsciiPatterns:
 
 
 def find_ascii(text: str, config: PersonalDataConfig) -> Iterator[Span]:
-    """Yield the spans of the e-mail addresses in `text`."""
+    """Yield the spans of the e-mail addresses that datatrove finds: only ASCII, with the letters of config.emails."""
     domain_of, backwards, begin_of = ascii_patterns(config.emails)
     end = 0
     for domain in domain_of.finditer(text):

@@ -17,7 +17,7 @@ END = re.compile(rf"[A-Za-z0-9][^\w{COVERED}]?")
 
 @functools.cache
 def lengths() -> dict[str, int]:
-    """Return {two-letter country: length of its IBANs}, from python-stdnum's copy of the registry."""
+    """Return {country code: length of its IBANs}, such as {"DE": 22}, from python-stdnum's copy of the registry."""
     from string import ascii_uppercase
 
     from stdnum import numdb
@@ -41,8 +41,7 @@ def find(text: str) -> Iterator[Span]:
 
 
 def end_of(text: str, length: int) -> int | None:
-    """Return the end of the first `length` letters and digits, not counting blanks; None if it is not the end of a
-    word."""
+    """Return the position after the first `length` characters other than blanks; None if a word does not end there."""
     stop = length
     while (blanks := text.count(" ", 0, stop)) > stop - length:
         stop = length + blanks
@@ -50,7 +49,7 @@ def end_of(text: str, length: int) -> int | None:
 
 
 def is_iban(number: str) -> bool:
-    """Whether the check digits are valid and the parts have the country's format."""
+    """Whether `number`, without blanks, has valid check digits and its country's format."""
     from stdnum import iban
 
     number = number.upper()

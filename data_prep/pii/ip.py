@@ -63,7 +63,7 @@ GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 
 def find(text: str) -> Iterator[Span]:
-    """Yield the spans of the public IP addresses in `text`."""
+    """Yield the spans of the public IPv4 and IPv6 addresses in `text`."""
     spans = []
     for match in IPV4.finditer(text):
         octets = [int(part) for part in match[0].split(".")]
@@ -78,7 +78,7 @@ def find(text: str) -> Iterator[Span]:
 
 
 def find_every_ipv4(text: str) -> Iterator[Span]:
-    """Yield the spans of four numbers with periods that are a public IPv4 address, in any context."""
+    """Yield the spans of the public IPv4 addresses in `text`, including version numbers that look like one."""
     for match in ANY_IPV4.finditer(text):
         with contextlib.suppress(ValueError):  # a leading zero
             if ipaddress.IPv4Address(match[0]).is_global:
@@ -86,14 +86,14 @@ def find_every_ipv4(text: str) -> Iterator[Span]:
 
 
 def is_ipv4(octets: list[int]) -> bool:
-    """Whether four numbers with periods are a public address."""
+    """Whether four numbers are a public IPv4 address."""
     if max(octets) > 255:
         return False
     return octets[0] not in SPECIAL_BLOCKS or is_public(ipaddress.IPv4Address(bytes(octets)))
 
 
 def is_version(text: str, match: re.Match[str], octets: list[int]) -> bool:
-    """Whether four numbers are a version, a section or similar, by the words before them.
+    """Whether a match of four numbers is a version, a section or similar, by the words before it.
 
     For large numbers the previous word decides. Small numbers are more often versions: no word before them in the line
     may refer to versions, and the previous word must not be a name unrelated to addresses ("libfoo 4.3.2.1").
@@ -121,7 +121,7 @@ def is_version(text: str, match: re.Match[str], octets: list[int]) -> bool:
 
 
 def is_ipv6(number: str) -> bool:
-    """Whether hexadecimal numbers with colons are a public address, not a time, a MAC address or a C++ name."""
+    """Whether hexadecimal numbers and colons are a public IPv6 address, not a time, a MAC address or a C++ name."""
     try:
         address = ipaddress.IPv6Address(number)
     except ValueError:
@@ -132,5 +132,5 @@ def is_ipv6(number: str) -> bool:
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether the address can belong to one machine on the internet."""
+    """Whether the address can be that of one machine on the internet."""
     return address.is_global and not address.is_multicast

@@ -39,7 +39,7 @@ WORD_DISTANCE = 40
 
 
 def find(text: str) -> Iterator[Span]:
-    """Yield the spans of the card numbers in `text`."""
+    """Yield the spans of the payment card numbers in `text`."""
     for match in CANDIDATE.finditer(text):
         start, stop = match.span()
         if match["last"] and not is_card(match[0]):
@@ -50,7 +50,7 @@ def find(text: str) -> Iterator[Span]:
 
 
 def is_card(number: str) -> bool:
-    """Whether the digits, without separators, have an issuer's prefix, its length, and a valid check digit."""
+    """Whether `number`, perhaps with blanks or hyphens, has an issuer's prefix and length, and a valid check digit."""
     from stdnum import luhn
 
     number = number.replace(" ", "").replace("-", "")

@@ -31,8 +31,8 @@ BEFORE = re.compile(
     rf"(?<=[\w{COVERED}#$€£¥=@&%~*^\\/])|(?<=[\d{COVERED}][.,:–-])|(?<=[^\W\d_]-)"
     + "".join(f"|(?<={COVERS['phone']}{GAP_CHARACTERS}{{{length}}})" for length in range(1, LONGEST_GAP + 1))
 )
-"""Text before which a number is not a phone number: it is part of something else, or of a run with a phone number that
-did not include it."""
+"""Text before which a number is not a phone number: it is part of something else, or next to a phone number in a
+run."""
 OTHER_NAME = re.compile(r"(?:ISBN|ISSN|DOI|EAN)(?:-1[03])?:? ?\Z")
 """Names of numbers that are not phone numbers."""
 OTHER_NAME_LENGTH = 9
@@ -90,7 +90,7 @@ def find(text: str, config: PersonalDataConfig) -> Iterator[Span]:
 
 
 def pieces(run: re.Match[str]) -> Iterator[Span]:
-    """Yield the run, or its parts between blanks if it has too many digits for one number."""
+    """Yield the span of a run of digits, or, if they are too many for one number, the spans of parts between blanks."""
     text, start, stop = run[0], run.start(), run.end()
     if sum(map(str.isdecimal, text)) <= MAX_DIGITS:
         yield start, stop
@@ -101,7 +101,7 @@ def pieces(run: re.Match[str]) -> Iterator[Span]:
 
 
 def is_phone_by_itself(number: str, config: PersonalDataConfig) -> bool:
-    """Whether the number is recognizable as a phone number without a phone word."""
+    """Whether a number is a phone number even without a word such as "phone" next to it, by its format."""
     if number.startswith(("+", "(+")):
         # "+41 (0)44 …": the trunk prefix is written but not dialled from abroad
         return is_international(ascii_digits(number.replace("(0)", "")))
@@ -114,7 +114,7 @@ def is_phone_by_itself(number: str, config: PersonalDataConfig) -> bool:
 
 
 def is_something_else(number: str) -> bool:
-    """Whether the number is a date, a range, a decimal number or an ISBN."""
+    """Whether a number is a date, a range of years or pages, a decimal number or an ISBN."""
     if NOT_PHONES.fullmatch(number):
         return True
     if len(number) < ISBN_DIGITS:
@@ -127,19 +127,19 @@ def is_something_else(number: str) -> bool:
 
 
 def ascii_digits(number: str) -> str:
-    """Return the digits of a number, written in any script, as ASCII."""
+    """Return only the digits of `number`; digits of other scripts become ASCII."""
     digits = NOT_DIGITS.sub("", number)
     return digits if digits.isascii() else "".join(str(int(digit)) for digit in digits)
 
 
 class PhoneWords:
-    """Words, case-insensitive, that mark a number next to them as a phone number; some are two words ("my number")."""
+    """Words such as "phone" or "my number" that mark a number next to them as a phone number; case is ignored."""
 
     def __init__(self, words: tuple[str, ...]):
         self.words = frozenset(" ".join(TOKEN.findall(word.lower())) for word in words)
 
     def are_before(self, text: str, low: int, number: int) -> bool:
-        """Whether one of the words is between `low` and the number, without a digit after it."""
+        """Whether one of the words is in text[low:number], with no digit between it and the number at `number`."""
         if text[low:number].isspace():  # e.g. in a row of numbers
             return False
         if low and text[low - 1].isalnum() and (rest := REST_OF_WORD.match(text, low, number)):
@@ -153,7 +153,7 @@ class PhoneWords:
         return False
 
     def are_after(self, text: str, end: int) -> bool:
-        """Whether one of the words directly follows a number."""
+        """Whether one of the words directly follows the number that ends at `end`."""
         match = NEXT_WORDS.match(text, end)
         if match is None:
             return False
@@ -174,7 +174,7 @@ NUMBER_KINDS = (
 
 
 def is_international(digits: str) -> bool:
-    """Whether `digits`, which begin with a calling code, are a number of some country."""
+    """Whether `digits`, beginning with a calling code such as 41, are a number of the country with that code."""
     for length in range(1, LONGEST_CALLING_CODE + 1) if digits[0] != "0" else ():
         plan = international_plan(int(digits[:length]))
         if plan is not None:  # no calling code is a prefix of another
@@ -184,9 +184,9 @@ def is_international(digits: str) -> bool:
 
 @functools.cache
 def national_plan(region: str) -> re.Pattern[str]:
-    """Return a pattern of the numbers as dialled within the region.
+    """Return a pattern that matches the digits of all numbers as dialled within a region, such as "CH".
 
-    The trunk prefix "0" is required, as people write such numbers with it, although the library does not need it. The
+    The trunk prefix "0" is required, as people write such numbers with it, although the library does not need it; the
     prefix "1" is optional.
     """
     from phonenumbers import PhoneMetadata
@@ -201,9 +201,9 @@ def national_plan(region: str) -> re.Pattern[str]:
 
 
 def is_national(groups: Sequence[str], regions: tuple[str, ...]) -> bool:
-    """Whether the groups of digits are a number as dialled in one of the regions, written in groups of a known format.
+    """Whether the groups of digits are a number as dialled in one of the regions, written in the usual groups.
 
-    Numbers are written in the groups of libphonenumber's formats, including alternative ones. Two groups may be joined
+    These are the groups of libphonenumber's formats, including alternative ones. Two groups may be joined
     ("212-7365000"), but not split ("2127 36 5000"). This is the library's strict grouping.
     """
     digits = "".join(groups)
@@ -213,8 +213,8 @@ def is_national(groups: Sequence[str], regions: tuple[str, ...]) -> bool:
 
 
 def is_grouped(groups: Sequence[str], digits: str, region: str) -> bool:
-    """Whether every group begins where a group of one of the region's formats begins; the trunk prefix may be
-    separate."""
+    """Whether every group begins where one of the region's formats begins a group. `digits` are the joined groups; the
+    trunk prefix may be a group."""
     trunk, formats = written_formats(region)
     prefix = len(trunk) if trunk and digits.startswith(trunk) else 0
     begins = set(itertools.accumulate(map(len, groups), initial=-prefix)) - {-prefix}
@@ -228,7 +228,8 @@ def is_grouped(groups: Sequence[str], digits: str, region: str) -> bool:
 
 @functools.cache
 def written_formats(region: str) -> tuple[str, list[tuple[re.Pattern[str], re.Pattern[str]]]]:
-    """Return (trunk prefix, [(leading digits, groups)]) of the formats of the region."""
+    """Return (trunk prefix, such as "0"; [(pattern of the first digits for which a format is used, pattern of the
+    number with a regex group per group of digits)]) of a region."""
     from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
     from phonenumbers.data import _ALT_NUMBER_FORMATS
 
@@ -247,13 +248,13 @@ def written_formats(region: str) -> tuple[str, list[tuple[re.Pattern[str], re.Pa
 
 @functools.cache
 def international_plan(code: int) -> re.Pattern[str] | None:
-    """Return a pattern of the numbers after a calling code; None for an unassigned code."""
+    """Return a pattern that matches the digits after a calling code; None if the code is unassigned."""
     pattern = pattern_of(code)
     return None if pattern is None else re.compile(pattern, re.ASCII)
 
 
 def pattern_of(code: int) -> str | None:
-    """Return the pattern of `international_plan` as text. Compiled only on demand, because that takes up to 15 ms."""
+    """Return the regex of `international_plan` as text, uncompiled, because compiling takes up to 15 ms."""
     from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
 
     regions = COUNTRY_CODE_TO_REGION_CODE.get(code)

@@ -24,7 +24,7 @@ NONCHARACTERS = re.compile(f"[{COVERED}]")
 
 
 class Mask:
-    """A text in which finds are covered."""
+    """A text whose finds are replaced, each by one character, while other kinds of personal data are searched."""
 
     def __init__(self, text: str, placeholders: dict[str, str]):
         self.placeholders = placeholders
@@ -35,7 +35,7 @@ class Mask:
             self.text = self.text.replace(placeholder, COVERS[kind])
 
     def cover(self, kind: str, spans: Iterable[Span]) -> int:
-        """Cover the spans (of `text`, from left to right); return their number."""
+        """Replace the sorted, non-overlapping spans of `self.text` by the character of `kind`; return their number."""
         parts, end = [], 0
         for start, stop in spans:
             parts.append(self.text[end:start])
@@ -45,7 +45,7 @@ class Mask:
         return len(parts)
 
     def uncovered(self) -> str:
-        """Return the text with placeholders instead of covers."""
+        """Return the text with placeholders instead of these characters."""
         text = self.text
         for kind, placeholder in self.placeholders.items():
             text = text.replace(COVERS[kind], placeholder)

@@ -18,16 +18,15 @@ WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class BadWordsFilter(Filter):
-    """Drop texts with words of a list (C4, arXiv:1910.10683, section 2.2)."""
+    """Drop texts with too many words of a list (C4, arXiv:1910.10683, section 2.2)."""
 
     max_bad_words: int
-    """Maximum occurrences; 0 drops every text with one."""
+    """Maximum number of listed words in a text, with repetitions; 0 drops every text with one."""
     files: tuple[str, ...] = measured()
     """Paths or URLs of word lists in UTF-8: one word or phrase per line, compared in lower case; lines that begin with
     "#" are comments."""
     whole_words: bool = measured(default=True)
-    """Match only whole words: no letter or digit directly before or after. Disable for languages without spaces between
-    words."""
+    """Match only whole words: no letter or digit directly before or after. Disable for languages without spaces."""
 
     name = "bad_words"
     title = "Bad words"
@@ -49,7 +48,7 @@ class BadWordsFilter(Filter):
 
 
 class WordList:
-    """Words and phrases in lower case, to count in a text."""
+    """Listed words and phrases in lower case, prepared for counting them in texts."""
 
     def __init__(self, entries: frozenset[str], whole_words: bool):
         is_word = lambda entry: whole_words and WORD.fullmatch(entry)
@@ -60,14 +59,15 @@ class WordList:
         }
 
     def count(self, text: str) -> int:
-        """Count occurrences in a lower-case text. A listed word within a listed phrase counts too."""
+        """Return the number of occurrences in a lower-case text. A listed word in a listed phrase is counted as
+        well."""
         found = sum(word in self.words for word in WORD.findall(text)) if self.words else 0
         return found + sum(len(pattern.findall(text)) for phrase, pattern in self.phrases.items() if phrase in text)
 
 
 @functools.lru_cache(maxsize=8)
 def words_of(files: tuple[str, ...], whole_words: bool) -> WordList:
-    """Read word lists, once per process. Raises InputError if one cannot be read or is empty."""
+    """Return the words of all `files`, read once per process. Raises InputError if one cannot be read or is empty."""
     entries: set[str] = set()
     for file in files:
         place = place_of(file)

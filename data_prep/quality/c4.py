@@ -24,7 +24,7 @@ CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
 
 
 class Cleaned(Passage):
-    """Text after C4's line rules, without citations, and counts for its document rules."""
+    """Text that C4's line rules keep, and the counts that its document rules need."""
 
     def __init__(self, lines: list[str], lorem_ipsum: int, curly_brackets: int):
         super().__init__("\n".join(lines).strip(), lines)
@@ -37,20 +37,19 @@ class C4Filter(Filter):
     """Rules of C4 (Raffel et al. 2020, arXiv:1910.10683, section 2.2): remove lines first, then drop documents."""
 
     min_sentences: int
-    """Minimum sentences in the remaining lines."""
+    """Minimum number of sentences in the lines that remain."""
     max_lorem_ipsum: int
-    """Maximum lines with "lorem ipsum"; 0 drops every document with one."""
+    """Maximum number of lines with "lorem ipsum"; 0 drops every document with one."""
     max_curly_brackets: int
-    """Maximum lines with "{"; 0 drops every document with one."""
+    """Maximum number of lines with "{"; 0 drops every document with one."""
     remove_citations: bool = measured()
     """Remove "[1]", "[edit]" and "[citation needed]" from lines."""
     min_words_per_line: int = measured()
-    """Minimum words per line, separated by white space; shorter lines are removed."""
+    """Minimum number of words (separated by white space) in a line; lines with fewer are removed."""
     max_word_length: int = measured()
     """Maximum word length in characters; lines with a longer word are removed."""
     script_phrases: tuple[str, ...] = measured()
-    """Phrases in lower case, compared with lower-cased lines. Lines with one are removed, and their "{" is not
-    counted."""
+    """Phrases in lower case, compared with lower-cased lines. Lines with one are removed, and their "{" is ignored."""
     policy_phrases: tuple[str, ...] = measured()
     """Phrases in lower case, compared with lower-cased lines. Lines with one are removed, but their "{" is counted."""
     sentences: Literal["spacy", "punkt"] = measured(default="spacy")
@@ -111,7 +110,7 @@ class C4Filter(Filter):
 
 
 def clean(text: str, config: C4Filter) -> Cleaned:
-    """Apply the line rules to `text`."""
+    """Return `text` without the lines that the line rules remove, and without citations if so configured."""
     lines = list(long_enough_lines(text, config))
     lowered = "\n".join(lines).lower()
     lorem_ipsum = curly_brackets = 0
@@ -125,7 +124,7 @@ def clean(text: str, config: C4Filter) -> Cleaned:
 
 
 def long_enough_lines(text: str, config: C4Filter) -> Iterator[str]:
-    """Yield lines with enough words and no overlong word, without citations."""
+    """Yield the lines with enough words and no overlong one, without citations if so configured."""
     for line in map(str.strip, text.splitlines()):
         words = line.split()
         limit = config.max_word_length
@@ -134,7 +133,7 @@ def long_enough_lines(text: str, config: C4Filter) -> Iterator[str]:
 
 
 def without_phrases(lines: list[str], lowered: str, phrases: tuple[str, ...]) -> list[str]:
-    """Return the lines without any of `phrases`; `lowered` is their joined text in lower case, for one search."""
+    """Return the lines with none of `phrases`; `lowered` is the text of all lines in lower case, for a fast test."""
     present = [phrase for phrase in phrases if phrase in lowered]
     if not present:
         return lines

@@ -38,14 +38,14 @@ DIGITS = 3
 
 @dataclass(frozen=True)
 class EmbeddingFilter(Filter):
-    """Drop texts by the score of a BERT with a regression head (FineWeb-Edu, arXiv:2406.17557, section 4)."""
+    """Drop texts by the score of a BERT with one regression output (FineWeb-Edu, arXiv:2406.17557, section 4)."""
 
     min_score: float
-    """Minimum score. FineWeb-Edu keeps scores that round to 3 or more, so 2.5."""
+    """Minimum score. FineWeb-Edu keeps scores that round to 3 or more, so its value is 2.5."""
     model: str = measured()
     """Path or URL of a folder with config.json, model.safetensors and tokenizer.json, as on the hub."""
     max_tokens: int = measured(default=512)
-    """Maximum tokens; longer texts are truncated."""
+    """Number of tokens to which longer texts are truncated."""
 
     name = "embedding"
     title = "Score of the embedding"
@@ -75,16 +75,16 @@ class EmbeddingFilter(Filter):
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A BertForSequenceClassification with one output."""
+    """A BERT (BertForSequenceClassification in transformers) with one output, run in NumPy."""
 
     files: list[Path]
     tokenizer: Any
     config: dict
     tensors: dict[str, np.ndarray]
-    """Float32, with the names of transformers."""
+    """{name in transformers: float32 array}."""
 
     def score(self, ids: list[int]) -> float:
-        """Return the output for a text of these tokens."""
+        """Return the model's output for a text with these token ids."""
         table = lambda name: self.tensors[f"bert.embeddings.{name}_embeddings.weight"]
         x_TD = table("word")[ids] + table("position")[: len(ids)] + table("token_type")[0]
         x_TD = self.norm("bert.embeddings", x_TD)
@@ -120,7 +120,7 @@ class Classifier:
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
-    """Exact GELU with the error function, as in BERT."""
+    """Return the exact GELU (by the error function), as in BERT."""
     from scipy.special import erf
 
     return (x * 0.5 * (1 + erf(x / np.float32(math.sqrt(2))))).astype(np.float32)
@@ -128,8 +128,8 @@ def gelu(x: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)
 def load_classifier(filter: EmbeddingFilter) -> Classifier:
-    """Load the model of the filter, once per process. Raises InputError if it cannot be read or a file is a link out of
-    its folder, UsageError if it is not of KIND with one output."""
+    """Load filter.model, once per process. Raises InputError if it cannot be read or a file is a link out of its
+    folder, UsageError if it is not a BertForSequenceClassification with GELU and one output."""
     from safetensors.numpy import load_file
 
     try:
@@ -163,8 +163,8 @@ def load_classifier(filter: EmbeddingFilter) -> Classifier:
 
 
 def read_tokenizer(path: Path, max_tokens: int) -> Any:
-    """Load a tokenizer.json that truncates to `max_tokens`. Raises InputError if it is too large, or has steps that a
-    BERT tokenizer does not have."""
+    """Load a tokenizer.json, set to truncate texts to `max_tokens`. Raises InputError if it is too large, or has a
+    normalizer or pre-tokenizer that is not allowed."""
     from tokenizers import Tokenizer
 
     if (size := path.stat().st_size) > MOST_TOKENIZER_BYTES:

@@ -1,5 +1,5 @@
-"""Filter by a fastText classifier (Joulin et al. 2017, arXiv:1607.01759): DCLM's, FineWeb-2's precision models, or your
-own .bin or .ftz."""
+"""Filter by a fastText classifier (Joulin et al. 2017, arXiv:1607.01759): DCLM's, FineWeb-2's, or your own .bin or
+.ftz."""
 
 import functools
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class FastTextFilter(Filter):
-    """Drop texts by the probability of a label in a fastText model."""
+    """Drop texts by the probability that a fastText model gives one of its labels."""
 
     min_score: float
     """Minimum score; texts below it are dropped."""
@@ -27,11 +27,11 @@ class FastTextFilter(Filter):
     label: str = measured()
     """Label whose probability is the score, without "__label__"."""
     max_score: float = 1.0
-    """Maximum score; texts above it are dropped. For a label of unwanted texts, set it with min_score 0."""
+    """Maximum score; texts above it are dropped. To drop texts by an unwanted label, set this, and min_score 0."""
     sha256: str = not_hashed(default="")
-    """SHA-256 of the model's file. Required, because fastText does not check files: the error without it prints it."""
+    """SHA-256 of the model's file. Required, since fastText does not check files; if empty, the error prints it."""
     newlines: str = measured(default=" ")
-    """Replacement of line breaks, because fastText reads one line. datatrove's default is "", which joins words."""
+    """Replacement for line breaks, because fastText reads one line. datatrove's default is "", which joins words."""
 
     name = "fasttext"
     title = "fastText classifier"
@@ -69,8 +69,8 @@ class FastTextFilter(Filter):
 
 @functools.lru_cache(maxsize=4)
 def load_model(model: str, label: str, sha256: str = ""):
-    """Load the model, once per process. Raises InputError if it cannot be used, UsageError if it does not have the
-    label."""
+    """Load the fastText model at a path or URL, once per process. Raises InputError if it cannot be used or its SHA-256
+    is not `sha256`, UsageError if it does not have the label."""
     loaded = load_fasttext(
         as_local_file(place_of(model)), sha256, "documents.fasttext.model", "documents.fasttext.sha256"
     )

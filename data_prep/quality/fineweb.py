@@ -18,12 +18,12 @@ from lm.fields import measured, within
 
 @dataclass(frozen=True)
 class FineWebFilter(Filter):
-    """FineWeb's own rules (arXiv:2406.17557, section 3.6), on the lines that C4's rules keep, if those are used."""
+    """FineWeb's own rules (arXiv:2406.17557, section 3.6), for the lines that C4's rules keep, if those are used."""
 
     min_terminal_punctuation_lines: float
     """Minimum share of lines that end in terminal punctuation."""
     max_short_lines: float
-    """Maximum share of short lines."""
+    """Maximum share of lines with at most short_line_length characters."""
     max_duplicate_line_characters: float
     """Maximum share of characters in lines that repeat an earlier line; line breaks are not counted."""
     max_newlines_per_word: float
@@ -37,7 +37,7 @@ class FineWebFilter(Filter):
     count_blank_lines: bool = measured(default=False)
     """Count blank lines as short lines without terminal punctuation. None remain after C4's rules."""
     line_ends: tuple[str, ...] = measured(default=())
-    """Terminal punctuation at line ends; (): all of Unicode Sentence_Terminal."""
+    """Marks that count as terminal punctuation at line ends; (): all of Unicode's Sentence_Terminal."""
 
     name = "fineweb"
     title = "FineWeb"

@@ -31,10 +31,10 @@ Side = Literal["below", "above"]
 
 @dataclass(frozen=True)
 class FunctionFilter(Filter):
-    """Drop texts by the value of a user function."""
+    """Drop texts by the value that the user's function returns for them; made by `keep_if`."""
 
     limit: float
-    """Texts with a value beyond it are dropped."""
+    """Threshold: texts are dropped if the value is below it (filter below_NAME) or above it (above_NAME)."""
     function: str = measured()
     """Name of the function in `source`: it takes a text and returns a number, or True to keep it."""
     source: str = measured()
@@ -62,12 +62,12 @@ def keep_if(
     at_most: float | None = None,
     name: str | None = None,
 ) -> Filter:
-    """Make a filter that drops texts for which `function` returns False or, with a limit, a value beyond it. The step,
-    section and signal are named `name` (default: the function's name), the reason NAME_below (for False too) or
-    NAME_above; the limit is the option --documents.NAME.limit.
+    """Return a filter that drops texts for which `function` returns False or, if a limit is given, a number beyond it.
 
-    The function must be defined at the top level of a file. It gets one non-empty text at a time, and must return the
-    same value for the same text. Raises UsageError if workers could not load it.
+    `name` (default: the function's name) is the name of the step, section and signal; the reason is NAME_below (for
+    False too) or NAME_above, the option for the limit --documents.NAME.limit. The function must be defined at the top
+    level of a file. It gets one non-empty text at a time, and must always return the same value for a text. Raises
+    UsageError if workers could not load it.
     """
     if at_least is not None and at_most is not None:
         raise UsageError(
@@ -93,7 +93,8 @@ def keep_if(
 
 @functools.lru_cache(maxsize=64)
 def loaded(source: str, function: str) -> Callable[[str], Any]:
-    """Return the function from the source of a file. Raises UsageError if the source does not define it."""
+    """Return the function called `function` that is defined in `source`, the contents of a file. Raises UsageError if
+    the source cannot be run or does not define it."""
     module = types.ModuleType("own_filter")
     try:
         exec(compile(source, f"<file of the filter function {function}>", "exec"), module.__dict__)
@@ -110,8 +111,8 @@ def loaded(source: str, function: str) -> Callable[[str], Any]:
 
 @functools.cache
 def filter_class(name: str, drops: Side) -> Any:
-    """Make the class of filters `name` that drop values on that side of the limit. Raises UsageError if `name` is not
-    an identifier."""
+    """Return the class of a FunctionFilter called `name` that drops values on the given side of its limit. Raises
+    UsageError if `name` is not an identifier."""
     if not name.isidentifier():
         raise UsageError(f"keep_if: name is {name!r}; it must be a Python identifier.")
     body = {

@@ -25,21 +25,21 @@ class GopherQualityFilter(Filter):
     """Quality rules of Gopher (arXiv:2112.11446, appendix A.1.1)."""
 
     min_words: int
-    """Minimum words, without punctuation."""
+    """Minimum number of words, not counting punctuation."""
     max_words: int
-    """Maximum words, without punctuation."""
+    """Maximum number of words, not counting punctuation."""
     min_mean_word_length: float
-    """Minimum mean word length in characters, without punctuation."""
+    """Minimum mean length of the words in characters, not counting punctuation."""
     max_mean_word_length: float
-    """Maximum mean word length in characters, without punctuation."""
+    """Maximum mean length of the words in characters, not counting punctuation."""
     max_symbols_per_word: float
-    """Maximum number of hash signs per token, and of ellipses per token."""
+    """Maximum number of "#" per token, and also of ellipses ("..." or "…") per token."""
     max_bullet_lines: float
     """Maximum share of lines that begin with a bullet."""
     max_ellipsis_lines: float
     """Maximum share of lines that end with an ellipsis."""
     min_words_with_letter: float
-    """Minimum share of tokens with at least one letter."""
+    """Minimum share of tokens (words and punctuation marks) with at least one letter."""
     min_stop_words: int
     """Minimum number of stop words, counted as count_stop_words says."""
     stop_words: tuple[str, ...] = measured()
@@ -49,7 +49,7 @@ class GopherQualityFilter(Filter):
     count_stop_words: Literal["different", "occurrences"] = measured(default="different")
     """What min_stop_words counts: different stop words, or all occurrences."""
     terminal_marks: bool = measured(default=True)
-    """Treat the terminal marks of all scripts as punctuation; if disabled, only those of ASCII and full width."""
+    """Count the terminal marks of all scripts as punctuation; if disabled, only those of ASCII and full width."""
 
     name = "gopher_quality"
     title = "Gopher: quality"

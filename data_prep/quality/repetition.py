@@ -31,16 +31,16 @@ NUMBERS = {3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9
 
 @dataclass(frozen=True)
 class GopherRepetitionFilter(Filter):
-    """Repetition rules of Gopher (arXiv:2112.11446, table A1). Shares are of the text's characters or of the count."""
+    """Repetition rules of Gopher (arXiv:2112.11446, table A1). Shares of characters are shares of the whole text."""
 
     max_duplicate_lines: float
     """Maximum share of lines that repeat an earlier line."""
     max_duplicate_paragraphs: float
     """Maximum share of paragraphs (separated by blank lines) that repeat an earlier one."""
     max_duplicate_line_characters: float
-    """Maximum share of characters in such lines."""
+    """Maximum share of characters in lines that repeat an earlier line."""
     max_duplicate_paragraph_characters: float
-    """Maximum share of characters in such paragraphs."""
+    """Maximum share of characters in paragraphs that repeat an earlier one."""
     max_top_ngram_characters: tuple[float, float, float]
     """Maximum share of characters in all occurrences of the most frequent 2-, 3- and 4-gram of tokens."""
     max_duplicate_ngram_characters: tuple[float, float, float, float, float, float]
@@ -127,7 +127,7 @@ class GopherRepetitionFilter(Filter):
 
 
 def measure(text: str, words: list[str], count_blank_lines: bool = False) -> list[float]:
-    """Return the signals of a non-empty text, split into `words`: shares of the count, or of characters."""
+    """Return the values of GopherRepetitionFilter.signals for a non-empty text. `words` includes punctuation marks."""
     lines = text.splitlines() if count_blank_lines else LINE_BREAKS.split(text)
     paragraphs = BLANK_LINES.split(text.strip())
     return [
@@ -140,18 +140,19 @@ def measure(text: str, words: list[str], count_blank_lines: bool = False) -> lis
 
 
 def count_duplicates(items: list[str]) -> int:
-    """Count the items that equal an earlier one."""
+    """Return the number of items that equal an earlier one."""
     return len(items) - len(set(items))
 
 
 def duplicate_characters(items: list[str]) -> int:
-    """Count the characters of items that equal an earlier one."""
+    """Return the number of characters in items that equal an earlier one."""
     distinct = set(items)
     return 0 if len(distinct) == len(items) else sum(map(len, items)) - sum(map(len, distinct))
 
 
 def ngram_characters(words: list[str]) -> list[int]:
-    """Count characters of the most frequent n-gram for each n of TOP, then of duplicates for each n of DUPLICATE.
+    """Return the characters in occurrences of the most frequent n-gram, for n = 2, 3, 4; then those in n-grams that
+    repeat an earlier one, for n = 5 to 10.
 
     An n-gram can be repeated only if both (n-1)-grams in it are, so each n searches only what the previous one left,
     which in prose is soon nothing. Equal n-grams share a number: the position of one of them.
@@ -174,7 +175,7 @@ def ngram_characters(words: list[str]) -> list[int]:
 
 
 def repeated_ngrams(classes: np.ndarray, following: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (ascending positions of the n-grams that occur more than once, their numbers).
+    """Return (sorted positions of the n-grams that occur more than once, their numbers). Equal n-grams share a number.
 
     classes: the number of each (n-1)-gram, or -1 if it occurs once; following: the number of the word after it.
     """
@@ -191,7 +192,7 @@ def repeated_ngrams(classes: np.ndarray, following: np.ndarray) -> tuple[np.ndar
 
 
 def equals(keys: np.ndarray) -> np.ndarray:
-    """For each of `keys`, which are not negative, return the index of an equal key, the same for all equal ones.
+    """Return for each of the non-negative `keys` the index of an equal key, the same index for all equal ones.
 
     Each key writes its index into a slot of a hash table; keys that read the index of a different key are sorted.
     """
@@ -207,7 +208,8 @@ def equals(keys: np.ndarray) -> np.ndarray:
 
 
 def top_characters(n: int, places: np.ndarray, numbers: np.ndarray, ends: np.ndarray) -> int:
-    """Count the characters of the most frequent n-gram, times its occurrences; 0 for fewer than n words."""
+    """Return the length of the most frequent n-gram, with blanks between words, times its occurrences; 0 for fewer than
+    n words. `places`, `numbers`: from `repeated_ngrams`; `ends`: cumulative lengths of the words, from 0."""
     if len(ends) <= n:
         return 0
     first, count = 0, 1
@@ -219,7 +221,8 @@ def top_characters(n: int, places: np.ndarray, numbers: np.ndarray, ends: np.nda
 
 
 def greedy_duplicate_characters(n: int, places: np.ndarray, numbers: np.ndarray, ends: np.ndarray) -> int:
-    """Count the characters, without blanks, of non-overlapping n-grams that repeat an earlier one."""
+    """Return the characters, without blanks, of non-overlapping n-grams that repeat an earlier one
+    (`top_characters`)."""
     if not len(places):
         return 0
     where, what = memoryview(places), memoryview(numbers)  # faster to read than arrays, and not copies like lists

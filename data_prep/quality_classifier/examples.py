@@ -29,13 +29,13 @@ OPTION = "documents.quality_classifier.training"
 class DocumentFile:
     path: Path
     name: str
-    """Path inside the folder where the pattern's wildcards begin."""
+    """Path relative to the folder before the pattern's first wildcard."""
     sha256: str
 
 
 def document_sets(good: Iterable[str], other: Iterable[str]) -> dict[str, list[DocumentFile]]:
-    """Return {"good": files, "other": files}: the matches of the shell patterns, sorted by name. Raises UsageError if a
-    set is empty, a pattern matches nothing, or the sets share a file."""
+    """Return {"good": files, "other": files} that match the shell patterns, sorted by name. Raises UsageError if a set
+    is empty, a pattern matches nothing, or a file is in both sets."""
     sets = {}
     for name, patterns in (("good", tuple(good)), ("other", tuple(other))):
         if not patterns:
@@ -54,8 +54,7 @@ def document_sets(good: Iterable[str], other: Iterable[str]) -> dict[str, list[D
 
 
 def read_texts(files: Iterable[DocumentFile], on_quarantine: Callable[[QuarantinedRow], None]) -> Iterator[str]:
-    """Yield the texts of all files, in order. Rows without text are passed to `on_quarantine`. Raises like
-    `read_table`."""
+    """Yield the texts of all files, in order; rows without a text go to `on_quarantine`. Raises like `read_table`."""
     for file in files:
         for document in read_table(file.path, name=file.name, on_quarantine=on_quarantine):
             yield document.text
@@ -64,10 +63,10 @@ def read_texts(files: Iterable[DocumentFile], on_quarantine: Callable[[Quarantin
 def sample_texts(
     files: list[DocumentFile], wanted: int, seed: int, on_quarantine: Callable[[QuarantinedRow], None]
 ) -> Iterator[str]:
-    """Yield a random sample of `wanted` texts of the files, in order; all texts if there are no more.
+    """Yield a random sample of `wanted` texts of the files, in order; all texts if there are fewer.
 
-    Every such sample is equally likely, and only counts are in memory (Knuth, vol. 2, section 3.4.2, algorithm S). The
-    files are read twice, because the texts must be counted first.
+    Every sample is equally likely, and only counts are in memory (Knuth, vol. 2, section 3.4.2, algorithm S). The files
+    are read twice, because the texts must be counted first.
     """
     remaining = sum(1 for _ in read_texts(files, on_quarantine))
     generator = random.Random(seed)
@@ -85,27 +84,27 @@ LABELS = {"good": True, "other": False}
 @dataclass(frozen=True)
 class Examples:
     hashes: np.ndarray
-    """uint32 [words of all documents]; a memory map."""
+    """uint32 [words of all documents]: hash of each word; a memory map."""
     ends: np.ndarray
-    """int64 [documents]: end of each document in `hashes`."""
+    """int64 [documents]: index in `hashes` after each document's last word."""
     labels: np.ndarray
-    """bool [documents]: whether it is in the good set."""
+    """bool [documents]: whether the document is in the set "good"."""
     held_out: np.ndarray
-    """bool [documents]: whether it is held out."""
+    """bool [documents]: whether the document is held out from training, for evaluation."""
 
     def hashes_of(self, document: int) -> np.ndarray:
-        """uint32 [words of the document]."""
+        """uint32 [words of the document]: hash of each word of the document with that index."""
         start = self.ends[document - 1] if document else 0
         return self.hashes[start : self.ends[document]]
 
     def documents(self, set_name: str, held_out: bool) -> np.ndarray:
-        """int64: the numbers of the documents of the set that are held out, or of those for training."""
+        """int64: indices of the documents of a set, "good" or "other", for evaluation (`held_out`) or for training."""
         return np.flatnonzero((self.labels == LABELS[set_name]) & (self.held_out == held_out))
 
 
 @dataclass
 class SkippedRows:
-    """Rows without usable text: their number, and the first."""
+    """Counter of rows without usable text; `first` is one for the message. Call it with each row."""
 
     rows: int = 0
     first: QuarantinedRow | None = None
@@ -121,8 +120,8 @@ def read_examples(
     scratch: IO[bytes],
     progress: Callable[[str], None],
 ) -> Examples:
-    """Sample the documents and write their hashed words to `scratch`, an empty file. Documents without words are
-    skipped. Raises InputError if a file cannot be read, or the disk cannot be written."""
+    """Sample documents of both sets, and write the hashes of their words to the empty file `scratch`. Documents without
+    words are skipped. Raises InputError if a file cannot be read, or the disk cannot be written."""
     ends, labels, held_out, end = [], [], [], 0
     for name, files in sets.items():
         skipped_rows = SkippedRows()
@@ -150,6 +149,6 @@ def read_examples(
 
 
 def is_held_out(text: str, share: float) -> bool:
-    """Decide by a hash of the text, so equal texts are never in both sets."""
+    """Whether a hash of the text puts it in the held-out `share`; so equal texts are all held out, or none of them."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") < share * 2**64

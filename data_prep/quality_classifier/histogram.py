@@ -18,8 +18,8 @@ STEPS = 10**DECIMALS
 
 
 def histogram(scores: ArrayLike) -> np.ndarray:
-    """int64 [values, 2]: each score that occurs, in millionths and ascending, and its count. Raises UsageError if a
-    score is not a number from 0 to 1."""
+    """int64 [distinct scores, 2]: each score that occurs, in millionths and ascending, and how often. Raises UsageError
+    if a score is not a number from 0 to 1."""
     values = np.asarray(scores, np.float64).reshape(-1)
     wrong = values[~((values >= 0) & (values <= 1))]  # includes NaN, of documents without a score
     if len(wrong):
@@ -29,7 +29,7 @@ def histogram(scores: ArrayLike) -> np.ndarray:
 
 
 def merge(histograms: Iterable[np.ndarray]) -> np.ndarray:
-    """Add histograms: int64 [values, 2]. Memory does not grow with their number."""
+    """int64 [distinct scores, 2]: the sum of the histograms. Memory does not grow with their number."""
     counts = np.zeros(STEPS + 1, np.int64)
     for one in histograms:
         millionths, times = np.asarray(one, np.int64).reshape(-1, 2).T  # an empty one may have the shape [0]
@@ -39,8 +39,7 @@ def merge(histograms: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def threshold(scores: np.ndarray, keep_share: float) -> float:
-    """Return the highest score such that at least `keep_share` of the documents in the histogram have it or a higher
-    one.
+    """Return the highest score that at least `keep_share` of the documents reach, by the histogram `scores`.
 
     Documents with equal scores are kept or dropped together, so slightly more than the share may be kept. 0.0 if there
     are no documents. Raises UsageError unless 0 < keep_share <= 1.

@@ -30,7 +30,7 @@ PROBE = (
 
 
 def hash_word(word: str) -> int:
-    """Return a 32-bit hash of the word in lower case."""
+    """Return a 32-bit hash of the word, ignoring case."""
     data = word.lower().encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=4).digest(), "little")
 
@@ -44,9 +44,9 @@ def word_hashes(words: Sequence[str]) -> np.ndarray:
 
 
 def ngram_buckets(hashes: np.ndarray, hash_bits: int) -> np.ndarray:
-    """int64 [2 * words - 1]: the buckets, below 2**hash_bits, of all words, then of all pairs of adjacent words.
+    """int64 [2 * words - 1]: bucket, below 2**hash_bits, of each word of a text, then of each pair of adjacent words.
 
-    `hashes` are those of the words of one text. Repeated n-grams are repeated in the result.
+    `hashes` are those of the text's words. Repeated words and pairs are repeated in the result.
     """
     keys = hashes.astype(np.uint64)
     pairs = keys[:-1] << np.uint64(32) | keys[1:]
@@ -55,7 +55,7 @@ def ngram_buckets(hashes: np.ndarray, hash_bits: int) -> np.ndarray:
 
 
 def features_sha256() -> str:
-    """Return a hash that changes if texts are split or hashed differently; models trained before are then unusable."""
+    """Return a hash that changes if words are split or hashed differently, which makes earlier models unusable."""
     return hashlib.sha256(ngram_buckets(word_hashes(split_words(PROBE)), 32).astype("<i8").tobytes()).hexdigest()
 
 
@@ -71,17 +71,17 @@ REMEDY = "Train it again: python -m launch.train_quality_classifier CONFIG.py"
 @dataclass(frozen=True, eq=False)
 class QualityClassifier:
     weights: np.ndarray
-    """int32 [2**hash_bits], in UNITs; 0 for n-grams that did not occur in training."""
+    """int32 [2**hash_bits]: weight of each bucket, in units of UNIT; 0 for n-grams that did not occur in training."""
     bias: int
-    """In UNITs."""
+    """Bias, in units of UNIT."""
 
     @property
     def hash_bits(self) -> int:
         return len(self.weights).bit_length() - 1
 
     def score(self, text: str) -> float:
-        """Return the probability (0 to 1, rounded to 6 digits) that `text` is of the good set and not of the other, for
-        equally frequent sets. 0.0 if it has no words."""
+        """Return the probability that `text` is of the set "good" and not "other", if both are equally frequent: 0 to
+        1, rounded to 6 digits; 0.0 if it has no words."""
         return self.score_of_hashes(word_hashes(split_words(text)))
 
     def score_of_hashes(self, hashes: np.ndarray) -> float:
@@ -100,7 +100,7 @@ def sigmoid(logit: float) -> float:
 
 
 def save_model(model: QualityClassifier, description: dict, folder: Path) -> None:
-    """Write the model folder. The description, which has the checksum of the weights, is written last."""
+    """Write model.npz, and then model.json: `description` with the checksum of model.npz."""
     buffer = io.BytesIO()
     np.savez(buffer, weights=model.weights, bias=np.int64(model.bias))
     with writing(folder):
@@ -116,7 +116,7 @@ def save_model(model: QualityClassifier, description: dict, folder: Path) -> Non
 
 
 def read_description(folder: Path) -> dict:
-    """Read model.json: training data, and evaluation. Raises InputError if it is missing or damaged."""
+    """Return model.json of `folder`: training data, evaluation. Raises InputError if it is missing or damaged."""
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         found = (description["format"], description["weights_sha256"], description["features_sha256"])
@@ -130,14 +130,14 @@ def read_description(folder: Path) -> dict:
 
 
 def model_sha256(folder: str | Path) -> str:
-    """Return the SHA-256 that identifies the model. Raises InputError if there is no model."""
+    """Return the SHA-256 of the weights, which identifies the model in `folder`. Raises InputError if there is none."""
     return read_description(Path(folder).expanduser())["weights_sha256"]
 
 
 @functools.cache
 def load_model(folder: str | Path) -> QualityClassifier:
-    """Load the model in `folder`, once per process. Raises InputError if it is missing or damaged, or was trained with
-    a different splitting of words."""
+    """Load the model in `folder`, once per process. Raises InputError if it is missing, damaged, or trained with
+    another word splitter."""
     path = Path(folder).expanduser()
     description = read_description(path)
     if description["features_sha256"] != features_sha256():

@@ -26,8 +26,8 @@ SMALLEST_SQUARE = 1e-20  # avoids division by zero in Adagrad's first step
 def train_quality_classifier(
     config: QualityTrainingConfig, folder: Path, progress: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Train on the two sets and write the model to `folder`; return the training section of model.json. During
-    training, 4 bytes per word are stored there too. Raises UsageError like `document_sets`, InputError like
+    """Train on the two sets and write the model to `folder`; return the description of the training in model.json.
+    Meanwhile 4 bytes per word are stored there too. Raises UsageError like `document_sets`, InputError like
     `read_table`, and InputError if a set has no training documents or the disk cannot be written."""
     sets = document_sets(config.good, config.other)
     with writing(folder):
@@ -54,7 +54,7 @@ def train_quality_classifier(
 
 
 def train(examples: Examples, config: QualityTrainingConfig, progress: Callable[[str], None]) -> QualityClassifier:
-    """Return the model after all epochs. Both sets have equal weight, whatever their sizes."""
+    """Return the model after config.epochs. Both sets have the same weight, whatever their sizes."""
     weights, squares = np.zeros(2**config.hash_bits), np.full(2**config.hash_bits, SMALLEST_SQUARE)
     bias, bias_squares = 0.0, SMALLEST_SQUARE
     good = float(np.mean(examples.labels[~examples.held_out]))
@@ -86,14 +86,14 @@ def train(examples: Examples, config: QualityTrainingConfig, progress: Callable[
 
 
 def batches(examples: Examples, config: QualityTrainingConfig, epoch: int) -> Iterator[np.ndarray]:
-    """Yield the training documents in the epoch's order, config.batch_size at a time."""
+    """Yield arrays of config.batch_size indices of training documents, in an order that is random for each epoch."""
     order = np.random.default_rng((config.seed, epoch)).permutation(np.flatnonzero(~examples.held_out))
     for start in range(0, len(order), config.batch_size):
         yield order[start : start + config.batch_size]
 
 
 def in_units(weights: np.ndarray, bias: float, config: QualityTrainingConfig) -> QualityClassifier:
-    """Return the model with its weights rounded to integers. Raises UsageError if a weight is too large."""
+    """Return the model with weights rounded to integers, in units of UNIT. Raises UsageError if one is too large."""
     largest = max(float(np.abs(weights).max()), abs(bias))
     if not largest < 2**31 * UNIT:
         raise UsageError(
@@ -104,8 +104,8 @@ def in_units(weights: np.ndarray, bias: float, config: QualityTrainingConfig) ->
 
 
 def measure(model: QualityClassifier, examples: Examples) -> dict[str, float]:
-    """Evaluate the model on the held-out documents, of which each set has some: the mean accuracy over both sets at a
-    score of 0.5, and the area under the ROC curve."""
+    """Evaluate the model on the held-out documents; each set must have some. Returns "balanced_accuracy", the mean
+    accuracy of both sets with the threshold 0.5, and "area_under_curve", that under the ROC curve."""
     good, other = (
         np.array([model.score_of_hashes(examples.hashes_of(document)) for document in examples.documents(name, True)])
         for name in LABELS
@@ -117,7 +117,7 @@ def measure(model: QualityClassifier, examples: Examples) -> dict[str, float]:
 
 
 def area_under_curve(good: np.ndarray, other: np.ndarray) -> float:
-    """Return how often a score of `good` is above one of `other`; ties count half."""
+    """Return how often a random score of `good` is above a random one of `other`; ties count half."""
     from scipy.stats import mannwhitneyu
 
     return float(mannwhitneyu(good, other, method="asymptotic").statistic) / (len(good) * len(other))
