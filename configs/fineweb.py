@@ -87,7 +87,7 @@ def on_fineweb(
     final_share: float = 0.1,
     layout: Layout,
 ) -> Experiment:
-    """Return an experiment with another model on the same pages, with a published `tokenizer`.
+    """Return this file's experiment with another `model`, a published `tokenizer`, and a longer training.
 
     Trains on `tokens` tokens, `batch_tokens` per step, on the hardware of `layout`; the final learning rate is
     `final_share` of the peak. Set the pages (--pages.tables of a published FineWeb, or more files of the crawl): ten

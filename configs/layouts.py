@@ -17,13 +17,13 @@ from lm.planner.topology import Topology, topology_of
 
 @dataclass(frozen=True)
 class Layout:
-    """Layout of one model on one kind of hardware. Learning rate and batch size come from the experiment and are the
-    same on all hardware."""
+    """A row of the table: hardware, parallelism and memory settings for training one model. Learning rate and batch
+    size come from the experiment and are the same on all hardware."""
 
     model: str
-    """Name of the config in configs/."""
+    """Name of the config in configs/, such as llama3_8b."""
     topology: str
-    """Hardware in the syntax of launch.plan."""
+    """Hardware as for launch.plan --topology, such as v5p:4x4x2 or h100:8."""
     mesh: MeshConfig
     micro_batches: int
     remat: RematName
@@ -38,11 +38,11 @@ class Layout:
 
     @property
     def name(self) -> str:
-        """Name in train.layout."""
+        """Value of train.layout for this row, such as "llama3_8b/v5p:4x4x2"."""
         return f"{self.model}/{self.topology}"
 
     def of(self, model: ModelConfig, train: TrainConfig) -> tuple[ModelConfig, TrainConfig]:
-        """Return both configs with the fields of this row."""
+        """Return copies of both configs with the values of this row."""
         fields = ("mesh", "micro_batches", "remat", "remat_keep", "remat_offload", "loss_chunks", "xla_options")
         own = {name: getattr(self, name) for name in fields}
         model = dataclasses.replace(model, scan_layers=self.scan_layers)
@@ -103,10 +103,8 @@ LAYOUTS = {
 
 
 def layout_of(name: str, current: str = "") -> Layout:
-    """Return the row of that name: "llama3_8b/v5p:4x4x2", or only the hardware, for the model of the `current` row.
-
-    Raises UsageError, with the known names, if there is none.
-    """
+    """Return the row called `name`: "llama3_8b/v5p:4x4x2", or only "v5p:4x4x2", for the model of the row called
+    `current`. Raises UsageError, with the known names, if there is none."""
     model, slash, topology = name.strip().rpartition("/")
     model = model if slash else current.rpartition("/")[0]
     rows = [row for row in LAYOUTS.values() if row.model == model]
@@ -123,7 +121,7 @@ def layout_of(name: str, current: str = "") -> Layout:
 
 
 def row_on(model: str, topology: Topology) -> Layout | None:
-    """Return the row of the model for this hardware, regardless of the order of the axes: v5p-64, v5p:2x4x4 and
+    """Return the row of the model for a topology, or None. The order of the axes does not matter: v5p-64, v5p:2x4x4 and
     v5p:4x4x2 are the same slice."""
     turned = lambda one: (one.chip.name, one.slices, sorted(one.shape))
     rows = [row for row in LAYOUTS.values() if row.model == model]
@@ -131,7 +129,7 @@ def row_on(model: str, topology: Topology) -> Layout | None:
 
 
 def first_layout(model: str) -> Layout:
-    """Default row of the config `model`."""
+    """Return the default row of the config `model`: the first one."""
     return next(row for row in LAYOUTS.values() if row.model == model)
 
 
@@ -139,11 +137,12 @@ USUAL_MFU = 0.4
 
 
 def on_hardware(model: ModelConfig, train: TrainConfig, asked: str) -> tuple[Topology, float, ModelConfig, TrainConfig]:
-    """Return (the topology `asked` for, else that of train.layout; the MFU to assume; both configs).
+    """Return (topology, MFU to assume, model, train) for planning on the hardware `asked`; if "", on that of
+    train.layout.
 
-    If there is a row of the model for that topology, and the configs are exactly as their own row says, they get the
-    fields of the new row; after any change by the user they stay unchanged. Raises UsageError if no hardware is named,
-    or it is unknown.
+    If there is a row of the model for that hardware, and the configs are exactly as their own row says, they get the
+    values of the new row; after changes by the user they stay unchanged. Raises UsageError if no known hardware is
+    named.
     """
     row = LAYOUTS.get(train.layout)
     if not asked and row is None:

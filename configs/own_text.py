@@ -46,8 +46,9 @@ WARMUP_SHARE = 0.05
 
 
 def get_config() -> Experiment:
-    """Values that do not depend on the texts. Those that `fit` replaces have the least demanding values here, so that
-    each option can be given without others: --train.steps 6 without --train.optimizer.warmup-steps."""
+    """Return the experiment without the values that depend on the texts. Those that `fit` replaces have the least
+    demanding values here, so that each option can be given without others: --train.steps 6 without
+    --train.optimizer.warmup-steps."""
     base = demo.get_config()
     return Experiment(
         pages=PagesConfig(),
@@ -84,10 +85,10 @@ def get_config() -> Experiment:
 
 
 def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tuple[Experiment, list[str]]:
-    """Return (the experiment with values for texts of `sizes`, a line with the reason for each value).
+    """Return (experiment with values for an amount of text, [line with the reason for each value]).
 
-    Options that are `given`, such as "train.steps", keep their values. A model that starts from a checkpoint keeps its
-    shape and its tokenizer. Raises UsageError if the given options do not fit together.
+    Options that the user has `given`, such as "train.steps", keep their values. A model that starts from a checkpoint
+    keeps its shape and its tokenizer. Raises UsageError if the given options do not fit together.
     """
     values: dict[str, object] = {}
     reasons: list[str] = []
@@ -179,12 +180,12 @@ def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tu
 
 
 def power_of_2(number: float) -> int:
-    """Largest power of 2 that is at most `number`, and at least 1."""
+    """Return the largest power of 2 that is at most `number`, or 1."""
     return 2 ** max(math.floor(math.log2(max(number, 1))), 0)
 
 
 def quantity(number: float, unit: str = "B") -> str:
-    """Format with an SI prefix: 30 kB, 1.2 MB."""
+    """Return a number with a unit and an SI prefix, such as "1.2 MB"."""
     for prefix, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.3g} {prefix}{unit}"

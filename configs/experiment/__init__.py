@@ -43,23 +43,21 @@ STEP_AND_WEIGHTS = tyro.constructors.PrimitiveConstructorSpec(
 
 
 def mixture_stage(word: str) -> MixtureStage:
-    """Parse `STEP:WEIGHT,WEIGHT,...`, an item of train.mixture_schedule. Raises ValueError for anything else."""
+    """Parse an item of train.mixture_schedule, STEP:WEIGHT,WEIGHT,... such as "1000:0.7,0.3". Raises ValueError."""
     step, _, weights = word.partition(":")
     return MixtureStage(int(step), tuple(float(weight) for weight in weights.split(",")))
 
 
 def load_config(path: Path) -> Experiment:
-    """Return the Experiment of `get_config()` in the Python file at `path`. Raises UsageError if there is none, or an
-    invalid one."""
+    """Return the Experiment from get_config() in the Python file at `path`. Raises UsageError if there is no valid
+    one."""
     return load_config_and_fit(path)[0]
 
 
 def load_config_and_fit(path: Path) -> tuple[Experiment, "Fit | None"]:
-    """Return the Experiment of `get_config()` in the Python file at `path`, and the file's function `fit`, if any. The
-    file may import others in its folder.
-
-    Raises UsageError if there is no such file or function, or it returns no valid Experiment.
-    """
+    """Return (the Experiment from get_config() in the Python file at `path`, the file's function `fit` or None). The
+    file may import others in its folder. Raises UsageError if there is no such file or function, or no valid
+    Experiment."""
     refuse_no_config(path)
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     assert spec and spec.loader
@@ -89,7 +87,7 @@ def load_config_and_fit(path: Path) -> tuple[Experiment, "Fit | None"]:
 
 
 def refuse_no_config(path: Path) -> None:
-    """Raise UsageError unless `path` is an existing .py file."""
+    """Raise UsageError, with the configs that exist, unless `path` is an existing .py file."""
     shipped = sorted(p.name for p in CONFIGS.glob("*.py") if p.stem not in NO_CONFIGS)
     name = shown(str(path), quotes=False)
     if os.path.isfile(path) and path.suffix == ".py":  # noqa: PTH113 - False for a name that is too long
@@ -106,26 +104,27 @@ kept."""
 
 
 class Command(NamedTuple):
-    """A parsed command line."""
+    """A parsed command line; see `parse_run`."""
 
     experiment: Experiment
     workdir: Path
     source: Path | None
-    """Run folder given by --from."""
+    """Run folder given by --from, whose finished stages are reused; None without this option."""
     options: Any
-    """The script's own options, an instance of their class; None if it has none."""
+    """Values of the script's own options, as an instance of their dataclass; None if it has none."""
     given: frozenset[str]
-    """Names of the given options, such as "train.steps"."""
+    """Names of the options on the command line, such as "train.steps"."""
     fit: Fit | None
-    """The config file's rules for defaults that depend on the data, not yet applied (launch/stages/command.py)."""
+    """Function `fit` of the config file, for defaults that depend on the data; not called yet
+    (launch/stages/command.py)."""
     run: RunFolder | None
-    """Run folder given instead of a config file."""
+    """The run whose folder was given instead of a config file, or None."""
 
 
 def parse_command(
     program: str, description: str, arguments: list[str], reads: Sequence[str] | None = None
 ) -> tuple[Experiment, Path]:
-    """Return the first two results of `parse_run`."""
+    """Return (experiment, workdir) of a script's command line; arguments and errors are those of `parse_run`."""
     experiment, workdir, *_ = parse_run(program, description, arguments, reads)
     return experiment, workdir
 
@@ -141,13 +140,14 @@ def parse_run(
     folder can be given instead of CONFIG.py: its config is used, and the folder is the workdir. --from names another
     run folder, whose finished stages are reused.
 
-    `reads` lists the config sections that the script uses (default: all), which --help shows first;
-    "documents.filters" means the sections of all filters of the config. `options` is a dataclass of the script's own
-    options, with a default for each field.
+    `program` ("launch.pretrain") and `description` are for help and messages. `reads` lists the config sections that
+    the script uses (default: all), to be shown by --help; "documents.filters" stands for the sections of all filters.
+    `options` is a dataclass of the script's own options, with a default for each field.
 
-    Exits with code 0 after --help, which runs no code that a run folder names. Exits with code 2 after tyro's message
-    for unknown or malformed options. Raises UsageError for invalid values, untrusted code of a run folder, or a folder
-    that is no run folder. Raises InputError if its config.json is damaged or of another version.
+    --help prints the help and exits with code 0, without running code that a run folder names. For unknown or malformed
+    options, tyro prints a message and the process exits with code 2. Raises UsageError for invalid values, untrusted
+    code of a run folder, or a folder that is no run folder, InputError if its config.json is damaged or of another
+    version.
     """
     help_first = help_wanted(arguments[:1])
     if not help_first and (not arguments or arguments[0].startswith("-")):
@@ -214,26 +214,26 @@ def parse_run(
 
 
 def options_in(words: Sequence[str]) -> frozenset[str]:
-    """Return the names of the options in the words of a command line, such as "train.batch_size"."""
+    """Return the names of the options in a command line, such as "train.batch_size" for --train.batch-size."""
     return frozenset(word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--"))
 
 
 def asks_trust(word: str) -> bool:
-    """Whether a word of the command line is --trust-code. Child processes inherit the trust in exactly this code
-    through the environment."""
+    """Whether a word of the command line is --trust-code: run code that the run folder names. Child processes inherit
+    this trust, in exactly that code, through the environment."""
     return word.replace("_", "-") == "--trust-code"
 
 
 def run_named(name: str) -> RunFolder | None:
-    """Return the run in the folder `name`, on a disk or in a bucket; None if it is not a folder."""
+    """Return the run in a folder, a path or the URL of a bucket's folder; None if there is no folder at the path."""
     if is_url(name):
         return RunFolder.to_read(Url(name))
     return RunFolder(Path(name)) if os.path.isdir(name) else None  # noqa: PTH112 - False for a name too long
 
 
 def folder_of(option: str, given: str) -> Path:
-    """Resolve the folder given by an option, with `~` expanded; for a bucket, the local working copy. Raises UsageError
-    if it is not a folder name."""
+    """Return the folder `given` by an option, with `~` expanded; for one in a bucket, its local working copy. Raises
+    UsageError if it is not a folder name."""
     if not given.strip():
         raise UsageError(f"{option} is {given!r}, which is not a folder. Give one, such as runs/demo.")
     place = place_of(given)
@@ -246,9 +246,9 @@ def folder_of(option: str, given: str) -> Path:
 
 
 def with_layout(experiment: Experiment, words: list[str]) -> tuple[Experiment, list[str]]:
-    """Apply --train.layout to the experiment, and replace its value by the full name of the row; without that option
-    return both unchanged. The last occurrence counts; other options are applied later and override it. Raises
-    UsageError for an unknown name."""
+    """Apply the option --train.layout among the `words` of a command line: return (experiment with the fields of that
+    row of configs/layouts.py, words with the row's full name). The last occurrence counts; other options override it
+    later. Raises UsageError for an unknown name."""
     rest, words = [*words], []
     while rest:
         option, equals, name = rest[0].partition("=")

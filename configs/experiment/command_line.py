@@ -21,7 +21,8 @@ MARKERS = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
 
 
 def parts_of(config: Any, path: str = "") -> dict[str, Any]:
-    """{"documents.extract": its config} of all parts, sections first; None for a part that is not set."""
+    """Return {dotted name: config} of all sections and parts of `config`, such as "documents" and "documents.extract";
+    None for a part that is not set."""
     found = {}
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), f"{path}{field.name}"
@@ -35,7 +36,7 @@ def parts_of(config: Any, path: str = "") -> dict[str, Any]:
 
 
 def options_of(config: Any, path: str = "") -> list[str]:
-    """Names of all options, such as "train.batch-size"."""
+    """Return the names of all options of `config`, such as "train.batch-size"."""
     parts, found = parts_of(config), []
     for field in dataclasses.fields(config):
         if field.name not in parts:
@@ -48,8 +49,9 @@ def options_of(config: Any, path: str = "") -> list[str]:
 
 
 def parse_options[Command](default: Command, program: str, words: list[str], registry: Any) -> Command:
-    """Return `default` with the values of the command line. For unknown options and malformed values, exits with code 2
-    after tyro's message; raises UsageError for impossible ones."""
+    """Return `default` with the values of the options in `words`; `registry` has tyro's rules for special types. For
+    unknown options and malformed values, tyro prints a message and exits with code 2. Raises UsageError for invalid
+    ones."""
     return tyro.cli(
         type(default), default=default, args=words, config=MARKERS, registry=registry, add_help=False,
         prog=f"python -m {program}",
@@ -63,8 +65,8 @@ def help_wanted(words: list[str]) -> bool:
 def print_help(
     program: str, description: str, config_name: str, config: Any, words: list[str], reads: Sequence[str], registry: Any
 ) -> None:
-    """Print the usage and the options of the sections named after --help. If none is named, print the sections that the
-    script reads; --help-all prints all. Raises UsageError for an unknown section."""
+    """Print the usage and the options of the sections that `words` name after --help, by default those that the script
+    `reads`; with --help-all, of all sections. Raises UsageError for an unknown section."""
     parts = parts_of(config)
     sections = [part for part in parts if "." not in part]
     following = words[next(i for i, word in enumerate(words) if word in HELP) + 1 :]
@@ -101,7 +103,8 @@ def print_help(
 
 
 def with_parts(config: Any, wanted: Sequence[str], path: str = "") -> type:
-    """Subclass of the class of `config` that hides all fields except the `wanted` ones and those in them."""
+    """Return a subclass of config's class in which help shows only the `wanted` parts and fields ("documents.extract")
+    and what is in them. `path` is the prefix of the names."""
     fields: list[tuple[str, Any, Any]] = []
     for field in dataclasses.fields(config):
         name, value = f"{path}{field.name}", getattr(config, field.name)

@@ -29,7 +29,7 @@ class Experiment(Config):
     sample: SampleConfig
     engine: EngineConfig = not_hashed(default=ONE_PROCESS)  # noqa: RUF009 - a field
     fitted_to: tyro.conf.Suppress[tuple[int, ...]] = not_hashed(default=())  # noqa: RUF009 - a field
-    """(bytes of text, documents) that the rules of configs/own_text.py fitted the defaults to; () if none did."""
+    """(bytes of text, documents) to which the rules of configs/own_text.py fitted the defaults; () if they did not."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -88,8 +88,8 @@ class Experiment(Config):
 
 
 def check_prompts(experiment: Experiment) -> None:
-    """Raise UsageError for a prompt that does not fit into its number of tokens with any tokenizer, or is not valid
-    text. The exact number is known only when there is a tokenizer."""
+    """Raise UsageError if a prompt is not valid text, or is too long for its limit of tokens with any tokenizer. (The
+    exact number of tokens is known only when there is a tokenizer.)"""
     sample, train = experiment.sample, experiment.train
     prompts = [("sample.prompts", prompt, "sample.tokens", sample.tokens) for prompt in sample.prompts]
     prompts.append(("train.sample_prompt", train.sample_prompt, "train.sample_tokens", train.sample_tokens))

@@ -37,20 +37,21 @@ user."""
 
 
 class Named(NamedTuple):
-    """A value in config.json that names code of the user: the code, and how to remove the value."""
+    """A value in config.json that names code of the user: the files or text of the code, and how to remove the
+    value."""
 
     codes: list[Code]
     leave_out: Callable[[], None]
-    """Remove the value from the config."""
+    """Remove the value from the parsed config.json."""
     is_class: bool
-    """Whether reading the config requires importing the class."""
+    """Whether the value is a filter class, which must be imported to read the config."""
     is_hash: bool = False
-    """Whether it is the hash of a file; without it the file is not loaded."""
+    """Whether the value is the SHA-256 of a model's file, which is not loaded without it."""
 
 
 def named_code(saved: dict) -> Iterator[Named]:
-    """Yield the values of `saved`, the contents of config.json, that name code. Modules that cannot be found are
-    skipped: they cannot run."""
+    """Yield the values in `saved`, the parsed config.json, that name code; not modules that are not found, which cannot
+    run."""
     own, documents = part(saved, OWN_FILTERS), part(saved, "documents")
 
     leave_out = lambda name: lambda: leave_out_filter(saved, name)
@@ -86,8 +87,8 @@ def named_code(saved: dict) -> Iterator[Named]:
 
 
 def all_named_code(saved: dict) -> list[Named]:
-    """All of `named_code`. Finding a known module can put its folder on the path of Python (`locate`), and the names
-    before it may be found there, so this looks until the path stays the same."""
+    """Return all results of `named_code`. Finding a module can add a folder to sys.path, in which modules of earlier
+    values may then be found, so it is repeated until sys.path stays the same."""
     path: list[str] = []
     found: list[Named] = []
     while path != sys.path:
@@ -98,7 +99,8 @@ def all_named_code(saved: dict) -> list[Named]:
 
 @functools.cache
 def code_fields(kind: Any) -> list[tuple[str, ...]]:
-    """Paths of the fields of a config class, and of the classes in it, that are marked NAMES_CODE."""
+    """Return paths such as ("model", "norm") of all fields of a config class and its parts that are marked
+    NAMES_CODE."""
     found, hints = [], typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         if may_name_code(field):
@@ -109,13 +111,13 @@ def code_fields(kind: Any) -> list[tuple[str, ...]]:
 
 
 def part_in(hint: Any) -> Any:
-    """The dataclass in a type hint: X for `X` and for `X | None`, else None."""
+    """Return the dataclass in a type hint, X for `X` or `X | None`; None if there is none."""
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else [hint]
     return next((kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
 
 
 def leave_out_filter(saved: dict, name: str) -> None:
-    """Remove the user filter `name` from the contents of config.json."""
+    """Remove the user's filter `name` from the parsed config.json `saved`."""
     part(saved, OWN_FILTERS).pop(name, None)
     documents = part(saved, "documents")
     documents.pop(name, None)
@@ -124,8 +126,8 @@ def leave_out_filter(saved: dict, name: str) -> None:
 
 
 def leave_out_name(names: Any, name: str, instead: tuple[str, ...]) -> None:
-    """Remove `name` from the list `names`; if it was the last, put `instead` there. A single name stays: load_named
-    refuses it where the object is needed."""
+    """Remove `name` from the list `names`, and put `instead` there if the list is then empty. A single name, not in a
+    list, stays: load_named refuses it where the object is needed."""
     if isinstance(names, list):
         names.remove(name)
         names += [] if names else instead
@@ -136,7 +138,7 @@ def part(saved: dict, name: str) -> dict:
 
 
 def class_code(path: Any) -> list[Code]:
-    """Files that importing a class by its dotted name executes; [] if there are none, or only ours."""
+    """Return the files that importing a class by its dotted name executes, except this repository's, or []."""
     try:
         return module_code(path.rpartition(".")[0]) if isinstance(path, str) else []
     except ImportError:
@@ -144,8 +146,9 @@ def class_code(path: Any) -> list[Code]:
 
 
 def settle_code(saved: dict, policy: CodePolicy, folder: str) -> list[Code]:
-    """Apply `policy` to `saved`, the config.json of the run in `folder`: remove untrusted code, or raise UsageError.
-    Return the code that may run, which is trusted from now on."""
+    """Apply `policy` to the code named in `saved`, the parsed config.json of the run in `folder`: remove untrusted code
+    from it, or raise UsageError. Returns the code that may run, which this process and its children trust from now
+    on."""
     trusted: list[Code] = []
     refused: list[Code] = []
     for one in all_named_code(saved):
@@ -175,16 +178,18 @@ def settle_code(saved: dict, policy: CodePolicy, folder: str) -> list[Code]:
 
 
 def known_as(code: Code) -> str:
-    """Message about trusted code of the same name as an unknown one."""
+    """Return a note for a message about unknown code if the user trusts other code of the same name; otherwise ""."""
     others = [one.sha256 for one in known() if one.name == code.name]
     return f"; you trust another version, SHA-256 {others[-1]}" if others else ""
 
 
 def trust_named(saved: dict, of_folder: dict) -> None:
-    """Allow the code named in `saved`, the contents of config.json, to run in this process and its child processes, and
-    add it to the user's list of trusted code. Call this for a config that the user gave: a config file or options.
-    `of_folder` is the config of the run folder that the options change, {} for a config file: what it names is left to
-    `settle_code`, even if it is only found now."""
+    """Trust the code that a config given by the user (a config file or options) names: it may run in this process and
+    its children, and is added to the user's list of trusted code. `saved` is that config in the form of config.json.
+
+    `of_folder` is the config of a run folder that the options change, {} for a config file. Code that it names is not
+    trusted here: `settle_code` decides.
+    """
     named = all_named_code(saved)
     others = {code for one in all_named_code(of_folder) for code in one.codes}
     given = [code for one in named for code in one.codes if code not in others]

@@ -33,31 +33,29 @@ if TYPE_CHECKING:
 
 
 class Loaded(NamedTuple):
-    """A trained model with everything needed to use it."""
+    """A trained model with everything that is needed to use it."""
 
     experiment: Experiment
     tokenizer: "Tokenizer"
     model: "Transformer"
-    """Model with its parameters laid out over the mesh."""
+    """Model whose parameters are sharded over `mesh`."""
     mesh: "Mesh"
-    """Trace computations with the model on it (lm.parallel.traced_on)."""
+    """Device mesh; trace computations with the model on it (lm.parallel.traced_on)."""
     step: int
-    """Step of the checkpoint."""
+    """Training step of the loaded checkpoint or snapshot."""
     one_device: str
-    """Why only one of the devices is used; "" if all are, or the mesh was given."""
+    """Reason why only one of several devices is used; "" if all are, or the caller gave the mesh."""
 
 
 @dataclasses.dataclass(frozen=True, init=False)
 class RunFolder(RunPaths):
-    """The training run that is stored in the folder `root`."""
+    """A run in the folder `root`: its paths, and methods that read its config and its model."""
 
     @classmethod
     def to_read(cls, url: Url) -> "RunFolder":
-        """Open a run in a bucket for reading, in a local copy: downloads config.json now, other files when
-        launch.run_folder.bucket fetches them. Nothing is written to the bucket.
-
-        Raises StorageError if the bucket cannot be read.
-        """
+        """Open a run in a bucket for reading, through a local copy. Downloads config.json now, other files when
+        launch.run_folder.bucket fetches them; writes nothing to the bucket. Raises StorageError if it cannot be
+        read."""
         folder = local_folder(url, "reading")
         files = local_copy_of(folder)
         assert files is not None
@@ -66,16 +64,15 @@ class RunFolder(RunPaths):
         return cls(folder)
 
     def experiment(self, policy: CodePolicy = "leave out") -> Experiment:
-        """Return the Experiment in config.json, that of the last command that produced outputs here. Untrusted user
-        code in it is left out by default (configs/experiment/named_code.py); this does not run any.
+        """Return the Experiment in config.json, which is that of the last command that produced outputs here. By
+        default, without the untrusted code that it names; see CodePolicy in named_code.py. This does not run such code.
 
         Raises UsageError if it is not a run folder, InputError if config.json is damaged or of another version.
         """
         return self.experiment_of(self.saved(), policy)[0]
 
     def saved(self) -> object:
-        """Return the parsed contents of config.json. Raises UsageError if there is none, InputError if it is
-        damaged."""
+        """Return the parsed config.json. Raises UsageError if it does not exist, InputError if it is damaged."""
         path = self.config_json
         try:
             return parse_json(read_bounded(path, MOST_CONFIG_BYTES))
@@ -94,8 +91,8 @@ class RunFolder(RunPaths):
             ) from error
 
     def experiment_of(self, saved: object, policy: CodePolicy = "leave out") -> tuple[Experiment, list[Code]]:
-        """Convert `saved`, in the format of `experiment_json`; return (Experiment, user code in it that may run now, by
-        `policy`). Raises InputError, and UsageError for code that is refused."""
+        """Return (Experiment of the parsed config.json `saved`, the user's code in it that may run by `policy`). Raises
+        InputError if it is of another version, UsageError for untrusted code if the policy refuses it."""
         code: list[Code] = []
         if isinstance(saved, dict):
             saved = copy.deepcopy(saved)
@@ -114,9 +111,9 @@ class RunFolder(RunPaths):
         raise InputError(f"{self.config_json} was written by another version: {'; '.join(wrong)}. {self.remedy()}")
 
     def import_filters(self, saved: dict, leave_out: bool) -> None:
-        """Import the user's filter classes listed in saved["own_filters"], {name: module and class}, and remove that
-        key. The caller has checked that their code is trusted. If a class cannot be imported, its filter is removed
-        from `saved` with `leave_out`; otherwise InputError is raised."""
+        """Import the user's filter classes in saved["own_filters"], {name: module and class}, and remove that key. The
+        caller has checked that their code is trusted. If a class cannot be imported, remove its filter from `saved` if
+        `leave_out` is true, else raise InputError."""
         if not isinstance(saved.get(OWN_FILTERS, {}), dict):
             return  # reported as an unknown field
         for name, path in saved.pop(OWN_FILTERS, {}).items():
@@ -146,9 +143,9 @@ class RunFolder(RunPaths):
         )
 
     def load(self, mesh: "Mesh | None" = None, step: int | None = None, experiment: Experiment | None = None) -> Loaded:
-        """Load the model at `step` from a checkpoint or else a snapshot (default: the newest), laid out over `mesh`; by
-        default over all devices according to train.mesh, or on one device if that does not fit. `experiment` defaults
-        to that of config.json.
+        """Load the model at a `step` (default: the newest) from its checkpoint or else snapshot, sharded over `mesh`;
+        by default over all devices as in train.mesh, or on one if that does not fit. `experiment` defaults to that of
+        config.json.
 
         With several processes, all must call it. Raises InputError for files that are missing, damaged, or of another
         model or tokenizer, UsageError if there are only checkpoints of other steps.
@@ -183,8 +180,8 @@ class RunFolder(RunPaths):
 
 
 def check_model_code(config: ModelConfig, about: dict[str, Any], checkpoint: Place) -> None:
-    """Raise InputError if the user's modules of the model are others than at training; `about` is the metadata of the
-    checkpoint, which lists them if it has any and is not of an older version."""
+    """Raise InputError if the user's modules of the model have changed since training. `about` is the metadata of the
+    checkpoint; without a list of modules, as in older versions, nothing is checked."""
     trained_with, now = about.get("model_code"), code_hashes(code_names(config, "model."))
     if trained_with not in (None, now):
         raise InputError(
@@ -194,7 +191,7 @@ def check_model_code(config: ModelConfig, about: dict[str, Any], checkpoint: Pla
 
 
 def experiment_json(experiment: Experiment) -> str:
-    """Contents of config.json."""
+    """Return the contents of config.json for `experiment`."""
     shipped = {type(one) for one in FILTERS}
     own = {one.name: type(one) for one in experiment.documents.filters if type(one) not in shipped}
     named = {name: f"{kind.__module__}.{kind.__qualname__}" for name, kind in own.items()}
@@ -202,8 +199,8 @@ def experiment_json(experiment: Experiment) -> str:
 
 
 def class_of(kind: Any, saved: dict) -> Any:
-    """Return `kind`, or, for DocumentsConfig, a class with the filters that `saved` names, in their order: each recipe
-    has its own."""
+    """Return the config class `kind`; for DocumentsConfig, a subclass with the filters in `saved`, its JSON object, in
+    their order, because each recipe has other filters."""
     if kind is not DocumentsConfig:
         return kind
     fixed = {field.name for field in dataclasses.fields(DocumentsConfig)}
@@ -214,7 +211,8 @@ def class_of(kind: Any, saved: dict) -> Any:
 
 
 def differing_fields(hint: Any, saved: object, name: str = "") -> tuple[list[str], list[str]]:
-    """Return (paths of fields in `saved` that the type lacks, paths of fields of the type that `saved` lacks)."""
+    """Return (dotted names of fields in parsed JSON that the type `hint` lacks, those of `hint` that the JSON
+    lacks)."""
     unknown, missing = [], []
     kind, items = part_in(hint), typing.get_args(hint)
     if kind is not None and isinstance(saved, dict):
@@ -236,8 +234,8 @@ def differing_fields(hint: Any, saved: object, name: str = "") -> tuple[list[str
 
 
 def from_json(hint: Any, saved: Any) -> Any:
-    """Convert parsed JSON to the type `hint`: dicts become dataclasses, lists become tuples. Raises UsageError if a
-    dataclass refuses its values."""
+    """Convert parsed JSON to the type `hint`: objects to dataclasses, arrays to tuples. Raises UsageError for bad
+    values."""
     kind = part_in(hint)
     if kind is not None and isinstance(saved, dict):
         kind = class_of(kind, saved)

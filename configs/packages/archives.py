@@ -33,7 +33,7 @@ class Member:
 
 
 class LimitedReader:
-    """Read `stream`. Raises InputError after more than `limit` bytes, including `used` bytes read before."""
+    """Stream that raises InputError when more than `limit` bytes have been read, including `used` bytes read before."""
 
     def __init__(self, stream: BinaryIO, limit: int, name: str, used: int = 0):
         self.stream, self.left, self.limit, self.name = stream, limit - used, limit, name
@@ -47,7 +47,7 @@ class LimitedReader:
 
 
 def read_members(path: Path, pattern: str, limit: int = LIMIT) -> Iterator[Member]:
-    """Yield the regular files in the archive whose path matches the shell pattern (`*` also matches `/`), in order.
+    """Yield the files in a .zip, .whl or .tar.gz whose names match the shell pattern (`*` also matches `/`), in order.
 
     Raises InputError if the archive is damaged, or unpacks to more than `limit` bytes: actual bytes are counted,
     because headers can claim any number.
@@ -87,8 +87,8 @@ def read_tar(path: Path, pattern: str, limit: int) -> Iterator[Member]:
 
 
 def iso_date(written: tuple[int, ...] | float) -> str:
-    """Convert the fields of a date, as UTC, or seconds since 1970 to the format of WARC-Date; UNKNOWN_DATE for an
-    invalid date."""
+    """Return (year, month, day, ...) in UTC, or seconds since 1970, as a WARC-Date; UNKNOWN_DATE for an invalid
+    date."""
     try:
         at = datetime(*written, tzinfo=UTC) if isinstance(written, tuple) else datetime.fromtimestamp(int(written), UTC)
         return at.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -31,7 +31,7 @@ LIST_TAGS = ("li", "dd", "dt")
 
 
 def pages_of_member(member: Member, pin: PackagePages) -> Iterator[WebPage]:
-    """Yield the web pages in one file of the package. Raises InputError if it is not in the format of the pin."""
+    """Yield the web pages in one file of a package. Raises InputError if it does not have the format pin.format."""
     try:
         if pin.format == "html":
             yield web_page(member.data, quote(member.name), member.date, member, pin, content_type="text/html")
@@ -51,13 +51,13 @@ def pages_of_member(member: Member, pin: PackagePages) -> Iterator[WebPage]:
 def web_page(
     body: bytes, path: str, date: str, member: Member, pin: PackagePages, content_type: str = CONTENT_TYPE
 ) -> WebPage:
-    """Return a page with the URL pin.address + path."""
+    """Return a page with the URL pin.address + `path`, and the names of archive and member as file_path."""
     url = pin.address + path
     return WebPage(url, record_id(url, "response"), date, content_type, body, f"{pin.file.name}/{member.name}")
 
 
 def html_page(title: str, article: Iterable[str]) -> bytes:
-    """Return a small HTML5 page; `article` has elements. The title is in <header>, which is not part of the main
+    """Return a small HTML5 page with the HTML elements `article`. The title is in <header>, outside of the main
     text."""
     lines = [
         "<!DOCTYPE html>",
@@ -71,7 +71,8 @@ def html_page(title: str, article: Iterable[str]) -> bytes:
 
 
 def page_of_text(member: Member, pin: PackagePages) -> WebPage:
-    """Return the page of a text file in UTF-8: empty lines separate paragraphs, and intended line breaks are kept."""
+    """Return the page of a text file in UTF-8: empty lines separate paragraphs, and line breaks are kept as by
+    `unwrap`."""
     text = member.data.decode("utf-8-sig")
     blocks = re.split(r"\n\s*\n", text.replace("\r\n", "\n").strip())
     paragraphs = ("<p>" + "<br>\n".join(map(html.escape, unwrap(block))) + "</p>" for block in blocks if block.strip())
@@ -80,7 +81,7 @@ def page_of_text(member: Member, pin: PackagePages) -> WebPage:
 
 
 def unwrap(block: str) -> list[str]:
-    """Return the lines of a paragraph, after joining prose that was wrapped at a fixed width.
+    """Return the lines of a paragraph, with lines joined that were only wrapped at a fixed width.
 
     A line was wrapped if the next word would have made it longer than WRAP_WIDTH. A line of verse, a speaker's name or
     a list entry ends earlier, and stays a line.
@@ -100,7 +101,7 @@ def unwrap(block: str) -> list[str]:
 
 
 def pages_of_summaries(member: Member, pin: PackagePages) -> Iterator[WebPage]:
-    """Yield pages of pin.entries_per_page summaries each, of one topic, in the order of their titles.
+    """Yield pages of pin.entries_per_page summaries on one topic each, in the order of their titles.
 
     The file is a JSON object {title: {"title", "extract", "topic", ...}}.
     """
@@ -119,7 +120,7 @@ def pages_of_summaries(member: Member, pin: PackagePages) -> Iterator[WebPage]:
 
 
 def pages_of_mediawiki(member: Member, pin: PackagePages) -> Iterator[WebPage]:
-    """Yield the articles in a bzip2-compressed XML export of MediaWiki: namespace 0, without redirects."""
+    """Yield the articles in a bzip2-compressed XML export of MediaWiki as pages: namespace 0, without redirects."""
     with bz2.open(io.BytesIO(member.data)) as stream:
         # Expat itself refuses entities that expand without limit.
         source = LimitedReader(stream, LIMIT, member.name)  # ty: ignore[invalid-argument-type]
@@ -135,11 +136,8 @@ def pages_of_mediawiki(member: Member, pin: PackagePages) -> Iterator[WebPage]:
 
 
 def wikitext_to_html(wikitext: str) -> list[str]:
-    """Return paragraphs, headings and lists of an article as HTML elements, without tables, notes, files and
-    categories.
-
-    Headings without text under them, e.g. of a list of references, are dropped too.
-    """
+    """Return the paragraphs, headings and lists of an article as HTML elements. Tables, notes, files and categories are
+    dropped, and headings without text under them, such as those of references."""
     import mwparserfromhell
 
     text = text_of(mwparserfromhell.parse(wikitext))
@@ -164,7 +162,7 @@ def wikitext_to_html(wikitext: str) -> list[str]:
 
 
 def text_of(code: "Wikicode | None") -> str:
-    """Return the readable text, one paragraph per line; headings begin with NUL and their level, list items with
+    """Return the text of parsed wikitext, one paragraph per line; headings begin with NUL and their level, items with
     \\x01."""
     return "" if code is None else "".join(text_of_node(node) for node in code.nodes)
 
@@ -194,7 +192,7 @@ def text_of_node(node: "Node") -> str:
 
 
 def text_of_template(name: str, values: "list[Wikicode]") -> str:
-    """Return the text of the few templates that contain words of a sentence; "" for all others."""
+    """Return the words of a sentence that a template stands for, such as {{lang|el|word}}; "" for most templates."""
     if name.startswith("lang") and values:  # {{lang|el|word}}, {{lang-el|word}}
         return text_of(values[0] if name.startswith("lang-") else values[-1])
     if name in ("convert", "cvt") and len(values) >= 2:  # {{convert|10|km|mi}}
@@ -203,8 +201,8 @@ def text_of_template(name: str, values: "list[Wikicode]") -> str:
 
 
 def text_of_link(target: str, text: "Wikicode | None") -> str:
-    """Return the visible text of [[target|text]]: "" for files and categories (their names differ in every
-    language)."""
+    """Return the visible text of [[target|text]]; "" for files and categories (any prefix, as languages name them
+    differently)."""
     prefix, colon, rest = target.strip().partition(":")
     if colon and prefix and not rest.startswith(" "):
         return ""

@@ -22,12 +22,9 @@ PAGES_PER_FILE = 50
 def fetch_package_pages(
     packages: tuple[PackagePages, ...], out: Path, progress: Callable[[str], None] = print
 ) -> dict[str, list]:
-    """Write the pages of `packages` to out/pages/PROJECT-NNNNN.warc.gz, and the manifest, which is returned; it has an
-    entry for each package.
-
-    Raises UsageError if there are no packages, and InputError if a package cannot be downloaded, is damaged, or
-    contains no page.
-    """
+    """Download `packages`, write their pages to out/pages/PROJECT-NNNNN.warc.gz, and write and return the manifest,
+    which also has an entry for each package. Raises UsageError if there are no packages, InputError if one cannot be
+    downloaded, is damaged, or has no page."""
     if not packages:
         raise UsageError(
             "pages.warc and pages.packages are both empty, and no other source is given: there is nothing to "

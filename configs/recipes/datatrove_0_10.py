@@ -40,7 +40,7 @@ PERSONAL_DATA = dataclasses.replace(
 
 
 def documents(dump: str, url_filter: UrlFilterConfig = URL_FILTER, *more: Filter) -> DocumentsConfig:
-    """Like gristmill.documents."""
+    """Return this recipe's DocumentsConfig for one crawl, `dump`; `more` are your filters, run after the recipe's."""
     return dataclasses.replace(
         gristmill.documents(dump, url_filter, *more, filters=FILTERS),
         steps=(*(one.name for one in (*FILTERS, *more)), "minhash_dedup"),

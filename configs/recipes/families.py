@@ -14,7 +14,7 @@ as model.rope_scaling in your config, together with model.context_length."""
 
 
 def gpt2(layers: int, width: int, heads: int) -> ModelConfig:
-    """GPT-2 model (Radford et al. 2019; openai/gpt-2: src/model.py) with context 1,024."""
+    """Return a GPT-2 model config (Radford et al. 2019; openai/gpt-2: src/model.py), with context 1,024."""
     return ModelConfig(
         vocab_size=GPT2_VOCABULARY,
         context_length=1024,
@@ -37,7 +37,8 @@ def gpt2(layers: int, width: int, heads: int) -> ModelConfig:
 
 
 def llama3(layers: int, width: int, heads: int, mlp_width: int, *, tie_embeddings: bool = False) -> ModelConfig:
-    """Llama 3 model (arXiv:2407.21783, table 3) with context 8,192; all sizes have 8 key-value heads."""
+    """Return a Llama 3 model config (arXiv:2407.21783, table 3): context 8,192, and 8 key-value heads as in all
+    sizes."""
     return ModelConfig(
         vocab_size=LLAMA3_VOCABULARY,
         context_length=8192,
@@ -60,7 +61,8 @@ def llama3(layers: int, width: int, heads: int, mlp_width: int, *, tie_embedding
 
 
 def modern(model: ModelConfig) -> ModelConfig:
-    """Model of the same size by a modern recipe; the fields in ModelConfig give the sources."""
+    """Return `model` in the same size with rotary positions, RMSNorm, squared ReLU, query-key norm, zero initialization
+    and a logit softcap, whose sources are in the field descriptions of ModelConfig."""
     return dataclasses.replace(
         model,
         norm="rmsnorm",

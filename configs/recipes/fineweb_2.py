@@ -40,7 +40,7 @@ def documents(
     thresholds: str = "",
     glotlid: str = "",
 ) -> DocumentsConfig:
-    """All steps of the recipe, on the pages of one crawl, keeping `languages`.
+    """Return this recipe's DocumentsConfig for one crawl, `dump`, keeping texts in `languages` ("deu_Latn", …).
 
     `thresholds` is a folder with the files of these languages; "": download FineWeb-2's. `glotlid` is the path or URL
     of GlotLID's model, which FineWeb-2's thresholds are calibrated to; "": use lid.176.

@@ -74,7 +74,7 @@ PERSONAL_DATA = dataclasses.replace(
 
 
 def documents(dump: str, url_filter: UrlFilterConfig = URL_FILTER, *more: Filter) -> DocumentsConfig:
-    """Like gristmill.documents."""
+    """Return this recipe's DocumentsConfig for one crawl, `dump`; `more` are your filters, run after the recipe's."""
     return dataclasses.replace(
         datatrove_0_10.documents(dump, url_filter, *more),
         extract=EXTRACT,

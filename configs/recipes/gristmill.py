@@ -203,8 +203,8 @@ def documents(
     filters: tuple[Filter, ...] = FILTERS,
     measure_other_languages: bool = False,
 ) -> DocumentsConfig:
-    """All steps of the recipe except the quality classifier, on the pages of one crawl. `more` are your filters, which
-    run after `filters`, the recipe's."""
+    """Return this recipe's DocumentsConfig for one crawl, `dump`, with all steps except the quality classifier. `more`
+    are your filters, run after `filters`, the recipe's."""
     filters = (*filters, *more)
     return documents_config(
         filters,
