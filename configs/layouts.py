@@ -137,7 +137,7 @@ USUAL_MFU = 0.4
 
 
 def on_hardware(model: ModelConfig, train: TrainConfig, asked: str) -> tuple[Topology, float, ModelConfig, TrainConfig]:
-    """Return (topology, MFU to assume, model, train) for planning on the hardware `asked`; if "", on that of
+    """Return (topology, MFU to assume, model, train) for planning on the hardware `asked`; if that is "", on that of
     train.layout.
 
     If there is a row of the model for that hardware, and the configs are exactly as their own row says, they get the

@@ -85,7 +85,7 @@ def get_config() -> Experiment:
 
 
 def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tuple[Experiment, list[str]]:
-    """Return (experiment with values for an amount of text, [line with the reason for each value]).
+    """Return (experiment with values that suit `sizes`, the amount of text; [line with the reason for each value]).
 
     Options that the user has `given`, such as "train.steps", keep their values. A model that starts from a checkpoint
     keeps its shape and its tokenizer. Raises UsageError if the given options do not fit together.

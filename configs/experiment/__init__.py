@@ -43,21 +43,19 @@ STEP_AND_WEIGHTS = tyro.constructors.PrimitiveConstructorSpec(
 
 
 def mixture_stage(word: str) -> MixtureStage:
-    """Parse an item of train.mixture_schedule, STEP:WEIGHT,WEIGHT,... such as "1000:0.7,0.3". Raises ValueError."""
+    """Parse an item of train.mixture_schedule such as "1000:0.7,0.3" (step, weights). Raises ValueError if invalid."""
     step, _, weights = word.partition(":")
     return MixtureStage(int(step), tuple(float(weight) for weight in weights.split(",")))
 
 
 def load_config(path: Path) -> Experiment:
-    """Return the Experiment from get_config() in the Python file at `path`. Raises UsageError if there is no valid
-    one."""
+    """Return the Experiment from get_config() in the Python file at `path`. Raises UsageError if there is none."""
     return load_config_and_fit(path)[0]
 
 
 def load_config_and_fit(path: Path) -> tuple[Experiment, "Fit | None"]:
     """Return (the Experiment from get_config() in the Python file at `path`, the file's function `fit` or None). The
-    file may import others in its folder. Raises UsageError if there is no such file or function, or no valid
-    Experiment."""
+    file may import others in its folder. Raises UsageError if there is no file, function or valid Experiment."""
     refuse_no_config(path)
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     assert spec and spec.loader
@@ -82,12 +80,12 @@ def load_config_and_fit(path: Path) -> tuple[Experiment, "Fit | None"]:
         place = f"{path}, line {lines[-1]}" if lines else str(path)
         raise UsageError(f"{place}, gives no config: {type(error).__name__}: {error}") from error
     if not isinstance(experiment, Experiment):
-        raise UsageError(f"get_config() in {path} returned {type(experiment).__name__}, instead of an Experiment.")
+        raise UsageError(f"get_config() in {path} returned {type(experiment).__name__}. Return an Experiment.")
     return experiment, getattr(module, "fit", None)
 
 
 def refuse_no_config(path: Path) -> None:
-    """Raise UsageError, with the configs that exist, unless `path` is an existing .py file."""
+    """Raise UsageError, with a list of the configs that exist, unless `path` is an existing .py file."""
     shipped = sorted(p.name for p in CONFIGS.glob("*.py") if p.stem not in NO_CONFIGS)
     name = shown(str(path), quotes=False)
     if os.path.isfile(path) and path.suffix == ".py":  # noqa: PTH113 - False for a name that is too long
@@ -115,8 +113,7 @@ class Command(NamedTuple):
     given: frozenset[str]
     """Names of the options on the command line, such as "train.steps"."""
     fit: Fit | None
-    """Function `fit` of the config file, for defaults that depend on the data; not called yet
-    (launch/stages/command.py)."""
+    """Function `fit` of the config file, for defaults that depend on the data; launch/stages/command.py calls it."""
     run: RunFolder | None
     """The run whose folder was given instead of a config file, or None."""
 

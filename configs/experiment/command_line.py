@@ -50,8 +50,8 @@ def options_of(config: Any, path: str = "") -> list[str]:
 
 def parse_options[Command](default: Command, program: str, words: list[str], registry: Any) -> Command:
     """Return `default` with the values of the options in `words`; `registry` has tyro's rules for special types. For
-    unknown options and malformed values, tyro prints a message and exits with code 2. Raises UsageError for invalid
-    ones."""
+    unknown options and malformed values, tyro prints a message and exits with code 2. Raises UsageError for values that
+    a config refuses."""
     return tyro.cli(
         type(default), default=default, args=words, config=MARKERS, registry=registry, add_help=False,
         prog=f"python -m {program}",

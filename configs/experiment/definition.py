@@ -17,7 +17,7 @@ TOKEN_LIMITS = {"uint16": 2**16, "uint32": 2**31}  # the model uses int32 ids
 
 @dataclass(frozen=True)
 class Experiment(Config):
-    """One experiment, from web pages to samples."""
+    """Config of a whole experiment, from web pages to samples."""
 
     pages: PagesConfig
     documents: DocumentsConfig

@@ -37,8 +37,7 @@ user."""
 
 
 class Named(NamedTuple):
-    """A value in config.json that names code of the user: the files or text of the code, and how to remove the
-    value."""
+    """A value in config.json that names code of the user: the code's files or text, and how to remove the value."""
 
     codes: list[Code]
     leave_out: Callable[[], None]
@@ -50,8 +49,8 @@ class Named(NamedTuple):
 
 
 def named_code(saved: dict) -> Iterator[Named]:
-    """Yield the values in `saved`, the parsed config.json, that name code; not modules that are not found, which cannot
-    run."""
+    """Yield the values in `saved`, the parsed config.json, that name code. Modules that cannot be found are skipped,
+    because they cannot run."""
     own, documents = part(saved, OWN_FILTERS), part(saved, "documents")
 
     leave_out = lambda name: lambda: leave_out_filter(saved, name)
@@ -99,8 +98,7 @@ def all_named_code(saved: dict) -> list[Named]:
 
 @functools.cache
 def code_fields(kind: Any) -> list[tuple[str, ...]]:
-    """Return paths such as ("model", "norm") of all fields of a config class and its parts that are marked
-    NAMES_CODE."""
+    """Return paths such as ("model", "norm") of the fields of a config class and its parts marked NAMES_CODE."""
     found, hints = [], typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         if may_name_code(field):
@@ -147,8 +145,7 @@ def class_code(path: Any) -> list[Code]:
 
 def settle_code(saved: dict, policy: CodePolicy, folder: str) -> list[Code]:
     """Apply `policy` to the code named in `saved`, the parsed config.json of the run in `folder`: remove untrusted code
-    from it, or raise UsageError. Returns the code that may run, which this process and its children trust from now
-    on."""
+    from it, or raise UsageError. Returns the code that may run; this process and its children trust it from now on."""
     trusted: list[Code] = []
     refused: list[Code] = []
     for one in all_named_code(saved):

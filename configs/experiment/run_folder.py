@@ -54,8 +54,7 @@ class RunFolder(RunPaths):
     @classmethod
     def to_read(cls, url: Url) -> "RunFolder":
         """Open a run in a bucket for reading, through a local copy. Downloads config.json now, other files when
-        launch.run_folder.bucket fetches them; writes nothing to the bucket. Raises StorageError if it cannot be
-        read."""
+        launch.run_folder.bucket fetches them; writes nothing to the bucket. Raises StorageError if it is unreadable."""
         folder = local_folder(url, "reading")
         files = local_copy_of(folder)
         assert files is not None
@@ -65,7 +64,7 @@ class RunFolder(RunPaths):
 
     def experiment(self, policy: CodePolicy = "leave out") -> Experiment:
         """Return the Experiment in config.json, which is that of the last command that produced outputs here. By
-        default, without the untrusted code that it names; see CodePolicy in named_code.py. This does not run such code.
+        default, untrusted code in it is left out and not run (see CodePolicy in named_code.py).
 
         Raises UsageError if it is not a run folder, InputError if config.json is damaged or of another version.
         """
@@ -144,8 +143,8 @@ class RunFolder(RunPaths):
 
     def load(self, mesh: "Mesh | None" = None, step: int | None = None, experiment: Experiment | None = None) -> Loaded:
         """Load the model at a `step` (default: the newest) from its checkpoint or else snapshot, sharded over `mesh`;
-        by default over all devices as in train.mesh, or on one if that does not fit. `experiment` defaults to that of
-        config.json.
+        by default over all devices as in train.mesh, or on one if that does not fit. `experiment`: by default that of
+        the run.
 
         With several processes, all must call it. Raises InputError for files that are missing, damaged, or of another
         model or tokenizer, UsageError if there are only checkpoints of other steps.
@@ -199,8 +198,8 @@ def experiment_json(experiment: Experiment) -> str:
 
 
 def class_of(kind: Any, saved: dict) -> Any:
-    """Return the config class `kind`; for DocumentsConfig, a subclass with the filters in `saved`, its JSON object, in
-    their order, because each recipe has other filters."""
+    """Return `kind`, a config class; for DocumentsConfig, its subclass with the filters that the JSON object `saved`
+    has, in their order, because each recipe has its own filters."""
     if kind is not DocumentsConfig:
         return kind
     fixed = {field.name for field in dataclasses.fields(DocumentsConfig)}
@@ -211,8 +210,7 @@ def class_of(kind: Any, saved: dict) -> Any:
 
 
 def differing_fields(hint: Any, saved: object, name: str = "") -> tuple[list[str], list[str]]:
-    """Return (dotted names of fields in parsed JSON that the type `hint` lacks, those of `hint` that the JSON
-    lacks)."""
+    """Return (dotted names of fields that only the parsed JSON `saved` has, those that only the type `hint` has)."""
     unknown, missing = [], []
     kind, items = part_in(hint), typing.get_args(hint)
     if kind is not None and isinstance(saved, dict):
@@ -234,8 +232,8 @@ def differing_fields(hint: Any, saved: object, name: str = "") -> tuple[list[str
 
 
 def from_json(hint: Any, saved: Any) -> Any:
-    """Convert parsed JSON to the type `hint`: objects to dataclasses, arrays to tuples. Raises UsageError for bad
-    values."""
+    """Convert parsed JSON to the type `hint`: objects to dataclasses, arrays to tuples. Raises UsageError for values
+    that a dataclass refuses."""
     kind = part_in(hint)
     if kind is not None and isinstance(saved, dict):
         kind = class_of(kind, saved)

@@ -28,7 +28,7 @@ class Member:
     name: str
     """Path in the archive."""
     date: str
-    """Time of the last change by the archive, ISO 8601 in UTC."""
+    """Time of the last change according to the archive, ISO 8601 in UTC."""
     data: bytes
 
 
@@ -42,7 +42,7 @@ class LimitedReader:
         data = self.stream.read(size if size >= 0 else self.left + 1)
         self.left -= len(data)
         if self.left < 0:
-            raise InputError(f"{self.name} unpacks to more than {self.limit} bytes, so it is refused.")
+            raise InputError(f"{self.name} unpacks to more than {self.limit} bytes, the limit. Pin another package.")
         return data
 
 
@@ -87,8 +87,7 @@ def read_tar(path: Path, pattern: str, limit: int) -> Iterator[Member]:
 
 
 def iso_date(written: tuple[int, ...] | float) -> str:
-    """Return (year, month, day, ...) in UTC, or seconds since 1970, as a WARC-Date; UNKNOWN_DATE for an invalid
-    date."""
+    """Return (year, month, day, ...) in UTC, or seconds since 1970, as a WARC-Date; UNKNOWN_DATE if invalid."""
     try:
         at = datetime(*written, tzinfo=UTC) if isinstance(written, tuple) else datetime.fromtimestamp(int(written), UTC)
         return at.strftime("%Y-%m-%dT%H:%M:%SZ")

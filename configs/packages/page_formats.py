@@ -57,8 +57,7 @@ def web_page(
 
 
 def html_page(title: str, article: Iterable[str]) -> bytes:
-    """Return a small HTML5 page with the HTML elements `article`. The title is in <header>, outside of the main
-    text."""
+    """Return a small HTML5 page with the HTML elements `article`. The title is in <header>, not in the main text."""
     lines = [
         "<!DOCTYPE html>",
         f'<html><head><meta charset="utf-8"><title>{html.escape(title)}</title></head>',
@@ -71,8 +70,8 @@ def html_page(title: str, article: Iterable[str]) -> bytes:
 
 
 def page_of_text(member: Member, pin: PackagePages) -> WebPage:
-    """Return the page of a text file in UTF-8: empty lines separate paragraphs, and line breaks are kept as by
-    `unwrap`."""
+    """Return the page of a text file in UTF-8: empty lines separate paragraphs, and `unwrap` decides which line breaks
+    are kept."""
     text = member.data.decode("utf-8-sig")
     blocks = re.split(r"\n\s*\n", text.replace("\r\n", "\n").strip())
     paragraphs = ("<p>" + "<br>\n".join(map(html.escape, unwrap(block))) + "</p>" for block in blocks if block.strip())
@@ -162,7 +161,7 @@ def wikitext_to_html(wikitext: str) -> list[str]:
 
 
 def text_of(code: "Wikicode | None") -> str:
-    """Return the text of parsed wikitext, one paragraph per line; headings begin with NUL and their level, items with
+    """Return the text of parsed wikitext, a paragraph per line. Headings begin with NUL and a level, items with
     \\x01."""
     return "" if code is None else "".join(text_of_node(node) for node in code.nodes)
 
@@ -201,8 +200,7 @@ def text_of_template(name: str, values: "list[Wikicode]") -> str:
 
 
 def text_of_link(target: str, text: "Wikicode | None") -> str:
-    """Return the visible text of [[target|text]]; "" for files and categories (any prefix, as languages name them
-    differently)."""
+    """Return the visible text of [[target|text]]; "" for files and categories, known by any prefix before a colon."""
     prefix, colon, rest = target.strip().partition(":")
     if colon and prefix and not rest.startswith(" "):
         return ""

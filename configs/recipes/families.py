@@ -37,8 +37,7 @@ def gpt2(layers: int, width: int, heads: int) -> ModelConfig:
 
 
 def llama3(layers: int, width: int, heads: int, mlp_width: int, *, tie_embeddings: bool = False) -> ModelConfig:
-    """Return a Llama 3 model config (arXiv:2407.21783, table 3): context 8,192, and 8 key-value heads as in all
-    sizes."""
+    """Return a Llama 3 model config (arXiv:2407.21783, table 3): context 8,192; 8 key-value heads as in all sizes."""
     return ModelConfig(
         vocab_size=LLAMA3_VOCABULARY,
         context_length=8192,

@@ -46,8 +46,7 @@ def fix_encoding(text: str, config: ByLanguageConfig | None) -> str:
 
 
 def without_symbol_lines(text: str, config: ByLanguageConfig | None) -> str:
-    """Return the text with two empty lines for each run of lines of only config.symbol_lines and blanks (table
-    rules)."""
+    """Replace each run of lines of only blanks and config.symbol_lines, such as table rules, by two empty lines."""
     symbols = frozenset(config.symbol_lines) if config is not None else frozenset()
     if not any(symbol in text for symbol in symbols):
         return text

@@ -31,8 +31,8 @@ def script_of_letter(letter: str) -> str:
 
 
 def script_of(text: str) -> str:
-    """Return the script of most letters in `text`: "Latn", or "Jpan" for kana. Ties: first in SCRIPTS; no letters:
-    UNKNOWN."""
+    """Return the script of most letters, such as "Latn", or "Jpan" for kana; UNKNOWN without letters. If several
+    scripts have as many, the first in SCRIPTS counts."""
     counts: Counter[str] = Counter()
     for letter, number in Counter(text).items():
         counts[script_of_letter(letter)] += number

@@ -85,7 +85,7 @@ def splitter_of(label: str) -> Splitter:
 
 
 class SpaceSplitter:
-    """Splitter at white space, and between words and marks as in English, without English contractions ("don't")."""
+    """Word splitter at white space and around marks as in English, but without English contractions ("don't")."""
 
     def __init__(self, hyphens_whole: bool, elided: bool):
         self.hyphens_whole, self.elided = hyphens_whole, elided
@@ -123,10 +123,9 @@ def join_hyphens(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def indic_words(text: str) -> list[str]:
-    """Split text in a script of India into words, at spaces, and marks, except in numbers.
+    """Split text in a script of India at spaces, and around marks except those within numbers.
 
-    A line break between two words does not split them: FineWeb-2's thresholds for words with a letter are based on
-    that.
+    Line breaks do not separate words, because FineWeb-2's thresholds were computed from such words.
     """
     spaced = INDIC_MARK.sub(r" \1 ", text.replace("\t", " "))
     return INDIC_NUMBER.sub(lambda found: found[0].replace(" ", ""), spaced).split(" ")

@@ -23,7 +23,7 @@ from lm.storage import StorageError, place_of, user_cache, write_atomically, wri
 ARCHIVE = "https://codeload.github.com/huggingface/fineweb-2/tar.gz/d0defb24f193bb9a5a11b8b14524a03c4858e1b6"
 """All 1,929 files (Apache-2.0), at the commit of 27 October 2025."""
 SHA256 = "b276f04fc6ca120cd3f4abd2877658822ebb93885f2b04305c7961c02a20b021"
-"""SHA-256 of sha256sum's lines for the files, by name: the archive of a commit may be compressed differently each
+"""SHA-256 of sha256sum's lines for the files, by name. An archive of a commit may be compressed differently each
 time."""
 MAX_BYTES = 1 << 16
 N_GRAMS = {"top_n_grams": [2, 3, 4], "dup_n_grams": [5, 6, 7, 8, 9, 10]}
@@ -40,7 +40,7 @@ def with_thresholds(config: DocumentsConfig) -> DocumentsConfig:
 
 
 def thresholds_identity(config: DocumentsConfig, *names: str) -> dict[str, object]:
-    """Return {description: SHA-256 of the thresholds called `names`, by default all, of all languages}; {} if the
+    """Return {description: SHA-256} of the thresholds of all languages, or only of the ones called `names`; {} if the
     config has no thresholds by language."""
     if config.by_language is None:
         return {}
@@ -90,7 +90,7 @@ def read_thresholds(language: str, given: str) -> LanguageThresholds:
 @functools.cache
 def published_files() -> dict[str, bytes]:
     """Return {file name: contents} of FineWeb-2's thresholds, from the user's cache or downloaded. Raises InputError if
-    that fails or their SHA256 is another."""
+    that fails, or they do not have the hash SHA256."""
     own = "To use your own files, give their folder: --documents.by-language.folder fineweb-2/configs"
     path = user_cache() / "fineweb-2" / f"{SHA256[:16]}.tar"
     try:
@@ -143,7 +143,7 @@ def digest(files: Mapping[str, bytes]) -> str:
 
 
 def refuse_unknown(language: str, files: Collection[str], place: str) -> None:
-    """Raise UsageError, with similar names, if the language has none of the `files` (names), which are in `place`."""
+    """Raise UsageError, with similar languages, if none of `files`, file names in `place`, is for the language."""
     known = {name.removesuffix(".yml") for name in files}
     if language in known:
         return
@@ -157,8 +157,7 @@ def refuse_unknown(language: str, files: Collection[str], place: str) -> None:
 
 
 def parse_thresholds(language: str, data: bytes, place: str) -> LanguageThresholds:
-    """Parse a language's file of thresholds; `place` names it in messages. Raises InputError if values are missing or
-    bad."""
+    """Parse a language's file of thresholds; `place` names it in messages. Raises InputError if it is invalid."""
     import yaml
 
     def refused(why: str) -> InputError:

@@ -27,8 +27,8 @@ INDEX_PATH = re.compile(r"cc-index/table/(?:[\w.=-]+/)+[\w=-][\w.=-]*\.parquet")
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """Return (input files, []): the selected files of the crawl, or groups of records if config.common_crawl.index is
-    enabled. Raises like `streamed_files` and `chosen_records`."""
+    """Return (input files, [] because there are no packages): the selected files of the crawl, or groups of selected
+    records if config.common_crawl.index is enabled. Raises like `streamed_files` and `chosen_records`."""
     crawl = config.common_crawl
     if crawl.index.enabled:
         tables = [Url(address_of(crawl, path)) for path in listed(crawl, out, "cc-index-table", INDEX_PATH)]
@@ -62,8 +62,8 @@ def streamed_files(config: CommonCrawlPages, out: Path, progress: Callable[[str]
 
 
 def chosen(paths: list[str], config: CommonCrawlPages) -> list[str]:
-    """Return config.files of the `paths`, selected by config.choice, in their order. Raises UsageError if there are
-    fewer."""
+    """Return config.files (a number) of the `paths`, selected by config.choice, in their order. Raises UsageError if
+    there are fewer."""
     places = range(config.first_file, len(paths))
     if config.files > len(places):
         raise UsageError(

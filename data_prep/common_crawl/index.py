@@ -159,8 +159,7 @@ def may_hold(group: "pq.RowGroupMetaData", index: CrawlIndex) -> bool:
 def records_of(
     file: "pq.ParquetFile", group: int, wanted: list[str], index: CrawlIndex
 ) -> Iterator[tuple[str, int, int]]:
-    """Yield (WARC file, offset, length) of the selected pages in row group `group`. `wanted` are the filtered
-    columns."""
+    """Yield (WARC file, offset, length) of the selected pages in one row group. `wanted` are the filtered columns."""
     rows: Any = None
     if wanted:
         filtered = file.read_row_group(group, columns=wanted)
@@ -176,8 +175,8 @@ def records_of(
 
 
 def values_of(column: pa.ChunkedArray, wanted: tuple[Any, ...]) -> list[Any]:
-    """Return the values to accept in a column. Integers: `wanted`. Texts: the column's distinct values whose part
-    before a comma is in `wanted`, so "eng" accepts "eng,deu", a page whose main language is English."""
+    """Return the values in a column that match `wanted`. A text matches by its part before a comma, so the languages
+    "eng,deu" match "eng", the main language of the page. For integers, `wanted` is returned."""
     if isinstance(wanted[0], int):
         return list(wanted)
     return [value for value in column.unique().to_pylist() if value and value.split(",")[0] in wanted]

@@ -42,8 +42,7 @@ def spans(file: InputFile) -> Iterator[Span]:
 
 
 def bytes_of(base: Place, span: Span) -> bytes:
-    """Return the bytes of a span; `base` is the folder or URL of its archive. Raises InputError if they cannot be
-    read."""
+    """Return the bytes of a span; `base` is the folder or URL of its archive. Raises InputError if unreadable."""
     place = base / span.archive
     try:
         if isinstance(place, Url):

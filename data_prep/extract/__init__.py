@@ -34,7 +34,7 @@ def normalise(text: str) -> str:
 @functools.cache
 def load_engine(engine: str) -> Any:
     """Return the engine's module, or an object with the user's own function `main_text`. Imports and loads everything
-    that extraction needs, once per process, so that later errors are those of a page.
+    that extraction needs, once per process, so that later errors are caused by pages.
 
     Raises InputError if a package or the model is missing or damaged, and UsageError like `load_named`.
     """
@@ -54,7 +54,7 @@ def load_engine(engine: str) -> Any:
 
 
 def begin_file(config: ExtractConfig) -> None:
-    """Reset what the engine remembers of earlier pages (ExtractConfig.deduplicate). Call this at the start of each
+    """Forget earlier pages, which affect the text if ExtractConfig.deduplicate is set. Call at the start of each
     file."""
     if config.deduplicate:
         load_engine(config.engine).begin_file()
@@ -68,7 +68,7 @@ def extract_text(page: WebPage, config: ExtractConfig) -> tuple[str, str | None]
     declares an encoding that browsers no longer support. "no_text": no main text, only navigation for example. "xhtml":
     the page is XHTML and `config` excludes it.
 
-    Raises InputError like `load_engine`, MemoryError, and errors caused by bugs in this code, which are not the page's.
+    Raises InputError like `load_engine`, and MemoryError. Other errors are bugs in this code, not faults of the page.
     """
     engine = load_engine(config.engine)
     if len(page.body) > min(config.max_bytes, MAX_PAGE_BYTES):  # the reader truncates pages at the latter

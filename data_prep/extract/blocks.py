@@ -55,8 +55,7 @@ class UnreadablePageError(Exception):
 
 
 class Limits:
-    """Parser target (receiver of lxml's events) that enforces limits on depth, elements and attributes, and keeps
-    nothing."""
+    """Parser target (receiver of lxml's events) that only enforces limits on depth, elements and attributes."""
 
     __slots__ = ("depth", "elements", "max_attributes", "max_depth", "max_elements")
 
@@ -102,8 +101,9 @@ def parse(html: str | bytes, target: Limits) -> object:
 
 @dataclass
 class Blocks:
-    """The N blocks and M elements of a page. `texts`, `owner`, `link` and `images` have a value per block; `parent`,
-    `kind`, `name`, `own`, `mask`, `first` and `last` one per element. Element 0 is a root above all others."""
+    """The N blocks (paragraphs and similar texts) and M elements of a page. `texts`, `owner`, `link` and `images` have
+    a value per block; `parent`, `kind`, `name`, `own`, `mask`, `first`, `last` one per element. Element 0 is the
+    root."""
 
     texts: list[str] = field(default_factory=list)
     owner: array[int] = field(default_factory=lambda: array("q"))
@@ -247,8 +247,8 @@ class BlockReader(Limits):
             self.in_linked_data = tag == "script" and attributes.get("type") == "application/ld+json"
 
     def add_name(self, name: str, tag: str) -> int:
-        """Register a new combination of tag and class (`name` is both) and return its number in `sorts`. Blocks.name is
-        shared by combinations that differ only in digits."""
+        """Register a combination of tag and class, `name`, and return its index in self.sorts. Combinations that differ
+        only in digits have the same Blocks.name."""
         hints = TAG_BITS.get(tag, 0) | hints_of_name(name.removeprefix(tag))
         bare = name.encode("utf-8", "surrogatepass").translate(NO_DIGITS)  # three times as fast on bytes as on text
         number = self.numbers.setdefault(bare, len(self.numbers) + 1)
@@ -263,8 +263,8 @@ class BlockReader(Limits):
         return len(kinds) - 1
 
     def sort_by(self, sort: int, attributes: dict[str, str]) -> int:
-        """Return the number in `sorts` of an element with tag and class number `sort`, adding hints in its other
-        attributes."""
+        """Return the index in self.sorts for an element: `sort`, the one of its tag and class, unless its other
+        attributes have hints."""
         if "itemtype" in attributes:
             self.blocks.types.append(attributes["itemtype"])
         hints = hints_of_attributes(attributes)
@@ -325,8 +325,8 @@ class BlockReader(Limits):
             self.add_block(" ".join(text.split()), link, len(text))
 
     def add_block(self, text: str, link: int, size: int) -> None:
-        """Add a block of `text`, a part of `size` characters, `link` of which are in links. Blocks.link gets its share
-        of these."""
+        """Add a block of `text`. Its Blocks.link is its share of `link`, the characters in links of a longer text of
+        `size` characters."""
         if not text.isascii():
             text = shown(text)
         if text:
@@ -336,8 +336,7 @@ class BlockReader(Limits):
             self.link.append(min(link * len(text) // size, len(text)) if link else 0)
 
     def parts(self, text: str) -> list[str]:
-        """Return the parts of a text between empty lines, with " | " between table cells; preformatted text stays
-        whole."""
+        """Return the parts of a text between empty lines, with " | " between table cells; <pre> stays whole."""
         if self.preformatted:
             return [NOT_SHOWN.sub("", text.replace(BREAK, "\n").replace(CELL, "\t")).strip("\n")]
         if BREAK in text:

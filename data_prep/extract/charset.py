@@ -84,8 +84,7 @@ def meta_codec(body: bytes) -> str | None:
 
 
 def declared_by_meta(head: bytes) -> str | None:
-    """Return the codec of the first <meta> with a valid encoding in `head`, or None. A tag cut off at the end is
-    ignored."""
+    """Return the codec of the first <meta> with a valid encoding in `head`, or None. Ignores a tag that is cut off."""
     position = 0
     while match := MARKUP.search(head, position):
         if match["comment"]:
@@ -146,8 +145,8 @@ def decode(body: bytes, content_type: str) -> str:
 
 
 def text_and_codec(body: bytes, content_type: str) -> tuple[str, str | None]:
-    """Return (text as by `decode`, declared codec or UTF-8 that decoded it without error). The codec is None if it was
-    guessed, a byte was invalid, or a byte order mark determined the encoding."""
+    """Return (text as by `decode`, codec): the declared codec, or UTF-8 if the page is valid in it. The codec is None
+    if it was guessed, a byte was invalid, or a byte order mark determined it."""
     for mark, codec in BYTE_ORDER_MARKS:
         if body.startswith(mark):
             return body[len(mark) :].decode(codec, "replace"), None

@@ -94,8 +94,7 @@ def ancestors(parent_M: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def nearest(chosen_M: np.ndarray, parent_M: np.ndarray) -> np.ndarray:
-    """Return (M,) the innermost element for which `chosen_M` is true, among each element and its ancestors; or 0, the
-    root."""
+    """Return (M,) the innermost among each element and its ancestors for which `chosen_M` is true; or 0, the root."""
     found_M = np.where(chosen_M, np.arange(len(parent_M)), parent_M)
     found_M[0] = 0
     while True:
@@ -147,8 +146,7 @@ class Page:
         return found_N
 
     def all_between(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """Return (3, *first.shape): size, link size and prose size of the blocks first <= i < last, for each pair of
-        indices."""
+        """Return (3, *first.shape): size, link size and prose size of the blocks first <= i < last, for each pair."""
         return self.totals.take(last, 1) - self.totals.take(first, 1)
 
     def between(self, what: str, first, last):
@@ -243,7 +241,7 @@ def runs_of(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def of_metadata(page: Page) -> dict[str, np.ndarray]:
-    """Features "told…": the share of the three-word sequences at a block's start that are in the page's description or
+    """Features "told…": share of three-word sequences at a block's start that are in the page's description or
     JSON-LD."""
     description, body, names = set(runs_of(page.blocks.description.lower())), set(), set()
     for key, value in DECLARED_TEXT.findall(page.blocks.linked_data[:MAX_LINKED_DATA]):
@@ -292,7 +290,7 @@ def paths(page: Page) -> tuple[np.ndarray, np.ndarray]:
 
 
 def of_alike(page: Page) -> dict[str, np.ndarray]:
-    """Features "alike_…": sums over all blocks whose elements have the same `paths` as that of the block."""
+    """Features "alike_…": sums over all blocks whose elements have the same names (`paths`) as the block's element."""
     number: dict[str, int] = {}
     first_N = np.zeros(page.N, bool)
     for n, text in enumerate(page.blocks.texts):
@@ -314,8 +312,7 @@ def of_alike(page: Page) -> dict[str, np.ndarray]:
 
 def of_records(page: Page) -> dict[str, np.ndarray]:
     """Features of records (similar elements with one parent): "record_…" of the innermost record around each block, and
-    "largest_…" of the one whose group has most text. Their number, size, share of the page, and the block's place in
-    them."""
+    "largest_…" of the one whose group has most text. Number, size, share of the page, position of the block in it."""
     many = len(page.parent) + 1
     group_M, count_G = numbered(page.parent * many + page.name_M)
     size_M = page.between("size", page.first, page.last)
@@ -399,8 +396,7 @@ def of_names(page: Page) -> dict[str, np.ndarray]:
 
 
 def of_containers(page: Page) -> dict[str, np.ndarray]:
-    """Features "in0_…" to "in4_…": sums over the element that contains the block, and over the next four larger
-    ones."""
+    """Features "in0_…" to "in4_…": sums over the element that contains the block, and the next four larger ones."""
     count_M = page.last - page.first
     ends_M = count_M[page.parent] > count_M
     wider_M = page.parent[nearest(ends_M, page.parent)]
@@ -421,8 +417,8 @@ def of_containers(page: Page) -> dict[str, np.ndarray]:
 
 
 def of_main_container(page: Page) -> dict[str, np.ndarray]:
-    """Features "outside_…": distance in blocks to the smallest element with 40 % and 70 % of the prose, and to the
-    container that the Readability algorithm would choose."""
+    """Features "outside_…": distance in blocks to the smallest element with 40 % of the prose, to that with 70 %, and
+    to the container that the Readability algorithm would choose."""
     rows = {}
     prose_M, blocks_M = page.between("prose", page.first, page.last), page.last - page.first
     for percent in (40, 70):

@@ -22,7 +22,7 @@ PLAIN_PAGE = f"<html><body><article>{f'<p>{PLAIN_SENTENCE}</p>' * 3}</article></
 
 
 class TreeLimits(Limits):
-    """Parser target that also enforces limits for parsers that build a tree and search it at elements and end tags."""
+    """Limits, with additional ones for parsers that build a tree and may search all of its levels at each tag."""
 
     def __init__(self, config: ExtractConfig):
         super().__init__(config)

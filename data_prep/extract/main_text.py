@@ -80,8 +80,7 @@ def log_odds(probability: float) -> float:
 
 
 def expected_bar(score_N: np.ndarray, length_N: np.ndarray, share: float) -> float:
-    """Return the score threshold for a page that is not an article: that of the probability `share` times the best
-    expected F1.
+    """Return the score threshold on a page that is not an article: the score of `share` times the best expected F1.
 
     Among the selections of the most likely blocks, the one with the highest expected F1 contains the blocks whose
     probability is above half of that F1 (Lipton, Elkan and Narayanaswamy 2014, Optimal thresholding of classifiers to
@@ -96,8 +95,8 @@ def expected_bar(score_N: np.ndarray, length_N: np.ndarray, share: float) -> flo
 
 
 def whole_page(page: Page, rows: dict[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Return the features of the whole page among `names`, those of the form "HOW:FEATURE", as rows of length 1; `rows`
-    are the features of the blocks.
+    """Return {name: row of length 1} for the `names` of the form "HOW:FEATURE", which describe the whole page; `rows`
+    has the features of its blocks.
 
     HOW is the mean of the feature over the page's text ("mean") or over its prose ("prose"), or its value at the first
     headline ("headline", -1 if there is none). Values are rounded to thousandths before they are summed: sums of
@@ -119,7 +118,7 @@ def whole_page(page: Page, rows: dict[str, np.ndarray], names: Iterable[str]) ->
 
 @functools.lru_cache(16)
 def features_of(names: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str, int]]]:
-    """Parse names such as "mean:size". Return (the distinct features, [(name, HOW, index of its feature)])."""
+    """Parse names "HOW:FEATURE" (mean:size). Return (distinct features, [(name, HOW, index of its feature)])."""
     parted = [(name, *name.partition(":")[::2]) for name in names if ":" in name]
     asked = sorted({feature for _, _, feature in parted})
     return asked, [(name, how, asked.index(feature)) for name, how, feature in parted]
@@ -141,8 +140,8 @@ def in_boilerplate(page: Page) -> np.ndarray:
 
 
 def spread(page: Page, sure_N: np.ndarray, score_N: np.ndarray, bar: float) -> np.ndarray:
-    """Return `sure_N`, the blocks above the threshold `bar`, plus likely blocks between two of them and their
-    headings."""
+    """Return `sure_N`, the blocks above the threshold `bar`, extended by likely blocks between two of them and by the
+    headings before all of these."""
     index_N = page.index
     before_N = np.maximum.accumulate(np.where(sure_N, index_N, -FAR))
     after_N = np.minimum.accumulate(np.where(sure_N, index_N, len(index_N) + FAR)[::-1])[::-1]
@@ -188,8 +187,7 @@ def load() -> None:
 
 
 def main_text(html: str | bytes, config: ExtractConfig) -> str:
-    """Return the main text of a page, text or UTF-8; "" if there is none. Raises PageLimitError and
-    UnreadablePageError."""
+    """Return the main text of a page (text or UTF-8), or "". Raises PageLimitError and UnreadablePageError."""
     blocks = read_blocks(html, config)
     return text_by(load_model(), Page(blocks), config) if blocks.texts else ""
 

@@ -91,8 +91,7 @@ class Trees:
 
     @functools.cached_property
     def questions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The Q distinct questions of all trees: (Q,) feature, (Q, 1) threshold; and (D, T) index of each level's
-        question."""
+        """The Q distinct questions of all trees: (Q,) feature, (Q, 1) threshold; and (D, T) question at each level."""
         pairs = np.stack([self.feature.ravel(), self.threshold.ravel()], 1)
         unique, which = np.unique(pairs, axis=0, return_inverse=True)
         return (
@@ -103,8 +102,7 @@ class Trees:
 
     def parted_questions(self, wide: tuple[bool, ...]) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
         """Return `questions` with those about blocks before those about the page: (number of the former, features,
-        thresholds, questions of the levels). `wide` tells which features have a value per block; each group numbers its
-        own features."""
+        thresholds, questions of the levels). `wide` tells which features are per block; each group numbers its own."""
         found = self.parted.get(wide)
         if found is None:
             feature_Q, threshold_Q1, question_DT = self.questions

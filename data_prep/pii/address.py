@@ -222,8 +222,7 @@ def find(text: str) -> Iterator[Span]:
 
 
 def joined(text: str, found: list[Span]) -> list[Span]:
-    """Return the spans sorted, extended by a unit or number before them ("Flat 3, "), and merged if nothing is
-    between."""
+    """Return the spans sorted, extended by a unit or number before them ("Flat 3, "), and merged if they touch."""
     spans: list[Span] = []
     end = 0
     for start, stop in sorted(found):
@@ -246,8 +245,8 @@ def is_bare_number(match: re.Match[str]) -> bool:
 
 
 def houses(text: str) -> Iterator[Span]:
-    """Yield addresses whose house number follows the street ("Hauptstraße 12"), known by the street word, the text
-    after them or words before them ("lives at"); also, after such words, a number and a name."""
+    """Yield addresses whose house number follows the street ("Hauptstraße 12"), recognized by the street word, the text
+    after them, or words before them ("lives at"); also a number and a name after such words ("at 12 Willows")."""
     for m in HOUSE.finditer(text):
         start, end = m.span()
         low = start - WINDOW if start > WINDOW else 0

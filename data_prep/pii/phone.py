@@ -31,8 +31,7 @@ BEFORE = re.compile(
     rf"(?<=[\w{COVERED}#$€£¥=@&%~*^\\/])|(?<=[\d{COVERED}][.,:–-])|(?<=[^\W\d_]-)"
     + "".join(f"|(?<={COVERS['phone']}{GAP_CHARACTERS}{{{length}}})" for length in range(1, LONGEST_GAP + 1))
 )
-"""Text before which a number is not a phone number: it is part of something else, or next to a phone number in a
-run."""
+"""Text before which a number is not a phone number: it is part of something else, or next to a phone number."""
 OTHER_NAME = re.compile(r"(?:ISBN|ISSN|DOI|EAN)(?:-1[03])?:? ?\Z")
 """Names of numbers that are not phone numbers."""
 OTHER_NAME_LENGTH = 9
@@ -186,8 +185,8 @@ def is_international(digits: str) -> bool:
 def national_plan(region: str) -> re.Pattern[str]:
     """Return a pattern that matches the digits of all numbers as dialled within a region, such as "CH".
 
-    The trunk prefix "0" is required, as people write such numbers with it, although the library does not need it; the
-    prefix "1" is optional.
+    The trunk prefix "0" is required, as people write such numbers with it, although the library does not need it. "1"
+    is optional.
     """
     from phonenumbers import PhoneMetadata
 

@@ -24,7 +24,7 @@ NONCHARACTERS = re.compile(f"[{COVERED}]")
 
 
 class Mask:
-    """A text whose finds are replaced, each by one character, while other kinds of personal data are searched."""
+    """A text in which each find of personal data is replaced by one character that later searches do not match."""
 
     def __init__(self, text: str, placeholders: dict[str, str]):
         self.placeholders = placeholders
@@ -45,7 +45,7 @@ class Mask:
         return len(parts)
 
     def uncovered(self) -> str:
-        """Return the text with placeholders instead of these characters."""
+        """Return the text with a placeholder for each find."""
         text = self.text
         for kind, placeholder in self.placeholders.items():
             text = text.replace(COVERS[kind], placeholder)

@@ -59,8 +59,7 @@ class WordList:
         }
 
     def count(self, text: str) -> int:
-        """Return the number of occurrences in a lower-case text. A listed word in a listed phrase is counted as
-        well."""
+        """Return the number of occurrences in a lower-case text. Listed words inside listed phrases are counted too."""
         found = sum(word in self.words for word in WORD.findall(text)) if self.words else 0
         return found + sum(len(pattern.findall(text)) for phrase, pattern in self.phrases.items() if phrase in text)
 

@@ -1,5 +1,4 @@
-"""Filter by a fastText classifier (Joulin et al. 2017, arXiv:1607.01759): DCLM's, FineWeb-2's, or your own .bin or
-.ftz."""
+"""Filter by a fastText classifier (Joulin et al. 2017, arXiv:1607.01759): DCLM's, FineWeb-2's, or your own model."""
 
 import functools
 from dataclasses import dataclass

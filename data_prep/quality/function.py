@@ -62,7 +62,8 @@ def keep_if(
     at_most: float | None = None,
     name: str | None = None,
 ) -> Filter:
-    """Return a filter that drops texts for which `function` returns False or, if a limit is given, a number beyond it.
+    """Return a filter that drops texts for which `function` returns False, or a number below `at_least` or above
+    `at_most`.
 
     `name` (default: the function's name) is the name of the step, section and signal; the reason is NAME_below (for
     False too) or NAME_above, the option for the limit --documents.NAME.limit. The function must be defined at the top
@@ -83,7 +84,9 @@ def keep_if(
     try:
         source = Path(inspect.getsourcefile(function) or "").read_text(encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"keep_if: the file of {where} cannot be read: {error}. Put it into a file.") from error
+        raise UsageError(
+            f"keep_if: the file of {where} cannot be read: {error}. Define the function in a file."
+        ) from error
     loaded(source, where)  # fail here, not in a worker
     called = name or where
     if at_most is not None:
@@ -105,7 +108,7 @@ def loaded(source: str, function: str) -> Callable[[str], Any]:
         ) from error
     found = getattr(module, function, None)
     if not callable(found):
-        raise UsageError(f"The file of the filter function {function} does not define it. Define it at the top.")
+        raise UsageError(f"The file of the filter function {function} does not define it. Define it at the top level.")
     return found
 
 
@@ -114,7 +117,7 @@ def filter_class(name: str, drops: Side) -> Any:
     """Return the class of a FunctionFilter called `name` that drops values on the given side of its limit. Raises
     UsageError if `name` is not an identifier."""
     if not name.isidentifier():
-        raise UsageError(f"keep_if: name is {name!r}; it must be a Python identifier.")
+        raise UsageError(f"keep_if: name is {name!r}; it must be a Python identifier, such as max_length.")
     body = {
         "name": name,
         "title": name.replace("_", " ").capitalize(),

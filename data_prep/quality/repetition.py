@@ -151,8 +151,8 @@ def duplicate_characters(items: list[str]) -> int:
 
 
 def ngram_characters(words: list[str]) -> list[int]:
-    """Return the characters in occurrences of the most frequent n-gram, for n = 2, 3, 4; then those in n-grams that
-    repeat an earlier one, for n = 5 to 10.
+    """Return numbers of characters: in all occurrences of the most frequent n-gram, for n = 2, 3, 4; then in n-grams
+    that repeat an earlier one, for n = 5 to 10.
 
     An n-gram can be repeated only if both (n-1)-grams in it are, so each n searches only what the previous one left,
     which in prose is soon nothing. Equal n-grams share a number: the position of one of them.
@@ -221,8 +221,8 @@ def top_characters(n: int, places: np.ndarray, numbers: np.ndarray, ends: np.nda
 
 
 def greedy_duplicate_characters(n: int, places: np.ndarray, numbers: np.ndarray, ends: np.ndarray) -> int:
-    """Return the characters, without blanks, of non-overlapping n-grams that repeat an earlier one
-    (`top_characters`)."""
+    """Return the number of characters, without blanks, in non-overlapping n-grams that repeat an earlier one.
+    Arguments: see `top_characters`."""
     if not len(places):
         return 0
     where, what = memoryview(places), memoryview(numbers)  # faster to read than arrays, and not copies like lists

@@ -104,7 +104,7 @@ class Examples:
 
 @dataclass
 class SkippedRows:
-    """Counter of rows without usable text; `first` is one for the message. Call it with each row."""
+    """Callback for rows without usable text: counts them, and keeps the first for a message."""
 
     rows: int = 0
     first: QuarantinedRow | None = None

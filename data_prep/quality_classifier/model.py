@@ -116,7 +116,7 @@ def save_model(model: QualityClassifier, description: dict, folder: Path) -> Non
 
 
 def read_description(folder: Path) -> dict:
-    """Return model.json of `folder`: training data, evaluation. Raises InputError if it is missing or damaged."""
+    """Return the contents of model.json in `folder`. Raises InputError if it is missing or damaged."""
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         found = (description["format"], description["weights_sha256"], description["features_sha256"])
@@ -136,7 +136,7 @@ def model_sha256(folder: str | Path) -> str:
 
 @functools.cache
 def load_model(folder: str | Path) -> QualityClassifier:
-    """Load the model in `folder`, once per process. Raises InputError if it is missing, damaged, or trained with
+    """Load the model in `folder`, once per process. Raises InputError if it is missing or damaged, or was trained with
     another word splitter."""
     path = Path(folder).expanduser()
     description = read_description(path)

@@ -27,7 +27,7 @@ def train_quality_classifier(
     config: QualityTrainingConfig, folder: Path, progress: Callable[[str], None] = print
 ) -> dict[str, Any]:
     """Train on the two sets and write the model to `folder`; return the description of the training in model.json.
-    Meanwhile 4 bytes per word are stored there too. Raises UsageError like `document_sets`, InputError like
+    During training, a file there takes 4 bytes per word. Raises UsageError like `document_sets`, InputError like
     `read_table`, and InputError if a set has no training documents or the disk cannot be written."""
     sets = document_sets(config.good, config.other)
     with writing(folder):

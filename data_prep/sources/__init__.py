@@ -60,9 +60,9 @@ def input_files(workdir: Place) -> list[InputFile]:
 
 
 def own_inputs(config: PagesConfig) -> tuple[dict[str, object], dict[str, int | str]]:
-    """Return ({path: bytes}, {path: modification time in ns, or ETag}) of the user's files that the config names.
+    """Return ({path: size in bytes}, {path: modification time in ns, or ETag}) of the user's files in the config.
 
-    For files on web servers, bytes are None, and the ETag or date is included only for at most QUERIED such files
+    For files on web servers, the size is None, and the ETag or date is included only for at most QUERIED such files
     (listing.py). Raises UsageError if a pattern matches nothing.
     """
     found = module_of_source(config).inputs(config)

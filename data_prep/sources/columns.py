@@ -47,9 +47,9 @@ LARGEST_SCORE = 1.001  # a float32 sum may slightly exceed 1; percentages are la
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedRow(Damage):
-    """A row without a usable text, or a damaged part of a table. `offset` counts rows or lines from 0.
+    """A row without a usable text, or a damaged part of a table; `offset` counts rows or lines from 0.
 
-    Reasons: not_utf8, not_json, not_an_object, too_long, no_text, text_not_a_string, empty_text, damaged,
+    `reason`: not_utf8, not_json, not_an_object, too_long, no_text, text_not_a_string, empty_text, damaged,
     ratio_too_high.
     """
 
@@ -167,8 +167,7 @@ def as_text(value: object) -> str | None:
 
 
 def as_language(value: object) -> str | None:
-    """Return a two-letter ISO 639-1 code, "en" for "EN" or "en-US"; None for others, such as "eng_Latn" or
-    "English"."""
+    """Return a two-letter ISO 639-1 code, "en" for "EN" or "en-US"; None for others ("eng_Latn", "English")."""
     code = LANGUAGE_CODE.fullmatch((as_text(value) or "").strip().lower())
     return code[1] if code else None
 

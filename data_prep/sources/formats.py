@@ -167,8 +167,7 @@ def uncompressed(begin: bytes, limit: int = 1 << 10) -> bytes:
 
 
 def gunzipped(begin: bytes, limit: int = BEGINNING_BYTES) -> bytes:
-    """Return up to `limit` decompressed bytes of a gzip file that starts with `begin`; less if damaged. Other data is
-    returned unchanged."""
+    """Return up to `limit` decompressed bytes of `begin`, a gzip file's beginning; other data is returned unchanged."""
     if not begin.startswith(GZIP):
         return begin
     plain = b""

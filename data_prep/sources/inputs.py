@@ -25,7 +25,7 @@ class Records:
 
 
 def read_records(texts: Place) -> Records:
-    """Return the stored counts of the folder texts/ of a run. Raises InputError if they cannot be read."""
+    """Return the record counts stored in `texts`, the folder texts/ of a run. Raises InputError if unreadable."""
     path = texts / RECORDS
     try:
         return Records(**json.loads(path.read_text(encoding="utf-8")))

@@ -64,8 +64,8 @@ def check_columns(path: Place, names: Sequence[str]) -> None:
 
 
 def object_of(value: bytes, number: int, place: str, table: Table) -> dict[str, Any] | None:
-    """Return the JSON object in a line or array element; None, after a call of table.quarantine, if it is not an
-    object."""
+    """Return the JSON object in a line or array element. If it is something else, call table.quarantine and return
+    None."""
     if not value.startswith(b"{"):  # not parsed: "[" * n may take any amount of memory
         is_json = value[:1] in b'["-0123456789tfn'
         table.quarantine(number, place, "not_an_object" if is_json else "not_json", f"it begins with {value[:20]!r}")
@@ -85,8 +85,8 @@ def object_of(value: bytes, number: int, place: str, table: Table) -> dict[str, 
 
 
 def text_pieces(table: Table) -> Iterator[bytes]:
-    """Yield the decompressed file in pieces, as UTF-8 without byte order mark; first at least FIRST bytes, if it has
-    them."""
+    """Yield the decompressed file in pieces, as UTF-8 without byte order mark. The first has at least FIRST bytes if
+    the file does."""
     with uncompressed_file(table) as file:
         head = b""
         while len(head) < FIRST and (more := file.read(PIECE)):

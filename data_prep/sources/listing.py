@@ -58,7 +58,7 @@ class Listed(NamedTuple):
 
     @classmethod
     def of(cls, place: Place, name: str, found: Object | None = None) -> "Listed":
-        """Make a Listed of a local file, or of a file in a bucket whose listing has the entry `found`."""
+        """Return the entry of a local file, or of a file in a bucket whose listing has `found`."""
         if found is not None:
             return cls(place, name, found.size, found.etag, found.etag or None)
         assert isinstance(place, Path)
@@ -102,10 +102,10 @@ def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
 
 
 def distinct_names(names: dict[Place, str]) -> dict[Place, str]:
-    """Return {place: name} with unique names, by prefixing those that occur again.
+    """Return {place: name} with unique names.
 
-    The first file of a name keeps it, so that adding a second dump does not rename the first. The others get as many of
-    their parent folders as a prefix as necessary, or a number.
+    The first file of a name keeps it, so that adding a second dump does not rename the first. Others are prefixed with
+    parent folders until they are unique, or else with a number.
     """
     first = {name: place for place, name in reversed(names.items())}
     unique, taken = dict(names), set(first)
@@ -121,7 +121,7 @@ def distinct_names(names: dict[Place, str]) -> dict[Place, str]:
 
 
 def local_files(option: str, pattern: str) -> list[Listed]:
-    """Return the local files that match a shell pattern, or those in a folder that have one of the option's
+    """Return the local files that match a shell pattern; for a folder, those in it with one of the option's
     extensions."""
     try:
         expanded = Path(pattern).expanduser()
@@ -142,7 +142,8 @@ def local_files(option: str, pattern: str) -> list[Listed]:
 
 
 def remote_files(option: str, pattern: str) -> list[Listed]:
-    """Like `local_files`, for a pattern, folder or file in a bucket, or the address of one file on a web server."""
+    """Return the files in a bucket that a pattern, folder or address names, or the one file at an address on a web
+    server."""
     url = Url(pattern)
     if url.scheme in WEB:
         if "*" in pattern:
@@ -173,8 +174,7 @@ def remote_files(option: str, pattern: str) -> list[Listed]:
 
 
 def matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
-    """Whether the path components `parts` match those of a shell pattern, as in glob: `**` matches any number of
-    folders."""
+    """Whether path components match those of a shell pattern, as in glob: `**` matches any number of folders."""
     if not patterns:
         return not parts
     hidden = bool(parts) and parts[0].startswith(".") and not patterns[0].startswith(".")
@@ -259,8 +259,8 @@ def is_hidden(name: str) -> bool:
 
 
 def by_type(endings: tuple[str, ...], sizes: Mapping[str, int]) -> tuple[list[str], list[str], list[str]]:
-    """Split names of a folder's files, without hidden ones, into (files to read, other types, empty plain text
-    files)."""
+    """Split the names in `sizes`, {name: bytes}, into (with one of `endings`, others, empty plain text), without hidden
+    files."""
     found, others, empty = [], [], []
     for name, size in sizes.items():
         if not is_hidden(name):
@@ -288,8 +288,7 @@ def skipped_files(option: str, patterns: Iterable[str]) -> Iterator[str]:
 
 
 def with_known_sizes(option: str, listed: list[Listed]) -> list[Listed]:
-    """Fill in the sizes of files on web servers, if at most QUERIED are unknown. Raises UsageError if a file is
-    missing."""
+    """Fill in sizes of files on web servers, if at most QUERIED are unknown. Raises UsageError if one is missing."""
     unknown = [one.place for one in listed if isinstance(one.place, Url) and one.bytes < 0]
     if len(unknown) > QUERIED:
         return listed
@@ -303,7 +302,7 @@ def with_known_sizes(option: str, listed: list[Listed]) -> list[Listed]:
 
 
 def with_estimated_sizes(listed: list[Listed]) -> list[Listed]:
-    """Fill in unknown sizes with the mean of QUERIED files on web servers, whose sizes are queried.
+    """Fill in unknown sizes with the mean size of up to QUERIED files, whose sizes are requested from their servers.
 
     Sizes of files on web servers are always marked as estimates, so that a file has the same identity
     (InputFile.identity) in a short and in a long list.

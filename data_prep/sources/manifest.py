@@ -43,8 +43,7 @@ class InputFile:
     Small, since it is sent to workers."""
 
     path: Place
-    """The file; of a dataset, the folder with its dataset_info.json; of selected records, the parent of the
-    archives."""
+    """The file; of a dataset, the folder with dataset_info.json; of selected records, the parent of the archives."""
     name: str
     """Name in Document.file_path, independent of the file's location."""
     kind: str
@@ -82,8 +81,7 @@ class InputFile:
 
     @property
     def version(self) -> Object | None:
-        """Size and ETag of a remote file when it was listed, to detect changes; None for local files and estimated
-        sizes."""
+        """Size and ETag of a remote file when it was listed, to detect changes; None if local, or only estimated."""
         return None if self.estimated or isinstance(self.path, Path) else Object(self.bytes, self.etag)
 
     def entry(self, run: Path) -> dict:
@@ -119,7 +117,7 @@ def manifest_files(workdir: Place) -> list[InputFile]:
     wrong += [repr(entry["kind"]) for entry in entries if not wrong and entry["kind"] not in KINDS]
     if wrong:
         raise InputError(
-            f"A file in {manifest} has no valid {wrong[0]}. Fetch the pages again: "
+            f"A file in {manifest} has no valid {wrong[0]}. Fetch the pages again: run this, and then your command: "
             f"{shlex.join(['rm', str(workdir / 'stages/pages.json')])}"
         )
     return [input_file(entry, workdir) for entry in entries]

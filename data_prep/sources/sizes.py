@@ -28,8 +28,8 @@ class InputSizes(NamedTuple):
 
 
 def input_sizes(pages: PagesConfig) -> InputSizes:
-    """Estimate the text in the user's files: WARC and plain text by file size, Parquet by its footer, JSON lines by
-    extrapolation from the first 64 KiB, which are read, like footers, of at most SAMPLED_FILES tables.
+    """Estimate the text in the user's files: WARC and plain text from file sizes, Parquet from footers, JSON lines from
+    the first 64 KiB of a file. Of many tables, at most SAMPLED_FILES are read.
 
     Raises UsageError if the config names no files or a pattern matches none, InputError if the files contain no text.
     """
@@ -72,7 +72,7 @@ def size_of_table(file: Listed, text_field: str) -> InputSizes:
 
 
 def texts_of_lines(lines: Sequence[bytes], text_field: str, whole: bool) -> tuple[list[int], int]:
-    """Return ([UTF-8 bytes of the text in each JSON line], total bytes of the lines read).
+    """Return ([size of the text in each JSON line, in UTF-8 bytes], total size of the lines read).
 
     `whole` tells whether `lines` are a whole file. If not, the last of several lines is not read: it may be cut off.
     """
@@ -91,8 +91,7 @@ def texts_of_lines(lines: Sequence[bytes], text_field: str, whole: bool) -> tupl
 
 
 def size_of_parquet(file: Listed, text_field: str) -> InputSizes:
-    """Return the uncompressed bytes of the text column and the number of rows, by the footer; (0, 0) if it is
-    damaged."""
+    """Return the uncompressed bytes of the text column and the number of rows; (0, 0) if the footer is damaged."""
     try:
         footer = read_footer(file.place)
     except InputError:

@@ -67,7 +67,7 @@ class BadRows:
             self.more += 1
 
     def end(self) -> None:
-        """Report the rest of the current sequence. Call this before each document and after the last row."""
+        """Report what remains of the current bad rows. Call this before each document and after the last row."""
         if self.more:
             (number, place, detail), (_, last, _) = self.rest[0], self.rest[-1]
             detail += f"; {self.more:,} consecutive rows, up to {last}" if self.more > 1 else ""
@@ -84,8 +84,7 @@ def read_table(
     version: Object | None = None,
     keep_columns: tuple[str, ...] = (),
 ) -> Iterator[Document]:
-    """Yield the documents of a table file (Parquet, JSON lines or plain text) in order. columns.py lists the columns
-    used.
+    """Yield the documents of a table file (Parquet, JSON lines or plain text) in order; see columns.py for fields.
 
     `name` is their file_path (default: the file's name). Rows without a usable text, lines that are not JSON objects,
     damaged parts, and the rest of a file that decompresses to more than RATIO times its size are passed to

@@ -26,13 +26,13 @@ ROWS_AT_ONCE = 256
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """Return (ranges of rows of the dataset as input files, []). Raises like `dataset_files`."""
+    """Return (input files, each a range of rows of the dataset; [] because there are no packages). Raises like
+    `dataset_files`."""
     return dataset_files(config.tfds, config.text_field, progress), []
 
 
 def inputs(config: PagesConfig) -> list[Listed]:
-    """Return the user's files that the config names: those of a dataset given as a folder; none of one given by
-    name."""
+    """Return the files of a dataset given as a folder; [] for one given by name, which is not the user's."""
     dataset = Path(config.tfds.dataset).expanduser()
     if not (dataset / INFO).is_file():
         return []
@@ -89,7 +89,7 @@ def read_tfds(
     text_field: str = "text",
     on_quarantine: Callable[[QuarantinedRow], None] | None = None,
 ) -> Iterator[Document]:
-    """Yield the documents in a split of the prepared dataset in `folder`. columns.py lists the features used.
+    """Yield the documents in a split of the prepared dataset in `folder`; see columns.py for their fields.
 
     `rows` is (first, one past the last), by default all. A row without an id gets "NAME/NUMBER", where `name` is by
     default the dataset's full name and the split. Rows without a usable text are passed to `on_quarantine`. Raises
@@ -133,7 +133,7 @@ def opened(config: TfdsPages, progress: Callable[[str], None]) -> "tfds.core.Dat
             f"pages.tfds.dataset is {config.dataset!r}: neither a folder with {INFO}, nor a name with a version, such "
             "as ag_news_subset:1.0.0 or wikipedia/20230601.en:1.0.0."
         )
-    with library_errors(f"{config.dataset} cannot be had"):
+    with library_errors(f"{config.dataset} cannot be loaded"):
         import tensorflow_datasets as tfds
     data_dir = Path(config.data_dir or str(tfds.core.constants.DATA_DIR)).expanduser()
     name, _, version = config.dataset.partition(":")
@@ -174,8 +174,7 @@ def refuse_foreign_features(folder: Path) -> None:
 
 
 def source_of(builder: "tfds.core.DatasetBuilder", split: str) -> "tfds.core.data_sources.BaseDataSource":
-    """Return a split with random access to rows. Raises UsageError if it does not exist, InputError if not
-    ArrayRecord."""
+    """Return a split with random access to rows. Raises UsageError if unknown, InputError if not ArrayRecord."""
     known = ", ".join(sorted(builder.info.splits))
     if re.split(r"[\[+]", split)[0].strip() not in builder.info.splits:
         raise UsageError(
@@ -207,7 +206,7 @@ def split_bytes(builder: "tfds.core.DatasetBuilder", split: str) -> int:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Suppress protobuf deprecation warnings and the log of download retries."""
+    """In a `with` block, suppress protobuf's deprecation warnings and the log of download retries."""
     tries = logging.getLogger("urllib3")
     level = tries.level
     with warnings.catch_warnings():
@@ -221,7 +220,7 @@ def quiet() -> Generator[None]:
 
 @contextmanager
 def library_errors(what: str) -> Generator[None]:
-    """Convert exceptions of tensorflow-datasets, which has no error class, to an InputError that begins with `what`."""
+    """In a `with` block, convert any error of tensorflow-datasets to an InputError whose message begins with `what`."""
     try:
         with quiet():
             yield
@@ -238,4 +237,5 @@ def library_errors(what: str) -> Generator[None]:
                 f"{what}: {network_reason(error)}. Check the network, and whether a proxy is needed (HTTPS_PROXY); or "
                 "prepare it elsewhere and give its folder as pages.tfds.dataset."
             ) from error
-        raise InputError(f"{what}: {type(error).__name__}: {shown(str(error), quotes=False)}") from error
+        why = f"{type(error).__name__}: {shown(str(error), quotes=False)}"
+        raise InputError(f"{what}: {why}. Prepare it again, or give its texts as pages.tables.") from error

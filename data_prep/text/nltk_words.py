@@ -160,8 +160,7 @@ def is_abbreviation(token: str) -> bool:
 
 
 def ends_by_itself(token: str) -> bool:
-    """Whether a token ends a sentence whatever follows: . ? or !, or a word with one final period that is not an
-    abbreviation."""
+    """Whether a token ends a sentence whatever follows: . ? or !, or a word and one period, except abbreviations."""
     if token in (".", "?", "!"):
         return True
     return token.endswith(".") and not token.endswith("..") and not is_abbreviation(token)

@@ -87,8 +87,7 @@ class Memo[Key: (str, bytes), Value](dict[Key, Value]):
         self.room = MEMO_CHARACTERS
 
     def make_room(self, size: int) -> None:
-        """Ensure that new keys of `size` characters fit without emptying the cache in between, by emptying it now if
-        needed."""
+        """Empty the cache if it lacks room for new keys of `size` characters, so that all of these stay in it."""
         if self.room < size:
             self.clear()
             self.room = max(MEMO_CHARACTERS, size)
@@ -118,7 +117,8 @@ def split_words(text: str) -> list[str]:
 
 
 def split_piece(piece: str) -> tuple[tuple[str, ...], str]:
-    """Return (words, kinds) of a chunk without white space; ((), kinds) of other text between blanks (`line_kinds`)."""
+    """Return (words, kinds) of a chunk without white space. Other pieces between two blanks, as in `line_kinds`, give
+    ((), kinds)."""
     if piece.isalpha():
         words = EXCEPTIONS.get(piece) or (piece,)
         return words, LETTER * len(words)
@@ -142,8 +142,8 @@ def split_chunk(chunk: str) -> tuple[str, ...]:
 
 
 def split_marks(chunk: str, exceptions: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the words and marks of a chunk. Marks are split off both ends until the rest is in `exceptions` or has
-    none."""
+    """Return the words and marks of a chunk: marks are split off both ends, one at a time, until the rest is in
+    `exceptions` or has no mark at its ends."""
     start, end = 0, len(chunk)
     while end - start > LONGEST_EXCEPTION + 1 and chunk[start] in OPENING:  # fast path: too long for an exception
         start += 1
@@ -209,8 +209,7 @@ def closing_length(chunk: str, start: int, end: int) -> int:
 
 
 def is_full_stop(before: str) -> bool:
-    """Whether a final period is a word, by the one or two characters `before` it: yes in "word." and "USA.", no in
-    "B."."""
+    """Whether a final period is a word, by one or two characters `before` it: yes in "word." and "USA.", no in "B."."""
     last = before[-1:]
     if last.isupper():
         return (len(before) == 2 and is_upper(before[0])) or (before[0] == "°" and last in "CFK")
@@ -252,8 +251,7 @@ def split_where_cut(padded: str) -> list[str]:
 
 
 def is_cut(place: str) -> bool:
-    """Whether a sign splits a word. `place` is the sign with the character (or blank) before it and the one after
-    it."""
+    """Whether a sign splits a word. `place` is the character (or blank) before it, the sign, and the one after."""
     before, sign, after = place[0], place[1:-1], place[-1]
     if sign not in SOMETIMES_CUT or (sign == "-" and before in DIGITS and (after in DIGITS or after == "-")):
         return True
@@ -268,7 +266,7 @@ CUTS = Memo(is_cut)
 
 
 def joins() -> dict[tuple[str, ...], tuple[str, ...]]:
-    """Return {words into which the splitting rules would split an exception: its right words}, if they differ."""
+    """Return {words into which the rules would split an exception: the words that it should have}, if they differ."""
     split_without = {split_marks(exception, {}): words for exception, words in EXCEPTIONS.items()}
     return {parts: words for parts, words in split_without.items() if parts != words and len(parts) > 1}
 

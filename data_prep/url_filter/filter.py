@@ -85,8 +85,7 @@ def registered_domain(host: str) -> str:
 
 
 def plain(url: str) -> str:
-    """Return `url` decoded (%-escapes), in lower case, and without compatibility characters such as full-width
-    letters."""
+    """Return `url` with %-escapes decoded, lower-cased, and with full-width and similar letters replaced (NFKC)."""
     decoded = unquote(url)
     return (decoded if decoded.isascii() else unicodedata.normalize("NFKC", decoded)).lower()
 
@@ -121,8 +120,8 @@ def any_of(substrings: frozenset[str]):
 def prepare_lists(config: UrlFilterConfig, progress: Callable[[str], None] = print) -> list[str]:
     """Download and compile the lists of `config`, unless they are in the cache. Call this before workers need them.
 
-    Returns "SHA-256 NAME" of each source file. With the config, these lines determine which pages are rejected. Raises
-    like `load_lists`.
+    Returns a line "SHA-256 NAME" for each source file; with the config, these determine which pages are rejected.
+    Raises like `load_lists`.
     """
     load_lists(config, progress)
     return sources_of(config)

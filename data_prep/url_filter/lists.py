@@ -50,7 +50,8 @@ DOT_OUTSIDE = re.compile(rb"^\.|\.$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class BannedWords:
-    """Words of the word lists in their original spelling: banned alone, if several occur, or as a part of a word."""
+    """Words of the word lists in their original spelling. One of `words` bans a URL, as do several different
+    `soft_words`, and `substrings` even inside of other words."""
 
     words: tuple[str, ...] = ()
     soft_words: tuple[str, ...] = ()
@@ -177,8 +178,7 @@ def load_lists(config: UrlFilterConfig, progress: Callable[[str], None] = print)
 
 
 def sources_of(config: UrlFilterConfig) -> list[str]:
-    """Return "SHA-256 NAME" of each source file of the lists. Raises InputError if a path has no list or is
-    unreadable."""
+    """Return a line "SHA-256 NAME" for each source file of the lists. Raises InputError if a path has no list."""
     packages = config.packages if config.packaged_lists else ()
     packaged = [f"{pin.file.sha256}  {pin.file.name}:{pin.folder}" for pin in packages]
     named = lambda place: f"{file_sha256(as_local_file(place))}  {place.parent.name}/{place.name}"
@@ -226,7 +226,7 @@ def expand_pattern(pattern: str) -> list[Path]:
 
 @contextlib.contextmanager
 def readable(path: Path) -> Generator[None]:
-    """In a `with` block, convert errors of reading or damage to an InputError that names `path`."""
+    """In a `with` block, convert read errors and errors from damaged data to an InputError that names `path`."""
     try:
         yield
     except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
@@ -263,8 +263,8 @@ def lists_in(path: Path, folder: str) -> Iterator[tuple[str, BinaryIO]]:
 
 
 def lists_of(name: str, file: IO[bytes], size: int) -> Iterator[tuple[str, BinaryIO]]:
-    """Yield (name, open list) of one list, or of all in a .tar.gz of `size` bytes. Raises EOFError if it unpacks to too
-    many."""
+    """Yield (name, open list) of a list, or of all in a .tar.gz of `size` bytes. Raises EOFError if that unpacks to too
+    many bytes."""
     if name in NAMES:
         yield name, file  # ty: ignore[invalid-yield]
         return

@@ -17,7 +17,8 @@ OVERLAP = 64  # bytes of the longest search pattern
 
 
 class BrokenError(Exception):
-    """Compressed data that cannot be decompressed further; `reason` names the damage, `detail` describes it."""
+    """Raised for compressed data that is damaged, cut off or too large; `reason` is the name of the damage (record.py),
+    `detail` describes it."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(reason, detail)
@@ -46,8 +47,7 @@ class FileBytes:
             self.start, self.window = start, self.file.read(max(size, CHUNK))
 
     def piece(self, start: int, exact: bool) -> bytes:
-        """Return some bytes from `start` on, at least one before the file's end; if `exact`, none after the next gzip
-        magic.
+        """Return some bytes from `start` on, at least one if there are any; if `exact`, up to the next gzip header.
 
         Nearly every gzip member is one such piece; so no bytes of the next member are copied.
         """
@@ -108,15 +108,13 @@ type Source = FileBytes | HeldBytes | InflatedBytes
 
 
 class Pattern:
-    """Pattern for the start of a record or member: `regex` must match at most OVERLAP bytes that begin with
-    `literal`."""
+    """Pattern for the start of a record or member. `regex` matches up to OVERLAP bytes, first those of `literal`."""
 
     def __init__(self, literal: bytes, regex: bytes):
         self.literal, self.regex = literal, re.compile(regex, re.DOTALL)
 
     def find(self, data: bytes) -> int:
-        """Return the position of the first match in `data`, or -1. Searching for the literal first is 3 times
-        faster."""
+        """Return the position of the first match in `data`, or -1. Searching for the literal first is faster."""
         if not self.literal:
             found = self.regex.search(data)
             return found.start() if found else -1

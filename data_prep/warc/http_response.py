@@ -62,7 +62,7 @@ def decode_body(body: bytes, response: Response, limit: int, whole: bool) -> tup
     written = response.headers.get(b"content-encoding")
     codings = [coding.strip().lower() for coding in written.split(",")] if written else []
     if len(codings) > MAX_CODINGS:
-        raise UndecodableError(f"{len(codings)} content codings; {MAX_CODINGS} are removed")
+        raise UndecodableError(f"{len(codings)} content codings; the limit is {MAX_CODINGS}")
     decoded = body
     for coding in reversed(codings):
         decoded = remove_coding(decoded, coding, limit, whole)
@@ -134,8 +134,7 @@ def deflate(body: bytes, limit: int, whole: bool) -> bytes:
 
 
 def inflate(body: bytes, limit: int, whole: bool, window_bits: int) -> tuple[bytes, bytes]:
-    """Decompress one zlib, gzip or raw deflate stream, as `window_bits` says (see zlib); return (data, bytes after
-    it)."""
+    """Return (decompressed data, bytes after it) of one zlib, gzip or deflate stream, by `window_bits` as in zlib."""
     inflater, pieces, size = isal_zlib.decompressobj(window_bits), [], 0
     try:
         while not inflater.eof:

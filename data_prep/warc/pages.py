@@ -75,8 +75,7 @@ def read(
     name: str | None = None,
     version: Object | None = None,
 ) -> Iterator[WebPage]:
-    """Yield the pages that `page_of` returns for the records of one WARC file, in order (`read_pages` and
-    `read_texts`).
+    """Yield the pages that `page_of` returns for the records of a WARC file, as `read_pages` and `read_texts` do.
 
     Damaged, truncated, too large or undecodable records are skipped and reported to `on_damage`, once per damaged
     place. At the end, `counts` has the number of records by outcome: KEPT, one of SKIPPED, or the reason of the damage.
@@ -137,10 +136,9 @@ REMEDIES = {
 
 
 def page_of_response(record: Record, file_path: str) -> WebPage | str:
-    """Return the HTML page in a response record, or, if there is none, the reason (one of SKIPPED). Raises
-    DamagedError.
+    """Return the HTML page in a response record, or the reason, one of SKIPPED, if there is none. Raises DamagedError.
 
-    If the gzip checksum covers the record, only the headers of records without a page are read.
+    Of a record without a page, only the headers are read if a gzip checksum has verified it.
     """
     if record.checksum != "valid":
         raise_unless_block_holds(record)

@@ -52,7 +52,7 @@ Checksum = Literal["valid", "broken", "none"]
 
 
 class HeaderError(Exception):
-    """Raised for WARC headers that cannot be parsed, or that no checksum covers and that are implausible."""
+    """Raised for WARC headers that cannot be parsed, or, if no checksum covers them, that are implausible."""
 
 
 class Headers:
@@ -97,7 +97,7 @@ def end_of_head(data: bytes) -> int:
 
 
 def digest_holds(written: str, *forms: Callable[[], bytes]) -> bool | None:
-    """Whether a digest such as "sha1:…" (base 32 or hex, in any case) is that of one of `forms`, functions that return
+    """Whether a digest such as "sha1:…" (base 32 or hex, in any case) matches one of `forms`, functions that return
     bytes. None if it is missing or of an unsupported kind."""
     algorithm, _, value = written.strip().lower().replace("-", "").partition(":")
     value = value.strip().rstrip("=")
@@ -148,7 +148,7 @@ class Record:
 
     def place(self, start: int = 0) -> str:
         """Return the record's position as text, unique within the archive: `start` + offset, such as "1047", or
-        "1047+530" for a record at byte 530 of the decompressed data. `start` is the position of the opened file in the
+        "1047+530" for a record at byte 530 of decompressed data. `start` is the opened file's position in the
         archive."""
         position = self.start - len(self.headers.head)
         return f"{start + self.offset}" + (f"+{position}" if position not in (0, self.offset) else "")
@@ -164,15 +164,16 @@ class Record:
         return self.source.at(self.start, min(size, self.length))
 
     def block_digest_holds(self) -> bool | None:
-        """Whether WARC-Block-Digest matches the block, or, as some writers store, its payload; None if absent or
-        unknown."""
+        """Whether WARC-Block-Digest matches the block or, as some writers store, its payload; None if the digest is
+        missing or of an unsupported kind."""
         if self._digest == "unknown":
             payload = lambda: self.block().partition(b"\r\n\r\n")[2]
             self._digest = digest_holds(self.headers.get(b"warc-block-digest"), self.block, payload)
         return self._digest
 
     def fault_at_end(self) -> tuple[str, str] | None:
-        """Return (reason, description) of the damage if neither a record nor the end of the data follows the block.
+        """Return (reason, description) of the damage if the block is cut off, or is followed by neither a record nor
+        the end of the data; else None.
 
         Two empty lines should follow a block; some writers omit one or both.
         """
@@ -192,8 +193,8 @@ class Record:
 
 
 def record_at(source: Source, position: int, offset: int, checksum: Checksum) -> Record:
-    """Parse the headers of the record at `position` in the source, where "WARC/1.1" or similar stands. `offset` is that
-    of Record. Raises HeaderError."""
+    """Parse the headers of the record that begins at `position` with a line such as "WARC/1.1"; `offset` is that of
+    Record. Raises HeaderError."""
     head = source.at(position, 2048)
     end = end_of_head(head)
     if end < 0:
@@ -205,7 +206,7 @@ def record_at(source: Source, position: int, offset: int, checksum: Checksum) ->
     headers = Headers(head[:end])
     length = headers.get(b"content-length")
     if not LENGTH.fullmatch(length):
-        raise HeaderError(f"the Content-Length is {length[:80]!r}")
+        raise HeaderError(f"the Content-Length is {length[:80]!r}, not a number of bytes")
     kind = headers.get(b"warc-type").lower()
     if not kind:
         raise HeaderError("no WARC-Type")
@@ -223,14 +224,14 @@ def raise_unless_plausible(headers: Headers) -> None:
     names = set()
     for line in lines:
         if not LINE.fullmatch(line):
-            raise HeaderError(f"the header line {line[:80]!r}")
+            raise HeaderError(f"the header line {line[:80]!r} is malformed")
         name = line.partition(":")[0].rstrip().lower()
         if name in names and not line.startswith(FOLD) and name not in REPEATED:
             raise HeaderError(f"two headers {name}: it may be the heads of two records, joined")
         names.add(name)
     kind, page_id = headers.get(b"warc-type"), headers.get(b"warc-record-id")
     if kind.lower() not in TYPES:
-        raise HeaderError(f"the type {kind[:80]!r}")
+        raise HeaderError(f"the WARC-Type {kind[:80]!r} is unknown")
     for name, address in (("id", page_id), ("address", headers.get(b"warc-target-uri"))):
         if address and not ADDRESS.fullmatch(address):  # some writers omit the id
-            raise HeaderError(f"the {name} {address[:80]!r}")
+            raise HeaderError(f"the {name} {address[:80]!r} is not a URI")

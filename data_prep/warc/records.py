@@ -283,8 +283,8 @@ def is_broken(record: Record) -> bool:
 
 
 def only_record(held: bytes, size: int, offset: int, checksum: Checksum) -> Record | None:
-    """Return the record in an undamaged gzip member or zstd frame, if it contains exactly one; else None. `held` are
-    its first decompressed bytes, `size` is the number of all."""
+    """Return the record in an undamaged gzip member or zstd frame if it is the only one, else None. `held` are the
+    first decompressed bytes, `size` is the number of all decompressed bytes."""
     if not held.startswith(MARK):
         return None
     try:

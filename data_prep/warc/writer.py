@@ -19,15 +19,14 @@ COMPRESSION = 6  # gzip's default; 9 takes twice as long for 1 % smaller files
 
 
 def record_id(url: str, kind: str) -> str:
-    """Return a WARC-Record-ID, the same in every run, for the record of a `kind` ("request", "response", …) of
-    `url`."""
+    """Return a WARC-Record-ID, the same in every run, for a record of `url` of a `kind` ("request", "response", …)."""
     return f"<urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'{kind} {url}')}>"
 
 
 def write_pages(path: Path, pages: Iterable[WebPage]) -> None:
     """Write a WARC file atomically: a warcinfo record, then a request, a response and a metadata record per page.
 
-    The metadata record names page.file_path, the origin of the page. Equal pages give equal bytes. Raises InputError if
+    The metadata record has page.file_path, the origin of the page. Equal pages give equal bytes. Raises InputError if
     the file cannot be written.
     """
     with writing(path):
