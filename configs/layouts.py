@@ -17,8 +17,8 @@ from lm.planner.topology import Topology, topology_of
 
 @dataclass(frozen=True)
 class Layout:
-    """A row of the table: hardware, parallelism and memory settings for training one model. Learning rate and batch
-    size come from the experiment and are the same on all hardware."""
+    """A row of the table LAYOUTS: hardware, parallelism and memory settings for training one model. Learning rate and
+    batch size come from the experiment and are the same on all hardware."""
 
     model: str
     """Name of the config in configs/, such as llama3_8b."""
@@ -103,8 +103,8 @@ LAYOUTS = {
 
 
 def layout_of(name: str, current: str = "") -> Layout:
-    """Return the row called `name`: "llama3_8b/v5p:4x4x2", or only "v5p:4x4x2", for the model of the row called
-    `current`. Raises UsageError, with the known names, if there is none."""
+    """Return the row (Layout) called `name`: "llama3_8b/v5p:4x4x2", or only "v5p:4x4x2", for the model of the row
+    called `current`. Raises UsageError, with the known names, if there is none."""
     model, slash, topology = name.strip().rpartition("/")
     model = model if slash else current.rpartition("/")[0]
     rows = [row for row in LAYOUTS.values() if row.model == model]

@@ -24,7 +24,7 @@ class Span(NamedTuple):
     start: int
     end: int
     records: tuple[tuple[int, int], ...]
-    """(offset in the archive, length) of each."""
+    """(offset in the archive, length) of each record."""
 
 
 def spans(file: InputFile) -> Iterator[Span]:

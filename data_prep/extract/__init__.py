@@ -54,7 +54,7 @@ def load_engine(engine: str) -> Any:
 
 
 def begin_file(config: ExtractConfig) -> None:
-    """Forget earlier pages, which affect the text if ExtractConfig.deduplicate is set. Call at the start of each
+    """Forget earlier pages, which affect the text if ExtractConfig.deduplicate is set. Call this at the start of a
     file."""
     if config.deduplicate:
         load_engine(config.engine).begin_file()

@@ -116,7 +116,7 @@ class Blocks:
     name: array[int] = field(default_factory=lambda: array("q", [0]))
     """Number for the element's tag and class, without digits: the same for elements with the same tag and class."""
     own: array[int] = field(default_factory=lambda: array("q", [0]))
-    """Hints in the element's tag and attributes, as bits (hints.py)."""
+    """Hints (words such as "comment", hints.py) in the element's tag and attributes, as bits."""
     mask: array[int] = field(default_factory=lambda: array("q", [0]))
     """Hints of the element or any of its ancestors, as bits."""
     first: array[int] = field(default_factory=lambda: array("q", [0]))

@@ -48,7 +48,8 @@ def places(hints: tuple[str, ...]) -> np.ndarray:
 
 
 def bits_of(masks: np.ndarray, hints: tuple[str, ...]) -> np.ndarray:
-    """Return (hints, elements) of 0 and 1: whether each of `hints`, names in HINTS, is set in each of the bit masks."""
+    """Return (hints, elements) of 0 and 1: whether each of `hints`, names in HINTS, is set in the bit mask of each
+    element."""
     return masks >> places(hints) & 1
 
 
@@ -146,7 +147,8 @@ class Page:
         return found_N
 
     def all_between(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """Return (3, *first.shape): size, link size and prose size of the blocks first <= i < last, for each pair."""
+        """Return (3, *first.shape): size, link size and prose size of the blocks first <= i < last, for each pair of
+        `first` and `last`."""
         return self.totals.take(last, 1) - self.totals.take(first, 1)
 
     def between(self, what: str, first, last):
@@ -382,8 +384,9 @@ def of_block(page: Page) -> dict[str, np.ndarray]:
 
 
 def of_names(page: Page) -> dict[str, np.ndarray]:
-    """Features of hints: "near_…" in the block's element and the next two ancestors, "above_…" in any ancestor, and
-    "under_…" the share of the page's prose below such a hint (a hint above all prose is uninformative)."""
+    """Features of hints (words in tags and attributes, hints.py): "near_…" in the block's element and the next two
+    ancestors, "above_…" in any ancestor, and "under_…" the share of the page's prose below such a hint, which is
+    uninformative if it is above all prose."""
     near = page.own | page.own[page.parent] | page.own[page.parent[page.parent]]
     rows = {f"near_{hint}": row for hint, row in zip(NEAR, bits_of(near[page.owner], NEAR), strict=True)}
     mask = page.mask[page.owner]

@@ -85,7 +85,7 @@ NAME_BITS = Memo(name_bits)
 
 
 def hints_of_name(name: str) -> int:
-    """Return the hints in a class, an id or a heading's text, as bits."""
+    """Return the hints (words such as "comment" or "sidebar") in a class, an id or a heading, as bits (see BIT)."""
     return NAME_BITS[name]
 
 
@@ -95,7 +95,8 @@ TELLING = OTHER_ATTRIBUTES | {"id"}
 
 
 def hints_of_attributes(attributes: dict[str, str]) -> int:
-    """Return the hints in an element's attributes other than the class, as bits."""
+    """Return the hints in an element's attributes other than the class, such as id, role and style, as bits (see
+    BIT)."""
     bits = hints_of_name(name) if (name := attributes.get("id")) else 0
     if OTHER_ATTRIBUTES.isdisjoint(attributes):
         return bits

@@ -47,7 +47,7 @@ class Table:
     spend: Callable[[int, int], None]
     """Add (bytes, rows) to the amount read from the file. Raises RatioError above the file's limit (tables.py)."""
     version: Object | None = None
-    """Version of the file when it was listed; reading another version is an error."""
+    """Size and ETag of the file when it was listed; it is an error if it has changed since."""
     keep_columns: tuple[str, ...] = ()
     """Columns to keep in the documents (pages.keep_columns). Readers yield them whatever the size of their values."""
     types: "dict[str, pa.DataType]" = field(default_factory=dict)
@@ -79,8 +79,7 @@ class Format:
     module: str
     """Module that implements Reader."""
     begins: re.Pattern[bytes] | None
-    """Matches the first bytes of such a file, uncompressed and in UTF-8; None if only the file name identifies the
-    format."""
+    """Pattern of the first bytes of a file, uncompressed and in UTF-8; None if only the file name tells the format."""
     compressed: bool = False
     """Whether the file may also be compressed (.gz or .zst)."""
 

@@ -259,8 +259,8 @@ def is_hidden(name: str) -> bool:
 
 
 def by_type(endings: tuple[str, ...], sizes: Mapping[str, int]) -> tuple[list[str], list[str], list[str]]:
-    """Split the names in `sizes`, {name: bytes}, into (with one of `endings`, others, empty plain text), without hidden
-    files."""
+    """Split the names in `sizes`, {name: bytes}, into (names with one of `endings`, other names, empty plain text
+    files). Hidden files are left out."""
     found, others, empty = [], [], []
     for name, size in sizes.items():
         if not is_hidden(name):
@@ -288,7 +288,8 @@ def skipped_files(option: str, patterns: Iterable[str]) -> Iterator[str]:
 
 
 def with_known_sizes(option: str, listed: list[Listed]) -> list[Listed]:
-    """Fill in sizes of files on web servers, if at most QUERIED are unknown. Raises UsageError if one is missing."""
+    """Request the sizes of files on web servers, if at most QUERIED are unknown, and fill them in. Raises UsageError if
+    a file does not exist."""
     unknown = [one.place for one in listed if isinstance(one.place, Url) and one.bytes < 0]
     if len(unknown) > QUERIED:
         return listed

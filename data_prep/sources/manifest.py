@@ -81,7 +81,8 @@ class InputFile:
 
     @property
     def version(self) -> Object | None:
-        """Size and ETag of a remote file when it was listed, to detect changes; None if local, or only estimated."""
+        """Size and ETag of a remote file when it was listed, to detect changes; None for local files and estimated
+        sizes."""
         return None if self.estimated or isinstance(self.path, Path) else Object(self.bytes, self.etag)
 
     def entry(self, run: Path) -> dict:

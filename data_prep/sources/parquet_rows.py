@@ -264,7 +264,8 @@ def list_bytes(array: pa.Array) -> np.ndarray:
 
 
 def leaves_of(structs: pa.StructArray, above: str = "") -> Iterator[tuple[str, pa.Array]]:
-    """Yield (dotted name, values) of each innermost column, with the prefix `above`; null if the struct is null."""
+    """Yield (dotted name, values) of each innermost column. Names get the prefix `above`; values in a null struct are
+    null."""
     for field, array in zip(structs.type, structs.flatten(), strict=True):
         if pa.types.is_struct(array.type):
             yield from leaves_of(array, f"{above}{field.name}.")

@@ -67,7 +67,8 @@ class BadRows:
             self.more += 1
 
     def end(self) -> None:
-        """Report what remains of the current bad rows. Call this before each document and after the last row."""
+        """Report the rest of the current sequence of bad rows, if any. Call this before each document and after the
+        last row."""
         if self.more:
             (number, place, detail), (_, last, _) = self.rest[0], self.rest[-1]
             detail += f"; {self.more:,} consecutive rows, up to {last}" if self.more > 1 else ""

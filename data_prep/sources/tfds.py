@@ -174,7 +174,8 @@ def refuse_foreign_features(folder: Path) -> None:
 
 
 def source_of(builder: "tfds.core.DatasetBuilder", split: str) -> "tfds.core.data_sources.BaseDataSource":
-    """Return a split with random access to rows. Raises UsageError if unknown, InputError if not ArrayRecord."""
+    """Return a split with random access to its rows. Raises UsageError if it does not exist, InputError if it is not
+    stored as ArrayRecord."""
     known = ", ".join(sorted(builder.info.splits))
     if re.split(r"[\[+]", split)[0].strip() not in builder.info.splits:
         raise UsageError(

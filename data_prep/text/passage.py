@@ -43,7 +43,7 @@ class Passage:
 
     @functools.cached_property
     def line_kinds(self) -> str:
-        """Kinds of the words of all lines, one character each, with "\\n" between lines."""
+        """Kinds of the words of all lines, one character each (marks.py), with "\\n" between lines."""
         return line_kinds(self.text.split("\n") if self.lines is None else self.lines)
 
     def word_count_by(self, splitter: Splitter) -> int:
