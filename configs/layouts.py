@@ -140,9 +140,8 @@ def on_hardware(model: ModelConfig, train: TrainConfig, asked: str) -> tuple[Top
     """Return (topology, MFU to assume, model, train) for planning on the hardware `asked`; if that is "", on that of
     train.layout.
 
-    If there is a row of the model for that hardware, and the configs are exactly as their own row says, they get the
-    values of the new row; after changes by the user they stay unchanged. Raises UsageError if no known hardware is
-    named.
+    Configs with exactly the values of their row in LAYOUTS get those of the model's row for that hardware, if there is
+    one; after changes by the user they stay unchanged. Raises UsageError if no known hardware is named.
     """
     row = LAYOUTS.get(train.layout)
     if not asked and row is None:

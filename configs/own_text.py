@@ -46,9 +46,8 @@ WARMUP_SHARE = 0.05
 
 
 def get_config() -> Experiment:
-    """Return the experiment without the values that depend on the texts. Those that `fit` replaces have the least
-    demanding values here, so that each option can be given without others: --train.steps 6 without
-    --train.optimizer.warmup-steps."""
+    """Return the experiment with the values that do not depend on the texts. The others, which `fit` replaces, are such
+    that each option can be given alone: --train.steps 6 without --train.optimizer.warmup-steps."""
     base = demo.get_config()
     return Experiment(
         pages=PagesConfig(),

@@ -385,8 +385,8 @@ def of_block(page: Page) -> dict[str, np.ndarray]:
 
 def of_names(page: Page) -> dict[str, np.ndarray]:
     """Features of hints (words in tags and attributes, hints.py): "near_…" in the block's element and the next two
-    ancestors, "above_…" in any ancestor, and "under_…" the share of the page's prose below such a hint, which is
-    uninformative if it is above all prose."""
+    ancestors, "above_…" in any ancestor, "under_…" the share of the page's prose below such a hint (a hint above all
+    prose says little about a block)."""
     near = page.own | page.own[page.parent] | page.own[page.parent[page.parent]]
     rows = {f"near_{hint}": row for hint, row in zip(NEAR, bits_of(near[page.owner], NEAR), strict=True)}
     mask = page.mask[page.owner]

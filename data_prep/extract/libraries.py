@@ -44,8 +44,8 @@ TextOf = Callable[[str, bool, bool], str]
 
 
 def checked(library: str, text_of: TextOf) -> TextOf:
-    """Test `text_of` on a plain page, and return it. Raises InputError if the library, perhaps another version, fails:
-    it would fail on every page, and each would be counted as unreadable."""
+    """Test `text_of` on a plain page, and return it. Raises InputError if the library fails on it, for example in
+    another version, because then every page would be counted as unreadable."""
     try:
         text = text_of(PLAIN_PAGE, True, True)
     except (*LIBRARY_ERRORS, UnreadablePageError) as error:

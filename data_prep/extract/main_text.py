@@ -80,7 +80,8 @@ def log_odds(probability: float) -> float:
 
 
 def expected_bar(score_N: np.ndarray, length_N: np.ndarray, share: float) -> float:
-    """Return the score threshold on a page that is not an article: the score of `share` times the best expected F1.
+    """Return the score threshold for a page that is not an article: the score at which the probability of main text is
+    `share` times the best expected F1.
 
     Among the selections of the most likely blocks, the one with the highest expected F1 contains the blocks whose
     probability is above half of that F1 (Lipton, Elkan and Narayanaswamy 2014, Optimal thresholding of classifiers to
@@ -153,11 +154,11 @@ def spread(page: Page, sure_N: np.ndarray, score_N: np.ndarray, bar: float) -> n
 
 
 def keep_siblings(page: Page, keep_N: np.ndarray) -> None:
-    """Set `keep_N` for all siblings without links in a group (equal parent and tag) with at least half of the page's
-    text, some of it kept already, or with at least three quarters.
+    """Mark blocks without links as main text, in `keep_N`, if their group (the blocks with the same tag and parent) has
+    three quarters of the page's text, or half of it and a block that is already marked.
 
-    Only if more than MAX_LOST_CHARACTERS would be lost, as in speeches, plays and novels, whose paragraphs differ from
-    those of articles. Paragraphs with links are left to the trees.
+    Only if more than MAX_LOST_CHARACTERS of the group would be lost, as in speeches, plays and novels, whose paragraphs
+    differ from those of articles. Paragraphs with links are left to the trees.
     """
     if page.length[(page.link == 0) & ~keep_N].sum() <= MAX_LOST_CHARACTERS:
         return

@@ -73,8 +73,8 @@ class Trees:
 
     @functools.cached_property
     def pairs(self) -> tuple[int, np.ndarray, np.ndarray]:
-        """(P, the number of pairs of trees; (P, 1) start of each pair's sums; the sums of all pairs, joined). A pair
-        has a sum for every combination of a leaf of one tree with a leaf of the other.
+        """(number of pairs of trees, P; (P, 1) start of each pair in the sums; sums of all pairs, joined). A pair has a
+        sum for every combination of a leaf of one tree with a leaf of the other.
 
         Random lookups of leaves took half of the time; pairs halve their number. If the number of trees is odd, the
         middle one is in two pairs and counts only in the first.

@@ -35,7 +35,8 @@ class Mask:
             self.text = self.text.replace(placeholder, COVERS[kind])
 
     def cover(self, kind: str, spans: Iterable[Span]) -> int:
-        """Replace the sorted, non-overlapping spans of `self.text` by the character of `kind`; return their number."""
+        """Replace the sorted, non-overlapping spans of `self.text` by the character in COVERS for `kind`; return their
+        number."""
         parts, end = [], 0
         for start, stop in spans:
             parts.append(self.text[end:start])

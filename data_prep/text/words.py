@@ -117,8 +117,8 @@ def split_words(text: str) -> list[str]:
 
 
 def split_piece(piece: str) -> tuple[tuple[str, ...], str]:
-    """Return (words, kinds) of a chunk without white space. Other pieces between two blanks, as in `line_kinds`, give
-    ((), kinds)."""
+    """Return (words, kinds) of a chunk without white space. For other text between two blanks, such as a line break or
+    words with a tab, which `line_kinds` passes, return ((), kinds)."""
     if piece.isalpha():
         words = EXCEPTIONS.get(piece) or (piece,)
         return words, LETTER * len(words)
@@ -311,17 +311,17 @@ STARTS = str.maketrans({NUMBER: LETTER, SYMBOL: LETTER, SPACE: LETTER, SIGN: Non
 
 def line_kinds(lines: Sequence[str]) -> str:
     """Return the kinds of the words in `lines`, one character each, with "\\n" between lines. As in spaCy, white space
-    other than one blank after a chunk is a word too, of the kind SPACE."""
+    is a word too, of the kind SPACE, except one blank after a chunk."""
     text = " \n ".join(line.removesuffix(" ") for line in lines)
     return "".join([CHUNKS[piece][1] for piece in text.split(" ")])
 
 
 def count_sentences(kinds: str) -> int:
-    """Return the number of sentences, at least one per line, in the lines with these `line_kinds`. A sentence begins at
-    a word that is not punctuation, if only punctuation separates it from one terminal mark that is a word of its own:
-    "." but not "..." or "e.g.".
+    """Return the number of sentences, at least one per line, in the lines with these `line_kinds`. A terminal mark that
+    is a word of its own ("." but not "..." or "e.g.") ends a sentence if a word other than punctuation follows in the
+    line.
 
-    As in spaCy, white space that is a word begins one too: "A cat." followed by two blanks counts as two.
+    As in spaCy, white space that is a word begins a sentence too: "A cat." followed by two blanks counts as two.
     """
     return 1 + kinds.count("\n") + kinds.translate(STARTS).count(END + LETTER)
 

@@ -235,10 +235,11 @@ def raise_unless_block_holds(record: Record) -> None:
 
 
 def raise_unless_digests_hold(record: Record, headers: Headers, *payloads: bytes) -> None:
-    """Raise DamagedError if the block digest is wrong, or, if there is none, the payload digest matches no payload.
+    """Raise DamagedError if the block digest is wrong, or, if there is none, the payload digest matches none of
+    `payloads`.
 
     Crawlers disagree about what the payload is: the body as received, without transfer coding, or also without content
-    codings. `payloads` are these forms.
+    codings.
     """
     holds = record.block_digest_holds()
     if holds is False:
