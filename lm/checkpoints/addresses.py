@@ -1,4 +1,4 @@
-"""Orbax and TensorStore on s3:// and gs://.
+"""Let Orbax and TensorStore read and write checkpoints on s3:// and gs://.
 
 Orbax reads and writes small files through etils' paths, which use fsspec: `Bucket` is that file system. It leaves
 arrays to TensorStore, which gets their location from `build`: Orbax does not support s3:// and sets no retries.
@@ -21,19 +21,19 @@ GOOGLE = {
     "GOOGLE_AUTH_TOKEN_FOR_TESTING": ("GOOGLE_BEARER_TOKEN",),
     "GOOGLE_APPLICATION_CREDENTIALS": ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH"),
 }
-"""{variable of TensorStore: obstore's for the same}."""
+"""{environment variable of TensorStore: obstore's variables for the same setting}."""
 RETRIES = {"max_retries": 32, "initial_delay": "100ms", "max_delay": "15s"}
 COALESCED = {
     "experimental_read_coalescing_threshold_bytes": 1_000_000,
     "experimental_read_coalescing_merged_bytes": 500_000_000_000,
     "experimental_read_coalescing_interval": "1ms",
 }
-"""Reads this close together become one request, as Orbax sets it for gs://."""
+"""TensorStore's settings to read neighboring byte ranges by one request, as Orbax sets them for gs://."""
 REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 
 def orbax_path(place: Place) -> epath.Path:
-    """The file or folder as Orbax's path type."""
+    """Return a file or folder as Orbax's path type."""
     if isinstance(place, Url):
         register()
         return epath.Path(place.address)
@@ -41,7 +41,7 @@ def orbax_path(place: Place) -> epath.Path:
 
 
 def kvstore_spec(place: Place) -> dict[str, Any]:
-    """TensorStore's description of the folder as a store of files."""
+    """Return TensorStore's JSON spec of a folder as a key-value store."""
     if not isinstance(place, Url):
         return {"driver": "file", "path": f"{place.resolve()}/"}
     scheme, bucket, key = objects.split(place.address)
@@ -57,7 +57,7 @@ def kvstore_spec(place: Place) -> dict[str, Any]:
 
 
 class Bucket(fsspec.AbstractFileSystem):
-    """File system for Orbax's small files, through lm.storage with its settings and retries."""
+    """fsspec's file system for Orbax's small files, through lm.storage with its settings and retries."""
 
     scheme: ClassVar[str]
 
@@ -85,17 +85,17 @@ class Bucket(fsspec.AbstractFileSystem):
         objects.delete([self.address(path), *(f"{self.address(path)}/{name}" for name in below)])
 
     def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
-        """A store has no folders."""
+        """Do nothing: a store has no folders."""
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """Like `mkdir`."""
+        """Do nothing: a store has no folders."""
 
     def _open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> io.BytesIO:
         return Written(self.address(path)) if "w" in mode else io.BytesIO(objects.read(self.address(path)))
 
 
 class Written(io.BytesIO):
-    """A file whose contents are uploaded as one object when it is closed."""
+    """A file that is uploaded as one object when it is closed."""
 
     def __init__(self, address: str):
         super().__init__()
@@ -109,7 +109,7 @@ class Written(io.BytesIO):
 
 @functools.cache
 def register() -> None:
-    """Register the addresses with fsspec and Orbax, once per process."""
+    """Register s3:// and gs:// with fsspec and Orbax, once per process."""
     for scheme, protocol in {"s3": "s3", "gs": "gcs"}.items():
         named = type(f"Bucket_{scheme}", (Bucket,), {"scheme": scheme, "protocol": (protocol, scheme)})
         fsspec.register_implementation(protocol, named, clobber=True)

@@ -1,4 +1,4 @@
-"""Errors of Orbax and TensorStore about full disks and damaged files, as one error for the user, reported once."""
+"""Report errors of Orbax and TensorStore, such as full disks and damaged files, once, and as one error for the user."""
 
 import contextlib
 import errno
@@ -17,7 +17,8 @@ FREE_SPACE = "Free space there or repair the disk: older checkpoints are complet
 
 @contextlib.contextmanager
 def readable_errors(place: object, verb: str, remedy: str) -> Generator[None]:
-    """Turn any error of Orbax and TensorStore, such as for a full disk or a damaged file, into an InputError."""
+    """Convert any error of Orbax and TensorStore in the block to an InputError: `place` cannot be `verb` ("read",
+    "written"), the reason, `remedy`."""
     try:
         yield
     except InputError:
@@ -34,7 +35,7 @@ def readable_errors(place: object, verb: str, remedy: str) -> Generator[None]:
 
 
 def not_by_orbax(record: logging.LogRecord) -> bool:
-    """Log filter: drop errors that Orbax logs for each array and also raises."""
+    """Return False, as a log filter, for errors that Orbax logs for each array and also raises."""
     if not record.exc_info:
         return True
     _, error, trace = record.exc_info

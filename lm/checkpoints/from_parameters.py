@@ -1,4 +1,4 @@
-"""Write a checkpoint from parameters that arrive one at a time, of a model that was trained elsewhere."""
+"""Write a checkpoint of a model that was trained elsewhere, from parameters that are read one at a time."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ from lm.storage import Place
 
 
 def array_spec(item: Place, array: str) -> dict[str, Any]:
-    """TensorStore's spec of an array in Orbax's format; `item` is a checkpoint's model/."""
+    """Return TensorStore's JSON spec of an array in Orbax's format; `item` is the folder model/ of a checkpoint."""
     base = {"driver": "ocdbt", "base": kvstore_spec(item), "path": f"{array}/"}
     return {"driver": "zarr", "kvstore": base}
 
@@ -31,10 +31,11 @@ def write_parameters(
     checkpoint: Path, config: ModelConfig, parameters: Mapping[str, np.ndarray], about: Mapping[str, Any]
 ) -> None:
     """Write a checkpoint without optimizer state to the new folder `checkpoint`, with `about` in its manifest. Layers
-    are stored one by one or as a stack, as `config` says.
+    are stored one by one or, with config.scan_layers, as a stack.
 
-    `parameters`, under the names of unrolled layers, are read one at a time and converted to config.parameter_dtype.
-    Raises InputError for a missing parameter or a wrong shape, and if the disk cannot be written.
+    `parameters` maps names such as "blocks.0.attention.query.weight" to values, which are read one at a time and
+    converted to config.parameter_dtype. Raises InputError for a missing parameter or a wrong shape, and if the disk
+    cannot be written.
     """
     leaves = named_leaves(jax.eval_shape(lambda: Transformer(config, jax.random.key(0))))
     item = checkpoint.resolve() / "model"
@@ -64,7 +65,7 @@ def write_parameters(
 
 
 def layers_of(name: str, config: ModelConfig) -> list[str]:
-    """Names of the parameters that make up a stacked array, layer by layer; empty if it is not a stack."""
+    """Return the names of the parameters in a stacked array, layer by layer; [] if the array is not a stack."""
     found = IN_BLOCK.fullmatch(name)
     if not config.scan_layers or found is None:
         return []
@@ -72,7 +73,7 @@ def layers_of(name: str, config: ModelConfig) -> list[str]:
 
 
 def checked(parameters: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return the parameter of that name in `dtype`. Raises InputError if it is missing, has another shape, or holds
+    """Return the parameter of that name in `dtype`. Raises InputError if it is missing, has another shape, or has
     values that are not finite, before or after the conversion."""
     value = parameters.get(name)
     found = "absent" if value is None else tuple(value.shape)

@@ -1,5 +1,5 @@
-"""Layers of a checkpoint are stored one by one or as a stack (ModelConfig.scan_layers). Either form can be restored
-into the other."""
+"""Convert between the two forms of layers in a checkpoint, one by one or as a stack (ModelConfig.scan_layers), so that
+a checkpoint of either form can be restored into a model of the other."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +12,9 @@ from lm.model.param_names import IN_BLOCK, are_stacked, stack_names, unstack_nam
 
 
 def as_stored(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-    """Describe the arrays `wanted` in the form of the layers `found` in a checkpoint. If a stack has one value for all
-    layers (Adafactor's placeholder for a moment that it does not keep), each layer gets that value."""
+    """Return the shapes, dtypes and shardings of the arrays `wanted`, but with the layers in the form of a checkpoint's
+    arrays `found`. If a stack has one value for all layers (Adafactor's placeholder for a moment that it does not
+    keep), each layer gets that value."""
     abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in wanted.items()}
     stacked = are_stacked(wanted)
     if stacked is None or are_stacked(found) in (None, stacked):
@@ -38,14 +39,14 @@ def as_stored(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, 
 
 
 def respecified(sharding: Sharding | None, change: Any) -> Sharding | None:
-    """`sharding` with changed axes, if it has any."""
+    """Return the sharding with `change` applied to its PartitionSpec, if it has one."""
     if not isinstance(sharding, NamedSharding):
         return sharding
     return NamedSharding(sharding.mesh, PartitionSpec(*change(tuple(sharding.spec))))
 
 
 def as_wanted(stored: Mapping[str, jax.Array], wanted: Mapping[str, Any]) -> Mapping[str, jax.Array]:
-    """The arrays of a checkpoint in the form, and on the devices, of those `wanted`."""
+    """Convert the arrays of a checkpoint to the form of layers, and the shardings, of the arrays `wanted`."""
     if stored.keys() == wanted.keys():
         return stored
 

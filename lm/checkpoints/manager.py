@@ -1,8 +1,8 @@
 """Checkpoints: the complete TrainState under plain names, written by Orbax atomically.
 
-A checkpoint has two items: `model`, the parameters, and `training`, the step and the states of optimizer and guard.
-Each is a flat {name: array}, for example "blocks.0.attention.query.weight". The names do not depend on Python classes,
-so checkpoints survive refactoring and other programs can read them.
+A checkpoint has two items: `model`, the parameters, and `training`, the step and the states of the optimizer and the
+anomaly guard. Each is a flat {name: array}, for example "blocks.0.attention.query.weight". The names do not depend on
+Python classes, so checkpoints survive refactoring and other programs can read them.
 
 Every process writes its part directly to `checkpoints/<step>/`, on a shared disk or in a bucket. The manifest
 (manifest.py) has the SHA-256 of every file and describes the run. Process 0 writes it last; without it there is no
@@ -52,7 +52,7 @@ from lm.storage import Place, Url, move_folder, sync, unused
 
 
 class State(Protocol):
-    """A pytree that can be saved: it knows the items that it is stored as."""
+    """A pytree that can be saved, as {item, such as "model": pytree}."""
 
     def checkpoint_items(self) -> dict[str, object]: ...
 
@@ -65,10 +65,11 @@ def named_items(state: State) -> dict[str, dict[str, Any]]:
 
 @functools.partial(jax.jit, donate_argnums=1, keep_unused=True)
 def copied[Tree](tree: Tree, over: Tree, zero: jax.Array) -> Tree:
-    """Copy `tree` exactly into the memory of `over`.
+    """Return an exact copy of `tree`, in the memory of `over`, which is donated. `zero` is the integer 0.
 
     Every bit is XORed with a zero that XLA cannot know to be zero. So XLA treats the copy as a computation, which a CPU
-    runs asynchronously; a plain copy would block the caller."""
+    runs asynchronously; a plain copy would block the caller.
+    """
 
     def copy(x: jax.Array) -> jax.Array:
         bits = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
@@ -78,12 +79,12 @@ def copied[Tree](tree: Tree, over: Tree, zero: jax.Array) -> Tree:
 
 
 class SaveHooks(NamedTuple):
-    """Called by process 0 during a save; if one raises InputError, the save fails."""
+    """Functions that process 0 calls during a save; if one raises InputError, the save fails."""
 
     may_write: Callable[[], None]
     """Called before files are written or deleted. Raises InputError if another command has taken over the run."""
     before_manifest: Callable[[], None]
-    """Called once a save: uploads the logs of a run in a bucket."""
+    """Called once a save, before the manifest is written: uploads the logs of a run in a bucket."""
 
 
 NO_HOOKS = SaveHooks(lambda: None, lambda: None)
@@ -93,7 +94,7 @@ class Checkpoints:
     """Folder checkpoints/<step>/ of a run. Saves run in the background of training; `close` waits for them."""
 
     kind = "checkpoint"
-    """Name in messages."""
+    """The word for one of them in messages."""
 
     def __init__(
         self,
@@ -104,7 +105,7 @@ class Checkpoints:
         hooks: SaveHooks = NO_HOOKS,
     ):
         """`retention=None` keeps all checkpoints. A save waits up to `timeout` seconds for the previous one, then it is
-        skipped. `sidecars` are logs of the steps up to a checkpoint, which are forced to disk before its manifest."""
+        skipped. `sidecars` are logs, which are forced to disk before the manifest of a checkpoint."""
         # If the folder is a link, checkpoints are moved aside on the disk that it leads to.
         self.place, self.folder = folder, folder.resolve()
         self.retention, self.timeout, self.sidecars = retention, timeout, tuple(sidecars)
@@ -122,16 +123,16 @@ class Checkpoints:
 
     @property
     def linked(self) -> bool:
-        """Whether the folder is a link to another disk, where the files next to it belong to others."""
+        """Whether the folder is a link to another disk, where nothing next to it belongs to the run."""
         return isinstance(self.place, Path) and self.place.is_symlink()
 
     def steps(self) -> list[int]:
-        """Steps of the existing checkpoints, ascending, not verified."""
+        """Return the steps of the existing checkpoints, ascending, without verifying files."""
         return steps_in(self.folder)
 
     def save(self, step: int, state: State, about: Mapping[str, Any], certain: bool = False) -> bool:
         """Start a save; return False if it is skipped because the previous one is not finished. With `certain`, wait
-        for that as long as it takes. `restore_newest` returns `about` (JSON types).
+        for that as long as it takes. `about` is metadata (JSON types) for the manifest, which `restore_newest` returns.
 
         A failed save is reported on stdout and leaves older checkpoints intact; `close` raises it unless a later save
         succeeds.
@@ -154,19 +155,20 @@ class Checkpoints:
         return True
 
     def snap(self, state: State) -> dict[str, dict[str, Any]]:
-        """Start copying the state into memory of its own. No save may be running."""
+        """Start copying the state into `self.snapshot`, and return that. No save may be running."""
         items = named_items(state)
         over = jax.tree.map(jnp.zeros_like, items) if self.snapshot is None else self.snapshot
         self.snapshot = copied(items, over, jnp.zeros((), jnp.uint8))
         return self.snapshot
 
     def prepare(self, state: State) -> None:
-        """Allocate and compile what the first save needs."""
+        """Allocate the memory and compile the program that the first save needs."""
         if self.copies_state:
             self.snap(state)
 
     def held_up(self) -> bool:
-        """Whether a save was skipped and the previous one is still running, so another attempt would be skipped too."""
+        """Return whether a save was skipped and the previous one is still running, so that another would be skipped
+        too."""
         return self.slow and self.pending is not None and not self.pending.done()
 
     def settled(self, timeout: float | None = None) -> bool:
@@ -180,7 +182,7 @@ class Checkpoints:
         return True
 
     def begin(self, step: int, items: Mapping[str, dict[str, Any]]) -> list[Any]:
-        """Start Orbax's writes; return what to wait for."""
+        """Start Orbax's writes; return its futures to wait for."""
         folder = self.folder / str(step)
         error = self.make_room(step, items) if self.primary else None
         fail_together(f"room for a {self.kind}", error)
@@ -193,8 +195,8 @@ class Checkpoints:
         return [commit for one in commits for commit in one or []]
 
     def make_room(self, step: int, items: Mapping[str, dict[str, Any]]) -> OSError | InputError | None:
-        """Delete leftovers of killed saves and create the folders. Returns an error message if the disk has too little
-        space for another checkpoint, which Orbax would find out halfway."""
+        """Delete leftovers of killed saves and create the folders. Return the error, or None; it is an error if the
+        disk has less space than the checkpoint needs, which Orbax would find out halfway."""
         try:
             self.may_write()
             delete_unfinished(self.folder)
@@ -243,8 +245,8 @@ class Checkpoints:
     def commit(
         self, step: int, items: Sequence[str], about: Mapping[str, Any], parts: Sequence[dict[str, Any]]
     ) -> None:
-        """In process 0: turn the files of all processes into a checkpoint. If a process failed, or this fails, delete
-        them and raise InputError."""
+        """In process 0: write the manifest, after which the files of all processes, listed in `parts`, are a
+        checkpoint. If a process failed, or this fails, delete the files and raise InputError."""
         folder = self.folder / str(step)
         try:
             for process, one in enumerate(parts):
@@ -269,9 +271,9 @@ class Checkpoints:
             raise
 
     def clear(self, step: int) -> None:
-        """Delete a checkpoint of that step. If it contains files that training did not write, move all of it aside
-        instead, or raise InputError if the folder of checkpoints is a link: files outside of the run folder are not
-        moved."""
+        """Delete an existing checkpoint of that step. If it contains files that training did not write, move all of it
+        aside instead, or raise InputError if the folder of checkpoints is a link: files outside of the run folder are
+        not moved."""
         place, files = self.folder / str(step), {}
         with contextlib.suppress(DamageError, InputError):
             files = {} if is_link(place) else read_manifest(place)["files"]
@@ -288,7 +290,7 @@ class Checkpoints:
         print(f"{self.kind}: {place} was not written by training. Moved to {aside}", flush=True)
 
     def sync_sidecars(self) -> None:
-        """Force the logs to disk, ignoring missing files and errors."""
+        """Force the sidecars to disk, ignoring missing files and errors."""
         for path in {*self.sidecars, *(path.parent for path in self.sidecars)}:
             with contextlib.suppress(OSError):
                 sync(path)
@@ -314,7 +316,7 @@ class Checkpoints:
                 print(f"checkpoint: step {step:,} could not be deleted: {error}", flush=True)
 
     def amend(self, step: int, about: Mapping[str, Any]) -> None:
-        """Update the metadata of an existing checkpoint. I/O errors are logged, not raised."""
+        """Update the metadata of an existing checkpoint with `about`. I/O errors are printed, not raised."""
         if self.primary:
             self.sync_sidecars()
             try:
@@ -324,10 +326,11 @@ class Checkpoints:
                 print(f"checkpoint: step {step:,}: {', '.join(about)} could not be added: {error}", flush=True)
 
     def restore_newest[S: State](self, like: S) -> tuple[S, dict[str, Any]] | None:
-        """Return (state of the newest undamaged checkpoint, laid out like `like`; its `about`), or None if there is no
-        checkpoint.
+        """Return (the state in the newest undamaged checkpoint, with the shardings of `like`; its metadata), or None if
+        there is no checkpoint.
 
-        Damaged checkpoints are reported and moved away. Raises InputError if all are damaged or it is of another model.
+        Damaged checkpoints are reported and moved away. Raises InputError if all are damaged, or that one is of another
+        model.
         """
         about = self.newest_whole()
         if about is None:
@@ -335,11 +338,13 @@ class Checkpoints:
         return self.restore(self.folder / str(about["step"]), like), about
 
     def restore[S: State](self, folder: Place, like: S, cast_types: bool = False) -> S:
-        """Restore the state of the checkpoint in `folder` without verifying its files. Raises like `restore_items`."""
+        """Return the state in the checkpoint `folder`, without verifying its files. Raises the errors of
+        `restore_items`."""
         return like.with_items(restore_items(folder, like.checkpoint_items(), cast_types))
 
     def newest_whole(self) -> dict[str, Any] | None:
-        """`about` of the newest undamaged checkpoint, or None."""
+        """Return the metadata of the newest undamaged checkpoint, or None if there is no checkpoint. Moves newer,
+        damaged ones away; raises InputError if all are damaged."""
         damaged: dict[Place, DamageError] = {}
         for step in settle("steps", None, lambda _: self.tidied()):
             folder = self.folder / str(step)
@@ -361,13 +366,13 @@ class Checkpoints:
         return None
 
     def tidied(self) -> list[int]:
-        """Existing steps, newest first, after deleting leftovers of killed saves."""
+        """Delete leftovers of killed saves, and return the existing steps, newest first."""
         self.may_write()
         delete_unfinished(self.folder)
         return self.steps()[::-1]
 
     def set_aside(self, damaged: Sequence[Place], step: int) -> None:
-        """Move damaged checkpoints away, now that training can resume from `step`."""
+        """Move damaged checkpoints away; `step`, for the message, is the one that training resumes from."""
         for folder in damaged:
             self.may_write()
             if self.linked and isinstance(folder, Path):
@@ -390,7 +395,7 @@ class Checkpoints:
 
 
 def wait_for_all(commits: Sequence[Any]) -> None:
-    """Wait for all writes; raise the first of their errors."""
+    """Wait for all writes, then raise the first of their errors."""
     errors = []
     for commit in commits:
         try:
@@ -402,13 +407,13 @@ def wait_for_all(commits: Sequence[Any]) -> None:
 
 
 FILE_BYTES = 2**28
-"""Size of the files that arrays are stored in; several files are hashed in parallel."""
+"""Target size of the files that Orbax stores arrays in; several files are hashed in parallel."""
 MARGIN = 500_000
-"""Bytes of a checkpoint besides its arrays."""
+"""Estimated size of a checkpoint besides its arrays, in bytes."""
 
 
 class Parameters(NamedTuple):
-    """The one item of a snapshot."""
+    """The state that is saved in a snapshot: only the model."""
 
     model: Transformer
 
@@ -430,7 +435,7 @@ class Snapshots(Checkpoints):
         super().__init__(folder, retention=None, hooks=hooks)
 
     def of_run(self, first: int, about: Mapping[str, Any]) -> set[int]:
-        """Return the steps that have a snapshot, after a run has resumed at step `first` with the metadata `about`.
+        """Return the steps that have a snapshot, after a run has resumed at step `first`; `about` is its metadata.
 
         Later snapshots, from an earlier attempt, are kept if they are undamaged and have the same metadata; else they
         are deleted, since this run will have other parameters at these steps.
@@ -446,8 +451,8 @@ class Snapshots(Checkpoints):
 
 
 def is_whole(folder: Place, about: Mapping[str, Any]) -> bool:
-    """Whether the files are undamaged and the manifest contains `about`. Raises InputError for a file that may not be
-    read."""
+    """Return whether the checkpoint's files are undamaged and its metadata contains the entries `about`. Raises
+    InputError for a file that may not be read."""
     with contextlib.suppress(DamageError):
         found = verify(folder)
         return all(found.get(name) == value for name, value in about.items())

@@ -1,5 +1,5 @@
-"""Manifest of a checkpoint, which detects any change of its files, and the retention policy. Orbax and safetensors do
-not verify what they read: of 60 single-bit flips in a checkpoint, Orbax accepted 59."""
+"""manifest.json of a checkpoint, which detects any change of its files, and the retention policy. Orbax and safetensors
+do not verify what they read: of 60 single-bit flips in a checkpoint, Orbax accepted 59."""
 
 import contextlib
 import errno
@@ -34,16 +34,16 @@ from lm.storage import (
 
 MANIFEST, HALF_MANIFEST = "manifest.json", "manifest.json.partial"
 PARTS = (MANIFEST, "model", "training")
-"""Contents of a checkpoint folder. A damaged one has at least one of them, or is empty."""
+"""Names in a checkpoint folder. A damaged checkpoint still has at least one of them, or is empty."""
 
 
 class DamageError(Exception):
-    """A checkpoint differs from what was written; the message names the file."""
+    """The files of a checkpoint are not as they were written; the message names the file."""
 
 
 @contextlib.contextmanager
 def reading(path: Place) -> Generator[None]:
-    """Raise DamageError if the disk has lost a file, InputError if it may not be read."""
+    """Convert an OSError in the block: to DamageError if the disk fails to read `path`, else to InputError."""
     try:
         yield
     except OSError as error:
@@ -55,17 +55,17 @@ def reading(path: Place) -> Generator[None]:
 
 @dataclass(frozen=True)
 class RetentionPolicy:
-    """Which checkpoints are kept after a newer one is complete."""
+    """Rule for which checkpoints are kept once a newer one is complete: the `newest`, and those of the other fields."""
 
     newest: int
     every: int = 0
-    """Keep the first checkpoint at or after each multiple of this; 0: none. It is later than the multiple if that save
-    was skipped for a slow disk or a bad step."""
+    """Keep the first checkpoint at or after each multiple of this many steps; 0: none. It is later than the multiple if
+    that save was skipped for a slow disk or a bad step."""
     best: int = 0
     """Keep this many checkpoints with the lowest validation losses."""
 
     def of(self, losses: Mapping[int, float | None]) -> set[int]:
-        """Steps to keep of {step: validation loss, or None if it was not measured}."""
+        """Return the steps to keep, given {step: validation loss, or None if it was not measured}."""
         measured = sorted((loss, -step) for step, loss in losses.items() if loss is not None and math.isfinite(loss))
         first = {step // self.every: step for step in sorted(losses, reverse=True)} if self.every else {}
         return {
@@ -76,25 +76,25 @@ class RetentionPolicy:
 
 
 def folders_of(run: RunPaths) -> tuple[Place, Place]:
-    """The run's checkpoints/ and snapshots/. If `run` is the local working copy of a run in a bucket, these are the
-    folders in the bucket."""
+    """Return the run's folders (checkpoints/, snapshots/); those in the bucket, if `run` is the local copy of a run in
+    one."""
     return shown_place(run.checkpoints), shown_place(run.snapshots)
 
 
 def saved_steps(run: RunPaths) -> list[int]:
-    """The steps of all checkpoints and snapshots of the run, rising."""
+    """Return the steps of all checkpoints and snapshots of the run, ascending."""
     return sorted({step for folder in folders_of(run) for step in steps_in(folder)})
 
 
 def steps_in(folder: Place) -> list[int]:
-    """Steps of the checkpoints in `folder`, ascending, intact or damaged, without unfinished ones. Other contents, such
-    as a user's folder with a number as its name, are ignored."""
+    """Return the steps of the checkpoints in `folder`, ascending, intact or damaged, without unfinished ones. Other
+    contents, such as a user's folder with a number as its name, are ignored."""
     return sorted(step for step, (finished, _) in states_in(folder).items() if finished)
 
 
 def states_in(folder: Place) -> dict[int, tuple[bool, bool]]:
-    """{step: (is finished, is marked as unfinished)} of all steps that training has begun in the folder. Both are true
-    if a kill came between writing the manifest and deleting the mark."""
+    """Return {step: (is finished, is marked as unfinished)} of all steps that training has begun to write in the
+    folder. Both are true if a kill came between writing the manifest and deleting the mark."""
     names, found = names_in(folder) or (), {}
     for step in {name.removesuffix(UNFINISHED) for name in names}:
         if not (step.isascii() and step.isdecimal() and step == str(int(step))):
@@ -108,12 +108,12 @@ def states_in(folder: Place) -> dict[int, tuple[bool, bool]]:
 
 
 def is_link(place: Place) -> bool:
-    """Whether it is a link: a link in the folder of checkpoints is the user's, and so is its target."""
+    """Return whether the path is a link: one in the folder of checkpoints is the user's, and so is its target."""
     return isinstance(place, Path) and place.is_symlink()
 
 
 def names_in(folder: Place) -> set[str] | None:
-    """Names of the direct children; None if it is not a folder."""
+    """Return the names of a folder's direct children; None if it is not a folder."""
     if isinstance(folder, Url):
         return {*folder.children()} or None
     with contextlib.suppress(NotADirectoryError, FileNotFoundError):  # training may delete it meanwhile
@@ -122,8 +122,8 @@ def names_in(folder: Place) -> set[str] | None:
 
 
 def mark_unfinished(folder: Place, step: int) -> None:
-    """Mark the step before its checkpoint is written or deleted, so that leftovers of a kill do not count as a
-    checkpoint."""
+    """Create the file `<step>` + UNFINISHED before a checkpoint is written or deleted, so that leftovers of a kill do
+    not count as a checkpoint."""
     marker = folder / f"{step}{UNFINISHED}"
     if isinstance(marker, Url):
         write_atomically(marker, "")
@@ -138,7 +138,7 @@ def unmark(folder: Place, step: int) -> None:
 
 
 def delete_step(folder: Place, step: int) -> None:
-    """Delete a checkpoint, complete or not; keep files that training did not write, and targets of links."""
+    """Delete a checkpoint, complete or not; keep files that training did not write, and the targets of links."""
     place = folder / str(step)
     with contextlib.suppress(OSError):  # on a disk without room for a name, the missing manifest says enough
         mark_unfinished(folder, step)
@@ -162,7 +162,7 @@ def delete_unfinished(folder: Place) -> None:
 
 
 def unlisted(folder: Place, files: Mapping[str, Any]) -> list[str]:
-    """Files in a checkpoint folder that are not in the manifest's `files`: the user's."""
+    """Return the files in a checkpoint folder that are not in the manifest's `files`: the user's."""
     if isinstance(folder, Url):
         there = {*folder.files()}
     else:
@@ -171,9 +171,9 @@ def unlisted(folder: Place, files: Mapping[str, Any]) -> list[str]:
 
 
 def lengths(about: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    """Lengths of a run of `steps` steps that continues from a checkpoint: {"steps", "continued_from"}. `continued_from`
-    has {"steps": an earlier length, "at": the step at which it changed} for every change; `about` is the metadata of
-    the checkpoint."""
+    """Return the metadata {"steps", "continued_from"} of a run of `steps` steps that continues from a checkpoint with
+    the metadata `about`. For each change of the length, `continued_from` has {"steps": the earlier length, "at": the
+    step of the checkpoint}."""
     before = list(about.get("continued_from", []))
     if about.get("steps", steps) != steps:
         before.append({"steps": about["steps"], "at": about["step"]})
@@ -181,7 +181,7 @@ def lengths(about: Mapping[str, Any], steps: int) -> dict[str, Any]:
 
 
 def digests(folder: Place, names: Iterable[str]) -> dict[str, tuple[int, str]]:
-    """{name: (size in bytes, SHA-256)}. Raises like `reading`."""
+    """Return {name: (size in bytes, SHA-256)} of files. Raises DamageError or InputError if one cannot be read."""
 
     def one(name: str) -> tuple[int, str]:
         with reading(folder / name):
@@ -193,28 +193,29 @@ def digests(folder: Place, names: Iterable[str]) -> dict[str, tuple[int, str]]:
 
 
 def render(about: Mapping[str, Any], files: Mapping[str, Any]) -> str:
-    """Text of the manifest. Its last entry is the hash of the others, so that changes of the manifest are detected."""
+    """Return the text of a manifest. Its last entry is the SHA-256 of the others, so that changes of the manifest are
+    detected."""
     content = {"about": about, "files": files}
     seal = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return json.dumps(content | {"sha256": seal}, indent=1, sort_keys=True) + "\n"
 
 
 def owner(name: str) -> int:
-    """Return the process that wrote a file of a checkpoint, by its name: each process has a folder in every item, and
-    process 0 writes the common files."""
+    """Return the process that wrote a file of a checkpoint, by its name: each process has a folder ocdbt.process_<n> in
+    every item, and process 0 writes the common files."""
     found = re.search(r"(?:^|/)ocdbt\.process_(\d+)/", name)
     return int(found[1]) if found else 0
 
 
 def files_of(folder: Place, items: Iterable[str], process: int) -> dict[str, dict[str, Any]]:
-    """`described` of the files of a checkpoint that this process, not process 0, wrote. Lists only its own files."""
+    """Return {name: {"bytes", "sha256"}} of the files of a checkpoint that this process wrote; not for process 0."""
     parts = [f"{item}/ocdbt.process_{process}" for item in items]
     return described(folder, [f"{part}/{name}" for part in parts for name in sizes_below(folder / part)])
 
 
 def described(folder: Place, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """{name: {"bytes", "sha256"}} of files of a checkpoint, after forcing them to disk. Raises like `reading`, and
-    OSError."""
+    """Return {name: {"bytes", "sha256"}} of files of a checkpoint, after forcing them to disk. Raises DamageError or
+    InputError if one cannot be read, and OSError."""
     found = {name: {"bytes": size, "sha256": sha} for name, (size, sha) in digests(folder, names).items()}
     if isinstance(folder, Path):
         for path in {folder / name for name in names} | {one for name in names for one in (folder / name).parents}:
@@ -224,8 +225,8 @@ def described(folder: Place, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def write_manifest(folder: Place, about: Mapping[str, Any], others: Mapping[str, Any] = MappingProxyType({})) -> None:
-    """Write `folder`/manifest.json: `about` (JSON types), and size and SHA-256 of every file in the folder; `others`
-    has those of files that other processes wrote. Raises InputError if one of these is missing."""
+    """Write `folder`/manifest.json: the metadata `about` (JSON types), and size and SHA-256 of every file in the
+    folder; `others` has those of files that other processes wrote. Raises InputError if one of these is missing."""
     there = sizes_below(folder)
     for name, one in others.items():
         if (found := there.get(name)) != one["bytes"]:
@@ -241,7 +242,7 @@ def write_manifest(folder: Place, about: Mapping[str, Any], others: Mapping[str,
 
 
 def amend(folder: Place, about: Mapping[str, Any]) -> None:
-    """Add to or replace entries of `about` in the manifest. Raises DamageError and OSError."""
+    """Add to or replace entries of the metadata `about` in the manifest. Raises DamageError and OSError."""
     manifest = read_manifest(folder)
     write_atomically(folder / MANIFEST, render(manifest["about"] | about, manifest["files"]))
     if isinstance(folder, Path):
@@ -249,8 +250,8 @@ def amend(folder: Place, about: Mapping[str, Any]) -> None:
 
 
 def read_manifest(folder: Place) -> dict[str, Any]:
-    """{"about": …, "files": …} of a checkpoint, without verifying the files. Raises DamageError, and InputError if it
-    may not be read."""
+    """Return {"about": metadata, "files": {name: {"bytes", "sha256"}}} of a checkpoint, without verifying the files.
+    Raises DamageError, and InputError if the manifest may not be read."""
     path = folder / MANIFEST
     with reading(path):
         try:
@@ -278,8 +279,8 @@ def read_manifest(folder: Place) -> dict[str, Any]:
 
 
 def files_sha256(folder: Place) -> str:
-    """Hash over the file hashes of the checkpoint in train.start.checkpoint: identifies its contents, while `about` may
-    change. Raises InputError if the manifest is missing or damaged."""
+    """Return the SHA-256 of the list of files, with their SHA-256, of the checkpoint in train.start.checkpoint. It
+    identifies the contents, while the metadata may change. Raises InputError if the manifest is missing or damaged."""
     try:
         files = read_manifest(folder)["files"]
     except DamageError as damage:
@@ -290,8 +291,8 @@ def files_sha256(folder: Place) -> str:
 
 
 def share_of(files: Mapping[str, Mapping[str, Any]], part: int, parts: int) -> list[str]:
-    """Names of the files of part `part` of `parts`, which have about equal sizes. Files are in the order of the
-    processes that wrote them: with as many processes as wrote the checkpoint, each verifies what it will read."""
+    """Return the names of the files in part `part` of `parts`, which have about equal sizes. Files are in the order of
+    the processes that wrote them: with as many processes as wrote the checkpoint, each verifies what it will read."""
     names = sorted(files, key=lambda name: (owner(name), name))
     ends = list(itertools.accumulate(files[name]["bytes"] for name in names))
     middle = lambda number: ends[number] - files[names[number]]["bytes"] / 2
@@ -300,8 +301,8 @@ def share_of(files: Mapping[str, Mapping[str, Any]], part: int, parts: int) -> l
 
 
 def verify(folder: Place, part: int = 0, parts: int = 1) -> dict[str, Any]:
-    """Return `about` of a checkpoint after verifying its files, or those of one part. Raises DamageError, and
-    InputError if a file may not be read."""
+    """Verify the files of a checkpoint, or those in part `part` of `parts` (see `share_of`); return its metadata.
+    Raises DamageError, and InputError if a file may not be read."""
     manifest = read_manifest(folder)
     files = manifest["files"]
     names = share_of(files, part, parts)

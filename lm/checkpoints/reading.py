@@ -1,4 +1,4 @@
-"""Read checkpoints: the state onto any mesh, or only the parameters. Nothing here writes, so a running run can be
+"""Read checkpoints: the state with any shardings, or only the parameters. Nothing here writes, so a running run can be
 read."""
 
 import functools
@@ -29,27 +29,27 @@ from lm.storage import Place, place_of, shown_place, sizes_below
 ARRAYS = ocp.type_handlers.create_type_handler_registry(
     (jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=1 << 20))
 )
-"""One device writes a small array that several devices hold: slicing it over all of them takes longer, and compiles a
-program per slice."""
+"""Handler with which one device writes a small array that several devices hold: slicing it over all of them takes
+longer, and compiles a program per slice."""
 
 
 MOST_RATIO, FROM_BYTES = 100, 1 << 27
-"""A model's arrays may be this many times as large as its files, and FROM_BYTES in any case. Arrays are not compressed,
-but blocks of zeros have no file, so a checkpoint of 40 kB can claim any size."""
+"""A model's arrays may be MOST_RATIO times as large as its files, or FROM_BYTES if that is more. Arrays are not
+compressed, but blocks of zeros have no file, so a checkpoint of 40 kB can claim any size."""
 
 
 def item_handler() -> ocp.PyTreeCheckpointHandler:
-    """How an item of a checkpoint is stored. Compression would take most of the time of a save and removes 7 % of
-    floating-point data. This uses Orbax's handler, not its Checkpointer, which waits 20 minutes for a process that
-    failed; here processes report failures to each other (lm/resilience/multihost.py)."""
+    """Return Orbax's handler for an item of a checkpoint. Compression would take most of the time of a save and removes
+    7 % of floating-point data. Orbax's Checkpointer is not used, because it waits 20 minutes for a process that failed;
+    here processes report failures to each other (lm/resilience/multihost.py)."""
     for logger in ("absl", "asyncio"):
         logging.getLogger(logger).addFilter(not_by_orbax)
     return ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=ARRAYS)
 
 
 def verify_together(folder: Place) -> dict[str, Any]:
-    """Return `about` of a checkpoint after verifying every file: each process reads its part, and all raise the errors
-    of any. Raises DamageError, and InputError if a file may not be read."""
+    """Return the metadata of a checkpoint after verifying every file: each process reads a part, and all raise the
+    errors of any. Raises DamageError, and InputError if a file may not be read."""
     about: dict[str, Any] = {}
     found = None
     try:
@@ -62,14 +62,14 @@ def verify_together(folder: Place) -> dict[str, Any]:
 
 
 def whole_checkpoint(folder: Place, step: int | None = None) -> int:
-    """The newest step in `folder`, or `step`, after verifying its files. Raises InputError if there is no checkpoint or
-    it is damaged, UsageError if there are only others than `step`."""
+    """Return `step`, or the newest step in `folder`, after verifying its files. Raises InputError if there is no
+    checkpoint or it is damaged, UsageError if there are only other steps."""
     return int(whole_parameters((folder,), step).name)
 
 
 def whole_parameters(folders: Sequence[Place], step: int | None = None) -> Place:
     """Return the checkpoint of `step` in the first of the folders (checkpoints, then snapshots) that has it; without
-    `step` the newest in the first folder that has any. Verifies its files. Raises like `whole_checkpoint`."""
+    `step` the newest in the first folder that has any. Verifies its files. Raises the errors of `whole_checkpoint`."""
 
     def look(_: object) -> list[str]:
         found = [(one, str(folder / str(one))) for folder in folders for one in reversed(steps_in(folder))]
@@ -97,14 +97,14 @@ def whole_parameters(folders: Sequence[Place], step: int | None = None) -> Place
 
 
 def restore_model(config: ModelConfig, folder: Place, mesh: Mesh | None = None, step: int | None = None) -> Transformer:
-    """Load the parameters of the newest checkpoint in `folder`, or of `step`, laid out over `mesh` by lm/parallel.py;
-    without a mesh, on one device. With several processes, all must call it. Raises like `whole_checkpoint`, and
-    InputError if it is of another model."""
+    """Return the model of `step`, or of the newest checkpoint in `folder`, sharded over `mesh` by lm/parallel.py;
+    without a mesh, on one device. With several processes, all must call it. Raises the errors of `whole_checkpoint`,
+    and InputError if the checkpoint is of another model."""
     return read_parameters(config, folder / str(whole_checkpoint(folder, step)), mesh)
 
 
 def read_parameters(config: ModelConfig, checkpoint: Place, mesh: Mesh | None) -> Transformer:
-    """Like `restore_model`, for one checkpoint, without verifying its files."""
+    """Return the model in a checkpoint like `restore_model`, without verifying files."""
     check_layers(config, checkpoint)
     mesh = mesh or one_device_mesh(config)
     shapes = shapes_of(config)
@@ -114,8 +114,7 @@ def read_parameters(config: ModelConfig, checkpoint: Place, mesh: Mesh | None) -
 
 
 def check_layers(config: ModelConfig, checkpoint: Place) -> None:
-    """Raise InputError if the checkpoint has another number of layers than `config`, before allocating anything for
-    them."""
+    """Raise InputError if the checkpoint has another number of layers than `config`, before allocating any of them."""
     with readable_errors(checkpoint, "read", OTHER):
         found = item_handler().metadata(orbax_path(checkpoint / "model")).tree
     in_block = [(match, array) for name, array in found.items() if (match := IN_BLOCK.fullmatch(name))]
@@ -128,7 +127,7 @@ def check_layers(config: ModelConfig, checkpoint: Place) -> None:
 
 
 def check_size(item: Place, arrays: Mapping[str, Any]) -> None:
-    """Raise InputError if the arrays of a checkpoint's item are far larger than its files."""
+    """Raise InputError if the arrays of a checkpoint's item are more than MOST_RATIO times as large as its files."""
     claimed = sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in arrays.values())
     stored = sum(sizes_below(item).values())
     if claimed > max(FROM_BYTES, MOST_RATIO * stored):
@@ -139,23 +138,22 @@ def check_size(item: Place, arrays: Mapping[str, Any]) -> None:
 
 
 def shapes_of(config: ModelConfig) -> Transformer:
-    """The model with a jax.ShapeDtypeStruct for each array."""
+    """Return the model with a jax.ShapeDtypeStruct for each array."""
     return jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
 
 
 @functools.cache
 def bytes_on_each(config: ModelConfig, mesh: Mesh) -> int:
-    """Bytes of the parameters on each device of the mesh, as `read_parameters` lays them out. Traces the model only
-    once."""
+    """Return the bytes of the parameters on each device, sharded over `mesh` as by `read_parameters`."""
     shapes = shapes_of(config)
     pairs = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings(shapes, mesh)), strict=True)
     return sum(math.prod(cut.shard_shape(one.shape)) * one.dtype.itemsize for one, cut in pairs)
 
 
 def restore_items(folder: Place, like: Mapping[str, object], cast_types: bool = False) -> dict[str, object]:
-    """Restore the named items of the checkpoint in `folder`, each as the tree and in the layout of its `like` (arrays,
-    or ShapeDtypeStructs with shardings), whether layers are stored one by one or as a stack. Does not verify files.
-    Raises like `check_items`."""
+    """Return the items of a checkpoint that `like` names: {name: pytree}. Each has the tree and the shardings of its
+    `like` (of arrays or ShapeDtypeStructs), whether layers are stored one by one or as a stack. Files are not verified.
+    Raises the errors of `check_items`."""
     stored = check_items(folder, like, cast_types)
     restored, failure = {}, None
     try:
@@ -173,8 +171,9 @@ def restore_items(folder: Place, like: Mapping[str, object], cast_types: bool = 
 
 
 def read_arrays(item: Place, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-    """Read this process's arrays of a checkpoint item. Arrays with a `first_replica` are laid out on it, and left out
-    if this process has none of its devices; the others are laid out as in `abstract`."""
+    """Return this process's arrays of a checkpoint's item. An array that only the first replica reads (`first_replica`)
+    is on that replica's devices, and left out if none of them is of this process; others are sharded as in
+    `abstract`."""
     mine = {}
     for name, one in abstract.items():
         sharding = first_replica(one.sharding) or one.sharding
@@ -190,8 +189,9 @@ def read_arrays(item: Place, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> di
 def check_items(
     folder: Place, like: Mapping[str, object], cast_types: bool
 ) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
-    """Return the arrays of `like` in the checkpoint's form of layers, without reading any. Raises InputError if shapes
-    differ, or types unless `cast_types`, and like `check_size`."""
+    """Return {item: {name: shape, dtype and sharding}} of `like`, with the layers in the form of the checkpoint, one by
+    one or as a stack. No array is read. Raises InputError if shapes differ, or dtypes unless `cast_types`, or the
+    model's arrays are far larger than their files."""
     with readable_errors(folder, "read", OTHER):
         found = {name: item_handler().metadata(orbax_path(folder / name)).tree for name in like}
     if "model" in found:
@@ -205,7 +205,8 @@ def check_items(
 def check_arrays(
     folder: Place, item: str, wanted: Mapping[str, Any], found: Mapping[str, Any], cast_types: bool
 ) -> None:
-    """Raise InputError unless the checkpoint's arrays `found` have the shapes and types of those `wanted`."""
+    """Raise InputError unless a checkpoint's arrays `found` have the shapes of `wanted` and, unless `cast_types`, the
+    dtypes."""
     kind = lambda x: f"{tuple(x.shape)}" if cast_types else f"{tuple(x.shape)} {np.dtype(x.dtype).name}"
     there, asked = ({key: kind(x) for key, x in arrays.items()} for arrays in (found, wanted))
     differing = [key for key in sorted(there | asked) if there.get(key) != asked.get(key)]

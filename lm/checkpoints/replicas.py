@@ -1,7 +1,7 @@
 """With data parallelism over several processes, the first replica reads a checkpoint and broadcasts it to the others.
 
 Orbax's SingleReplicaArrayHandler adds floating numbers to zeros, which turns -0.0 into 0.0, starts the broadcast in the
-other processes before it is known whether the first could read, and refuses arrays that are cut over the replicas.
+other processes before it is known whether the first could read, and refuses arrays that are sharded over the replicas.
 """
 
 import functools
@@ -13,15 +13,15 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, Sharding
 
 REPLICAS = "data"
-"""Mesh axis of the replicas."""
+"""Mesh axis whose positions are the replicas."""
 PIECE_BYTES: int = 1 << 25
-"""Bytes of an array that are broadcast at a time; a device needs twice as much memory on top of the state."""
+"""Bytes of an array that are broadcast at a time; a device needs twice as much memory in addition to the state."""
 
 
 @functools.cache
 def first_replica(sharding: Sharding | None) -> NamedSharding | None:
-    """Return the layout of an array on the devices of the first replica, if that replica reads it for the others. None
-    if each process reads what its own devices need: if it has the devices of all replicas for the same shards, or if
+    """Return the sharding of an array over the devices of the first replica, if that replica reads it for the others.
+    None if each process reads for its own devices: because it has the devices of all replicas for the same shards, or
     the array is sharded over the replicas (ZeRO-1's moments)."""
     if not isinstance(sharding, NamedSharding) or REPLICAS not in sharding.mesh.shape:
         return None
@@ -37,7 +37,7 @@ def first_replica(sharding: Sharding | None) -> NamedSharding | None:
 
 
 def broadcast(array: jax.Array | None, like: jax.ShapeDtypeStruct) -> jax.Array:
-    """Copy an array exactly from the devices of the first replica to all devices, with the sharding of `like`.
+    """Return an exact copy, with the sharding of `like`, of an array that only the first replica's devices hold.
 
     All processes of the mesh must call it, for the same arrays in the same order; those without a device of the first
     replica pass None. `array` is deleted.
@@ -56,7 +56,7 @@ def broadcast(array: jax.Array | None, like: jax.ShapeDtypeStruct) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=0)
 def broadcast_parts(whole: jax.Array, sharding: NamedSharding) -> jax.Array:
-    """Copy the first replica's parts of `whole` to all replicas, in place: `whole` is donated."""
+    """Return `whole`, which is donated, with every replica's shards replaced by those of the first replica."""
 
     def share(piece: jax.Array) -> jax.Array:
         # Integers, since -0.0 + 0.0 is 0.0 and sums of NaN lose bits; of 32 bits, since NCCL adds none of 16.

@@ -1,4 +1,4 @@
-"""Compress bytes with the model, and decompress them."""
+"""Compress bytes with a language model, and decompress them."""
 
 import dataclasses
 import hashlib
@@ -25,7 +25,7 @@ from lm.parallel import on_host
 from lm.tokenizer import Tokenizer
 
 LIBRARIES = ("jax", "jaxlib", "numpy", "constriction")
-"""Their versions are stored in each file: if one bit of a probability differs, all text after it is wrong."""
+"""Packages whose versions are stored in each file: if one bit of a probability differs, all text after it is wrong."""
 HARDLY_ANYTHING = 50
 """If xz makes a file this many times smaller, its result is used: on a long run or a repeated text the model takes as
 long as on any other and needs no fewer bits."""
@@ -33,16 +33,16 @@ long as on any other and needs no fewer bits."""
 
 @dataclasses.dataclass(frozen=True)
 class Packer:
-    """A model with everything needed to compress and decompress files."""
+    """A model and its tokenizer, for compressing and decompressing files."""
 
     model: Transformer
     config: ModelConfig
     tokenizer: Tokenizer
     mesh: Mesh
-    """Mesh that the model is laid out over. Segments are not divided evenly over it: for small models one device is as
+    """Mesh that the model is sharded over. Segments are not divided evenly over it: for small models one device is as
     good."""
     step: int
-    """Step of the checkpoint."""
+    """Step of the checkpoint that the model is from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Packed:
     data: bytes
     header: Header
     tokens: int
-    """Number of tokens that the model predicted."""
+    """Number of tokens that the model predicted; 0 if it was not used."""
     header_bytes: int
     raw_bytes: int
-    """Size of the bytes that are not text, and of the lengths of the pieces."""
+    """Compressed size of the bytes that are not text, and of the lengths of the pieces."""
     coded_bytes: int
     """Size of the range coder's output."""
     cross_entropy_bits: float
@@ -72,7 +72,8 @@ type Progress = Callable[[int, int], None]
 
 
 def compress(data: bytes, packer: Packer, progress: Progress = nothing, segments: int | None = None) -> Packed:
-    """Compress `data`; the result is at most about 120 bytes larger than `data`.
+    """Compress `data` with the model, or without it if that is smaller. The result is at most about 120 bytes larger
+    than `data`.
 
     `segments` is a power of two; default: `segments_for`. Raises InputError if the model's logits are not finite.
     """
@@ -92,7 +93,8 @@ def compress(data: bytes, packer: Packer, progress: Progress = nothing, segments
 
 
 def sealed(data: bytes, packer: Packer, body: Body, model: TokenModel | None = None, bits: float = 0.0) -> Packed:
-    """Return the file of `data` with this body; `bits` is the cross-entropy of its tokens."""
+    """Return the compressed file of `data`: a header, then `body`. `model` is None if the body has no tokens; `bits` is
+    the cross-entropy of its tokens."""
     tail = body.pack()
     header = header_of(data, tail, packer, model)
     head, coded = header.pack(), len(body.coded)
@@ -100,7 +102,7 @@ def sealed(data: bytes, packer: Packer, body: Body, model: TokenModel | None = N
 
 
 def header_of(data: bytes, body: bytes, packer: Packer, model: TokenModel | None) -> Header:
-    """Build the header of a file; without tokens, it names no model."""
+    """Return the header of the compressed file of `data`; with `model` None, it names no model."""
     tokens, segments = (model.layout.tokens, model.layout.segments) if model else (0, 0)
     blank = bytes(DIGEST)
     return Header(
@@ -121,7 +123,7 @@ def header_of(data: bytes, body: bytes, packer: Packer, model: TokenModel | None
 def decompress(
     data: bytes, packer: Packer | None, name: str, progress: Progress = nothing, try_anyway: bool = False
 ) -> bytes:
-    """Return the bytes that were passed to `compress`. Raises like `decompress_parts`."""
+    """Return the bytes that were passed to `compress`. Parameters and errors are those of `decompress_parts`."""
     return b"".join(decompress_parts(data, packer, name, progress, try_anyway))
 
 
@@ -129,7 +131,7 @@ def decompress_parts(
     data: bytes, packer: Packer | None, name: str, progress: Progress = nothing, try_anyway: bool = False
 ) -> Iterator[memoryview]:
     """Yield the bytes that were passed to `compress`, in parts: memory does not depend on what the header claims.
-    `packer` may be None if the header counts no tokens; `name` is the name of the file, for messages.
+    `packer` may be None if the header's `tokens` is 0; `name` is the file's name, for messages.
 
     Raises InputError if the file was compressed with another model, tokenizer, version or processor (`try_anyway`
     ignores the last two), or is damaged. The SHA-256 is verified at the end: discard the parts that were yielded before
@@ -161,7 +163,7 @@ def decompress_parts(
 def decoded(
     header: Header, body: Body, packer: Packer, name: str, progress: Progress, try_anyway: bool
 ) -> Iterator[bytes]:
-    """Decode the text from the coder, in parts. Raises like `decompress_parts`."""
+    """Decode the text of a compressed file, in parts. Raises the errors of `decompress_parts`."""
     power = header.segments & (header.segments - 1) == 0
     if not (power and 1 <= header.segments <= MOST_SEGMENTS):
         raise damaged(name, f"it has {header.segments} segments; version {VERSION} allows powers of two up to 64")
@@ -185,8 +187,8 @@ def not_finite(error: FloatingPointError) -> InputError:
 
 
 def parameters_digest(model: Transformer) -> bytes:
-    """Truncated SHA-256 over the parameters' names, types, shapes and bytes, independent of where and in which format
-    they were stored."""
+    """Return the SHA-256, truncated to DIGEST bytes, of the parameters' names, types, shapes and values, independent of
+    where and in which format they were stored."""
     whole = hashlib.sha256()
     for name, leaf in sorted(named_leaves(model).items()):
         array = np.ascontiguousarray(on_host(leaf))
@@ -196,8 +198,8 @@ def parameters_digest(model: Transformer) -> bytes:
 
 
 def machine(mesh: Mesh) -> dict[str, str]:
-    """{name: value} of everything besides the program that affects floating-point results: versions, processor, number
-    of threads."""
+    """Return {name: value} of everything besides the program that affects floating-point results: versions, processor,
+    number of threads."""
     device = mesh.devices.flat[0]
     found = {name: importlib.metadata.version(name) for name in LIBRARIES}
     if device.platform == "cpu":
@@ -213,8 +215,9 @@ def machine(mesh: Mesh) -> dict[str, str]:
 
 
 def refuse_other(header: Header, here: Header, name: str, try_anyway: bool) -> None:
-    """Raise InputError, with both values, if the file was compressed with anything that differs from `here`. With
-    `try_anyway`, the program and the machine may differ: the SHA-256 of the file shows whether it worked."""
+    """Raise InputError, with both values, if the file's header and the header that this process would write, `here`,
+    name different models, tokenizers, programs or machines. With `try_anyway`, program and machine may differ: the
+    SHA-256 of the file shows whether it worked."""
     for what, written, found, remedy in (
         ("model", header.parameters, here.parameters, "Give the run with the checkpoint that compressed it."),
         ("tokenizer", header.tokenizer, here.tokenizer, "Give the run that compressed it."),

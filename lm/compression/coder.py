@@ -1,5 +1,5 @@
-"""Tokens to bits and back: a range coder (Martin 1979), from the constriction library (arXiv:2201.01741), driven by the
-model's probabilities of each next token.
+"""Convert tokens to bits and back: a range coder (Martin 1979), from the constriction library (arXiv:2201.01741),
+driven by the model's probabilities of each next token.
 
 A token of probability p takes -log2 p bits. The library rounds probabilities to 24-bit integers, each at least 1: that
 costs log2(1 / (1 - V / 2^24)) bits per token, .0004 for 4,096 symbols, .011 for 128,000.
@@ -30,12 +30,12 @@ stream: Any = constriction.stream  # ty: ignore[missing-attribute]  (a module of
 type Progress = Callable[[int], None]
 """Called with the number of tokens done."""
 PRECISION = 24
-"""Bits of constriction's probabilities."""
+"""Number of bits of constriction's probabilities."""
 BITS_SLACK = 1.05
 """The cross-entropy of the decoded tokens may exceed the coder's bits by this factor, since the coder rounds
 probabilities."""
 BLOCK = 4096
-"""Tokens of each segment for which memory is allocated at once."""
+"""Tokens of each segment for which the decoder allocates memory at once."""
 
 
 class Coded(NamedTuple):
@@ -43,25 +43,24 @@ class Coded(NamedTuple):
 
     data: bytes
     bits: float
-    """Cross-entropy: sum of -log2 of the probabilities of the tokens."""
+    """Cross-entropy: the sum of -log2 of the tokens' probabilities."""
 
 
 def usable_symbols(tokenizer: Tokenizer) -> np.ndarray:
-    """(V,) bool: ids that a text can contain. Special tokens and unused ids cannot occur: the other ids share their
-    probability."""
+    """Return bool (V,): whether a text can contain the token. Special tokens and unused ids get no probability."""
     special = set(tokenizer.special_tokens.values())
     return np.array([i not in special and bool(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)])
 
 
 def most_tokens(data: bytes, symbols: int) -> int:
-    """Maximum number of tokens that the coder's output can hold: even the most likely token takes a fraction of a
+    """Return the maximum number of tokens that coded `data` can hold: even the most likely token takes a fraction of a
     bit."""
     least = -np.log2(1 - (symbols - 1) / 2**PRECISION) if symbols > 1 else 2.0**-PRECISION
     return int((8 * len(data) + 64) / least) + 1
 
 
 def encode(tokens: list[int], model: TokenModel, tokenizer: Tokenizer, progress: Progress) -> Coded:
-    """Encode the tokens. Raises FloatingPointError like `probabilities`."""
+    """Code the tokens of a file. Raises FloatingPointError if the model's logits are not finite."""
     layout, usable_V = model.layout, usable_symbols(tokenizer)
     encoder, family, bits = stream.queue.RangeEncoder(), stream.model.Categorical(perfect=False), 0.0
     tokens_BS = layout.rows(tokens)
@@ -83,7 +82,8 @@ def decode(data: bytes, model: TokenModel, tokenizer: Tokenizer, progress: Progr
     """Decode the tokens, in order and in parts. They are right only if the model computes the same bits as in `encode`.
 
     Memory and time depend on the tokens that `data` can hold, not on the number that is claimed. Raises ValueError if
-    `data` is not output of the coder, or ends before the last token, FloatingPointError like `probabilities`.
+    `data` is not output of the coder, or ends before the last token, FloatingPointError if the model's logits are not
+    finite.
     """
     layout, usable_V = model.layout, usable_symbols(tokenizer)
     if len(data) % 4:

@@ -1,9 +1,9 @@
-"""File format: a header that describes the file and what it was compressed with, then the streams.
+"""File format: a header that describes the file and what it was compressed with, then the body with the data.
 
     magic (6), version (1), length of the header (2), header, CRC-32 of all this (4), body
 
-Numbers are little-endian; those without a width are LEB128, seven bits per byte. Header and Body list the fields, in
-their order.
+Parentheses give sizes in bytes. Numbers are little-endian; those without a size are LEB128, seven bits per byte. Header
+and Body list the fields, in their order.
 """
 
 import array
@@ -18,32 +18,32 @@ from lm.errors import InputError
 
 MAGIC, VERSION = b"grist\x1a", 1
 DIGEST = 16
-"""Bytes of the truncated SHA-256 that identify model, tokenizer and program."""
+"""Length in bytes of the truncated SHA-256 values that identify model, tokenizer and program."""
 STORED, XZ = 0, 1
 CHUNK = 1 << 20
-"""Bytes to decompress at once."""
+"""Bytes that are decompressed at once."""
 MOST_XZ_RATIO = 7200
-"""LZMA2's maximum compression ratio: 273 bytes take 14 bits that cost .022 each, so 7,110."""
+"""Upper bound of LZMA2's compression ratio: 273 bytes take 14 bits that cost .022 each, so 7,110."""
 DICTIONARY = 1 << 24
-"""Bytes of xz's dictionary, and so the memory for reading."""
+"""Size of xz's dictionary in bytes, and so the memory for reading."""
 
 
 class DamagedFileError(InputError):
-    """The file differs from what was written."""
+    """A compressed file differs from what was written."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """Header of a compressed file."""
+    """Fields of the header of a compressed file."""
 
     size: int
-    """Bytes of the original file."""
+    """Size of the original file in bytes."""
     sha256: bytes
     """SHA-256 of the original file, 32 bytes."""
     step: int
-    """Step of the checkpoint that compressed it."""
+    """Step of the checkpoint with which it was compressed."""
     tokens: int
-    """Tokens in the coder; 0: reading the file needs no model."""
+    """Number of tokens that the model predicts; 0: reading the file needs no model."""
     segments: int
     """Number of segments that the tokens are divided into."""
     parameters: bytes
@@ -53,14 +53,15 @@ class Header:
     program: bytes
     """Truncated SHA-256 of the program that computes the probabilities, as passed to XLA."""
     machine: dict[str, str]
-    """{name: value} of everything else that affects floating-point results, without line breaks."""
+    """{name: value} of everything else that affects floating-point results, such as versions; no value has a line
+    break."""
     body: int
-    """Bytes after the header."""
+    """Size of the body in bytes."""
     body_crc: int
     """CRC-32 of the body."""
 
     def pack(self) -> bytes:
-        """Serialize the header, from the magic to its CRC."""
+        """Return the bytes from the magic to the CRC of the header."""
         machine = "\n".join(f"{name}={value}" for name, value in self.machine.items()).encode()
         numbers = (self.size, self.step, self.tokens, self.segments, self.body)
         digests = (self.sha256, self.parameters, self.tokenizer, self.program)
@@ -106,29 +107,28 @@ class Header:
 
 @dataclasses.dataclass(frozen=True)
 class Body:
-    """Data after the header."""
+    """Data of a compressed file, after the header."""
 
     lengths: Sequence[int]
-    """See Pieces.lengths."""
+    """Lengths of the pieces of the original file in bytes: text, non-text, text, ... alternating."""
     kind: int
     """STORED or XZ: format of the bytes that are not text."""
     raw: bytes
-    """The bytes that are not text, in that format."""
+    """All bytes that are not text, in the format `kind`."""
     coded: bytes
-    """Output of the range coder."""
+    """All text: output of the range coder."""
 
     def pack(self) -> bytes:
         numbers = [len(self.lengths), *self.lengths, self.kind, len(self.raw)]
         return b"".join([*map(varint, numbers), self.raw, self.coded])
 
     def unpacked_raw(self) -> Iterator[bytes]:
-        """Yield the bytes of the file that are not text, in parts (see `unpacked_raw`). Raises ValueError if they are
-        damaged."""
+        """Yield the original bytes that are not text, in parts. Raises ValueError if they are damaged."""
         return unpacked_raw(self.kind, self.raw, sum(self.lengths[1::2]))
 
     @classmethod
     def read(cls, data: bytes, size: int) -> Self:
-        """Parse the body of a file of `size` bytes. Raises ValueError with the reason."""
+        """Parse the body of a compressed file whose original has `size` bytes. Raises ValueError with the reason."""
         file = io.BytesIO(data)
         count = read_varint(file)
         if count > len(data):
@@ -148,7 +148,7 @@ def damaged(name: str, what: str) -> DamagedFileError:
 
 
 def read_body(file: BinaryIO, header: Header, name: str) -> Body:
-    """Read the data after the header and verify it. Raises DamagedFileError."""
+    """Read the body after the header and verify it. Raises DamagedFileError."""
     data = file.read()
     if len(data) != header.body:
         raise damaged(name, f"{len(data):,} bytes follow its header; {header.body:,} should")
@@ -161,14 +161,14 @@ def read_body(file: BinaryIO, header: Header, name: str) -> Body:
 
 
 def packed_raw(raw: bytes) -> tuple[int, bytes]:
-    """Compress bytes; return (STORED or XZ, data), whichever is smaller."""
+    """Return (STORED, `raw`) or (XZ, `raw` compressed), whichever is smaller."""
     packed = lzma.compress(raw, lzma.FORMAT_RAW, filters=filters(len(raw)))
     return (XZ, packed) if len(packed) < len(raw) else (STORED, raw)
 
 
 def unpacked_raw(kind: int, packed: bytes, size: int) -> Iterator[bytes]:
-    """Decompress `packed` and yield the `size` bytes: XZ data in parts of at most CHUNK, which bounds the memory,
-    STORED data unchanged as one part. Raises ValueError if the data is invalid or has another size; with XZ, possibly
+    """Decompress `packed` and yield the `size` original bytes: for XZ in parts of at most CHUNK, which bounds the
+    memory, for STORED as one part. Raises ValueError if the data is invalid or has another size; with XZ, possibly
     after some parts."""
     if kind == STORED:
         if len(packed) != size:
@@ -198,7 +198,7 @@ def filters(size: int) -> list[dict[str, int]]:
 
 
 def varint(number: int) -> bytes:
-    """LEB128: seven bits per byte, low bits first."""
+    """Encode a number in LEB128: seven bits per byte, low bits first."""
     made = bytearray()
     while number > 0x7F:
         made.append(number & 0x7F | 0x80)

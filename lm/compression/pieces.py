@@ -1,4 +1,5 @@
-"""Split bytes into tokens, for text, and raw bytes, for the rest: two streams, and the lengths of the pieces."""
+"""Split a file's bytes into pieces of text, as tokens, and pieces of other bytes: two streams, and the pieces'
+lengths."""
 
 import codecs
 from collections.abc import Iterable, Iterator
@@ -8,7 +9,7 @@ from lm.errors import InputError
 from lm.tokenizer import Tokenizer
 
 SMALLEST = 256
-"""Bytes: resolution with which non-text is located."""
+"""Bytes of the smallest piece that is divided to separate text from other bytes."""
 MOST_BROKEN = 1 / 16
 """Maximum share of a text's bytes that are not UTF-8, as in a Latin-1 page: a byte-level tokenizer encodes them too."""
 LONGEST_BROKEN = 16
@@ -16,18 +17,18 @@ LONGEST_BROKEN = 16
 
 
 class Pieces(NamedTuple):
-    """A file's bytes, split."""
+    """The two streams of a file, and the lengths of its pieces."""
 
     tokens: list[int]
-    """Tokens of all text, in order."""
+    """Tokens of all pieces of text, in order."""
     raw: bytes
-    """All bytes that are not text, in order."""
+    """Bytes of all other pieces, in order."""
     lengths: list[int]
-    """Bytes of text, non-text, text, ... alternating, in file order; empty for an empty file."""
+    """Length of each piece in bytes: text, other, text, ... alternating, in file order; empty for an empty file."""
 
 
 def cut_pieces(data: bytes, tokenizer: Tokenizer) -> Pieces:
-    """Split `data`; `joined` is the inverse. Text is what the tokenizer reproduces exactly."""
+    """Split `data` into pieces; `joined` is the inverse. A piece is text if the tokenizer reproduces it exactly."""
     tokens: list[int] = []
     raw: list[bytes] = []
     lengths: list[int] = []
@@ -56,8 +57,8 @@ def cut_pieces(data: bytes, tokenizer: Tokenizer) -> Pieces:
 
 
 def joined(text: Iterable[bytes], raw: Iterable[bytes], lengths: Iterable[int]) -> Iterator[memoryview]:
-    """Yield the file's bytes, in parts. `text` and `raw` are iterables of parts; at most one part of each is held.
-    Raises ValueError if the lengths do not match `text` and `raw`."""
+    """Yield the file's bytes, in parts, from its pieces. `text` and `raw` are the two streams, in parts of any size; at
+    most one part of each is held. Raises ValueError if the lengths do not match them."""
     streams = [filter(None, text), filter(None, raw)]
     parts = [memoryview(b""), memoryview(b"")]
     for number, length in enumerate(lengths):
@@ -73,7 +74,8 @@ def joined(text: Iterable[bytes], raw: Iterable[bytes], lengths: Iterable[int]) 
 
 
 def puts_blank(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer prepends a space to every text, as Llama 2's does: then text pieces begin with a space."""
+    """Return whether the tokenizer prepends a space to every text, as Llama 2's does: then text pieces begin with a
+    space."""
     try:
         return tokenizer.decode_bytes(tokenizer.encode("a")) == b" a"
     except InputError:  # its vocabulary lacks the character
@@ -81,8 +83,8 @@ def puts_blank(tokenizer: Tokenizer) -> bool:
 
 
 def exact_tokens(data: bytes, tokenizer: Tokenizer) -> list[int] | None:
-    """Tokens that decode to exactly these bytes; None if they are not text, or the tokenizer changes the text or lacks
-    one of its characters."""
+    """Return tokens that decode to exactly these bytes; None if they are not text, or the tokenizer changes the text or
+    lacks one of its characters."""
     broken = broken_bytes(data)
     spell = getattr(tokenizer, "encode_bytes", None)
     if broken and (spell is None or len(broken) > MOST_BROKEN * len(data) or longest_run(broken) > LONGEST_BROKEN):
@@ -100,7 +102,7 @@ def exact_tokens(data: bytes, tokenizer: Tokenizer) -> list[int] | None:
 
 
 def broken_bytes(data: bytes) -> list[int]:
-    """Positions of the bytes that are not UTF-8."""
+    """Return the positions of the bytes that are not UTF-8."""
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -120,7 +122,7 @@ def broken_bytes(data: bytes) -> list[int]:
 
 
 def longest_run(places: list[int]) -> int:
-    """Length of the longest run of consecutive numbers; `places` is ascending."""
+    """Return the length of the longest run of consecutive numbers; `places` is ascending."""
     longest = run = 0
     before = -2
     for place in places:
@@ -130,7 +132,8 @@ def longest_run(places: list[int]) -> int:
 
 
 def character_start(data: bytes, place: int) -> int:
-    """The last position up to `place` where a character begins, if one is within 3 bytes, else `place`."""
+    """Return the last position up to `place` where a UTF-8 character begins; `place` if there is none within 3
+    bytes."""
     for near in range(place, max(0, place - 3), -1):
         if data[near] & 0xC0 != 0x80:
             return near

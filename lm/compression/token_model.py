@@ -29,18 +29,20 @@ LEAST_TOKENS, CONTEXTS = 512, 2
 preceding context, which costs a few bytes; so most of its tokens have as much context as without the split."""
 MOST_SEGMENTS = 64
 LEAST_CAPACITY = 32
-"""Minimum slots of the cache. The number is a power of two, so that few shapes are compiled."""
+"""Minimum number of positions in the cache. The number is a power of two, so that few shapes are compiled."""
 
 
 def segments_for(tokens: int, context: int) -> int:
-    """Largest power of two that leaves each segment long enough, at most MOST_SEGMENTS."""
+    """Return the number of segments for a file: the largest power of two, at most MOST_SEGMENTS, that leaves them long
+    enough."""
     whole = tokens // max(LEAST_TOKENS, CONTEXTS * context)
     return min(1 << (max(whole, 1).bit_length() - 1), MOST_SEGMENTS)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Division of a file's tokens into segments; if it is not even, the first ones have one token more."""
+    """Division of a file's tokens into segments, which the model reads in parallel. The first may be one token
+    longer."""
 
     tokens: int
     segments: int
@@ -49,21 +51,21 @@ class Layout:
 
     @property
     def steps(self) -> int:
-        """Tokens of the longest segment."""
+        """Number of tokens in the longest segment."""
         return -(-self.tokens // self.segments)
 
     def active(self, step: int) -> int:
-        """Number of segments (the first ones) that have a token at this step."""
+        """Return how many segments, the first ones, have a token at this step."""
         return self.segments if step < self.tokens // self.segments else self.tokens % self.segments
 
     @property
     def capacity(self) -> int:
-        """Slots of the cache: the context length, or fewer if segments are shorter."""
+        """Number of positions in the key-value cache: the context length, or fewer if segments are shorter."""
         return min(self.context, max(LEAST_CAPACITY, 1 << max(self.steps - 1, 0).bit_length()))
 
     @property
     def kept(self) -> int:
-        """Tokens that are read again when the context is full: its later half."""
+        """Number of tokens that are read again when the context is full: its later half."""
         return max(1, self.context // 2)
 
     @property
@@ -71,7 +73,7 @@ class Layout:
         return self.steps > self.context
 
     def rows(self, tokens: list[int]) -> Int[np.ndarray, "B S"]:
-        """The tokens with each segment in a row, padded with 0."""
+        """Return the file's tokens with each segment in a row, padded with 0."""
         tokens_BS = np.zeros((self.segments, self.steps), np.int32)
         whole, more = divmod(self.tokens, self.segments)
         for row in range(self.segments):
@@ -81,7 +83,7 @@ class Layout:
         return tokens_BS
 
     def flat(self, blocks: Sequence[Int[np.ndarray, "B _"]]) -> Iterator[list[int]]:
-        """Yield the tokens of `rows` in order; `blocks` are parts of it, split along the tokens."""
+        """Yield the file's tokens in order; `blocks` are the array of `rows`, cut along the axis of tokens."""
         whole, more = divmod(self.tokens, self.segments)
         for row in range(self.segments):
             left = whole + (row < more)
@@ -106,21 +108,21 @@ def next_logits(
 
 @functools.partial(jax.jit, donate_argnums=1)
 def read_token(model: Transformer, cache: Cache, tokens_B: Int[Array, " B"]) -> tuple[Float[Array, "B V"], Cache]:
-    """Read one more token of each segment; return (next logits, cache)."""
+    """Read one more token of each segment; return (next-token logits, cache)."""
     return next_logits(model, cache, tokens_B[:, None], cache.lengths_B[:, None])
 
 
 @functools.partial(jax.jit, donate_argnums=1)
 def read_tokens(model: Transformer, cache: Cache, tokens_BH: Int[Array, "B H"]) -> tuple[Float[Array, "B V"], Cache]:
-    """Fill an empty cache with the first tokens of each segment; return (next logits, cache)."""
+    """Read the first tokens of each segment into an empty cache; return (next-token logits, cache)."""
     return next_logits(model, cache, tokens_BH, row_positions(tokens_BH))
 
 
 class TokenModel:
-    """Reads the segments of one file token by token, from the beginning of each."""
+    """Reader of a file's segments, token by token; it returns next-token logits."""
 
     def __init__(self, model: Transformer, config: ModelConfig, mesh: Mesh, layout: Layout):
-        """`model` is laid out over `mesh`."""
+        """`model` is sharded over `mesh`."""
         self.model, self.config, self.mesh, self.layout = model, config, mesh, layout
         self.read_token, self.read_tokens = traced_on(mesh, read_token), traced_on(mesh, read_tokens)
         self.cache = self.empty()
@@ -132,8 +134,8 @@ class TokenModel:
         return traced_on(self.mesh, no_tokens)(self.config, self.layout.segments, self.layout.capacity)
 
     def read(self, tokens_B: Int[np.ndarray, " B"]) -> jax.Array:
-        """Return the logits (B, V) after one more token of each segment. When the context is full, restart it with its
-        later half."""
+        """Read one more token of each segment; return the next-token logits (B, V). When the context is full, its later
+        half is read again into an empty cache."""
         if self.position == self.layout.context:
             kept = self.layout.kept
             last_BH = np.concatenate([self.history_BS[:, self.position - kept + 1 :], tokens_B[:, None]], axis=1)
@@ -147,7 +149,8 @@ class TokenModel:
         return logits_BV
 
     def program(self) -> bytes:
-        """SHA-256 of the compiled programs as passed to XLA: other model code or another JAX version may change it."""
+        """Return the SHA-256 of the programs as passed to XLA: other model code or another JAX version may change
+        it."""
         cache = jax.eval_shape(lambda: empty_cache(self.config, self.layout.segments, self.layout.capacity))
         shape = lambda *axes: jax.ShapeDtypeStruct((self.layout.segments, *axes), jnp.int32)
         texts = [traced_on(self.mesh, read_token.lower)(self.model, cache, shape()).as_text()]
@@ -158,7 +161,7 @@ class TokenModel:
 
 def probabilities(logits_BV: jax.Array, usable_V: np.ndarray) -> Float[np.ndarray, "B V"]:
     """Return unnormalized probabilities for the coder: float64, 1 for the most likely id, 0 for ids that are not text.
-    Computed on the host, the same way in both directions. Raises FloatingPointError if logits are not finite."""
+    Computed on the host, for coding and decoding alike. Raises FloatingPointError if logits are not finite."""
     scores_BV = np.where(usable_V, on_host(logits_BV)[:, : len(usable_V)], np.float32(-np.inf))
     greatest_B1 = scores_BV.max(axis=1, keepdims=True)
     if not np.isfinite(greatest_B1).all():

@@ -1,7 +1,7 @@
 """Configuration of lm as frozen dataclasses, one file per subject. No JAX here, so that configs load quickly.
 
 Fields marked `not_hashed` affect how fast or how often something is computed, not the result; they are excluded from
-the hash that identifies it.
+the hash that identifies a run's result.
 
 May import: lm.errors, lm.fields.
 """

@@ -13,7 +13,7 @@ HUB = "hf://"
 
 @dataclass(frozen=True)
 class TasksConfig(Config):
-    """Data of the benchmarks among the evaluators (docs/evaluation.md)."""
+    """Where the examples of benchmark tasks, such as hellaswag, are read from (docs/evaluation.md)."""
 
     data: str = ""
     """Folder with the datasets of the tasks, as files or in the layout of the Hugging Face hub; hf:// downloads them
@@ -34,18 +34,18 @@ class TasksConfig(Config):
 
 @dataclass(frozen=True)
 class EvaluateConfig(Config):
-    """Evaluation of the trained model, by default in bits per byte, next to general-purpose compressors."""
+    """Evaluation of the trained model, by default in bits per byte, compared with general-purpose compressors."""
 
     stride: int
     """New tokens scored per window; the rest of the window repeats earlier tokens as context (at most
     model.context_length)."""
     batch_size: int = not_hashed()
-    """Windows scored at once."""
+    """Number of windows scored at once."""
     evaluators: Annotated[tuple[str, ...], NAMES_CODE] = ("bits_per_byte",)
     """Evaluators to run: names from the table in lm/evaluation/evaluators.py, or your own classes as
     my_package.my_module.MyEvaluator. Must include bits_per_byte, because the report shows its results."""
     tasks: TasksConfig = TasksConfig()
-    """Data of the benchmarks among the evaluators."""
+    """Data of the benchmark tasks among the evaluators."""
 
     def __post_init__(self):
         super().__post_init__()

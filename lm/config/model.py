@@ -7,7 +7,7 @@ from lm.errors import UsageError, shown
 from lm.fields import NAMES_CODE, Config, check_names, not_hashed, positive, within
 
 LARGEST_SIZE = 2**31 - 1
-"""Maximum size of any axis: JAX uses 32-bit indices."""
+"""Maximum size of any axis of an array: JAX uses 32-bit indices."""
 LONGEST_NGRAM = 64
 """Maximum n-gram length; each length has its own table."""
 
@@ -133,7 +133,7 @@ class ModelConfig(Config):
         return self.width // self.heads if self.head_dim is None else self.head_dim
 
     def window(self, layer: int) -> int | None:
-        """Attention window of a layer in tokens; None: unlimited."""
+        """Return the attention window of a layer in tokens; None: unlimited."""
         return self.attention_windows[layer % len(self.attention_windows)] or None if self.attention_windows else None
 
     def __post_init__(self):
@@ -200,8 +200,8 @@ class ModelConfig(Config):
 
 
 def least_parameters(config: ModelConfig) -> int:
-    """Number of parameters in the matrices, without those of the user's own blocks: all but a few thousandths of the
-    model."""
+    """Return the number of parameters in the matrices, without those of the user's own blocks: all but a few
+    thousandths of the model's."""
     width, heads = config.width, config.heads + 2 * config.kv_heads
     attention = width * config.head_channels * (heads + config.heads)
     mlp = (3 if config.gated_mlp else 2) * width * config.mlp_width

@@ -20,13 +20,13 @@ RematName = Literal[
 
 @dataclass(frozen=True)
 class RematPolicy:
-    """Tensors of a block to save; all others are recomputed (arXiv:1604.06174). The input of a block is kept on the
-    device unless it is offloaded."""
+    """Which tensors of a transformer block are saved for the backward pass; all others are recomputed
+    (arXiv:1604.06174). The input of a block is kept on the device unless it is offloaded."""
 
     keep: tuple[Tensor, ...] = ()
-    """Kept in device memory."""
+    """Tensors kept in device memory."""
     offload: tuple[Tensor, ...] = ()
-    """Moved to host memory, and back when the backward pass needs them."""
+    """Tensors moved to host memory, and back when the backward pass needs them."""
 
 
 QKV: tuple[Tensor, ...] = ("query_proj", "key_proj", "value_proj")
@@ -46,11 +46,12 @@ REMAT: dict[RematName, RematPolicy | None] = {
     "save_out_proj": RematPolicy(keep=("out_proj",)),
     "full": RematPolicy(),
 }
-"""{name: policy}; None saves everything that the backward pass needs, and recomputes nothing."""
+"""{name: policy}; with None, JAX saves everything that the backward pass needs, and recomputes nothing."""
 
 
 def remat_policy(name: RematName, keep: tuple[Tensor, ...], offload: tuple[Tensor, ...]) -> RematPolicy | None:
-    """Return the named policy, with the tensors in `keep` and `offload` moved there."""
+    """Return the named policy, but with the tensors in `keep` kept and those in `offload` offloaded; None for
+    "none"."""
     policy = REMAT[name]
     if policy is None:
         return None

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from lm.config.model import ModelConfig
 
 NO_END = sys.maxsize
-"""End of the last stage: a run that is extended stays in it."""
+"""`end` of the last stage: a run that is extended stays in it."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps `first_step` to `end` - 1."""
+    """Steps `first_step` to `end` - 1 of a run, which have one batch size, context length and mixture."""
 
     first_step: int
     end: int
@@ -33,7 +33,7 @@ class Stage:
     context_length: int
     """Tokens per sequence."""
     micro_batches: int
-    """Number of parts of a batch that are computed one after the other."""
+    """Number of parts of a batch that are computed one after the other (gradient accumulation)."""
     weights: tuple[float, ...] = ()
     """Weights of the folders in lm.data.mixture.mixture_of (train.mixture_schedule); (): those of train.mixture."""
 
@@ -48,11 +48,12 @@ class Stage:
         return self.windows * self.parts * self.context_length
 
     def model(self, model: "ModelConfig") -> "ModelConfig":
-        """`model` with the context length of this stage: for FLOP counts and checks, not for its parameters."""
+        """Return the config with the context length of this stage: for FLOP counts and checks, not for building the
+        model."""
         return replace(model, context_length=self.context_length)
 
     def describe(self) -> str:
-        """Describe shape, tokens, micro-batches and weights."""
+        """Return a phrase with the shape, tokens, micro-batches and weights of a batch."""
         sequences, length = self.shape
         text = f"batches of {sequences:,} sequences of {length:,} tokens ({self.tokens:,} tokens)"
         text += f", micro-batches {self.micro_batches}" if self.micro_batches > 1 else ""
@@ -60,7 +61,7 @@ class Stage:
 
 
 class Stages:
-    """All stages of a run, in order; the last one is open-ended."""
+    """All stages of a run, in order; the last one has no end."""
 
     def __init__(self, stages: Sequence[Stage]):
         self._stages = tuple(stages)
@@ -74,38 +75,39 @@ class Stages:
         return len(self._stages)
 
     def at(self, step: int) -> Stage:
-        """Return the stage of a step."""
+        """Return the stage that contains a step."""
         return self._stages[bisect.bisect_right(self._first_steps, step) - 1]
 
     def between(self, first: int, end: int | None) -> list[Stage]:
-        """Return the stages of steps `first` to `end` - 1 (None: all later steps)."""
+        """Return the stages that contain steps `first` to `end` - 1 (None: all later steps)."""
         return [stage for stage in self if stage.end > first and (end is None or stage.first_step < end)]
 
     def largest(self, steps: int) -> Stage:
-        """Return the stage of steps 0 to `steps` - 1 that needs the most memory: the largest micro-batch, then the
-        largest batch, then the longest context."""
+        """Of the stages of steps 0 to `steps` - 1, return the one that needs the most memory: the largest micro-batch,
+        then the largest batch, then the longest context."""
         return max(
             self.between(0, steps),
             key=lambda stage: (stage.tokens // stage.micro_batches, stage.tokens, stage.context_length),
         )
 
     def windows_before(self, step: int) -> int:
-        """Number of windows that steps 0 to `step` - 1 read."""
+        """Return the number of windows that steps 0 to `step` - 1 read."""
         stage = self.at(step)
         return stage.windows_before + (step - stage.first_step) * stage.windows
 
     def tokens_before(self, step: int) -> int:
-        """Number of tokens that steps 0 to `step` - 1 read."""
+        """Return the number of tokens that steps 0 to `step` - 1 read."""
         stage = self.at(step)
         return self.windows_before(step) * stage.parts * stage.context_length
 
     def step_of(self, window: int) -> tuple[int, int]:
-        """Return (step, position in its batch) of a window, numbered in the order in which the run reads them."""
+        """Return (step, position in its batch) of a window, given its number in the order in which the run reads
+        windows."""
         stage = self._stages[bisect.bisect_right(self._windows_before, window) - 1]
         step, place = divmod(window - stage.windows_before, stage.windows)
         return stage.first_step + step, place
 
 
 def constant(batch_size: int, context_length: int) -> Stages:
-    """Return one stage with the same batch size at every step."""
+    """Return a single stage without end, with the same batch size and context length at every step."""
     return Stages([Stage(0, NO_END, 0, batch_size, 1, context_length, 1)])

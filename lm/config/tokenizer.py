@@ -7,7 +7,7 @@ from lm.errors import UsageError
 from lm.fields import Config, positive
 
 END_OF_TEXT = "<|endoftext|>"
-"""Special token that heads every document."""
+"""Special token at the beginning of every document."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from lm.storage import Place, Url, place_of
 
 @dataclass(frozen=True)
 class MeshConfig(Config):
-    """Device mesh. Devices not used by other axes share the batch (data parallelism). The defaults suit one machine."""
+    """Device mesh: the number of devices on each axis. Devices that no axis uses share the batch (data parallelism).
+    The defaults suit one machine."""
 
     fsdp: int = 1
     """Devices over which each parameter and its optimizer state are sharded (ZeRO-3, arXiv:1910.02054)."""
@@ -115,10 +116,10 @@ class MixtureSource(Config):
 
 @dataclass(frozen=True)
 class MixtureStage(Config):
-    """Weights of the mixture from a given step on."""
+    """Weights that the mixture has from a given step on."""
 
     step: int
-    """Number of steps before this stage."""
+    """Number of steps before these weights apply."""
     weights: tuple[float, ...]
     """Weight of the run's own shards, then of each folder in train.mixture, in that order; 0: not read in this
     stage."""
@@ -327,7 +328,7 @@ class TrainConfig(Config):
 
     @property
     def largest_batch(self) -> int:
-        """Largest batch of any stage, in sequences of model.context_length tokens."""
+        """Size of the largest batch of any stage, in sequences of model.context_length tokens."""
         return max([self.batch_size, *(size for _, size in self.batch_schedule)])
 
     @property
@@ -336,7 +337,7 @@ class TrainConfig(Config):
         return self.own_weight > 0 or any(stage.weights[0] > 0 for stage in self.mixture_schedule)
 
     def stages(self, context_length: int) -> Stages:
-        """Return the stages of this run for a model with that context length. Raises UsageError if a context length in
+        """Return the stages of this run, given model.context_length. Raises UsageError if a length in
         train.context_schedule does not divide it."""
         for _, length in self.context_schedule:
             if context_length % length:
@@ -362,7 +363,7 @@ class TrainConfig(Config):
         return Stages(found)
 
     def check_model(self, model: ModelConfig) -> None:
-        """Raise UsageError for settings that a model with this config excludes."""
+        """Raise UsageError if a setting is impossible with this model."""
         if self.ema_decay and model.parameter_dtype != "float32":
             raise UsageError(
                 f"train.ema_decay = {self.ema_decay} needs float32 parameters, but model.parameter_dtype = "
@@ -371,14 +372,14 @@ class TrainConfig(Config):
             )
 
     def of_stage(self, stage: Stage) -> "TrainConfig":
-        """Return the config of a run without schedules that has the batches of `stage`, without its mixture."""
+        """Return a config without schedules whose every batch is like those of `stage`, but without its mixture."""
         return replace(
             self, batch_size=stage.windows, micro_batches=stage.micro_batches, batch_schedule=(), context_schedule=(),
             mixture_schedule=(), mixture=(), own_weight=1.0,
         )  # fmt: skip
 
     def check_schedules(self) -> None:
-        """Raise UsageError for schedules that are invalid for every model."""
+        """Raise UsageError if a schedule is invalid, whatever the model."""
         folders = len(self.mixture) + 1
         for stage in self.mixture_schedule:
             if len(stage.weights) != folders:
@@ -409,7 +410,7 @@ class TrainConfig(Config):
                     raise UsageError(f"train.{name} has {value} from step {step} on; it must be from 1 to 2**31 - 1.")
 
     def check_xla_options(self) -> None:
-        """Raise UsageError for malformed options."""
+        """Raise UsageError unless each of xla_options is of the form xla_NAME=value."""
         for option in self.xla_options:
             if not XLA_OPTION.fullmatch(option):
                 raise UsageError(
@@ -457,7 +458,7 @@ class TrainConfig(Config):
 
 
 def value_at[Value](step: int, pairs: Sequence[tuple[int, Value]]) -> Value:
-    """Return the value of the last of `pairs` (step, value), in ascending order, with a step <= `step`."""
+    """Return the value that applies at `step`. `pairs` are (first step, value), ascending by step."""
     return [value for first, value in pairs if first <= step][-1]
 
 

@@ -1,4 +1,4 @@
-"""Build corpus_index/ from token shards, part by part; complete parts are reused."""
+"""Build the folder corpus_index/ from token shards, part by part (format.py); complete parts are reused."""
 
 import contextlib
 import fcntl
@@ -35,25 +35,25 @@ from lm.storage import Place, appearing, note_write, relative_name, write_atomic
 
 SPLITS = ("train", "val")
 READ_AT_ONCE = 2**24
-"""Bytes to read at once for checksums."""
+"""Bytes that are read at once for checksums."""
 
 
 class Shards(NamedTuple):
-    """A folder of shards to index."""
+    """A folder of token shards, and which of its splits to index."""
 
     name: str
-    """Name in train.mixture; "" for the run's own shards."""
+    """The folder's name in train.mixture; "" for the run's own shards."""
     folder: Place
     splits: tuple[str, ...]
 
 
 class Stretch(NamedTuple):
-    """A stretch of a split's token stream."""
+    """Consecutive tokens of a split, and their documents."""
 
     tokens: np.ndarray
-    """(n,), with the separator instead of the first token (BOS) of each document."""
+    """(n,): token ids, with the separator instead of the first token (BOS) of each document."""
     documents: np.ndarray
-    """uint64 (documents, 2), as in the file."""
+    """uint64 (documents, 2), as in NAME.documents.npy (format.py)."""
 
 
 def build_index(
@@ -64,11 +64,12 @@ def build_index(
     say: Callable[[str], None] = lambda text: None,
     train: TrainConfig | None = None,
 ) -> Header:
-    """Write the index of the shards in the folder `tokens`, and of those in `train.mixture`, to `out`, index.json last.
-    Complete parts from an interrupted build of the same shards are reused.
+    """Write the index of the shards in the folder `tokens`, and of those in `train.mixture`, to the folder `out`,
+    index.json last; return the contents of that file. Complete parts from an interrupted build of the same shards are
+    reused. `say` is called with progress messages.
 
-    Raises InputError and UsageError like BatchSource for shards that are missing, damaged or of another tokenizer, and
-    InputError if another process or thread is building in `out`.
+    Raises InputError and UsageError for shards that are missing, damaged or not of the tokenizer `fingerprint`
+    (default: that of `tokens`), and InputError if another process or thread is building in `out`.
     """
     out.mkdir(parents=True, exist_ok=True)
     with held(out):
@@ -76,9 +77,9 @@ def build_index(
 
 
 def shards_of(tokens: Place, train: TrainConfig | None) -> list[Shards]:
-    """Return the folders to index, the run's own first. Held-out splits of the mixture's folders are excluded, since
-    they are neither training text nor this run's validation; the run's own training split is excluded if no stage reads
-    it. Raises like `mixture_of`."""
+    """Return the folders to index, the run's own (`tokens`) first. Of the mixture's folders only the training split is
+    indexed: their held-out splits are neither training text nor this run's validation. The run's own training split is
+    left out if no stage reads it. Raises the errors of lm.data.mixture.mixture_of."""
     if train is None:
         return [Shards("", tokens, SPLITS)]
     others = [folder for folder in mixture_of(train, tokens) if folder != tokens]
@@ -89,7 +90,7 @@ def shards_of(tokens: Place, train: TrainConfig | None) -> list[Shards]:
 
 @contextlib.contextmanager
 def held(out: Path) -> Generator[None]:
-    """Lock the folder for one build: two would move each other's files away. Raises InputError if it is locked."""
+    """Lock the folder during one build: two would move each other's files away. Raises InputError if it is locked."""
     handle = os.open(out, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,8 +108,7 @@ def held(out: Path) -> Generator[None]:
 def build_alone(
     read: list[Shards], out: Path, fingerprint: str | None, part_tokens: int, say: Callable[[str], None]
 ) -> Header:
-    """Do the work of `build_index`. The caller must hold the lock of `out` (`held`). `read` lists the folders to index,
-    `say` is called with progress messages."""
+    """Do the work of `build_index` for the folders `read`. The caller must hold the lock of `out` (`held`)."""
     (out / INDEX).unlink(missing_ok=True)
     manifest = read_manifest(read[0].folder)
     fingerprint = fingerprint or manifest.tokenizer_fingerprint  # all shards of a run have one tokenizer
@@ -134,8 +134,8 @@ def build_alone(
 
 
 def stretches_of(shards: Shards, source: int, fingerprint: str, part_tokens: int) -> Iterator[tuple[str, str, Stretch]]:
-    """Yield (name of an index part, split, the tokens and documents of the part) for the splits of a folder of
-    shards."""
+    """Yield (name of an index part, split, its tokens and documents) for all splits of a folder of shards. `source` is
+    the folder's number, 0 for the run's own."""
     manifest = read_manifest(shards.folder)
     for split in (one for one in shards.splits if one in manifest.splits and manifest.splits[one].records):
         check_request(manifest, shards.folder, split, manifest.record_length, fingerprint)
@@ -146,15 +146,16 @@ def stretches_of(shards: Shards, source: int, fingerprint: str, part_tokens: int
 
 
 def note_source(out: Path, number: int, shards: Shards) -> Source:
-    """Describe a source, and copy the ids and URLs of its documents."""
+    """Copy the ids and URLs of a folder's documents to names-NUMBER.parquet; return the folder's entry in
+    index.json."""
     copy_names(shards.folder, names_of(out, number))
     sha256, crc32 = manifest_sha256(shards.folder), crc32_of(names_of(out, number))
     return Source(shards.name, str(shards.folder.resolve()), sha256, crc32)
 
 
 def stretches(windows: Windows, separator: int, part_tokens: int) -> Iterator[Stretch]:
-    """Split the stream of a split between documents if possible; each stretch has at most `part_tokens` tokens, unless
-    one record has more."""
+    """Split the tokens of a split, between documents if possible, into stretches of at most `part_tokens` tokens, or of
+    one record if that is longer."""
     dtype = token_type(separator).replace(">", "=")
     tokens, documents, size, last, head = [], [], 0, None, None
     first_records = set(windows.first_records)
@@ -184,7 +185,7 @@ def stretches(windows: Windows, separator: int, part_tokens: int) -> Iterator[St
 
 
 def cut(tokens: np.ndarray, documents: np.ndarray, part_tokens: int, separator: int) -> tuple[Stretch, Stretch]:
-    """Split into (documents that end within `part_tokens`, the rest); a single longer document is cut."""
+    """Split into (the documents that end within `part_tokens`, the rest); a single longer document is cut."""
     starts = documents[:, 0].astype(np.int64)
     inside = starts[(starts > 0) & (starts <= part_tokens)]
     at = int(inside[-1]) if len(inside) else part_tokens
@@ -212,7 +213,8 @@ def write_part(
     vocab_size: int,
     say: Callable[[str], None],
 ) -> Part:
-    """Write the part unless it exists. `shards` is the SHA-256 of the manifest of its shards."""
+    """Write the files of an index part, unless an interrupted build left them; return its entry in index.json. `shards`
+    is the SHA-256 of the manifest of its shards."""
     note = note_of(out, name)
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         found = json.loads(note.read_text(encoding="utf-8"))
@@ -239,7 +241,7 @@ def write_part(
 
 
 def note_of(out: Path, name: str) -> Path:
-    """File that marks a part of an unfinished index as complete."""
+    """Return the file that marks a part of an unfinished index as complete."""
     return out / f"{name}.json"
 
 

@@ -35,12 +35,12 @@ from lm.storage import Place, appearing, relative_name, writing
 FORMAT = 1
 INDEX = "index.json"
 COUNTS = "counts.npy"
-"""int64 (vocab_size,): occurrences of each token in the training split."""
+"""File of the number of occurrences of each token in the training split: int64 (vocab_size,)."""
 PART_TOKENS = 2**25
 """Maximum tokens of a part; a build with this takes 1.4 GB of memory."""
 COLUMNS = ("id", "url")
 ROWS = 8192
-"""Rows of a row group in a copy, which one lookup reads."""
+"""Rows of a row group in names-NUMBER.parquet; a lookup reads one row group."""
 ARRAYS = ("tokens", "positions", "documents")
 MAKE = "Make it: python -m launch.index_corpus {run}"
 MAKE_AGAIN = "Delete that folder, and make it again: python -m launch.index_corpus {run}"
@@ -53,13 +53,13 @@ class Part:
     name: str
     split: str
     tokens: int
-    """Length of its tokens array, including separators."""
+    """Length of the array of tokens, including separators."""
     documents: int
     bytes: dict[str, int]
-    """{array: size of its file}."""
+    """{array, such as "positions": size of its file}."""
     crc32: dict[str, int]
     source: int
-    """Its folder: 0 for the run's own shards, n for the n-th of Header.sources."""
+    """Number of the folder that it is from: 0 for the run's own shards, n for the n-th of Header.sources."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class Source:
     """A folder of shards that is indexed in addition to the run's own: one entry of the config field train.mixture."""
 
     tokens: str
-    """Name in the config."""
+    """The folder's name in the config."""
     folder: str
-    """Absolute path or URL when the index was built."""
+    """Absolute path or URL of the folder when the index was built."""
     shards: str
-    """SHA-256 of its manifest."""
+    """SHA-256 of the folder's manifest."""
     names_crc32: int
-    """CRC-32 of the copy of its tables of documents."""
+    """CRC-32 of names-NUMBER.parquet."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Header:
 
 
 def settings_of(train: TrainConfig) -> dict[str, object]:
-    """Return the parts of a run's config that determine its index."""
+    """Return the values of a run's config that determine its index."""
     found: dict[str, object] = {"format": FORMAT, "part_tokens": PART_TOKENS}
     if train.mixture:
         found |= {"mixture": [source.tokens for source in train.mixture], "own": train.reads_own_shards}
@@ -101,7 +101,7 @@ def settings_of(train: TrainConfig) -> dict[str, object]:
 
 
 def token_type(vocab_size: int) -> str:
-    """NumPy type that can hold every token and the separator."""
+    """Return the NumPy type of the array of tokens: it holds every token id, and the separator."""
     return ">u2" if vocab_size < 2**16 else ">u4"
 
 
@@ -110,12 +110,13 @@ def file_of(folder: Path, part: str, array: str) -> Path:
 
 
 def names_of(folder: Path, source: int) -> Path:
-    """Copy of the tables of documents of a source, counted from 1."""
+    """Return the path of names-NUMBER.parquet, for the source with this number, from 1."""
     return folder / f"names-{source}.parquet"
 
 
 def read_header(folder: Path, run: Path) -> Header:
-    """Read index.json. Raises InputError if there is no index, or its header is damaged or of another version."""
+    """Read index.json in `folder`. Raises InputError if there is no index, or its header is damaged or of another
+    version."""
     path = folder / INDEX
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
@@ -138,8 +139,8 @@ def read_header(folder: Path, run: Path) -> Header:
 
 
 def mapped(path: Path, dtype: str, shape: tuple[int, ...], size: int | None, run: Path) -> np.ndarray:
-    """Memory-map the array in a file. Raises InputError, with the file, unless its size, type and shape are as
-    written."""
+    """Memory-map the array in an .npy file. Raises InputError, with the file, unless its size in bytes (None: any),
+    type and shape are as given."""
     try:
         found = path.stat().st_size
         if size is not None and found != size:
@@ -155,10 +156,10 @@ def mapped(path: Path, dtype: str, shape: tuple[int, ...], size: int | None, run
 
 
 class DocumentNames:
-    """Names in the tables of documents of some shards, or in a copy. Read lazily."""
+    """Ids and URLs of the documents of a folder of shards, read from its tables of documents or a copy when needed."""
 
     def __init__(self, tables: Sequence[Place], remedy: str = MAKE_SHARDS):
-        """`remedy` is the advice for a missing or damaged table."""
+        """`tables` are Parquet files; `remedy` is printed if one is missing or damaged."""
         self.places, self.remedy = tables, remedy
 
     def of(self, number: int) -> tuple[str, str]:
@@ -177,7 +178,7 @@ class DocumentNames:
 
     @functools.cached_property
     def tables(self) -> list[tuple[pq.ParquetFile, int]]:
-        """(table of documents, number of its first row)."""
+        """(Parquet file, document number of its first row) of each table."""
         found, first = [], 0
         for place in self.places:
             with readable(place, self.remedy):
@@ -188,14 +189,14 @@ class DocumentNames:
 
     @functools.lru_cache(maxsize=32)  # noqa: B019  (an index lives as long as its server)
     def in_group(self, table: int, group: int) -> pa.Table:
-        """Names of the documents in a row group of a table."""
+        """Return the ids and URLs in a row group of table number `table`."""
         with readable(self.places[table], self.remedy):
             return self.tables[table][0].read_row_group(group, list(COLUMNS))
 
 
 def copy_names(shards: Place, out: Path) -> None:
-    """Write the names of all documents in a folder of shards, which may be in a bucket, to the file `out`. Raises
-    InputError on read or write errors."""
+    """Write the ids and URLs of all documents in a folder of shards, which may be in a bucket, to the Parquet file
+    `out`. Raises InputError on read or write errors."""
     schema = pa.schema([(name, pa.string()) for name in COLUMNS])
     with writing(out), appearing(out) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for place in document_tables(shards):
@@ -206,7 +207,7 @@ def copy_names(shards: Place, out: Path) -> None:
 
 @contextlib.contextmanager
 def readable(table: Place, remedy: str) -> Generator[None]:
-    """Convert errors in reading the table to InputError, with its path and the remedy."""
+    """Convert errors in reading `table` in the block to InputError, with its path and the remedy."""
     try:
         yield
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError

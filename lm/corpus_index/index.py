@@ -19,16 +19,16 @@ from lm.storage import is_url
 
 
 class Spot(NamedTuple):
-    """Position of a passage in the corpus."""
+    """Position of one occurrence of a passage in the corpus."""
 
     part: "MappedPart"
     position: int
-    """Index in the part's tokens."""
+    """Index of the passage's first token in the part's tokens."""
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Occurrences of a passage: the range [low, high) of each part's sorted positions."""
+    """Occurrences of a passage: for each part (part, low, high), a range [low, high) of its sorted positions."""
 
     ranges: tuple[tuple["MappedPart", int, int], ...]
 
@@ -37,7 +37,7 @@ class Matches:
         return sum(high - low for _, low, high in self.ranges)
 
     def spots(self, most: int) -> Iterator[Spot]:
-        """Yield at most `most` of them, evenly spaced in the order of the text that follows the passage."""
+        """Yield at most `most` of the occurrences, evenly spaced in the order of the text that follows the passage."""
         count = self.count
         for number in range(min(most, count)):
             at = number * count // min(most, count)
@@ -52,16 +52,16 @@ class Document(NamedTuple):
     """A document of the corpus."""
 
     number: int
-    """Row in the tables of documents of its source."""
+    """Row of the document in its source's tables of documents."""
     id: str
     url: str
     split: str
     part: "MappedPart"
     begin: int
-    """Index of its first token, after the separator, in the part's tokens."""
+    """Index of the document's first token, after the separator, in the part's tokens."""
     end: int
     source: str = ""
-    """Folder of train.mixture that it belongs to; "" for the run's own."""
+    """Folder of train.mixture that the document belongs to; "" for the run's own shards."""
 
     @property
     def tokens(self) -> np.ndarray:
@@ -69,7 +69,7 @@ class Document(NamedTuple):
 
 
 class MappedPart:
-    """A memory-mapped part of the index."""
+    """A part of the index (format.py), memory-mapped."""
 
     def __init__(self, folder: Path, about: files.Part, dtype: str, run: Path):
         self.name, self.split, self.about = about.name, about.split, about
@@ -83,15 +83,15 @@ class MappedPart:
         self.width = np.dtype(dtype).itemsize
 
     def range_of(self, wanted: bytes) -> tuple[int, int]:
-        """Range [low, high) of the sorted positions where the tokens, as bytes, begin with `wanted`."""
+        """Return the range [low, high) of sorted positions at which the tokens, as bytes, begin with `wanted`."""
         width, data, length = self.width, self.bytes, len(wanted)
         key = lambda position: bytes(data[position * width : position * width + length])
         low = bisect.bisect_left(self.positions, wanted, key=key)
         return low, bisect.bisect_right(self.positions, wanted, lo=low, key=key)
 
     def longest(self, wanted: bytes) -> int:
-        """Number of tokens of the longest prefix of `wanted` that occurs here: it is at a neighbor in the sorted
-        order."""
+        """Return the length in tokens of the longest prefix of `wanted` that occurs here: it is at a neighbor in the
+        sorted order."""
         width, data, length = self.width, self.bytes, len(wanted)
         key = lambda position: bytes(data[position * width : position * width + length])
         at = bisect.bisect_left(self.positions, wanted, key=key)
@@ -100,7 +100,7 @@ class MappedPart:
 
 
 def common(one: bytes, other: bytes) -> int:
-    """Length of the common prefix in bytes."""
+    """Return the length in bytes of the common prefix."""
     length = min(len(one), len(other))
     if one[:length] == other[:length]:
         return length
@@ -109,10 +109,11 @@ def common(one: bytes, other: bytes) -> int:
 
 
 class CorpusIndex:
-    """The index in corpus_index/ of the run folder `run`: of its shards in tokens/, and of those in its train.mixture.
+    """The index, in corpus_index/ of the run folder `run`, of the run's shards in tokens/ and those in its
+    train.mixture.
 
-    Raises InputError, with the file, if there is no index, if it is out of date with respect to the current shards or
-    `train`, the run's config, and if a file is missing or has another size. `check` also verifies the contents.
+    Raises InputError, with the file, if there is no index, if a file is missing or has another size, and if the index
+    is older than the current shards or does not fit `train`, the run's config. `check` also verifies the contents.
     """
 
     def __init__(self, run: Path, train: TrainConfig | None = None):
@@ -154,11 +155,11 @@ class CorpusIndex:
             )
 
     def source_of(self, part: MappedPart) -> str:
-        """See Document.source."""
+        """Return the folder of train.mixture that the part is from; "" for the run's own shards."""
         return self.header.sources[part.about.source - 1].tokens if part.about.source else ""
 
     def check(self) -> None:
-        """Verify the checksums of all files. Raises InputError with the first that differs."""
+        """Verify the checksums of all files. Raises InputError for the first that differs."""
         again = files.MAKE_AGAIN.format(run=self.run)
         written = {
             files.file_of(self.folder, part.name, array): expected
@@ -176,7 +177,7 @@ class CorpusIndex:
                 )
 
     def splits(self) -> dict[str, dict[str, int]]:
-        """{split: {"tokens", "documents"}}, without separators."""
+        """Return {split: {"tokens": number, "documents": number}}, without separators."""
         found: dict[str, dict[str, int]] = {}
         for part in self.header.parts:
             one = found.setdefault(part.split, {"tokens": 0, "documents": 0})
@@ -185,39 +186,41 @@ class CorpusIndex:
         return found
 
     def bytes_of(self, tokens: Sequence[int] | np.ndarray) -> bytes:
-        """Convert tokens to the byte format of the parts. Raises ValueError for an id outside the vocabulary."""
+        """Convert tokens to the bytes that the parts store for them. Raises ValueError for an id outside the
+        vocabulary."""
         array = np.asarray(tokens, np.int64)
         if len(array) and not 0 <= array.min() <= array.max() < self.header.vocab_size:
             raise ValueError(f"token ids range from 0 to {self.header.vocab_size - 1}")
         return array.astype(self.dtype).tobytes()
 
     def find(self, tokens: Sequence[int] | np.ndarray, split: str | None = None) -> Matches:
-        """Find the passage in a split, or in all. Matches do not cross the end of a document."""
+        """Return all occurrences of a passage in a split (None: in all splits). They do not cross the end of a
+        document."""
         wanted = self.bytes_of(tokens)
         parts = [part for part in self.parts if split in (None, part.split)]
         return Matches(tuple((part, *part.range_of(wanted)) for part in parts) if wanted else ())
 
     def longest(self, tokens: Sequence[int] | np.ndarray, split: str | None = None) -> int:
-        """Number of tokens of the longest prefix of the passage that occurs anywhere."""
+        """Return the length in tokens of the longest prefix of `tokens` that occurs in a split (None: in any split)."""
         wanted = self.bytes_of(tokens)
         return max((part.longest(wanted) for part in self.parts if split in (None, part.split)), default=0)
 
     def document_at(self, spot: Spot) -> Document:
-        """Document that contains a spot."""
+        """Return the document that contains a spot."""
         part = spot.part
         row = int(np.searchsorted(part.documents[:, 0], spot.position, side="right")) - 1
         return self.document(part, row)
 
     def document(self, part: MappedPart, row: int) -> Document:
-        """Document in the given row of a part."""
+        """Return the document in row `row` of a part's array of documents."""
         begin, number = (int(value) for value in part.documents[row])
         end = int(part.documents[row + 1, 0]) if row + 1 < len(part.documents) else len(part.tokens) - 1
         id, url = self.names[part.about.source].of(number)
         return Document(number, id, url, part.split, part, begin + 1, end, self.source_of(part))
 
     def sampled(self, split: str, number: int, of: int, least: int) -> Document | None:
-        """Sample `of` documents evenly over the split and return the one with index `number`: the nearest following
-        document in the same part with at least `least` tokens, else the last such; None if the part has none."""
+        """Return sample `number` of `of` documents spaced evenly over the split: at that place, the next document in
+        the same part with at least `least` tokens, else the part's last such document; None if it has none."""
         parts = [part for part in self.parts if part.split == split]
         total = sum(len(part.documents) for part in parts)
         at = number * total // of

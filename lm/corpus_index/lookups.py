@@ -1,5 +1,5 @@
-"""Look up texts in the corpus: occurrences, and n-grams, which detect benchmark questions that the model may have been
-trained on."""
+"""Look up texts in the corpus: their occurrences, and those of their n-grams, which show benchmark questions that the
+model may have been trained on."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -15,20 +15,21 @@ from lm.tokenizer import Tokenizer, load
 TOKENS = 13
 """Default length of an n-gram in tokens; GPT-3 (arXiv:2005.14165, appendix C) used 13 words."""
 CHARACTERS = 64
-"""Default if tokens are characters: about as much text as 13 words."""
+"""Default length if tokens are characters: about as much text as 13 words."""
 CONTEXT = 30
-"""Tokens to show on either side of a passage."""
+"""Tokens that are printed before and after an occurrence."""
 
 
 class Overlap(NamedTuple):
-    """Occurrence of the n-grams of a text in the corpus."""
+    """How many n-grams of a text occur in the corpus, and where."""
 
     ngrams: int
-    """Number of n-grams of the text; a shorter text is one n-gram."""
+    """Number of n-grams of the text; a text shorter than n is one n-gram."""
     found: int
-    """Number of them that occur in the corpus."""
+    """Number of these n-grams that occur in the corpus."""
     spans: tuple[tuple[int, int, Matches], ...]
-    """(start, end) in tokens of each stretch covered by found n-grams, and the matches of its first n-gram."""
+    """(start, end, matches) of each stretch of the text, in tokens, that is covered by n-grams found in the corpus;
+    `matches` are those of its first n-gram."""
 
     @property
     def share(self) -> float:
@@ -42,8 +43,8 @@ def overlap(
     split: str | None = "train",
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> Overlap:
-    """Look up each n-gram of the text in the split (None: in all). `check_cancelled` is called for each, and may raise
-    to stop."""
+    """Look up each n-gram of the tokens in the split (None: in all splits). `check_cancelled` is called for each, and
+    may raise to stop."""
     n = min(n, len(tokens))
     spans: list[tuple[int, int, Matches]] = []
     starts = range(len(tokens) - n + 1) if n else range(0)
@@ -62,8 +63,8 @@ def overlap(
 
 
 def ways_to_write(tokenizer: Tokenizer, text: str) -> list[list[int]]:
-    """Tokenize a text as it occurs at the beginning of a document and, if the tokens differ, after a space: a word
-    inside a text is another token than the same word at its beginning. No position matches both."""
+    """Return the tokens of a text at the beginning of a document and, if they differ, after a space: a word inside a
+    text is another token than the same word at its beginning. No place in the corpus matches both."""
     given = tokenizer.encode(text)
     if not text or text[0].isspace() or tokenizer.kind == "characters":
         return [given] if given else []
@@ -72,7 +73,7 @@ def ways_to_write(tokenizer: Tokenizer, text: str) -> list[list[int]]:
 
 
 def usual_ngram(tokenizer: Tokenizer) -> int:
-    """Default number of tokens of an n-gram."""
+    """Return the default length of an n-gram in tokens."""
     return CHARACTERS if tokenizer.kind == "characters" else TOKENS
 
 
@@ -84,8 +85,8 @@ def overlap_of(
     split: str | None = "train",
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> tuple[list[int], Overlap]:
-    """Return (tokens, `overlap` of them) of a text, for the one of `ways_to_write` with the most n-grams found: a
-    question is rarely at the beginning of a document, and a short one is a single n-gram."""
+    """Return (tokens, Overlap) of a text, for the one of `ways_to_write` with the most n-grams found: a question is
+    rarely at the beginning of a document, and a short one is a single n-gram."""
     first, *others = ways_to_write(tokenizer, text) or [[]]
     best = first, overlap(index, first, n, split, check_cancelled)
     for tokens in others:
@@ -98,8 +99,8 @@ def overlap_of(
 
 
 def texts_of(path: Path, field: str) -> Iterator[tuple[str, str]]:
-    """Yield (location, text) of the field of each line of a JSONL file, or of any other file as a whole. Raises
-    InputError if it cannot be read."""
+    """Yield (place, text): for a JSONL file ("a.jsonl, line 1", the value of `field`) of each line, for any other file
+    its path and all of it. Raises InputError if it cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -125,8 +126,8 @@ def texts_of(path: Path, field: str) -> Iterator[tuple[str, str]]:
 
 
 def search_report(run: Path, text: str, documents: int, train: TrainConfig | None = None) -> str:
-    """Report how often the text occurs in each split, and show some documents with the surrounding text. Raises
-    InputError like CorpusIndex."""
+    """Return a text for the terminal: how often `text` occurs in each split of a run, and at most `documents`
+    occurrences with the text around them. Raises the errors of CorpusIndex."""
     index, tokenizer = CorpusIndex(run, train), load(RunPaths(run).tokenizer)
     found = [(len(ids), index.find(ids)) for ids in ways_to_write(tokenizer, text)]
     counts = dict.fromkeys(index.splits(), 0)
@@ -149,8 +150,8 @@ def document_lines(index: CorpusIndex, tokenizer: Tokenizer, matches: Matches, l
 
 
 def overlaps(run: Path, path: Path, field: str, ngram: int | None, train: TrainConfig | None = None) -> Iterator[str]:
-    """Yield a line for each text of the file with an n-gram in the training split, and a summary. Raises InputError
-    like CorpusIndex and texts_of."""
+    """Yield lines for the terminal: one for each text in the file `path` (see `texts_of`) of which an n-gram occurs in
+    the training split, then a summary. Raises the errors of CorpusIndex and `texts_of`."""
     index, tokenizer = CorpusIndex(run, train), load(RunPaths(run).tokenizer)
     ngram = usual_ngram(tokenizer) if ngram is None else ngram
     texts = touched = ngrams = found = 0

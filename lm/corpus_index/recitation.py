@@ -11,31 +11,32 @@ from typing import NamedTuple
 import numpy as np
 
 NEXT = 32
-"""Tokens after a prefix over which the share of correct predictions is computed."""
+"""Number of tokens after a prefix over which correct predictions are counted."""
 SHORTEST = 8
 
 
 class Recitation(NamedTuple):
-    """Predictions of a model for a document after a prefix."""
+    """How well a model continues a document after a prefix of it."""
 
     prefix: int
-    """Number of given tokens of the document, after BOS."""
+    """Number of the document's tokens that are given, after BOS."""
     next: int
     """Number of tokens after the prefix that `right` counts over."""
     right: int
-    """How many of them are the most likely, each given the document's own tokens before it."""
+    """How many of these the model predicts as most likely, each given all the document's tokens before it."""
     verbatim: int
-    """Number of tokens that greedy decoding reproduces before it differs; up to the end of the forward pass."""
+    """Number of tokens that greedy decoding reproduces before the first difference, or before the end of the forward
+    pass."""
 
 
 def prefixes_for(length: int) -> list[int]:
-    """Prefix lengths 8, 16, 32, ... that leave at least NEXT more of `length` tokens."""
+    """Return the prefix lengths 8, 16, 32, ... after which at least NEXT of a document's `length` tokens follow."""
     return [2**power for power in range(3, 31) if 2**power + NEXT <= length]
 
 
 def recitations(likeliest_T: Sequence[bool] | np.ndarray, prefixes: Sequence[int]) -> list[Recitation]:
-    """Compare a document with the model's predictions after each of `prefixes`, its first tokens. likeliest_T: whether
-    each token of the document is the model's most likely one, given those before it."""
+    """Compare a document with the model's predictions after each of the prefix lengths. likeliest_T: whether each token
+    of the document is the model's most likely one, given those before it."""
     right = np.asarray(likeliest_T, bool)
     found = []
     for prefix in prefixes:

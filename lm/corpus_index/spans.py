@@ -18,36 +18,36 @@ from lm.corpus_index.index import CorpusIndex, Matches
 from lm.tokenizer import Tokenizer
 
 WITHOUT_SPACES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-"""Thai, Lao, Burmese, Khmer, Japanese, Chinese: each character counts as a word."""
+"""Characters of Thai, Lao, Burmese, Khmer, Japanese and Chinese, each of which counts as a word."""
 WORD = re.compile(rf"[^\W{WITHOUT_SPACES}]")
 
 
 @dataclass(frozen=True)
 class TraceRule:
-    """Which passages to show."""
+    """Limits on the passages that `trace` returns."""
 
     least_tokens: int = 1
     most_count: int = 10
-    """Maximum occurrences: a more frequent passage says little about its origin."""
+    """Maximum occurrences in the corpus: a more frequent passage says little about its origin."""
     share: float = 0.05
-    """Passages per token of the text, rounded up."""
+    """Maximum number of passages per token of the text; the total is rounded up."""
 
 
 class Span(NamedTuple):
     """A passage of the text that occurs in the corpus."""
 
     start: int
-    """Token index in the text."""
+    """Index of its first token in the text; `end` is that after its last one."""
     end: int
     count: int
     log_probability: float
-    """Sum over its tokens of the log of their share of the training text, in nats."""
+    """Sum over its tokens of log(the token's share of the training text), in nats."""
     matches: Matches
 
 
 def word_edges(pieces: Sequence[bytes]) -> np.ndarray:
-    """bool (pieces + 1,): whether a word may begin or end before each piece, or after the last: not inside a word or a
-    character. pieces: the bytes of each token."""
+    """Return bool (pieces + 1,): whether a word may begin or end before each token, or after the last: not inside a
+    word or a character. `pieces` are the bytes of each token."""
     data = b"".join(pieces)
     edges = np.ones(len(pieces) + 1, bool)
     at = 0
@@ -62,7 +62,7 @@ def word_edges(pieces: Sequence[bytes]) -> np.ndarray:
 
 
 def in_word(data: bytes, which: int) -> bool:
-    """Whether the first (0) or last (-1) character of some bytes belongs to a word."""
+    """Return whether the first (`which` 0) or last (-1) character of `data` belongs to a word."""
     text = data.decode("utf-8", "ignore")
     return bool(text) and WORD.match(text[which]) is not None
 
@@ -74,8 +74,8 @@ def longest_spans(
     split: str | None,
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> list[Span]:
-    """From each edge, find the longest passage that occurs in the split and ends at an edge. `check_cancelled` is
-    called for each edge, and may raise to stop."""
+    """Return, for each edge (`word_edges`), the longest passage that begins there, occurs in the split (None: in any),
+    and ends at an edge. `check_cancelled` is called for each edge, and may raise to stop."""
     logs = log_frequencies(index, tokens)
     at_edges = np.flatnonzero(edges)
     found = []
@@ -90,13 +90,14 @@ def longest_spans(
 
 
 def log_frequencies(index: CorpusIndex, tokens: Sequence[int]) -> np.ndarray:
-    """Log of each token's share of the training text; a token that does not occur counts as if it occurred once."""
+    """Return the log of each token's share of the training text; a token that does not occur counts as if it occurred
+    once."""
     counts = index.counts[np.asarray(tokens, np.int64)] if len(tokens) else np.zeros(0)
     return np.log(np.maximum(counts, 1) / max(1, int(index.counts.sum())))
 
 
 def chosen(spans: Sequence[Span], tokens: int, rule: TraceRule) -> list[Span]:
-    """Select the spans that the rule keeps, in the order of the text, which has `tokens` tokens."""
+    """Return the spans that the rule keeps, in the order of the text, which has `tokens` tokens."""
     fitting = [one for one in spans if one.end - one.start >= rule.least_tokens and one.count <= rule.most_count]
     reach, maximal = 0, []
     for one in fitting:
@@ -116,8 +117,9 @@ def trace(
     split: str | None = "train",
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> list[Span]:
-    """Return the passages of `tokens`, from token `begin` on, that the rule shows, in order. Raises ValueError for ids
-    outside the vocabulary, and whatever `check_cancelled` raises, which is called for each word."""
+    """Return the passages of `tokens`, from index `begin` on, that occur in the corpus and that the rule keeps, in
+    order. `check_cancelled` is called for each word, and may raise to stop. Raises ValueError for ids outside the
+    vocabulary."""
     rule, traced = rule or TraceRule(), tokens[begin:]
     edges = word_edges([tokenizer.token_bytes(id) for id in tokens])[begin:]
     kept = chosen(longest_spans(index, traced, edges, split, check_cancelled), len(traced), rule)

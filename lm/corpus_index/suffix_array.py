@@ -9,7 +9,7 @@ import numpy as np
 
 
 def suffix_array(tokens: np.ndarray, separator: int) -> np.ndarray:
-    """Return uint32 (n,): all positions, sorted by the tokens up to the next separator; ties in any order.
+    """Return uint32 (n,): all positions, sorted by the tokens from there to the next separator; ties in any order.
 
     tokens: unsigned (n,), ending with the separator. Takes about 36 bytes of memory per token.
     """
@@ -40,8 +40,9 @@ def suffix_array(tokens: np.ndarray, separator: int) -> np.ndarray:
 
 
 def sorted_by_first(tokens: np.ndarray, width: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (positions sorted by the first `depth` tokens of `width` bits, the rank of each position, the indices in
-    the order whose rank is not unique), each uint32. A rank is the first index of equal positions."""
+    """Return three uint32 arrays: the positions sorted by their first `depth` tokens, of `width` bits each; the rank of
+    each position; and the indices in the sorted order at which the rank is not unique. The rank of equal positions is
+    the first index of any of them."""
     keys = np.zeros(len(tokens), np.uint64)
     for offset in range(depth):
         keys <<= np.uint64(width)

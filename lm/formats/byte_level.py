@@ -1,4 +1,4 @@
-"""Vocabularies in the form that other programs need: byte-level BPE of any of our tokenizer classes, and sentencepiece
+"""Parts of a tokenizer that other programs need: the vocabulary and merges of a byte-level BPE, and sentencepiece
 models without steps that these programs lack."""
 
 import json
@@ -19,24 +19,24 @@ DIGITS_ALONE = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?
 DIGITS_STEPS = (
     {"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
 )  # fmt: skip
-"""The same as steps of a tokenizer.json."""
+"""The same split as two pre-tokenizer steps of a tokenizer.json."""
 
 
 class ByteLevel(NamedTuple):
-    """Parts of a byte-level BPE."""
+    """Split pattern, vocabulary and merges of a byte-level BPE."""
 
     pattern: str
     """Split pattern, in the syntax of fancy-regex."""
     vocabulary: dict[str, int]
-    """{token in GPT-2's byte letters: id}, without the special tokens."""
+    """{token: id} without the special tokens; each byte of a token is written as GPT-2's letter for it."""
     merges: list[tuple[str, str]]
     whole_pieces: bool
-    """A piece that is a token becomes that token, regardless of the merges."""
+    """True if a whole piece of text that is a token becomes that token, instead of merging its bytes."""
 
 
 def byte_level_of(tokenizer: Tokenizer) -> ByteLevel:
-    """Return the parts of a tokenizer. Raises UsageError if it is not byte-level BPE, or does more than splitting and
-    merging."""
+    """Return the parts of a byte-level BPE tokenizer. Raises UsageError if it is another kind of tokenizer, or has
+    steps besides splitting and merging."""
     if isinstance(tokenizer, BytePairTokenizer):
         contents, pattern = hugging_face(tokenizer), tokenizer.pattern
     elif isinstance(tokenizer, LibraryTokenizer):
@@ -51,7 +51,8 @@ def byte_level_of(tokenizer: Tokenizer) -> ByteLevel:
 
 
 def pattern_of(contents: dict[str, Any]) -> str:
-    """Return the split pattern of a tokenizer.json. Raises UsageError for any other processing steps."""
+    """Return the split pattern of a tokenizer.json, given its contents. Raises UsageError if it has other processing
+    steps."""
     if contents.get("normalizer") is not None:
         raise UsageError(
             f"The tokenizer normalizes text ({contents['normalizer']['type']}), which this format does not support."
@@ -69,8 +70,8 @@ def pattern_of(contents: dict[str, Any]) -> str:
 def supported_sentencepiece(
     tokenizer: SentencePieceTokenizer, program: str, remedy: str, kinds: Collection[int], pieces: Collection[int]
 ) -> SentencePieceModel:
-    """Return the model of a tokenizer. Raises UsageError if it has steps, a kind or kinds of pieces that `program` does
-    not support."""
+    """Return the parsed model of the tokenizer. Raises UsageError, with `program` and `remedy`, if its kind is not in
+    `kinds`, a piece's kind is not in `pieces`, it lacks byte fallback, or it normalizes text."""
     model = read_model(tokenizer.model)
     found = {piece.kind for piece in model.pieces}
     for unsupported, what in (

@@ -1,5 +1,4 @@
-"""Check that a format can represent a model: the fields of ModelConfig that it expresses, and the parameters that it
-writes.
+"""Check that a format can represent a model: that it has all fields of the ModelConfig, and stores all parameters.
 
 Each format lists the fields and values that it expresses. A field that is not listed, for example one that was added to
 ModelConfig later, must have its default value; otherwise the export is refused.
@@ -30,7 +29,7 @@ ROPE: Expressed = {"rope_theta": ANY} | dict.fromkeys(
     ("rope_scaling.factor", "rope_scaling.low_frequency_factor", "rope_scaling.high_frequency_factor",
      "rope_scaling.original_context_length"), ANY,
 )  # fmt: skip
-"""Rotary frequencies with Llama 3.1's scaling. They have no effect with learned positions."""
+"""Rotary frequencies with Llama 3.1's scaling. The fields have no effect with learned positions."""
 OWN_FORWARD: Expressed = (
     SIZES | NO_EFFECT | ROPE | {
         "norm": ("rmsnorm", "layernorm"), "position": ("rope", "learned"), "mlp": ("swiglu", "gelu", "relu_squared"),
@@ -45,22 +44,23 @@ OWN_PARAMETERS = re.compile(
     r"(attention_norm|mlp_norm)\.(scale|bias)|attention\.(query|key|value|out)\.(weight|bias)"
     r"|attention\.(query|key|value)_share|mlp_share|mlp\.(gate|up|down)\.(weight|bias))"
 )
-"""Names of the parameters that these two forward passes read."""
+"""Matches the names of the parameters that these two forward passes read."""
 
 
 GPT2_VALUES: dict[str, Any] = {"norm": "layernorm", "position": "learned", "mlp": "gelu", "biases": True}
 LLAMA_VALUES: dict[str, Any] = {"norm": "rmsnorm", "position": "rope", "mlp": "swiglu", "biases": False}
-"""Fields that have one value in every model of these architectures."""
+"""{field of ModelConfig: its value in every model of this architecture}."""
 
 
 def no_window(config: ModelConfig) -> Expressed:
-    """attention_windows of a format without windows: any value if it limits no layer of `config`, else ()."""
+    """Return the values of attention_windows that a format without windows expresses: any, if none limits a layer of
+    this config, else only ()."""
     limited = any(config.window(layer) for layer in range(min(config.layers, len(config.attention_windows))))
     return {"attention_windows": ((),) if limited else ANY}
 
 
 def gpt2(config: ModelConfig) -> Expressed:
-    """Fields that transformers' and llama.cpp's code for GPT-2 implements."""
+    """Return the fields and values that the code for GPT-2 in transformers and llama.cpp implements."""
     even = config.width // config.heads if config.width % config.heads == 0 else None
     return SIZES | NO_EFFECT | no_window(config) | {name: (value,) for name, value in GPT2_VALUES.items()} | {
         "ngram_longest": ANY, "kv_heads": (config.heads,), "head_dim": (None, even), "rope_theta": ANY,
@@ -68,13 +68,14 @@ def gpt2(config: ModelConfig) -> Expressed:
 
 
 def llama(config: ModelConfig) -> Expressed:
-    """Fields that transformers' and llama.cpp's code for Llama implements."""
+    """Return the fields and values that the code for Llama in transformers and llama.cpp implements."""
     fixed = {name: (value,) for name, value in LLAMA_VALUES.items()}
     return SIZES | NO_EFFECT | ROPE | no_window(config) | fixed | {"ngram_longest": ANY}
 
 
 def leaves(config: object, prefix: str = "") -> Iterator[tuple[str, object, object]]:
-    """Yield (name, value, default or dataclasses.MISSING) of each field, including fields of nested configs."""
+    """Yield (name, value, default or dataclasses.MISSING) of each field; a field of a nested config is
+    "rope_scaling.factor"."""
     for field in dataclasses.fields(config):  # ty: ignore[invalid-argument-type]
         name, value = prefix + field.name, getattr(config, field.name)
         if dataclasses.is_dataclass(value):
@@ -84,7 +85,7 @@ def leaves(config: object, prefix: str = "") -> Iterator[tuple[str, object, obje
 
 
 def unexpressed(config: ModelConfig, expressed: Expressed) -> list[str]:
-    """List the fields with unsupported values, with their values and the supported ones, for a message."""
+    """Return a phrase for each unsupported field, such as "model.norm = rmsnorm (only layernorm)"."""
     found = []
     for name, value, default in leaves(config):
         values = expressed.get(name, () if default is dataclasses.MISSING else (default,))
@@ -96,13 +97,14 @@ def unexpressed(config: ModelConfig, expressed: Expressed) -> list[str]:
 
 
 def check_expressed(config: ModelConfig, expressed: Expressed, format: str, remedy: str) -> None:
-    """Raise UsageError, with the format and every field that it cannot express."""
+    """Raise UsageError with `remedy` if `format` does not express all fields of this config."""
     if found := unexpressed(config, expressed):
         raise UsageError(f"The format {format} cannot express {', '.join(found)}. {remedy}")
 
 
 def check_all_written(written: Iterable[str], shapes: Mapping[str, object], format: str) -> None:
-    """Raise UsageError unless the names of `written` parameters are those of the model's `shapes`."""
+    """Raise UsageError unless `written`, the names of the parameters that `format` stores, are the names in
+    `shapes`."""
     names = {*written}
     if left_out := sorted(shapes.keys() - names):
         raise UsageError(

@@ -22,7 +22,7 @@ from lm.storage import Place
 
 
 class ArrayLayer(NamedTuple):
-    """Location of a parameter in the checkpoint."""
+    """Location of a parameter in a checkpoint."""
 
     array: str
     """Name of the stored array."""
@@ -31,16 +31,16 @@ class ArrayLayer(NamedTuple):
 
 
 class StoredParameters(Mapping[str, np.ndarray]):
-    """{name: values} of the model in a checkpoint, under the names of unrolled layers
-    ("blocks.0.attention.query.weight"), whether its layers are stored one by one or as a stack.
+    """{name: values} of the model in a checkpoint. Every layer has its own names, such as
+    "blocks.0.attention.query.weight", even if the checkpoint stores the layers as a stack.
 
     Values are read on access, in their stored dtype, and not cached. Names, `shapes` and `dtypes` are known without
     reading values. Files are not verified (lm.checkpoints.reading.whole_checkpoint does that). Raises InputError if the
-    checkpoint cannot be read, and like `check_size`.
+    checkpoint cannot be read, or claims far larger arrays than its files hold (lm.checkpoints.reading.check_size).
     """
 
     def __init__(self, checkpoint: Place):
-        """`checkpoint`: its folder, such as runs/demo/checkpoints/1100."""
+        """`checkpoint` is the folder of a step, such as runs/demo/checkpoints/1100."""
         self.folder = checkpoint / "model"
         with readable_errors(checkpoint, "read", OTHER):
             stored: dict[str, Any] = item_handler().metadata(orbax_path(self.folder)).tree
@@ -79,7 +79,7 @@ class StoredParameters(Mapping[str, np.ndarray]):
         return ts.open(array_spec(self.folder, array), context=self._context, read=True).result()
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Raise InputError unless these are the parameters of a model with those shapes."""
+        """Raise InputError unless the parameters have exactly these names and shapes."""
         for name in sorted(shapes.keys() | self.shapes.keys()):
             if shapes.get(name) != self.shapes.get(name):
                 raise InputError(
@@ -90,7 +90,7 @@ class StoredParameters(Mapping[str, np.ndarray]):
 
 
 def layer_of(stack: ts.TensorStore, layer: int) -> np.ndarray:
-    """Read one layer of an opened stack; layers are its first axis.
+    """Read one layer of a stack, whose first axis is the layers.
 
     TensorStore would read every block completely. Blocks that contain all layers, as Orbax writes them, are read by
     byte range; blocks that cut the first axis contain little more than the layer.

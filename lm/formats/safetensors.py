@@ -23,26 +23,26 @@ from lm.storage import appearing, file_inside
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DAMAGED = "The file is damaged or incomplete; download it again."
 DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(jnp.bfloat16)}
-"""Types that can be read as weights."""
+"""{name in the format: dtype} of the types that can be read as weights."""
 NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-"""{dtype: name in the format}."""
+"""{our name of a dtype: name in the format}."""
 MOST_HEADER_BYTES = 2**22
 """Maximum size of all headers of a checkpoint together: 4 MiB, about 30,000 tensors. The library accepts 100 MB per
 file, and takes 15 s and 1.2 GB for a million tensors."""
 
 
 class Tensor(NamedTuple):
-    """Location of one tensor; `read` loads its values."""
+    """One tensor of an opened file; `read` loads its values."""
 
     name: str
     file: Path
     opened: safe_open
     dtype: str
-    """Name of the type in the format, for example BF16."""
+    """Name of the type in the format, such as BF16."""
     shape: tuple[int, ...]
 
     def read(self) -> np.ndarray:
-        """Copy the values from the file. Raises InputError for a type that is not in DTYPES."""
+        """Return the values. Raises InputError for a type that is not in DTYPES."""
         if self.dtype not in DTYPES:
             raise InputError(
                 f"{self.file}: {self.name} has dtype {self.dtype}, but only {', '.join(DTYPES)} are supported. "
@@ -52,7 +52,7 @@ class Tensor(NamedTuple):
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Parse a file that contains a JSON object. Raises InputError if it does not."""
+    """Return the JSON object in a file. Raises InputError if the file contains anything else."""
     try:
         found = parse_json(read_bounded(path, MOST_CONFIG_BYTES))
     except OSError as error:
@@ -67,7 +67,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def check_headers(paths: Iterable[Path]) -> None:
-    """Raise InputError if the headers of these files are larger than MOST_HEADER_BYTES together."""
+    """Raise InputError if the headers of these files together are larger than MOST_HEADER_BYTES."""
     total = 0
     for path in paths:
         try:
@@ -129,7 +129,8 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def in_dtype(name: str, value: np.ndarray, dtype: str) -> np.ndarray:
-    """Cast the values to the named type. Raises UsageError for values outside float16's range."""
+    """Cast the values of the tensor `name` to `dtype`, such as "BF16". Raises UsageError for values outside float16's
+    range."""
     if value.dtype == DTYPES[dtype]:
         return value
     with np.errstate(over="ignore"):
@@ -146,7 +147,7 @@ def in_dtype(name: str, value: np.ndarray, dtype: str) -> np.ndarray:
 def write_file(
     path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]], value: Callable[[str], np.ndarray]
 ) -> None:
-    """Write one file of the named tensors, {name: (name of its dtype in the format, shape)}, atomically.
+    """Write a file of `tensors`, {name: (dtype such as "BF16", shape)}, atomically.
 
     `value(name)` is called for one tensor at a time, so only one needs to be in memory.
     """

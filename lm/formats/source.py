@@ -1,4 +1,4 @@
-"""A model in another program's files, which launch.import_model converts to a run folder."""
+"""A model in another program's files, as launch.import_model reads it to convert it to a run folder."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -21,13 +21,12 @@ MOST_TEMPLATE = 1 << 18
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """BOS, EOS and chat template of an imported model. They come from files other than the vocabulary, or from the
-    metadata of a GGUF file."""
+    """BOS, EOS and chat template of an imported model, from JSON files next to the vocabulary or from a GGUF header."""
 
     bos: int | None = None
     eos: tuple[int, ...] = ()
     add_bos: bool | None = None
-    """Whether its tokenizer prepends BOS to a text; None if the source does not say."""
+    """Whether the model's tokenizer prepends BOS to a text; None if the files do not say."""
     chat_template: str = ""
 
     def __post_init__(self):
@@ -38,9 +37,8 @@ class SpecialTokens:
             )
 
     def on(self, tokenizer: Tokenizer, named: bool = False) -> tuple[Tokenizer, tuple[str, ...]]:
-        """Return (`tokenizer` with the special tokens of the source, notes for the user). Ids that are not special
-        tokens of `tokenizer` are ignored with a note. `named`: the tokenizer's own files name its BOS, which is
-        kept."""
+        """Return (`tokenizer` with these special tokens, notes for the user). An id that is not a special token of
+        `tokenizer` is ignored, with a note. With `named`, the tokenizer's own BOS is kept."""
         names = {id: name for name, id in tokenizer.special_tokens.items()}
         eos = tuple(id for id in self.eos if id in names)
         changes: dict[str, object] = {}
@@ -75,29 +73,29 @@ class SpecialTokens:
 
 @dataclass(frozen=True)
 class SourceModel:
-    """Contents of the future run folder; the parameters are still in the files."""
+    """An opened model: config, tokenizer, and parameters that are still in the files."""
 
     config: ModelConfig
     tokenizer: Tokenizer
     parameters: Mapping[str, np.ndarray]
-    """Parameters under our names of unrolled layers, each read on access."""
+    """{our name: values}; every layer has its own names, and values are read on access."""
     dtypes: Mapping[str, str] = field(default_factory=dict)
-    """{name of a tensor in the source's format: its type there}, so that an export gives the same bytes again."""
+    """{name of a tensor in the source: its type there}, so that an export can give the same bytes again."""
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """{name: contents} of small files of the source that are kept unchanged."""
+    """{name: contents} of small files of the source that are copied unchanged."""
     notes: tuple[str, ...] = ()
     """Notes for the user."""
 
 
 class Fields:
-    """Fields of a source's config, read one by one; every error names the file and the field."""
+    """Fields of a source's config file, read with checks of their types; every error names the file and the field."""
 
     def __init__(self, path: Path, values: Mapping[str, Any], remedy: str):
         self.path, self.values, self.remedy = path, values, remedy
 
     def read[Value](self, name: str, kind: type[Value], default: Value | None = None) -> Value:
-        """Return the value of a field, or `default` if it is missing or null. Raises InputError if it has another type,
-        or is missing without a default."""
+        """Return the value of a field, or `default` if it is missing or null. Raises InputError if it is not of type
+        `kind`, or is missing without a default."""
         value = self.values.get(name)
         value = default if value is None else value
         if kind is float and type(value) is int and abs(value) <= 2**53:  # exactly representable as float
@@ -109,12 +107,13 @@ class Fields:
         return value
 
     def read_all(self, names: Mapping[str, str], **defaults: float) -> dict[str, Any]:
-        """Return {field of ModelConfig: value} for `names`, {field of ModelConfig: name here}."""
+        """Return {field of ModelConfig: value}; `names` maps these fields to their names in the file, `defaults` to
+        defaults."""
         kind = lambda ours: float if ours == "norm_epsilon" else int
         return {ours: self.read(theirs, kind(ours), defaults.get(ours)) for ours, theirs in names.items()}
 
     def require(self, name: str, *known: object) -> None:
-        """Raise InputError unless the field has one of the values `known`. A missing or null field has the first."""
+        """Raise InputError unless the value of the field is one of `known`, of which the first is the default."""
         value = self.values.get(name)
         value = known[0] if value is None else value
         if not any(type(value) is type(one) and value == one for one in known):
@@ -124,13 +123,13 @@ class Fields:
             )
 
     def part(self, name: str) -> "Fields":
-        """Return a nested object as Fields, empty if it is missing or null."""
+        """Return the object in a field as Fields; empty if the field is missing or null."""
         return Fields(self.path, self.read(name, dict, {}), self.remedy)
 
 
 def check_symbols(symbols: int, config: ModelConfig, source: Path | str) -> None:
-    """Raise UsageError if a tokenizer has more symbols than the model has embedding rows. Called before the tokenizer
-    is built, which takes about 10 s for a million symbols."""
+    """Raise UsageError if a tokenizer has more symbols than the model has rows of embeddings. Call it before building
+    the tokenizer, which takes about 10 s for a million symbols."""
     if symbols > config.vocab_size:
         raise UsageError(
             f"{source}: the tokenizer has {symbols:,} symbols, but the model has {config.vocab_size:,} rows of "
@@ -139,13 +138,13 @@ def check_symbols(symbols: int, config: ModelConfig, source: Path | str) -> None
 
 
 FAR_MORE = 100
-"""If a config describes this many times more parameters than the weights have, it is rejected as a whole."""
+"""A config with more than this many times the parameters of the weights is rejected before tensors are compared."""
 
 
 def check_size(config: ModelConfig, source: Path, values: int, tensors: int) -> None:
-    """Raise InputError if the config needs more parameters or layers than the weights of `source` have: `values`
-    numbers in `tensors` tensors. Call it before allocating anything per layer. Smaller differences are left to the
-    comparison of each tensor's shape, which names the tensor."""
+    """Raise InputError if the config has more than FAR_MORE times `values` parameters, or more layers than `tensors`,
+    the numbers of values and of tensors in the weights of `source`. Call it before allocating anything per layer.
+    Smaller differences are found by comparing each tensor's shape."""
     needed = least_parameters(config)
     if needed > FAR_MORE * values or config.layers > tensors:
         raise InputError(

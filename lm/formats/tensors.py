@@ -1,7 +1,7 @@
-"""Tensors of a model in other programs' files: which parameters each contains, in which layout, read one at a time.
+"""Tensors of a model in another program's file: which of our parameters each contains, and in which layout.
 
-Our names are those of lm.model.param_names, such as "blocks.0.attention.query.weight". Our linear maps compute
-x @ weight, so our weights are (in, out).
+Our names are those of lm.model.param_names, such as "blocks.0.attention.query.weight". Our linear maps compute x @
+weight, so our weights are (in, out).
 """
 
 import dataclasses
@@ -20,16 +20,17 @@ from lm.tokenizer.base import Tokenizer
 
 
 class Stored(NamedTuple):
-    """One tensor of a file and the parameters that it contains."""
+    """One tensor of a file, and which of our parameters it contains, in which layout."""
 
     ours: tuple[str, ...]
-    """Parameters concatenated in it, on the last axis."""
+    """Names of the parameters; several are concatenated on the last axis."""
     transposed: bool = False
-    """Weight of a linear map, stored as (out, in)."""
+    """True for the weight of a linear map that is stored as (out, in)."""
     paired_heads: str = ""
-    """Field of ModelConfig: number of heads whose channels are stored in neighboring pairs; "": in our order."""
+    """"heads" or "kv_heads", the number of heads, if rotary pairs are stored as neighboring channels (`paired`); else
+    ""."""
     exact: bool = False
-    """Norm, bias or position, which GGUF always keeps in float32."""
+    """True for a norm, bias or position, which GGUF always keeps in float32."""
 
 
 type Tensors = dict[str, Stored]
@@ -37,7 +38,7 @@ type Tensors = dict[str, Stored]
 
 
 def linear(theirs: str, *ours: str, transposed: bool = True, bias: bool = False, paired_heads: str = "") -> Tensors:
-    """Return the table entries of a linear layer: weight and, with `bias`, bias.
+    """Return {name in the file: Stored} of a linear layer: its weight and, with `bias`, its bias.
 
     `theirs` is the layer's name in the file, `ours` its name here, or several names if the file concatenates our layers
     (such as query, key and value). `transposed` and `paired_heads` are the fields of Stored.
@@ -53,7 +54,7 @@ def norm(theirs: str, ours: str, bias: bool = False) -> Tensors:
 
 
 def of_layers(block: Tensors, layers: int) -> Tensors:
-    """Fill in the number of each layer."""
+    """Return the entries of `block` for every layer: "{}" in each name is replaced by the layer's number, from 0."""
     return {
         theirs.format(layer): one._replace(ours=tuple(name.format(layer) for name in one.ours))
         for layer in range(layers)
@@ -63,8 +64,8 @@ def of_layers(block: Tensors, layers: int) -> Tensors:
 
 @functools.cache
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return {name: shape} of our parameters, with unrolled layers, without allocating them. All layers have equal
-    shapes, so only one is traced."""
+    """Return {name: shape} of the parameters of a model, without allocating them. Every layer has its own names, even
+    with scan_layers. All layers have equal shapes, so only one is traced."""
     one_layer = dataclasses.replace(config, scan_layers=False, layers=1)
     leaves = named_leaves(jax.eval_shape(lambda: Transformer(one_layer, jax.random.key(0))))
     shapes: dict[str, tuple[int, ...]] = {}
@@ -75,14 +76,14 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def stored_shape(stored: Stored, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """Shape of a file's tensor that contains parameters of these shapes."""
+    """Return the shape of a file's tensor; `shapes` are those of our parameters."""
     first = shapes[stored.ours[0]]
     joined = (*first[:-1], sum(shapes[name][-1] for name in stored.ours))
     return joined[::-1] if stored.transposed else joined
 
 
 def stored_value(stored: Stored, arrays: Mapping[str, Any], config: ModelConfig) -> np.ndarray:
-    """Values of a file's tensor, in the dtype of `arrays`."""
+    """Return the values of a file's tensor, in its layout; `arrays` are our parameters, whose dtype is kept."""
     parts = [np.asarray(arrays[name]) for name in stored.ours]
     joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
     value = joined.T if stored.transposed else joined
@@ -90,13 +91,14 @@ def stored_value(stored: Stored, arrays: Mapping[str, Any], config: ModelConfig)
 
 
 class FileParameters(Mapping[str, np.ndarray]):
-    """{name: values} of the model in a file, under our names of unrolled layers. Values are read on access and not
+    """{our name: values} of the parameters in a file. Every layer has its own names. Values are read on access, not
     cached."""
 
     def __init__(
         self, config: ModelConfig, stored: Tensors, dtypes: Mapping[str, str], read: Callable[[str], np.ndarray]
     ):
-        """`dtypes` has the file's name of each tensor's type; `read(name)` returns the values of a tensor."""
+        """`dtypes` maps each name in the file to the file's name for its type; `read(name)` returns the tensor's
+        values."""
         self.config, self.stored, self.dtypes, self.read = config, stored, dtypes, read
         self.shapes = parameter_shapes(config)
         self.home = {ours: theirs for theirs, one in stored.items() for ours in one.ours}
@@ -117,7 +119,8 @@ class FileParameters(Mapping[str, np.ndarray]):
 
 
 def paired(weight_OI: np.ndarray, heads: int) -> np.ndarray:
-    """Reorder the rows of every head from pairs (c, c + C/2), as in lm.model.layers.rotate, to pairs (2c, 2c + 1)."""
+    """Reorder the rows of every head from rotary pairs (c, c + C/2), as in lm.model.layers.rotate, to pairs (2c, 2c +
+    1)."""
     rows, width = weight_OI.shape
     return weight_OI.reshape(heads, 2, rows // heads // 2, width).swapaxes(1, 2).reshape(rows, width)
 
@@ -129,8 +132,8 @@ def unpaired(weight_OI: np.ndarray, heads: int) -> np.ndarray:
 
 
 def check_written(config: ModelConfig, arrays: Mapping[str, Any], tokenizer: Tokenizer) -> None:
-    """Check what an export is given, without reading arrays from disk. Raise InputError unless the arrays are the
-    parameters of a model with this config, UsageError if the tokenizer has more symbols than it has embedding rows."""
+    """Raise InputError unless `arrays` have the names and shapes of the parameters of this config; UsageError if the
+    tokenizer has more symbols than the embedding has rows. No values are read."""
     if tokenizer.vocab_size > config.vocab_size:
         raise UsageError(
             f"The tokenizer has {tokenizer.vocab_size} symbols, but model.vocab_size = {config.vocab_size}. Give the "

@@ -15,21 +15,21 @@ from lm.errors import InputError, shown
 from lm.storage.parquet_pages import BadPageError, CheckedFile, PageTooLargeError, may_stay_a_dictionary
 
 MAX_RATIO, RATIO_FROM_BYTES = 100, 1 << 26
-"""A file may decompress to MAX_RATIO times its own size, and to RATIO_FROM_BYTES in any case."""
+"""A file may decompress to MAX_RATIO times its compressed size, or to RATIO_FROM_BYTES bytes if that is more."""
 MAX_LINE_BYTES = 1 << 24
 MAX_LINE_VALUES = 1_000_000
 """Maximum number of lists, objects and elements in one line of JSON."""
 ROWS_AT_ONCE = (100, 1)
-"""Rows of a Parquet file that are decoded at once: 1 if more might take too much memory."""
+"""Rows of a Parquet file that are decoded at once: the second number if the first would take too much memory."""
 MAX_BATCH_BYTES = 1 << 28
 MAX_LIST_VALUES = 2_000_000
-"""Maximum values in a column of lists, per row group."""
+"""Maximum number of values in a column of lists, per row group."""
 BUFFER = 4 << 20
 
 
 class Unpacked(io.RawIOBase):
-    """A decompressed file whose compressed size is `packed` bytes. Raises EOFError beyond MAX_RATIO times that size, or
-    `least` bytes if that is more."""
+    """Readable stream of a decompressor `file` whose input has `packed` bytes. Reading raises EOFError after MAX_RATIO
+    times `packed` bytes, or after `least` bytes if that is more."""
 
     def __init__(self, file: Any, packed: int, least: int):
         self.file, self.left = file, max(least, MAX_RATIO * packed)
@@ -47,8 +47,9 @@ class Unpacked(io.RawIOBase):
 
 
 def read_lines(path: Path, remedy: str) -> Iterator[bytes]:
-    """Yield the lines of a file, decompressed by the suffix of its name, without a byte order mark. Raises InputError,
-    with `remedy`."""
+    """Yield the lines of a text file with their line ends, without a byte order mark; .gz, .bz2 and .zst are
+    decompressed. Raises InputError, its message ending with `remedy`, if the file cannot be read, or a line or the file
+    is too large."""
     import zstandard
 
     openers = {".bz2": bz2.open, ".gz": gzip.open, ".zst": zstandard.open}
@@ -66,7 +67,7 @@ def read_lines(path: Path, remedy: str) -> Iterator[bytes]:
 
 
 def read_text_lines(path: Path, remedy: str) -> Iterator[str]:
-    """Like `read_lines`, decoded as UTF-8, without line ends."""
+    """Yield the lines of a UTF-8 file without line ends; decompression and errors as for `read_lines`."""
     for number, line in enumerate(read_lines(path, remedy), 1):
         try:
             yield line.decode().rstrip("\r\n")
@@ -75,7 +76,8 @@ def read_text_lines(path: Path, remedy: str) -> Iterator[str]:
 
 
 def read_text_examples(path: Path, lines: int, remedy: str) -> Iterator[tuple[str, ...]]:
-    """Yield examples of `lines` lines each. Raises like `read_lines`, and if the file ends within an example."""
+    """Yield tuples of `lines` lines: a file of examples that take `lines` lines each. Errors as for `read_lines`; also
+    InputError if the last example is incomplete."""
     for part in itertools.batched(read_text_lines(path, remedy), lines):
         if len(part) < lines:
             raise InputError(f"{path} ends within an example: {part[0][:80]!r}. {remedy}")
@@ -83,7 +85,8 @@ def read_text_examples(path: Path, lines: int, remedy: str) -> Iterator[tuple[st
 
 
 def read_json_rows(path: Path, remedy: str) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSONL file. Raises like `read_lines`, and for lines that are not objects."""
+    """Yield the JSON object of each line that is not blank. Errors as for `read_lines`; also InputError for a line that
+    is not an object."""
     for number, line in enumerate(read_lines(path, remedy), 1):
         if line.strip():
             try:
@@ -98,7 +101,8 @@ def read_json_rows(path: Path, remedy: str) -> Iterator[dict[str, Any]]:
 
 
 def read_parquet_rows(path: Path, remedy: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file, all columns. Raises InputError, with `remedy`."""
+    """Yield the rows of a Parquet file as {column: value}. Raises InputError, its message ending with `remedy`, if the
+    file is damaged or too large."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -127,7 +131,9 @@ def read_parquet_rows(path: Path, remedy: str) -> Iterator[dict[str, Any]]:
 def rows_of_group(
     file: Any, source: CheckedFile, group: int, columns: dict[str, Any], strings: set[str], lists: set[str]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one row group. Raises PageTooLargeError, and like Arrow."""
+    """Yield the rows of row group number `group` as {column: value}. `columns` maps names to pyarrow's
+    ColumnChunkMetaData; `strings` names the columns that are read as dictionaries, `lists` the columns of lists. Raises
+    PageTooLargeError and Arrow's errors."""
     done = 0
     for size in ROWS_AT_ONCE:
         source.watch(columns, strings, size, lists)
@@ -147,7 +153,7 @@ def rows_of_group(
 
 
 def decoded_bytes(array: Any) -> int:
-    """Size of an array's values after expanding dictionaries."""
+    """Return the size in bytes of an Arrow array's values, with dictionaries expanded."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

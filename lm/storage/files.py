@@ -16,13 +16,13 @@ HASHING_THREADS = min(8, os.cpu_count() or 1)
 
 
 def user_cache(environment: Mapping[str, str] = os.environ) -> Path:
-    """This program's folder in the user's cache: gristmill in XDG_CACHE_HOME, by default ~/.cache."""
+    """Return this program's cache folder: $XDG_CACHE_HOME/gristmill, by default ~/.cache/gristmill."""
     base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or Path.home()) / ".cache"
     return (Path(base) / "gristmill").absolute()
 
 
 def cache_folder() -> Path:
-    """GRISTMILL_CACHE, by default `user_cache`."""
+    """Return the folder $GRISTMILL_CACHE, by default `user_cache()`."""
     given = os.environ.get("GRISTMILL_CACHE")
     return Path(given).expanduser().absolute() if given else user_cache()
 
@@ -32,12 +32,11 @@ HUB_REPOSITORY = re.compile(r"(models|datasets|spaces)--.+")
 
 
 def file_inside(folder: Path, name: str) -> Path:
-    """Return folder / name, after checking that it is no link out of the folder. The file need not exist.
+    """Return folder / name, after checking that it is no symbolic link out of the folder. The file need not exist.
 
     The folder may be untrusted: the target of such a link would be read, and published by an export. Raises InputError
     for a link out of the folder, or a circular one. Links within one repository of huggingface_hub's cache are allowed,
-    because its snapshots consist of links. If `folder` is a Url (a bucket), nothing is checked, because buckets have no
-    links.
+    because its snapshots consist of links. A Url is not checked: buckets have no links.
     """
     path = folder / name
     if not isinstance(folder, Path):
@@ -68,12 +67,12 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def appearing_file(path: Path, scratch: Path | None = None, durable: bool = True) -> Generator[Path]:
-    """Yield a temporary path for the future file `path`. In the folder `scratch`, ideally on the same disk, it has
-    random digits, so that another process or machine, such as a worker that outlives a killed run, cannot write to it.
-    Without `scratch`, for a single writer, it is next to `path`, and the next attempt replaces it.
+    """Yield a temporary path to write to; when the block ends, move that file to `path`, atomically. If the block
+    fails, the temporary file is deleted, and an existing file at `path` stays.
 
-    If the block succeeds, the file is synced if `durable`, and moved to `path`, or copied if that is on another disk;
-    otherwise it is deleted, and the old file stays.
+    The temporary file is next to `path`, for a single writer, or in the folder `scratch` under a random name, so that
+    no other process, such as a worker that outlives a killed run, writes to it too. `scratch` may be on another disk.
+    If `durable`, the contents are synced to the disk before the move.
     """
     if scratch is None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +104,7 @@ def appearing_file(path: Path, scratch: Path | None = None, durable: bool = True
 
 @contextlib.contextmanager
 def writing(what: object) -> Generator[None]:
-    """Convert OSErrors of files to InputError, with `what` and the remedy."""
+    """Convert an OSError in the block to InputError: `what` cannot be written, the reason, and the remedy."""
     try:
         yield
     except ConnectionError:  # a pipe or socket, not a file
@@ -117,14 +116,15 @@ def writing(what: object) -> Generator[None]:
 
 
 def break_hard_links(path: Path) -> None:
-    """Replace a file that has other names (hard links) by a copy, so that writing changes only this one."""
+    """Replace a file that has several names (hard links) by a copy, so that writing to it leaves the other names' file
+    as it is."""
     if path.is_file() and not path.is_symlink() and path.stat().st_nlink > 1:
         with appearing_file(path, durable=False) as partial:
             shutil.copy2(path, partial)
 
 
 class Appended:
-    """A file that grows by complete pieces: if one does not fit on the disk, none of it is kept."""
+    """A file opened for appending, in which each piece is written completely or, if the disk is full, not at all."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ class Appended:
         self.file = path.open("ab", buffering=0)  # unbuffered: closing does not write
 
     def append(self, piece: bytes) -> None:
-        """Append a piece. Raises OSError if it cannot be written."""
+        """Append `piece`. Raises OSError if it cannot be written."""
         end = self.file.seek(0, os.SEEK_END)
         written = self.file.write(piece)
         if written != len(piece):

@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from requests import Response, Session
 
 PIECE = 1 << 18
-"""Maximum bytes per read; fewer are kept as they arrive."""
+"""Maximum bytes per read from a connection."""
 PROGRESS_BYTES = 1 << 20
-"""Bytes that a try must receive to count as progress."""
+"""Bytes that an attempt must receive to count as progress."""
 CONNECT_SECONDS = 30.0
 LONGEST_WAIT = 3600.0
-"""Maximum seconds of Retry-After; beyond that the command fails instead of sleeping."""
+"""Maximum seconds of Retry-After; for more, the command fails instead of sleeping."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 SLOWEST = 20
-"""Maximum duration of one request of a few megabytes, in multiples of the timeout, however slowly bytes arrive."""
+"""Maximum duration of one request, in multiples of the timeout, even if bytes keep arriving slowly."""
 SKIPPED_BYTES = 64 << 20
-"""Maximum bytes that are read and discarded before the wanted ones, if a server does not support ranges."""
+"""Maximum bytes that are read and discarded before the requested ones, if a server does not support ranges."""
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 LATER = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
 """Status codes to retry. 403 is included because content networks return it for too many requests."""
@@ -44,8 +44,8 @@ class RefusedError(InputError):
 
 
 class TryAgainError(Exception):
-    """This try failed, but another may succeed. `pause` is the seconds that the server asks for; `refused`: it may be
-    permanent, like HEAD on a URL that is signed for GET."""
+    """This attempt failed, but another may succeed. `pause`: the seconds that the server asks to wait. `refused`: the
+    failure may be permanent, such as status 403 for HEAD on a URL that is signed for GET."""
 
     def __init__(self, reason: str, pause: float | None = None, refused: bool = False):
         super().__init__(reason)
@@ -57,27 +57,28 @@ class OutOfRangeError(TryAgainError):
 
 
 class RequestOptions(NamedTuple):
-    """Server-specific options."""
+    """Options of requests that depend on the kind of server."""
 
     auth: Any = None
-    """Argument `auth` of requests; not sent to another host after a redirect."""
+    """Argument `auth` of requests.request; not sent to another host after a redirect."""
     later: frozenset[int] = LATER
     linked: bool = False
-    """On the hub, the version is in the redirect to the file (X-Linked-Etag); the server of the file itself reports
-    another one."""
+    """Take size and ETag from the hub's redirect to the file (X-Linked-Size, X-Linked-Etag), because the file's own
+    server reports another ETag."""
     remedy: str = ""
-    """Advice for rejected requests."""
+    """Remedy that is printed if the server rejects a request."""
 
 
 PLAIN = RequestOptions()
 QUIET: dict[str, float] = {}
-"""{host: time.monotonic() until which it asked for no requests}; all threads of the process wait."""
+"""{host: the time, of time.monotonic(), before which the host asked for no requests}; all threads of the process
+wait."""
 LOCK = threading.Lock()
 
 
 @functools.cache
 def session_of(process: int) -> "Session":
-    """Session shared by all threads of a process, to reuse connections."""
+    """Return the requests.Session of the process with this id, shared by its threads to reuse connections."""
     import requests
     from requests.adapters import HTTPAdapter
 
@@ -88,8 +89,8 @@ def session_of(process: int) -> "Session":
 
 
 def head(url: str, options: RequestOptions = PLAIN) -> Object | None:
-    """Return the size of a file and its ETag, or else its date as ETag. None if there is no such file. Raises
-    StorageError, also if the server reports no size."""
+    """Return the size and ETag of a file, or its modification date instead of an ETag; None if there is no such file.
+    Raises StorageError, also if the server does not report the size."""
     try:
         found = request(url, 0, 0, None, options, bytearray())
     except FileNotFoundError:
@@ -102,9 +103,9 @@ def head(url: str, options: RequestOptions = PLAIN) -> Object | None:
 def read(
     url: str, start: int, end: int | None, version: Object | None = None, options: RequestOptions = PLAIN
 ) -> bytes:
-    """Read bytes `start` to `end` (None: to the end), fewer if the file ends before; of `version`, if given.
+    """Return bytes [start, end) of a file, fewer if it is shorter; `end` None means to its end.
 
-    Raises FileNotFoundError if there is no such file, StorageError if it is another version or cannot be read.
+    Raises FileNotFoundError if there is no such file, StorageError if it cannot be read or is no longer `version`.
     """
     got = bytearray()
     if end is None or end > start:
@@ -115,11 +116,11 @@ def read(
 def request(
     url: str, start: int, end: int | None, version: Object | None, options: RequestOptions, got: bytearray
 ) -> Object:
-    """Append bytes `start` to `end` of a file to `got`, and return the size and ETag that the server reports.
+    """Append bytes [start, end) of a file to `got`; return the size and ETag that the server reports.
 
-    A failed request is repeated from where it stopped. Raises StorageError after settings().retries + 1 failures in a
-    row without progress, or if the server refuses the request. Raises FileNotFoundError if there is no such file. If
-    `version` is given, raises StorageError if the file is another version.
+    A failed request is repeated from where it stopped. Raises FileNotFoundError if there is no such file. Raises
+    StorageError after settings().retries + 1 failures in a row without progress, if the server rejects the request, or
+    if the file is no longer `version`.
     """
     host, tries, furthest, failures = url.split("/")[2], settings().retries + 1, 0, 0
     while True:
@@ -151,8 +152,9 @@ def request(
 def attempt(
     url: str, start: int, end: int | None, version: Object | None, options: RequestOptions, got: bytearray
 ) -> Object:
-    """Send one request and append its bytes to `got`. For an empty range, only return the server's description of the
-    file. Raises TryAgainError if another attempt may succeed, FileNotFoundError or InputError if not."""
+    """Send one request for the rest of bytes [start, end), of which `got` holds the beginning; append what arrives to
+    `got` and return the file's size and ETag. An empty range asks only for these. Raises TryAgainError if another
+    attempt may succeed, else FileNotFoundError or InputError."""
     if end is not None and end <= start:
         return describe(url, options)
     begin = start + len(got)
@@ -179,9 +181,9 @@ def attempt(
 
 
 def describe(url: str, options: RequestOptions) -> Object:
-    """Return the size and ETag of a file: by HEAD; if that is rejected or gives no length, by a GET of the first byte;
-    if that is impossible, by a GET of the whole file. No body is read. Raises TryAgainError if another attempt may
-    succeed, FileNotFoundError or InputError if not."""
+    """Return the size (-1 if not reported) and ETag of a file: by HEAD, else by a GET of the first byte, else by a GET
+    of the whole file whose body is not read. Raises TryAgainError if another attempt may succeed, else
+    FileNotFoundError or InputError."""
     found = Object(-1, "")
     for method, headers in (("HEAD", {}), ("GET", {"Range": "bytes=0-0"}), ("GET", {})):
         try:
@@ -198,7 +200,7 @@ def describe(url: str, options: RequestOptions) -> Object:
 
 
 def still_there(url: str, version: Object, options: RequestOptions) -> bool:
-    """Whether the server, asked again, reports the same version of the file, or no version."""
+    """Ask the server again: return whether the file still is `version`, or its version is not reported."""
     try:
         # On the hub read the first byte: the redirect may be signed for GET only.
         return not differs(version, attempt(url, 0, int(options.linked), None, options, bytearray()))
@@ -210,7 +212,7 @@ def still_there(url: str, version: Object, options: RequestOptions) -> bool:
 
 @contextlib.contextmanager
 def answer(url: str, options: RequestOptions, headers: dict[str, str], method: str = "GET") -> Generator["Response"]:
-    """Send a request and yield the response, its body not yet read. All failures are raised as TryAgainError,
+    """Send a request and yield the response, its body not yet read. Every failure is raised as TryAgainError,
     FileNotFoundError or InputError."""
     import requests
     import urllib3
@@ -259,7 +261,7 @@ def check_status(url: str, response: "Response", later: frozenset[int]) -> None:
 
 
 def said(error: Exception) -> str:
-    """Message of the innermost error, without wrappers."""
+    """Return the message of an error of requests or urllib3, without its wrapper errors."""
     from http.client import IncompleteRead  # imports TLS: .02 s of startup time that most commands do not need
 
     innermost = error
@@ -272,7 +274,8 @@ def said(error: Exception) -> str:
 
 
 def seconds_asked(retry_after: str | None, date: str | None) -> float | None:
-    """Parse a Retry-After header: seconds, or a date, relative to the server's clock."""
+    """Return the seconds to wait by a Retry-After header, which is a number or a date; None if absent or invalid.
+    `date` is the header Date: the server's clock."""
     if retry_after is None:
         return None
     from email.utils import parsedate_to_datetime
@@ -287,7 +290,7 @@ def seconds_asked(retry_after: str | None, date: str | None) -> float | None:
 
 
 def length_of(response: "Response") -> int:
-    """Length of the whole file, by a response with all or a range of it; -1 if the server does not report it."""
+    """Return the length of the whole file in bytes, also by a response with only a range of it; -1 if not reported."""
     if response.status_code == 206:
         found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
         total = found[3] if found else "*"
@@ -297,7 +300,8 @@ def length_of(response: "Response") -> int:
 
 
 def object_of(response: "Response", options: RequestOptions) -> Object:
-    """Size (-1: unknown) and ETag, or else the date; on the hub, those of the linked file."""
+    """Return the size (-1 if not reported) and the ETag, or else the modification date, in a response; with
+    options.linked, those in the hub's redirect."""
     size, etag = length_of(response), response.headers.get("ETag")
     if not options.linked:
         return Object(size, etag or response.headers.get("Last-Modified") or "")
@@ -309,15 +313,15 @@ def object_of(response: "Response", options: RequestOptions) -> Object:
 
 
 def differs(version: Object, found: Object) -> bool:
-    """Whether a response is of another version than `version`: its size or ETag differs. A missing one does not
-    count."""
+    """Return whether the size or ETag of `found` differs from `version`; one that was not reported does not count."""
     return bool(version.etag and found.etag and version.etag != found.etag) or (
         found.size >= 0 and version.size != found.size
     )
 
 
 def receive(response: "Response", begin: int, end: int | None, found: Object, got: bytearray) -> None:
-    """Append the bytes from `begin` to `end`. Raises TryAgainError if they are too few, or not the requested ones."""
+    """Append bytes [begin, end) of the file from the response to `got`. Raises TryAgainError if the server sends fewer
+    or other bytes, or too slowly; StorageError if it cannot send ranges and `begin` is above SKIPPED_BYTES."""
     skip = 0
     if response.status_code == 206:
         sent = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())

@@ -25,7 +25,8 @@ REMEDY = "Check the name; for a private or gated repository set HF_TOKEN to a to
 
 
 class HubPath(NamedTuple):
-    """Parts of an hf:// URL."""
+    """Parts of an hf:// URL; `kind` is "model", "dataset" or "space", `repository` OWNER/NAME, `revision` a branch or
+    commit."""
 
     kind: str
     repository: str
@@ -34,7 +35,7 @@ class HubPath(NamedTuple):
 
 
 def named(address: str) -> HubPath:
-    """Parse an hf:// URL. Raises UsageError if it has no repository."""
+    """Parse an hf:// URL. Raises UsageError if it names no repository."""
     parts = address.removeprefix("hf://").split("/")
     kind = KINDS.get(parts[0], "model")
     owner, _, rest = "/".join(parts[kind != "model" :]).partition("/")
@@ -56,7 +57,7 @@ def endpoint() -> str:
 
 
 def address_of(address: str) -> str:
-    """HTTP URL of the file."""
+    """Return the HTTPS URL of the file at an hf:// URL."""
     one = named(address)
     room = next((f"{folder}/" for folder, kind in KINDS.items() if kind == one.kind), "")
     return f"{endpoint()}/{room}{one.repository}/resolve/{quote(one.revision, safe='')}/{quote(one.path)}"
@@ -76,8 +77,8 @@ def request_options() -> http.RequestOptions:
 
 
 def head(address: str) -> Object | None:
-    """Return size and ETag of a file; the ETag is its SHA-256, or git's hash of a small file. None if it does not
-    exist."""
+    """Return the size and ETag of a file; None if it does not exist. The ETag is its SHA-256, or git's hash of a small
+    file."""
     from huggingface_hub import get_hf_file_metadata
 
     if not named(address).path:
@@ -94,13 +95,14 @@ def head(address: str) -> Object | None:
 
 
 def read(address: str, start: int, end: int | None, version: Object | None = None) -> bytes:
-    """Like lm.storage.http.read."""
+    """Return bytes [start, end) of the file; see lm.storage.http.read."""
     return http.read(address_of(address), start, end, version, request_options())
 
 
 def asked[T](address: str, verb: str, request: Callable[[Any, HubPath], T]) -> T:
-    """Return the result of `request(api, named)`, retrying transient errors. Raises FileNotFoundError if there is no
-    such file or folder, StorageError for all other errors."""
+    """Return `request(api, path)` for huggingface_hub's HfApi and the parsed `address`, retrying transient errors.
+    `verb` is for the message: "read", "written". Raises FileNotFoundError if there is no such file or folder,
+    StorageError otherwise."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
@@ -128,7 +130,8 @@ def asked[T](address: str, verb: str, request: Callable[[Any, HubPath], T]) -> T
 
 
 def listing(address: str) -> dict[str, Object]:
-    """{path relative to `address`: object} of all files below it."""
+    """Return {path relative to `address`: size and hash} of all files below the folder `address`; {} if there is
+    none."""
 
     def tree(api: Any, one: HubPath) -> dict[str, Object]:
         entries = api.list_repo_tree(
@@ -149,7 +152,8 @@ def listing(address: str) -> dict[str, Object]:
 
 
 def upload(source: Path | bytes, address: str) -> Object:
-    """Write the contents of a file, or bytes, to that address by one commit, atomically. The repository must exist."""
+    """Write a file's contents, or bytes, to `address` by one commit, atomically; return its size and ETag. The
+    repository must exist."""
 
     def commit(api: Any, one: HubPath) -> None:
         api.upload_file(
@@ -165,7 +169,7 @@ def upload(source: Path | bytes, address: str) -> Object:
 
 
 def delete(addresses: Iterable[str]) -> None:
-    """Delete each file by a commit, ignoring missing ones."""
+    """Delete each file by its own commit, ignoring missing ones."""
 
     def commit(api: Any, one: HubPath) -> None:
         api.delete_file(one.path, one.repository, repo_type=one.kind, revision=one.revision)

@@ -19,7 +19,7 @@ from lm.storage.url import Url
 
 
 def lease_seconds() -> float:
-    """Return GRISTMILL_LEASE_SECONDS, by default 90. Raises UsageError unless it is a number from above 0 to 86,400."""
+    """Return GRISTMILL_LEASE_SECONDS, by default 90. Raises UsageError unless it is above 0 and at most 86,400."""
     given = os.environ.get("GRISTMILL_LEASE_SECONDS") or "90"
     try:
         seconds = float(given)
@@ -31,10 +31,12 @@ def lease_seconds() -> float:
 
 
 class Lease:
-    """A lease of this process, from `take` to `release`."""
+    """The right of this process to write to a run in a bucket, from `take` to `release`, recorded in the object
+    `place`."""
 
     def __init__(self, place: Url, holder: str):
-        """`holder` names the local folder of the run: a process with the same holder takes the lease over at once."""
+        """`holder` identifies the local folder of the run: a process with the same holder takes the lease over at
+        once."""
         self.place, self.holder, self.seconds = place, holder, lease_seconds()
         self.process = secrets.token_hex(8)
         self.version: Object | None = None
@@ -42,7 +44,7 @@ class Lease:
         self.lock = threading.Lock()
 
     def read(self) -> tuple[Object, dict[str, Any]]:
-        """Return (current version or ABSENT, its contents)."""
+        """Return (metadata of the lease object, its contents), or (ABSENT, {}) if there is none."""
         found = objects.head(self.place.address)
         if found is None:
             return objects.ABSENT, {}
@@ -52,7 +54,8 @@ class Lease:
             return found, {}
 
     def write(self, held: bool, instead_of: Object) -> None:
-        """Write the lease if it is still `instead_of`. Raises InputError if another process has written it."""
+        """Write the lease object if its current version is `instead_of`; `held` is False to release it. Raises
+        InputError if another process has written it."""
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         note = {"holder": self.holder, "process": self.process, "host": os.uname().nodename, "number": os.getpid()}
@@ -76,7 +79,8 @@ class Lease:
         )
 
     def take(self) -> str | None:
-        """Take the lease; return its last holder, or None. Raises InputError if another process holds and renews it."""
+        """Take the lease; return the previous holder, or None. If another holder did not release it, wait
+        lease_seconds() to see whether it is renewed. Raises InputError if so."""
         there, found = self.read()
         if found.get("held") and found.get("holder") != self.holder:
             print(
@@ -93,7 +97,8 @@ class Lease:
         return found.get("holder")
 
     def beat(self) -> None:
-        """Renew it. Raises InputError if another process has taken it, StorageError if the store does not answer."""
+        """Renew the lease. Raises InputError if another process has taken it, StorageError if it was lost before or the
+        store does not answer."""
         with self.lock:
             if self.version is None:
                 raise StorageError(
@@ -102,7 +107,8 @@ class Lease:
             self.write(True, self.version)
 
     def check(self) -> None:
-        """Renew it before a write if it is old. Raises like `beat`."""
+        """Renew the lease if the last renewal is half of its duration ago; called before each write. Raises like
+        `beat`."""
         if self.version is None or time.monotonic() - self.renewed > self.seconds / 2:
             self.beat()
 

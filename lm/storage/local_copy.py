@@ -1,5 +1,5 @@
-"""Local copies: of the files of a run in a bucket, and of other remote objects, valid as long as the ETag is the same
-(`fetched`).
+"""Copies on this disk of the files of a run in a bucket, and of other remote objects (`fetched`), valid as long as the
+ETag is the same.
 
 A command on a run begins with an empty folder, downloads files by name when it needs them, and uploads its outputs:
 complete files, and last the one that marks the others as complete. A log, name.jsonl, is stored in parts, so that an
@@ -38,13 +38,13 @@ READS = 20
 LOG = ".jsonl"
 """Files with this suffix are stored in parts."""
 PART_BYTES = 1 << 20
-"""Size after which the next line begins a new part."""
+"""Size in bytes after which the next line begins a new part."""
 PRINTED_FROM = 100_000_000
-"""Size in bytes from which a download is announced."""
+"""Minimum size in bytes of a download that is announced."""
 
 
 def log_parts(lines: bytes) -> list[bytes]:
-    """Split the complete lines of a log into parts of PART_BYTES plus at most a line; at least one part. Appending
+    """Split the complete lines of a log into at least one part of PART_BYTES plus at most a line. Appending to the log
     changes only the last part."""
     parts, start, end = [], 0, lines.rfind(b"\n") + 1
     while end - start > PART_BYTES and (cut := lines.find(b"\n", start + PART_BYTES, end) + 1) < end:
@@ -54,12 +54,12 @@ def log_parts(lines: bytes) -> list[bytes]:
 
 
 def part_name(name: str, number: int) -> str:
-    """Name of the object with part `number` of a log."""
+    """Return the object name of part `number` of a log: run.jsonl, run.jsonl.part-00001, …"""
     return f"{name}.part-{number:05d}" if number else name
 
 
 def whole_log(parts: list[Object]) -> Object:
-    """Combine the parts of a log into one object description."""
+    """Return the metadata of a log from that of its parts: the sum of the sizes, and all ETags joined by "+"."""
     if len(parts) == 1:
         return parts[0]
     return Object(sum(one.size for one in parts), "+".join(one.etag for one in parts))
@@ -67,7 +67,8 @@ def whole_log(parts: list[Object]) -> Object:
 
 @functools.cache
 def reading_folder() -> Path:
-    """Folder for files that this process only reads; deleted when it ends."""
+    """Return the folder for copies of remote files that this process only reads, created on first use, deleted at
+    exit."""
     top, name = cache_folder() / "readers", secrets.token_hex(8)
     with writing(top):
         top.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -89,10 +90,10 @@ def delete_reading_folder(folder: Path, lock: IO[str]) -> None:
 
 
 def local_folder(url: Url, purpose: str = "runs") -> Path:
-    """Return the local working copy of the run at `url`, creating it on first use. Purpose "runs" is for the command
-    that writes to the run, "process-<n>" for its other processes; both are kept, and cleared when the next command
-    begins. "reading" is private to this process. Raises UsageError for a run in a store that cannot exclude a second
-    writer."""
+    """Return the folder on this disk for working on the run at `url`. With purpose "runs" it is for the command that
+    writes to the run, with "process-1", … for its other processes; both are emptied when the next command on the run
+    begins. With "reading" it is private to this process. Raises UsageError for purpose "runs" if the store is not s3://
+    or gs://, the only ones that can exclude a second writer."""
     if purpose == "runs" and url.scheme not in objects.SCHEMES:
         raise UsageError(f"{url} cannot be a run folder: give one on a disk, or in s3:// or gs://.")
     name = f"{url.name or 'bucket'}-{hashlib.sha256(url.address.encode()).hexdigest()[:12]}"
@@ -103,7 +104,8 @@ def local_folder(url: Url, purpose: str = "runs") -> Path:
 
 
 def refuse_local_folder(folder: Path) -> None:
-    """Raise UsageError for the local folder of a run in a bucket, which the next command on that run clears."""
+    """Raise UsageError if `folder` is the local folder of a run in a bucket: the next command on that run empties
+    it."""
     if folder.absolute().with_name(f"{folder.absolute().name}.holder").is_file():
         raise UsageError(
             f"{folder} is the local folder of a run in a bucket, and is emptied by the next command on that run. Give "
@@ -112,16 +114,16 @@ def refuse_local_folder(folder: Path) -> None:
 
 
 COPIES: dict[Path, "LocalCopy"] = {}
-"""{folder: copy} of this process."""
+"""{folder: LocalCopy} of this process."""
 
 
 def local_copy_of(folder: Path) -> "LocalCopy | None":
-    """The copy in `folder` of a run in a bucket; None for a normal folder."""
+    """Return the LocalCopy in `folder` if the run is in a bucket; None for any other folder."""
     return COPIES.get(folder)
 
 
 def shown_place(path: "Path | Url") -> "Path | Url":
-    """URL of a run folder in a bucket, or of a file in it; other paths are returned unchanged."""
+    """Return the path to show in messages: for a file or folder in a LocalCopy its URL, otherwise `path`."""
     if isinstance(path, Url):
         return path
     for folder, copy in COPIES.items():
@@ -132,7 +134,8 @@ def shown_place(path: "Path | Url") -> "Path | Url":
 
 
 class LocalCopy:
-    """Local copy in `folder` of the run at `url`."""
+    """Copy, in `folder` on this disk, of the run at `url` in a bucket. Files are named by their path relative to the
+    run."""
 
     def __init__(self, folder: Path, url: Url):
         self.folder, self.url = folder, url
@@ -147,8 +150,8 @@ class LocalCopy:
         self.lock = threading.RLock()
 
     def make(self) -> str:
-        """Create the folder if necessary; return its identity for the lease. Raises InputError if it cannot be
-        written."""
+        """Create the folder if it does not exist; return its random identity, which is the holder of the lease. Raises
+        InputError if it cannot be written."""
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.folder.mkdir(exist_ok=True)
@@ -164,7 +167,7 @@ class LocalCopy:
         return holder
 
     def clear(self, kept: Iterable[str] = ()) -> None:
-        """Delete the leftovers of an earlier command, except files that match `kept`: the bucket is authoritative."""
+        """Delete all local files that an earlier command left, except names that match the shell patterns `kept`."""
         with self.lock:
             self.make()
             self.listed, self.same, self.uploaded = None, {}, {}
@@ -176,7 +179,7 @@ class LocalCopy:
 
     @property
     def there(self) -> dict[str, Object]:
-        """All remote files, as listed on first use and updated by uploads of this process."""
+        """{name: metadata} of all files in the bucket, listed on first use and updated by uploads of this process."""
         with self.lock:
             if self.listed is None:
                 self.listed = {name: one for name, one in self.url.files().items() if name != LEASE}
@@ -184,7 +187,7 @@ class LocalCopy:
             return self.listed
 
     def join_parts(self, listed: dict[str, Object]) -> None:
-        """Replace the parts of each log by one entry."""
+        """In a listing, replace the parts of each log by one entry for the log."""
         self.parts = {}
         for name in [name for name in listed if name.endswith(LOG)]:
             numbers = [*itertools.takewhile(lambda n, name=name: part_name(name, n) in listed, itertools.count(1))]
@@ -192,11 +195,11 @@ class LocalCopy:
             listed[name] = whole_log(self.parts[name])
 
     def objects_of(self, name: str) -> list[str]:
-        """Names of the remote objects of a file."""
+        """Return the names of the objects that a file is stored in: one, or the parts of a log."""
         return [part_name(name, number) for number in range(len(self.parts.get(name, [0])))]
 
     def refresh(self) -> None:
-        """List again, and delete local files that have changed remotely."""
+        """List the bucket again, and delete local files that have changed in the bucket but not here."""
         with self.lock:
             self.listed, self.uploaded = None, {}
             for name, (*_, etag) in [*self.same.items()]:
@@ -206,25 +209,25 @@ class LocalCopy:
                     del self.same[name]
 
     def size(self, name: str) -> int | None:
-        """Size of a local or remote file."""
+        """Return the size in bytes of the local file, else of the one in the bucket; None if there is neither."""
         size = size_of(self.folder / name)
         return self.there[name].size if size is None and name in self.there else size
 
     def matching(self, patterns: Iterable[str]) -> list[str]:
-        """Remote names that match one of the shell patterns, or are in a folder that does."""
+        """Return the names in the bucket that match one of the shell patterns, or are in a folder that does."""
         wanted = list(patterns)
         heads = lambda name: ("/".join(name.split("/")[: depth + 1]) for depth in range(name.count("/") + 1))
         return [name for name in self.there if any(fnmatchcase(one, p) for one in heads(name) for p in wanted)]
 
     def here(self, patterns: Iterable[str]) -> list[str]:
-        """Local names that match one of the shell patterns, or are in a folder that does."""
+        """Return the names of local files that match one of the shell patterns, or are in a folder that does."""
         roots = [path for pattern in patterns for path in sorted(self.folder.glob(pattern))]
         files = [file for root in roots for file in (sorted(root.rglob("*")) if root.is_dir() else [root])]
         names = (str(file.relative_to(self.folder)) for file in files if file.is_file())
         return [name for name in dict.fromkeys(names) if name != LOCK and ".partial" not in name]
 
     def stat(self, name: str) -> tuple[int, int] | None:
-        """(size, modification time) of the local file."""
+        """Return (size in bytes, modification time in ns) of the local file; None if it does not exist."""
         try:
             found = (self.folder / name).stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -232,15 +235,15 @@ class LocalCopy:
         return found.st_size, found.st_mtime_ns
 
     def unchanged(self, name: str) -> bool:
-        """Whether the local file is unchanged since it was equal on both sides."""
+        """Return whether the local file has not changed since it was last downloaded or uploaded."""
         return name in self.same and self.stat(name) == self.same[name][:2]
 
     def fetch(self, names: Iterable[str], patterns: Iterable[str] = ()) -> list[str]:
-        """Download files by name, and those that `matching` finds for the patterns, unless the local ones are equal.
+        """Download the files `names`, and those that match the shell patterns, unless the local ones are the same.
         Return the names of the downloaded files.
 
-        Without the lease, another process may be writing: files that it replaces or deletes meanwhile are listed and
-        read again. Raises StorageError, and OSError if the disk is full.
+        Files that another process replaces or deletes meanwhile, which this process cannot exclude without the lease,
+        are listed and read again. Raises StorageError, and OSError if the disk is full.
         """
         names, patterns = [*names], [*patterns]
         for left in reversed(range(READS)):
@@ -253,7 +256,8 @@ class LocalCopy:
         raise AssertionError("the last attempt returns or raises")
 
     def download(self, names: Iterable[str]) -> list[str]:
-        """Try `fetch` once."""
+        """Download these files as `fetch` does, in one attempt. Raises ReplacedError if one was replaced or deleted
+        meanwhile."""
         there = self.there  # threads of the pool must not wait for the lock
 
         def bring(name: str) -> None:
@@ -276,8 +280,8 @@ class LocalCopy:
             return missing
 
     def push(self, names: Iterable[str]) -> None:
-        """Upload the files of these names that differ from the remote ones, each atomically. Raises StorageError, and
-        InputError if another process has taken over."""
+        """Upload the files that differ from those in the bucket, each atomically. Raises StorageError, and InputError
+        if another process has taken the lease."""
 
         there = self.there
 
@@ -299,8 +303,9 @@ class LocalCopy:
                     list(pool.map(upload, changed))
 
     def push_log(self, name: str) -> Object:
-        """Upload the parts of the log from the first that differs. Later parts are deleted first, so that the remote
-        log always ends at a complete line and contains the common prefix of the old and the new log."""
+        """Upload the parts of the log from the first that differs; return the log's metadata. Later parts are deleted
+        first, so that the log in the bucket always ends with a complete line and contains what the old and the new log
+        share."""
         there, contents = self.parts.get(name, []), log_parts((self.folder / name).read_bytes())
         digests = [hashlib.sha256(lines).digest() for lines in contents]
         if name not in self.uploaded:
@@ -318,7 +323,7 @@ class LocalCopy:
         return whole_log(self.parts[name])
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete the remote objects of these names, if they exist. Raises like `push`."""
+        """Delete these files from the bucket, if they exist. Raises like `push`."""
         with self.lock:
             going = [name for name in dict.fromkeys(names) if name in self.there]
             if not going:
@@ -337,7 +342,7 @@ class LocalCopy:
         self.lease.check()
 
     def join(self, name: str) -> None:
-        """Prepend the lines of the remote log to the local one."""
+        """Write the lines of the log in the bucket before those of the local log, without repeating any."""
         if name in self.there:
             text = "".join(Url(f"{self.url}/{part}").read_text() for part in self.objects_of(name))
             there = text.splitlines(keepends=True)
@@ -346,9 +351,10 @@ class LocalCopy:
 
     @contextlib.contextmanager
     def held(self, logs: Iterable[str] = (), joined: Iterable[str] = ()) -> Generator[None]:
-        """Hold the lease, so that only this process writes to the run until the block ends; upload files that match
-        `logs` periodically. Logs that match `joined` are written by processes without the lease: their local lines are
-        added to the remote ones. Raises InputError if another process holds the lease."""
+        """Hold the lease during the block, so that only this process writes to the run, and upload local files that
+        match the shell patterns `logs` periodically. First the local folder is emptied, except for logs that match
+        `joined`: processes without the lease write these, and their lines are added to those in the bucket. Raises
+        InputError if another process holds the lease."""
         lease, patterns, joined = Lease(self.url / LEASE, self.make()), [*logs], [*joined]
         over = threading.Event()
         lease.take()
@@ -381,7 +387,7 @@ class LocalCopy:
 
 
 def read_version(url: Url, version: Object) -> bytes:
-    """Read the object. Raises ReplacedError if it is no longer that version."""
+    """Read the object. Raises ReplacedError if it is no longer `version`."""
     try:
         return stores.read(url.address, 0, None, version)
     except FileNotFoundError as error:
@@ -389,7 +395,7 @@ def read_version(url: Url, version: Object) -> bytes:
 
 
 def download(url: Url, path: Path, version: Object) -> None:
-    """Download the object to the file. Raises ReplacedError if it is no longer that version."""
+    """Download the object to `path`. Raises ReplacedError if it is no longer `version`."""
     try:
         stores.download(url.address, path, version)
     except FileNotFoundError as error:
@@ -401,15 +407,16 @@ def deleted(url: Url) -> ReplacedError:
 
 
 def announce(size: int, files: int, url: Url) -> None:
-    """Print a message about a large download."""
+    """Print a message if a download is larger than PRINTED_FROM."""
     if size > PRINTED_FROM:
         print(f"storage: downloading {files} files, {size / 1e9:,.2f} GB, from {url}", flush=True)
 
 
 @functools.cache
 def fetched(url: Url) -> Path:
-    """Return the local path of the same name with everything at the URL; it does not exist if there is nothing. Changes
-    during the lifetime of this process are not detected. Raises StorageError, and OSError if the disk is full."""
+    """Download the object or folder at `url` and return its local path, which has the same name, and does not exist if
+    nothing is at `url`. Files with an ETag are downloaded once; changes at `url` during the lifetime of this process
+    are not noticed. Raises StorageError, and OSError if the disk is full."""
     for _ in range(READS - 1):
         with contextlib.suppress(ReplacedError):
             return fetch_listed(url, below(url))
@@ -417,7 +424,7 @@ def fetched(url: Url) -> Path:
 
 
 def fetch_listed(url: Url, found: dict[str, Object]) -> Path:
-    """`fetched` for these versions. Raises ReplacedError if one no longer exists."""
+    """Do as `fetched` for objects listed by `below`. Raises ReplacedError if one has another version by now."""
     version = json.dumps([url.address, *((name, *one) for name, one in found.items())])
     folder = cache_folder() / "reading" / hashlib.sha256(version.encode()).hexdigest()[:16]
     missing = [name for name, one in found.items() if not one.etag or size_of(folder / name) != one.size]
@@ -437,12 +444,12 @@ def fetch_listed(url: Url, found: dict[str, Object]) -> Path:
 
 
 def as_local_file(place: Path | Url) -> Path:
-    """The file itself, or the local copy of a remote object (`fetched`). Raises like it."""
+    """Return a path as it is, or for a Url the path of its local copy. Raises the errors of `fetched`."""
     return fetched(place) if isinstance(place, Url) else place.expanduser()
 
 
 def below(url: Url) -> dict[str, Object]:
-    """The object at the URL and all below it, as `name` and name/…; siblings are not listed."""
+    """Return {name: metadata} of the object at the URL, as "name", and of all objects below it, as "name/…"."""
     one = url.found()
     others = {} if url.scheme in stores.WEB else url.files()
     return ({} if one is None else {url.name: one}) | {f"{url.name}/{name}": found for name, found in others.items()}

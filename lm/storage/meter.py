@@ -8,13 +8,13 @@ from collections.abc import Callable, Generator
 from contextvars import ContextVar
 
 OnBytes = Callable[[int, int], None]
-"""Called with (bytes read, bytes decompressed) since the last call. Exceptions propagate to the reader."""
+"""Callback with (bytes read, bytes decompressed) since the last call. Its exceptions propagate to the reader."""
 METER: ContextVar[OnBytes | None] = ContextVar("METER", default=None)
 
 
 @contextlib.contextmanager
 def metered(on_bytes: OnBytes) -> Generator[None]:
-    """Pass the bytes that this thread counts in the block to `on_bytes`."""
+    """Call `on_bytes` for all bytes that this thread reports by `count_bytes` in the block."""
     token = METER.set(on_bytes)
     try:
         yield
@@ -23,13 +23,13 @@ def metered(on_bytes: OnBytes) -> Generator[None]:
 
 
 def count_bytes(read: int = 0, unpacked: int = 0) -> None:
-    """Report bytes to `metered`, if it is active."""
+    """Report bytes to the callback of the enclosing `metered` block, if there is one."""
     if on_bytes := METER.get():
         on_bytes(read, unpacked)
 
 
 class MeteredFile(io.RawIOBase):
-    """A file whose bytes are counted as they are read. Closing it closes the file."""
+    """Wrapper that reports the bytes read from `file` to `count_bytes`. Closing it closes the file."""
 
     def __init__(self, file: io.RawIOBase | io.BufferedReader):
         self.file = file

@@ -1,5 +1,5 @@
-"""Requests to object stores, by obstore (Rust's object_store): Amazon S3 and what speaks its protocol (s3://), Google
-Cloud Storage (gs://).
+"""Requests to object stores, by obstore (Rust's object_store): Amazon S3 and other servers of its protocol (s3://),
+Google Cloud Storage (gs://).
 
 Uploads are atomic: an object appears when its only request, or the last of a multipart upload, has succeeded. Transient
 failures (5xx, 503 SlowDown, timeouts, broken connections) are retried with exponential backoff; then StorageError names
@@ -28,7 +28,7 @@ SCHEMES = ("s3", "gs")
 CHUNK = 16 * 2**20
 """Bytes per request of a large object."""
 PARTS = 5_000
-"""Most parts of an upload; S3 allows 10,000."""
+"""Maximum parts of an upload; S3 allows 10,000."""
 THREADS = 8
 """Concurrent requests for one large object, or for many small ones."""
 ROUNDS = 3
@@ -44,17 +44,17 @@ class ReplacedError(StorageError):
 
 
 class Object(NamedTuple):
-    """Metadata of an object."""
+    """Metadata of an object in a store, of a file on the hub or on a web server."""
 
     size: int
     etag: str
-    """It changes whenever the contents change."""
+    """Changes whenever the contents change; "" if the server does not report one."""
     version: str | None = None
-    """Google's generation number."""
+    """Version ID, such as Google's generation number, if the store reports one."""
 
     @classmethod
     def of(cls, metadata: Any, size: int | None = None) -> "Object":
-        """From obstore's metadata."""
+        """Convert obstore's metadata, of an object or of an upload, which has no `size`."""
         return cls(metadata["size"] if size is None else size, metadata["e_tag"] or "", metadata["version"])
 
 
@@ -81,7 +81,7 @@ def settings() -> Settings:
 
 
 def split(address: str) -> tuple[str, str, str]:
-    """(scheme, bucket, key) of an address such as s3://bucket/a/key."""
+    """Return (scheme, bucket, key) of an address such as s3://bucket/a/key."""
     scheme, _, rest = address.partition("://")
     bucket, _, key = rest.partition("/")
     return scheme, bucket, key
@@ -89,7 +89,7 @@ def split(address: str) -> tuple[str, str, str]:
 
 @functools.cache
 def store(scheme: str, bucket: str) -> Any:
-    """obstore's client of a bucket. Not usable after a fork."""
+    """Return obstore's client of a bucket. It cannot be used after a fork."""
     from obstore.store import from_url
 
     limits = settings()
@@ -106,7 +106,8 @@ def store(scheme: str, bucket: str) -> Any:
 
 
 def asked[T](address: str, verb: str, request: Callable[[Any, str], T]) -> T:
-    """Return `request(store, key)`, retrying transient errors.
+    """Return `request(store, key)` for the object at `address`, retrying transient errors; `verb` is for the message:
+    "read".
 
     Raises FileNotFoundError if the object does not exist, obstore's AlreadyExistsError and PreconditionError if a
     condition of the request is not met, and StorageError for everything else.
@@ -136,7 +137,7 @@ def asked[T](address: str, verb: str, request: Callable[[Any, str], T]) -> T:
 
 @contextlib.contextmanager
 def credentials_told(address: str) -> Generator[None]:
-    """Raise StorageError if a store cannot be configured from the environment."""
+    """Convert errors of creating a store's client in the block, such as malformed AWS_* variables, to StorageError."""
     try:
         yield
     except InputError:
@@ -153,7 +154,8 @@ def no_bucket(scheme: str, bucket: str) -> str:
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether the error is transient: the server failed or was not reached, but did not refuse."""
+    """Return whether a later attempt may succeed: the server failed or was not reached, but did not refuse the
+    request."""
     from obstore import exceptions
 
     refusals = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, exceptions.NotSupportedError)
@@ -163,16 +165,17 @@ def may_pass(error: Exception) -> bool:
 
 
 def is_name(error: Exception) -> bool:
-    """Whether the object's name is the cause."""
+    """Return whether the error is due to the object's name."""
     return isinstance(error, ValueError) or "invalid path" in str(error)
 
 
 NO_KEYS = re.compile("redential|token request|/latest/(api/token|meta-data)|InvalidAccessKeyId|SignatureDoesNotMatch")
-"""Matches errors of missing or wrong credentials; the metadata server is queried last."""
+"""Matches errors of missing or wrong credentials. The metadata server of a machine is the last place to be asked for
+them."""
 
 
 def cause(error: Exception, scheme: str, bucket: str) -> str:
-    """The cause of an error and the remedy."""
+    """Return the cause of a failed request and the remedy, as sentences."""
     from obstore import exceptions
 
     text = str(error)
@@ -194,14 +197,14 @@ def cause(error: Exception, scheme: str, bucket: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """obstore's message without its debug output, with S3's error code if there is one."""
+    """Return obstore's message without its debug output, with S3's error code if there is one."""
     text = " ".join(str(error).partition("Debug source:")[0].split())
     code = re.search(r"<Code>(\w+)</Code>", text)
     return (text.partition(": <")[0] + (f": {code[1]}" if code else ""))[:400].rstrip(".: ")
 
 
 def head(address: str) -> Object | None:
-    """Metadata of the object; None if it does not exist."""
+    """Return the metadata of the object; None if it does not exist."""
     import obstore
 
     try:
@@ -212,7 +215,7 @@ def head(address: str) -> Object | None:
 
 
 def read(address: str, start: int = 0, end: int | None = None, version: Object | None = None) -> bytes:
-    """Read bytes [start, end) of the object, by default all. Raises ReplacedError if it is no longer `version`."""
+    """Return bytes [start, end) of the object, by default all. Raises ReplacedError if it is no longer `version`."""
     import obstore
     from obstore.exceptions import PreconditionError
 
@@ -228,8 +231,8 @@ def read(address: str, start: int = 0, end: int | None = None, version: Object |
 
 
 def download(address: str, path: Path, wanted: Object | None = None) -> Object:
-    """Download the object to `path` in chunks, a few at a time in memory; return its metadata. Raises like `asked`, and
-    ReplacedError if the object is replaced meanwhile."""
+    """Download the object, in version `wanted` if given, to `path` in chunks; return its metadata. Raises like `asked`,
+    and ReplacedError if the object is no longer that version."""
     found = wanted or head(address)
     if found is None:
         raise FileNotFoundError(2, "No such object", address)
@@ -255,12 +258,12 @@ def upload(path: Path, address: str) -> Object:
 
 
 ABSENT = Object(0, "")
-"""For `write`: the object must not exist yet."""
+"""Value of `instead_of` in `write`: the object must not exist yet."""
 
 
 def write(address: str, data: bytes, instead_of: Object | None = None) -> Object:
-    """Write an object atomically; return its metadata. Raises obstore's PreconditionError or AlreadyExistsError if the
-    current version is not `instead_of`, if given."""
+    """Write an object atomically; return its metadata. If `instead_of` is given, the object must be that version, or
+    not exist for ABSENT; otherwise raises obstore's PreconditionError or AlreadyExistsError."""
     import obstore
 
     conditions: dict[str, Any] = {}
@@ -272,7 +275,7 @@ def write(address: str, data: bytes, instead_of: Object | None = None) -> Object
 
 
 def rename(address: str, target: str) -> None:
-    """Rename an object within its bucket, by copying it."""
+    """Copy an object to `target`, an address in the same bucket, and delete the original."""
     import obstore
 
     _, _, source = split(address)
@@ -280,7 +283,8 @@ def rename(address: str, target: str) -> None:
 
 
 def listing(address: str) -> dict[str, Object]:
-    """{key relative to the address: metadata} of all objects whose keys begin with the address and a slash."""
+    """Return {key relative to the address: metadata} of all objects whose keys begin with the address and a slash,
+    sorted."""
     import obstore
 
     prefix = split(address)[2].rstrip("/")
@@ -294,7 +298,7 @@ def listing(address: str) -> dict[str, Object]:
 
 
 def children(address: str) -> dict[str, Object | None]:
-    """{name: metadata, or None for a prefix} of the direct children of the address, sorted."""
+    """Return {name: metadata, or None for a prefix} of the direct children of the address, sorted."""
     import obstore
 
     def ask(client: Any, key: str) -> dict[str, Object | None]:
@@ -328,9 +332,9 @@ SETTINGS = (
     "AWS_DISABLE_BULK_DELETE", "AWS_SERVER_SIDE_ENCRYPTION", "AWS_SSE_KMS_KEY_ID", "AWS_SSE_BUCKET_KEY_ENABLED",
     "GOOGLE_BASE_URL", "GOOGLE_SKIP_SIGNATURE", "HF_ENDPOINT", "GRISTMILL_STORAGE_TIMEOUT", "GRISTMILL_STORAGE_RETRIES",
 )  # fmt: skip
-"""Addresses and settings that are passed on to processes on other machines, if set. Files that a variable names,
-roles of a machine or a pod, proxies and cache folders belong to each machine. So a driver that has no keys leaves the
-credentials to the machines' own roles, which are renewed while a job runs."""
+"""Variables that are passed on to processes on other machines, if set. Files that a variable names, roles of a machine
+or a pod, proxies and cache folders belong to each machine. So a driver without keys leaves the credentials to the
+machines' own roles, which are renewed while a job runs."""
 KEYS = (
     ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN"),
     ("AWS_SSE_CUSTOMER_KEY_BASE64",),
@@ -338,8 +342,8 @@ KEYS = (
     ("GOOGLE_BEARER_TOKEN",),
     ("HF_TOKEN",),
 )
-"""Secrets, which are never printed: a group is passed on whole if one of it is set, so that no key of another machine
-stays next to one of this machine."""
+"""Secrets, never printed. All variables of a group are passed on if one is set, so that keys of two machines never
+mix."""
 OF_THE_MACHINE = (
     "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_STS_ENDPOINT", "AWS_IMDSV1_FALLBACK",
     "AWS_METADATA_ENDPOINT", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -350,15 +354,15 @@ OF_THE_MACHINE = (
 
 
 def environment_of_storage() -> dict[str, str | None]:
-    """{name: value} for `set_environment` in another process; None: to be unset."""
+    """Return this process's variables for storage, as {name: value}, for `set_environment` in a process on another
+    machine. A variable with value None must be unset there."""
     given = {name: os.environ[name] for name in SETTINGS if name in os.environ}
     groups = [group for group in KEYS if any(name in os.environ for name in group)]
     return given | {name: os.environ.get(name) for group in groups for name in group}
 
 
 def set_environment(values: Mapping[str, str | None]) -> None:
-    """Set these environment variables; None unsets one. If that changes any value, clients of stores are created
-    again."""
+    """Set environment variables, or unset those with value None. If any value changes, stores get new clients."""
     if all(os.environ.get(name) == value for name, value in values.items()):
         return
     for name, value in values.items():

@@ -17,56 +17,58 @@ MAX_HEADER_BYTES = 1 << 20
 DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
 DELTA_BYTE_ARRAY = 7
 SIMPLE = {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"}
-"""Encodings that Arrow can read as dictionaries."""
+"""Encodings of columns that Arrow can read as dictionaries."""
 LIST_VALUE_BYTES = 16
-"""Bytes that a value of a list counts in addition to its contents: Arrow keeps a number for each, however few bytes of
-the file encode them."""
+"""Bytes added to the contents of each value in a list: Arrow keeps a number for each, however few bytes of the file
+encode it."""
 
 
 class PageTooLargeError(Exception):
-    """Pages would take too much memory."""
+    """The pages of a Parquet file would take too much memory."""
 
 
 class BadPageError(Exception):
-    """A page header is invalid."""
+    """The header of a page is invalid."""
 
 
 def may_stay_a_dictionary(file, number: int, leaf) -> bool:
-    """Whether Arrow can read column `number` as a dictionary."""
+    """Return whether Arrow can read column `number` of a pq.ParquetFile as a dictionary; `leaf` is its column
+    schema."""
     return leaf.physical_type != "BYTE_ARRAY" or encodings_of(file, number) <= SIMPLE
 
 
 def encodings_of(file, number: int) -> set[str]:
-    """The encodings of column `number`."""
+    """Return the encodings of column `number` of a pq.ParquetFile."""
     groups = range(file.metadata.num_row_groups)
     return {code for group in groups for code in file.metadata.row_group(group).column(number).encodings}
 
 
 @dataclass(slots=True)
 class Chunk:
-    """Bytes of a column in a row group, and the state of its pages."""
+    """Column chunk (one column in one row group): bytes [start, end) of the file, and the state of reading its
+    pages."""
 
     start: int
     end: int
     values: int
-    """Values still to come; Arrow reads pages until there are none."""
+    """Number of values not read yet; Arrow reads pages until there are none."""
     next: int
     """Position of the next page header."""
     repeats: bool
     """Whether Arrow repeats a dictionary entry as often as rows refer to it."""
     rest: bytes = b""
-    """Beginning of that header, if the read ended within it."""
+    """First bytes of the next page header, if the last read ended within it."""
     heaviest: int = 0
-    """Memory in bytes of the largest page; for lists, of all pages since the last batch, since one row may span any
-    number of them."""
+    """Bytes in memory of the largest page; for lists, of all pages since the last batch, since one row may span
+    many."""
     is_list: bool = False
     words: int = 0
-    """Bytes of the dictionary of lists."""
+    """Bytes of the dictionary page of a column of lists."""
 
 
 class CheckedFile(MeteredFile):
-    """File object for Arrow. Raises PageTooLargeError and BadPageError before passing on a page that would take too
-    much memory."""
+    """File object for pyarrow that checks page headers as they are read. Raises BadPageError if one is invalid, and
+    PageTooLargeError before pyarrow gets a page that would take too much memory."""
 
     def __init__(self, file: io.RawIOBase | io.BufferedReader):
         super().__init__(file)
@@ -76,7 +78,9 @@ class CheckedFile(MeteredFile):
     def watch(
         self, columns: dict[str, Any], dictionaries: set[str], rows_at_once: int, lists: Collection[str] = ()
     ) -> None:
-        """Check the pages of these columns from now on: {name: pyarrow's ColumnChunkMetaData}."""
+        """Check the pages of these columns, {name: pyarrow's ColumnChunkMetaData}, from now on. `dictionaries` names
+        the columns that are read as dictionaries, `lists` those of lists; pyarrow decodes `rows_at_once` rows at a
+        time."""
         self.rows_at_once = rows_at_once
         self.chunks = []
         for name, column in columns.items():
@@ -92,7 +96,7 @@ class CheckedFile(MeteredFile):
                 raise BadPageError("two columns share bytes of the file")
 
     def begin_batch(self) -> None:
-        """Note that the pages of lists read so far have become rows."""
+        """Tell that pyarrow has returned a batch of rows, and has freed the pages of lists read until now."""
         for chunk in self.chunks:
             if chunk.is_list:
                 chunk.heaviest = chunk.words
@@ -146,8 +150,9 @@ class CheckedFile(MeteredFile):
 
 
 def thrift_struct(data: bytes, start: int) -> tuple[dict[int, Any], int]:
-    """Parse a struct in Thrift's compact protocol at `start`; return (fields by number, without strings, and its size
-    in bytes). Raises IndexError if it is cut off, BadPageError for types that no page header has."""
+    """Parse the struct at data[start:] in Thrift's compact protocol; return ({field number: value}, its size in bytes),
+    with the last byte in place of a string. Raises IndexError if it is cut off, BadPageError for types that no page
+    header has."""
     at = start
 
     def varint() -> int:

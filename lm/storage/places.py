@@ -1,5 +1,5 @@
-"""Functions for a `Place`, a path or a Url. Writes are atomic: the new contents appear whole or not at all.
-Names from a file, a listing or a server are checked before they are joined to a folder."""
+"""Functions for a `Place`: a path or a Url. Writes are atomic: the new contents appear whole or not at all. Names from
+a file, a listing or a server are checked before they are joined to a folder."""
 
 import contextlib
 import hashlib
@@ -25,7 +25,8 @@ DRIVE = re.compile("[A-Za-z]:")
 
 
 def place_of(text: object) -> Place:
-    """Parse a Url or a path, with `~` expanded. Raises UsageError if it is neither."""
+    """Return a Url if `text` begins with a scheme, else a path, with `~` expanded. Raises UsageError if it is
+    neither."""
     if isinstance(text, Url):
         return text
     if is_url(text):
@@ -37,7 +38,8 @@ def place_of(text: object) -> Place:
 
 
 def relative_name(name: object, source: object) -> str:
-    """Return `name`, which `source` (a file or an address) names, if it is a plain relative path such as `a/b.txt`.
+    """Return `name` if it is a plain relative path such as `a/b.txt`. `source`, for messages, is the file or address
+    that the name was read from.
 
     Raises InputError for an absolute path, a drive letter, an empty name, a part that is empty, `.` or `..`, a
     backslash, and a NUL: joined to a folder, such a name can point outside of it, here or on another system.
@@ -58,10 +60,11 @@ def inside(folder: Path, name: object, source: object) -> Path: ...
 @overload
 def inside(folder: Url, name: object, source: object) -> Url: ...
 def inside(folder: Path | Url, name: object, source: object) -> Path | Url:
-    """Return `folder / name`, where `source` names the file `name`.
+    """Return `folder / name`, after checking that it is in `folder`. `source`, for messages, is the file or address
+    that the name was read from.
 
-    The first folder of the name may be a link, as an output folder on another disk is. Raises InputError as
-    `relative_name`, and for a name that a link leads out of that folder.
+    The first folder of the name may be a link, such as an output folder on another disk. Raises InputError for names
+    that `relative_name` refuses, and for one that a link leads out of that folder.
     """
     plain = relative_name(name, source)
     if isinstance(folder, Url):
@@ -81,7 +84,7 @@ def refused(name: object, source: object, why: str) -> InputError:
 
 
 def size_of(place: Place) -> int | None:
-    """Size of a file or object in bytes; None if it does not exist."""
+    """Return the size of a file or object in bytes; None if it does not exist."""
     if isinstance(place, Url):
         found = place.found()
         return None if found is None else found.size
@@ -89,7 +92,7 @@ def size_of(place: Place) -> int | None:
 
 
 def sizes_of(folder: Place, names: Iterable[str]) -> dict[str, int | None]:
-    """{name: size in bytes, or None if it does not exist} of files in the folder; one listing for a Url."""
+    """Return {name: size in bytes, or None if it does not exist} of files in the folder; a Url is listed once."""
     if isinstance(folder, Path):
         return {name: size_of(folder / name) for name in names}
     found = folder.files()
@@ -97,7 +100,8 @@ def sizes_of(folder: Place, names: Iterable[str]) -> dict[str, int | None]:
 
 
 def sizes_below(folder: Place) -> dict[str, int]:
-    """{name relative to the folder: size in bytes} of all files or objects in it, sorted; one listing for a Url."""
+    """Return {name relative to the folder: size in bytes} of all files or objects in it, sorted; a Url is listed
+    once."""
     if isinstance(folder, Url):
         return {name: one.size for name, one in folder.files().items()}
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
@@ -105,7 +109,7 @@ def sizes_below(folder: Place) -> dict[str, int]:
 
 
 def digest(place: Place) -> tuple[int, str]:
-    """(size in bytes, SHA-256) of a file or object. An object is streamed, not copied."""
+    """Return (size in bytes, SHA-256 as 64 hex digits) of a file or object. An object is streamed, not copied."""
     if isinstance(place, Path):
         with place.open("rb") as file:
             return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
@@ -118,12 +122,12 @@ def digest(place: Place) -> tuple[int, str]:
 
 
 def file_sha256(place: Place) -> str:
-    """SHA-256 of a file or object, 64 hex digits."""
+    """Return the SHA-256 of a file or object as 64 hex digits."""
     return digest(place)[1]
 
 
 def unused[P: Place](place: P) -> P:
-    """The first of `place`-1, `place`-2, … that does not exist."""
+    """Return the first of `place`-1, `place`-2, … that does not exist."""
     taken = {*place.parent.children()} if isinstance(place, Url) else ()
     is_free = lambda one: one.name not in taken if isinstance(one, Url) else not os.path.lexists(one)
     return cast(P, next(one for n in itertools.count(1) if is_free(one := place.with_name(f"{place.name}-{n}"))))
@@ -131,7 +135,7 @@ def unused[P: Place](place: P) -> P:
 
 def delete_files(folder: Place, names: Iterable[str]) -> None:
     """Delete the named files that exist; on a disk also folders that are empty afterwards, `folder` included. Raises
-    InputError for a name that leads through a link in the folder."""
+    InputError for a name that leads through a link out of the folder."""
     if isinstance(folder, Url):
         stores.delete(f"{folder}/{name}" for name in names)
         return
@@ -141,7 +145,7 @@ def delete_files(folder: Place, names: Iterable[str]) -> None:
 
 
 def remove_empty_folders(place: Path) -> None:
-    """Delete a folder tree without files; if `place` is a link, only the folders in it."""
+    """Delete all folders below `place`, and `place` itself, that contain no files; links are kept."""
     if not place.is_dir():
         return
     for folder in [*sorted((one for one in place.rglob("*") if one.is_dir()), reverse=True), place]:
@@ -151,8 +155,8 @@ def remove_empty_folders(place: Path) -> None:
 
 
 def move_folder(folder: Place, target: Place) -> None:
-    """Move a folder to `target`: on the same disk, replacing what is there; within a bucket, object by object, next to
-    what is there."""
+    """Move a folder to `target`. On a disk `target` is replaced, and must be on the same disk; in a bucket, the objects
+    are moved one by one, and others at `target` stay."""
     if isinstance(folder, Path) and isinstance(target, Path):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
@@ -163,19 +167,19 @@ def move_folder(folder: Place, target: Place) -> None:
 
 
 def streamed(place: Place, version: Object | None = None) -> BinaryIO:
-    """Open a file or object for sequential reads; seeking back costs at most one more request. Its bytes are counted
-    (meter.py). Raises OSError, StorageError."""
+    """Open a file or object for sequential reads; seeking back costs at most one more request. The bytes read are
+    counted (meter.py). A read raises StorageError if the object is no longer `version`."""
     raw = place.stream(version) if isinstance(place, Url) else place.open("rb", buffering=0)
     return cast(BinaryIO, MeteredFile(raw))
 
 
 @contextlib.contextmanager
 def appearing(place: Place, scratch: Path | None = None, durable: bool = True) -> Generator[Path]:
-    """Yield the path of a temporary file; if the block succeeds, its contents replace `place` atomically, else nothing
-    changes. `scratch` and `durable` are as in lm.storage.files.appearing_file; a file for an object is written in
-    `scratch`, by default the system's temporary folder, and uploaded at the end.
+    """Yield the path of a temporary file to write to; when the block ends, its contents replace `place` atomically. If
+    the block fails, `place` does not change.
 
-    Raises OSError, StorageError.
+    `scratch` and `durable` are as in lm.storage.files.appearing_file. The temporary file of an object is in `scratch`,
+    or else in the system's temporary folder, and is uploaded at the end. Raises OSError, StorageError.
     """
     if isinstance(place, Path):
         with appearing_file(place, scratch, durable) as partial:

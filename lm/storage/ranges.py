@@ -1,4 +1,5 @@
-"""File objects over stored objects: `Ranges` for random access, `Stream` for sequential reads with read-ahead."""
+"""File objects that read objects of a store: `Ranges` for random access, `Stream` for sequential reads with
+read-ahead."""
 
 import io
 import threading
@@ -10,7 +11,7 @@ from lm.storage import stores
 from lm.storage.objects import Object
 
 READ_AHEAD = 2**20
-"""Smallest read of a file with random access, in bytes."""
+"""Minimum bytes per read of a file with random access."""
 BLOCK = 8 * 2**20
 """Bytes per request of a stream."""
 KEPT = 2
@@ -18,7 +19,7 @@ KEPT = 2
 
 
 def begun(bring: Callable[[], bytes]) -> Future[bytes]:
-    """Call `bring` in a thread; return its result as a Future."""
+    """Call `bring` in a daemon thread; return its result as a Future."""
     future: Future[bytes] = Future()
 
     def run() -> None:
@@ -33,7 +34,8 @@ def begun(bring: Callable[[], bytes]) -> Future[bytes]:
 
 
 class Ranges(io.RawIOBase):
-    """A seekable file; each read is one request. Raises StorageError if the object was replaced since it was opened."""
+    """Seekable file object for the object at `address`, whose metadata is `found`; each read is one request. A read
+    raises StorageError if the object has been replaced."""
 
     def __init__(self, address: str, found: Object):
         self.address, self.object, self.position = address, found, 0
@@ -53,7 +55,7 @@ class Ranges(io.RawIOBase):
         return self.position
 
     def bytes_at(self, start: int, end: int) -> bytes:
-        """Return at least one byte of [start, end)."""
+        """Return bytes from `start` on, at least one and at most up to `end`."""
         return stores.read(self.address, start, end, self.object)
 
     def readinto(self, buffer) -> int:  # type: ignore[override]
@@ -67,8 +69,8 @@ class Ranges(io.RawIOBase):
 
 
 class Stream(Ranges):
-    """A file for sequential reads in blocks of `block` bytes; the next block is requested while one is read. Seeking
-    out of the kept blocks costs one more request."""
+    """File object for sequential reads, which requests blocks of `block` bytes (default BLOCK) and always the next one
+    ahead. Seeking to another block than the current, the last and the next costs one more request."""
 
     def __init__(self, address: str, found: Object, block: int = 0):
         super().__init__(address, found)
@@ -86,7 +88,7 @@ class Stream(Ranges):
         return cast(bytes, data[start - number * self.size : end - number * self.size])
 
     def begin(self, number: int) -> None:
-        """Request a block unless it was requested before."""
+        """Request block `number` unless it was requested before."""
         if number in self.blocks:
             return
         start = number * self.size
@@ -99,7 +101,8 @@ class Stream(Ranges):
 
 
 def ahead[T](bring: Callable[[T], bytes], wanted: Iterable[T]) -> Iterator[tuple[T, bytes]]:
-    """Yield (item, bring(item)) in order, calling `bring` for the next item while one is used."""
+    """Yield (item, bring(item)) in order; a thread already calls `bring` for the next item while the caller uses
+    one."""
     waiting: list[tuple[T, Future[bytes]]] = []
     for one in wanted:
         waiting.append((one, begun(lambda one=one: bring(one))))

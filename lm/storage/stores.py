@@ -20,7 +20,8 @@ def scheme_of(address: str) -> str:
 
 
 def client_of(address: str, verb: str = "") -> Any:
-    """The module for this scheme. Raises UsageError if `verb` is not possible with a web server."""
+    """Return the module for the scheme of the address: objects, hub or http. `verb`, such as "listed" or "written", is
+    an action besides reading; raises UsageError for it if the address is on a web server."""
     if verb and scheme_of(address) in WEB:
         remedy = "Give s3://, gs:// or hf://."
         if verb == "listed":
@@ -33,18 +34,19 @@ def client_of(address: str, verb: str = "") -> Any:
 
 
 def head(address: str) -> Object | None:
-    """Metadata of the object; None if it does not exist. Raises StorageError, like all functions here."""
+    """Return the metadata of the object; None if it does not exist. Raises StorageError, like all functions here."""
     return client_of(address).head(address)
 
 
 def read(address: str, start: int = 0, end: int | None = None, version: Object | None = None) -> bytes:
-    """Read bytes [start, end), by default all. Raises FileNotFoundError if the object does not exist, StorageError if
-    it is no longer the given `version`."""
+    """Return bytes [start, end) of the object, by default all. Raises FileNotFoundError if it does not exist,
+    StorageError if it is no longer `version`."""
     return client_of(address).read(address, start, end, version)
 
 
 def download(address: str, path: Path, wanted: Object | None = None) -> Object:
-    """Download the object to `path` in chunks; return its metadata. Raises like `read`."""
+    """Download the object, in version `wanted` if given, to `path` in chunks; return its metadata. Raises like
+    `read`."""
     if scheme_of(address) in objects.SCHEMES:
         return objects.download(address, path, wanted)
     found = wanted or head(address)
@@ -57,12 +59,12 @@ def download(address: str, path: Path, wanted: Object | None = None) -> Object:
 
 
 WRITTEN: list[set[str]] = []
-"""Places written by this process, one set per active `noting_writes`."""
+"""Addresses and paths written by this process, one set per active `noting_writes`."""
 
 
 @contextlib.contextmanager
 def noting_writes() -> Generator[set[str]]:
-    """Collect the addresses and absolute paths that this process writes in the block (`note_write`)."""
+    """Yield a set that collects the addresses and absolute paths that this process writes in the block."""
     WRITTEN.append(written := set())
     try:
         yield written
@@ -71,14 +73,14 @@ def noting_writes() -> Generator[set[str]]:
 
 
 def note_write(place: str | Path) -> None:
-    """Count a file or address as written by this process (`noting_writes`)."""
+    """Add a file or address to the sets of all active `noting_writes` blocks."""
     for written in WRITTEN:
         written.add(str(place.absolute()) if isinstance(place, Path) else place)
 
 
 def upload(source: Path | bytes, address: str) -> Object:
-    """Write the contents of a file, or bytes, atomically; return the object's metadata. Raises UsageError if the store
-    is read-only."""
+    """Write the contents of the file `source`, or bytes, atomically; return the object's metadata. Raises UsageError if
+    the store is read-only."""
     client = client_of(address, "written")
     note_write(address)
     if client is objects and isinstance(source, bytes):
@@ -87,8 +89,8 @@ def upload(source: Path | bytes, address: str) -> Object:
 
 
 def listing(address: str) -> dict[str, Object]:
-    """{name relative to the address: metadata} of all objects below it, sorted. Raises UsageError if the store cannot
-    list."""
+    """Return {name relative to the address: metadata} of all objects below it, sorted. Raises UsageError if the store
+    cannot list."""
     return client_of(address, "listed").listing(address)
 
 

@@ -1,4 +1,4 @@
-"""Url: the address of an object, a file of the hub or of a web server, or a folder of these. It has the methods of
+"""Url: the address of an object, of a file of the hub or a web server, or of a folder of these. It has the methods of
 pathlib.Path that reading needs, so that the same code reads files and objects."""
 
 import io
@@ -15,15 +15,15 @@ __all__ = ["StorageError", "Url", "is_url"]
 
 
 def is_url(text: object) -> bool:
-    """Whether `text` begins with a scheme, as in s3://."""
+    """Return whether `text` begins with a scheme, such as s3://."""
     scheme, found, _ = str(text).partition("://")
     return bool(found) and scheme.isalnum()
 
 
 @dataclass(frozen=True, order=True)
 class Url:
-    """s3://BUCKET/KEY, gs://BUCKET/KEY, hf://datasets/OWNER/NAME/PATH or https://HOST/PATH, without a slash at the end.
-    Raises UsageError for any other text."""
+    """Address such as s3://BUCKET/KEY, gs://BUCKET/KEY, hf://datasets/OWNER/NAME/PATH or https://HOST/PATH; a final
+    slash is removed. Raises UsageError for any other text."""
 
     address: str
 
@@ -55,7 +55,7 @@ class Url:
 
     @property
     def key(self) -> str:
-        """The part after the bucket or host, without a query."""
+        """The part after the bucket or host, without a query: "a/b" for s3://bucket/a/b."""
         key = objects.split(self.address)[2]
         return key.partition("?")[0] if self.scheme in WEB else key
 
@@ -71,7 +71,7 @@ class Url:
 
     @property
     def parent(self) -> "Url":
-        """The folder that contains it; a bucket is its own parent."""
+        """The folder that contains this object; a bucket is its own parent."""
         if not self.key or (self.scheme == "hf" and not hub.named(self.address).path):
             return self
         return Url(
@@ -88,25 +88,25 @@ class Url:
         return self
 
     def found(self) -> Object | None:
-        """Metadata of the object; None if it does not exist."""
+        """Return the metadata of the object; None if it does not exist."""
         return stores.head(self.address)
 
     def is_file(self) -> bool:
         return self.found() is not None
 
     def is_dir(self) -> bool:
-        """Whether it contains any object; always False for a web server."""
+        """Return whether any object is below this address; always False for a web server."""
         return self.scheme not in WEB and bool(self.files())
 
     def exists(self) -> bool:
         return self.is_file() or self.is_dir()
 
     def files(self) -> dict[str, Object]:
-        """{relative name: metadata} of all objects in it, sorted."""
+        """Return {name relative to this address: metadata} of all objects below it, sorted."""
         return stores.listing(self.address)
 
     def children(self) -> dict[str, Object | None]:
-        """{name: metadata, or None for a folder} of its direct children, sorted. Only for s3:// and gs://."""
+        """Return {name: metadata, or None for a folder} of the direct children, sorted. Only for s3:// and gs://."""
         return objects.children(self.address)
 
     def iterdir(self) -> Iterator["Url"]:
@@ -120,33 +120,33 @@ class Url:
         return self.read_bytes().decode(encoding)
 
     def read_range(self, start: int, end: int) -> bytes:
-        """Read bytes [start, end), fewer at the end of the object."""
+        """Return bytes [start, end), fewer at the end of the object."""
         return stores.read(self.address, start, end)
 
     def open(
         self, mode: str = "rb", buffering: int = READ_AHEAD, version: Object | None = None
     ) -> io.BufferedReader | Ranges:
-        """Open the object for random access; only mode "rb". All reads are of one version, by default the current one;
-        a read raises StorageError if the object was replaced. Reads at least `buffering` bytes at a time, if not 0."""
+        """Open the object for random access; only mode "rb". All reads are of `version`, by default the current one,
+        and raise StorageError if the object was replaced. Each requests at least `buffering` bytes, if not 0."""
         if mode != "rb":
             raise ValueError(f"mode = {mode!r}: objects can only be read with open(); lm.storage.appearing writes one")
         raw = Ranges(self.address, self.held_to(version))
         return io.BufferedReader(raw, buffering) if buffering else raw
 
     def stream(self, version: Object | None = None) -> Stream:
-        """Open the object for sequential reads of one version, with read-ahead; broken connections are resumed. It
-        keeps some megabytes in memory, whatever the object's size."""
+        """Open the object for sequential reads of one version, by default the current one, with read-ahead of some
+        megabytes. Broken connections are resumed."""
         return Stream(self.address, self.held_to(version))
 
     def surely(self) -> Object:
-        """Metadata of the object. Raises FileNotFoundError if it does not exist."""
+        """Return the metadata of the object. Raises FileNotFoundError if it does not exist."""
         found = self.found()
         if found is None:
             raise FileNotFoundError(2, "No such object", self.address)
         return found
 
     def held_to(self, version: Object | None) -> Object:
-        """The version to read: the given one if it has an ETag, else the current one. Raises StorageError if their
+        """Return the version to read: `version` if it has an ETag, else the current one. Raises StorageError if the
         sizes differ."""
         if version is not None and version.etag:
             return version

@@ -1,4 +1,4 @@
-"""Interface of all tokenizers."""
+"""Base class of all tokenizers."""
 
 import codecs
 import functools
@@ -14,33 +14,33 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenizer(ABC):
-    """Text <-> token ids. Picklable; encoding does not depend on the machine or the number of threads."""
+    """Converts text to token ids and back. Picklable; ids do not depend on the machine or the number of threads."""
 
     kind: ClassVar[str]
-    """Name of the kind in meta.json (files.py)."""
+    """Name of the class in meta.json (files.py), such as "bpe"."""
     special_tokens: Mapping[str, int]
-    """{name: id} of tokens that are not text. `encode` produces them only if asked to."""
+    """{name: id} of tokens that are not text. `encode` only produces them for names that the caller lists."""
     documents: int = 0
-    """Number of documents that it was trained on."""
+    """Number of documents that the tokenizer was trained on."""
     characters: int = 0
-    """Number of characters that it was trained on."""
+    """Number of characters that the tokenizer was trained on."""
     add_bos: bool = True
-    """Whether prompts begin with bos_id, as documents do in training. False for imported models whose tokenizer adds no
-    BOS."""
+    """Whether prompts begin with bos_id, as documents do in training. False for imported models whose tokenizer adds
+    none."""
     stop_ids: tuple[int, ...] = ()
-    """EOS ids of an imported model, in its order; (): the vocabulary's own."""
+    """EOS ids of an imported model, in the model's order; if empty, `eos_ids` are the vocabulary's own."""
     chat_template: str = ""
-    """Jinja template for conversations of an imported model; "": none. Stored and exported, never run."""
+    """Jinja template for conversations of an imported model, or "". Stored and exported, never run."""
 
     @property
     @abstractmethod
     def vocab_size(self) -> int:
-        """Highest id plus one. Published vocabularies leave some ids below it unused."""
+        """Number of ids: the highest id plus one. Published vocabularies leave some ids below it unused."""
 
     @property
     @abstractmethod
     def bos_id(self) -> int:
-        """Id at the beginning of every document, in training and generation."""
+        """Id of the token at the beginning of every document, in training and generation."""
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -54,17 +54,17 @@ class Tokenizer(ABC):
 
     @property
     def missing_bytes(self) -> bytes:
-        """Bytes, ascending, for which a byte-level vocabulary has no token. `encode` rejects text that contains one."""
+        """Bytes, ascending, that have no token in a byte-level vocabulary. `encode` rejects text that contains one."""
         return b""
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 (64 hex digits) over everything that determines the ids."""
+        """SHA-256, as 64 hex digits, of everything that determines the ids."""
 
     def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
-        """Return the token ids of `text`. Names of special tokens in it are plain text, except those in `special`; text
-        between these is encoded as separate texts.
+        """Return the token ids of `text`. Names of special tokens in it are plain text, except those listed in
+        `special`, which become their ids; text between these is encoded as separate texts.
 
         Lone surrogates become U+FFFD. Raises ValueError if a name in `special` is not a special token, UsageError or
         InputError for a text that the vocabulary cannot encode.
@@ -90,9 +90,9 @@ class Tokenizer(ABC):
         """{id: `token_bytes` of it} for every id."""
 
     def token_bytes(self, id: int) -> bytes:
-        """Return the bytes of one token: the name of a special token, b"" for an unused id below vocab_size.
+        """Return the bytes of one token: its name if it is a special token, b"" for an unused id below vocab_size.
 
-        Raises ValueError for any other id.
+        Raises ValueError for an id outside the vocabulary.
         """
         try:
             return self._bytes[id]
@@ -101,28 +101,31 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, object]:
-        """Entries of meta.json besides size, counts and fingerprint."""
+        """Return the entries of meta.json that are specific to this class; `from_files` gets them back."""
 
     @abstractmethod
     def files(self) -> dict[str, bytes]:
-        """{name: contents} of the other files in its folder; deterministic."""
+        """Return {name: contents} of the files to save next to meta.json; deterministic."""
 
     @classmethod
     @abstractmethod
     def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "Tokenizer":
-        """Load from `settings` and `files`. Raises OSError, ValueError, KeyError or TypeError if they are damaged."""
+        """Load from `folder`, with `settings` from meta.json. Raises OSError, ValueError, KeyError or TypeError if
+        damaged."""
 
     def encode_array(self, text: str) -> np.ndarray:
-        """Encode plain text as a uint32 array (tokens,); faster than converting the list of `encode`."""
+        """Return the token ids of plain text as a uint32 array (tokens,); faster than converting the list of
+        `encode`."""
         return np.array(self.encode(text), np.uint32)
 
     def prompt_ids(self, text: str) -> list[int]:
-        """Encode a prompt, with bos_id first if `add_bos` is set or the text has no tokens. Raises like `encode`."""
+        """Return the ids of a prompt, with bos_id first if `add_bos` is set or the text has no tokens. Raises like
+        `encode`."""
         ids = self.encode(text)
         return [self.bos_id, *ids] if self.add_bos or not ids else ids
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
-        """Encode each text on `threads` threads; the order is kept."""
+        """Return the ids of each text, in order, encoded on `threads` threads."""
         from concurrent.futures import ThreadPoolExecutor
 
         if threads == 1 or len(texts) < 2:
@@ -132,7 +135,7 @@ class Tokenizer(ABC):
             return list(pool.map(self.encode, texts))
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Return the bytes of `ids`; special tokens decode to their names. Raises ValueError for an id outside the
+        """Return the bytes of the tokens; special tokens decode to their names. Raises ValueError for an id outside the
         vocabulary."""
         try:
             return b"".join(map(self._bytes.__getitem__, ids))
@@ -140,13 +143,13 @@ class Tokenizer(ABC):
             raise self.outside(error.args[0]) from None
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of `ids`, with U+FFFD for bytes that are not UTF-8, such as half a character. Raises like
-        decode_bytes."""
+        """Return the text of the tokens, with U+FFFD for bytes that are not UTF-8, such as an incomplete character.
+        Raises ValueError for an id outside the vocabulary."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """Decode `ids` piece by piece as they arrive. The pieces add up to `decode(ids)`; none ends in the middle of a
-        character that later ids may complete. Raises like decode_bytes."""
+        """Yield the text of tokens as they arrive, in parts that add up to `decode(ids)`; no part ends within a
+        character that later ids may complete. Raises ValueError for an id outside the vocabulary."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for id in ids:
             if piece := decoder.decode(self.token_bytes(id)):
@@ -159,7 +162,7 @@ class Tokenizer(ABC):
         return functools.partial(type(self), **values), ()
 
     def outside(self, id: int) -> ValueError:
-        """Build the error for an id outside the vocabulary."""
+        """Return the error for an id outside the vocabulary."""
         return ValueError(f"token id {id} is outside the vocabulary of {self.vocab_size} symbols")
 
 
@@ -174,7 +177,8 @@ def check_size(symbols: int) -> None:
 
 
 def whole_characters(text: str) -> str:
-    """Replace lone surrogates, which cannot be encoded, by U+FFFD, and join surrogate pairs into one character."""
+    """Return the text with lone surrogates, which UTF-8 cannot encode, replaced by U+FFFD, and surrogate pairs joined
+    into one character."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -19,8 +19,8 @@ TEXTS_AT_ONCE = 256  # texts that rustbpe holds in memory while it counts pieces
 
 
 class TrainingText:
-    """Iterate over texts up to `limit` characters, truncating the last one, and count the documents and characters
-    used."""
+    """Iterator over texts up to `limit` characters in total. It truncates the last text, and counts the documents and
+    characters used."""
 
     def __init__(self, texts: Iterable[str], limit: int):
         self.texts, self.limit = texts, limit
@@ -36,7 +36,7 @@ class TrainingText:
                 return
 
     def check(self, config: TokenizerConfig) -> None:
-        """Raise UsageError if there was no text."""
+        """Raise UsageError if the texts had no characters."""
         if not self.characters:
             raise UsageError(
                 f"tokenizer.train_characters is {config.train_characters:,}, which gave {self.documents} documents "
@@ -78,9 +78,8 @@ def train_bpe(texts: Iterable[str], config: TokenizerConfig) -> BytePairTokenize
 
 
 def check_pattern(pattern: str, what: str) -> None:
-    """Raise UsageError if a custom split pattern is invalid or skips a character, which would have no token. `what`
-    names the pattern in the message. Characters that it skips only in certain contexts are detected when a text is
-    encoded."""
+    """Raise UsageError if a custom split pattern is invalid, or skips a character, which would have no token. `what`
+    names the pattern in the message. Characters skipped only in some contexts are found when a text is encoded."""
     if pattern in SPLIT_PATTERNS.values():
         return
     tokens = tuple(bytes([byte]) for byte in range(256))
@@ -89,10 +88,10 @@ def check_pattern(pattern: str, what: str) -> None:
         runs_of(pattern)
     except ValueError as error:
         raise UsageError(f"{what} is {shown(pattern)}: {error}. {names} without that.") from error
-    bytes_alone = BytePairTokenizer(pattern, tokens, special_tokens=numbered(tokens, (END_OF_TEXT,)))
+    byte_tokenizer = BytePairTokenizer(pattern, tokens, special_tokens=numbered(tokens, (END_OF_TEXT,)))
     try:
         with no_panic(f"{what} is {pattern!r}, which splits no text. {names}"):
-            left_out = list(itertools.islice(left_out_by(bytes_alone), 8))
+            left_out = list(itertools.islice(left_out_by(byte_tokenizer), 8))
     except ValueError as error:
         raise UsageError(f"{what} is {pattern!r}, which is not a regular expression: {error}. {names}.") from error
     if left_out:
@@ -102,11 +101,11 @@ def check_pattern(pattern: str, what: str) -> None:
         )
 
 
-def left_out_by(bytes_alone: BytePairTokenizer) -> Iterator[str]:
+def left_out_by(byte_tokenizer: BytePairTokenizer) -> Iterator[str]:
     """Yield the characters that a split pattern skips, by themselves or next to a letter, a digit or white space.
-    `bytes_alone` is a tokenizer with this pattern whose only tokens are the 256 bytes, so that every character that is
-    not skipped gives a token per byte."""
-    encode = bytes_alone._encoding.encode_ordinary
+    `byte_tokenizer` has this pattern, and only the 256 bytes as tokens: text that is not skipped gives a token per
+    byte."""
+    encode = byte_tokenizer._encoding.encode_ordinary
     for first in range(0, 0x110000, 0x80):
         characters = [chr(c) for c in range(first, first + 0x80) if not 0xD800 <= c < 0xE000]
         probe = "".join(f"a{c}b {c}1{c}\n{c}" for c in characters)

@@ -1,4 +1,5 @@
-"""One token per character, as in the classic small experiments: the loss per token is the loss per character."""
+"""Tokenizer with one token per character, as in the classic small experiments: the loss per token is the loss per
+character."""
 
 import functools
 import hashlib
@@ -28,7 +29,7 @@ class CharacterTokenizer(Tokenizer):
 
     kind = "characters"
     symbols: str
-    """Characters of ids 0, 1, ..."""
+    """The vocabulary: characters of ids 0, 1, ..."""
     special_tokens: Mapping[str, int] = field(init=False, default_factory=dict)
     """Always empty."""
 
@@ -89,7 +90,7 @@ class CharacterTokenizer(Tokenizer):
 
 
 def train_characters(texts: Iterable[str], config: TokenizerConfig) -> CharacterTokenizer:
-    """Build the vocabulary of all characters in the texts and the newline.
+    """Return a tokenizer of all characters in the texts, and the newline.
 
     Raises UsageError if their number is not config.vocab_size; with config.allow_fewer, only if it is larger.
     """

@@ -1,4 +1,4 @@
-"""Byte-level BPE: the vocabulary as plain values; tiktoken encodes."""
+"""Byte-level BPE, encoded by tiktoken."""
 
 import base64
 import contextlib
@@ -30,12 +30,13 @@ _BROKEN = re.compile("([\udc80-\udcff]+)")
 
 
 def write_ranks(tokens: Iterable[bytes]) -> bytes:
-    """Return tokens 0, 1, ... in tiktoken's file format: "<base64 of the bytes> <rank>" on each line."""
+    """Return tokens 0, 1, ... in tiktoken's file format: "<base64 of the bytes> <id>" on each line."""
     return b"".join(b"%b %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(tokens))
 
 
 def read_ranks(data: bytes) -> tuple[bytes, ...]:
-    """Parse tiktoken's file format. Raises ValueError, with the line, if the ranks are not 0, 1, ... in order."""
+    """Parse tiktoken's file format into tokens 0, 1, ... Raises ValueError, with the line, if the ids are not in
+    order."""
     tokens = []
     for number, line in enumerate(data.decode("ascii").removesuffix("\n").split("\n")):
         encoded, rank = line.split(" ")
@@ -48,7 +49,8 @@ def read_ranks(data: bytes) -> tuple[bytes, ...]:
 
 
 def sections(text: str) -> Iterator[str]:
-    """Yield `text` in order, cut inside every run of white space longer than LONGEST_RUN; almost always `text` itself.
+    """Yield the parts of `text`, which is cut in runs of white space longer than LONGEST_RUN; almost always `text`
+    itself.
 
     Training and encoding both use this, so they see the same pieces.
     """
@@ -63,7 +65,8 @@ def sections(text: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def no_panic(message: str) -> Generator[None]:
-    """Turn panics of Rust libraries into UsageError with this message. A panic is not an Exception in Python."""
+    """Convert panics of Rust libraries in the block to UsageError with this message. A panic is not an Exception in
+    Python."""
     try:
         yield
     except BaseException as error:
@@ -73,7 +76,7 @@ def no_panic(message: str) -> Generator[None]:
 
 
 def numbered(tokens: Collection[bytes], names: Iterable[str]) -> dict[str, int]:
-    """{name: id} of special tokens whose ids follow those of `tokens`, in order."""
+    """Return {name: id} of special tokens, whose ids follow those of `tokens`, in order."""
     return {name: len(tokens) + i for i, name in enumerate(names)}
 
 
@@ -133,7 +136,7 @@ class BytePairTokenizer(Tokenizer):
 
     @functools.cached_property
     def ranks(self) -> dict[bytes, int]:
-        """{bytes of a token: its id}."""
+        """{bytes of a token: its id}, without special tokens."""
         return {token: rank for rank, token in enumerate(self.tokens)}
 
     @functools.cached_property
@@ -205,8 +208,8 @@ class BytePairTokenizer(Tokenizer):
         return ids
 
     def encode_bytes(self, data: bytes) -> list[int]:
-        """Encode bytes that need not be UTF-8; `decode_bytes` inverts it. Each invalid sequence is a separate piece;
-        the text around it is encoded as usual."""
+        """Return the ids of bytes that need not be UTF-8; `decode_bytes` inverts it. Each invalid sequence is a
+        separate piece; the text around it is encoded as usual."""
         ids: list[int] = []
         short: dict[str, list[int]] = {}  # cache: parts of random bytes are mostly 1 or 2 characters
         for i, part in enumerate(_BROKEN.split(data.decode("utf-8", errors="surrogateescape"))):

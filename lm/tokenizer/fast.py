@@ -23,10 +23,10 @@ from lm.tokenizer.encoding import BytePairTokenizer, numbered, sections, write_r
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 SCHEMES = {SPLIT_PATTERNS[name]: name for name in ("gpt2", "cl100k", "o200k")}
-"""{split pattern: gigatoken's name of it}."""
+"""{split pattern: gigatoken's name for it}."""
 CONTEXTS = "aA1! \n'"
-"""Contexts to test: a lower-case and an upper-case letter, a digit, a punctuation mark, both kinds of white space, and
-the beginning of "'s"."""
+"""Neighbors to test each character with: a lower-case and an upper-case letter, a digit, a punctuation mark, both kinds
+of white space, and the beginning of "'s"."""
 CODE_POINTS = (range(0x80, 0xD800), range(0xE000, 0x40000), range(0xE0000, 0xE1000))
 """Code points to test: all except ASCII, surrogates, planes without characters, and private use, which no version will
 change."""
@@ -35,8 +35,8 @@ CODE_POINTS_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class FastEncoder:
-    """Equivalent to `tokenizer.encode_array`, but by gigatoken if that gives the same ids. Picklable, so `differing` is
-    computed once for all workers."""
+    """Function with the results of `tokenizer.encode_array`, by gigatoken where that gives the same ids. Picklable, so
+    `differing` is computed once for all workers."""
 
     tokenizer: BytePairTokenizer
     differing: str
@@ -48,7 +48,7 @@ class FastEncoder:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def part(self, text: str) -> np.ndarray:
-        """Encode a text without long runs of white space."""
+        """Return the ids of a text without runs of white space longer than LONGEST_RUN, uint32 (tokens,)."""
         try:
             data = text.encode()
         except UnicodeEncodeError:  # a lone surrogate
@@ -56,7 +56,7 @@ class FastEncoder:
         return self.tokenizer.encode_array(text) if self.differs(data) else self._encode(data)
 
     def differs(self, data: bytes) -> bool:
-        """Whether a text, given as UTF-8, contains one of the differing characters."""
+        """Return whether a text, given as UTF-8, contains one of the differing characters."""
         # Searching for their first bytes is fastest; most texts have none and are not decoded.
         for first, begins in self._begins.items():
             if first in data and any(begin in data for begin in begins):
@@ -83,7 +83,8 @@ class FastEncoder:
 
 
 def fast_encoder(tokenizer: Tokenizer) -> FastEncoder:
-    """Build the encoder of a byte-level BPE with the split pattern of GPT-2, cl100k or o200k; takes a second or two.
+    """Return a FastEncoder for a byte-level BPE with the split pattern of GPT-2, cl100k or o200k; takes a second or
+    two.
 
     Raises UsageError for any other tokenizer, and if gigatoken is not installed.
     """
@@ -101,7 +102,7 @@ def fast_encoder(tokenizer: Tokenizer) -> FastEncoder:
 
 
 def gigatoken_of(tokenizer: BytePairTokenizer):
-    """Build gigatoken's tokenizer with the same tokens but no special tokens."""
+    """Return gigatoken's tokenizer with the same tokens, but no special tokens."""
     import gigatoken
 
     with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +112,7 @@ def gigatoken_of(tokenizer: BytePairTokenizer):
 
 
 def differing_characters(pattern: str) -> Iterator[str]:
-    """Yield the characters that tiktoken and gigatoken cut differently by the split pattern."""
+    """Yield the characters at which tiktoken and gigatoken cut text differently by this split pattern."""
     tiktokens = telling_tokenizer(pattern)
     gigatokens = gigatoken_of(tiktokens)
 
@@ -127,13 +128,13 @@ def differing_characters(pattern: str) -> Iterator[str]:
 
 
 def surrounded(character: str) -> str:
-    """Put the character before and after each of CONTEXTS."""
+    """Return a text with the character between all neighbors in CONTEXTS."""
     return character.join((*CONTEXTS, "a"))
 
 
 def telling_tokenizer(pattern: str) -> BytePairTokenizer:
-    """Build a vocabulary that merges the first and last byte of every character with its neighbor unless a cut
-    separates them, so its ids reveal all cuts."""
+    """Return a tokenizer whose ids show where the split pattern cuts: its vocabulary merges the first and last byte of
+    every character with the neighbor, unless there is a cut."""
     singles = [bytes([byte]) for byte in range(256)]
     first = [bytes([before, byte]) for before in CONTEXTS.encode() for byte in range(0xC2, 0xF5)]
     last = [bytes([byte, after]) for byte in range(0x80, 0xC0) for after in CONTEXTS.encode()]
@@ -142,7 +143,7 @@ def telling_tokenizer(pattern: str) -> BytePairTokenizer:
 
 
 def character_ranges(characters: str) -> str:
-    """Format ascending characters as ranges for the brackets of a regular expression."""
+    """Return ascending characters as ranges for the brackets of a regular expression, such as "a-cx-x"."""
     ranges: list[list[str]] = []
     for character in characters:
         if ranges and ord(character) == ord(ranges[-1][1]) + 1:

@@ -1,4 +1,4 @@
-"""Save and load a tokenizer as a folder: meta.json and the files of its kind."""
+"""Save and load a tokenizer as a folder: meta.json, and the files of its class."""
 
 import dataclasses
 import importlib
@@ -18,20 +18,20 @@ KINDS = {
     "hugging_face": "lm.tokenizer.hugging_face.library.LibraryTokenizer",
     "characters": "lm.tokenizer.characters.CharacterTokenizer",
 }
-"""Class of each kind; imported when needed."""
+"""{kind in meta.json: class}, which is imported when needed."""
 IMPORTED: dict[str, Any] = {"add_bos": True, "stop_ids": (), "chat_template": ""}
-"""Fields of Tokenizer that imported models set, with their defaults. Defaults are not written."""
+"""Fields of Tokenizer that importing a model sets, with their defaults, which are not written to meta.json."""
 REMEDY = "Delete the folder, and run: python -m launch.train_tokenizer CONFIG.py --workdir RUN"
 
 
 def class_of(kind: str) -> type[Tokenizer]:
-    """Import the class of a kind. Raises KeyError for an unknown kind."""
+    """Import the class for a kind in meta.json, such as "bpe". Raises KeyError for an unknown kind."""
     module, _, name = KINDS[kind].rpartition(".")
     return getattr(importlib.import_module(module), name)
 
 
 def save(tokenizer: Tokenizer, folder: Place) -> None:
-    """Write the files to `folder`, creating it if necessary. meta.json is last: without it, load() raises."""
+    """Write a tokenizer to `folder`, creating it if necessary. meta.json is written last: without it, load() raises."""
     for name, data in tokenizer.files().items():
         write_atomically(folder / name, data)
     meta = {
@@ -50,7 +50,7 @@ def load(folder: Path) -> Tokenizer:
     """Load the tokenizer that save() wrote to `folder`.
 
     Raises InputError if a file is missing, malformed or a link out of the folder, or if the fingerprint of the contents
-    differs from the one that was saved.
+    is not the saved one.
     """
     try:
         meta = parse_json(read_bounded(file_inside(folder, META), MOST_CONFIG_BYTES))

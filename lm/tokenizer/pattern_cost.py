@@ -18,9 +18,9 @@ from lm.tokenizer.patterns import SPLIT_PATTERNS
 MOST_WAYS = 64
 """Maximum number of ways to match a branch, apart from those of its one unbounded repetition."""
 MOST_COPIES = 1000
-"""Maximum product of nested upper bounds of repetitions: engines copy the repeated part."""
+"""Maximum product of the upper bounds of nested repetitions: engines copy the repeated part."""
 MOST_CHARACTERS = 20_000
-"""Maximum length of a pattern."""
+"""Maximum length of a pattern in characters."""
 MOST_NESTED = 30
 """Maximum nesting depth of groups."""
 MOST_STEPS, STEPS_A_CHARACTER = 50_000_000, 200
@@ -38,10 +38,10 @@ _COUNTED = re.compile(r"\{(?:(\d{1,9})(,)?(\d{1,9})?|,(\d{1,9}))\}")
 
 
 class Node(NamedTuple):
-    """A part of an expression."""
+    """A part of a parsed regular expression."""
 
     kind: str
-    """character, zero (matches no character), sequence, branches, group, repeat, or atomic."""
+    """"character", "zero" (matches no character), "sequence", "branches", "group", "repeat" or "atomic"."""
     parts: "tuple[Node, ...]" = ()
     least: int = 1
     most: float = 1
@@ -50,7 +50,8 @@ class Node(NamedTuple):
 
 
 def check_text(pattern: str, text: str) -> None:
-    """Raises UsageError if the search of `pattern` through `text` could take more than MOST_STEPS."""
+    """Raise UsageError if the search of `pattern` through `text` could take more than MOST_STEPS + STEPS_A_CHARACTER *
+    length."""
     runs = runs_of(pattern)
     if runs is None:
         return
@@ -66,11 +67,11 @@ def check_text(pattern: str, text: str) -> None:
 
 @functools.lru_cache(16)
 def runs_of(pattern: str) -> Any:
-    """Return a compiled expression that finds the runs that a failed attempt scans in vain; None if there are none, and
-    for the patterns of SPLIT_PATTERNS, which consume them.
+    """Check that one match attempt of a pattern takes linear time, and return a compiled expression that finds the runs
+    of a text which attempts can scan in vain; None if there are none, as for the patterns of SPLIT_PATTERNS.
 
-    Raises ValueError, with the reason, if one attempt can take longer than linear time, or if the pattern uses syntax
-    that is not analyzed here (back-references, calls, conditions).
+    Raises ValueError, with the reason, if an attempt can take longer, or if the pattern uses syntax that is not
+    analyzed here (back-references, calls, conditions).
     """
     import regex
 

@@ -1,4 +1,4 @@
-"""Regular expressions that cut text into pieces before merging, in the syntax of Rust's fancy-regex."""
+"""Split patterns: regular expressions that cut text into pieces before merging, in the syntax of Rust's fancy-regex."""
 
 # Patterns of GPT-2 (openai/gpt-2: src/encoder.py), GPT-4 and GPT-4o (openai/tiktoken: tiktoken_ext/openai_public.py),
 # without possessive quantifiers, which do not change any match: in the regular expressions of Hugging Face's tokenizers

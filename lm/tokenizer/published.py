@@ -18,14 +18,14 @@ from lm.tokenizer.patterns import SPLIT_PATTERNS
 MODEL = "tokenizer.model"
 CONFIG = "tokenizer_config.json"
 SERVER = "https://openaipublic.blob.core.windows.net/encodings"
-"""OpenAI's server of rank files (openai/tiktoken: tiktoken_ext/openai_public.py)."""
+"""OpenAI's server of vocabularies in tiktoken's format (openai/tiktoken: tiktoken_ext/openai_public.py)."""
 CONNECT_SECONDS, READ_SECONDS = 30.0, 60.0
 _RANKS = re.compile(rb"[A-Za-z0-9+/]+=* 0\r?\n")
 
 
 @dataclass(frozen=True)
 class Published:
-    """Hash and settings of a published vocabulary; its tokens are in a file in tiktoken's format."""
+    """A published byte-level BPE, except for its tokens, which are in a file in tiktoken's format with this SHA-256."""
 
     pattern: str
     special_tokens: Mapping[str, int]
@@ -35,10 +35,10 @@ class Published:
     """File name on the server and in the user's cache."""
     sha256: str
     gated: str = ""
-    """Where to get the file, if it cannot be downloaded without permission; "": it can."""
+    """How to get the file if its download needs permission; "" if it does not."""
 
     def tokenizer(self, ranks: bytes) -> BytePairTokenizer:
-        """Build the tokenizer from the file's bytes. Raises ValueError."""
+        """Return the tokenizer, given the contents of the file. Raises ValueError if they are damaged."""
         special = dict(self.special_tokens)
         return BytePairTokenizer(self.pattern, read_ranks(ranks), self.start, self.end, special_tokens=special)
 
@@ -78,11 +78,11 @@ PUBLISHED = {
 
 
 def load_published(name_or_path: str, server: str = SERVER) -> Tokenizer:
-    """Load the tokenizer of a name in PUBLISHED, or of a file or folder.
+    """Load a tokenizer: by a name in PUBLISHED, such as "gpt2", or from a file or folder.
 
-    The file of a name is in the user's cache (`cached_at`), else it is downloaded from `server`. A path is a .tiktoken
-    file with one of the PUBLISHED vocabularies, a tokenizer.json, a sentencepiece .model, or a folder: one written by
-    lm.tokenizer.files.save, or one with a tokenizer.json or tokenizer.model.
+    The file for a name is read from the user's cache (`cached_at`), or else downloaded from `server`. A path is a
+    .tiktoken file with one of the PUBLISHED vocabularies, a tokenizer.json, a sentencepiece .model, or a folder: one
+    written by lm.tokenizer.files.save, or one with a tokenizer.json or tokenizer.model.
 
     Raises UsageError for a vocabulary that cannot be reproduced exactly, InputError for a missing or damaged file.
     """
@@ -106,7 +106,7 @@ def load_published(name_or_path: str, server: str = SERVER) -> Tokenizer:
 
 def load_file(path: Path) -> Tokenizer:
     """Load a tokenizer file; its contents decide the format. Raises UsageError if the tokenizer is not supported, and
-    InputError, ValueError or another error of its reader if the file is damaged."""
+    InputError, ValueError or another error of the format's parser if the file is damaged."""
     data = read_bounded(path, MOST_TOKENIZER_BYTES)
     if data.lstrip()[:1] == b"{":
         return of_json(data)
@@ -118,8 +118,9 @@ def load_file(path: Path) -> Tokenizer:
 
 
 def of_json(data: bytes, start: str = "", end: str = "") -> Tokenizer:
-    """Load a tokenizer.json: as BytePairTokenizer if it is byte-level BPE that we support, else with Hugging Face's
-    library. Raises UsageError with both reasons if neither can load it."""
+    """Load the contents of a tokenizer.json: as BytePairTokenizer if it is a byte-level BPE with exactly the same ids,
+    else with Hugging Face's library. `start` and `end` are as in `read_hugging_face`. Raises UsageError if neither can
+    load it."""
     from lm.tokenizer.hugging_face.library import LibraryTokenizer
     from lm.tokenizer.hugging_face.reading import read_hugging_face
 
@@ -133,8 +134,8 @@ def of_json(data: bytes, start: str = "", end: str = "") -> Tokenizer:
 
 
 def recognised(ranks: bytes) -> BytePairTokenizer:
-    """Load a file of token ranks as one of the PUBLISHED tokenizers, by its hash: ranks do not specify how text is
-    split into words. Line endings do not matter. Raises UsageError if it is none of them."""
+    """Load the contents of a .tiktoken file as one of the PUBLISHED tokenizers, by their SHA-256: the file does not
+    specify how text is split before merging. Line endings do not matter. Raises UsageError if it is none of them."""
     digest = hashlib.sha256(write_ranks(read_ranks(ranks))).hexdigest()
     for published in PUBLISHED.values():
         if published.sha256 == digest:
@@ -147,8 +148,8 @@ def recognised(ranks: bytes) -> BytePairTokenizer:
 
 
 def load_folder(folder: Path) -> Tokenizer:
-    """Load a folder written by `save`, a Hugging Face folder, or one with a tokenizer.model. Raises UsageError if it
-    has no tokenizer file or an unsupported one, and the errors of `load_file` for a damaged one."""
+    """Load a folder written by lm.tokenizer.files.save, a Hugging Face folder, or one with a tokenizer.model. Raises
+    UsageError if it has no tokenizer file or an unsupported one, and the errors of `load_file` for a damaged one."""
     if (folder / META).exists():
         return load(folder)
     if (folder / HUGGING_FACE).exists():
@@ -163,8 +164,9 @@ def load_folder(folder: Path) -> Tokenizer:
 
 
 def names_in(folder: Path, tokenizer: bytes) -> tuple[str, str]:
-    """Return the tokens that begin and end a document, from tokenizer_config.json, else from the ids in the model's
-    configs and tokenizer.json; "" if none of these files names them. Raises InputError for an unknown form."""
+    """Return the names of BOS and EOS of a Hugging Face folder, "" if unknown: from tokenizer_config.json, else by
+    their ids in generation_config.json or config.json. `tokenizer` is its tokenizer.json. Raises InputError for an
+    unknown form."""
     files = (CONFIG, "generation_config.json", "config.json")
     read = lambda name: parse_json(read_bounded(file_inside(folder, name), MOST_CONFIG_BYTES))
     try:
@@ -182,12 +184,13 @@ def names_in(folder: Path, tokenizer: bytes) -> tuple[str, str]:
 
 
 def cached_at(name: str) -> Path:
-    """Path of the file of a published vocabulary in the user's cache."""
+    """Return the path in the user's cache of the file of a name in PUBLISHED."""
     return user_cache() / "tokenizers" / PUBLISHED[name].file
 
 
 def load_named(name: str, server: str) -> BytePairTokenizer:
-    """Load a name in PUBLISHED. Raises InputError if the file is not cached and cannot be downloaded."""
+    """Load the tokenizer of a name in PUBLISHED. Raises InputError if its file is not cached and cannot be
+    downloaded."""
     published, place, put = PUBLISHED[name], cached_at(name), f"put it at {cached_at(name)}"
     if place.is_file():
         data = place.read_bytes()
@@ -217,7 +220,7 @@ def load_named(name: str, server: str) -> BytePairTokenizer:
 
 
 def download(address: str) -> tuple[bytes, str]:
-    """Return (the bytes at `address`, an error message or "")."""
+    """Return (the bytes at an HTTP address, "" or an error message)."""
     import requests
 
     try:

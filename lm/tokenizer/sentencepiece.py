@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MODEL = "tokenizer.model"
 BLANK = "\u2581"
-"""Symbol for a space in pieces. Without `exact`, a text that contains this character itself decodes to a space."""
+"""Character that stands for a space in pieces. Without `exact`, this character in a text decodes to a space too."""
 LONGEST_SENTENCE = 4096  # characters: the trainer fails on words longer than 65,535
 # The trainer reserves these characters: it would skip a sentence with one of the last two.
 _RESERVED = re.compile("[\0\u2581\u2585]")
@@ -51,8 +51,8 @@ class SentencePieceTokenizer(Tokenizer):
     def from_model(
         cls, model: bytes, exact: bool = False, documents: int = 0, characters: int = 0
     ) -> "SentencePieceTokenizer":
-        """Load a .model file. Raises ValueError if it is not one, UsageError if it has neither BOS nor EOS to begin a
-        document with."""
+        """Load the contents of a .model file. Raises ValueError if they are none, or `exact` is set without byte
+        fallback; UsageError if the model has neither BOS nor EOS to begin a document with."""
         processor = open_model(model)
         knows_all = processor.is_byte(processor.piece_to_id("<0x00>"))
         if exact and not knows_all:
@@ -139,7 +139,7 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 def open_model(model: bytes) -> "SentencePieceProcessor":
-    """Load the model into a SentencePieceProcessor. Raises ValueError if the bytes are not a model."""
+    """Load the contents of a .model file with the sentencepiece library. Raises ValueError if they are none."""
     from sentencepiece import SentencePieceProcessor
 
     try:
@@ -182,7 +182,8 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> Senten
 
 
 def train_model(sentences: Iterator[str], model_type: str, vocab_size: int) -> bytes:
-    """Return the bytes of the .model file. Raises RuntimeError like sentencepiece."""
+    """Train on the sentences and return the contents of a .model file. Raises RuntimeError with sentencepiece's
+    message."""
     from sentencepiece import SentencePieceTrainer
 
     model = io.BytesIO()
@@ -210,8 +211,8 @@ def train_model(sentences: Iterator[str], model_type: str, vocab_size: int) -> b
 
 
 def sentences(text: str) -> Iterator[str]:
-    """Split `text` at the characters that sentencepiece reserves, which are removed, and into pieces of at most
-    LONGEST_SENTENCE characters: after a line, else before a space, else anywhere."""
+    """Split a text for training, at characters that sentencepiece reserves, which are removed, and into parts of at
+    most LONGEST_SENTENCE characters: after a line end, else before a space, else anywhere."""
     for part in _RESERVED.split(text):
         start = 0
         while start < len(part):
@@ -224,7 +225,7 @@ def sentences(text: str) -> Iterator[str]:
 
 
 def explained(error: RuntimeError, training: TrainingText, config: TokenizerConfig) -> UsageError:
-    """Turn sentencepiece's error into a UsageError with the remedy."""
+    """Convert an error of sentencepiece's trainer to a UsageError with the remedy."""
     asked = f"tokenizer.vocab_size = {config.vocab_size}"
     found = f"{training.characters} characters in {training.documents} documents"
     if least := _TOO_SMALL.search(str(error)):

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-"""Kinds of pieces; llama.cpp has the same numbers."""
+"""Kinds of pieces; llama.cpp uses the same numbers."""
 UNIGRAM, BPE = 1, 2
-"""Kinds of models."""
+"""Values of SentencePieceModel.kind."""
 KINDS = {UNIGRAM: "unigram", BPE: "bpe", 3: "word", 4: "char"}
 
 
 class Piece(NamedTuple):
-    """One symbol; its id is its index in the model."""
+    """One symbol of the vocabulary; its id is its index in `pieces`."""
 
     text: str
-    """U+2581 represents a space."""
+    """Text of the piece, with U+2581 for a space."""
     score: float
     kind: int = NORMAL
 
@@ -32,22 +32,22 @@ class SentencePieceModel:
 
     pieces: tuple[Piece, ...]
     kind: int
-    """UNIGRAM or BPE."""
+    """A key of KINDS."""
     dummy_prefix: bool
-    """Prepend a space to every text."""
+    """Whether a space is prepended to every text."""
     shortens: bool
-    """Collapse runs of spaces, and strip both ends."""
+    """Whether runs of spaces are collapsed, and spaces at both ends removed."""
     charsmap: bytes
     """Normalization table; empty if text is not normalized."""
     unk_id: int
     bos_id: int
     eos_id: int
-    """These three ids are -1 if absent."""
+    """The id of <unk>, BOS or EOS is -1 if the model has none."""
 
 
 def fields_of(message: bytes) -> dict[int, list[Any]]:
-    """{field number: values}: integers, and bytes for all other types. Raises IndexError or KeyError if the message is
-    damaged."""
+    """Return {field number: its values} of a protobuf message: integers, or bytes for all other types. Raises
+    IndexError or KeyError if the message is damaged."""
     found: dict[int, list[Any]] = {}
     at = 0
 
@@ -95,7 +95,7 @@ def read_model(data: bytes) -> SentencePieceModel:
 
 
 def write_model(model: SentencePieceModel) -> bytes:
-    """Return the bytes of a .model file of a model that does not normalize."""
+    """Return the bytes of a .model file for a model that does not normalize: `charsmap` is not written."""
     pieces = b"".join(
         field(1, field(1, piece.text.encode()) + b"\x15" + struct.pack("<f", piece.score) + field(3, piece.kind))
         for piece in model.pieces
@@ -114,14 +114,14 @@ def write_model(model: SentencePieceModel) -> bytes:
 
 
 def field(number: int, value: int | bytes) -> bytes:
-    """Encode one field of a message: an integer or bytes."""
+    """Encode one field of a protobuf message."""
     if isinstance(value, int):
         return varint(number << 3) + varint(value % 2**64)
     return varint(number << 3 | 2) + varint(len(value)) + value
 
 
 def varint(value: int) -> bytes:
-    """Encode an integer as a varint: seven bits per byte, low bits first."""
+    """Encode an integer as a protobuf varint: seven bits per byte, low bits first."""
     found = bytearray()
     while value >= 0x80:
         found.append(value & 0x7F | 0x80)

@@ -11,10 +11,11 @@ from lm.tokenizer.sentencepiece import train_sentencepiece
 
 
 def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
-    """Train a tokenizer of config.vocab_size symbols on the texts by config.algorithm, or load config.load if that is
-    set, without reading any text.
+    """Return a tokenizer of config.vocab_size symbols: trained on the texts by config.algorithm or, if config.load is
+    set, loaded without reading any text.
 
-    Raises UsageError if the texts, or the loaded vocabulary, do not give that many symbols, and like load_published.
+    Raises UsageError if the texts, or the loaded vocabulary, do not give that many symbols, and the errors of
+    `load_published`.
     """
     if config.load:
         return load_tokenizer(config)
@@ -26,8 +27,8 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
 
 
 def load_tokenizer(config: TokenizerConfig) -> Tokenizer:
-    """Load the published vocabulary config.load. Raises UsageError if it does not have config.vocab_size symbols, and
-    like load_published."""
+    """Load the tokenizer that config.load names. Raises UsageError if it does not have config.vocab_size symbols, and
+    the errors of `load_published`."""
     from lm.tokenizer.published import load_published
 
     tokenizer = load_published(config.load)

@@ -23,16 +23,16 @@ MOST_TENSORS = 2**15
 MOST_AXES = 4
 VERSIONS = (2, 3)
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-"""{type of a value: its struct format character}."""
+"""{type of a header field: format character of `struct`}."""
 STRING, ARRAY = 8, 9
 ALIGNMENT = "general.alignment"
 VALUES = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "I8": np.int8, "I16": np.int16, "I32": np.int32,
           "I64": np.int64}  # fmt: skip
-"""Types of tensors that are arrays of numbers; all others are blocks of bytes."""
+"""{type of a tensor of plain numbers: dtype}; tensors of all other types are blocks of bytes."""
 
 
 class GgufFile(NamedTuple):
-    """Contents of a file's header. The tensors' data is memory-mapped."""
+    """Fields and tensors of a GGUF file. The tensors' data is memory-mapped."""
 
     fields: dict[str, Any]
     """{name: value}: numbers, booleans, strings, and lists of these."""
@@ -40,13 +40,14 @@ class GgufFile(NamedTuple):
 
 
 class Cursor:
-    """Read position in the header; each step checks that the bytes exist."""
+    """Read position in the bytes of a header; each read checks that enough bytes are left. `what` names the value in
+    errors."""
 
     def __init__(self, data: memoryview):
         self.data, self.at, self.items = data, 0, 0
 
     def need(self, count: int, least: int, what: str) -> None:
-        """Raise ValueError unless `count` items of at least `least` bytes each can follow."""
+        """Raise ValueError unless enough bytes are left for `count` items of at least `least` bytes each."""
         left = len(self.data) - self.at
         if count * least > left:
             raise ValueError(f"{what} has {count:,} items of at least {least} bytes, but {left:,} bytes follow")
@@ -74,7 +75,7 @@ class Cursor:
             raise ValueError(f"{what} has {count:,} items; the limit in a header is {most:,}")
 
     def value(self, kind: int, what: str) -> Any:
-        """Read the value of a field. Raises ValueError for nested arrays, which no supported field uses."""
+        """Read a field's value of type `kind`. Raises ValueError for nested arrays, which no supported field uses."""
         if kind in SCALARS:
             return self.number(SCALARS[kind], what)
         if kind == STRING:
@@ -92,7 +93,7 @@ class Cursor:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """Read the header of a file. Raises InputError if it is damaged, or larger than the bounds of this module."""
+    """Read the header of a file. Raises InputError if it is damaged, or larger than the limits in this module."""
     try:
         data = np.memmap(path, mode="r")
         cursor = Cursor(memoryview(data)[:MOST_HEADER_BYTES])
@@ -104,7 +105,7 @@ def read_gguf(path: Path) -> GgufFile:
 
 
 def fields_of(cursor: Cursor) -> dict[str, Any]:
-    """Read the fields; the cursor is then at the tensors' descriptions."""
+    """Read {name: value} of all header fields, and move the cursor to the list of tensors. Raises ValueError."""
     magic = bytes(cursor.data[:4])
     if magic != b"GGUF":
         raise ValueError(f"it begins with {magic!r} instead of b'GGUF'")
@@ -127,7 +128,7 @@ def fields_of(cursor: Cursor) -> dict[str, Any]:
 
 
 def tensors_of(cursor: Cursor, data: np.ndarray, fields: dict[str, Any]) -> list[gguf.ReaderTensor]:
-    """Read the tensors. Raises ValueError unless their data fits into the file without overlaps."""
+    """Read the list of tensors. Raises ValueError unless their data fits into the file without overlaps."""
     found: dict[str, tuple[tuple[int, ...], gguf.GGMLQuantizationType, int]] = {}
     for number in range(fields["GGUF.tensor_count"]):
         name = cursor.string(f"the name of tensor {number}")

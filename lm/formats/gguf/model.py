@@ -30,7 +30,7 @@ from lm.model.layers import rotary_frequencies
 type Arch = Literal["gpt2", "llama"]
 """general.architecture."""
 EXPRESSED: dict[Arch, Callable[[ModelConfig], Expressed]] = {"gpt2": gpt2, "llama": llama}
-"""{architecture: fields of a config that its code in llama.cpp implements}."""
+"""{architecture: function of a config that returns the fields and values which llama.cpp implements for it}."""
 SIZES = {
     "context_length": "context_length", "width": "embedding_length", "layers": "block_count",
     "mlp_width": "feed_forward_length", "heads": "attention.head_count",
@@ -39,14 +39,14 @@ NAMES: dict[Arch, dict[str, str]] = {
     "gpt2": SIZES | {"norm_epsilon": "attention.layer_norm_epsilon"},
     "llama": SIZES | {"kv_heads": "attention.head_count_kv", "norm_epsilon": "attention.layer_norm_rms_epsilon"},
 }
-"""{architecture: {field of our config: name after the architecture's}}."""
+"""{architecture: {field of ModelConfig: name in the header after "gpt2." or "llama."}}."""
 ROPE_FACTORS = "rope_freqs.weight"
-"""Tensor by which llama.cpp divides the rotary frequencies: the stored form of Llama 3.1's scaling."""
+"""Tensor of numbers by which llama.cpp divides the rotary frequencies: how Llama 3.1's scaling is stored."""
 OWN = "gristmill"
-"""Prefix of fields that GGUF does not define, but that are needed to restore our config."""
+"""Prefix of header fields that GGUF does not define, but that are needed to restore a ModelConfig or tokenizer."""
 SCALING = ("factor", "low_frequency_factor", "high_frequency_factor", "original_context_length")
 KNOWN_SCALINGS = tuple(RopeScalingConfig(factor, 1.0, 4.0, 8192) for factor in (8.0, 32.0))
-"""Scalings of Llama 3.1 and of Llama 3.2, whose files do not name them."""
+"""Rotary scalings of Llama 3.1 and of Llama 3.2, whose files contain only the resulting ROPE_FACTORS."""
 GPT2_BLOCK: Tensors = {
     **norm("blk.{}.attn_norm", "blocks.{}.attention_norm", bias=True),
     **norm("blk.{}.ffn_norm", "blocks.{}.mlp_norm", bias=True),
@@ -71,7 +71,8 @@ LLAMA_BLOCK: Tensors = {
 def arch_of(config: ModelConfig) -> Arch:
     """Return the architecture whose code in llama.cpp computes this model.
 
-    Raises UsageError if there is none, with the fields that the best match lacks, their values and the supported ones.
+    Raises UsageError if there is none, with the unsupported fields of the best match, their values and the supported
+    ones.
     """
     arch: Arch = min(EXPRESSED, key=lambda arch: len(unexpressed(config, EXPRESSED[arch](config))))
     remedy = "Choose --format hugging_face or standalone, which express more."
@@ -80,8 +81,8 @@ def arch_of(config: ModelConfig) -> Arch:
 
 
 def stored_tensors(config: ModelConfig) -> Tensors:
-    """Return {name in the file: the parameters that it contains}. Raises UsageError like `arch_of`, and for a parameter
-    that would not be stored."""
+    """Return {tensor in the file: its parameters and layout}. Raises UsageError if llama.cpp cannot compute this model,
+    or a parameter would not be stored."""
     arch = arch_of(config)
     named = {"token_embd.weight": Stored(("embedding",))}
     named |= {"position_embd.weight": Stored(("positions",), exact=True)} if arch == "gpt2" else {}
@@ -94,14 +95,14 @@ def stored_tensors(config: ModelConfig) -> Tensors:
 
 
 def rope_factors(config: ModelConfig) -> np.ndarray:
-    """Divisors of the rotary frequencies, one per channel pair, float32."""
+    """Return the numbers by which llama.cpp divides the rotary frequencies: float32, one per pair of channels."""
     pairs = config.head_channels // 2
     plain, scaled = (rotary_frequencies(pairs, config.rope_theta, scaling) for scaling in (None, config.rope_scaling))
     return (np.asarray(plain, np.float64) / np.asarray(scaled, np.float64)).astype(np.float32)
 
 
 def add_config(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
-    """Write the model's fields that llama.cpp needs."""
+    """Write the config as the header fields that llama.cpp needs."""
     arch = arch_of(config)
     values: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs in NAMES[arch].items()}
     if arch == "llama":
@@ -117,8 +118,8 @@ def add_config(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
 
 
 def config_of(header: Fields, tensors: Mapping[str, tuple[int, ...]], factors: np.ndarray | None) -> ModelConfig:
-    """Return the config, in float32, of a file whose tensors have these names and shapes; `factors` are its
-    ROPE_FACTORS. Raises InputError, with the field and its value, for models other than GPT-2 and Llama."""
+    """Return the ModelConfig, in float32, from the header, {tensor: shape}, and the values of ROPE_FACTORS, if present.
+    Raises InputError, with the field and its value, for models other than GPT-2 and Llama."""
     arch = header.read("general.architecture", str)
     if arch not in ("gpt2", "llama"):
         raise InputError(
@@ -158,14 +159,13 @@ def config_of(header: Fields, tensors: Mapping[str, tuple[int, ...]], factors: n
 
 
 def nearest(value: float) -> float:
-    """Return the shortest decimal number whose float32 is `value`: headers only have float32, and 1e-5 should stay
-    1e-5."""
+    """Return the shortest decimal number that rounds to the float32 `value`: 1e-5 for 9.99999974738e-06."""
     return float(str(np.float32(value)))
 
 
 def scaling_of(header: Fields, factors: np.ndarray | None, head_dim: int, theta: float) -> RopeScalingConfig | None:
-    """Return the scaling that gives these ROPE_FACTORS: the one named in the file, or Llama 3.1's or 3.2's. Raises
-    InputError."""
+    """Return the rotary scaling that gives these ROPE_FACTORS: the one named in the header, else Llama 3.1's or 3.2's.
+    Raises InputError if neither does."""
     if factors is None:
         return None
     names = [f"{OWN}.rope_scaling.{name}" for name in SCALING]

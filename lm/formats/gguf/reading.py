@@ -1,4 +1,4 @@
-"""Read a GGUF file under our names, each tensor on access."""
+"""Read a GGUF file as parameters under our names, each tensor on access."""
 
 import dataclasses
 from pathlib import Path
@@ -25,8 +25,8 @@ are Q5_0, Q8_0 or IQ4_NL."""
 
 
 def parameters_of(path: Path, tensors: dict[str, gguf.ReaderTensor], config: ModelConfig) -> FileParameters:
-    """The model in a file: BF16 as bfloat16, F16 as float16, all other types as float32. Raises InputError for a tensor
-    that is missing, unexpected, of another shape than the config requires, or of an unsupported type."""
+    """Return the parameters in a file: BF16 as bfloat16, F16 as float16, all other types as float32. Raises InputError
+    for a tensor that is missing, unexpected, of another shape than the config requires, or of an unsupported type."""
     shapes, stored = parameter_shapes(config), stored_tensors(config)
     for name in sorted(stored.keys() | tensors.keys() - {ROPE_FACTORS}):
         found = shape_of(tensors[name]) if name in tensors else None
@@ -45,12 +45,12 @@ def parameters_of(path: Path, tensors: dict[str, gguf.ReaderTensor], config: Mod
 
 
 def shape_of(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
-    """Shape as an array: the file lists the axes in reverse."""
+    """Return the shape of the tensor's array: the file lists the axes in reverse."""
     return tuple(int(length) for length in tensor.shape[::-1])
 
 
 def unpacked(tensor: gguf.ReaderTensor) -> np.ndarray:
-    """Dequantize a tensor of one of the types READ."""
+    """Return the values of a tensor, dequantized; its type is one of READ."""
     kind = tensor.tensor_type
     if kind.name == "BF16":
         return np.array(tensor.data).view(jnp.bfloat16).reshape(shape_of(tensor))
@@ -60,8 +60,8 @@ def unpacked(tensor: gguf.ReaderTensor) -> np.ndarray:
 
 
 def open_gguf(path: Path, tokenizer: Tokenizer | None = None) -> SourceModel:
-    """Open the model in a GGUF file, with its tokenizer or the given one, and the file's BOS, EOS and chat template.
-    Parameters stay in bfloat16 if all matrices are stored in it, otherwise they become float32, which represents them
+    """Open the model in a GGUF file with `tokenizer`, by default the file's own, and the file's BOS, EOS and chat
+    template. The dtype is bfloat16 if all matrices are stored in it, else float32, which represents the stored values
     exactly.
 
     Raises InputError for a damaged file and for an unsupported model or tensor type, UsageError for a tokenizer that

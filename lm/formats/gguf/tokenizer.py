@@ -29,21 +29,21 @@ PATTERNS = {
     SPLIT_PATTERNS["gpt2"]: "gpt-2", SPLIT_PATTERNS["cl100k"]: "llama-bpe", SPLIT_PATTERNS["o200k"]: "gpt-4o",
     DIGITS_ALONE: "smollm",
 }  # fmt: skip
-"""{our split pattern: llama.cpp's name of it, tokenizer.ggml.pre}. llama.cpp cuts with its own code and supports no
-other expressions."""
+"""{split pattern: llama.cpp's name for it, in the field tokenizer.ggml.pre}. llama.cpp has code for each name, and
+cannot use other patterns."""
 OTHER_NAMES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe"}
-"""Synonyms in other files."""
+"""Synonyms in files of other programs: {synonym: name}."""
 WHOLE_PIECES = ("llama-bpe",)
-"""Names for which llama.cpp keeps a piece that is a token whole, regardless of the merges."""
+"""Names in PATTERNS for which llama.cpp keeps a whole piece of text that is a token, instead of merging its bytes."""
 EOS_IDS = f"{OWN}.tokenizer.eos_ids"
-"""Field with all EOS ids, if they are more than llama.cpp has fields for."""
+"""Header field with all EOS ids, if there are more than the three that llama.cpp has fields for."""
 NORMAL, CONTROL = 1, 3
-"""Values of tokenizer.ggml.token_type, the same as sentencepiece's kinds of pieces."""
+"""Values of tokenizer.ggml.token_type, the same as the kinds of pieces in sentencepiece."""
 
 
 def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, rows: int) -> None:
-    """Write the vocabulary, padded with unused tokens to the model's `rows`. Raises UsageError for a tokenizer whose
-    ids llama.cpp would not reproduce."""
+    """Write the tokenizer to the header, its vocabulary padded to `rows`, the model's vocab_size. Raises UsageError for
+    a tokenizer whose ids llama.cpp would not reproduce."""
     if isinstance(tokenizer, BytePairTokenizer | LibraryTokenizer):
         tokens, kinds = add_byte_pairs(writer, tokenizer)
         end = tokenizer.special_tokens[tokenizer.end]
@@ -72,7 +72,7 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, rows: int) -> N
 
 
 def add_byte_pairs(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> tuple[list[str], list[int]]:
-    """Write the fields of a byte-level BPE; return its tokens and their types."""
+    """Write the header fields of a byte-level BPE; return its tokens, and their values of tokenizer.ggml.token_type."""
     found = byte_level_of(tokenizer)
     if found.pattern not in PATTERNS:
         raise UsageError(
@@ -101,7 +101,8 @@ def add_byte_pairs(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> tuple[list[
 def add_sentencepiece(
     writer: gguf.GGUFWriter, tokenizer: SentencePieceTokenizer, rows: int
 ) -> tuple[list[str], list[int]]:
-    """Write the fields of a sentencepiece model; return its pieces and their kinds."""
+    """Write the header fields of a sentencepiece model with scores for `rows` ids; return its pieces and their
+    kinds."""
     remedy = "Take --format hugging_face or standalone."
     model = supported_sentencepiece(tokenizer, "llama.cpp's llama", remedy, (BPE,), range(1, 7))
     writer.add_tokenizer_model("llama")
@@ -115,7 +116,7 @@ def add_sentencepiece(
 
 
 def read_special_tokens(header: Fields) -> SpecialTokens:
-    """Read BOS, EOS and the chat template. Raises InputError for fields of another type."""
+    """Return the BOS and EOS ids and the chat template in the header. Raises InputError for fields of another type."""
     id_of = lambda name: header.read(f"tokenizer.ggml.{name}_token_id", int, -1)
     ends = header.read(EOS_IDS, list) if EOS_IDS in header.values else map(id_of, ("eos", "eot", "eom"))
     # llama.cpp's own default: sentencepiece models and Llama 3's vocabulary begin with BOS.
@@ -130,8 +131,8 @@ def read_special_tokens(header: Fields) -> SpecialTokens:
 
 
 def read_tokenizer(header: Fields) -> Tokenizer:
-    """Read the vocabulary. Raises UsageError, with the field and its value, if it cannot be reproduced, InputError if
-    it is damaged."""
+    """Return the tokenizer in the header. Raises UsageError, with the field and its value, if its ids cannot be
+    reproduced, InputError if it is damaged."""
     kind = header.read("tokenizer.ggml.model", str)
     readers = {"gpt2": read_byte_pairs, "llama": read_sentencepiece}
     if kind not in readers:
@@ -150,7 +151,7 @@ REMEDY = "Name the tokenizer yourself: --tokenizer FOLDER_OR_NAME."
 
 
 def read_byte_pairs(header: Fields) -> Tokenizer:
-    """Read a byte-level BPE by converting it to an equivalent tokenizer.json."""
+    """Return a byte-level BPE from the header, by converting it to an equivalent tokenizer.json."""
     pre = header.read("tokenizer.ggml.pre", str, "default")
     pre = OTHER_NAMES.get(pre, pre)
     patterns = {theirs: pattern for pattern, theirs in PATTERNS.items()}
@@ -174,7 +175,7 @@ def read_byte_pairs(header: Fields) -> Tokenizer:
 
 
 def read_sentencepiece(header: Fields) -> SentencePieceTokenizer:
-    """Read a sentencepiece model with the same ids as in llama.cpp."""
+    """Return a sentencepiece model from the header, with the same ids as in llama.cpp."""
     tokens, kinds = header.read("tokenizer.ggml.tokens", list), header.read("tokenizer.ggml.token_type", list)
     scores = header.read("tokenizer.ggml.scores", list)
     if header.read("tokenizer.ggml.remove_extra_whitespaces", bool, False):

@@ -33,13 +33,13 @@ def write_gguf(
     name: str,
     dtype: str = "",
 ) -> None:
-    """Write a file that llama.cpp can load, atomically. `arrays` has the parameters under our names of unrolled layers;
-    tensors are read one at a time.
+    """Write a file that llama.cpp can load, atomically. `arrays` maps our names to the parameters, each layer under its
+    own names; they are read one at a time. `name` is the model's name in the header.
 
     `dtype` is the type of the matrices: float32, bfloat16, float16 or q8_0 (blocks of 32 8-bit numbers with one scale
     each); default: config.parameter_dtype. Norms, biases and positions are float32, and so are matrices whose rows are
-    not whole blocks. Raises UsageError for a model or tokenizer that GGUF does not support, another type, and values
-    outside float16's range; InputError if `arrays` are not the parameters of that model.
+    not whole blocks. Raises UsageError for a model, tokenizer or dtype that GGUF does not support, and values outside
+    float16's range; InputError if `arrays` are not the parameters of this config.
     """
     if (dtype := dtype or config.parameter_dtype) not in TYPES:
         raise UsageError(f"--dtype is {dtype!r}; GGUF supports {', '.join(TYPES)}.")
@@ -68,20 +68,21 @@ def write_gguf(
 
 
 def kind_of(stored: Stored, shape: tuple[int, ...], wanted: Type) -> Type:
-    """Type in which a tensor is stored."""
+    """Return the type in which a tensor of this shape is stored: `wanted`, or float32 if its rows are not whole blocks
+    or Stored.exact is set."""
     block, _ = gguf.GGML_QUANT_SIZES[wanted]
     return Type.F32 if stored.exact or shape[-1] % block else wanted
 
 
 def size_of(shape: tuple[int, ...], kind: Type) -> int:
-    """Bytes of a tensor."""
+    """Return the size of a tensor in bytes."""
     block, size = gguf.GGML_QUANT_SIZES[kind]
     return math.prod(shape) // block * size
 
 
 def packed(name: str, value: np.ndarray, kind: Type) -> np.ndarray:
-    """Quantize the values to a file's type. Raises UsageError for values outside float16's range; Q8_0 stores its
-    scales in float16."""
+    """Return the values in the file's type `kind`, quantized if it is Q8_0. Raises UsageError, with the tensor's name,
+    if a value, or a scale of Q8_0, exceeds float16's range."""
     if kind == Type.F16:
         return np.ascontiguousarray(in_dtype(name, value, "F16"))
     if kind == Type.Q8_0:

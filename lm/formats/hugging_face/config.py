@@ -26,18 +26,18 @@ ROPE_SCALING_NAMES = {
     "factor": "factor", "low_frequency_factor": "low_freq_factor", "high_frequency_factor": "high_freq_factor",
     "original_context_length": "original_max_position_embeddings",
 }  # fmt: skip
-"""{field of our config: transformers' name}."""
+"""{field of RopeScalingConfig: name in config.json}."""
 GPT2_ONLY = {
     "activation_function": "gelu_new", "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,
 }  # fmt: skip
 LLAMA_ONLY = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
-"""{field of transformers: the only value that our model computes}, which is also its default."""
+"""{field of config.json: its only supported value, which is also its default}."""
 
 
 def rope_of(fields: Fields) -> tuple[float, RopeScalingConfig | None]:
-    """Return (theta, scaling) of a Llama's config.json: from `rope_parameters`, as transformers 5 writes it, or from
-    `rope_theta` and `rope_scaling`, as earlier versions did."""
+    """Return (theta, scaling) of rotary positions in a Llama's config.json: from `rope_parameters`, as transformers 5
+    writes it, or from `rope_theta` and `rope_scaling`, as earlier versions did."""
     new, old = fields.part("rope_parameters"), fields.part("rope_scaling")
     if new.values and old.values and new.values != old.values:
         raise InputError(
@@ -58,7 +58,8 @@ def rope_of(fields: Fields) -> tuple[float, RopeScalingConfig | None]:
 
 
 def gpt2_fields(fields: Fields) -> dict[str, Any]:
-    """Fields of ModelConfig specific to GPT-2. Defaults are those of transformers' GPT2Config."""
+    """Return the fields of a ModelConfig from the config.json of a GPT-2, with the defaults of transformers'
+    GPT2Config."""
     for name, value in GPT2_ONLY.items():
         fields.require(name, value)
     read = fields.read_all(GPT2_NAMES, mlp_width=4 * fields.read("n_embd", int), norm_epsilon=1e-5)
@@ -69,7 +70,8 @@ def gpt2_fields(fields: Fields) -> dict[str, Any]:
 
 
 def llama_fields(fields: Fields) -> dict[str, Any]:
-    """Fields of ModelConfig specific to Llama. Defaults are those of transformers' LlamaConfig."""
+    """Return the fields of a ModelConfig from the config.json of a Llama, with the defaults of transformers'
+    LlamaConfig."""
     for name, value in LLAMA_ONLY.items():
         fields.require(name, value)
     heads = fields.read("num_attention_heads", int)
@@ -84,11 +86,11 @@ def llama_fields(fields: Fields) -> dict[str, Any]:
 
 OWN = "GristmillForCausalLM"
 RUN_ONLY = ("parameter_dtype", "compute_dtype", "scan_layers", "attention")
-"""Fields of ModelConfig that affect how a model is computed here, not what it computes."""
+"""Fields of ModelConfig that affect how a model is computed here, not what it computes; not in config.json."""
 
 
 def own_fields(fields: Fields) -> dict[str, Any]:
-    """Fields of ModelConfig of a model with our custom code for transformers."""
+    """Return the fields of a ModelConfig from the config.json of an export with our custom code for transformers."""
     found: dict[str, Any] = {}
     values = fields.part("model").values
     for field in dataclasses.fields(ModelConfig):
@@ -107,7 +109,7 @@ FAMILIES = {"GPT2LMHeadModel": gpt2_fields, "LlamaForCausalLM": llama_fields, OW
 
 
 def model_config_of(folder: Path, dtype: Literal["float32", "bfloat16"] = "float32") -> ModelConfig:
-    """Return the ModelConfig of a Hugging Face checkpoint, with parameters and matrix products in `dtype`.
+    """Return the ModelConfig of a Hugging Face folder, with parameters and matrix products in `dtype`.
 
     The context length is the model's maximum, 131,072 tokens for Llama 3.1; with rotary positions you can replace it by
     a shorter one. Raises InputError, with the field of config.json and its value, for anything that our model does not
@@ -133,7 +135,7 @@ def model_config_of(folder: Path, dtype: Literal["float32", "bfloat16"] = "float
 
 
 def config_json(config: ModelConfig) -> dict[str, Any]:
-    """Return the config.json of a model, the inverse of `model_config_of`."""
+    """Return the contents of config.json for a model, the inverse of `model_config_of`."""
     shared = {
         "vocab_size": config.vocab_size, "initializer_range": config.initial_std, "dtype": config.parameter_dtype,
         "tie_word_embeddings": config.tie_embeddings,
@@ -166,8 +168,8 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
 
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return the BOS and EOS ids for transformers, so that generation stops at the latter. Absent ids are written as
-    null: transformers' defaults are GPT-2's and Llama 2's ids."""
+    """Return BOS and EOS ids as fields of config.json, so that generation stops at EOS. Absent ids are null:
+    transformers' defaults are the ids of GPT-2 and Llama 2."""
     # BOS of the next document also ends one. transformers pads with the first id, so EOS comes first.
     ends = list(tokenizer.stop_ids) or sorted(tokenizer.eos_ids, key=lambda id: (id == tokenizer.bos_id, id))
     eos = ends[0] if len(ends) == 1 else ends or None

@@ -56,14 +56,13 @@ LLAMA_BLOCK: Tensors = {
 NO_WEIGHT = re.compile(
     r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias|model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
 )
-"""Tensors of older checkpoints that are not weights: the causal mask and the rotary frequencies, which follow from the
-config."""
+"""Matches tensors of older checkpoints that are no weights: the causal mask, and the rotary frequencies."""
 
 
 def family_of(config: ModelConfig) -> Family:
-    """Return the first family whose code in transformers computes this model.
+    """Return whose code in transformers computes this model: "gpt2", "llama", or ours, "gristmill".
 
-    Raises UsageError, with the fields, if there is none.
+    Raises UsageError, with the unsupported fields, if none does.
     """
     families: dict[Family, Expressed] = {"gpt2": gpt2(config), "llama": llama(config), "gristmill": OWN_FORWARD}
     for family, fields in families.items():
@@ -78,9 +77,9 @@ def family_of(config: ModelConfig) -> Family:
 
 
 def stored_tensors(config: ModelConfig) -> Tensors:
-    """Return {name in the checkpoint: the parameters that it contains} for a model of any family.
+    """Return {tensor in the folder: its parameters and layout}.
 
-    Raises UsageError like `family_of`, and for a parameter that would not be stored.
+    Raises UsageError if no code in transformers computes this model, or a parameter would not be stored.
     """
     family, shapes = family_of(config), parameter_shapes(config)
     if family == "gristmill":
@@ -93,8 +92,8 @@ def stored_tensors(config: ModelConfig) -> Tensors:
 
 
 def own_tensors(names: Iterable[str]) -> Tensors:
-    """Tensors of our own code for transformers: our names, with torch's ".weight" for tables, and linear maps in the
-    layout of torch's Linear."""
+    """Return {torch's name: parameter and layout} for our own code for transformers: torch's Linear stores (out, in),
+    and the names of embedding tables end in ".weight"."""
     tables = ("embedding", "positions")
     theirs = lambda name: f"{name}.weight" if name in tables or name.startswith("ngrams.") else name
     return {theirs(name): Stored((name,), transposed=name.endswith(".weight")) for name in names}

@@ -1,4 +1,4 @@
-"""Read the weights of a Hugging Face folder under our names, each on access, without torch."""
+"""Read the weights of a Hugging Face folder as parameters under our names, each on access, without torch."""
 
 import contextlib
 import math
@@ -28,14 +28,12 @@ type Arrays = dict[str, np.ndarray]
 """{"blocks.0.attention.query.weight": values, ...}, under the names of lm.model.param_names.named_leaves."""
 TEMPLATE = "chat_template.jinja"
 KEPT = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", TEMPLATE)
-"""Files of the tokenizer, which an export writes back unchanged."""
+"""Files of the tokenizer, which an export copies unchanged."""
 
 
 def check_names(folder: Path, tensors: dict[str, Tensor], wanted: Tensors, tied: bool) -> None:
-    """Raise InputError unless the checkpoint has exactly the tensors that the model needs.
-
-    A tied model may include its output projection, if it equals the embeddings.
-    """
+    """Raise InputError unless the checkpoint has exactly the tensors `wanted`. With `tied` embeddings it may also have
+    an output projection, if that equals the embeddings."""
     for name in wanted:
         if name not in tensors:
             raise InputError(
@@ -60,7 +58,8 @@ def check_names(folder: Path, tensors: dict[str, Tensor], wanted: Tensors, tied:
 
 
 def folder_parameters(folder: Path, config: ModelConfig) -> FileParameters:
-    """The parameters in a Hugging Face folder, in their stored dtype; `config` is the folder's (`model_config_of`).
+    """Return the parameters in a Hugging Face folder, in their stored dtype. `config` is that of the folder, from
+    `model_config_of`.
 
     Raises InputError for a damaged file, and for a tensor that is missing, unexpected, or has another shape than the
     config requires.
@@ -85,11 +84,11 @@ def folder_parameters(folder: Path, config: ModelConfig) -> FileParameters:
 
 
 def load_hugging_face(folder: Path, dtype: Literal["float32", "bfloat16"]) -> tuple[ModelConfig, Arrays]:
-    """Load the model of a Hugging Face folder: its config, and its parameters in `dtype` under our names.
+    """Return the config and {our name: values in `dtype`} of the model in a Hugging Face folder.
 
-    Tensors are read and converted one at a time, so memory use is that of the returned arrays plus one tensor. Build a
+    Tensors are converted one at a time, so memory use is that of the returned arrays plus one tensor. Build a
     Transformer from them with `lm.model.param_names.replace_leaves`. BOS and EOS ids belong to the tokenizer and are
-    not read. Raises InputError like `model_config_of` and folder_parameters.
+    not read. Raises the errors of `model_config_of` and `folder_parameters`.
     """
     config = model_config_of(folder, dtype)
     parameters = folder_parameters(folder, config)
@@ -97,11 +96,11 @@ def load_hugging_face(folder: Path, dtype: Literal["float32", "bfloat16"]) -> tu
 
 
 def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel:
-    """Open the model in a Hugging Face folder, with its tokenizer or the given one. Parameters stay in bfloat16 if all
-    of them are stored in it, otherwise they become float32, which represents them exactly.
+    """Open the model in a Hugging Face folder with `tokenizer`, by default the folder's own. The dtype is bfloat16 if
+    all parameters are stored in it, else float32, which represents the stored values exactly.
 
-    Raises InputError like `model_config_of` and folder_parameters, and for a file that is a link out of the folder
-    (lm.storage.file_inside), UsageError for a tokenizer that cannot be reproduced.
+    Raises the errors of `model_config_of` and `folder_parameters`, InputError for a file that is a link out of the
+    folder (lm.storage.file_inside), and UsageError for a tokenizer that cannot be reproduced.
     """
     refuse_pickles(folder)
     config = model_config_of(folder)
@@ -124,8 +123,8 @@ def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel
 
 
 def special_tokens_of(folder: Path) -> tuple[SpecialTokens, bool]:
-    """Return (special tokens from the JSON files of a folder, whether its tokenizer_config.json names BOS). Raises
-    InputError for a damaged file, and for ids and templates of another type."""
+    """Return (BOS, EOS and chat template in the JSON files of a folder, whether its tokenizer_config.json names BOS).
+    Raises InputError for a damaged file, and for ids and templates of another type."""
     files = ("generation_config.json", "config.json", TOKENIZER_CONFIG, TOKENIZER)
     generation, config, tokenizer_config, tokenizer = (
         read_json_object(file_inside(folder, name)) if (folder / name).is_file() else {} for name in files
@@ -153,7 +152,7 @@ def special_tokens_of(folder: Path) -> tuple[SpecialTokens, bool]:
 
 
 def read_template(path: Path) -> str:
-    """Read a chat template. Raises InputError if it is too large or not text."""
+    """Return a chat template. Raises InputError if the file is too large or not text."""
     if path.stat().st_size > 4 * MOST_TEMPLATE:
         raise InputError(
             f"{path} has {path.stat().st_size:,} bytes, which is too large for a chat template. Remove it."
@@ -165,8 +164,8 @@ def read_template(path: Path) -> str:
 
 
 def symbols_of(tokenizer_json: bytes) -> int:
-    """Number of symbols in the vocabulary of a tokenizer.json; 0 if it is damaged, which is reported when it is
-    loaded."""
+    """Return the number of symbols in the vocabulary of a tokenizer.json; 0 if it is damaged, which loading it
+    reports."""
     try:
         return len(parse_json(tokenizer_json)["model"]["vocab"])
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -174,7 +173,7 @@ def symbols_of(tokenizer_json: bytes) -> int:
 
 
 def refuse_pickles(folder: Path) -> None:
-    """Raise InputError if the only weights are in PyTorch's pickle files, which execute code when they are read."""
+    """Raise InputError if all weights are in PyTorch's pickle files, which can execute code when they are read."""
     pickles = sorted(path.name for path in folder.glob("*.bin")) + sorted(path.name for path in folder.glob("*.pth"))
     if pickles and not any(folder.glob("*.safetensors")):
         raise InputError(

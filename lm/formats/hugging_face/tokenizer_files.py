@@ -25,8 +25,8 @@ from lm.tokenizer.sentencepiece_model import BPE, KINDS
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> None:
-    """Write the files with which transformers' AutoTokenizer gives the same ids, after bos_id if tokenizer.add_bos. An
-    imported tokenizer.json is copied if it has the same add_bos. The chat template is in tokenizer_config.json.
+    """Write the files with which transformers' AutoTokenizer gives the same ids, after BOS if tokenizer.add_bos. An
+    imported tokenizer.json is copied if it treats BOS in the same way. The chat template is in tokenizer_config.json.
 
     Raises UsageError for a sentencepiece model whose normalization tokenizer.json cannot express.
     """
@@ -51,12 +51,14 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> 
 
 
 def says_heading(tokenizer: LibraryTokenizer) -> bool:
-    """Whether its tokenizer.json prepends the same token to a text as Tokenizer.add_bos."""
+    """Return whether the imported tokenizer.json prepends `tokenizer.start` if tokenizer.add_bos, and nothing
+    otherwise."""
     return named_heading(json.loads(tokenizer.contents).get("post_processor")) == tokenizer.start * tokenizer.add_bos
 
 
 def document_tokens(tokenizer: Tokenizer) -> tuple[str, str]:
-    """Return the names of the special tokens at the beginning and end of a document; "" if it is a plain token."""
+    """Return the special tokens at the beginning and end of a document, by name; "" for one that is no special
+    token."""
     if isinstance(tokenizer, BytePairTokenizer | LibraryTokenizer):
         return tokenizer.start, tokenizer.end
     names = {id: name for name, id in tokenizer.special_tokens.items()}
@@ -65,7 +67,8 @@ def document_tokens(tokenizer: Tokenizer) -> tuple[str, str]:
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return the contents of tokenizer.json, without the step that prepends BOS. Raises UsageError."""
+    """Return the contents of a tokenizer.json, without the step that prepends BOS. Raises UsageError if none has the
+    same ids."""
     if isinstance(tokenizer, BytePairTokenizer):
         return hugging_face(tokenizer)
     if isinstance(tokenizer, LibraryTokenizer):
@@ -78,7 +81,8 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def characters_json(tokenizer: CharacterTokenizer) -> dict[str, Any]:
-    """A BPE without merges. Characters outside the vocabulary are dropped there; our tokenizer rejects them."""
+    """Return the contents of a tokenizer.json: a BPE without merges. It drops characters outside the vocabulary, which
+    our tokenizer rejects."""
     model = bpe_model({symbol: id for id, symbol in enumerate(tokenizer.symbols)}, [])
     return library_json(model, {}, decoder={"type": "Fuse"})
 
@@ -112,8 +116,8 @@ def sentencepiece_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
 
 
 def piece_merges(pieces: list[tuple[str, float]]) -> list[list[str]]:
-    """Return every pair of pieces whose concatenation is a piece, ordered by its score (best first), then by the ids of
-    the halves."""
+    """Return every pair of pieces whose concatenation is a piece, by the score of the latter (best first), then by the
+    ids of the two."""
     ids = {piece: id for id, (piece, _) in enumerate(pieces)}
     found = []
     for piece, score in pieces:
@@ -125,7 +129,7 @@ def piece_merges(pieces: list[tuple[str, float]]) -> list[list[str]]:
 
 
 def heading(tokenizer: Tokenizer) -> Mapping[str, Any]:
-    """The post-processing step that prepends BOS to a text."""
+    """Return the step of a tokenizer.json that prepends BOS to a text."""
     name, id = tokenizer.token_bytes(tokenizer.bos_id).decode(), tokenizer.bos_id
     head = {"SpecialToken": {"id": name, "type_id": 0}}
     text = lambda which: {"Sequence": {"id": which, "type_id": 0}}

@@ -19,9 +19,9 @@ from lm.storage import write_json
 from lm.tokenizer.base import Tokenizer
 
 SHARD_BYTES = 5_000_000_000
-"""Maximum size of a file, unless one tensor is larger: Hugging Face's own limit."""
+"""Maximum size of a file in bytes, unless one tensor is larger: Hugging Face's own limit."""
 CODE = Path(__file__).parent / "transformers_code"
-"""Python for transformers, which does not run here: hence the extension .txt."""
+"""Folder of the Python code for transformers; its files end in .txt because they do not run here."""
 
 
 def write_hugging_face(
@@ -32,13 +32,13 @@ def write_hugging_face(
     dtype: str | Mapping[str, str] = "",
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write `arrays`, the parameters under our names, as a folder that transformers can load: config.json and
-    generation_config.json, with BOS and EOS of `tokenizer`; custom code if the model is neither GPT-2 nor Llama; and
-    the weights, reading one tensor at a time. Layers may be a stack (model.scan_layers).
+    """Write a folder that transformers can load: config.json, generation_config.json with BOS and EOS of `tokenizer`,
+    the weights, and custom code if the model is neither GPT-2 nor Llama. `arrays` maps our names to the parameters,
+    which are read one at a time; layers may be stacked (model.scan_layers).
 
-    `dtype` is float32, bfloat16 or float16 (default: config.parameter_dtype), or {name of a tensor: safetensors' name
-    of its type}. Raises UsageError if the tokenizer is too large for the model or a value exceeds float16's range, and
-    InputError if `arrays` are not the parameters of that model.
+    `dtype` is float32, bfloat16 or float16 (default: config.parameter_dtype), or {name of a tensor: its type, such as
+    "BF16"}. Raises UsageError if the tokenizer has more symbols than the model or a value exceeds float16's range, and
+    InputError if `arrays` are not the parameters of this config.
     """
     text, ids, stored = config_json(config), special_ids(tokenizer), stored_tensors(config)
     if are_stacked(arrays):
@@ -77,7 +77,8 @@ def bytes_of(described: tuple[str, tuple[int, ...]]) -> int:
 def in_shards(
     described: Mapping[str, tuple[str, tuple[int, ...]]], most: int
 ) -> dict[str, dict[str, tuple[str, tuple[int, ...]]]]:
-    """Return {file: its tensors} in order, at most `most` bytes each unless one tensor is larger."""
+    """Split {tensor: (dtype, shape)} into files of at most `most` bytes, unless one tensor is larger. Return {file: its
+    tensors}, the files named model.safetensors or model-00001-of-00004.safetensors."""
     numbers, filled = [], 0
     for size in map(bytes_of, described.values()):
         filled += size

@@ -1,4 +1,4 @@
-"""tokenizer.json of a standalone folder: a vocabulary in a plain format that model.py and people can read."""
+"""Write tokenizer.json of a standalone folder: a vocabulary in a plain format that model.py and people can read."""
 
 import functools
 import json
@@ -17,11 +17,12 @@ from lm.tokenizer.sentencepiece import SentencePieceTokenizer
 from lm.tokenizer.sentencepiece_model import BPE, BYTE, CONTROL, NORMAL, UNIGRAM, UNKNOWN, read_model
 
 CLASS = re.compile(r"\\p\{\w+\}|\\[sS]")
-"""Unicode classes in an expression that Python's `re` lacks or interprets differently."""
+"""Matches character classes of a split pattern that Python's `re` lacks or interprets differently."""
 
 
 def features_of(tokenizer: Tokenizer) -> frozenset[str]:
-    """Return the features that model.py needs for the tokenizer, by their names in model_template.txt.
+    """Return the features that model.py needs for the tokenizer: the FEATURE of each "#: if FEATURE" in
+    model_template.txt.
 
     Raises UsageError for an unsupported tokenizer.
     """
@@ -47,14 +48,15 @@ def features_of(tokenizer: Tokenizer) -> frozenset[str]:
 
 
 def check_ranks(found: ByteLevel) -> None:
-    """Raise UsageError if the merges differ from the order of the ids, by which model.py merges."""
+    """Raise UsageError unless merging in the order of the merges is the same as in the order of the ids, which model.py
+    uses."""
     ordered = sorted(found.vocabulary, key=found.vocabulary.__getitem__)
     ranks = ranks_of({token: rank for rank, token in enumerate(ordered)}, ())
     check_merges(found.merges, ranks, found.whole_pieces)
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> str:
-    """Return the contents of tokenizer.json. Raises UsageError like `features_of`."""
+    """Return the contents of tokenizer.json. Raises UsageError for an unsupported tokenizer."""
     features_of(tokenizer)
     stored: dict[str, Any] = {
         "begin": tokenizer.bos_id, "ends": sorted(tokenizer.eos_ids), "special": dict(tokenizer.special_tokens)
@@ -83,7 +85,7 @@ def lines(value: object) -> str:
 
 
 def shown_bytes(token: bytes) -> str | list[int]:
-    """Return a token as text, or as a list of bytes if it is not valid UTF-8."""
+    """Return a token as text, or as a list of byte values if it is not valid UTF-8."""
     try:
         return token.decode()
     except UnicodeDecodeError:
@@ -91,12 +93,11 @@ def shown_bytes(token: bytes) -> str | list[int]:
 
 
 def python_pattern(pattern: str) -> tuple[str, dict[str, str]]:
-    r"""Translate a split pattern to Python's `re`. Return (the expression, {class such as "\p{L}": its character
-    ranges}).
+    r"""Translate a split pattern to Python's `re`. Return (expression, {class such as "\p{L}": its character ranges}).
 
-    The expression still has the names of the classes, in brackets: replace each by its ranges before compiling. The
-    ranges are determined with tiktoken, so that they are the same in every version of Python. Raises UsageError for a
-    pattern that Python may interpret differently.
+    In the expression each class is written by its name between brackets: replace the names by the ranges before
+    compiling. The ranges are determined with tiktoken, so that they are the same in every version of Python. Raises
+    UsageError for a pattern that Python may interpret differently.
     """
     if pattern not in SPLIT_PATTERNS.values() and not means_the_same(pattern):
         raise UsageError(
@@ -128,7 +129,7 @@ def python_pattern(pattern: str) -> tuple[str, dict[str, str]]:
 
 @functools.cache
 def class_members(name: str) -> str:
-    r"""Return the characters that a class such as \p{L} or \s matches, as ranges for the inside of brackets."""
+    r"""Return the characters that a class such as \p{L} or \s matches, as ranges to write between brackets."""
     import tiktoken
 
     single = {bytes([byte]): byte for byte in range(256)}
@@ -145,7 +146,8 @@ def class_members(name: str) -> str:
 
 
 def escaped(point: int) -> str:
-    r"""Escape a character for an expression: unchanged if it is an ASCII letter or digit, else \u0000 or \U00000000."""
+    r"""Return the character with this code point for use between brackets: an ASCII letter or digit as it is, else
+    \u0000."""
     if chr(point).isascii() and chr(point).isalnum():
         return chr(point)
     return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"

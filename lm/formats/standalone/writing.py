@@ -18,7 +18,7 @@ from lm.tokenizer.base import Tokenizer
 TEMPLATE = Path(__file__).with_name("model_template.txt")
 README = Path(__file__).with_name("readme_template.txt")
 MOST_LINES = 200
-"""Maximum length of model.py with normal spacing."""
+"""Lines of model.py above which blank lines are removed."""
 MODEL, WEIGHTS, VOCABULARY = "model.py", "parameters.safetensors", "tokenizer.json"
 
 
@@ -30,13 +30,13 @@ def write_standalone(
     title: str,
     dtype: str = "",
 ) -> None:
-    """Write the model to `folder`, creating it if necessary: model.py, parameters.safetensors, tokenizer.json,
+    """Write a model to `folder`, which is created if necessary: model.py, parameters.safetensors, tokenizer.json,
     README.md.
 
-    `arrays` has the parameters under our names of unrolled layers; tensors are read one at a time. `dtype` is float32,
-    bfloat16 or float16 (default: config.parameter_dtype); model.py computes in float32. Raises UsageError for a model
-    or tokenizer that model.py does not support, another type, and values outside float16's range; InputError if
-    `arrays` are not the parameters of that model.
+    `arrays` maps our names to the parameters, each layer under its own names; they are read one at a time. `dtype` is
+    float32, bfloat16 or float16 (default: config.parameter_dtype); model.py computes in float32. Raises UsageError for
+    a model, tokenizer or dtype that model.py does not support, and values outside float16's range; InputError if
+    `arrays` are not the parameters of this config.
     """
     if (dtype := dtype or config.parameter_dtype) not in NAMES:
         raise UsageError(f"--dtype is {dtype!r}; a standalone folder supports {', '.join(NAMES)}.")
@@ -58,7 +58,7 @@ def write_standalone(
 
 def model_py(config: ModelConfig, tokenizer: Tokenizer, title: str, dtype: str) -> str:
     """Return the text of model.py: the parts of model_template.txt that this model needs, with its numbers. Raises
-    UsageError for a field that the template does not support."""
+    UsageError for a config field that the template does not support."""
     remedy = (
         "Train with values that it supports, or add the fields to model_template.txt (docs/contracts.md, a field of "
         "the model)."
@@ -89,7 +89,7 @@ def model_py(config: ModelConfig, tokenizer: Tokenizer, title: str, dtype: str) 
 
 
 def model_features(config: ModelConfig) -> frozenset[str]:
-    """Features of the model, by their names in model_template.txt."""
+    """Return the features of the model: the FEATURE of each "#: if FEATURE" in model_template.txt."""
     named = {
         "grouped": config.kv_heads < config.heads, "learned": config.position == "learned",
         "rope": config.position == "rope", "rope_scaling": config.rope_scaling is not None, "biases": config.biases,
@@ -102,7 +102,8 @@ def model_features(config: ModelConfig) -> frozenset[str]:
 
 
 def chosen(template: str, features: frozenset[str]) -> str:
-    """Select the lines of the template for these features, between `#: if FEATURE` and `#: end` or `#: else`."""
+    """Return the lines of the template for these features, which are between `#: if FEATURE` and `#: else` or `#:
+    end`."""
     kept: list[bool] = []
     lines = []
     for line in template.splitlines(keepends=True):
@@ -118,12 +119,12 @@ def chosen(template: str, features: frozenset[str]) -> str:
 
 
 def printable(title: str) -> str:
-    """Make a title safe for a docstring or a Markdown page."""
+    """Replace characters of a title that a docstring or a Markdown page cannot contain."""
     return "".join(c if c.isprintable() and c not in '"\\`' else "_" for c in title)
 
 
 def readme(config: ModelConfig, tokenizer: Tokenizer, title: str, dtype: str) -> str:
-    """The text of README.md."""
+    """Return the text of README.md."""
     shapes = parameter_shapes(config)
     values = {
         "title": printable(title), "parameters": f"{sum(map(size_of, shapes.values())):,}", "layers": config.layers,

@@ -1,5 +1,5 @@
-"""A tokenizer.json that is encoded by Hugging Face's tokenizers library, for vocabularies that are not byte-level ranks
-followed by special tokens, such as SmolLM2's (special tokens at 0 to 16) and Llama 2's."""
+"""A tokenizer.json that is encoded by Hugging Face's tokenizers library, for vocabularies that are not byte-level
+tokens followed by special tokens, such as SmolLM2's (special tokens at 0 to 16) and Llama 2's."""
 
 import contextlib
 import functools
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 FILE = "tokenizer.json"
 BLANK = "\u2581"
-"""Symbol for a space in pieces of vocabularies that are not byte-level."""
+"""Character that stands for a space in pieces of vocabularies that are not byte-level."""
 KEEPING = ("ByteLevel", "Digits", "Metaspace", "Punctuation", "Split")
-"""Pre-tokenizer steps that split text and, unless configured otherwise, remove nothing."""
+"""Pre-tokenizer steps that split text and, by default, remove nothing."""
 NORMALISING = ("NFC", "Prepend", "Replace")
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 PROBE = "".join(map(chr, range(256))) + "a" * 64 + " " * 64 + "1" * 64 + "! aA1\n" * 16 + "\u4e00\u0301\U0001f600"
-"""Text with every byte and some runs, encoded once when a file is loaded."""
+"""Text with every byte and some runs, encoded once when a file is loaded, to find files that fail only then."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class LibraryTokenizer(Tokenizer):
     contents: bytes = field(repr=False)
     """Contents of tokenizer.json."""
     start: str
-    """Special token at the beginning of a document."""
+    """Name of the special token at the beginning of a document."""
     end: str
-    """Special token at the end of a document."""
+    """Name of the special token at the end of a document."""
 
     @classmethod
     def from_json(
         cls, contents: bytes, start: str = "", end: str = "", documents: int = 0, characters: int = 0
     ) -> "LibraryTokenizer":
-        """Load a tokenizer.json; `start` and `end` are those of `read_hugging_face`. Raises UsageError, with the field
-        and its value, if the bytes of an id cannot be determined; ValueError, KeyError, TypeError or AttributeError if
+        """Load the contents of a tokenizer.json; `start` and `end` are as in `read_hugging_face`. Raises UsageError,
+        with the field and its value, if encoding could lose text; ValueError, KeyError, TypeError or AttributeError if
         the file is damaged."""
         found = parse_json(contents)
         demand(found["model"], "type", "BPE", "Unigram", path="model.")
@@ -179,7 +179,7 @@ class LibraryTokenizer(Tokenizer):
             return [one.ids for one in self._library.encode_batch(whole, add_special_tokens=False)]
 
     def check_bytes(self, text: str) -> None:
-        """Raise UsageError, with the position, if a text contains a byte without a token."""
+        """Raise UsageError, with the position, if a text contains one of `missing_bytes`."""
         if not self.missing_bytes:
             return
         normalizer = self._library.normalizer
@@ -197,7 +197,7 @@ class LibraryTokenizer(Tokenizer):
 
 
 def open_library(contents: bytes) -> "tokenizers.Tokenizer":
-    """Load a tokenizer.json into the library's Tokenizer. Raises ValueError if the library rejects it."""
+    """Load the contents of a tokenizer.json with the library. Raises ValueError if the library rejects them."""
     import tokenizers
 
     try:
@@ -214,7 +214,8 @@ def open_library(contents: bytes) -> "tokenizers.Tokenizer":
 
 
 def parts_of(step: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
-    """Flatten a step into a list: the steps of a Sequence, which are in its field `name`, or the step itself."""
+    """Return the steps of a normalizer or pre-tokenizer as a list: those of a Sequence, in its field `name`, or
+    itself."""
     if not step:
         return []
     return [one for part in step[name] for one in parts_of(part, name)] if step["type"] == "Sequence" else [step]
@@ -251,5 +252,5 @@ def check_steps(contents: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def is_byte_level(contents: Mapping[str, Any]) -> bool:
-    """Whether the vocabulary of a tokenizer.json is spelled in GPT-2's byte letters."""
+    """Return whether the tokens in a tokenizer.json are written as GPT-2's byte letters."""
     return any(one["type"] == "ByteLevel" for one in parts_of(contents.get("pre_tokenizer"), "pretokenizers"))

@@ -1,4 +1,4 @@
-"""Read Hugging Face's tokenizer.json if it contains a byte-level BPE."""
+"""Read a byte-level BPE from Hugging Face's tokenizer.json."""
 
 import itertools
 import json
@@ -15,16 +15,16 @@ from lm.tokenizer.pattern_cost import runs_of
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 DOCUMENT_NAMES = ((END_OF_TEXT, END_OF_TEXT), ("<|begin_of_text|>", "<|end_of_text|>"), ("<s>", "</s>"))
-"""Tokens that begin and end a document if a file does not name them: GPT's, Llama 3's, and older names."""
+"""(BOS, EOS) of files that do not name them: GPT's, Llama 3's, and older names."""
 
 
 def read_hugging_face(data: bytes, start: str = "", end: str = "") -> BytePairTokenizer:
-    """Read a tokenizer.json as a byte-level BPE with the same ids for every text (except for names of special tokens in
-    a text, see `hugging_face`).
+    """Read the contents of a tokenizer.json as a byte-level BPE with the same ids for every text, except for names of
+    special tokens in the text (see `hugging_face`).
 
-    `start` and `end` are the special tokens at the beginning and end of a document; by default those of the file's
-    template, or the usual names. Raises UsageError, with the field and its value, if ids would differ; ValueError,
-    KeyError, TypeError or AttributeError if the file is damaged.
+    `start` and `end` are the special tokens at the beginning and end of a document; by default `start` is the one that
+    the post-processor prepends, and unknown ones are found by DOCUMENT_NAMES. Raises UsageError, with the field and its
+    value, if ids would differ; ValueError, KeyError, TypeError or AttributeError if the file is damaged.
     """
     contents = parse_json(data)
     model = contents["model"]
@@ -49,7 +49,8 @@ def read_hugging_face(data: bytes, start: str = "", end: str = "") -> BytePairTo
 
 
 def demand(where: Mapping, field: str, *accepted: object, path: str = "") -> None:
-    """Raise UsageError unless where[field], or None if it is absent, is one of `accepted`."""
+    """Raise UsageError unless where[field], or None if it is absent, is one of `accepted`. `path` precedes the field's
+    name in the message."""
     if (value := where.get(field)) not in accepted:
         raise refusal(path + field, value, f"only {' or '.join(map(repr, accepted))} gives the same ids here")
 
@@ -60,7 +61,7 @@ def refusal(field: str, value: object, reason: str) -> UsageError:
 
 
 def expressions_in(part: object) -> Iterator[str]:
-    """Yield the regular expressions in a tokenizer.json, at any depth."""
+    """Yield the regular expressions in a part of a tokenizer.json, at any depth."""
     if isinstance(part, dict) and isinstance(pattern := part.get("Regex"), str):
         yield pattern
     for one in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
@@ -69,7 +70,7 @@ def expressions_in(part: object) -> Iterator[str]:
 
 
 def check_expressions(contents: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the expressions that split or change text. Raises UsageError if one can backtrack too long."""
+    """Return the regular expressions in a tokenizer.json. Raises UsageError if one can backtrack too long."""
     found = tuple(expressions_in({name: value for name, value in contents.items() if name != "model"}))
     for pattern in found:
         try:
@@ -80,8 +81,8 @@ def check_expressions(contents: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def split_pattern(pre_tokenizer: dict | None) -> str:
-    """Return the expression equivalent to the pre-tokenizer, which must be a ByteLevel, or a Split and a ByteLevel.
-    Raises UsageError for others."""
+    """Return the split pattern of a pre-tokenizer, which must be a ByteLevel, or a Split and a ByteLevel. Raises
+    UsageError for others."""
     steps = [pre_tokenizer or {}]
     if steps[0].get("type") == "Sequence":
         steps = steps[0]["pretokenizers"]
@@ -112,8 +113,8 @@ def split_pattern(pre_tokenizer: dict | None) -> str:
 
 
 def means_the_same(pattern: str) -> bool:
-    """Whether both engines, Oniguruma and fancy-regex, certainly interpret the expression alike: it has no other
-    escapes, anchors, flags or nested sets, and no {m,n}+ or {m,n}?."""
+    """Return whether both engines, Oniguruma and fancy-regex, certainly read the pattern alike: it has only escapes
+    that both share, and no anchors, flags, nested sets, {m,n}+ or {m,n}?."""
     without = pattern.replace(
         "(?i:'s|'t|'re|'ve|'m|'ll|'d)", "x"
     )  # the one flag whose letters fold alike in both engines
@@ -124,8 +125,8 @@ def means_the_same(pattern: str) -> bool:
 
 
 def special_tokens(added: Sequence[Mapping], vocabulary: Mapping[str, int]) -> dict[str, int]:
-    """Return {name: id}. Raises UsageError for a token that is cut out of every text, or together with the spaces
-    around it."""
+    """Return {name: id} of the tokens in the field added_tokens. Raises UsageError if the library removes a token, or
+    spaces next to it, from every text, or gives it another id."""
     special: dict[str, int] = {}
     for token in added:
         name, id = token["content"], int(token["id"])
@@ -139,8 +140,8 @@ def special_tokens(added: Sequence[Mapping], vocabulary: Mapping[str, int]) -> d
 
 
 def ranks_of(vocabulary: Mapping[str, int], special: Collection[str]) -> dict[bytes, int]:
-    """Return {bytes of a token: id} in order, without the tokens named in `special`. Raises UsageError if the ids are
-    not 0, 1, ..."""
+    """Return {bytes of a token: id} in order of ids, without the tokens named in `special`. Raises UsageError if the
+    ids are not 0, 1, ..."""
     byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
     ranks = {}
     for spelled, id in sorted(vocabulary.items(), key=lambda item: item[1]):
@@ -156,7 +157,7 @@ def ranks_of(vocabulary: Mapping[str, int], special: Collection[str]) -> dict[by
 
 
 def check_merges(merges: Sequence, ranks: Mapping[bytes, int], whole_pieces: bool) -> None:
-    """Raise UsageError unless the merges, pairs or "left right", give the ids of the ranks for every text."""
+    """Raise UsageError unless `merges`, each a pair or "left right", give the same ids as `ranks` for every text."""
     byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
     given = []
     for merge in merges:
@@ -175,7 +176,7 @@ def check_merges(merges: Sequence, ranks: Mapping[bytes, int], whole_pieces: boo
 
 
 def heading(post_processor: dict | None) -> str:
-    """Return the special token that the template prepends to a text, or ""."""
+    """Return the special token that a post-processor prepends to a text, or ""."""
     if post_processor is None or post_processor["type"] == "ByteLevel":  # changes only offsets
         return ""
     if post_processor["type"] == "Sequence":
@@ -187,7 +188,8 @@ def heading(post_processor: dict | None) -> str:
 
 
 def document_names(special: Mapping[str, int], start: str, end: str) -> tuple[str, str]:
-    """Return the names of the tokens at the beginning and end of a document. Raises UsageError if there are none."""
+    """Return the names of the tokens at the beginning and end of a document: `start` and `end` if not "", else by
+    DOCUMENT_NAMES. Raises UsageError if none is found in `special`."""
     if unknown := {start, end} - {"", *special}:
         raise UsageError(f"{unknown.pop()!r} should begin or end documents, but added_tokens has {', '.join(special)}.")
     if not start and not end:

@@ -8,11 +8,11 @@ from typing import Protocol
 from lm.errors import UsageError
 
 Merge = tuple[bytes, bytes]
-"""Two tokens that are merged into one."""
+"""Two tokens whose concatenation is a token."""
 
 
 class BytePairs(Protocol):
-    """The parts of a tokenizer that the file needs."""
+    """Attributes of a tokenizer that are written."""
 
     @property
     def pattern(self) -> str: ...
@@ -28,15 +28,15 @@ class BytePairs(Protocol):
 
 
 def write_hugging_face(tokenizer: BytePairs) -> bytes:
-    """Return the bytes of tokenizer.json. Raises UsageError if the name of a special token is also a token."""
+    """Return the bytes of a tokenizer.json. Raises UsageError if the name of a special token is also a token."""
     return (json.dumps(hugging_face(tokenizer), ensure_ascii=False, indent=1) + "\n").encode()
 
 
 def hugging_face(tokenizer: BytePairs) -> dict:
-    """Return the contents of tokenizer.json for Hugging Face's tokenizers library.
+    """Return the contents of a tokenizer.json for Hugging Face's tokenizers library.
 
-    Ids are the same, with two exceptions: by default that library encodes the name of a special token in a text as the
-    token (`encode_special_tokens = True` disables this), and it does not cut white space longer than LONGEST_RUN.
+    Its ids are the same, with two exceptions: by default that library encodes the name of a special token in a text as
+    the token (`encode_special_tokens = True` disables this), and it does not cut white space longer than LONGEST_RUN.
     """
     letters = byte_letters()
     spell = lambda token: "".join(letters[byte] for byte in token)
@@ -61,11 +61,12 @@ def hugging_face(tokenizer: BytePairs) -> dict:
 
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-"""The step that spells bytes by `byte_letters`."""
+"""The step of a tokenizer.json that writes bytes as `byte_letters`."""
 
 
 def tokenizer_json(model: Mapping[str, object], special: Mapping[str, int], **steps: object) -> dict:
-    """Return the contents of a tokenizer.json with this model, these special tokens and only these `steps`."""
+    """Return the contents of a tokenizer.json. `special` maps names to ids; `steps` are fields such as pre_tokenizer
+    and decoder, which are null if not given."""
     added = [
         {"id": id, "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
          "special": True}
@@ -79,7 +80,7 @@ def tokenizer_json(model: Mapping[str, object], special: Mapping[str, int], **st
 
 
 def bpe_model(vocabulary: Mapping[str, int], merges: Sequence, **settings: object) -> dict:
-    """Return the BPE in a tokenizer.json, with the library's defaults for all settings but `settings`."""
+    """Return the field "model" of a tokenizer.json for a BPE; `settings` replace the library's defaults."""
     plain = {
         "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
         "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
@@ -88,17 +89,18 @@ def bpe_model(vocabulary: Mapping[str, int], merges: Sequence, **settings: objec
 
 
 def byte_letters() -> list[str]:
-    """Return the printable character for each byte in Hugging Face's byte-level files: GPT-2's table, which maps
-    printable Latin-1 characters to themselves and the other bytes, in order, to U+0100 onwards."""
+    """Return 256 printable characters, one for each byte: GPT-2's table, by which byte-level files write tokens.
+    Printable Latin-1 characters stand for themselves, U+0100 onwards for the other bytes, in order."""
     itself = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte if byte in itself else next(others)) for byte in range(256)]
 
 
 def merged_from(token: bytes, ranks: Mapping[bytes, int]) -> Merge:
-    """Return the two tokens that were merged into `token`: the result of applying all earlier merges to its bytes.
+    """Return the two tokens whose merge gave `token`: the result of applying all earlier merges to its bytes. `ranks`
+    maps tokens to their position in the order of merges.
 
-    Raises ValueError if the result is not two tokens, that is, if the ranks are not those of a BPE.
+    Raises ValueError if the result is not two tokens: the ranks are not those of a BPE.
     """
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
@@ -111,8 +113,8 @@ def merged_from(token: bytes, ranks: Mapping[bytes, int]) -> Merge:
 
 
 def merges_of(ranks: Mapping[bytes, int]) -> tuple[list[Merge], bool]:
-    """Return the merges, in order, that are equivalent to the ranks; and whether a piece that is a token must be kept
-    whole.
+    """Return (the merges, in order, that give the same ids as `ranks`, {token: id}; whether a whole piece of text that
+    is a token must become that token without merging).
 
     In a trained BPE, each token has one merge. Tokens that were added later may have none, like 678 of Llama 3's: then,
     as in its own tokenizer.json, every split of a token in two is a merge. If for neighbors a, b, c both a+b and b+c
@@ -126,7 +128,8 @@ def merges_of(ranks: Mapping[bytes, int]) -> tuple[list[Merge], bool]:
 
 
 def all_splits(ranks: Mapping[bytes, int]) -> list[Merge]:
-    """Return every split of a token into two others, in order of the three ranks."""
+    """Return every pair of tokens whose concatenation is a token, ordered by the ids of this token, the first and the
+    second."""
     merges = []
     for token in ranks:
         halves = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
