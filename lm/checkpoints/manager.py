@@ -65,11 +65,9 @@ def named_items(state: State) -> dict[str, dict[str, Any]]:
 
 @functools.partial(jax.jit, donate_argnums=1, keep_unused=True)
 def copied[Tree](tree: Tree, over: Tree, zero: jax.Array) -> Tree:
-    """Return an exact copy of `tree`, in the memory of `over`, which is donated. `zero` is the integer 0.
-
-    Every bit is XORed with a zero that XLA cannot know to be zero. So XLA treats the copy as a computation, which a CPU
-    runs asynchronously; a plain copy would block the caller.
-    """
+    """Return an exact copy of `tree`, in the memory of `over`, which is donated. `zero` is the integer 0. Every bit is
+    XORed with a zero that XLA cannot know to be zero. So XLA treats the copy as a computation, which a CPU runs
+    asynchronously; a plain copy would block the caller."""
 
     def copy(x: jax.Array) -> jax.Array:
         bits = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
@@ -167,8 +165,7 @@ class Checkpoints:
             self.snap(state)
 
     def held_up(self) -> bool:
-        """Return whether a save was skipped and the previous one is still running, so that another would be skipped
-        too."""
+        """Return whether a save was skipped and the previous one still runs, so that another would be skipped too."""
         return self.slow and self.pending is not None and not self.pending.done()
 
     def settled(self, timeout: float | None = None) -> bool:
@@ -215,10 +212,8 @@ class Checkpoints:
         return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({needed:,} bytes needed, {free:,} free)")
 
     def finish(self, step: int, items: Sequence[str], begun: Future[list[Any]], about: Mapping[str, Any]) -> None:
-        """Wait until all processes have written, then write the manifest and delete checkpoints that are not kept.
-
-        Each process reports the files it wrote or why it failed, so all processes know of a failure.
-        """
+        """Wait until all processes have written, then write the manifest and delete checkpoints that are not kept. Each
+        process reports the files it wrote or why it failed, so all processes know of a failure."""
         mine: dict[str, Any] = {}
         own: InputError | None = None
         try:
@@ -272,8 +267,8 @@ class Checkpoints:
 
     def clear(self, step: int) -> None:
         """Delete an existing checkpoint of that step. If it contains files that training did not write, move all of it
-        aside instead, or raise InputError if the folder of checkpoints is a link: files outside of the run folder are
-        not moved."""
+        aside, or raise InputError if the folder of checkpoints is a link: files outside of the run folder are not
+        moved."""
         place, files = self.folder / str(step), {}
         with contextlib.suppress(DamageError, InputError):
             files = {} if is_link(place) else read_manifest(place)["files"]
@@ -327,19 +322,15 @@ class Checkpoints:
 
     def restore_newest[S: State](self, like: S) -> tuple[S, dict[str, Any]] | None:
         """Return (the state in the newest undamaged checkpoint, with the shardings of `like`; its metadata), or None if
-        there is no checkpoint.
-
-        Damaged checkpoints are reported and moved away. Raises InputError if all are damaged, or that one is of another
-        model.
-        """
+        there is no checkpoint. Damaged checkpoints are reported and moved away. Raises InputError if all are damaged,
+        or that one is of another model."""
         about = self.newest_whole()
         if about is None:
             return None
         return self.restore(self.folder / str(about["step"]), like), about
 
     def restore[S: State](self, folder: Place, like: S, cast_types: bool = False) -> S:
-        """Return the state in the checkpoint `folder`, without verifying its files. Raises the errors of
-        `restore_items`."""
+        """Return the state in the checkpoint `folder`, without verifying files. Raises like `restore_items`."""
         return like.with_items(restore_items(folder, like.checkpoint_items(), cast_types))
 
     def newest_whole(self) -> dict[str, Any] | None:
@@ -436,10 +427,8 @@ class Snapshots(Checkpoints):
 
     def of_run(self, first: int, about: Mapping[str, Any]) -> set[int]:
         """Return the steps that have a snapshot, after a run has resumed at step `first`; `about` is its metadata.
-
         Later snapshots, from an earlier attempt, are kept if they are undamaged and have the same metadata; else they
-        are deleted, since this run will have other parameters at these steps.
-        """
+        are deleted, since this run will have other parameters at these steps."""
         return {*settle("snapshots", None, lambda _: self.look(first, about))}
 
     def look(self, first: int, about: Mapping[str, Any]) -> list[int]:

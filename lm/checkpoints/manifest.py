@@ -76,8 +76,7 @@ class RetentionPolicy:
 
 
 def folders_of(run: RunPaths) -> tuple[Place, Place]:
-    """Return the run's folders (checkpoints/, snapshots/); those in the bucket, if `run` is the local copy of a run in
-    one."""
+    """Return the run's folders (checkpoints/, snapshots/), in its bucket if `run` is the local copy of a run in one."""
     return shown_place(run.checkpoints), shown_place(run.snapshots)
 
 
@@ -193,8 +192,7 @@ def digests(folder: Place, names: Iterable[str]) -> dict[str, tuple[int, str]]:
 
 
 def render(about: Mapping[str, Any], files: Mapping[str, Any]) -> str:
-    """Return the text of a manifest. Its last entry is the SHA-256 of the others, so that changes of the manifest are
-    detected."""
+    """Return the text of a manifest. Its last entry is the SHA-256 of the others, so that changes are detected."""
     content = {"about": about, "files": files}
     seal = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return json.dumps(content | {"sha256": seal}, indent=1, sort_keys=True) + "\n"

@@ -1,5 +1,4 @@
-"""Read checkpoints: the state with any shardings, or only the parameters. Nothing here writes, so a running run can be
-read."""
+"""Read checkpoints: the state with any shardings, or only the parameters. Nothing here writes, so a run may go on."""
 
 import functools
 import logging
@@ -172,8 +171,7 @@ def restore_items(folder: Place, like: Mapping[str, object], cast_types: bool = 
 
 def read_arrays(item: Place, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
     """Return this process's arrays of a checkpoint's item. An array that only the first replica reads (`first_replica`)
-    is on that replica's devices, and left out if none of them is of this process; others are sharded as in
-    `abstract`."""
+    is on that replica's devices, and left out if none is of this process; others are sharded as in `abstract`."""
     mine = {}
     for name, one in abstract.items():
         sharding = first_replica(one.sharding) or one.sharding
@@ -205,8 +203,8 @@ def check_items(
 def check_arrays(
     folder: Place, item: str, wanted: Mapping[str, Any], found: Mapping[str, Any], cast_types: bool
 ) -> None:
-    """Raise InputError unless a checkpoint's arrays `found` have the shapes of `wanted` and, unless `cast_types`, the
-    dtypes."""
+    """Raise InputError unless a checkpoint's arrays `found` have the shapes, and unless `cast_types` the dtypes,
+    `wanted`."""
     kind = lambda x: f"{tuple(x.shape)}" if cast_types else f"{tuple(x.shape)} {np.dtype(x.dtype).name}"
     there, asked = ({key: kind(x) for key, x in arrays.items()} for arrays in (found, wanted))
     differing = [key for key in sorted(there | asked) if there.get(key) != asked.get(key)]

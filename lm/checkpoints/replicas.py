@@ -37,11 +37,9 @@ def first_replica(sharding: Sharding | None) -> NamedSharding | None:
 
 
 def broadcast(array: jax.Array | None, like: jax.ShapeDtypeStruct) -> jax.Array:
-    """Return an exact copy, with the sharding of `like`, of an array that only the first replica's devices hold.
-
-    All processes of the mesh must call it, for the same arrays in the same order; those without a device of the first
-    replica pass None. `array` is deleted.
-    """
+    """Return an exact copy, with the sharding of `like`, of an array that only the first replica's devices hold. All
+    processes of the mesh must call it, for the same arrays in the same order; those without a device of the first
+    replica pass None. `array` is deleted."""
     sharding = cast(NamedSharding, like.sharding)
     held = {part.device: part.data for part in array.addressable_shards} if array is not None else {}
     shape = sharding.shard_shape(like.shape)

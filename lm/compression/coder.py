@@ -53,8 +53,7 @@ def usable_symbols(tokenizer: Tokenizer) -> np.ndarray:
 
 
 def most_tokens(data: bytes, symbols: int) -> int:
-    """Return the maximum number of tokens that coded `data` can hold: even the most likely token takes a fraction of a
-    bit."""
+    """Return the maximum number of tokens in coded `data`: even the most likely token takes a fraction of a bit."""
     least = -np.log2(1 - (symbols - 1) / 2**PRECISION) if symbols > 1 else 2.0**-PRECISION
     return int((8 * len(data) + 64) / least) + 1
 

@@ -53,8 +53,7 @@ class Header:
     program: bytes
     """Truncated SHA-256 of the program that computes the probabilities, as passed to XLA."""
     machine: dict[str, str]
-    """{name: value} of everything else that affects floating-point results, such as versions; no value has a line
-    break."""
+    """{name: value} of everything else that affects floating-point results, such as versions; without line breaks."""
     body: int
     """Size of the body in bytes."""
     body_crc: int

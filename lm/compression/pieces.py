@@ -1,5 +1,5 @@
-"""Split a file's bytes into pieces of text, as tokens, and pieces of other bytes: two streams, and the pieces'
-lengths."""
+"""Split a file's bytes into pieces of text, as tokens, and of other bytes: two streams, and the lengths of the
+pieces."""
 
 import codecs
 from collections.abc import Iterable, Iterator
@@ -74,8 +74,7 @@ def joined(text: Iterable[bytes], raw: Iterable[bytes], lengths: Iterable[int]) 
 
 
 def puts_blank(tokenizer: Tokenizer) -> bool:
-    """Return whether the tokenizer prepends a space to every text, as Llama 2's does: then text pieces begin with a
-    space."""
+    """Return whether the tokenizer prepends a space to texts, as Llama 2's does: then text pieces begin with one."""
     try:
         return tokenizer.decode_bytes(tokenizer.encode("a")) == b" a"
     except InputError:  # its vocabulary lacks the character
@@ -132,8 +131,7 @@ def longest_run(places: list[int]) -> int:
 
 
 def character_start(data: bytes, place: int) -> int:
-    """Return the last position up to `place` where a UTF-8 character begins; `place` if there is none within 3
-    bytes."""
+    """Return the last position up to `place` where a UTF-8 character begins; `place` if none is within 3 bytes."""
     for near in range(place, max(0, place - 3), -1):
         if data[near] & 0xC0 != 0x80:
             return near

@@ -33,7 +33,7 @@ LEAST_CAPACITY = 32
 
 
 def segments_for(tokens: int, context: int) -> int:
-    """Return the number of segments for a file: the largest power of two, at most MOST_SEGMENTS, that leaves them long
+    """Return the number of segments for a file: the largest power of two up to MOST_SEGMENTS that keeps them long
     enough."""
     whole = tokens // max(LEAST_TOKENS, CONTEXTS * context)
     return min(1 << (max(whole, 1).bit_length() - 1), MOST_SEGMENTS)
@@ -41,8 +41,8 @@ def segments_for(tokens: int, context: int) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """Division of a file's tokens into segments, which the model reads in parallel. The first may be one token
-    longer."""
+    """Division of a file's tokens into segments, which the model reads in parallel. The first may have one more
+    token."""
 
     tokens: int
     segments: int

@@ -21,8 +21,7 @@ class RopeScalingConfig(Config):
     factor: float
     """Divisor of the slow frequencies: 8 in Llama 3.1, 32 in Llama 3.2."""
     low_frequency_factor: float
-    """Frequencies with at most this many rotations within the original context are divided by factor; 1 in Llama
-    3.1."""
+    """Frequencies with at most this many rotations in the original context are divided by factor; 1 in Llama 3.1."""
     high_frequency_factor: float
     """Frequencies with at least this many rotations within the original context are unchanged; 4 in Llama 3.1. Must
     exceed low_frequency_factor."""

@@ -50,8 +50,7 @@ REMAT: dict[RematName, RematPolicy | None] = {
 
 
 def remat_policy(name: RematName, keep: tuple[Tensor, ...], offload: tuple[Tensor, ...]) -> RematPolicy | None:
-    """Return the named policy, but with the tensors in `keep` kept and those in `offload` offloaded; None for
-    "none"."""
+    """Return the named policy, with the tensors in `keep` kept and those in `offload` offloaded; None for "none"."""
     policy = REMAT[name]
     if policy is None:
         return None

@@ -26,8 +26,7 @@ class Stage:
     windows_before: int
     """Number of windows that all earlier steps read."""
     windows: int
-    """Windows per step (train.batch_size or train.batch_schedule). A window is model.context_length tokens with their
-    targets."""
+    """Windows per step (train.batch_size or train.batch_schedule); each has model.context_length tokens and targets."""
     parts: int
     """Number of equal sequences that each window is cut into (train.context_schedule)."""
     context_length: int
@@ -48,8 +47,7 @@ class Stage:
         return self.windows * self.parts * self.context_length
 
     def model(self, model: "ModelConfig") -> "ModelConfig":
-        """Return the config with the context length of this stage: for FLOP counts and checks, not for building the
-        model."""
+        """Return the config with this stage's context length: for FLOP counts and checks, not to build the model."""
         return replace(model, context_length=self.context_length)
 
     def describe(self) -> str:
@@ -101,8 +99,7 @@ class Stages:
         return self.windows_before(step) * stage.parts * stage.context_length
 
     def step_of(self, window: int) -> tuple[int, int]:
-        """Return (step, position in its batch) of a window, given its number in the order in which the run reads
-        windows."""
+        """Return (step, position in its batch) of a window, given its number in the order in which they are read."""
         stage = self._stages[bisect.bisect_right(self._windows_before, window) - 1]
         step, place = divmod(window - stage.windows_before, stage.windows)
         return stage.first_step + step, place

@@ -146,8 +146,7 @@ def stretches_of(shards: Shards, source: int, fingerprint: str, part_tokens: int
 
 
 def note_source(out: Path, number: int, shards: Shards) -> Source:
-    """Copy the ids and URLs of a folder's documents to names-NUMBER.parquet; return the folder's entry in
-    index.json."""
+    """Copy the ids and URLs of a folder's documents to names-NUMBER.parquet; return its entry in index.json."""
     copy_names(shards.folder, names_of(out, number))
     sha256, crc32 = manifest_sha256(shards.folder), crc32_of(names_of(out, number))
     return Source(shards.name, str(shards.folder.resolve()), sha256, crc32)

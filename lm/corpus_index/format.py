@@ -115,8 +115,7 @@ def names_of(folder: Path, source: int) -> Path:
 
 
 def read_header(folder: Path, run: Path) -> Header:
-    """Read index.json in `folder`. Raises InputError if there is no index, or its header is damaged or of another
-    version."""
+    """Read index.json in `folder`. Raises InputError if there is no index, or it is damaged or of another version."""
     path = folder / INDEX
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
@@ -163,8 +162,7 @@ class DocumentNames:
         self.places, self.remedy = tables, remedy
 
     def of(self, number: int) -> tuple[str, str]:
-        """Return (id, URL) of a document by its number. Raises InputError if the tables do not have it, or are
-        damaged."""
+        """Return (id, URL) of a document by its number. Raises InputError if tables lack it, or are damaged."""
         index = bisect.bisect_right(self.tables, number, key=lambda one: one[1]) - 1
         table, first = self.tables[index]
         at = number - first

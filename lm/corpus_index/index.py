@@ -90,8 +90,7 @@ class MappedPart:
         return low, bisect.bisect_right(self.positions, wanted, lo=low, key=key)
 
     def longest(self, wanted: bytes) -> int:
-        """Return the length in tokens of the longest prefix of `wanted` that occurs here: it is at a neighbor in the
-        sorted order."""
+        """Return the length in tokens of the longest prefix of `wanted` that occurs: it is at a sorted neighbor."""
         width, data, length = self.width, self.bytes, len(wanted)
         key = lambda position: bytes(data[position * width : position * width + length])
         at = bisect.bisect_left(self.positions, wanted, key=key)
@@ -194,8 +193,7 @@ class CorpusIndex:
         return array.astype(self.dtype).tobytes()
 
     def find(self, tokens: Sequence[int] | np.ndarray, split: str | None = None) -> Matches:
-        """Return all occurrences of a passage in a split (None: in all splits). They do not cross the end of a
-        document."""
+        """Return all occurrences of a passage, within single documents, in a split (None: in all splits)."""
         wanted = self.bytes_of(tokens)
         parts = [part for part in self.parts if split in (None, part.split)]
         return Matches(tuple((part, *part.range_of(wanted)) for part in parts) if wanted else ())

@@ -25,8 +25,7 @@ class Recitation(NamedTuple):
     right: int
     """How many of these the model predicts as most likely, each given all the document's tokens before it."""
     verbatim: int
-    """Number of tokens that greedy decoding reproduces before the first difference, or before the end of the forward
-    pass."""
+    """Number of tokens that greedy decoding reproduces before the first difference or the end of the forward pass."""
 
 
 def prefixes_for(length: int) -> list[int]:

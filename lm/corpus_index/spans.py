@@ -90,7 +90,7 @@ def longest_spans(
 
 
 def log_frequencies(index: CorpusIndex, tokens: Sequence[int]) -> np.ndarray:
-    """Return the log of each token's share of the training text; a token that does not occur counts as if it occurred
+    """Return the log of each token's share of the training text; a token that is absent counts as if it occurred
     once."""
     counts = index.counts[np.asarray(tokens, np.int64)] if len(tokens) else np.zeros(0)
     return np.log(np.maximum(counts, 1) / max(1, int(index.counts.sum())))
@@ -118,7 +118,7 @@ def trace(
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> list[Span]:
     """Return the passages of `tokens`, from index `begin` on, that occur in the corpus and that the rule keeps, in
-    order. `check_cancelled` is called for each word, and may raise to stop. Raises ValueError for ids outside the
+    order. `check_cancelled` is called for each word and may raise to stop. Raises ValueError for ids outside the
     vocabulary."""
     rule, traced = rule or TraceRule(), tokens[begin:]
     edges = word_edges([tokenizer.token_bytes(id) for id in tokens])[begin:]

@@ -51,8 +51,7 @@ def byte_level_of(tokenizer: Tokenizer) -> ByteLevel:
 
 
 def pattern_of(contents: dict[str, Any]) -> str:
-    """Return the split pattern of a tokenizer.json, given its contents. Raises UsageError if it has other processing
-    steps."""
+    """Return the split pattern in the contents of a tokenizer.json. Raises UsageError if there are other steps."""
     if contents.get("normalizer") is not None:
         raise UsageError(
             f"The tokenizer normalizes text ({contents['normalizer']['type']}), which this format does not support."

@@ -83,8 +83,7 @@ def check_headers(paths: Iterable[Path]) -> None:
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """Return {name: Tensor} of one file. Raises InputError unless the tensors fill the file without gaps or
-    overlaps."""
+    """Return {name: Tensor} of one file. Raises InputError if there are gaps or overlaps between the tensors."""
     check_headers([path])
     try:
         opened = safe_open(path, framework="numpy")
@@ -99,11 +98,8 @@ def read_header(path: Path) -> dict[str, Tensor]:
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
-    """Return {name: Tensor} of model.safetensors, or of all files in model.safetensors.index.json.
-
-    Raises InputError if neither exists, if the index and the files list different tensors, and for a link that leads
-    out of the folder.
-    """
+    """Return {name: Tensor} of model.safetensors, or of all files in model.safetensors.index.json. Raises InputError if
+    neither exists, if the index and the files list different tensors, and for a link that leads out of the folder."""
     if (whole := file_inside(folder, FILE)).is_file():
         return read_header(whole)
     if not (folder / INDEX).is_file():
@@ -129,8 +125,7 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def in_dtype(name: str, value: np.ndarray, dtype: str) -> np.ndarray:
-    """Cast the values of the tensor `name` to `dtype`, such as "BF16". Raises UsageError for values outside float16's
-    range."""
+    """Cast the values of tensor `name` to `dtype`, such as "BF16". Raises UsageError if they exceed float16's range."""
     if value.dtype == DTYPES[dtype]:
         return value
     with np.errstate(over="ignore"):
@@ -147,10 +142,8 @@ def in_dtype(name: str, value: np.ndarray, dtype: str) -> np.ndarray:
 def write_file(
     path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]], value: Callable[[str], np.ndarray]
 ) -> None:
-    """Write a file of `tensors`, {name: (dtype such as "BF16", shape)}, atomically.
-
-    `value(name)` is called for one tensor at a time, so only one needs to be in memory.
-    """
+    """Write a file of `tensors`, {name: (dtype such as "BF16", shape)}, atomically. `value(name)` is called for one
+    tensor at a time, so only one needs to be in memory."""
     header, at = {}, 0
     for name, (dtype, shape) in tensors.items():
         end = at + math.prod(shape) * DTYPES[dtype].itemsize

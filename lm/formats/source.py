@@ -107,7 +107,7 @@ class Fields:
         return value
 
     def read_all(self, names: Mapping[str, str], **defaults: float) -> dict[str, Any]:
-        """Return {field of ModelConfig: value}; `names` maps these fields to their names in the file, `defaults` to
+        """Return {field of ModelConfig: value}; `names` maps the fields to names in the file, `defaults` to
         defaults."""
         kind = lambda ours: float if ours == "norm_epsilon" else int
         return {ours: self.read(theirs, kind(ours), defaults.get(ours)) for ours, theirs in names.items()}

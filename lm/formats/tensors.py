@@ -27,8 +27,7 @@ class Stored(NamedTuple):
     transposed: bool = False
     """True for the weight of a linear map that is stored as (out, in)."""
     paired_heads: str = ""
-    """"heads" or "kv_heads", the number of heads, if rotary pairs are stored as neighboring channels (`paired`); else
-    ""."""
+    """"heads" or "kv_heads", the number of heads, if rotary pairs are neighboring channels (`paired`); else ""."""
     exact: bool = False
     """True for a norm, bias or position, which GGUF always keeps in float32."""
 
@@ -38,11 +37,9 @@ type Tensors = dict[str, Stored]
 
 
 def linear(theirs: str, *ours: str, transposed: bool = True, bias: bool = False, paired_heads: str = "") -> Tensors:
-    """Return {name in the file: Stored} of a linear layer: its weight and, with `bias`, its bias.
-
-    `theirs` is the layer's name in the file, `ours` its name here, or several names if the file concatenates our layers
-    (such as query, key and value). `transposed` and `paired_heads` are the fields of Stored.
-    """
+    """Return {name in the file: Stored} of a linear layer: its weight and, with `bias`, its bias. `theirs` is the
+    layer's name in the file, `ours` its name here, or several names if the file concatenates our layers (such as query,
+    key and value). `transposed` and `paired_heads` are the fields of Stored."""
     weights, biases = (tuple(f"{name}.{part}" for name in ours) for part in ("weight", "bias"))
     found = {f"{theirs}.weight": Stored(weights, transposed, paired_heads)}
     return found | ({f"{theirs}.bias": Stored(biases, exact=True)} if bias else {})
@@ -91,14 +88,13 @@ def stored_value(stored: Stored, arrays: Mapping[str, Any], config: ModelConfig)
 
 
 class FileParameters(Mapping[str, np.ndarray]):
-    """{our name: values} of the parameters in a file. Every layer has its own names. Values are read on access, not
+    """{our name: values} of a file's parameters. Every layer has its own names. Values are read on access, not
     cached."""
 
     def __init__(
         self, config: ModelConfig, stored: Tensors, dtypes: Mapping[str, str], read: Callable[[str], np.ndarray]
     ):
-        """`dtypes` maps each name in the file to the file's name for its type; `read(name)` returns the tensor's
-        values."""
+        """`dtypes` maps names in the file to the file's names of their types; `read(name)` returns values."""
         self.config, self.stored, self.dtypes, self.read = config, stored, dtypes, read
         self.shapes = parameter_shapes(config)
         self.home = {ours: theirs for theirs, one in stored.items() for ours in one.ours}
@@ -119,8 +115,7 @@ class FileParameters(Mapping[str, np.ndarray]):
 
 
 def paired(weight_OI: np.ndarray, heads: int) -> np.ndarray:
-    """Reorder the rows of every head from rotary pairs (c, c + C/2), as in lm.model.layers.rotate, to pairs (2c, 2c +
-    1)."""
+    """Reorder the rows of each head from rotary pairs (c, c + C/2), as in lm.model.layers.rotate, to (2c, 2c + 1)."""
     rows, width = weight_OI.shape
     return weight_OI.reshape(heads, 2, rows // heads // 2, width).swapaxes(1, 2).reshape(rows, width)
 

@@ -1,5 +1,5 @@
-"""Read rows of files of examples (.parquet, .jsonl, .txt; compressed or not) in bounded memory, even if a file is
-malicious."""
+"""Read rows of files of examples (.parquet, .jsonl, .txt; compressed or not) in bounded memory, even of hostile
+files."""
 
 import bz2
 import contextlib
@@ -48,8 +48,8 @@ class Unpacked(io.RawIOBase):
 
 def read_lines(path: Path, remedy: str) -> Iterator[bytes]:
     """Yield the lines of a text file with their line ends, without a byte order mark; .gz, .bz2 and .zst are
-    decompressed. Raises InputError, its message ending with `remedy`, if the file cannot be read, or a line or the file
-    is too large."""
+    decompressed. Raises InputError, its message ending with `remedy`, if the file cannot be read, or it or a line is
+    too large."""
     import zstandard
 
     openers = {".bz2": bz2.open, ".gz": gzip.open, ".zst": zstandard.open}

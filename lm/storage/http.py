@@ -71,8 +71,7 @@ class RequestOptions(NamedTuple):
 
 PLAIN = RequestOptions()
 QUIET: dict[str, float] = {}
-"""{host: the time, of time.monotonic(), before which the host asked for no requests}; all threads of the process
-wait."""
+"""{host: time.monotonic() before which the host asked for no requests}; all threads of the process wait."""
 LOCK = threading.Lock()
 
 
@@ -103,10 +102,8 @@ def head(url: str, options: RequestOptions = PLAIN) -> Object | None:
 def read(
     url: str, start: int, end: int | None, version: Object | None = None, options: RequestOptions = PLAIN
 ) -> bytes:
-    """Return bytes [start, end) of a file, fewer if it is shorter; `end` None means to its end.
-
-    Raises FileNotFoundError if there is no such file, StorageError if it cannot be read or is no longer `version`.
-    """
+    """Return bytes [start, end) of a file, fewer if it is shorter; `end` None means to its end. Raises
+    FileNotFoundError if there is no such file, StorageError if it cannot be read or is no longer `version`."""
     got = bytearray()
     if end is None or end > start:
         request(url, start, end, version, options, got)

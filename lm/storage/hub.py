@@ -77,8 +77,8 @@ def request_options() -> http.RequestOptions:
 
 
 def head(address: str) -> Object | None:
-    """Return the size and ETag of a file; None if it does not exist. The ETag is its SHA-256, or git's hash of a small
-    file."""
+    """Return the size and ETag of a file, None if it does not exist. The ETag is its SHA-256, or for a small file git's
+    hash."""
     from huggingface_hub import get_hf_file_metadata
 
     if not named(address).path:
@@ -130,8 +130,7 @@ def asked[T](address: str, verb: str, request: Callable[[Any, HubPath], T]) -> T
 
 
 def listing(address: str) -> dict[str, Object]:
-    """Return {path relative to `address`: size and hash} of all files below the folder `address`; {} if there is
-    none."""
+    """Return {path relative to `address`: size and hash} of all files below the folder; {} if it does not exist."""
 
     def tree(api: Any, one: HubPath) -> dict[str, Object]:
         entries = api.list_repo_tree(

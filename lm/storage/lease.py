@@ -31,12 +31,11 @@ def lease_seconds() -> float:
 
 
 class Lease:
-    """The right of this process to write to a run in a bucket, from `take` to `release`, recorded in the object
-    `place`."""
+    """The right of this process to write to a run in a bucket, from `take` to `release`, recorded in an object."""
 
     def __init__(self, place: Url, holder: str):
-        """`holder` identifies the local folder of the run: a process with the same holder takes the lease over at
-        once."""
+        """`place` is the lease object. `holder` identifies the local folder of the run: another process with the same
+        holder takes the lease over at once."""
         self.place, self.holder, self.seconds = place, holder, lease_seconds()
         self.process = secrets.token_hex(8)
         self.version: Object | None = None
@@ -107,8 +106,7 @@ class Lease:
             self.write(True, self.version)
 
     def check(self) -> None:
-        """Renew the lease if the last renewal is half of its duration ago; called before each write. Raises like
-        `beat`."""
+        """Renew the lease if half of its duration is over; called before each write. Raises like `beat`."""
         if self.version is None or time.monotonic() - self.renewed > self.seconds / 2:
             self.beat()
 

@@ -67,8 +67,7 @@ def whole_log(parts: list[Object]) -> Object:
 
 @functools.cache
 def reading_folder() -> Path:
-    """Return the folder for copies of remote files that this process only reads, created on first use, deleted at
-    exit."""
+    """Return the folder for copies of remote files that this process only reads; it is deleted at exit."""
     top, name = cache_folder() / "readers", secrets.token_hex(8)
     with writing(top):
         top.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -104,8 +103,7 @@ def local_folder(url: Url, purpose: str = "runs") -> Path:
 
 
 def refuse_local_folder(folder: Path) -> None:
-    """Raise UsageError if `folder` is the local folder of a run in a bucket: the next command on that run empties
-    it."""
+    """Raise UsageError if `folder` is the local copy of a run in a bucket: the next command on that run empties it."""
     if folder.absolute().with_name(f"{folder.absolute().name}.holder").is_file():
         raise UsageError(
             f"{folder} is the local folder of a run in a bucket, and is emptied by the next command on that run. Give "
@@ -134,8 +132,7 @@ def shown_place(path: "Path | Url") -> "Path | Url":
 
 
 class LocalCopy:
-    """Copy, in `folder` on this disk, of the run at `url` in a bucket. Files are named by their path relative to the
-    run."""
+    """Copy, in `folder` on this disk, of the run at `url` in a bucket. Files are named relative to the run."""
 
     def __init__(self, folder: Path, url: Url):
         self.folder, self.url = folder, url
@@ -256,8 +253,7 @@ class LocalCopy:
         raise AssertionError("the last attempt returns or raises")
 
     def download(self, names: Iterable[str]) -> list[str]:
-        """Download these files as `fetch` does, in one attempt. Raises ReplacedError if one was replaced or deleted
-        meanwhile."""
+        """Download these files as `fetch` does, in one attempt. Raises ReplacedError if one changes meanwhile."""
         there = self.there  # threads of the pool must not wait for the lock
 
         def bring(name: str) -> None:
@@ -304,8 +300,7 @@ class LocalCopy:
 
     def push_log(self, name: str) -> Object:
         """Upload the parts of the log from the first that differs; return the log's metadata. Later parts are deleted
-        first, so that the log in the bucket always ends with a complete line and contains what the old and the new log
-        share."""
+        first, so that the log in the bucket always ends with a complete line and contains what both versions share."""
         there, contents = self.parts.get(name, []), log_parts((self.folder / name).read_bytes())
         digests = [hashlib.sha256(lines).digest() for lines in contents]
         if name not in self.uploaded:

@@ -107,11 +107,8 @@ def store(scheme: str, bucket: str) -> Any:
 
 def asked[T](address: str, verb: str, request: Callable[[Any, str], T]) -> T:
     """Return `request(store, key)` for the object at `address`, retrying transient errors; `verb` is for the message:
-    "read".
-
-    Raises FileNotFoundError if the object does not exist, obstore's AlreadyExistsError and PreconditionError if a
-    condition of the request is not met, and StorageError for everything else.
-    """
+    "read". Raises FileNotFoundError if the object does not exist, obstore's AlreadyExistsError and PreconditionError if
+    a condition of the request is not met, and StorageError for everything else."""
     from obstore import exceptions
 
     scheme, bucket, key = split(address)
@@ -154,8 +151,7 @@ def no_bucket(scheme: str, bucket: str) -> str:
 
 
 def may_pass(error: Exception) -> bool:
-    """Return whether a later attempt may succeed: the server failed or was not reached, but did not refuse the
-    request."""
+    """Return whether a later attempt may succeed: the server failed or was not reached, but did not refuse."""
     from obstore import exceptions
 
     refusals = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, exceptions.NotSupportedError)
@@ -170,8 +166,7 @@ def is_name(error: Exception) -> bool:
 
 
 NO_KEYS = re.compile("redential|token request|/latest/(api/token|meta-data)|InvalidAccessKeyId|SignatureDoesNotMatch")
-"""Matches errors of missing or wrong credentials. The metadata server of a machine is the last place to be asked for
-them."""
+"""Matches errors of missing or wrong credentials. A machine's metadata server is the last to be asked for them."""
 
 
 def cause(error: Exception, scheme: str, bucket: str) -> str:
@@ -283,8 +278,8 @@ def rename(address: str, target: str) -> None:
 
 
 def listing(address: str) -> dict[str, Object]:
-    """Return {key relative to the address: metadata} of all objects whose keys begin with the address and a slash,
-    sorted."""
+    """Return {key relative to the address: metadata}, sorted, of all objects whose keys begin with the address and
+    "/"."""
     import obstore
 
     prefix = split(address)[2].rstrip("/")
@@ -342,8 +337,7 @@ KEYS = (
     ("GOOGLE_BEARER_TOKEN",),
     ("HF_TOKEN",),
 )
-"""Secrets, never printed. All variables of a group are passed on if one is set, so that keys of two machines never
-mix."""
+"""Secrets, never printed. All of a group are passed on if one is set, so that keys of two machines never mix."""
 OF_THE_MACHINE = (
     "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_STS_ENDPOINT", "AWS_IMDSV1_FALLBACK",
     "AWS_METADATA_ENDPOINT", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",

@@ -19,8 +19,7 @@ DELTA_BYTE_ARRAY = 7
 SIMPLE = {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"}
 """Encodings of columns that Arrow can read as dictionaries."""
 LIST_VALUE_BYTES = 16
-"""Bytes added to the contents of each value in a list: Arrow keeps a number for each, however few bytes of the file
-encode it."""
+"""Bytes added to each value in a list: Arrow keeps a number for it, however few bytes of the file encode it."""
 
 
 class PageTooLargeError(Exception):
@@ -32,8 +31,7 @@ class BadPageError(Exception):
 
 
 def may_stay_a_dictionary(file, number: int, leaf) -> bool:
-    """Return whether Arrow can read column `number` of a pq.ParquetFile as a dictionary; `leaf` is its column
-    schema."""
+    """Return whether Arrow can read column `number` of a pq.ParquetFile as a dictionary; `leaf` is its schema."""
     return leaf.physical_type != "BYTE_ARRAY" or encodings_of(file, number) <= SIMPLE
 
 
@@ -45,8 +43,7 @@ def encodings_of(file, number: int) -> set[str]:
 
 @dataclass(slots=True)
 class Chunk:
-    """Column chunk (one column in one row group): bytes [start, end) of the file, and the state of reading its
-    pages."""
+    """Column chunk (one column in one row group): bytes [start, end) of the file, and the state of reading it."""
 
     start: int
     end: int
@@ -59,8 +56,7 @@ class Chunk:
     rest: bytes = b""
     """First bytes of the next page header, if the last read ended within it."""
     heaviest: int = 0
-    """Bytes in memory of the largest page; for lists, of all pages since the last batch, since one row may span
-    many."""
+    """Bytes in memory of the largest page; for lists, whose rows may span pages, of all pages since the last batch."""
     is_list: bool = False
     words: int = 0
     """Bytes of the dictionary page of a column of lists."""

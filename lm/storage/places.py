@@ -25,8 +25,7 @@ DRIVE = re.compile("[A-Za-z]:")
 
 
 def place_of(text: object) -> Place:
-    """Return a Url if `text` begins with a scheme, else a path, with `~` expanded. Raises UsageError if it is
-    neither."""
+    """Return a Url if `text` begins with a scheme, else a path, `~` expanded. Raises UsageError if it is neither."""
     if isinstance(text, Url):
         return text
     if is_url(text):
@@ -61,11 +60,8 @@ def inside(folder: Path, name: object, source: object) -> Path: ...
 def inside(folder: Url, name: object, source: object) -> Url: ...
 def inside(folder: Path | Url, name: object, source: object) -> Path | Url:
     """Return `folder / name`, after checking that it is in `folder`. `source`, for messages, is the file or address
-    that the name was read from.
-
-    The first folder of the name may be a link, such as an output folder on another disk. Raises InputError for names
-    that `relative_name` refuses, and for one that a link leads out of that folder.
-    """
+    that the name was read from. The first folder of the name may be a link, such as an output folder on another disk.
+    Raises InputError for names that `relative_name` refuses, and for one that a link leads out of that folder."""
     plain = relative_name(name, source)
     if isinstance(folder, Url):
         return folder / plain
@@ -100,7 +96,7 @@ def sizes_of(folder: Place, names: Iterable[str]) -> dict[str, int | None]:
 
 
 def sizes_below(folder: Place) -> dict[str, int]:
-    """Return {name relative to the folder: size in bytes} of all files or objects in it, sorted; a Url is listed
+    """Return {name relative to the folder: size in bytes} of all files or objects in it, sorted. A Url is listed
     once."""
     if isinstance(folder, Url):
         return {name: one.size for name, one in folder.files().items()}

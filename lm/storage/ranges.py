@@ -1,5 +1,4 @@
-"""File objects that read objects of a store: `Ranges` for random access, `Stream` for sequential reads with
-read-ahead."""
+"""File objects that read an object of a store: `Ranges` for random access, `Stream` sequentially with read-ahead."""
 
 import io
 import threading
@@ -101,8 +100,7 @@ class Stream(Ranges):
 
 
 def ahead[T](bring: Callable[[T], bytes], wanted: Iterable[T]) -> Iterator[tuple[T, bytes]]:
-    """Yield (item, bring(item)) in order; a thread already calls `bring` for the next item while the caller uses
-    one."""
+    """Yield (item, bring(item)) in order; a thread already calls `bring` for the next item while one is used."""
     waiting: list[tuple[T, Future[bytes]]] = []
     for one in wanted:
         waiting.append((one, begun(lambda one=one: bring(one))))

@@ -146,8 +146,7 @@ class Url:
         return found
 
     def held_to(self, version: Object | None) -> Object:
-        """Return the version to read: `version` if it has an ETag, else the current one. Raises StorageError if the
-        sizes differ."""
+        """Return `version` if it has an ETag, else the current version. Raises StorageError if their sizes differ."""
         if version is not None and version.etag:
             return version
         found = self.surely()

@@ -25,8 +25,7 @@ class Tokenizer(ABC):
     characters: int = 0
     """Number of characters that the tokenizer was trained on."""
     add_bos: bool = True
-    """Whether prompts begin with bos_id, as documents do in training. False for imported models whose tokenizer adds
-    none."""
+    """Whether prompts begin with bos_id, as documents do in training. False for imported models that add none."""
     stop_ids: tuple[int, ...] = ()
     """EOS ids of an imported model, in the model's order; if empty, `eos_ids` are the vocabulary's own."""
     chat_template: str = ""
@@ -91,9 +90,7 @@ class Tokenizer(ABC):
 
     def token_bytes(self, id: int) -> bytes:
         """Return the bytes of one token: its name if it is a special token, b"" for an unused id below vocab_size.
-
-        Raises ValueError for an id outside the vocabulary.
-        """
+        Raises ValueError for an id outside the vocabulary."""
         try:
             return self._bytes[id]
         except KeyError:
@@ -110,16 +107,15 @@ class Tokenizer(ABC):
     @classmethod
     @abstractmethod
     def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "Tokenizer":
-        """Load from `folder`, with `settings` from meta.json. Raises OSError, ValueError, KeyError or TypeError if
+        """Load from `folder` and meta.json's `settings`. Raises OSError, ValueError, KeyError or TypeError if
         damaged."""
 
     def encode_array(self, text: str) -> np.ndarray:
-        """Return the token ids of plain text as a uint32 array (tokens,); faster than converting the list of
-        `encode`."""
+        """Return the ids of plain text as uint32 (tokens,); faster than converting the list of `encode`."""
         return np.array(self.encode(text), np.uint32)
 
     def prompt_ids(self, text: str) -> list[int]:
-        """Return the ids of a prompt, with bos_id first if `add_bos` is set or the text has no tokens. Raises like
+        """Return the ids of a prompt, bos_id first if `add_bos` is set or the text has no tokens. Raises like
         `encode`."""
         ids = self.encode(text)
         return [self.bos_id, *ids] if self.add_bos or not ids else ids
@@ -135,7 +131,7 @@ class Tokenizer(ABC):
             return list(pool.map(self.encode, texts))
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Return the bytes of the tokens; special tokens decode to their names. Raises ValueError for an id outside the
+        """Return the bytes of the tokens, of special ones the names. Raises ValueError for an id outside the
         vocabulary."""
         try:
             return b"".join(map(self._bytes.__getitem__, ids))

@@ -19,8 +19,8 @@ TEXTS_AT_ONCE = 256  # texts that rustbpe holds in memory while it counts pieces
 
 
 class TrainingText:
-    """Iterator over texts up to `limit` characters in total. It truncates the last text, and counts the documents and
-    characters used."""
+    """Iterator over texts up to `limit` characters in total, truncating the last. Counts the documents and
+    characters."""
 
     def __init__(self, texts: Iterable[str], limit: int):
         self.texts, self.limit = texts, limit
@@ -46,11 +46,8 @@ class TrainingText:
 
 def train_bpe(texts: Iterable[str], config: TokenizerConfig) -> BytePairTokenizer:
     """Train a vocabulary of config.vocab_size symbols: 256 bytes, merges, and the special tokens last. With
-    config.allow_fewer it is smaller if the texts have too few pairs for that many merges.
-
-    Raises UsageError if the texts are empty or, without allow_fewer, have too few pairs, and if the split pattern is
-    invalid.
-    """
+    config.allow_fewer it is smaller if the texts have too few pairs for that many merges. Raises UsageError if the
+    texts are empty or, without allow_fewer, have too few pairs, and if the split pattern is invalid."""
     import rustbpe
 
     mergeable = config.vocab_size - len(config.special_tokens)
@@ -103,7 +100,7 @@ def check_pattern(pattern: str, what: str) -> None:
 
 def left_out_by(byte_tokenizer: BytePairTokenizer) -> Iterator[str]:
     """Yield the characters that a split pattern skips, by themselves or next to a letter, a digit or white space.
-    `byte_tokenizer` has this pattern, and only the 256 bytes as tokens: text that is not skipped gives a token per
+    `byte_tokenizer` has this pattern and only the 256 bytes as tokens: text that is not skipped gives a token per
     byte."""
     encode = byte_tokenizer._encoding.encode_ordinary
     for first in range(0, 0x110000, 0x80):

@@ -1,5 +1,4 @@
-"""Tokenizer with one token per character, as in the classic small experiments: the loss per token is the loss per
-character."""
+"""Tokenizer with one token per character, as in classic small experiments: the loss is that per character."""
 
 import functools
 import hashlib
@@ -21,11 +20,9 @@ SEPARATOR = "\n"
 
 @dataclass(frozen=True)
 class CharacterTokenizer(Tokenizer):
-    """The characters of a text, numbered in the order of their code points.
-
-    There are no special tokens: every document begins with a newline, so the end of a document looks like the end of a
-    line. Raises ValueError if the symbols are not ascending or lack the newline.
-    """
+    """The characters of a text, numbered in the order of their code points. There are no special tokens: every document
+    begins with a newline, so the end of a document looks like the end of a line. Raises ValueError if the symbols are
+    not ascending or lack the newline."""
 
     kind = "characters"
     symbols: str
@@ -90,10 +87,8 @@ class CharacterTokenizer(Tokenizer):
 
 
 def train_characters(texts: Iterable[str], config: TokenizerConfig) -> CharacterTokenizer:
-    """Return a tokenizer of all characters in the texts, and the newline.
-
-    Raises UsageError if their number is not config.vocab_size; with config.allow_fewer, only if it is larger.
-    """
+    """Return a tokenizer of all characters in the texts, and the newline. Raises UsageError if their number is not
+    config.vocab_size; with config.allow_fewer, only if it is larger."""
     training = TrainingText(texts, config.train_characters)
     symbols = {SEPARATOR}
     for text in training:

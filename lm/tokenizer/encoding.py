@@ -35,8 +35,7 @@ def write_ranks(tokens: Iterable[bytes]) -> bytes:
 
 
 def read_ranks(data: bytes) -> tuple[bytes, ...]:
-    """Parse tiktoken's file format into tokens 0, 1, ... Raises ValueError, with the line, if the ids are not in
-    order."""
+    """Parse tiktoken's file format into tokens 0, 1, ... Raises ValueError, with the line, if the ids are others."""
     tokens = []
     for number, line in enumerate(data.decode("ascii").removesuffix("\n").split("\n")):
         encoded, rank = line.split(" ")
@@ -50,10 +49,7 @@ def read_ranks(data: bytes) -> tuple[bytes, ...]:
 
 def sections(text: str) -> Iterator[str]:
     """Yield the parts of `text`, which is cut in runs of white space longer than LONGEST_RUN; almost always `text`
-    itself.
-
-    Training and encoding both use this, so they see the same pieces.
-    """
+    itself. Training and encoding both use this, so they see the same pieces."""
     start = 0
     if len(text) > LONGEST_RUN:
         for run in _RUN.finditer(text):
@@ -65,8 +61,8 @@ def sections(text: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def no_panic(message: str) -> Generator[None]:
-    """Convert panics of Rust libraries in the block to UsageError with this message. A panic is not an Exception in
-    Python."""
+    """Convert panics of Rust libraries in the block, which are no Exceptions in Python, to UsageError with this
+    message."""
     try:
         yield
     except BaseException as error:
@@ -82,10 +78,8 @@ def numbered(tokens: Collection[bytes], names: Iterable[str]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class BytePairTokenizer(Tokenizer):
-    """A byte-level BPE vocabulary. It can encode any text and any bytes.
-
-    The tiktoken encoding is built on first use, once per process. Raises ValueError for an invalid vocabulary.
-    """
+    """A byte-level BPE vocabulary. It can encode any text and any bytes. The tiktoken encoding is built on first use,
+    once per process. Raises ValueError for an invalid vocabulary."""
 
     kind = "bpe"
     pattern: str

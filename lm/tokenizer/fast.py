@@ -84,10 +84,7 @@ class FastEncoder:
 
 def fast_encoder(tokenizer: Tokenizer) -> FastEncoder:
     """Return a FastEncoder for a byte-level BPE with the split pattern of GPT-2, cl100k or o200k; takes a second or
-    two.
-
-    Raises UsageError for any other tokenizer, and if gigatoken is not installed.
-    """
+    two. Raises UsageError for any other tokenizer, and if gigatoken is not installed."""
     if importlib.util.find_spec("gigatoken") is None:
         raise UsageError(
             "gigatoken is not installed. Install it (make add PACKAGE=gigatoken), or encode with tiktoken."

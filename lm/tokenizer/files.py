@@ -47,11 +47,8 @@ def save(tokenizer: Tokenizer, folder: Place) -> None:
 
 
 def load(folder: Path) -> Tokenizer:
-    """Load the tokenizer that save() wrote to `folder`.
-
-    Raises InputError if a file is missing, malformed or a link out of the folder, or if the fingerprint of the contents
-    is not the saved one.
-    """
+    """Load the tokenizer that save() wrote to `folder`. Raises InputError if a file is missing, malformed or a link out
+    of the folder, or if the fingerprint of the contents is not the saved one."""
     try:
         meta = parse_json(read_bounded(file_inside(folder, META), MOST_CONFIG_BYTES))
         tokenizer = class_of(meta["kind"]).from_files(folder, meta, int(meta["documents"]), int(meta["characters"]))

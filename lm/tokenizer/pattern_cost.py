@@ -24,7 +24,7 @@ MOST_CHARACTERS = 20_000
 MOST_NESTED = 30
 """Maximum nesting depth of groups."""
 MOST_STEPS, STEPS_A_CHARACTER = 50_000_000, 200
-"""Maximum steps of a search through a text: a constant, plus a number per character. The engines take 40 million per
+"""Maximum steps of a search through a text: a constant, plus a number per character. Engines take 40 million a
 second."""
 _GROUP = re.compile(r"\(\?(?:[ims-]*:|[=!]|<[=!]|>)")
 _FLAGS = re.compile(r"\(\?[ims-]+\)")
@@ -50,8 +50,7 @@ class Node(NamedTuple):
 
 
 def check_text(pattern: str, text: str) -> None:
-    """Raise UsageError if the search of `pattern` through `text` could take more than MOST_STEPS + STEPS_A_CHARACTER *
-    length."""
+    """Raise UsageError if the search of `pattern` through `text` could take too many steps: quadratic in its runs."""
     runs = runs_of(pattern)
     if runs is None:
         return

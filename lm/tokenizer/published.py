@@ -118,9 +118,9 @@ def load_file(path: Path) -> Tokenizer:
 
 
 def of_json(data: bytes, start: str = "", end: str = "") -> Tokenizer:
-    """Load the contents of a tokenizer.json: as BytePairTokenizer if it is a byte-level BPE with exactly the same ids,
-    else with Hugging Face's library. `start` and `end` are as in `read_hugging_face`. Raises UsageError if neither can
-    load it."""
+    """Load the contents of a tokenizer.json: as BytePairTokenizer if it is a byte-level BPE with the same ids, else
+    with Hugging Face's library. `start` and `end` are as in `read_hugging_face`. Raises UsageError if neither can load
+    it."""
     from lm.tokenizer.hugging_face.library import LibraryTokenizer
     from lm.tokenizer.hugging_face.reading import read_hugging_face
 
@@ -189,8 +189,7 @@ def cached_at(name: str) -> Path:
 
 
 def load_named(name: str, server: str) -> BytePairTokenizer:
-    """Load the tokenizer of a name in PUBLISHED. Raises InputError if its file is not cached and cannot be
-    downloaded."""
+    """Load the tokenizer of a name in PUBLISHED. Raises InputError if not cached and not downloadable."""
     published, place, put = PUBLISHED[name], cached_at(name), f"put it at {cached_at(name)}"
     if place.is_file():
         data = place.read_bytes()

@@ -182,7 +182,7 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> Senten
 
 
 def train_model(sentences: Iterator[str], model_type: str, vocab_size: int) -> bytes:
-    """Train on the sentences and return the contents of a .model file. Raises RuntimeError with sentencepiece's
+    """Train on the sentences; return the contents of a .model file. Raises RuntimeError with sentencepiece's
     message."""
     from sentencepiece import SentencePieceTrainer
 

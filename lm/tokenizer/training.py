@@ -12,11 +12,8 @@ from lm.tokenizer.sentencepiece import train_sentencepiece
 
 def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
     """Return a tokenizer of config.vocab_size symbols: trained on the texts by config.algorithm or, if config.load is
-    set, loaded without reading any text.
-
-    Raises UsageError if the texts, or the loaded vocabulary, do not give that many symbols, and the errors of
-    `load_published`.
-    """
+    set, loaded without reading any text. Raises UsageError if the texts, or the loaded vocabulary, do not give that
+    many symbols, and the errors of `load_published`."""
     if config.load:
         return load_tokenizer(config)
     if config.algorithm == "bpe":

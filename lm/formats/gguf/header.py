@@ -40,8 +40,7 @@ class GgufFile(NamedTuple):
 
 
 class Cursor:
-    """Read position in the bytes of a header; each read checks that enough bytes are left. `what` names the value in
-    errors."""
+    """Read position in a header; each read checks that enough bytes are left. `what` names the value in errors."""
 
     def __init__(self, data: memoryview):
         self.data, self.at, self.items = data, 0, 0

@@ -69,11 +69,8 @@ LLAMA_BLOCK: Tensors = {
 
 
 def arch_of(config: ModelConfig) -> Arch:
-    """Return the architecture whose code in llama.cpp computes this model.
-
-    Raises UsageError if there is none, with the unsupported fields of the best match, their values and the supported
-    ones.
-    """
+    """Return the architecture whose code in llama.cpp computes this model. Raises UsageError if there is none, with the
+    unsupported fields of the best match, their values and the supported ones."""
     arch: Arch = min(EXPRESSED, key=lambda arch: len(unexpressed(config, EXPRESSED[arch](config))))
     remedy = "Choose --format hugging_face or standalone, which express more."
     check_expressed(config, EXPRESSED[arch](config), f"gguf ({arch} of llama.cpp)", remedy)

@@ -1,5 +1,4 @@
-"""Read and write the tokenizer in a GGUF file's header: byte-level BPE ("gpt2" there) and sentencepiece's BPE
-("llama")."""
+"""Read and write the tokenizer in a GGUF header: byte-level BPE ("gpt2" there) and sentencepiece's BPE ("llama")."""
 
 import json
 
@@ -101,8 +100,7 @@ def add_byte_pairs(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> tuple[list[
 def add_sentencepiece(
     writer: gguf.GGUFWriter, tokenizer: SentencePieceTokenizer, rows: int
 ) -> tuple[list[str], list[int]]:
-    """Write the header fields of a sentencepiece model with scores for `rows` ids; return its pieces and their
-    kinds."""
+    """Write the header fields of a sentencepiece model with scores for `rows` ids; return its pieces and kinds."""
     remedy = "Take --format hugging_face or standalone."
     model = supported_sentencepiece(tokenizer, "llama.cpp's llama", remedy, (BPE,), range(1, 7))
     writer.add_tokenizer_model("llama")

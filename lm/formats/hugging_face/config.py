@@ -58,8 +58,7 @@ def rope_of(fields: Fields) -> tuple[float, RopeScalingConfig | None]:
 
 
 def gpt2_fields(fields: Fields) -> dict[str, Any]:
-    """Return the fields of a ModelConfig from the config.json of a GPT-2, with the defaults of transformers'
-    GPT2Config."""
+    """Return the ModelConfig fields in the config.json of a GPT-2; defaults are those of transformers' GPT2Config."""
     for name, value in GPT2_ONLY.items():
         fields.require(name, value)
     read = fields.read_all(GPT2_NAMES, mlp_width=4 * fields.read("n_embd", int), norm_epsilon=1e-5)
@@ -70,8 +69,7 @@ def gpt2_fields(fields: Fields) -> dict[str, Any]:
 
 
 def llama_fields(fields: Fields) -> dict[str, Any]:
-    """Return the fields of a ModelConfig from the config.json of a Llama, with the defaults of transformers'
-    LlamaConfig."""
+    """Return the ModelConfig fields in the config.json of a Llama; defaults are those of transformers' LlamaConfig."""
     for name, value in LLAMA_ONLY.items():
         fields.require(name, value)
     heads = fields.read("num_attention_heads", int)

@@ -60,10 +60,8 @@ NO_WEIGHT = re.compile(
 
 
 def family_of(config: ModelConfig) -> Family:
-    """Return whose code in transformers computes this model: "gpt2", "llama", or ours, "gristmill".
-
-    Raises UsageError, with the unsupported fields, if none does.
-    """
+    """Return whose code in transformers computes this model: "gpt2", "llama", or ours, "gristmill". Raises UsageError,
+    with the unsupported fields, if none does."""
     families: dict[Family, Expressed] = {"gpt2": gpt2(config), "llama": llama(config), "gristmill": OWN_FORWARD}
     for family, fields in families.items():
         if not unexpressed(config, fields):
@@ -77,10 +75,8 @@ def family_of(config: ModelConfig) -> Family:
 
 
 def stored_tensors(config: ModelConfig) -> Tensors:
-    """Return {tensor in the folder: its parameters and layout}.
-
-    Raises UsageError if no code in transformers computes this model, or a parameter would not be stored.
-    """
+    """Return {tensor in the folder: its parameters and layout}. Raises UsageError if no code in transformers computes
+    this model, or a parameter would not be stored."""
     family, shapes = family_of(config), parameter_shapes(config)
     if family == "gristmill":
         named = own_tensors(filter(OWN_PARAMETERS.fullmatch, shapes))

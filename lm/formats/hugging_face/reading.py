@@ -59,11 +59,8 @@ def check_names(folder: Path, tensors: dict[str, Tensor], wanted: Tensors, tied:
 
 def folder_parameters(folder: Path, config: ModelConfig) -> FileParameters:
     """Return the parameters in a Hugging Face folder, in their stored dtype. `config` is that of the folder, from
-    `model_config_of`.
-
-    Raises InputError for a damaged file, and for a tensor that is missing, unexpected, or has another shape than the
-    config requires.
-    """
+    `model_config_of`. Raises InputError for a damaged file, and for a tensor that is missing, unexpected, or has
+    another shape than the config requires."""
     found = read_folder(folder)
     values = sum(math.prod(tensor.shape) for tensor in found.values())
     check_size(config, folder / "config.json", values, len(found))
@@ -164,8 +161,7 @@ def read_template(path: Path) -> str:
 
 
 def symbols_of(tokenizer_json: bytes) -> int:
-    """Return the number of symbols in the vocabulary of a tokenizer.json; 0 if it is damaged, which loading it
-    reports."""
+    """Return the number of symbols in the vocabulary of a tokenizer.json; 0 if damaged, which loading it reports."""
     try:
         return len(parse_json(tokenizer_json)["model"]["vocab"])
     except (ValueError, KeyError, TypeError, RecursionError):

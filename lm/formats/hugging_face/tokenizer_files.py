@@ -27,9 +27,7 @@ from lm.tokenizer.sentencepiece_model import BPE, KINDS
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> None:
     """Write the files with which transformers' AutoTokenizer gives the same ids, after BOS if tokenizer.add_bos. An
     imported tokenizer.json is copied if it treats BOS in the same way. The chat template is in tokenizer_config.json.
-
-    Raises UsageError for a sentencepiece model whose normalization tokenizer.json cannot express.
-    """
+    Raises UsageError for a sentencepiece model whose normalization tokenizer.json cannot express."""
     start, end = document_tokens(tokenizer)
     if isinstance(tokenizer, LibraryTokenizer) and says_heading(tokenizer):
         (folder / FILE).write_bytes(tokenizer.contents)
@@ -51,14 +49,12 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> 
 
 
 def says_heading(tokenizer: LibraryTokenizer) -> bool:
-    """Return whether the imported tokenizer.json prepends `tokenizer.start` if tokenizer.add_bos, and nothing
-    otherwise."""
+    """Return whether the imported tokenizer.json prepends `tokenizer.start` if tokenizer.add_bos, and else nothing."""
     return named_heading(json.loads(tokenizer.contents).get("post_processor")) == tokenizer.start * tokenizer.add_bos
 
 
 def document_tokens(tokenizer: Tokenizer) -> tuple[str, str]:
-    """Return the special tokens at the beginning and end of a document, by name; "" for one that is no special
-    token."""
+    """Return the special tokens at the beginning and end of a document, by name; "" for one that is not special."""
     if isinstance(tokenizer, BytePairTokenizer | LibraryTokenizer):
         return tokenizer.start, tokenizer.end
     names = {id: name for name, id in tokenizer.special_tokens.items()}
@@ -88,12 +84,9 @@ def characters_json(tokenizer: CharacterTokenizer) -> dict[str, Any]:
 
 
 def sentencepiece_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
-    """Return the contents of tokenizer.json for a BPE or unigram model with byte fallback.
-
-    Ids are the same, except for a text that contains U+2581, which is read as a space, and, with a unigram model, if
-    two segmentations are equally likely, as for a run of one letter. Raises UsageError for a model that normalizes or
-    has no bytes.
-    """
+    """Return the contents of tokenizer.json for a BPE or unigram model with byte fallback. Ids are the same, except for
+    a text that contains U+2581, which is read as a space, and, with a unigram model, if two segmentations are equally
+    likely, as for a run of one letter. Raises UsageError for a model that normalizes or has no bytes."""
     remedy = "Export another format."
     found = supported_sentencepiece(tokenizer, "a tokenizer.json", remedy, KINDS, range(1, 7))
     pieces = [(piece.text, piece.score) for piece in found.pieces]

@@ -22,10 +22,7 @@ CLASS = re.compile(r"\\p\{\w+\}|\\[sS]")
 
 def features_of(tokenizer: Tokenizer) -> frozenset[str]:
     """Return the features that model.py needs for the tokenizer: the FEATURE of each "#: if FEATURE" in
-    model_template.txt.
-
-    Raises UsageError for an unsupported tokenizer.
-    """
+    model_template.txt. Raises UsageError for an unsupported tokenizer."""
     shared = {
         name for name, present in (("headed", tokenizer.add_bos), ("lacking", tokenizer.missing_bytes)) if present
     }
@@ -48,8 +45,7 @@ def features_of(tokenizer: Tokenizer) -> frozenset[str]:
 
 
 def check_ranks(found: ByteLevel) -> None:
-    """Raise UsageError unless merging in the order of the merges is the same as in the order of the ids, which model.py
-    uses."""
+    """Raise UsageError unless merging in the order of the merges is the same as by ids, which model.py does."""
     ordered = sorted(found.vocabulary, key=found.vocabulary.__getitem__)
     ranks = ranks_of({token: rank for rank, token in enumerate(ordered)}, ())
     check_merges(found.merges, ranks, found.whole_pieces)
@@ -146,8 +142,8 @@ def class_members(name: str) -> str:
 
 
 def escaped(point: int) -> str:
-    r"""Return the character with this code point for use between brackets: an ASCII letter or digit as it is, else
-    \u0000."""
+    r"""Return a character for use between brackets: an ASCII letter or digit as it is, others as \u0000 or
+    \U00000000."""
     if chr(point).isascii() and chr(point).isalnum():
         return chr(point)
     return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"

@@ -33,11 +33,9 @@ def write_hugging_face(tokenizer: BytePairs) -> bytes:
 
 
 def hugging_face(tokenizer: BytePairs) -> dict:
-    """Return the contents of a tokenizer.json for Hugging Face's tokenizers library.
-
-    Its ids are the same, with two exceptions: by default that library encodes the name of a special token in a text as
-    the token (`encode_special_tokens = True` disables this), and it does not cut white space longer than LONGEST_RUN.
-    """
+    """Return the contents of a tokenizer.json for Hugging Face's tokenizers library. Its ids are the same, with two
+    exceptions: by default that library encodes the name of a special token in a text as the token
+    (`encode_special_tokens = True` disables this), and it does not cut white space longer than LONGEST_RUN."""
     letters = byte_letters()
     spell = lambda token: "".join(letters[byte] for byte in token)
     ranks = {token: rank for rank, token in enumerate(tokenizer.tokens)}
@@ -98,10 +96,8 @@ def byte_letters() -> list[str]:
 
 def merged_from(token: bytes, ranks: Mapping[bytes, int]) -> Merge:
     """Return the two tokens whose merge gave `token`: the result of applying all earlier merges to its bytes. `ranks`
-    maps tokens to their position in the order of merges.
-
-    Raises ValueError if the result is not two tokens: the ranks are not those of a BPE.
-    """
+    maps tokens to their position in the order of merges. Raises ValueError if the result is not two tokens: the ranks
+    are not those of a BPE."""
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
         joined = [ranks.get(left + right, len(ranks)) for left, right in itertools.pairwise(parts)]
@@ -128,8 +124,7 @@ def merges_of(ranks: Mapping[bytes, int]) -> tuple[list[Merge], bool]:
 
 
 def all_splits(ranks: Mapping[bytes, int]) -> list[Merge]:
-    """Return every pair of tokens whose concatenation is a token, ordered by the ids of this token, the first and the
-    second."""
+    """Return every pair of tokens whose concatenation is a token, ordered by the ids of this token and of the two."""
     merges = []
     for token in ranks:
         halves = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
