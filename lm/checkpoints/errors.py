@@ -17,8 +17,8 @@ FREE_SPACE = "Free space there or repair the disk: older checkpoints are complet
 
 @contextlib.contextmanager
 def readable_errors(place: object, verb: str, remedy: str) -> Generator[None]:
-    """Convert any error of Orbax and TensorStore in the block to an InputError: `place` cannot be `verb` ("read",
-    "written"), the reason, `remedy`."""
+    """Convert any error of Orbax and TensorStore in the block to an InputError: "`place` cannot be `verb`: reason.
+    `remedy`", with a verb such as "read" or "written"."""
     try:
         yield
     except InputError:

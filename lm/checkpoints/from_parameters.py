@@ -86,7 +86,7 @@ def checked(parameters: Mapping[str, np.ndarray], name: str, shape: tuple[int, .
         converted = np.ascontiguousarray(value, dtype)
     if bad := converted.size - np.count_nonzero(np.isfinite(converted)):
         raise InputError(
-            f"{name} holds {bad:,} values that are NaN or infinite in {dtype.name}, of {converted.size:,}; all "
-            "weights must be finite. Download the model again, or use another."
+            f"{bad:,} of the {converted.size:,} values of {name} are NaN or infinite in {dtype.name}; all weights "
+            "must be finite. Download the model again, or use another."
         )
     return converted

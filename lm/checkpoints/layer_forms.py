@@ -12,9 +12,9 @@ from lm.model.param_names import IN_BLOCK, are_stacked, stack_names, unstack_nam
 
 
 def as_stored(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-    """Return the shapes, dtypes and shardings of the arrays `wanted`, but with the layers in the form of a checkpoint's
-    arrays `found`. If a stack has one value for all layers (Adafactor's placeholder for a moment that it does not
-    keep), each layer gets that value."""
+    """Return the shapes, dtypes and shardings of the arrays `wanted`, but with the layers stacked or one by one as in a
+    checkpoint's arrays `found`. If a stack has one value for all layers (Adafactor's placeholder for a moment that it
+    does not keep), each layer gets that value."""
     abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in wanted.items()}
     stacked = are_stacked(wanted)
     if stacked is None or are_stacked(found) in (None, stacked):
@@ -46,7 +46,7 @@ def respecified(sharding: Sharding | None, change: Any) -> Sharding | None:
 
 
 def as_wanted(stored: Mapping[str, jax.Array], wanted: Mapping[str, Any]) -> Mapping[str, jax.Array]:
-    """Convert the arrays of a checkpoint to the form of layers, and the shardings, of the arrays `wanted`."""
+    """Return a checkpoint's arrays with the layers stacked or one by one, and sharded, as the arrays `wanted` are."""
     if stored.keys() == wanted.keys():
         return stored
 

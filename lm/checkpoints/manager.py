@@ -92,7 +92,7 @@ class Checkpoints:
     """Folder checkpoints/<step>/ of a run. Saves run in the background of training; `close` waits for them."""
 
     kind = "checkpoint"
-    """The word for one of them in messages."""
+    """The word for one of its folders in messages."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class Checkpoints:
         return True
 
     def begin(self, step: int, items: Mapping[str, dict[str, Any]]) -> list[Any]:
-        """Start Orbax's writes; return its futures to wait for."""
+        """Start Orbax's writes of a checkpoint; return its futures."""
         folder = self.folder / str(step)
         error = self.make_room(step, items) if self.primary else None
         fail_together(f"room for a {self.kind}", error)
@@ -192,8 +192,8 @@ class Checkpoints:
         return [commit for one in commits for commit in one or []]
 
     def make_room(self, step: int, items: Mapping[str, dict[str, Any]]) -> OSError | InputError | None:
-        """Delete leftovers of killed saves and create the folders. Return the error, or None; it is an error if the
-        disk has less space than the checkpoint needs, which Orbax would find out halfway."""
+        """Delete leftovers of killed saves and create the folders. Return None, or an error, such as for a disk with
+        less space than the checkpoint needs, which Orbax would find out halfway."""
         try:
             self.may_write()
             delete_unfinished(self.folder)
@@ -330,7 +330,8 @@ class Checkpoints:
         return self.restore(self.folder / str(about["step"]), like), about
 
     def restore[S: State](self, folder: Place, like: S, cast_types: bool = False) -> S:
-        """Return the state in the checkpoint `folder`, without verifying files. Raises like `restore_items`."""
+        """Return the state in the checkpoint `folder`, without verifying files. Raises the errors of
+        `restore_items`."""
         return like.with_items(restore_items(folder, like.checkpoint_items(), cast_types))
 
     def newest_whole(self) -> dict[str, Any] | None:
@@ -426,9 +427,9 @@ class Snapshots(Checkpoints):
         super().__init__(folder, retention=None, hooks=hooks)
 
     def of_run(self, first: int, about: Mapping[str, Any]) -> set[int]:
-        """Return the steps that have a snapshot, after a run has resumed at step `first`; `about` is its metadata.
-        Later snapshots, from an earlier attempt, are kept if they are undamaged and have the same metadata; else they
-        are deleted, since this run will have other parameters at these steps."""
+        """Delete snapshots that do not fit a run which resumes at step `first`, whose metadata is `about`; return the
+        steps of the others. Later snapshots, from an earlier attempt, are kept only if they are undamaged and have the
+        same metadata, since otherwise this run will have other parameters at these steps."""
         return {*settle("snapshots", None, lambda _: self.look(first, about))}
 
     def look(self, first: int, about: Mapping[str, Any]) -> list[int]:

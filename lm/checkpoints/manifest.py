@@ -43,7 +43,7 @@ class DamageError(Exception):
 
 @contextlib.contextmanager
 def reading(path: Place) -> Generator[None]:
-    """Convert an OSError in the block: to DamageError if the disk fails to read `path`, else to InputError."""
+    """Convert an OSError in the block: to DamageError if the disk fails to read `path` (EIO), else to InputError."""
     try:
         yield
     except OSError as error:
@@ -170,9 +170,9 @@ def unlisted(folder: Place, files: Mapping[str, Any]) -> list[str]:
 
 
 def lengths(about: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    """Return the metadata {"steps", "continued_from"} of a run of `steps` steps that continues from a checkpoint with
-    the metadata `about`. For each change of the length, `continued_from` has {"steps": the earlier length, "at": the
-    step of the checkpoint}."""
+    """Return the metadata {"steps": steps, "continued_from": [...]} of a run that continues from a checkpoint with the
+    metadata `about`. `continued_from` lists the earlier lengths of the run: {"steps": the length, "at": the step of the
+    checkpoint at which it was changed}."""
     before = list(about.get("continued_from", []))
     if about.get("steps", steps) != steps:
         before.append({"steps": about["steps"], "at": about["step"]})

@@ -1,4 +1,5 @@
-"""Read checkpoints: the state with any shardings, or only the parameters. Nothing here writes, so a run may go on."""
+"""Read checkpoints: the state with any shardings, or only the parameters. Nothing here writes, so checkpoints of a run
+can be read while it is running."""
 
 import functools
 import logging
@@ -103,7 +104,7 @@ def restore_model(config: ModelConfig, folder: Place, mesh: Mesh | None = None, 
 
 
 def read_parameters(config: ModelConfig, checkpoint: Place, mesh: Mesh | None) -> Transformer:
-    """Return the model in a checkpoint like `restore_model`, without verifying files."""
+    """Return the model in the folder `checkpoint`, sharded as by `restore_model`, without verifying files."""
     check_layers(config, checkpoint)
     mesh = mesh or one_device_mesh(config)
     shapes = shapes_of(config)
@@ -150,9 +151,9 @@ def bytes_on_each(config: ModelConfig, mesh: Mesh) -> int:
 
 
 def restore_items(folder: Place, like: Mapping[str, object], cast_types: bool = False) -> dict[str, object]:
-    """Return the items of a checkpoint that `like` names: {name: pytree}. Each has the tree and the shardings of its
-    `like` (of arrays or ShapeDtypeStructs), whether layers are stored one by one or as a stack. Files are not verified.
-    Raises the errors of `check_items`."""
+    """Return {item: pytree} of a checkpoint for the items in `like`, such as "model". Each gets the tree and the
+    shardings of its entry in `like` (of arrays or ShapeDtypeStructs), whether layers are stored one by one or as a
+    stack. Files are not verified. Raises the errors of `check_items`."""
     stored = check_items(folder, like, cast_types)
     restored, failure = {}, None
     try:
@@ -203,8 +204,8 @@ def check_items(
 def check_arrays(
     folder: Place, item: str, wanted: Mapping[str, Any], found: Mapping[str, Any], cast_types: bool
 ) -> None:
-    """Raise InputError unless a checkpoint's arrays `found` have the shapes, and unless `cast_types` the dtypes,
-    `wanted`."""
+    """Raise InputError unless a checkpoint's arrays `found` have the names and shapes of the arrays `wanted`, and
+    unless `cast_types` their dtypes."""
     kind = lambda x: f"{tuple(x.shape)}" if cast_types else f"{tuple(x.shape)} {np.dtype(x.dtype).name}"
     there, asked = ({key: kind(x) for key, x in arrays.items()} for arrays in (found, wanted))
     differing = [key for key in sorted(there | asked) if there.get(key) != asked.get(key)]

@@ -39,8 +39,7 @@ class Packer:
     config: ModelConfig
     tokenizer: Tokenizer
     mesh: Mesh
-    """Mesh that the model is sharded over. Segments are not divided evenly over it: one device is as good if the model
-    is small."""
+    """Mesh that the model is sharded over. Segments are not spread evenly over it: small models need one device."""
     step: int
     """Step of the checkpoint that the model is from."""
 
@@ -72,9 +71,8 @@ type Progress = Callable[[int, int], None]
 
 
 def compress(data: bytes, packer: Packer, progress: Progress = nothing, segments: int | None = None) -> Packed:
-    """Compress `data` with the model, or without it if that is smaller. The result is at most about 120 bytes larger
-    than `data`. `segments` is a power of two; default: `segments_for`. Raises InputError if the model's logits are not
-    finite."""
+    """Compress `data` with the model, or without it if that is smaller. The result has at most about 120 bytes more
+    than `data`. `segments` is a power of two; default: `segments_for`. Raises InputError if logits are not finite."""
     began = time.monotonic()
     best = sealed(data, packer, Body([0, len(data)] if data else [], *packed_raw(data), b""))
     if best.raw_bytes * HARDLY_ANYTHING >= len(data) and (pieces := cut_pieces(data, packer.tokenizer)).tokens:

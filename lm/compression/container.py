@@ -76,6 +76,7 @@ class Header:
         if not begin.startswith(MAGIC):
             raise InputError(
                 f"{name} is not a file of launch.compress: it begins with {begin[: len(MAGIC)]!r} instead of {MAGIC!r}."
+                " Give a file that launch.compress wrote."
             )
         if len(begin) > len(MAGIC) and begin[len(MAGIC)] != VERSION:
             raise InputError(

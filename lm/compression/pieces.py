@@ -1,5 +1,4 @@
-"""Split a file's bytes into pieces of text, as tokens, and of other bytes: two streams, and the lengths of the
-pieces."""
+"""Split a file's bytes into pieces of text, as tokens, and of other bytes: two streams, and the pieces' lengths."""
 
 import codecs
 from collections.abc import Iterable, Iterator

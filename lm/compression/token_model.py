@@ -33,16 +33,15 @@ LEAST_CAPACITY = 32
 
 
 def segments_for(tokens: int, context: int) -> int:
-    """Return the number of segments for a file: the largest power of two up to MOST_SEGMENTS that keeps them long
-    enough."""
+    """Return the number of segments for a file: the largest power of two, up to MOST_SEGMENTS, with long enough
+    segments."""
     whole = tokens // max(LEAST_TOKENS, CONTEXTS * context)
     return min(1 << (max(whole, 1).bit_length() - 1), MOST_SEGMENTS)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Division of a file's tokens into segments, which the model reads in parallel. The first may have one more
-    token."""
+    """Division of a file's tokens into segments, read in parallel. The first segments may have one more token."""
 
     tokens: int
     segments: int
@@ -149,8 +148,8 @@ class TokenModel:
         return logits_BV
 
     def program(self) -> bytes:
-        """Return the SHA-256 of the programs as passed to XLA: other model code or another JAX version may change
-        it."""
+        """Return the SHA-256 of the programs as passed to XLA, which may differ with other model code or JAX
+        versions."""
         cache = jax.eval_shape(lambda: empty_cache(self.config, self.layout.segments, self.layout.capacity))
         shape = lambda *axes: jax.ShapeDtypeStruct((self.layout.segments, *axes), jnp.int32)
         texts = [traced_on(self.mesh, read_token.lower)(self.model, cache, shape()).as_text()]

@@ -146,15 +146,16 @@ def stretches_of(shards: Shards, source: int, fingerprint: str, part_tokens: int
 
 
 def note_source(out: Path, number: int, shards: Shards) -> Source:
-    """Copy the ids and URLs of a folder's documents to names-NUMBER.parquet; return its entry in index.json."""
+    """Copy the ids and URLs of a folder's documents to names-NUMBER.parquet; return the folder's entry for
+    index.json."""
     copy_names(shards.folder, names_of(out, number))
     sha256, crc32 = manifest_sha256(shards.folder), crc32_of(names_of(out, number))
     return Source(shards.name, str(shards.folder.resolve()), sha256, crc32)
 
 
 def stretches(windows: Windows, separator: int, part_tokens: int) -> Iterator[Stretch]:
-    """Split the tokens of a split, between documents if possible, into stretches of at most `part_tokens` tokens, or of
-    one record if that is longer."""
+    """Yield consecutive stretches of a split's tokens, which end between documents if possible and have at most
+    `part_tokens` tokens, or those of one record if it is longer."""
     dtype = token_type(separator).replace(">", "=")
     tokens, documents, size, last, head = [], [], 0, None, None
     first_records = set(windows.first_records)
@@ -184,7 +185,7 @@ def stretches(windows: Windows, separator: int, part_tokens: int) -> Iterator[St
 
 
 def cut(tokens: np.ndarray, documents: np.ndarray, part_tokens: int, separator: int) -> tuple[Stretch, Stretch]:
-    """Split into (the documents that end within `part_tokens`, the rest); a single longer document is cut."""
+    """Split a stretch into (the documents that end within `part_tokens`, the rest); a single longer document is cut."""
     starts = documents[:, 0].astype(np.int64)
     inside = starts[(starts > 0) & (starts <= part_tokens)]
     at = int(inside[-1]) if len(inside) else part_tokens

@@ -42,8 +42,8 @@ COLUMNS = ("id", "url")
 ROWS = 8192
 """Rows of a row group in names-NUMBER.parquet; a lookup reads one row group."""
 ARRAYS = ("tokens", "positions", "documents")
-MAKE = "Make it: python -m launch.index_corpus {run}"
-MAKE_AGAIN = "Delete that folder, and make it again: python -m launch.index_corpus {run}"
+MAKE = "Build it: python -m launch.index_corpus {run}"
+MAKE_AGAIN = "Delete that folder, and build it again: python -m launch.index_corpus {run}"
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class DocumentNames:
         self.places, self.remedy = tables, remedy
 
     def of(self, number: int) -> tuple[str, str]:
-        """Return (id, URL) of a document by its number. Raises InputError if tables lack it, or are damaged."""
+        """Return (id, URL) of document `number`. Raises InputError if the tables do not have it, or are damaged."""
         index = bisect.bisect_right(self.tables, number, key=lambda one: one[1]) - 1
         table, first = self.tables[index]
         at = number - first
@@ -172,7 +172,7 @@ class DocumentNames:
                 names = self.in_group(index, group)
                 return names["id"][at].as_py() or "", names["url"][at].as_py() or ""
             at -= rows
-        raise InputError(f"Document {number:,} is not in the tables of {self.places[-1].parent}.")
+        raise InputError(f"Document {number:,} is not in the tables of {self.places[-1].parent}. {self.remedy}")
 
     @functools.cached_property
     def tables(self) -> list[tuple[pq.ParquetFile, int]]:

@@ -90,7 +90,7 @@ class MappedPart:
         return low, bisect.bisect_right(self.positions, wanted, lo=low, key=key)
 
     def longest(self, wanted: bytes) -> int:
-        """Return the length in tokens of the longest prefix of `wanted` that occurs: it is at a sorted neighbor."""
+        """Return the length in tokens of the longest prefix of `wanted` that occurs in this part."""
         width, data, length = self.width, self.bytes, len(wanted)
         key = lambda position: bytes(data[position * width : position * width + length])
         at = bisect.bisect_left(self.positions, wanted, key=key)
@@ -109,11 +109,9 @@ def common(one: bytes, other: bytes) -> int:
 
 class CorpusIndex:
     """The index, in corpus_index/ of the run folder `run`, of the run's shards in tokens/ and those in its
-    train.mixture.
-
-    Raises InputError, with the file, if there is no index, if a file is missing or has another size, and if the index
-    is older than the current shards or does not fit `train`, the run's config. `check` also verifies the contents.
-    """
+    train.mixture. `check` verifies the contents of its files. Raises InputError, with the file, if there is no index,
+    if a file is missing or has another size, and if the index is not of the current shards or does not fit `train`, the
+    run's config."""
 
     def __init__(self, run: Path, train: TrainConfig | None = None):
         paths = RunPaths(run)
@@ -189,11 +187,11 @@ class CorpusIndex:
         vocabulary."""
         array = np.asarray(tokens, np.int64)
         if len(array) and not 0 <= array.min() <= array.max() < self.header.vocab_size:
-            raise ValueError(f"token ids range from 0 to {self.header.vocab_size - 1}")
+            raise ValueError(f"token ids are {array.min()} to {array.max()}; give 0 to {self.header.vocab_size - 1}")
         return array.astype(self.dtype).tobytes()
 
     def find(self, tokens: Sequence[int] | np.ndarray, split: str | None = None) -> Matches:
-        """Return all occurrences of a passage, within single documents, in a split (None: in all splits)."""
+        """Return all occurrences of a passage in a split (None: in all splits). None crosses the end of a document."""
         wanted = self.bytes_of(tokens)
         parts = [part for part in self.parts if split in (None, part.split)]
         return Matches(tuple((part, *part.range_of(wanted)) for part in parts) if wanted else ())

@@ -99,8 +99,8 @@ def overlap_of(
 
 
 def texts_of(path: Path, field: str) -> Iterator[tuple[str, str]]:
-    """Yield (place, text): for a JSONL file ("a.jsonl, line 1", the value of `field`) of each line, for any other file
-    its path and all of it. Raises InputError if it cannot be read."""
+    """Yield (place, text): the value of `field` in each line of a JSONL file, at a place such as "a.jsonl, line 1", or
+    all of any other file, at its path. Raises InputError if the file cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

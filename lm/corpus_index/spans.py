@@ -90,8 +90,7 @@ def longest_spans(
 
 
 def log_frequencies(index: CorpusIndex, tokens: Sequence[int]) -> np.ndarray:
-    """Return the log of each token's share of the training text; a token that is absent counts as if it occurred
-    once."""
+    """Return the log of each token's share of the training text; an absent token counts as if it occurred once."""
     counts = index.counts[np.asarray(tokens, np.int64)] if len(tokens) else np.zeros(0)
     return np.log(np.maximum(counts, 1) / max(1, int(index.counts.sum())))
 

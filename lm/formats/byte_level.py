@@ -31,7 +31,7 @@ class ByteLevel(NamedTuple):
     """{token: id} without the special tokens; each byte of a token is written as GPT-2's letter for it."""
     merges: list[tuple[str, str]]
     whole_pieces: bool
-    """True if a whole piece of text that is a token becomes that token, instead of merging its bytes."""
+    """Whether a piece of text that is a token becomes that token without applying merges (ignore_merges)."""
 
 
 def byte_level_of(tokenizer: Tokenizer) -> ByteLevel:
@@ -54,11 +54,13 @@ def pattern_of(contents: dict[str, Any]) -> str:
     """Return the split pattern in the contents of a tokenizer.json. Raises UsageError if there are other steps."""
     if contents.get("normalizer") is not None:
         raise UsageError(
-            f"The tokenizer normalizes text ({contents['normalizer']['type']}), which this format does not support."
+            f"The tokenizer normalizes text ({contents['normalizer']['type']}), which this format does not support. "
+            "Use --format hugging_face."
         )
     if plain := [token["content"] for token in contents.get("added_tokens") or [] if not token["special"]]:
         raise UsageError(
-            f"The tokenizer has {plain[0]!r}, which is removed from every text; this format does not support that."
+            f"The tokenizer has {plain[0]!r}, which is removed from every text; this format does not support that. Use "
+            "--format hugging_face."
         )
     steps = contents["pre_tokenizer"] or {}
     steps = steps.get("pretokenizers", [steps])

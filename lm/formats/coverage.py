@@ -53,14 +53,14 @@ LLAMA_VALUES: dict[str, Any] = {"norm": "rmsnorm", "position": "rope", "mlp": "s
 
 
 def no_window(config: ModelConfig) -> Expressed:
-    """Return the values of attention_windows that a format without windows expresses: any, if none limits a layer of
-    this config, else only ()."""
+    """Return {"attention_windows": the values that a format without windows expresses}: ANY if no layer of this config
+    is limited, else only ()."""
     limited = any(config.window(layer) for layer in range(min(config.layers, len(config.attention_windows))))
     return {"attention_windows": ((),) if limited else ANY}
 
 
 def gpt2(config: ModelConfig) -> Expressed:
-    """Return the fields and values that the code for GPT-2 in transformers and llama.cpp implements."""
+    """Return the fields and values of a ModelConfig that transformers' and llama.cpp's code for GPT-2 implements."""
     even = config.width // config.heads if config.width % config.heads == 0 else None
     return SIZES | NO_EFFECT | no_window(config) | {name: (value,) for name, value in GPT2_VALUES.items()} | {
         "ngram_longest": ANY, "kv_heads": (config.heads,), "head_dim": (None, even), "rope_theta": ANY,
@@ -68,7 +68,7 @@ def gpt2(config: ModelConfig) -> Expressed:
 
 
 def llama(config: ModelConfig) -> Expressed:
-    """Return the fields and values that the code for Llama in transformers and llama.cpp implements."""
+    """Return the fields and values of a ModelConfig that transformers' and llama.cpp's code for Llama implements."""
     fixed = {name: (value,) for name, value in LLAMA_VALUES.items()}
     return SIZES | NO_EFFECT | ROPE | no_window(config) | fixed | {"ngram_longest": ANY}
 

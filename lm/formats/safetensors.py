@@ -106,7 +106,9 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
         raise InputError(f"There is neither {FILE} nor {INDEX} in {folder}. Give the folder of a checkpoint.")
     homes = read_json_object(place := file_inside(folder, INDEX)).get("weight_map")
     if not isinstance(homes, dict) or not homes:
-        raise InputError(f"{place} has the weight_map {shown(homes)}, but it must give a file for each tensor.")
+        raise InputError(
+            f"{place} has the weight_map {shown(homes)}, but it must give a file for each tensor. {DAMAGED}"
+        )
     for name, home in homes.items():
         plain = isinstance(home, str) and home.isprintable() and home.endswith(".safetensors")
         if not plain or Path(home).name != home:

@@ -78,7 +78,7 @@ class SourceModel:
     config: ModelConfig
     tokenizer: Tokenizer
     parameters: Mapping[str, np.ndarray]
-    """{our name: values}; every layer has its own names, and values are read on access."""
+    """{parameter, such as "blocks.0.attention.query.weight": values}; values are read on access."""
     dtypes: Mapping[str, str] = field(default_factory=dict)
     """{name of a tensor in the source: its type there}, so that an export can give the same bytes again."""
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class Fields:
         return value
 
     def read_all(self, names: Mapping[str, str], **defaults: float) -> dict[str, Any]:
-        """Return {field of ModelConfig: value}; `names` maps the fields to names in the file, `defaults` to
+        """Return {field of ModelConfig: value}. `names` maps fields to names in the file, `defaults` fields to
         defaults."""
         kind = lambda ours: float if ours == "norm_epsilon" else int
         return {ours: self.read(theirs, kind(ours), defaults.get(ours)) for ours, theirs in names.items()}
@@ -142,8 +142,8 @@ FAR_MORE = 100
 
 
 def check_size(config: ModelConfig, source: Path, values: int, tensors: int) -> None:
-    """Raise InputError if the config has more than FAR_MORE times `values` parameters, or more layers than `tensors`,
-    the numbers of values and of tensors in the weights of `source`. Call it before allocating anything per layer.
+    """Raise InputError if a config claims far more than the weights of `source` hold: more than FAR_MORE times `values`
+    parameters, or more layers than `tensors`, the number of tensors. Call it before allocating anything per layer.
     Smaller differences are found by comparing each tensor's shape."""
     needed = least_parameters(config)
     if needed > FAR_MORE * values or config.layers > tensors:

@@ -20,7 +20,7 @@ from lm.tokenizer.base import Tokenizer
 
 
 class Stored(NamedTuple):
-    """One tensor of a file, and which of our parameters it contains, in which layout."""
+    """One tensor of a file: which parameters of our model it contains, and in which layout."""
 
     ours: tuple[str, ...]
     """Names of the parameters; several are concatenated on the last axis."""
@@ -88,8 +88,7 @@ def stored_value(stored: Stored, arrays: Mapping[str, Any], config: ModelConfig)
 
 
 class FileParameters(Mapping[str, np.ndarray]):
-    """{our name: values} of a file's parameters. Every layer has its own names. Values are read on access, not
-    cached."""
+    """{parameter, such as "blocks.0.attention.query.weight": values} in a file, read on access and not cached."""
 
     def __init__(
         self, config: ModelConfig, stored: Tensors, dtypes: Mapping[str, str], read: Callable[[str], np.ndarray]

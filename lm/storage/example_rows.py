@@ -76,8 +76,8 @@ def read_text_lines(path: Path, remedy: str) -> Iterator[str]:
 
 
 def read_text_examples(path: Path, lines: int, remedy: str) -> Iterator[tuple[str, ...]]:
-    """Yield tuples of `lines` lines: a file of examples that take `lines` lines each. Errors as for `read_lines`; also
-    InputError if the last example is incomplete."""
+    """Yield the examples of a text file, each a tuple of `lines` lines. Errors as for `read_lines`; also InputError if
+    the last example is incomplete."""
     for part in itertools.batched(read_text_lines(path, remedy), lines):
         if len(part) < lines:
             raise InputError(f"{path} ends within an example: {part[0][:80]!r}. {remedy}")

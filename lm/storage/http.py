@@ -134,7 +134,7 @@ def request(
             furthest = max(furthest, len(got))
             if failures >= tries:
                 raise StorageError(
-                    f"{url} cannot be read: {error}. Tried {tries} times in a row that brought it no further. Check "
+                    f"{url} cannot be read: {error}. Tried {tries} times in a row without progress. Check "
                     "the network, and whether a proxy is needed (HTTPS_PROXY) or in the way (NO_PROXY)."
                 ) from error
             pause = min(FIRST_PAUSE * 2 ** max(failures - 1, 0), LONGEST_PAUSE)

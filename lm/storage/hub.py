@@ -25,7 +25,7 @@ REMEDY = "Check the name; for a private or gated repository set HF_TOKEN to a to
 
 
 class HubPath(NamedTuple):
-    """Parts of an hf:// URL; `kind` is "model", "dataset" or "space", `repository` OWNER/NAME, `revision` a branch or
+    """Parts of an hf:// URL: `kind` "model", "dataset" or "space", `repository` OWNER/NAME, `revision` branch or
     commit."""
 
     kind: str
@@ -101,8 +101,8 @@ def read(address: str, start: int, end: int | None, version: Object | None = Non
 
 def asked[T](address: str, verb: str, request: Callable[[Any, HubPath], T]) -> T:
     """Return `request(api, path)` for huggingface_hub's HfApi and the parsed `address`, retrying transient errors.
-    `verb` is for the message: "read", "written". Raises FileNotFoundError if there is no such file or folder,
-    StorageError otherwise."""
+    `verb`, such as "read", is for messages. Raises FileNotFoundError if there is no such file or folder, StorageError
+    otherwise."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 

@@ -26,12 +26,14 @@ def lease_seconds() -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= 86_400:
-        raise UsageError(f"GRISTMILL_LEASE_SECONDS is {given!r}; give a number of seconds, or unset it.")
+        raise UsageError(
+            f"GRISTMILL_LEASE_SECONDS is {given!r}; give a number of seconds above 0, at most 86,400, or unset it."
+        )
     return seconds
 
 
 class Lease:
-    """The right of this process to write to a run in a bucket, from `take` to `release`, recorded in an object."""
+    """The right of this process to write to a run in a bucket, from `take` to `release`; an object there records it."""
 
     def __init__(self, place: Url, holder: str):
         """`place` is the lease object. `holder` identifies the local folder of the run: another process with the same
@@ -106,7 +108,7 @@ class Lease:
             self.write(True, self.version)
 
     def check(self) -> None:
-        """Renew the lease if half of its duration is over; called before each write. Raises like `beat`."""
+        """Renew the lease if half of its duration is over; called before each write. Raises the errors of `beat`."""
         if self.version is None or time.monotonic() - self.renewed > self.seconds / 2:
             self.beat()
 

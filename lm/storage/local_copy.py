@@ -89,10 +89,10 @@ def delete_reading_folder(folder: Path, lock: IO[str]) -> None:
 
 
 def local_folder(url: Url, purpose: str = "runs") -> Path:
-    """Return the folder on this disk for working on the run at `url`. With purpose "runs" it is for the command that
-    writes to the run, with "process-1", … for its other processes; both are emptied when the next command on the run
-    begins. With "reading" it is private to this process. Raises UsageError for purpose "runs" if the store is not s3://
-    or gs://, the only ones that can exclude a second writer."""
+    """Return the folder on this disk for working on the run at `url`. Purpose "runs" is for the command that writes to
+    the run, "process-1", … for its other processes; these folders are emptied when the next command on the run begins.
+    Purpose "reading" is private to this process. Raises UsageError for purpose "runs" if the store is not s3:// or
+    gs://, the only ones that can exclude a second writer."""
     if purpose == "runs" and url.scheme not in objects.SCHEMES:
         raise UsageError(f"{url} cannot be a run folder: give one on a disk, or in s3:// or gs://.")
     name = f"{url.name or 'bucket'}-{hashlib.sha256(url.address.encode()).hexdigest()[:12]}"
@@ -318,7 +318,7 @@ class LocalCopy:
         return whole_log(self.parts[name])
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete these files from the bucket, if they exist. Raises like `push`."""
+        """Delete these files from the bucket, if they exist. Raises the errors of `push`."""
         with self.lock:
             going = [name for name in dict.fromkeys(names) if name in self.there]
             if not going:
@@ -409,9 +409,9 @@ def announce(size: int, files: int, url: Url) -> None:
 
 @functools.cache
 def fetched(url: Url) -> Path:
-    """Download the object or folder at `url` and return its local path, which has the same name, and does not exist if
-    nothing is at `url`. Files with an ETag are downloaded once; changes at `url` during the lifetime of this process
-    are not noticed. Raises StorageError, and OSError if the disk is full."""
+    """Download the object or folder at `url`; return its local path, which ends in the same name. If nothing is at
+    `url`, that path does not exist. Files with an ETag are downloaded only once; changes during the lifetime of this
+    process are not noticed. Raises StorageError, and OSError if the disk is full."""
     for _ in range(READS - 1):
         with contextlib.suppress(ReplacedError):
             return fetch_listed(url, below(url))
@@ -419,7 +419,8 @@ def fetched(url: Url) -> Path:
 
 
 def fetch_listed(url: Url, found: dict[str, Object]) -> Path:
-    """Do as `fetched` for objects listed by `below`. Raises ReplacedError if one has another version by now."""
+    """Download the objects `found`, as `below` lists them, and return the local path of `url` (see `fetched`). Raises
+    ReplacedError if one has another version by now."""
     version = json.dumps([url.address, *((name, *one) for name, one in found.items())])
     folder = cache_folder() / "reading" / hashlib.sha256(version.encode()).hexdigest()[:16]
     missing = [name for name, one in found.items() if not one.etag or size_of(folder / name) != one.size]
@@ -439,12 +440,13 @@ def fetch_listed(url: Url, found: dict[str, Object]) -> Path:
 
 
 def as_local_file(place: Path | Url) -> Path:
-    """Return a path as it is, or for a Url the path of its local copy. Raises the errors of `fetched`."""
+    """Return a path as it is, or for a Url the path of a copy that `fetched` downloads. Raises the errors of
+    `fetched`."""
     return fetched(place) if isinstance(place, Url) else place.expanduser()
 
 
 def below(url: Url) -> dict[str, Object]:
-    """Return {name: metadata} of the object at the URL, as "name", and of all objects below it, as "name/…"."""
+    """Return {name: metadata} of the object at the URL, named by its last part, and of all below it, as "name/…"."""
     one = url.found()
     others = {} if url.scheme in stores.WEB else url.files()
     return ({} if one is None else {url.name: one}) | {f"{url.name}/{name}": found for name, found in others.items()}

@@ -106,9 +106,9 @@ def store(scheme: str, bucket: str) -> Any:
 
 
 def asked[T](address: str, verb: str, request: Callable[[Any, str], T]) -> T:
-    """Return `request(store, key)` for the object at `address`, retrying transient errors; `verb` is for the message:
-    "read". Raises FileNotFoundError if the object does not exist, obstore's AlreadyExistsError and PreconditionError if
-    a condition of the request is not met, and StorageError for everything else."""
+    """Return `request(store, key)` for the object at `address`, retrying transient errors; `verb`, such as "read", is
+    for messages. Raises FileNotFoundError if the object does not exist, obstore's AlreadyExistsError and
+    PreconditionError if a condition of the request is not met, and StorageError for everything else."""
     from obstore import exceptions
 
     scheme, bucket, key = split(address)
@@ -226,8 +226,8 @@ def read(address: str, start: int = 0, end: int | None = None, version: Object |
 
 
 def download(address: str, path: Path, wanted: Object | None = None) -> Object:
-    """Download the object, in version `wanted` if given, to `path` in chunks; return its metadata. Raises like `asked`,
-    and ReplacedError if the object is no longer that version."""
+    """Download the object, in version `wanted` if given, to `path` in chunks; return its metadata. Raises the errors of
+    `asked`, and ReplacedError if the object is no longer that version."""
     found = wanted or head(address)
     if found is None:
         raise FileNotFoundError(2, "No such object", address)
@@ -278,7 +278,7 @@ def rename(address: str, target: str) -> None:
 
 
 def listing(address: str) -> dict[str, Object]:
-    """Return {key relative to the address: metadata}, sorted, of all objects whose keys begin with the address and
+    """Return {key relative to the address: metadata}, sorted, of all objects whose keys begin with the address +
     "/"."""
     import obstore
 

@@ -75,8 +75,7 @@ class CheckedFile(MeteredFile):
         self, columns: dict[str, Any], dictionaries: set[str], rows_at_once: int, lists: Collection[str] = ()
     ) -> None:
         """Check the pages of these columns, {name: pyarrow's ColumnChunkMetaData}, from now on. `dictionaries` names
-        the columns that are read as dictionaries, `lists` those of lists; pyarrow decodes `rows_at_once` rows at a
-        time."""
+        columns that are read as dictionaries, `lists` those of lists; pyarrow decodes `rows_at_once` rows at a time."""
         self.rows_at_once = rows_at_once
         self.chunks = []
         for name, column in columns.items():
@@ -92,7 +91,7 @@ class CheckedFile(MeteredFile):
                 raise BadPageError("two columns share bytes of the file")
 
     def begin_batch(self) -> None:
-        """Tell that pyarrow has returned a batch of rows, and has freed the pages of lists read until now."""
+        """Record that pyarrow has returned a batch of rows, and has freed the pages of lists read until now."""
         for chunk in self.chunks:
             if chunk.is_list:
                 chunk.heaviest = chunk.words
@@ -146,9 +145,9 @@ class CheckedFile(MeteredFile):
 
 
 def thrift_struct(data: bytes, start: int) -> tuple[dict[int, Any], int]:
-    """Parse the struct at data[start:] in Thrift's compact protocol; return ({field number: value}, its size in bytes),
-    with the last byte in place of a string. Raises IndexError if it is cut off, BadPageError for types that no page
-    header has."""
+    """Parse the struct at data[start:] in Thrift's compact protocol; return ({field number: value}, size in bytes). Of
+    a string only the last byte is returned. Raises IndexError if the struct is cut off, BadPageError for types that no
+    page header has."""
     at = start
 
     def varint() -> int:

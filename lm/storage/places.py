@@ -88,7 +88,7 @@ def size_of(place: Place) -> int | None:
 
 
 def sizes_of(folder: Place, names: Iterable[str]) -> dict[str, int | None]:
-    """Return {name: size in bytes, or None if it does not exist} of files in the folder; a Url is listed once."""
+    """Return {name: size in bytes, or None if it does not exist} of files in the folder; a bucket is listed once."""
     if isinstance(folder, Path):
         return {name: size_of(folder / name) for name in names}
     found = folder.files()
@@ -96,8 +96,7 @@ def sizes_of(folder: Place, names: Iterable[str]) -> dict[str, int | None]:
 
 
 def sizes_below(folder: Place) -> dict[str, int]:
-    """Return {name relative to the folder: size in bytes} of all files or objects in it, sorted. A Url is listed
-    once."""
+    """Return {name relative to the folder: size in bytes}, sorted, of all files in it; a bucket is listed once."""
     if isinstance(folder, Url):
         return {name: one.size for name, one in folder.files().items()}
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
@@ -164,7 +163,7 @@ def move_folder(folder: Place, target: Place) -> None:
 
 def streamed(place: Place, version: Object | None = None) -> BinaryIO:
     """Open a file or object for sequential reads; seeking back costs at most one more request. The bytes read are
-    counted (meter.py). A read raises StorageError if the object is no longer `version`."""
+    reported to lm.storage.meter. A read raises StorageError if the object is no longer `version`."""
     raw = place.stream(version) if isinstance(place, Url) else place.open("rb", buffering=0)
     return cast(BinaryIO, MeteredFile(raw))
 
@@ -189,7 +188,7 @@ def appearing(place: Place, scratch: Path | None = None, durable: bool = True) -
 
 
 def write_atomically(place: Place, data: str | bytes, scratch: Path | None = None, durable: bool = True) -> None:
-    """Write `data`, text as UTF-8, to `place` atomically. Raises like `appearing`."""
+    """Write `data`, text as UTF-8, to `place` atomically. Raises the errors of `appearing`."""
     content = data.encode() if isinstance(data, str) else data
     if isinstance(place, Url):
         stores.upload(content, place.address)

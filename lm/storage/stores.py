@@ -45,7 +45,8 @@ def read(address: str, start: int = 0, end: int | None = None, version: Object |
 
 
 def download(address: str, path: Path, wanted: Object | None = None) -> Object:
-    """Download the object, in version `wanted` if given, to `path`; return its metadata. Raises like `read`."""
+    """Download the object, in version `wanted` if given, to `path`; return its metadata. Raises the errors of
+    `read`."""
     if scheme_of(address) in objects.SCHEMES:
         return objects.download(address, path, wanted)
     found = wanted or head(address)

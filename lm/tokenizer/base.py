@@ -98,7 +98,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, object]:
-        """Return the entries of meta.json that are specific to this class; `from_files` gets them back."""
+        """Return the entries of meta.json that only this class has; `from_files` gets them back."""
 
     @abstractmethod
     def files(self) -> dict[str, bytes]:
@@ -107,16 +107,16 @@ class Tokenizer(ABC):
     @classmethod
     @abstractmethod
     def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "Tokenizer":
-        """Load from `folder` and meta.json's `settings`. Raises OSError, ValueError, KeyError or TypeError if
-        damaged."""
+        """Load a tokenizer from its files in `folder` and the contents of meta.json, `settings`. Raises OSError,
+        ValueError, KeyError or TypeError if they are damaged."""
 
     def encode_array(self, text: str) -> np.ndarray:
         """Return the ids of plain text as uint32 (tokens,); faster than converting the list of `encode`."""
         return np.array(self.encode(text), np.uint32)
 
     def prompt_ids(self, text: str) -> list[int]:
-        """Return the ids of a prompt, bos_id first if `add_bos` is set or the text has no tokens. Raises like
-        `encode`."""
+        """Return the ids of a prompt, with bos_id first if `add_bos` is set or the text has no tokens. Raises the
+        errors of `encode`."""
         ids = self.encode(text)
         return [self.bos_id, *ids] if self.add_bos or not ids else ids
 
@@ -131,7 +131,7 @@ class Tokenizer(ABC):
             return list(pool.map(self.encode, texts))
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Return the bytes of the tokens, of special ones the names. Raises ValueError for an id outside the
+        """Return the bytes of the tokens, with special tokens as their names. Raises ValueError for an id outside the
         vocabulary."""
         try:
             return b"".join(map(self._bytes.__getitem__, ids))

@@ -35,7 +35,7 @@ def write_ranks(tokens: Iterable[bytes]) -> bytes:
 
 
 def read_ranks(data: bytes) -> tuple[bytes, ...]:
-    """Parse tiktoken's file format into tokens 0, 1, ... Raises ValueError, with the line, if the ids are others."""
+    """Parse tiktoken's file format into tokens 0, 1, ... Raises ValueError, with the line, if ids are not in order."""
     tokens = []
     for number, line in enumerate(data.decode("ascii").removesuffix("\n").split("\n")):
         encoded, rank = line.split(" ")
@@ -48,8 +48,8 @@ def read_ranks(data: bytes) -> tuple[bytes, ...]:
 
 
 def sections(text: str) -> Iterator[str]:
-    """Yield the parts of `text`, which is cut in runs of white space longer than LONGEST_RUN; almost always `text`
-    itself. Training and encoding both use this, so they see the same pieces."""
+    """Yield the text in parts, cut within any run of white space longer than LONGEST_RUN characters; almost always it
+    is one part. Training and encoding both use this, so they see the same pieces."""
     start = 0
     if len(text) > LONGEST_RUN:
         for run in _RUN.finditer(text):
@@ -61,8 +61,7 @@ def sections(text: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def no_panic(message: str) -> Generator[None]:
-    """Convert panics of Rust libraries in the block, which are no Exceptions in Python, to UsageError with this
-    message."""
+    """Convert panics of Rust libraries in the block, which are no Exceptions, to UsageError with this message."""
     try:
         yield
     except BaseException as error:

@@ -35,8 +35,8 @@ CODE_POINTS_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class FastEncoder:
-    """Function with the results of `tokenizer.encode_array`, by gigatoken where that gives the same ids. Picklable, so
-    `differing` is computed once for all workers."""
+    """Callable with the results of `tokenizer.encode_array`, computed by gigatoken if that gives the same ids, else by
+    tiktoken. Picklable, so `differing` is computed once for all workers."""
 
     tokenizer: BytePairTokenizer
     differing: str

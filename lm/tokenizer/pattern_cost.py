@@ -50,7 +50,7 @@ class Node(NamedTuple):
 
 
 def check_text(pattern: str, text: str) -> None:
-    """Raise UsageError if the search of `pattern` through `text` could take too many steps: quadratic in its runs."""
+    """Raise UsageError if the search of `pattern` through `text` could take too many steps (see MOST_STEPS)."""
     runs = runs_of(pattern)
     if runs is None:
         return
@@ -66,11 +66,11 @@ def check_text(pattern: str, text: str) -> None:
 
 @functools.lru_cache(16)
 def runs_of(pattern: str) -> Any:
-    """Check that one match attempt of a pattern takes linear time, and return a compiled expression that finds the runs
-    of a text which attempts can scan in vain; None if there are none, as for the patterns of SPLIT_PATTERNS.
+    """Return a compiled expression for the runs of a text that make `pattern` slow: a match attempt at any place in
+    such a run may scan the rest of it in vain. None if there are none, as for the patterns of SPLIT_PATTERNS.
 
-    Raises ValueError, with the reason, if an attempt can take longer, or if the pattern uses syntax that is not
-    analyzed here (back-references, calls, conditions).
+    Raises ValueError, with the reason, if a single attempt can take longer than linear time, or if the pattern uses
+    syntax that is not analyzed here (back-references, calls, conditions).
     """
     import regex
 

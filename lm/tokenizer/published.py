@@ -118,9 +118,9 @@ def load_file(path: Path) -> Tokenizer:
 
 
 def of_json(data: bytes, start: str = "", end: str = "") -> Tokenizer:
-    """Load the contents of a tokenizer.json: as BytePairTokenizer if it is a byte-level BPE with the same ids, else
-    with Hugging Face's library. `start` and `end` are as in `read_hugging_face`. Raises UsageError if neither can load
-    it."""
+    """Load the contents of a tokenizer.json: as BytePairTokenizer if it is a byte-level BPE with the same ids, else by
+    Hugging Face's library. `start` and `end` are as in `read_hugging_face`. Raises UsageError if neither is
+    possible."""
     from lm.tokenizer.hugging_face.library import LibraryTokenizer
     from lm.tokenizer.hugging_face.reading import read_hugging_face
 
@@ -179,7 +179,9 @@ def names_in(folder: Path, tokenizer: bytes) -> tuple[str, str]:
             id = ids[0][0] if ids and isinstance(ids[0], list) and ids[0] else ids[0] if ids else None
             found.append(token["content"] if isinstance(token, dict) else token or special.get(id, ""))
     except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{folder}: {', '.join(files)} list special tokens in an unknown form ({error}).") from error
+        raise InputError(
+            f"{folder}: {', '.join(files)} list special tokens in an unknown form ({error}). Download them again."
+        ) from error
     return found[0], found[1]
 
 
@@ -189,7 +191,8 @@ def cached_at(name: str) -> Path:
 
 
 def load_named(name: str, server: str) -> BytePairTokenizer:
-    """Load the tokenizer of a name in PUBLISHED. Raises InputError if not cached and not downloadable."""
+    """Load the tokenizer of a name in PUBLISHED. Raises InputError if its file is not cached and cannot be
+    downloaded."""
     published, place, put = PUBLISHED[name], cached_at(name), f"put it at {cached_at(name)}"
     if place.is_file():
         data = place.read_bytes()

@@ -51,8 +51,8 @@ class SentencePieceTokenizer(Tokenizer):
     def from_model(
         cls, model: bytes, exact: bool = False, documents: int = 0, characters: int = 0
     ) -> "SentencePieceTokenizer":
-        """Load the contents of a .model file. Raises ValueError if they are none, or `exact` is set without byte
-        fallback; UsageError if the model has neither BOS nor EOS to begin a document with."""
+        """Load the contents of a .model file. Raises ValueError if they are not a model, or `exact` is set and it has
+        no byte fallback; UsageError if it has neither BOS nor EOS to begin a document with."""
         processor = open_model(model)
         knows_all = processor.is_byte(processor.piece_to_id("<0x00>"))
         if exact and not knows_all:
@@ -139,7 +139,7 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 def open_model(model: bytes) -> "SentencePieceProcessor":
-    """Load the contents of a .model file with the sentencepiece library. Raises ValueError if they are none."""
+    """Load the contents of a .model file with the sentencepiece library. Raises ValueError if they are not a model."""
     from sentencepiece import SentencePieceProcessor
 
     try:
@@ -211,8 +211,8 @@ def train_model(sentences: Iterator[str], model_type: str, vocab_size: int) -> b
 
 
 def sentences(text: str) -> Iterator[str]:
-    """Split a text for training, at characters that sentencepiece reserves, which are removed, and into parts of at
-    most LONGEST_SENTENCE characters: after a line end, else before a space, else anywhere."""
+    """Split a text into training sentences: at characters that sentencepiece reserves, which are removed, and into
+    parts of at most LONGEST_SENTENCE characters, after a line end, else before a space, else anywhere."""
     for part in _RESERVED.split(text):
         start = 0
         while start < len(part):

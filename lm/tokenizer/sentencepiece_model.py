@@ -42,7 +42,7 @@ class SentencePieceModel:
     unk_id: int
     bos_id: int
     eos_id: int
-    """The id of <unk>, BOS or EOS is -1 if the model has none."""
+    """unk_id, bos_id and eos_id are -1 if the model has no such piece."""
 
 
 def fields_of(message: bytes) -> dict[int, list[Any]]:

@@ -78,8 +78,8 @@ def arch_of(config: ModelConfig) -> Arch:
 
 
 def stored_tensors(config: ModelConfig) -> Tensors:
-    """Return {tensor in the file: its parameters and layout}. Raises UsageError if llama.cpp cannot compute this model,
-    or a parameter would not be stored."""
+    """Return {name of a tensor in the file: which parameters it contains, in which layout}. Raises UsageError if
+    llama.cpp cannot compute this model, or a parameter would not be stored."""
     arch = arch_of(config)
     named = {"token_embd.weight": Stored(("embedding",))}
     named |= {"position_embd.weight": Stored(("positions",), exact=True)} if arch == "gpt2" else {}
@@ -138,7 +138,9 @@ def config_of(header: Fields, tensors: Mapping[str, tuple[int, ...]], factors: n
             found |= {"kv_heads": heads, "rope_theta": 10_000.0}
             return ModelConfig(**GPT2_VALUES | found)
         if not 0 < heads <= found["width"]:
-            raise UsageError(f"attention.head_count is {heads}, and embedding_length is {found['width']}")
+            raise UsageError(
+                f"attention.head_count is {heads}; it must be from 1 to embedding_length, {found['width']}"
+            )
         channels = header.read("llama.attention.key_length", int, found["width"] // heads)
         for name, value in (
             ("attention.value_length", channels), ("rope.dimension_count", channels), ("expert_count", 0),

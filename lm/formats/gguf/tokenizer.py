@@ -33,7 +33,7 @@ cannot use other patterns."""
 OTHER_NAMES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe"}
 """Synonyms in files of other programs: {synonym: name}."""
 WHOLE_PIECES = ("llama-bpe",)
-"""Names in PATTERNS for which llama.cpp keeps a whole piece of text that is a token, instead of merging its bytes."""
+"""Names in PATTERNS for which llama.cpp keeps a piece of text that is a token, instead of applying merges."""
 EOS_IDS = f"{OWN}.tokenizer.eos_ids"
 """Header field with all EOS ids, if there are more than the three that llama.cpp has fields for."""
 NORMAL, CONTROL = 1, 3
@@ -75,14 +75,14 @@ def add_byte_pairs(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> tuple[list[
     found = byte_level_of(tokenizer)
     if found.pattern not in PATTERNS:
         raise UsageError(
-            f"llama.cpp does not support the split pattern {found.pattern!r}; it has {', '.join(SPLIT_PATTERNS)}. Use "
-            "--format hugging_face or standalone."
+            f"llama.cpp does not support the split pattern {found.pattern!r}; it supports {', '.join(SPLIT_PATTERNS)}. "
+            "Use --format hugging_face or standalone."
         )
     pre = PATTERNS[found.pattern]
     if found.whole_pieces and pre not in WHOLE_PIECES:
         raise UsageError(
             "Some tokens of the vocabulary are not made by merges, which llama.cpp supports only with the split "
-            f"pattern cl100k, not with {pre}. Take --format hugging_face or standalone."
+            f"pattern cl100k, not with {pre}. Use --format hugging_face or standalone."
         )
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
@@ -101,7 +101,7 @@ def add_sentencepiece(
     writer: gguf.GGUFWriter, tokenizer: SentencePieceTokenizer, rows: int
 ) -> tuple[list[str], list[int]]:
     """Write the header fields of a sentencepiece model with scores for `rows` ids; return its pieces and kinds."""
-    remedy = "Take --format hugging_face or standalone."
+    remedy = "Use --format hugging_face or standalone."
     model = supported_sentencepiece(tokenizer, "llama.cpp's llama", remedy, (BPE,), range(1, 7))
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
@@ -134,7 +134,9 @@ def read_tokenizer(header: Fields) -> Tokenizer:
     kind = header.read("tokenizer.ggml.model", str)
     readers = {"gpt2": read_byte_pairs, "llama": read_sentencepiece}
     if kind not in readers:
-        raise UsageError(f"{header.path}: tokenizer.ggml.model is {kind!r}; {' and '.join(readers)} are read. {REMEDY}")
+        raise UsageError(
+            f"{header.path}: tokenizer.ggml.model is {kind!r}; {' and '.join(readers)} are supported. {REMEDY}"
+        )
     try:
         return readers[kind](header)
     except UsageError as error:
@@ -154,7 +156,7 @@ def read_byte_pairs(header: Fields) -> Tokenizer:
     pre = OTHER_NAMES.get(pre, pre)
     patterns = {theirs: pattern for pattern, theirs in PATTERNS.items()}
     if pre not in patterns:
-        raise UsageError(f"tokenizer.ggml.pre is {pre!r}; {', '.join((*patterns, *OTHER_NAMES))} are read.")
+        raise UsageError(f"tokenizer.ggml.pre is {pre!r}; {', '.join((*patterns, *OTHER_NAMES))} are supported.")
     tokens, kinds = header.read("tokenizer.ggml.tokens", list), header.read("tokenizer.ggml.token_type", list)
     special = {token: id for id, token in enumerate(tokens) if kinds[id] == CONTROL}
     vocabulary = {token: id for id, token in enumerate(tokens) if kinds[id] in (NORMAL, CONTROL)}

@@ -33,8 +33,9 @@ def write_gguf(
     name: str,
     dtype: str = "",
 ) -> None:
-    """Write a file that llama.cpp can load, atomically. `arrays` maps our names to the parameters, each layer under its
-    own names; they are read one at a time. `name` is the model's name in the header.
+    """Write a file that llama.cpp can load, atomically. `arrays` maps parameters, such as
+    "blocks.0.attention.query.weight", to values, which are read one at a time. `name` is the model's name in the
+    header.
 
     `dtype` is the type of the matrices: float32, bfloat16, float16 or q8_0 (blocks of 32 8-bit numbers with one scale
     each); default: config.parameter_dtype. Norms, biases and positions are float32, and so are matrices whose rows are

@@ -120,7 +120,8 @@ def model_config_of(folder: Path, dtype: Literal["float32", "bfloat16"] = "float
     family = FAMILIES.get(names[0]) if len(names) == 1 and isinstance(names[0], str) else None
     if family is None:
         raise InputError(
-            f"{path}: architectures is {shown(architectures)}, which is not supported; {' and '.join(FAMILIES)} are."
+            f"{path}: architectures is {shown(architectures)}, which is not supported. Use a model of one of "
+            f"{', '.join(FAMILIES)}."
         )
     fields.require("quantization_config", None)
     try:
@@ -166,8 +167,8 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
 
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return BOS and EOS ids as fields of config.json, so that generation stops at EOS. Absent ids are null:
-    transformers' defaults are the ids of GPT-2 and Llama 2."""
+    """Return BOS and EOS ids as fields of config.json, so that generation stops at EOS. Absent ids are null, since
+    transformers would use those of GPT-2 or Llama 2."""
     # BOS of the next document also ends one. transformers pads with the first id, so EOS comes first.
     ends = list(tokenizer.stop_ids) or sorted(tokenizer.eos_ids, key=lambda id: (id == tokenizer.bos_id, id))
     eos = ends[0] if len(ends) == 1 else ends or None

@@ -60,8 +60,8 @@ NO_WEIGHT = re.compile(
 
 
 def family_of(config: ModelConfig) -> Family:
-    """Return whose code in transformers computes this model: "gpt2", "llama", or ours, "gristmill". Raises UsageError,
-    with the unsupported fields, if none does."""
+    """Return the model_type whose code in transformers computes this model: "gpt2", "llama", or "gristmill", whose code
+    an export includes. Raises UsageError, with the unsupported fields, if none does."""
     families: dict[Family, Expressed] = {"gpt2": gpt2(config), "llama": llama(config), "gristmill": OWN_FORWARD}
     for family, fields in families.items():
         if not unexpressed(config, fields):
@@ -75,8 +75,8 @@ def family_of(config: ModelConfig) -> Family:
 
 
 def stored_tensors(config: ModelConfig) -> Tensors:
-    """Return {tensor in the folder: its parameters and layout}. Raises UsageError if no code in transformers computes
-    this model, or a parameter would not be stored."""
+    """Return {name of a tensor in the folder: which parameters it contains, in which layout}. Raises UsageError if no
+    code in transformers computes this model, or a parameter would not be stored."""
     family, shapes = family_of(config), parameter_shapes(config)
     if family == "gristmill":
         named = own_tensors(filter(OWN_PARAMETERS.fullmatch, shapes))
@@ -88,8 +88,8 @@ def stored_tensors(config: ModelConfig) -> Tensors:
 
 
 def own_tensors(names: Iterable[str]) -> Tensors:
-    """Return {torch's name: parameter and layout} for our own code for transformers: torch's Linear stores (out, in),
-    and the names of embedding tables end in ".weight"."""
+    """Return {name of a tensor: its parameter and layout} for a model of type "gristmill": torch's Linear stores (out,
+    in), and the names of embedding tables end in ".weight"."""
     tables = ("embedding", "positions")
     theirs = lambda name: f"{name}.weight" if name in tables or name.startswith("ngrams.") else name
     return {theirs(name): Stored((name,), transposed=name.endswith(".weight")) for name in names}

@@ -81,7 +81,8 @@ def folder_parameters(folder: Path, config: ModelConfig) -> FileParameters:
 
 
 def load_hugging_face(folder: Path, dtype: Literal["float32", "bfloat16"]) -> tuple[ModelConfig, Arrays]:
-    """Return the config and {our name: values in `dtype`} of the model in a Hugging Face folder.
+    """Return the config and {parameter, such as "blocks.0.attention.query.weight": values in `dtype`} of a Hugging Face
+    folder.
 
     Tensors are converted one at a time, so memory use is that of the returned arrays plus one tensor. Build a
     Transformer from them with `lm.model.param_names.replace_leaves`. BOS and EOS ids belong to the tokenizer and are

@@ -49,12 +49,12 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> 
 
 
 def says_heading(tokenizer: LibraryTokenizer) -> bool:
-    """Return whether the imported tokenizer.json prepends `tokenizer.start` if tokenizer.add_bos, and else nothing."""
+    """Return whether an imported tokenizer.json prepends BOS to a text in the same cases as tokenizer.add_bos says."""
     return named_heading(json.loads(tokenizer.contents).get("post_processor")) == tokenizer.start * tokenizer.add_bos
 
 
 def document_tokens(tokenizer: Tokenizer) -> tuple[str, str]:
-    """Return the special tokens at the beginning and end of a document, by name; "" for one that is not special."""
+    """Return the names of BOS and EOS of a document; "" for one that is not a special token."""
     if isinstance(tokenizer, BytePairTokenizer | LibraryTokenizer):
         return tokenizer.start, tokenizer.end
     names = {id: name for name, id in tokenizer.special_tokens.items()}
@@ -78,7 +78,7 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
 
 def characters_json(tokenizer: CharacterTokenizer) -> dict[str, Any]:
     """Return the contents of a tokenizer.json: a BPE without merges. It drops characters outside the vocabulary, which
-    our tokenizer rejects."""
+    CharacterTokenizer rejects."""
     model = bpe_model({symbol: id for id, symbol in enumerate(tokenizer.symbols)}, [])
     return library_json(model, {}, decoder={"type": "Fuse"})
 
@@ -109,8 +109,8 @@ def sentencepiece_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
 
 
 def piece_merges(pieces: list[tuple[str, float]]) -> list[list[str]]:
-    """Return every pair of pieces whose concatenation is a piece, by the score of the latter (best first), then by the
-    ids of the two."""
+    """Return the merges of a BPE: every pair of pieces whose concatenation is a piece, in order of this piece's score
+    (best first), then of the ids of the two."""
     ids = {piece: id for id, (piece, _) in enumerate(pieces)}
     found = []
     for piece, score in pieces:

@@ -33,8 +33,9 @@ def write_hugging_face(
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write a folder that transformers can load: config.json, generation_config.json with BOS and EOS of `tokenizer`,
-    the weights, and custom code if the model is neither GPT-2 nor Llama. `arrays` maps our names to the parameters,
-    which are read one at a time; layers may be stacked (model.scan_layers).
+    the weights, and custom code if the model is neither GPT-2 nor Llama. `arrays` maps parameters, such as
+    "blocks.0.attention.query.weight", to values, which are read one at a time; layers may be stacked
+    (model.scan_layers).
 
     `dtype` is float32, bfloat16 or float16 (default: config.parameter_dtype), or {name of a tensor: its type, such as
     "BF16"}. Raises UsageError if the tokenizer has more symbols than the model or a value exceeds float16's range, and

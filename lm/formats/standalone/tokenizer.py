@@ -21,7 +21,7 @@ CLASS = re.compile(r"\\p\{\w+\}|\\[sS]")
 
 
 def features_of(tokenizer: Tokenizer) -> frozenset[str]:
-    """Return the features that model.py needs for the tokenizer: the FEATURE of each "#: if FEATURE" in
+    """Return the features that model.py needs for the tokenizer, such as "bpe": names in the lines "#: if NAME" of
     model_template.txt. Raises UsageError for an unsupported tokenizer."""
     shared = {
         name for name, present in (("headed", tokenizer.add_bos), ("lacking", tokenizer.missing_bytes)) if present
@@ -38,14 +38,15 @@ def features_of(tokenizer: Tokenizer) -> frozenset[str]:
             f"The tokenizer is of the kind {tokenizer.kind}, but standalone folders support bpe, sentencepiece and "
             "characters. Use --format hugging_face."
         )
-    remedy, pieces = "Take --format hugging_face.", (NORMAL, UNKNOWN, CONTROL, BYTE)
+    remedy, pieces = "Use --format hugging_face.", (NORMAL, UNKNOWN, CONTROL, BYTE)
     model = supported_sentencepiece(tokenizer, "a standalone folder", remedy, (BPE, UNIGRAM), pieces)
     named = {"exact": tokenizer.exact, "unigram": model.kind == UNIGRAM, "dummy_prefix": model.dummy_prefix}
     return frozenset({"sentencepiece", *shared, *(name for name, present in named.items() if present)})
 
 
 def check_ranks(found: ByteLevel) -> None:
-    """Raise UsageError unless merging in the order of the merges is the same as by ids, which model.py does."""
+    """Raise UsageError unless applying the merges in their order is the same as in order of token ids, as model.py
+    does."""
     ordered = sorted(found.vocabulary, key=found.vocabulary.__getitem__)
     ranks = ranks_of({token: rank for rank, token in enumerate(ordered)}, ())
     check_merges(found.merges, ranks, found.whole_pieces)
@@ -119,7 +120,9 @@ def python_pattern(pattern: str) -> tuple[str, dict[str, str]]:
             filled = filled.replace(name, members)
         re.compile(filled)
     except re.error as error:
-        raise UsageError(f"Python's re cannot compile the split pattern {pattern!r}: {error}.") from error
+        raise UsageError(
+            f"Python's re cannot compile the split pattern {pattern!r}: {error}. Use --format hugging_face."
+        ) from error
     return written, classes
 
 

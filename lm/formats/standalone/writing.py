@@ -33,10 +33,10 @@ def write_standalone(
     """Write a model to `folder`, which is created if necessary: model.py, parameters.safetensors, tokenizer.json,
     README.md.
 
-    `arrays` maps our names to the parameters, each layer under its own names; they are read one at a time. `dtype` is
-    float32, bfloat16 or float16 (default: config.parameter_dtype); model.py computes in float32. Raises UsageError for
-    a model, tokenizer or dtype that model.py does not support, and values outside float16's range; InputError if
-    `arrays` are not the parameters of this config.
+    `arrays` maps parameters, such as "blocks.0.attention.query.weight", to values, which are read one at a time.
+    `dtype` is float32, bfloat16 or float16 (default: config.parameter_dtype); model.py computes in float32. Raises
+    UsageError for a model, tokenizer or dtype that model.py does not support, and values outside float16's range;
+    InputError if `arrays` are not the parameters of this config.
     """
     if (dtype := dtype or config.parameter_dtype) not in NAMES:
         raise UsageError(f"--dtype is {dtype!r}; a standalone folder supports {', '.join(NAMES)}.")
@@ -89,7 +89,7 @@ def model_py(config: ModelConfig, tokenizer: Tokenizer, title: str, dtype: str) 
 
 
 def model_features(config: ModelConfig) -> frozenset[str]:
-    """Return the features of the model: the FEATURE of each "#: if FEATURE" in model_template.txt."""
+    """Return the features of the model, such as "rope": names in the lines "#: if NAME" of model_template.txt."""
     named = {
         "grouped": config.kv_heads < config.heads, "learned": config.position == "learned",
         "rope": config.position == "rope", "rope_scaling": config.rope_scaling is not None, "biases": config.biases,

@@ -251,5 +251,5 @@ def check_steps(contents: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def is_byte_level(contents: Mapping[str, Any]) -> bool:
-    """Return whether the tokens in a tokenizer.json are written as GPT-2's byte letters."""
+    """Return whether the tokens in a tokenizer.json are written as `byte_letters`."""
     return any(one["type"] == "ByteLevel" for one in parts_of(contents.get("pre_tokenizer"), "pretokenizers"))

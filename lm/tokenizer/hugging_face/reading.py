@@ -15,7 +15,7 @@ from lm.tokenizer.pattern_cost import runs_of
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 DOCUMENT_NAMES = ((END_OF_TEXT, END_OF_TEXT), ("<|begin_of_text|>", "<|end_of_text|>"), ("<s>", "</s>"))
-"""(BOS, EOS) of files that do not name them: GPT's, Llama 3's, and older names."""
+"""Pairs (BOS, EOS) to try if a file does not name them: GPT's, Llama 3's, and older names."""
 
 
 def read_hugging_face(data: bytes, start: str = "", end: str = "") -> BytePairTokenizer:

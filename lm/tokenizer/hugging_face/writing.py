@@ -109,8 +109,8 @@ def merged_from(token: bytes, ranks: Mapping[bytes, int]) -> Merge:
 
 
 def merges_of(ranks: Mapping[bytes, int]) -> tuple[list[Merge], bool]:
-    """Return (the merges, in order, that give the same ids as `ranks`, {token: id}; whether a whole piece of text that
-    is a token must become that token without merging).
+    """Return (merges, whole_pieces) of a BPE with the same ids as `ranks`, {token: id}; whole_pieces is whether a piece
+    of text that is a token must become that token without applying merges (ignore_merges).
 
     In a trained BPE, each token has one merge. Tokens that were added later may have none, like 678 of Llama 3's: then,
     as in its own tokenizer.json, every split of a token in two is a merge. If for neighbors a, b, c both a+b and b+c
@@ -124,7 +124,7 @@ def merges_of(ranks: Mapping[bytes, int]) -> tuple[list[Merge], bool]:
 
 
 def all_splits(ranks: Mapping[bytes, int]) -> list[Merge]:
-    """Return every pair of tokens whose concatenation is a token, ordered by the ids of this token and of the two."""
+    """Return every pair of tokens whose concatenation is a token, ordered by the id of this token, then of the two."""
     merges = []
     for token in ranks:
         halves = ((token[:cut], token[cut:]) for cut in range(1, len(token)))

@@ -219,7 +219,7 @@ def test_features_that_gguf_lacks_are_rejected_by_name(tmp_path, tokenizers):
     refused("The tokenizer normalizes text", by_characters)
     tokens = tuple(bytes([b]) for b in range(256))
     own = BytePairTokenizer(r"\s+|\S+", tokens, special_tokens=numbered(tokens, ("<|endoftext|>",)))
-    refused(r"split pattern '\\\\s\+\|\\\\S\+'; it has gpt2, cl100k, o200k", own)
+    refused(r"split pattern '\\\\s\+\|\\\\S\+'; it supports gpt2, cl100k, o200k", own)
     refused("--dtype is 'q4_0'; GGUF supports float32, float16, bfloat16, q8_0", dtype="q4_0")
     refused("has 300 symbols, but model.vocab_size = 299", vocab_size=299)
     arrays = parameters_of(CONFIGS["llama"])
