@@ -240,8 +240,8 @@ class Checkpoints:
     def commit(
         self, step: int, items: Sequence[str], about: Mapping[str, Any], parts: Sequence[dict[str, Any]]
     ) -> None:
-        """In process 0: write the manifest, after which the files of all processes, listed in `parts`, are a
-        checkpoint. If a process failed, or this fails, delete the files and raise InputError."""
+        """In process 0: write the manifest of a checkpoint, with the files of all processes, which `parts` lists. If a
+        process failed, or this fails, delete the files and raise InputError."""
         folder = self.folder / str(step)
         try:
             for process, one in enumerate(parts):
@@ -285,7 +285,7 @@ class Checkpoints:
         print(f"{self.kind}: {place} was not written by training. Moved to {aside}", flush=True)
 
     def sync_sidecars(self) -> None:
-        """Force the sidecars to disk, ignoring missing files and errors."""
+        """Force the logs `sidecars` to disk, ignoring missing files and errors."""
         for path in {*self.sidecars, *(path.parent for path in self.sidecars)}:
             with contextlib.suppress(OSError):
                 sync(path)

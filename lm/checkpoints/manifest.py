@@ -213,7 +213,7 @@ def files_of(folder: Place, items: Iterable[str], process: int) -> dict[str, dic
 
 def described(folder: Place, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return {name: {"bytes", "sha256"}} of files of a checkpoint, after forcing them to disk. Raises DamageError or
-    InputError if one cannot be read, and OSError."""
+    InputError if one cannot be read, and OSError if one cannot be forced to disk."""
     found = {name: {"bytes": size, "sha256": sha} for name, (size, sha) in digests(folder, names).items()}
     if isinstance(folder, Path):
         for path in {folder / name for name in names} | {one for name in names for one in (folder / name).parents}:

@@ -21,8 +21,8 @@ PIECE_BYTES: int = 1 << 25
 @functools.cache
 def first_replica(sharding: Sharding | None) -> NamedSharding | None:
     """Return the sharding of an array over the devices of the first replica, if that replica reads it for the others.
-    None if each process reads for its own devices: because it has the devices of all replicas for the same shards, or
-    the array is sharded over the replicas (ZeRO-1's moments)."""
+    None if every process reads what its own devices need: because all replicas of a shard are in one process, or
+    because the array is sharded over the replicas (ZeRO-1's moments)."""
     if not isinstance(sharding, NamedSharding) or REPLICAS not in sharding.mesh.shape:
         return None
     if REPLICAS in jax.tree.leaves(tuple(sharding.spec)):

@@ -37,8 +37,8 @@ class EvaluateConfig(Config):
     """Evaluation of the trained model, by default in bits per byte, compared with general-purpose compressors."""
 
     stride: int
-    """New tokens scored per window; the rest of the window repeats earlier tokens as context (at most
-    model.context_length)."""
+    """Number of new tokens scored per window, at most model.context_length; the rest of the window repeats earlier
+    tokens as context."""
     batch_size: int = not_hashed()
     """Number of windows scored at once."""
     evaluators: Annotated[tuple[str, ...], NAMES_CODE] = ("bits_per_byte",)

@@ -51,7 +51,8 @@ class SpikeConfig(Config):
     """Number of accepted steps over which the mean and standard deviation of loss and gradient norm are computed. The
     limit applies once there are that many; 0: accept every finite step."""
     deviations: float = 6.0
-    """Skip a step above the mean plus this many standard deviations (OLMo 2, arXiv:2501.00656)."""
+    """Skip a step whose loss or gradient norm is above the mean plus this many standard deviations (OLMo 2,
+    arXiv:2501.00656)."""
     stop_after: int = not_hashed(default=10)
     """Stop training after this many skipped steps in a row."""
 
@@ -211,10 +212,10 @@ class TrainConfig(Config):
     """XLA compile options for the training step, as name=value: xla_gpu_... for NVIDIA GPUs, all others for TPUs;
     options for other devices are ignored. XLA_FLAGS and LIBTPU_INIT_ARGS also apply."""
     shuffle_block: int = 1
-    """Number of consecutive windows (sequences of context_length tokens) that are read and shuffled as one block, then
-    among themselves; 1: every window is shuffled separately. In a bucket, a block costs one request, so blocks of 1 MB
-    or more are cheap. At least this many steps in a row read from the same blocks: 64 blocks, or one per sequence of
-    the batch if that is more."""
+    """Shuffle blocks of this many consecutive windows (sequences of context_length tokens), then the windows within
+    groups of blocks; 1: shuffle single windows. In a bucket, a block is read by one request, so blocks of 1 MB or more
+    are cheap. For at least this many steps in a row, all batches come from the same blocks: 64 of them, or one per
+    sequence of the batch if that is more."""
     batch_schedule: tuple[tuple[int, int], ...] = ()
     """Pairs (step, batch size): after that many steps, batches have this many sequences instead of train.batch_size.
     The learning rate schedule still counts steps. STEP SIZE STEP SIZE ... on the command line."""

@@ -191,7 +191,7 @@ class CorpusIndex:
         return array.astype(self.dtype).tobytes()
 
     def find(self, tokens: Sequence[int] | np.ndarray, split: str | None = None) -> Matches:
-        """Return all occurrences of a passage in a split (None: in all splits). None crosses the end of a document."""
+        """Return the occurrences of a passage in a split (None: in all splits). They never cross a document's end."""
         wanted = self.bytes_of(tokens)
         parts = [part for part in self.parts if split in (None, part.split)]
         return Matches(tuple((part, *part.range_of(wanted)) for part in parts) if wanted else ())

@@ -85,8 +85,8 @@ def overlap_of(
     split: str | None = "train",
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> tuple[list[int], Overlap]:
-    """Return (tokens, Overlap) of a text, for the one of `ways_to_write` with the most n-grams found: a question is
-    rarely at the beginning of a document, and a short one is a single n-gram."""
+    """Tokenize a text in each of its `ways_to_write`, and return (tokens, Overlap) of that with the most n-grams found:
+    a question is rarely at the beginning of a document, and a short one is a single n-gram."""
     first, *others = ways_to_write(tokenizer, text) or [[]]
     best = first, overlap(index, first, n, split, check_cancelled)
     for tokens in others:
@@ -99,8 +99,8 @@ def overlap_of(
 
 
 def texts_of(path: Path, field: str) -> Iterator[tuple[str, str]]:
-    """Yield (place, text): the value of `field` in each line of a JSONL file, at a place such as "a.jsonl, line 1", or
-    all of any other file, at its path. Raises InputError if the file cannot be read."""
+    """Yield (place, text) pairs: for each line of a JSONL file ("a.jsonl, line 1", the value of `field`), for any other
+    file (its path, its contents). Raises InputError if the file cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

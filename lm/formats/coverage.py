@@ -103,7 +103,7 @@ def check_expressed(config: ModelConfig, expressed: Expressed, format: str, reme
 
 
 def check_all_written(written: Iterable[str], shapes: Mapping[str, object], format: str) -> None:
-    """Raise UsageError unless `written`, the names of the parameters that `format` stores, are those in `shapes`."""
+    """Raise UsageError unless `written`, the parameters that `format` stores, are exactly the model's, `shapes`."""
     names = {*written}
     if left_out := sorted(shapes.keys() - names):
         raise UsageError(

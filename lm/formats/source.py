@@ -107,8 +107,7 @@ class Fields:
         return value
 
     def read_all(self, names: Mapping[str, str], **defaults: float) -> dict[str, Any]:
-        """Return {field of ModelConfig: value}. `names` maps fields to names in the file, `defaults` fields to
-        defaults."""
+        """Return {field of ModelConfig: value}. `names` has each field's name in the file, `defaults` its default."""
         kind = lambda ours: float if ours == "norm_epsilon" else int
         return {ours: self.read(theirs, kind(ours), defaults.get(ours)) for ours, theirs in names.items()}
 

@@ -73,14 +73,14 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def stored_shape(stored: Stored, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the shape of a file's tensor; `shapes` are those of our parameters."""
+    """Return the shape of a file's tensor; `shapes` are those of the parameters, by name."""
     first = shapes[stored.ours[0]]
     joined = (*first[:-1], sum(shapes[name][-1] for name in stored.ours))
     return joined[::-1] if stored.transposed else joined
 
 
 def stored_value(stored: Stored, arrays: Mapping[str, Any], config: ModelConfig) -> np.ndarray:
-    """Return the values of a file's tensor, in its layout; `arrays` are our parameters, whose dtype is kept."""
+    """Return the values of a file's tensor, in its layout, with the dtype of `arrays`, the parameters by name."""
     parts = [np.asarray(arrays[name]) for name in stored.ours]
     joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
     value = joined.T if stored.transposed else joined
@@ -93,7 +93,7 @@ class FileParameters(Mapping[str, np.ndarray]):
     def __init__(
         self, config: ModelConfig, stored: Tensors, dtypes: Mapping[str, str], read: Callable[[str], np.ndarray]
     ):
-        """`dtypes` maps names in the file to the file's names of their types; `read(name)` returns values."""
+        """`dtypes` is {tensor: name of its type in the file}; `read(name)` returns the values of a tensor."""
         self.config, self.stored, self.dtypes, self.read = config, stored, dtypes, read
         self.shapes = parameter_shapes(config)
         self.home = {ours: theirs for theirs, one in stored.items() for ours in one.ours}

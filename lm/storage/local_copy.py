@@ -44,8 +44,8 @@ PRINTED_FROM = 100_000_000
 
 
 def log_parts(lines: bytes) -> list[bytes]:
-    """Split the complete lines of a log into at least one part of PART_BYTES plus at most a line. Appending to the log
-    changes only the last part."""
+    """Split the complete lines of a log into parts: all but the last are longer than PART_BYTES, by less than a line.
+    Appending to the log changes only the last part."""
     parts, start, end = [], 0, lines.rfind(b"\n") + 1
     while end - start > PART_BYTES and (cut := lines.find(b"\n", start + PART_BYTES, end) + 1) < end:
         parts.append(lines[start:cut])
@@ -440,8 +440,8 @@ def fetch_listed(url: Url, found: dict[str, Object]) -> Path:
 
 
 def as_local_file(place: Path | Url) -> Path:
-    """Return a path as it is, or for a Url the path of a copy that `fetched` downloads. Raises the errors of
-    `fetched`."""
+    """Return a path with `~` expanded, or for a Url the path of a copy that `fetched` downloads, whose errors it
+    raises."""
     return fetched(place) if isinstance(place, Url) else place.expanduser()
 
 

@@ -59,9 +59,10 @@ def inside(folder: Path, name: object, source: object) -> Path: ...
 @overload
 def inside(folder: Url, name: object, source: object) -> Url: ...
 def inside(folder: Path | Url, name: object, source: object) -> Path | Url:
-    """Return `folder / name`, after checking that it is in `folder`. `source`, for messages, is the file or address
-    that the name was read from. The first folder of the name may be a link, such as an output folder on another disk.
-    Raises InputError for names that `relative_name` refuses, and for one that a link leads out of that folder."""
+    """Return `folder / name`, after checking that no `..` or link leads out of `folder`. Only the first folder of
+    `name` may be a link, such as an output folder on another disk, which is then not left either. `source`, for
+    messages, is the file or address that the name was read from. Raises InputError, also for names that `relative_name`
+    refuses."""
     plain = relative_name(name, source)
     if isinstance(folder, Url):
         return folder / plain

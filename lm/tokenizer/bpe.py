@@ -19,8 +19,8 @@ TEXTS_AT_ONCE = 256  # texts that rustbpe holds in memory while it counts pieces
 
 
 class TrainingText:
-    """Iterator over texts up to `limit` characters in total, truncating the last. Counts the documents and
-    characters."""
+    """Iterator over texts up to `limit` characters in total; it truncates the last text. `documents` and `characters`
+    count what was read."""
 
     def __init__(self, texts: Iterable[str], limit: int):
         self.texts, self.limit = texts, limit

@@ -145,8 +145,8 @@ def class_members(name: str) -> str:
 
 
 def escaped(point: int) -> str:
-    r"""Return a character for use between brackets: an ASCII letter or digit as it is, others as \u0000 or
-    \U00000000."""
+    r"""Return the character with this code point for use in a regular expression: an ASCII letter or digit as it is,
+    any other as \u0000 or \U00000000."""
     if chr(point).isascii() and chr(point).isalnum():
         return chr(point)
     return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
