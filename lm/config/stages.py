@@ -81,7 +81,7 @@ class Stages:
         return [stage for stage in self if stage.end > first and (end is None or stage.first_step < end)]
 
     def largest(self, steps: int) -> Stage:
-        """Of the stages of steps 0 to `steps` - 1, return the one that needs the most memory: the largest micro-batch,
+        """Return the stage that needs the most memory in steps 0 to `steps` - 1: that with the largest micro-batch,
         then the largest batch, then the longest context."""
         return max(
             self.between(0, steps),

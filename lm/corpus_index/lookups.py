@@ -150,7 +150,7 @@ def document_lines(index: CorpusIndex, tokenizer: Tokenizer, matches: Matches, l
 
 
 def overlaps(run: Path, path: Path, field: str, ngram: int | None, train: TrainConfig | None = None) -> Iterator[str]:
-    """Yield lines for the terminal: one for each text in the file `path` (see `texts_of`) of which an n-gram occurs in
+    """Yield lines for the terminal: one for each text of the file `path` (see `texts_of`) that shares an n-gram with
     the training split, then a summary. Raises the errors of CorpusIndex and `texts_of`."""
     index, tokenizer = CorpusIndex(run, train), load(RunPaths(run).tokenizer)
     ngram = usual_ngram(tokenizer) if ngram is None else ngram

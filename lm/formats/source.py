@@ -112,7 +112,7 @@ class Fields:
         return {ours: self.read(theirs, kind(ours), defaults.get(ours)) for ours, theirs in names.items()}
 
     def require(self, name: str, *known: object) -> None:
-        """Raise InputError unless the value of the field is one of `known`, of which the first is the default."""
+        """Raise InputError unless the field's value is in `known`; a missing or null field has the first of these."""
         value = self.values.get(name)
         value = known[0] if value is None else value
         if not any(type(value) is type(one) and value == one for one in known):

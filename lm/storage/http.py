@@ -149,9 +149,9 @@ def request(
 def attempt(
     url: str, start: int, end: int | None, version: Object | None, options: RequestOptions, got: bytearray
 ) -> Object:
-    """Send one request for the rest of bytes [start, end), of which `got` holds the beginning; append what arrives to
-    `got` and return the file's size and ETag. An empty range asks only for these. Raises TryAgainError if another
-    attempt may succeed, else FileNotFoundError or InputError."""
+    """Send one request for the bytes of [start, end) after those already in `got`; append the answer to `got`, and
+    return the file's size and ETag. An empty range asks only for these. Raises TryAgainError if another attempt may
+    succeed, else FileNotFoundError or InputError."""
     if end is not None and end <= start:
         return describe(url, options)
     begin = start + len(got)

@@ -87,8 +87,8 @@ def bpe_model(vocabulary: Mapping[str, int], merges: Sequence, **settings: objec
 
 
 def byte_letters() -> list[str]:
-    """Return 256 printable characters, one for each byte: GPT-2's table, by which byte-level files write tokens.
-    Printable Latin-1 characters stand for themselves, U+0100 onwards for the other bytes, in order."""
+    """Return 256 printable characters, one for each byte: GPT-2's table, by which byte-level files write tokens. Bytes
+    of printable Latin-1 characters are written as these, the others, in order, as U+0100 onwards."""
     itself = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte if byte in itself else next(others)) for byte in range(256)]
