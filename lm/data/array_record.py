@@ -43,7 +43,7 @@ def stored_limit(record_limit: int) -> int:
 
 
 def without_block_headers(data: bytes | memoryview, start: int) -> bytes | memoryview:
-    """Return the bytes of a file from offset `start`, with block headers removed."""
+    """Remove the 24-byte block headers from `data`, the bytes of a file from offset `start` on."""
     first = -start % BLOCK
     if first >= len(data):
         return data
@@ -53,8 +53,8 @@ def without_block_headers(data: bytes | memoryview, start: int) -> bytes | memor
 
 
 def footer_range(tail: bytes, size: int) -> tuple[int, int]:
-    """Return (start, end) of the footer in a file of `size` bytes. `tail` is the first POSTSCRIPT_BYTES of the last 64
-    KiB. Raises InputError if the file is not an ArrayRecord file."""
+    """Return (start, end), in bytes, of the footer in a file of `size` bytes. `tail` is the beginning of the last 64
+    KiB of the file: POSTSCRIPT_BYTES bytes. Raises InputError if the file is not an ArrayRecord file."""
     start, magic = 0, 0
     if size % BLOCK == 0:
         with contextlib.suppress(InputError):
@@ -69,10 +69,10 @@ def footer_range(tail: bytes, size: int) -> tuple[int, int]:
 
 
 def offsets_of(footer: bytes, start: int, records: int) -> np.ndarray:
-    """Return the offset of each record and the end of the last one: (records + 1,) uint32, or uint64 above 4 GiB.
+    """Return the file offset of each record and the end of the last one: (records + 1,) uint32, or uint64 above 4 GiB.
 
-    `footer` is the part of the file from `start`. Raises InputError if it is damaged or does not list `records` chunks
-    of one record each.
+    `footer` is the footer of the file as stored, which begins at offset `start`. Raises InputError if it is damaged or
+    does not list `records` chunks of one record each.
     """
     chunks, data = chunk_of(without_block_headers(footer, start), len(footer))
     if chunks != records + 1:
@@ -93,8 +93,9 @@ def offsets_of(footer: bytes, start: int, records: int) -> np.ndarray:
 
 
 def offsets_listed(entries: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return the first number of each footer entry: (entries,) uint64. `lengths` are the sizes of the entries in bytes,
-    at least 6. Raises InputError if an entry does not describe a chunk of one record."""
+    """Return the chunk offset in each entry of the footer: (entries,) uint64. `entries` are the bytes of all entries,
+    `lengths` the size of each in bytes, at least 6. Raises InputError if an entry does not describe a chunk of one
+    record."""
     ends = np.cumsum(lengths, dtype=np.int64)
     at = ends - lengths
     if not np.all((entries[at] == 8) & (entries[ends - 2] == 24) & (entries[ends - 1] == 1)):
@@ -112,8 +113,8 @@ def offsets_listed(entries: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def record_of(stored: bytes | memoryview, start: int, limit: int) -> bytes:
-    """Return the record in a chunk of one record. `stored` are the bytes of the chunk in the file, from offset `start`.
-    Raises InputError if the record is damaged or larger than `limit` bytes."""
+    """Return the only record of a chunk. `stored` is the chunk as stored in the file, from offset `start`. Raises
+    InputError if the chunk is damaged, or the record is larger than `limit` bytes."""
     records, data = chunk_of(without_block_headers(stored, start), stored_limit(limit))
     if records != 1:
         raise InputError(f"A chunk of {records} records, not of one.")
@@ -121,7 +122,8 @@ def record_of(stored: bytes | memoryview, start: int, limit: int) -> bytes:
 
 
 def chunk_of(chunk: bytes | memoryview, limit: int) -> tuple[int, bytes | memoryview]:
-    """Return (number of records, data) of a chunk without block headers. Raises InputError if it is damaged."""
+    """Parse a chunk (block headers removed) into (number of records, data after the chunk header). Raises InputError if
+    it is damaged or its data is larger than `limit` bytes."""
     if len(chunk) < CHUNK_HEADER.size:
         raise InputError(f"A chunk ends after {len(chunk)} bytes.")
     _, size, _, kind, _ = CHUNK_HEADER.unpack_from(chunk)
@@ -131,8 +133,9 @@ def chunk_of(chunk: bytes | memoryview, limit: int) -> tuple[int, bytes | memory
 
 
 def parts_of(data: bytes | memoryview, sizes_limit: int, limit: int) -> tuple[bytes, bytes]:
-    """Split the data of a chunk into (record sizes as varints, bytes of the records). The sizes are decompressed only
-    if `sizes_limit` is not 0."""
+    """Split the data of a chunk into (record sizes as varints, bytes of the records), both decompressed. If
+    `sizes_limit` is 0, the sizes of a compressed chunk are not decompressed: b"". Raises InputError if a part is
+    damaged or larger than its limit in bytes."""
     length, at = varint(data, 1)
     if length > len(data) - at:
         raise InputError(f"A damaged chunk: {length} bytes of sizes in {len(data)} bytes.")
@@ -160,14 +163,14 @@ def decompressed(data: bytes | memoryview, limit: int) -> bytes:
 
 
 def decompressor() -> zstandard.ZstdDecompressor:
-    """Return the decompressor of this thread; zstandard decompressors are not thread-safe."""
+    """Return the zstandard decompressor of the current thread, since a decompressor is not thread-safe."""
     if not hasattr(LOCAL, "decompressor"):
         LOCAL.decompressor = zstandard.ZstdDecompressor()
     return LOCAL.decompressor
 
 
 def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """Return (value of the varint at offset `at`, offset after it). Raises InputError if it is incomplete."""
+    """Decode the varint at offset `at`; return (value, offset after it). Raises InputError if it is incomplete."""
     value = shift = 0
     for index in range(at, min(at + 10, len(data))):
         value |= (data[index] & 127) << shift

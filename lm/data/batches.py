@@ -39,8 +39,8 @@ from lm.storage import Place, StorageError, Url
 
 
 class Batch(NamedTuple):
-    """Input of one training step. A pytree of NumPy arrays on the host, and of jax.Arrays in a step. Token and segment
-    ids are int32, weights float32."""
+    """Input of one training step, a pytree: NumPy arrays in the input pipeline, jax.Arrays in the step. Token and
+    segment ids are int32, weights float32."""
 
     inputs_BT: Int[Array, "B T"]  # noqa: N815
     """Token ids; 0 on padding."""
@@ -55,8 +55,8 @@ class Batch(NamedTuple):
 def training_batches(
     model: ModelConfig, config: TrainConfig, own: Place, tokenizer_fingerprint: str, loader_threads: int
 ) -> "BatchSource":
-    """Return the batches of a training run, whose own shards are in the folder `own`. Raises UsageError or InputError
-    if shards are missing, damaged, or do not match the config (see BatchSource)."""
+    """Return the batches of a training run. `own` is the run's folder of token shards; train.mixture can add others.
+    Raises UsageError or InputError if shards are missing, damaged, or do not match the config (see BatchSource)."""
     context = model.context_length
     return BatchSource(
         mixture_of(config, own), "train", context, config.stages(context), config.seed, loader_threads,
@@ -65,12 +65,13 @@ def training_batches(
 
 
 def host_batch(*arrays: np.ndarray) -> Batch:
-    """Build a Batch from NumPy arrays, cast to the annotated types."""
+    """Build a Batch from its four NumPy arrays, in the order of its fields. Only tells type checkers so; nothing is
+    cast."""
     return Batch(*cast(tuple[Any, Any, Any, Any], arrays))
 
 
 class Origin(NamedTuple):
-    """Folder and documents that a sequence of a batch comes from."""
+    """Origin of one sequence of a batch: a folder of shards, and documents in it."""
 
     folder: Place
     """Folder of shards."""
@@ -80,7 +81,7 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """Folder of shards that contributes to the batches."""
+    """A folder of shards, and its share of the batches."""
 
     folder: Place
     share: float
@@ -91,18 +92,18 @@ class Source:
 
 
 class BatchSource:
-    """Batches from one split of one or more folders of shards, {folder: weight}.
+    """Training batches, each a pure function of its step number, from one split of one or more folders of shards.
 
-    Weights are relative, positive and finite. They count sequences: among the first N sequences, each folder has its
-    share up to a few sequences (lm.data.mixture.Turns). With one folder, the weight has no effect.
+    `folders` is one folder or {folder: weight}. Weights are relative, positive and finite. They count sequences: after
+    any number of sequences, each folder has its share up to a few sequences (lm.data.mixture.Turns).
 
-    `batch_size` is a number of sequences, or the stages of a run (TrainConfig.stages), whose weights, if any, replace
-    those of `folders`. `shuffle_block` is train.shuffle_block: 1 shuffles single windows, a larger number shuffles
-    blocks of that many windows.
+    `batch_size` is a number of sequences, or the batch size, context length and weights at each step
+    (TrainConfig.stages), whose weights, if any, replace those of `folders`. `shuffle_block` is train.shuffle_block: 1
+    shuffles single windows, a larger number shuffles blocks of that many windows.
 
-    Raises UsageError if a weight is invalid, if the split or the context length does not match the shards, or if they
-    were written with a tokenizer of another fingerprint than `tokenizer_fingerprint` (None: any). Raises InputError if
-    a file is missing, has the wrong size, or cannot be read.
+    Raises UsageError if a weight is invalid, if the shards lack the split or their records are shorter than
+    `context_length`, or if the shards' tokenizer is not the one of `tokenizer_fingerprint` (None: any). Raises
+    InputError if a file is missing, has the wrong size, or cannot be read.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class BatchSource:
 
     @property
     def windows(self) -> int:
-        """Number of windows per epoch, over all sources."""
+        """Number of windows (sequences of `context_length` tokens) per epoch, over all sources."""
         return self._first_window[-1]
 
     def warning(self) -> str | None:
@@ -160,22 +161,23 @@ class BatchSource:
         return None
 
     def windows_read(self, step: int) -> list[int]:
-        """Number of windows of each source that steps 0 to `step` - 1 read."""
+        """Return how many windows of each source the steps 0 to `step` - 1 read."""
         return self._order.windows_read(step)
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of `step` (from 0). Independent of earlier calls. Raises InputError if a record is
+        """Return the batch of `step` (from 0), independent of earlier calls. Raises InputError if a record is
         damaged."""
         return self._read(self._order[step], self.stages.at(step))
 
     def iterate(
         self, start_step: int = 0, rows: Callable[[int, int], np.ndarray] | None = None, stop_step: int | None = None
     ) -> Iterator[Batch]:
-        """Iterate over batch(start_step), ..., batch(stop_step - 1) (None: without end), read ahead by loader_threads
-        threads; shards in a bucket are requested ahead by separate threads (lm.data.read_ahead).
+        """Iterate over the batches of the steps `start_step` to `stop_step` - 1 (None: without end). They are read
+        ahead by `loader_threads` threads, and from buckets by further threads (lm.data.read_ahead).
 
-        `rows(B, T)` returns the row numbers that this process reads of a batch of that shape. Raises UsageError if one
-        block per row does not fit into memory.
+        `rows(B, T)` returns the numbers of the rows that this process needs of a batch of B sequences of T tokens; the
+        batches then have only these rows. None: all rows. Raises UsageError if the blocks of train.shuffle_block do not
+        fit into memory.
         """
         stages = self.stages.between(start_step, stop_step)
         of_stage = [np.arange(stage.shape[0]) if rows is None else rows(*stage.shape) for stage in stages]
@@ -232,7 +234,7 @@ class BatchSource:
         return ReadAhead(wanted, self._steps_of_part(stage, rows), self.shuffle_block > 1, first, end)
 
     def documents(self, step: int) -> list[Origin]:
-        """Return the origin of each sequence in batch(step): folder of shards and documents of the inputs."""
+        """Return the origin of each sequence in batch(step): its folder of shards and the documents in its inputs."""
         stage, found = self.stages.at(step), []
         for source, number in map(self._find, self._order[step].tolist()):
             for begin in range(0, self.context_length, stage.context_length):
@@ -241,26 +243,28 @@ class BatchSource:
         return found
 
     def places(self, step: int) -> list[tuple[int, int]]:
-        """Return (index in `sources`, window number in that source) for each window of batch(step)."""
+        """Return (index in `self.sources`, window number within that source) for each window in batch(step)."""
         return [self._place(number) for number in self.numbers(step).tolist()]
 
     def numbers(self, step: int) -> np.ndarray:
-        """Return the windows of batch(step), numbered over all sources: (W,) int64."""
+        """Return the numbers of the windows in batch(step): (W,) int64. They count over all sources, in the order of
+        `self.sources`."""
         return self._order[step]
 
     def numbered(self, source: int, windows: np.ndarray) -> np.ndarray:
-        """Convert window numbers of one source to numbers over all sources, as in `numbers`."""
+        """Convert window numbers within the source with index `source` to numbers over all sources, as `numbers`
+        returns them."""
         return windows + self._first_window[source]
 
     def heads(self, step: int) -> np.ndarray:
-        """Return which targets of batch(step) are document heads, the BOS tokens that begin documents: (B, T) bool."""
+        """Return which targets of batch(step) are the BOS token at the start of a document: (B, T) bool."""
         found = [self._find(number) for number in self._order[step].tolist()]
         heads = np.stack([source.windows.heads(number) for source, number in found])
         return heads.reshape(self.stages.at(step).shape)
 
     def sequential_windows(self) -> Iterator[Batch]:
-        """Iterate over every window once, in the order of sources and shards, in batches of the first stage's shape.
-        The last batch is padded with rows of zeros."""
+        """Iterate once over all windows, in the order of sources and shards, in batches of the first step's shape. The
+        last batch is filled up with rows of zeros."""
         stage = self.stages.at(0)
         for numbers in itertools.batched(range(self.windows), stage.windows):
             batch = self._read(np.array(numbers), dataclasses.replace(stage, windows=len(numbers)))
@@ -295,7 +299,7 @@ class BatchSource:
 
 
 def closing_after(batches: Iterator[Batch], ahead: ReadAhead) -> Iterator[Batch]:
-    """Yield the batches; stop the read-ahead at the end or on an error."""
+    """Yield the batches; then, or on an error, cancel the pending requests of `ahead`."""
     try:
         yield from batches
     finally:
@@ -305,10 +309,11 @@ def closing_after(batches: Iterator[Batch], ahead: ReadAhead) -> Iterator[Batch]
 def document_stream(
     folder: Place, split: str, tokenizer_fingerprint: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a whole split, in the order of its shards: (tokens, document numbers), each (tokens of the split,) int64.
+    """Return all tokens of a split in the order of its shards, and the number of each token's document: two (tokens,)
+    int64.
 
-    Only for splits that fit into memory. Raises UsageError or InputError if shards are missing, damaged, or of another
-    tokenizer.
+    Only for splits that fit into memory. Raises UsageError or InputError if the split is packed, or if shards are
+    missing, damaged, or written with another tokenizer (`tokenizer_fingerprint`; None: any).
     """
     manifest = read_manifest(folder)
     length = manifest.record_length
@@ -329,7 +334,7 @@ def document_stream(
 
 
 def refuse_copies(shards: list[tuple[Place, Shard]]) -> None:
-    """Raise InputError if two shards have the same content, because their documents would count twice."""
+    """Raise InputError if two of the (folder, shard) pairs have the same SHA-256: their documents would count twice."""
     seen: dict[str, Place] = {}
     for folder, shard in shards:
         path = folder / shard.file
@@ -342,8 +347,9 @@ def refuse_copies(shards: list[tuple[Place, Shard]]) -> None:
 
 
 class WindowOrder:
-    """Order in which a run reads its windows: order[step] has the window numbers of a step, (batch size,) int64.
-    `sources` are the ranges of window numbers of the sources, `weights` the weights of the sources in each stage."""
+    """Order in which a run reads its windows: `order[step]` returns the window numbers of a step, (windows of the
+    batch,) int64. `sources` are the window numbers of each source, `weights` the weight of each source in each
+    stage."""
 
     def __init__(self, sources: Sequence[range], weights: Sequence[Sequence[float]], seed: int, stages: Stages):
         import grain
@@ -380,15 +386,15 @@ class WindowOrder:
         return [one + more for one, more in zip(before, turns.counts(number - first), strict=True)]
 
     def windows_read(self, step: int) -> list[int]:
-        """Number of windows of each source that steps 0 to `step` - 1 read."""
+        """Return how many windows of each source the steps 0 to `step` - 1 read."""
         return self._of_each(self.stages.windows_before(step))
 
 
 class Windows:
-    """Random access to the windows of a split, as rows of the arrays of a Batch.
+    """Random access to the windows of a split: sequences of `context_length` tokens, each with its targets.
 
-    A shard has ceil((tokens - 1) / context_length) windows; windows that would contain only padding are omitted. If it
-    is packed, each record has record_length / context_length windows.
+    A shard has ceil((tokens - 1) / context_length) windows. In a packed split, each record has record_length /
+    context_length windows, and windows do not cross records.
     """
 
     def __init__(self, folder: Place, manifest: Manifest, split: str, context_length: int):
@@ -412,16 +418,17 @@ class Windows:
         return self.read(number)
 
     def read(self, number: int, part: Part | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Like `self[number]`; uses the records in `part` that were requested before."""
+        """Return `self[number]`: (inputs, targets, segment ids, weights). Takes records from `part`, the responses to
+        earlier requests (see lm.data.read_ahead), if it has them."""
         record, start = self._locate(number, part)
         return cut_window(record, start, self.context_length)
 
     def stored_bytes(self) -> int:
-        """Mean size of a window in the files, in bytes."""
+        """Return the mean size in bytes that a window takes in the files."""
         return max(self.records.stored_bytes() * len(self.records) // len(self), 1)
 
     def records_of(self, numbers: np.ndarray) -> np.ndarray:
-        """Return the first and the last record of each given window: (windows, 2) int64."""
+        """Return the numbers of the first and the last record that each given window needs: (windows, 2) int64."""
         first_window, first_record = np.array(self._first_window), np.array(self.first_records)
         shards = np.searchsorted(first_window, numbers, side="right") - 1
         begins = (numbers - first_window[shards]) * self.context_length
@@ -430,12 +437,12 @@ class Windows:
         return np.stack([first, np.minimum(last, first_record[shards + 1] - 1)], axis=1)
 
     def documents(self, number: int) -> set[int]:
-        """Documents of the window's inputs."""
+        """Return the numbers of the documents in a window's inputs."""
         return set(self.segments(number))
 
     def segments(self, number: int, begin: int = 0, end: int | None = None) -> list[int]:
-        """Return the document of each segment (segment id 1, 2, ...) among the window's inputs from position `begin` to
-        `end`."""
+        """Return the document numbers of a window's segments in order, so that item i belongs to segment id i + 1. Only
+        the inputs at positions `begin` to `end` - 1 count."""
         record, start = self._locate(number)
         start, end = start + begin, min(start + (self.context_length if end is None else end), record.valid)
         if start >= end:
@@ -444,7 +451,8 @@ class Windows:
         return record.document_ids[first - 1 : last].tolist()
 
     def windows_of(self, record: int, begin: int, end: int) -> range:
-        """Return the windows with inputs from positions `begin` to `end` of `record`, numbered over all shards."""
+        """Return the numbers of the windows whose inputs include any of the positions `begin` to `end` - 1 of record
+        `record`."""
         shard = bisect.bisect_right(self.first_records, record) - 1
         before = (record - self.first_records[shard]) * self.record_length
         first, last = (before + begin) // self.context_length, (before + end - 1) // self.context_length
@@ -452,8 +460,7 @@ class Windows:
         return range(start + first, min(start + last + 1, stop))
 
     def heads(self, number: int) -> np.ndarray:
-        """Return which targets of the window are document heads, the BOS tokens that begin documents: (context_length,)
-        bool."""
+        """Return which targets of a window are the BOS token at the start of a document: (context_length,) bool."""
         record, start = self._locate(number)
         starts = record.segment_starts[1:]  # a record's first segment may start inside a document
         return np.isin(start + 1 + _positions(self.context_length), starts)
@@ -470,8 +477,8 @@ class Windows:
         return record, start
 
     def record(self, index: int, part: Part | None = None) -> SequenceRecord:
-        """Read record `index`, numbered over all shards. Raises InputError if it is damaged, StorageError if the bucket
-        does not respond."""
+        """Read a record; `index` counts over all shards. Takes it from `part` if it was requested before. Raises
+        InputError if the record is damaged, StorageError if the bucket does not respond."""
         run = part.get((self.records.owner, index)) if part else None
         try:
             return from_bytes(run.result().record(index) if run else self.records.read(index))
@@ -481,7 +488,7 @@ class Windows:
             raise self._damaged(index, error) from error
 
     def all_records(self) -> Iterator[SequenceRecord]:
-        """Iterate over all records in order, with few requests if they are in a bucket. Raises InputError if one is
+        """Iterate over the records of all shards in order, with few requests to a bucket. Raises InputError if one is
         damaged."""
         index = 0
         try:
@@ -506,8 +513,8 @@ WRITE_AGAIN = (
 
 
 def joined(first: SequenceRecord, second: SequenceRecord | None) -> SequenceRecord:
-    """Join a record with the next one of its shard into one of twice the length. None as the next record means the end
-    of the shard: the rest is padding."""
+    """Concatenate a record and the next one of its shard into one record of twice the length. `second` is None at the
+    end of the shard; padding takes its place."""
     if second is None:
         return dataclasses.replace(first, tokens=np.pad(first.tokens, (0, first.length)))
     # The first token of the second record repeats the last one of the first record.
@@ -527,7 +534,8 @@ def _positions(context_length: int) -> np.ndarray:
 def cut_window(
     record: SequenceRecord, start: int, length: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return (inputs, targets, segment ids, weights), each (length,), of record.tokens[start : start + length + 1]."""
+    """Return (inputs, targets, segment ids, weights), each (length,), of the window that starts at offset `start` of a
+    record."""
     positions = start + _positions(length)
     tokens = record.tokens[start : start + length + 1].astype(np.int32)
     segments = np.searchsorted(record.segment_starts, positions, side="right").astype(np.int32)

@@ -28,25 +28,26 @@ the demo's shards for 64 steps looked diverged when all 8 changed at once."""
 
 
 def steps_in_blocks(block: int, batch_size: int) -> int:
-    """Number of steps for which a row takes its windows from the same blocks."""
+    """Return for how many steps a row of the batch takes its windows from the same blocks of `block` windows."""
     return block * -(-BLOCKS_MIXED // batch_size) if block > 1 else 1
 
 
 def raw_bits(count: int, *seed: int) -> np.ndarray:
-    """Return random (count,) uint64. NumPy guarantees that these are the same in later versions, unlike
-    permutation()."""
+    """Return random bits: (count,) uint64. Unlike permutation(), NumPy guarantees the same values in later versions."""
     return np.random.PCG64(list(seed)).random_raw(count)
 
 
 class BlockStream:
-    """Endless sequence of groups of windows of a source; each group consists of whole blocks."""
+    """Windows of one source in an endless, shuffled sequence of blocks: each block has `block` neighbouring windows.
+    They are drawn in groups; a row of the batch reads one group before it gets the next."""
 
     def __init__(self, windows: range, block: int, *seed: int):
         self.windows, self.block, self.seed = windows, block, seed
         self._shuffled = functools.lru_cache(4)(self._order_of_blocks)
 
     def group(self, number: int, position: int, size: int) -> np.ndarray:
-        """Return the shuffled windows of group `number`, which `position` windows precede: (size,) int64."""
+        """Return the window numbers of a group in random order: (size,) int64. `number` is the number of the group, and
+        `position` the number of windows in all groups before it."""
         found, end = [], position + size
         while position < end:
             epoch, place = divmod(position, len(self.windows))
@@ -81,14 +82,14 @@ class BlockStream:
 
 
 def between(turns: Turns, first: int, end: int) -> list[int]:
-    """Count how many of the turns `first` to `end` - 1 belong to each source."""
+    """Return how many of the turns `first` to `end` - 1 each source gets."""
     return [after - before for before, after in zip(turns.counts(first), turns.counts(end), strict=True)]
 
 
 @dataclass(frozen=True)
 class Span:
-    """Consecutive steps whose groups (the windows that a row of the batch takes from one set of blocks) have the same
-    size."""
+    """Consecutive steps with groups of one size. A group is the windows that a row of the batch reads from the same
+    blocks."""
 
     first_step: int
     steps: int
@@ -106,8 +107,9 @@ class Span:
 
 
 class BlockOrder:
-    """Order in which a run reads its windows if they are shuffled in blocks: order[step] has the window numbers of a
-    step, (batch size,) int64. `weights` are the weights of the sources in each stage."""
+    """Order in which a run reads windows that are shuffled in blocks: `order[step]` returns the window numbers of a
+    step, (windows of the batch,) int64. `sources` are the window numbers of each source, `weights` the weight of each
+    source in each stage, `block` the windows per block."""
 
     def __init__(
         self, sources: Sequence[range], weights: Sequence[Sequence[float]], seed: int, stages: Stages, block: int
@@ -154,7 +156,7 @@ class BlockOrder:
         return np.stack(found)
 
     def windows_read(self, step: int) -> list[int]:
-        """Number of windows of each source that steps 0 to `step` - 1 read."""
+        """Return how many windows of each source the steps 0 to `step` - 1 read."""
         index, slot, offset = self._place(step)
         span = self.spans[index]
         of_span = lambda groups: between(span.turns, span.first_turn, span.first_turn + groups)

@@ -17,8 +17,8 @@ from lm.storage import Place, place_of
 
 
 def mixture_of(config: TrainConfig, own: Place) -> dict[Place, float]:
-    """Return {folder of shards: weight} of a run with its own shards in `own`. The weight is 0 for a folder that only
-    later stages of train.mixture_schedule read.
+    """Return {folder of shards: weight} for a run whose own shards are in `own`. Weights can be 0:
+    train.mixture_schedule then sets others at later steps.
 
     Raises UsageError if a folder is listed twice, InputError if a folder of train.mixture has no manifest.
     """
@@ -40,7 +40,7 @@ def mixture_of(config: TrainConfig, own: Place) -> dict[Place, float]:
 
 
 def manifest_of(folder: Place) -> Place:
-    """Return the path of the manifest of a folder in train.mixture. Raises InputError if it does not exist."""
+    """Return the path of the manifest.json in a folder of train.mixture. Raises InputError if it does not exist."""
     path = folder / MANIFEST
     if not path.is_file():
         inside = folder / RunPaths.tokens
@@ -50,23 +50,23 @@ def manifest_of(folder: Place) -> Place:
 
 
 def manifest_sha256(folder: Place) -> str:
-    """Return the SHA-256 of the manifest, which identifies the content of a folder of shards because it lists the
-    SHA-256 of every shard. Raises InputError if there is no manifest."""
+    """Return the SHA-256 of a folder's manifest.json. It identifies the content of all shards, because the manifest
+    lists their hashes. Raises InputError if there is no manifest."""
     return hashlib.sha256(manifest_of(folder).read_bytes()).hexdigest()
 
 
 def mixture_manifests(config: TrainConfig) -> dict[str, object]:
-    """Return the manifest hashes of the folders of a mixture, for the marker of a stage. Raises InputError like
-    `manifest_sha256`."""
+    """Return {"SHA-256 of FOLDER/manifest.json": hash} for the folders of train.mixture, as inputs that the training
+    stage records. Raises InputError if a manifest is missing."""
     names = [source.tokens for source in config.mixture]
     return {f"SHA-256 of {one}/{MANIFEST}": manifest_sha256(place_of(one)) for one in names}
 
 
 class Turns:
-    """Source of each sequence: turns[number] is (source, number of earlier sequences of that source).
+    """Deterministic interleaving of sources by weight: `turns[i]` returns (source of sequence i, number of earlier
+    sequences of that source).
 
-    After any number of sequences, the count of each of n sources differs from its weight's share by less than n - 1
-    sequences.
+    After any number of sequences, the count of each of n sources differs from its exact share by less than n - 1.
     """
 
     def __init__(self, weights: Iterable[float]):
@@ -86,7 +86,7 @@ class Turns:
         raise AssertionError("the last source gets the rest")
 
     def counts(self, number: int) -> list[int]:
-        """Count how many of the first `number` sequences come from each source."""
+        """Return how many of the first `number` sequences come from each source."""
         found, rest = [], sum(self._parts)
         for part in self._parts:
             left = number * (rest - part) // rest if rest else 0

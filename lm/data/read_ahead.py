@@ -37,10 +37,11 @@ Part = dict[tuple[int, int], Future[Run]]
 
 
 class ReadAhead:
-    """Reads the records of steps `first_step` to `stop_step` - 1 ahead. They are requested in parts of `steps`
-    consecutive steps (see `steps_of_part`).
+    """Requests records in buckets before steps `first_step` to `stop_step` - 1 need them. Each part of `steps`
+    consecutive steps is requested at once (see `steps_of_part`).
 
-    `wanted(begin, end)` returns the records of steps `begin` to `end` - 1, except those on a disk.
+    `wanted(begin, end)` returns the records in buckets that steps `begin` to `end` - 1 need. With `in_blocks`
+    (train.shuffle_block > 1), a request may also cover short gaps between records.
     """
 
     def __init__(
@@ -60,7 +61,8 @@ class ReadAhead:
         """Stops the requests; also called when the object is garbage-collected."""
 
     def part(self, step: int) -> Part:
-        """Return the part of a step. Plans it and the next part if necessary."""
+        """Return the requested records of the part that contains `step`. Requests that part and the next one if
+        necessary."""
         number = step // self.steps
         with self.lock:
             for one in (number, number + 1):
@@ -72,7 +74,7 @@ class ReadAhead:
             return self.parts[number]
 
     def plan(self, number: int) -> Part:
-        """Request the records of a part, in the order of the steps that need them."""
+        """Queue the requests of part `number`, first those that the earliest steps need."""
         begin, end = max(number * self.steps, self.first_step), (number + 1) * self.steps
         end = min(end, self.stop_step)
         part: Part = {}
@@ -91,8 +93,8 @@ class ReadAhead:
 
 
 def steps_of_part(windows: int, shuffle_block: int, steps_in_blocks: int, stored_bytes: int) -> int:
-    """Return the number of steps in a part, a multiple of `steps_in_blocks`, if a process reads `windows` windows of
-    `stored_bytes` bytes per step. Raises UsageError if the blocks do not fit into memory."""
+    """Return how many steps to request at once, a multiple of `steps_in_blocks`, for a process that reads `windows`
+    windows of `stored_bytes` bytes per step. Raises UsageError if the blocks do not fit into memory."""
     blocks = windows * steps_in_blocks
     if blocks * stored_bytes > PART_BYTES and shuffle_block > 1:
         fitting = max(PART_BYTES * shuffle_block // (blocks * stored_bytes), 1)
@@ -108,8 +110,8 @@ def steps_of_part(windows: int, shuffle_block: int, steps_in_blocks: int, stored
 def runs_of(
     records: ShardRecords, numbers: np.ndarray, steps: np.ndarray, gap_bytes: int
 ) -> list[tuple[int, int, int]]:
-    """Merge the wanted records of a shard into runs: ranges that one request reads, over gaps of at most `gap_bytes`.
-    Return (first record, end, first step that needs it) of each run. `steps` has the step of each record in
+    """Merge records of a shard into runs, each read by one request; gaps of up to `gap_bytes` are read too. Return
+    (first record, end, first step that needs it) of each run. `steps` is the step that needs each record of
     `numbers`."""
     order = np.lexsort((steps, numbers))
     numbers, steps = numbers[order], steps[order]
@@ -131,7 +133,7 @@ def runs_of(
 
 
 def work(requests: queue.SimpleQueue[Request | None], pending: set[Future[Run]]) -> None:
-    """Process requests until one is None."""
+    """Run requests from the queue and set the results of their futures, until the queue yields None."""
     while (request := requests.get()) is not None:
         records, first, last, future = request
         del request
@@ -148,8 +150,8 @@ def work(requests: queue.SimpleQueue[Request | None], pending: set[Future[Run]])
 
 
 def stop(requests: queue.SimpleQueue[Request | None], pending: set[Future[Run]], stopped: list[bool]) -> None:
-    """Cancel pending requests and stop the threads. Takes no non-reentrant lock, because a finalizer can run in a
-    thread that holds one."""
+    """Cancel the pending requests and stop the threads. May run in a finalizer, so it takes no lock that its thread
+    could hold."""
     stopped.append(True)
     for future in pending.copy():
         future.cancel()

@@ -30,7 +30,7 @@ DTYPES = {"uint16": 2, "uint32": 4}
 
 @dataclass(frozen=True)
 class SequenceRecord:
-    """A fixed-length window of the token stream."""
+    """Fixed-length sequence of consecutive tokens, with the documents that they come from."""
 
     tokens: np.ndarray
     """(length + 1,) uint16 or uint32; zeros after the first `valid`."""
@@ -49,13 +49,14 @@ class SequenceRecord:
 
 
 def record_bytes(length: int, dtype: str, segments: int) -> int:
-    """Size in bytes of a record of `length` input tokens in the layout above."""
+    """Return the size in bytes of a serialized record with `length` input tokens of `dtype` and `segments`
+    documents."""
     tokens = (length + 1) * DTYPES[dtype]
     return HEADER.size + tokens + (-tokens % 4) + 12 * segments + 4
 
 
 def to_bytes(record: SequenceRecord) -> bytes:
-    """Serialize a record in the layout above. Raises ValueError if its fields are inconsistent."""
+    """Serialize a record, in the layout of the module docstring. Raises ValueError if its fields are inconsistent."""
     dtype = record.tokens.dtype
     if dtype != np.uint16 and dtype != np.uint32:
         raise ValueError(f"tokens are {dtype}; records hold {' or '.join(DTYPES)}")
@@ -122,7 +123,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Split:
-    """Shards of a split, and their totals."""
+    """Shards of the training or validation split, and their totals."""
 
     documents: int
     tokens: int
@@ -165,7 +166,8 @@ class Manifest:
     """How the records of the training split were filled: "concatenate" or "best_fit". Not written for the first."""
 
     def is_packed(self, split: str) -> bool:
-        """Whether the records of a split are independent of one another, instead of parts of one stream."""
+        """Return whether the records of a split hold whole documents (packing "best_fit") instead of parts of one
+        stream."""
         return split == "train" and self.packing == "best_fit"
 
     def to_json(self) -> str:
@@ -183,8 +185,8 @@ HELD_OUT_KEYS = "held_out_keys.parquet"
 
 
 def document_tables(folder: Place) -> list[Place]:
-    """Return the document tables in a folder of shards; their concatenated rows are the documents by number. Raises
-    InputError like `read_manifest`."""
+    """Return the paths of the document tables in a folder of shards. Row n of their concatenation is document n. Raises
+    InputError if the manifest is missing or damaged."""
     return [folder / table.file for table in read_manifest(folder).documents] or [folder / "documents.parquet"]
 
 
@@ -213,7 +215,8 @@ MAKE_SHARDS = "Delete that folder if it exists, and run: python -m launch.write_
 def check_request(
     manifest: Manifest, folder: Place, split: str, context_length: int, tokenizer_fingerprint: str | None
 ) -> None:
-    """Raise UsageError or InputError if the shards do not meet the requirements, as described in BatchSource."""
+    """Raise UsageError if the shards lack the split, if their records are too short for the context length, or if they
+    have another tokenizer (None: any). Raise InputError if a file is missing or has the wrong size."""
     if split not in manifest.splits:
         raise UsageError(f"There is no split {split!r} in {folder}, only {', '.join(manifest.splits)}.")
     if context_length > manifest.record_length:

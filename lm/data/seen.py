@@ -18,7 +18,7 @@ STEPS_AT_ONCE = 64
 
 
 class Seen(NamedTuple):
-    """Steps and batch positions of a document's windows, as far as they were searched."""
+    """Steps at which training read a document, as far as they were searched."""
 
     places: list[tuple[int, int]]
     """(step, from 0; position in the batch) of each of the document's windows, in order."""
@@ -29,10 +29,10 @@ class Seen(NamedTuple):
 def windows_with(
     windows: Windows, document: int, rising: bool, stop: Callable[[], bool] = lambda: False
 ) -> tuple[np.ndarray, bool]:
-    """Return (ascending numbers of the windows with inputs from the document, int64; whether the search is complete).
+    """Return (sorted numbers of the windows with inputs from a document, int64; whether the search is complete).
 
-    `rising` means that document numbers ascend through the shards (see `numbers_rise`), so that few records must be
-    read. Otherwise all records are read until `stop` returns True. Raises InputError if a record is damaged.
+    `rising` means that document numbers ascend through the shards (see `numbers_rise`): a binary search then reads few
+    records. Otherwise records are read from the start until `stop()` is true. Raises InputError if a record is damaged.
     """
     found: dict[int, None] = {}
     count = windows.first_records[-1]
@@ -51,7 +51,7 @@ def windows_with(
 
 
 def first_with(windows: Windows, document: int) -> int:
-    """Return the first record whose last document is `document` or a later one."""
+    """Return the number of the first record whose last document is `document` or a later one, by binary search."""
     low, high = 0, windows.first_records[-1]
     while low < high:
         middle = (low + high) // 2
@@ -63,14 +63,15 @@ def first_with(windows: Windows, document: int) -> int:
 
 
 def numbers_rise(windows: Windows) -> bool:
-    """Whether document numbers ascend through the shards. They do if no document is repeated and the records are not
-    packed (data_prep.shards.write); for folders written before December 2026 this is unknown: the result is False."""
+    """Return whether document numbers ascend through the shards, as they do if no document is repeated and records are
+    not packed. False for folders written before December 2026, for which this is unknown."""
     manifest = read_manifest(windows.folder)
     return bool(manifest.documents) and not manifest.repeats and not windows.is_packed
 
 
 class StepOrder:
-    """Finds the steps, from 0 to `steps` - 1, at which a run reads given windows."""
+    """Finds at which of a run's steps 0 to `steps` - 1 given windows are read. Caches up to `most_held` window
+    numbers."""
 
     def __init__(self, source: BatchSource, steps: int, most_held: int = MOST_HELD):
         self.source, self.steps = source, steps
@@ -80,8 +81,8 @@ class StepOrder:
         self._walked = 0
 
     def places(self, numbers: np.ndarray, first: int, stop: Callable[[], bool]) -> Seen:
-        """Find the windows `numbers` (see BatchSource.numbers) from step `first` on, until `stop` returns True or the
-        steps end. Searches at least a few steps."""
+        """Find the steps from `first` on that read any of the windows `numbers` (numbered as by BatchSource.numbers).
+        Ends when `stop()` is true or no steps are left, but searches at least a few steps."""
         found: list[tuple[int, int]] = []
         stages = self.source.stages
         for begin, end, read in self._read(first):

@@ -39,8 +39,8 @@ LEAST_RECORD = 64
 
 
 class Recent[V]:
-    """LRU cache with a limit on the total weight of its values. Thread-safe: concurrent calls for the same key load the
-    value once."""
+    """Thread-safe LRU cache with a limit on the sum of its values' weights. Keys are (owner, index). Concurrent calls
+    for the same key load its value once."""
 
     def __init__(self, limit: int, weight: Callable[[V], int]):
         self.limit, self.weight, self.total = limit, weight, 0
@@ -48,7 +48,7 @@ class Recent[V]:
         self.lock, self.forgotten = threading.Lock(), deque[int]()
 
     def get(self, key: tuple[int, int], load: Callable[[], V]) -> V:
-        """Return the value of `key`; call `load` if it is not cached. Raises like `load`."""
+        """Return the value of `key`; if it is not cached, from `load()`, whose errors are passed on."""
         with self.lock:
             future = self.held.get(key)
             if future is not None:
@@ -79,8 +79,8 @@ class Recent[V]:
         return value
 
     def forget(self, owner: int) -> None:
-        """Drop all values of `owner` (the first part of their keys), now or when the next value is loaded. Called by
-        finalizers, which can run in a thread that holds the lock."""
+        """Drop the values of `owner`, the first part of their keys. For finalizers: if the lock is taken, they are
+        dropped when the next value is loaded."""
         self.forgotten.append(owner)
         if self.lock.acquire(blocking=False):
             try:
@@ -118,7 +118,7 @@ DECODING = threading.Lock()
 
 
 class Run(NamedTuple):
-    """Neighbouring records of a shard, as stored."""
+    """Neighbouring records of a shard, as bytes read at once."""
 
     begin: int
     """Number of the first record."""
@@ -129,16 +129,17 @@ class Run(NamedTuple):
     """Maximum bytes of a record."""
 
     def record(self, index: int) -> bytes:
-        """Return record `index`. Raises InputError if it is damaged."""
+        """Return the bytes of record `index`. Raises InputError if it is damaged."""
         place = index - self.begin
         start, end, origin = int(self.offsets[place]), int(self.offsets[place + 1]), int(self.offsets[0])
         return record_of(memoryview(self.stored)[start - origin : end - origin], start, self.limit)
 
 
 class ShardRecords:
-    """Records of several shards, numbered over all of them. Thread-safe.
+    """Random access to the records of several shards, numbered over all of them. Thread-safe.
 
-    No file is opened before the first read. Errors do not contain the shard and the record; use `name_of`.
+    No file is opened before the first read. Messages of errors do not name the shard and the record; callers add
+    `name_of`.
     """
 
     def __init__(self, folder: Place, shards: Sequence[Shard], record_length: int):
@@ -157,15 +158,16 @@ class ShardRecords:
         return self.first[-1]
 
     def stored_bytes(self) -> int:
-        """Mean size of a record in the files, in bytes."""
+        """Return the mean size in bytes that a record takes in the files."""
         return sum(shard.bytes for shard in self.shards) // max(len(self), 1)
 
     def read(self, index: int) -> bytes:
-        """Read a record with one pread from a disk, or one GET from a bucket. Raises InputError if it is damaged."""
+        """Return the bytes of record `index`, read with one pread from a disk or one GET from a bucket. Raises
+        InputError if that fails or the record is damaged."""
         return self.read_run(index, index + 1).record(index)
 
     def read_run(self, begin: int, end: int) -> "Run":
-        """Read records `begin` to `end` - 1, all of one shard, at once. Raises InputError if that fails."""
+        """Read records `begin` to `end` - 1, all of one shard, with one request. Raises InputError if that fails."""
         shard = self.shard_of(begin)
         first = self.first[shard]
         offsets = self.offsets(shard)[begin - first : end - first + 1]
@@ -175,19 +177,21 @@ class ShardRecords:
         return Run(begin, self.read_bytes(shard, int(offsets[0]), int(offsets[-1])), offsets, self.limit)
 
     def run_end(self, begin: int) -> int:
-        """Return the end of the run to read together with record `begin`: in the same shard, about RUN_BYTES."""
+        """Return `end` such that `read_run(begin, end)` reads some RUN_BYTES and stays in one shard."""
         return min(begin + max(RUN_BYTES // max(self.stored_bytes(), 1), 1), self.first[self.shard_of(begin) + 1])
 
     def shard_of(self, index: int) -> int:
         return bisect.bisect_right(self.first, index) - 1
 
     def name_of(self, index: int) -> str:
-        """Name of a record for error messages."""
+        """Return the name of a record for error messages, such as "Record 5 of
+        tokens/train-00000-of-00002.array_record"."""
         shard = self.shard_of(index)
         return f"Record {index - self.first[shard]} of {self.files[shard]}"
 
     def offsets(self, shard: int) -> np.ndarray:
-        """Offsets of the records of a shard, and the end of the last one: (records + 1,) uint32 or uint64."""
+        """Return the file offsets of a shard's records, and the end of the last one: (records + 1,) uint32 or uint64.
+        Cached."""
         return OFFSETS.get((self.owner, shard), lambda: self.read_offsets(shard))
 
     def read_offsets(self, shard: int) -> np.ndarray:
@@ -203,7 +207,7 @@ class ShardRecords:
             return offsets_of(footer, start, records)
 
     def read_bytes(self, shard: int, start: int, end: int) -> bytes:
-        """Read a range of bytes. Raises InputError if the file is missing or too short."""
+        """Return bytes `start` to `end` - 1 of a shard. Raises InputError if the file is missing or too short."""
         file = self.files[shard]
         try:
             if isinstance(file, Path):

@@ -28,9 +28,11 @@ def verify_shards(
     given_up: Event | None = None,
     known: Mapping[str, list[Any]] | None = None,
 ) -> Verified:
-    """Verify all shards of the (folder, split) pairs, or part `share[0]` of `share[1]` of them. Skips local shards that
-    are unchanged since they were recorded in `known`. Starts no further shard once `given_up` is set. Returns the
-    record for the next start.
+    """Compare shards with the SHA-256 in their manifests. Return a record of the intact ones for the next start.
+
+    `splits` are (folder, split) pairs. `share` (i, n) verifies only every n-th shard from the i-th. Local shards that
+    are unchanged since `known`, an earlier return value, are skipped. Once `given_up` is set, no further shard is read
+    and the rest counts as unreadable.
 
     Raises InputError that lists the shards that differ from their manifest.
     """
@@ -66,7 +68,8 @@ def key_of(place: Place) -> str:
 
 
 def stamp(path: Place, sha256: str) -> list[Any] | None:
-    """Return the expected hash and file attributes that change with every write; None if they are unavailable."""
+    """Return [`sha256`, size, modification time, change time] of a local file, which every write changes; None for a
+    file that is missing or in a bucket."""
     if not isinstance(path, Path):
         return None
     try:
@@ -77,7 +80,7 @@ def stamp(path: Place, sha256: str) -> list[Any] | None:
 
 
 def read(place: Place) -> tuple[int | None, str]:
-    """Return (bytes, SHA-256) of a file or object, or (None, reason) if it cannot be read."""
+    """Return (bytes, SHA-256) of a file or object, or (None, error message) if it cannot be read."""
     try:
         return digest(place)
     except StorageError as error:
@@ -87,7 +90,8 @@ def read(place: Place) -> tuple[int | None, str]:
 
 
 def known_shards(note: Path) -> Verified:
-    """Read the record of an earlier start from `note`; empty if it is missing or damaged, so all shards are read."""
+    """Return the record of intact shards that an earlier start wrote to the file `note`; {} if it is missing or
+    damaged."""
     try:
         found = json.loads(note.read_bytes())
     except (OSError, ValueError, RecursionError):
