@@ -29,12 +29,12 @@ from lm.tokenizer import Tokenizer
 def strided_windows(
     tokens_N: np.ndarray, segments_N: np.ndarray, context: int, stride: int, batch_size: int
 ) -> Iterator[Batch]:
-    """Yield batches of overlapping windows in which every token of the stream except the first is a target with weight
-    1 exactly once.
+    """Yield batches of overlapping windows of a token stream in which every token except the first is a target with
+    weight 1 exactly once.
 
-    Each window starts `stride` tokens after the previous one; its tokens before the last `stride` are only context. So
-    every target except the first few has at least context - stride tokens of context (if its document has as many). The
-    last batch is padded with rows of weight 0.
+    Each window starts `stride` tokens after the previous one, and only its last `stride` targets count (in the first
+    window, all). So a target has at least context - stride earlier tokens of its document to attend to, if there are as
+    many. The last batch is filled up with rows of weight 0.
     """
     starts = [0]
     while starts[-1] + context < len(tokens_N) - 1:
@@ -54,7 +54,8 @@ def strided_windows(
 
 
 def compressed_bits_per_byte(text: bytes, content_bytes: int) -> dict[str, float]:
-    """Return the sizes of `text` with gzip -9, xz -9e and zstd -19, in bits per byte of its `content_bytes`."""
+    """Compress `text` with gzip -9, xz -9e and zstd -19. Return {"gzip_bits_per_byte": compressed bits /
+    `content_bytes`, ...}."""
     sizes = {
         "gzip_bits_per_byte": len(gzip.compress(text, compresslevel=9, mtime=0)),
         "xz_bits_per_byte": len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)),
@@ -64,7 +65,8 @@ def compressed_bits_per_byte(text: bytes, content_bytes: int) -> dict[str, float
 
 
 class BitsPerByte:
-    """Evaluator `bits_per_byte`: loss on the whole validation split, and compressor results for the same bytes."""
+    """Evaluator `bits_per_byte`: loss and bits per byte of the whole validation split, next to those of gzip, xz and
+    zstd."""
 
     def __init__(self, config: EvaluatorConfig):
         self.config, self.loss = config, HeldOutLoss(config)
@@ -96,9 +98,9 @@ def evaluate_texts(
     texts: Sequence[str],
     mesh: Mesh | None = None,
 ) -> dict[str, float]:
-    """Evaluate documents: "documents", "loss" (nats per token), "bits_per_byte", "tokens" (without document heads),
-    "bytes" (UTF-8), and compressor results. The devices of `mesh`, over which the model is sharded, share the windows
-    (by default one device); all processes must make the same call.
+    """Return the metrics of a model on `texts`, each a document: "documents", "loss" (nats per token), "bits_per_byte",
+    "tokens" (without BOS), "bytes" (UTF-8), and the bits per byte of gzip, xz and zstd. `mesh` is the mesh that the
+    model is sharded over (None: one device); all processes must make the same call.
 
     Raises InputError if all texts are empty, or the tokenizer cannot encode one.
     """

@@ -13,12 +13,12 @@ from lm.tokenizer import Tokenizer
 
 
 class EvaluationInterrupted(Exception):  # noqa: N818  (nothing went wrong)
-    """`should_stop` returned True: the process was asked to stop, and the results are incomplete."""
+    """An evaluation was stopped by `should_stop` (the process was asked to stop); it has no results."""
 
 
 @dataclass(frozen=True)
 class EvaluatorConfig:
-    """Arguments of an evaluator; each uses what it needs."""
+    """Constructor arguments shared by all evaluators; each uses those that it needs."""
 
     model: ModelConfig
     tokenizer: Tokenizer
@@ -41,16 +41,18 @@ class EvaluatorConfig:
 
 
 class Evaluator(Protocol):
-    """An evaluation: a class with `__init__(config: EvaluatorConfig)`, which loads its data once."""
+    """Protocol of evaluators: a class that is created once as `cls(EvaluatorConfig)`, loads its data, and evaluates
+    models."""
 
     config: EvaluatorConfig
 
     def run(self, model: Transformer, mesh: Mesh) -> dict[str, float]:
-        """Return {name: value} for `model`, whose arrays are on `mesh`. All processes call it together.
+        """Return the metrics of `model`, which is sharded over `mesh`, as {name: value}. All processes call it
+        together.
 
         The names become keys of metrics.jsonl and evaluation.json. May raise EvaluationInterrupted.
 
-        During training, an evaluator with a method run_in_training(state, mesh) is called by that instead, with the
-        TrainState (lm/training/state.py).
+        If an evaluator has a method run_in_training(state, mesh), training calls that instead, with the TrainState
+        (lm/training/state.py).
         """
         ...

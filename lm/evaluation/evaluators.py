@@ -42,8 +42,8 @@ TASKS = tuple(SOURCES)
 
 
 def task_files(names: Sequence[str], tasks: TasksConfig, option: str) -> list[Path]:
-    """Return the local files with examples of the tasks in `names`; none for tasks from the hub. Raises UsageError if a
-    task's examples are not in tasks.data; `option` is the name of that option in messages. Downloads nothing."""
+    """Return the local example files of the benchmark tasks among `names`; none for tasks read from the hub. Raises
+    UsageError if tasks.data is empty or lacks a task's files; `option` is its name in messages. Downloads nothing."""
     found = []
     for name in [name for name in names if name in TASKS]:
         if not tasks.data:
@@ -57,8 +57,8 @@ def task_files(names: Sequence[str], tasks: TasksConfig, option: str) -> list[Pa
 
 
 def check_evaluators(names: Sequence[str], option: str) -> None:
-    """Raise UsageError if a name is neither in the table nor a class in an existing module, or if two evaluators return
-    results of the same names."""
+    """Raise UsageError if a name is neither a key of EVALUATORS nor a class in a module that exists, or if two of them
+    report metrics of the same names. `option` is the name of the option in messages."""
     for name in names:
         try:
             module_code(EVALUATORS.get(name, name).rpartition(".")[0])
@@ -72,13 +72,15 @@ def check_evaluators(names: Sequence[str], option: str) -> None:
 
 
 def make_evaluators(names: Sequence[str], config: "EvaluatorConfig", option: str) -> "dict[str, Evaluator]":
-    """Create the evaluators in this order: {name: evaluator}. Raises UsageError for an invalid name."""
+    """Create the named evaluators: {name: evaluator}, in the order of `names`. Raises UsageError for an invalid
+    name."""
     check_evaluators(names, option)
     return {name: class_of(name, option)(config) for name in names}
 
 
 def class_of(name: str, option: str) -> "Callable[[EvaluatorConfig], Evaluator]":
-    """Import the class of an evaluator. Raises UsageError for an invalid name, and like `load_named`."""
+    """Import the class of an evaluator: a key of EVALUATORS, or a name such as my_package.my_module.MyEvaluator. Raises
+    UsageError if there is no such evaluator, and what `load_named` raises."""
     if name in EVALUATORS:
         path, _, attribute = EVALUATORS[name].rpartition(".")
         return getattr(importlib.import_module(path), attribute)
@@ -93,7 +95,7 @@ def class_of(name: str, option: str) -> "Callable[[EvaluatorConfig], Evaluator]"
 
 
 def check_classes(names: Sequence[str], option: str) -> None:
-    """Import the classes of the evaluators, which may initialize JAX. Raises UsageError for an invalid name."""
+    """Raise UsageError if a name is not an evaluator. Imports the classes, which may initialize JAX."""
     for name in names:
         class_of(name, option)
 
@@ -110,8 +112,8 @@ RESERVED = TAKEN | {"validation_loss", "validation_bits_per_byte"}
 
 
 def numbers_of(source: str, figures: object, taken: Collection[str] = TAKEN) -> dict[str, int | float]:
-    """Convert results of `source`, such as "evaluator NAME", to plain numbers. Raises UsageError for other values
-    and for names in `taken`."""
+    """Convert metrics returned by `source`, such as "evaluator NAME", to plain numbers. Raises UsageError if they are
+    not a dict of numbers, or a name is in `taken`."""
     if not isinstance(figures, Mapping):
         raise UsageError(f"The {source} returned {shown(repr(figures))} instead of a dict of metrics.")
     import jax
@@ -131,8 +133,9 @@ def numbers_of(source: str, figures: object, taken: Collection[str] = TAKEN) -> 
 def run_evaluators(
     evaluators: "Mapping[str, Evaluator]", model: "Transformer", mesh: "Mesh", state: Any = None
 ) -> dict[str, float]:
-    """Run all evaluators and merge their results; `state` is the TrainState during training. Raises UsageError for a
-    name that is taken or a value that is not a number, and EvaluationInterrupted like the evaluators."""
+    """Run all evaluators and merge their metrics: {metric: value}. `state` is the TrainState during training. Raises
+    UsageError if two have a metric of the same name or a value is not a number, and EvaluationInterrupted if one was
+    stopped."""
     figures: dict[str, float] = {}
     for name, evaluator in evaluators.items():
         in_training = None if state is None else getattr(evaluator, "run_in_training", None)
@@ -151,8 +154,8 @@ def evaluate(
     tokens: Place,
     mesh: "Mesh | None" = None,
 ) -> dict[str, float]:
-    """Run config.evaluators with the shards in `tokens`, and return their results. The devices of `mesh`, over which
-    the model is sharded, share the work (by default one device); all processes must make the same call."""
+    """Run the evaluators in config.evaluators and return their metrics. `tokens` is the run's folder of token shards,
+    `mesh` the mesh that the model is sharded over (None: one device). All processes must make the same call."""
     import jax
 
     from lm.evaluation.evaluator import EvaluatorConfig

@@ -37,7 +37,8 @@ KNOWN_ARGUMENTS = {"until", "max_gen_toks", "do_sample", "temperature", *DRAWN_B
 
 
 class HarnessLM(LM):
-    """Implements the three requests of the harness: log-likelihoods of continuations, of documents, and generation."""
+    """Model interface of lm-eval, with its three kinds of requests: log-likelihoods of continuations, log-likelihoods
+    of documents, and generation."""
 
     def __init__(
         self,
@@ -62,32 +63,34 @@ class HarnessLM(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """Key of the request caches of the harness."""
+        """Tokenizer fingerprint, as part of the keys of lm-eval's request cache."""
         return self.tokenizer.fingerprint
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Return (log p of the continuation in nats, whether it is the greedy continuation) for each (context,
-        continuation)."""
+        """Return (log-likelihood of the continuation in nats, whether greedy decoding generates it) for each request, a
+        pair (context, continuation)."""
         pairs = [encode_pair(self.tokenizer, *one.args, add_bos_token=self.add_bos_token) for one in requests]
         found = [tuple(one) for one in self.log_likelihoods.score(self.model, self.mesh, pairs)]
         return self.noted("loglikelihood", requests, found)
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Return log p of each text in nats, as a document: each token once, after the document head."""
+        """Return the log-likelihood in nats of each text as a document: all of its tokens are scored, the first given
+        BOS."""
         documents = [Request([self.tokenizer.bos_id], self.tokenizer.encode(one.args[0])) for one in requests]
         scores = self.log_likelihoods.score(self.model, self.mesh, documents)
         return self.noted("loglikelihood_rolling", requests, [one.log_likelihood for one in scores])
 
     def noted[Answer](self, question: str, requests: Sequence[Instance], answers: list[Answer]) -> list[Answer]:
-        """Return the answers, after adding them to the harness's cache, if any."""
+        """Add the answers to lm-eval's response cache, if there is one, and return them. `question` is the kind of
+        request."""
         for one, answer in zip(requests, answers, strict=True):
             self.cache_hook.add_partial(question, one.args, answer)
         return answers
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Generate a continuation of each context, up to the first of the strings `until`, the end of the document, or
-        max_gen_toks tokens. `temperature`, `top_k`, `top_p` and `min_p` are used if do_sample is true. If context and
-        answer do not fit, the context is truncated from the left, to no less than half of the model's context.
+        """Generate a continuation of each context, until one of the strings `until`, the end of the document, or
+        max_gen_toks tokens. Sampling parameters (temperature, top_k, top_p, min_p) apply only if do_sample is true. A
+        context that leaves too little room is cut from the left, to no less than half of the model's context length.
 
         Raises UsageError for other generation arguments.
         """
@@ -98,7 +101,8 @@ class HarnessLM(LM):
         return self.noted("generate_until", requests, texts)
 
     def prompt_of(self, number: int, context: str, arguments: Mapping[str, Any]) -> GenerationRequest:
-        """Return the request for the engine; `number` is the seed."""
+        """Convert a request of lm-eval, (context, its generation arguments), to one for the engine. `number` becomes
+        the seed."""
         if unknown := sorted(arguments.keys() - KNOWN_ARGUMENTS):
             raise UsageError(
                 f"The task asks for generation with {', '.join(f'{one} = {arguments[one]!r}' for one in unknown)}, but "
@@ -124,11 +128,12 @@ class HarnessLM(LM):
 def run_harness(
     model: HarnessLM, tasks: Sequence[str], few_shot: int | None, limit: int, include_path: str, data: str
 ) -> dict[str, Any]:
-    """Return {part: {task: results}} for the parts in KEPT. `few_shot` examples precede each question; None: the
-    default of the task. `limit` is the maximum number of examples per task, 0: all. `include_path` is a folder with
-    your tasks, `data` one with datasets (see `with_data`); both may be empty.
+    """Run tasks of lm-eval; return its results as {part: {task: values}}, such as found["results"]["piqa"], for the
+    parts in KEPT. `few_shot` is the number of solved examples before each question (None: the task's default), `limit`
+    the maximum number of examples per task (0: all). `include_path` is a folder with your own tasks, `data` one with
+    datasets (see `with_data`); both may be empty.
 
-    Raises UsageError for unknown tasks, InputError if a dataset is not available.
+    Raises UsageError for unknown tasks, InputError if a dataset cannot be downloaded.
     """
     # Otherwise it forks for standard errors, which can deadlock because JAX's threads may hold locks.
     os.environ.setdefault("DISABLE_MULTIPROC", "1")
@@ -158,9 +163,9 @@ def run_harness(
 
 
 def with_data(manager: "TaskManager", task: str, data: str) -> dict[str, Any]:
-    """Return the task definition of the harness with the dataset replaced by files in the folder `data`, which have the
-    columns of the hub; few-shot examples come from the same files. Raises UsageError for a task whose file names are
-    not known here."""
+    """Return lm-eval's definition of a task with its dataset replaced by local files in the folder `data`, in the
+    format of the hub. Few-shot examples come from the same files. Raises UsageError if the folder has no files of the
+    task."""
     from lm_eval.tasks._yaml_loader import load_yaml  # a task given by name cannot get another dataset
 
     if task.startswith("blimp_"):
@@ -191,7 +196,8 @@ def with_data(manager: "TaskManager", task: str, data: str) -> dict[str, Any]:
 
 
 def add_results(file: Place, step: int, found: dict[str, dict[str, Any]]) -> None:
-    """Write the results to `file`. Results of other tasks there are kept; those of the same tasks are replaced."""
+    """Merge results into the JSON file `file`, created if necessary: results of the same tasks are replaced, others
+    kept."""
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

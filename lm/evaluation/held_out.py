@@ -22,7 +22,7 @@ from lm.tokenizer import Tokenizer
 
 
 def batch_losses(model: Transformer, batch: Batch) -> Float[Array, "B T"]:
-    """-log p of every target in nats, 0 if its weight is 0. Not differentiable."""
+    """Return -log p of every target in nats, 0 where its weight is 0. Not differentiable."""
     with forward_only():
         x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT)
         losses_BT = token_losses(x_BTD, model.output_table(), batch.targets_BT, model.logit_softcap)
@@ -30,39 +30,39 @@ def batch_losses(model: Transformer, batch: Batch) -> Float[Array, "B T"]:
 
 
 def compile_row_losses() -> Callable[[Transformer, Batch], Float[Array, " B"]]:
-    """Return a jitted function (model, batch) -> summed loss of each row in nats, replicated on all devices.
+    """Return a jitted function (model, batch) -> sum of the losses of each row in nats, (B,), replicated on all
+    devices.
 
-    Rows are returned separately because they are summed in float64: a float32 sum over millions of tokens would lose
-    digits.
+    Callers add the rows up in float64: a float32 sum over millions of tokens would lose digits.
     """
     return jax.jit(lambda model, batch: constrain(jnp.sum(batch_losses(model, batch), axis=-1), None))
 
 
 def rows_on(mesh: Mesh, batch_size: int) -> int:
-    """Round `batch_size` up to a multiple of the data-parallel devices."""
+    """Return `batch_size` rounded up to a multiple of the number of data-parallel devices in `mesh`."""
     devices = devices_of("batch", mesh)
     return devices * math.ceil(batch_size / devices)
 
 
 def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
-    """Return the number of text bytes of each token id: (vocabulary,) int64; 0 for special tokens."""
+    """Return the number of text bytes that each token id stands for: (vocabulary,) int64; 0 for special tokens."""
     lengths = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)], np.int64)
     lengths[list(tokenizer.special_tokens.values())] = 0
     return lengths
 
 
 def count_text_bytes(lengths: np.ndarray, tokens: np.ndarray, heads: np.ndarray) -> int:
-    """Count the UTF-8 bytes of text in `tokens`, given `byte_lengths` of their tokenizer.
+    """Return the number of UTF-8 bytes of text in `tokens`, the divisor of all bits per byte in training and
+    evaluation. `lengths` is `byte_lengths` of the tokenizer.
 
-    `heads`, of the shape of `tokens`, is True for document heads, the tokens that begin documents (BOS). Heads are not
-    text, even if they are an ordinary symbol, such as the newline of a `characters` tokenizer. All bits per byte, in
-    training and in evaluation, are divided by this count.
+    `heads`, of the shape of `tokens`, is True for the BOS token at the start of each document. It is not counted as
+    text, even if it is an ordinary character, such as the newline of a `characters` tokenizer.
     """
     return int(lengths[tokens[~heads]].sum())
 
 
 class HeldOutLoss:
-    """Mean loss and bits per byte of batches; compiled once."""
+    """Computes mean loss and bits per byte over batches. Compiles once."""
 
     def __init__(self, config: EvaluatorConfig):
         self.config, self.row_losses = config, compile_row_losses()
@@ -70,9 +70,8 @@ class HeldOutLoss:
     def figures(self, model: Transformer, mesh: Mesh, batches: Iterable[Batch], text_bytes: int) -> dict[str, float]:
         """Return {"validation_loss": nats per target, "validation_bits_per_byte": bits per byte of text}.
 
-        `text_bytes` is the number of UTF-8 bytes of text in the targets. A document head, the BOS token that begins
-        each document, adds to the bits, but has no bytes. Raises EvaluationInterrupted if `config.should_stop()`
-        returns True.
+        `text_bytes` is the number of UTF-8 bytes of text in the targets (`count_text_bytes`). BOS targets count in the
+        loss and the bits, but have no bytes. Raises EvaluationInterrupted if `config.should_stop()` returns True.
         """
         nats = targets = 0.0
         row_losses = traced_on(mesh, self.row_losses)
@@ -91,7 +90,8 @@ class HeldOutLoss:
 
 
 class Validation:
-    """Evaluator `validation`: the first config.batches batches of held-out windows, in a fixed order."""
+    """Evaluator `validation`: loss and bits per byte of the same first config.batches batches of held-out windows each
+    time."""
 
     def __init__(self, config: EvaluatorConfig):
         """If there are fewer than config.batches batches, uses all and reports that."""

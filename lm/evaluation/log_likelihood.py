@@ -29,7 +29,7 @@ OTHERWISE = 1 << 15
 
 
 class Request(NamedTuple):
-    """Continuation to score, with its context."""
+    """Continuation to score, and the context before it, as token ids."""
 
     context: Sequence[int]
     """Ids that are not scored; at least one, for example the document head (bos_id)."""
@@ -38,7 +38,7 @@ class Request(NamedTuple):
 
 
 class Score(NamedTuple):
-    """Score of a continuation."""
+    """Log-likelihood of a continuation given its context."""
 
     log_likelihood: float
     """log p of all its tokens, in nats."""
@@ -47,12 +47,11 @@ class Score(NamedTuple):
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, add_bos_token: bool | None = None) -> Request:
-    """Encode context and continuation together, and split at the number of tokens that the context has without it.
-    Trailing blanks of the context move to the continuation, because in most vocabularies a blank belongs to the
-    following word. Both rules are those of lm-eval (lm_eval.api.model.TemplateLM), so that scores are equal.
+    """Encode context + continuation as one text, and split the tokens after the first n, where n is the number of
+    tokens of the context alone, without trailing white space (it belongs to the continuation). At least one token
+    is left for the continuation. These are lm-eval's rules (lm_eval.api.model.TemplateLM), so scores are equal.
 
-    A context begins with bos_id if `add_bos_token` (None: if tokenizer.add_bos), and an empty one always does. If both
-    would share a token at the boundary, it belongs to the continuation.
+    The context begins with BOS if `add_bos_token` is set (None: tokenizer.add_bos) or if it has no tokens.
     """
     add_bos_token = tokenizer.add_bos if add_bos_token is None else add_bos_token
     head = [tokenizer.bos_id]
@@ -67,9 +66,10 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, add_bos_t
 
 
 def windows_of(number: int, request: Request, context_length: int) -> Iterator[Row]:
-    """Yield rows in which each token of the continuation is scored once: usually one, with the context truncated from
-    the left if it is too long. A longer continuation is split into parts of context_length tokens, and the last window
-    is as long as the others, as in lm-eval's rolling windows. Raises ValueError for an empty context."""
+    """Yield the rows that score each token of request `number`'s continuation once: usually one row, with the context
+    cut from the left if it is too long. A long continuation is split into parts of context_length tokens; the row of
+    the last, shorter part is filled up with earlier tokens as context (lm-eval's rolling windows). Raises ValueError
+    for an empty context."""
     if not request.context:
         raise ValueError("a continuation without a context: give at least BOS")
     whole = [*request.context, *request.continuation]
@@ -81,8 +81,8 @@ def windows_of(number: int, request: Request, context_length: int) -> Iterator[R
 def scored_tokens(
     model: Transformer, batch: PackedBatch, branched: bool
 ) -> tuple[Float[Array, "B K"], Bool[Array, "B K"]]:
-    """Return (log p of each scored token in nats, whether no other token is more likely), replicated on all devices.
-    Logits are computed only for scored tokens."""
+    """Return (log p of each scored token in nats, whether it is the most likely token), replicated on all devices.
+    Logits are computed only for scored tokens. `branched`: several continuations share a context (see `fill`)."""
     with forward_only():
         mask = AttentionMask(batch.segment_ids_BT, branched=branched)
         x_BTD, _ = model(batch.tokens_BT, batch.positions_BT, mask)
@@ -92,7 +92,7 @@ def scored_tokens(
 
 
 class LogLikelihoods:
-    """Scores requests with models of this config, packing several into a row; compiled once per shape."""
+    """Computes log-likelihoods of continuations, packing several requests into a row. Compiles once per batch shape."""
 
     def __init__(
         self,
@@ -107,14 +107,14 @@ class LogLikelihoods:
         self.compiled = jax.jit(scored_tokens, static_argnums=2)
 
     def branches(self, mesh: Mesh) -> bool:
-        """Whether continuations can share their context: not if a layer depends on neighbours in the row (token shift,
-        n-grams, windows), or if rows are sharded by length."""
+        """Return whether continuations of the same context can share its computation. They cannot if a layer reads
+        neighbours in the row (token shift, n-grams, attention windows), or if positions are sharded over devices."""
         config = self.config
         neighbours = config.token_shift or config.ngram_rows or any(config.attention_windows)
         return not neighbours and devices_of("length", mesh) == 1
 
     def lay_out(self, mesh: Mesh, requests: Sequence[Request]) -> list[Layout]:
-        """Return the batch layouts for the requests. Raises ValueError for a request without a context."""
+        """Pack the requests into batches of few shapes. Raises ValueError for a request without a context."""
         context, rows = self.config.context_length, devices_of("batch", mesh)
         of_device = TOKENS_AT_ONCE.get(mesh.devices.flat[0].platform, OTHERWISE)
         windows = itertools.chain.from_iterable(windows_of(n, one, context) for n, one in enumerate(requests))
@@ -123,8 +123,9 @@ class LogLikelihoods:
         return lay_out(trees, context, at_once, rows, devices_of("length", mesh))
 
     def score(self, model: Transformer, mesh: Mesh, requests: Sequence[Request]) -> list[Score]:
-        """Return the scores of the requests, in order. `model` is on `mesh`; all processes must call this with the same
-        requests. Raises ValueError for a request without a context, EvaluationInterrupted if asked to stop."""
+        """Return the scores of the requests, in order. `model` is sharded over `mesh`; all processes must call this
+        with the same requests. Raises ValueError for a request without a context, EvaluationInterrupted if
+        `should_stop` returns True."""
         nats, greedy = np.zeros(len(requests)), np.ones(len(requests), bool)
         score_batch, branched = traced_on(mesh, self.compiled), self.branches(mesh)
         layouts = self.lay_out(mesh, requests)

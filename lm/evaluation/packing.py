@@ -24,7 +24,7 @@ FEW_ENOUGH = 1.3
 
 
 class Row(NamedTuple):
-    """Tokens of a request that one forward pass reads; a request that is longer than the context has several."""
+    """Tokens of a request for one forward pass. A request that is longer than the model's context has several rows."""
 
     request: int
     """Index of the request."""
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 @dataclasses.dataclass
 class Tree:
-    """A context and the continuations to score after it (branches), which share one computation of the context."""
+    """A context and the continuations to score after it (branches). The context is computed once for all of them."""
 
     context: tuple[int, ...]
     branches: list[tuple[int, Sequence[int]]]
@@ -46,7 +46,7 @@ class Tree:
 
 
 class Layout(NamedTuple):
-    """Batches of one shape, as the rows to compute; a row has several trees."""
+    """Rows to compute in batches of one shape. Each row has several trees, one after the other."""
 
     shape: tuple[int, int, int]
     """(B, T, K) of each batch."""
@@ -54,7 +54,7 @@ class Layout(NamedTuple):
 
 
 class PackedBatch(NamedTuple):
-    """Input of the model."""
+    """Input of one forward pass over packed requests; arrays are int32."""
 
     tokens_BT: Int[Array, "B T"]  # noqa: N815
     positions_BT: Int[Array, "B T"]  # noqa: N815
@@ -67,8 +67,9 @@ class PackedBatch(NamedTuple):
 
 
 def trees_of(rows: Iterable[Row], context_length: int, shared: bool) -> list[Tree]:
-    """Return the rows as trees. If `shared`, rows with the same context become branches of one tree, as long as it fits
-    into a row or the context is at least as long as its branches together."""
+    """Convert rows to trees. If `shared`, rows with the same context become branches of one tree, up to
+    `context_length` tokens, and up to ROW tokens or twice the context, whichever is more. Otherwise each row is a
+    tree."""
     found: list[Tree] = []
     growing: dict[tuple[int, ...], Tree] = {}
     for request, tokens, scored in rows:
@@ -83,14 +84,15 @@ def trees_of(rows: Iterable[Row], context_length: int, shared: bool) -> list[Tre
 
 
 def bucket(length: int) -> int:
-    """Round up to one of 4 lengths per power of two, by at most a quarter."""
+    """Round a length up, by at most a quarter, to one of 4 lengths per power of two (..., 8, 10, 12, 14, 16, 20,
+    ...)."""
     step = 1 << max(0, (length - 1).bit_length() - 3)
     return step * math.ceil(length / step)
 
 
 def packed_rows(trees: Sequence[Tree], shortest: int, context_length: int) -> dict[int, list[list[Tree]]]:
-    """Pack trees into rows by best fit, longest trees first: {T: rows of that length}. A row has `shortest` positions,
-    or more if its longest tree needs them."""
+    """Pack trees into rows by best fit, longest first. Return {T: rows with T positions}; T is `shortest`, or more if
+    the row's longest tree needs it."""
     rows: list[tuple[int, list[Tree]]] = []
     rooms: list[tuple[int, int]] = []  # (free positions, index of the row), ascending
     for tree in sorted(trees, key=lambda tree: -tree.length):
@@ -109,7 +111,8 @@ def packed_rows(trees: Sequence[Tree], shortest: int, context_length: int) -> di
 
 
 def rows_at_once(rows: int, most: int) -> int:
-    """Number of rows per batch, at most `most`, with little padding in the last batch."""
+    """Return the number of rows per batch for `rows` rows in total: as many as possible up to `most`, such that the
+    last batch has little padding."""
     fits = lambda size: math.ceil(rows / size) * size <= ROUNDING * rows
     return next(size for size in range(max(1, min(most, rows)), 0, -1) if fits(size))
 
@@ -117,11 +120,11 @@ def rows_at_once(rows: int, most: int) -> int:
 def lay_out(
     trees: Sequence[Tree], context_length: int, tokens_at_once: int, row_parts: int = 1, length_parts: int = 1
 ) -> list[Layout]:
-    """Pack the trees (contexts with their continuations) into batches of few shapes with little padding, of about
-    `tokens_at_once` positions each.
+    """Pack trees (contexts with their continuations) into batches of few shapes, with little padding and about
+    `tokens_at_once` positions per batch.
 
-    `row_parts` and `length_parts` are the numbers of devices over which rows and positions are sharded; the shapes are
-    multiples of them. On one device, the batches compute at most 1.4 times the tokens of the trees.
+    `row_parts` and `length_parts` are the numbers of devices that rows and positions are sharded over; the shapes are
+    multiples of them. On one device, the positions to compute are at most 1.4 times the tokens of the trees.
     """
     even = lambda size, parts: parts * math.ceil(size / parts)
 
@@ -147,13 +150,14 @@ def lay_out(
 
 
 def computed(layouts: Iterable[Layout]) -> int:
-    """Number of positions that the model computes, including padding."""
+    """Return how many positions the model computes for the batches, padding included."""
     return sum(math.ceil(len(rows) / size) * size * length for (size, length, _), rows in layouts)
 
 
 def fill(rows: Sequence[Sequence[Tree]], shape: tuple[int, int, int], branched: bool) -> tuple[PackedBatch, np.ndarray]:
-    """Return (batch of that shape with these rows, at most B; index of the request of each scored token, (B, K), -1 for
-    unused slots)."""
+    """Build one batch of `shape` (B, T, K) from at most B rows. Return (batch, index of the request that each scored
+    token belongs to: (B, K) int64, -1 for unused slots). `branched`: branches of a tree get segment ids of their own,
+    so that they attend to their context but not to one another."""
     size, length, slots = shape
     tokens_BT, positions_BT, segments_BT = (np.zeros((size, length), np.int32) for _ in range(3))
     at_BK, targets_BK = (np.zeros((size, slots), np.int32) for _ in range(2))

@@ -24,23 +24,24 @@ DIGIT = 254.0
 
 
 def unsharded(array: jax.Array | np.ndarray) -> nnx.Param:
-    """Return an unsharded parameter."""
+    """Return a parameter with the values of `array`, replicated on all devices (no logical axes)."""
     return nnx.Param(jnp.asarray(array), axes=(None,) * array.ndim)
 
 
 class PreparedLinear(nnx.Module):
-    """x @ weight (+ bias) like `Linear`, with a weight in another layout or type."""
+    """Base class of linear maps for generation: x @ weight (+ bias) like `Linear`, but the weight has another layout or
+    type."""
 
     def __init__(self, outputs: int, bias_O: jax.Array | None, compute_dtype: str):
         self.outputs, self.compute_dtype = outputs, compute_dtype
         self.bias = None if bias_O is None else unsharded(bias_O)
 
     def product(self, x_NI: Float[Array, "N I"]) -> Float[Array, "N O"]:
-        """x @ weight, float32."""
+        """Return x @ weight, without bias, in float32."""
         raise NotImplementedError
 
     def table(self) -> Float[Array, "O I"]:
-        """Weight in the plain layout, one row per output, float32."""
+        """Return the weight as a plain float32 matrix with one row per output."""
         raise NotImplementedError
 
     def __call__(self, x_BTI: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
@@ -52,7 +53,7 @@ class PreparedLinear(nnx.Module):
 
 
 class TiledLinear(PreparedLinear):
-    """For CPUs: float32 weight in tiles of TILE outputs, padded with zeros."""
+    """Linear map for CPUs: float32 weight in contiguous tiles of TILE outputs, the last one padded with zeros."""
 
     def __init__(self, weight_IO: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
         super().__init__(weight_IO.shape[1], bias_O, compute_dtype)
@@ -71,7 +72,8 @@ class TiledLinear(PreparedLinear):
 
 
 class Bfloat16Linear(PreparedLinear):
-    """For CPUs: bfloat16 weight, one row per output. Inputs are rounded to bfloat16 too; sums are float32."""
+    """Linear map for CPUs: bfloat16 weight, one row per output. Inputs are rounded to bfloat16 too; sums are
+    float32."""
 
     def __init__(self, weight_OI: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
         super().__init__(weight_OI.shape[0], bias_O, compute_dtype)
@@ -89,8 +91,8 @@ class Bfloat16Linear(PreparedLinear):
 
 
 class Int8Linear(PreparedLinear):
-    """int8 weight with a float32 scale per output: symmetric quantization, in which the largest weight of an output is
-    127."""
+    """Linear map with an int8 weight and a float32 scale per output: symmetric quantization, which scales the largest
+    absolute weight of each output to 127."""
 
     def __init__(self, weight_OI: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
         super().__init__(weight_OI.shape[0], bias_O, compute_dtype)
@@ -111,9 +113,12 @@ class Int8Linear(PreparedLinear):
 
 
 def int8_product_on_cpu(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I"]) -> Float[Array, "N O"]:
-    """x @ weight.T for an int8 weight in blocks of outputs, by an integer product: each row of x becomes a scale and
-    two int8 digits (steps of 1 / 64,000 of the row's maximum), each digit a row of the operand. The backend is many
-    times slower at products of int8 with floats, and at a single int8 row."""
+    """Return x @ weight.T in float32, for an int8 weight in b blocks of o outputs (N x b*o results), by an int8
+    product.
+
+    Each row of x is quantized to two int8 digits (steps of 1/64,000 of the row's maximum), and each digit is a row of
+    the product: the CPU backend is many times slower with int8 x float, and with a single int8 row.
+    """
     rows = x_NI.shape[0]
     x_NI = x_NI.astype(jnp.float32)
     greatest_N1 = jnp.max(jnp.abs(x_NI), axis=1, keepdims=True)
@@ -131,14 +136,14 @@ def int8_product_on_cpu(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I
 
 @on_cpu(int8_product_on_cpu)
 def int8_product(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I"]) -> Float[Array, "N O"]:
-    """x @ weight.T for an int8 weight in blocks of outputs, with float32 sums."""
+    """Return x @ weight.T with float32 sums, for an int8 weight in b blocks of o outputs; scales are not applied."""
     weight_OI = weight_boI.reshape(-1, weight_boI.shape[2]).astype(x_NI.dtype)
     return jnp.einsum("NI,OI->NO", x_NI, weight_OI, preferred_element_type=jnp.float32)
 
 
 class JoinedAttention(Attention):
-    """Attention that computes queries, keys and values by one product. Only without token shift, with which each has a
-    different input."""
+    """Attention that computes queries, keys and values by one matrix product. Not for models with token shift, in which
+    the three have different inputs."""
 
     def __init__(self, attention: Attention, joined: PreparedLinear):
         for name, value in vars(attention).items():
@@ -155,8 +160,8 @@ class JoinedAttention(Attention):
 
 
 def argmax(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
-    """Index of the first maximum of each row: first the maximum by column blocks, then its position. The backend's own
-    argmax compares (value, index) pairs one after the other."""
+    """Return the index of the first maximum of each row. Faster on CPUs than jnp.argmax: first computes the maximum, in
+    blocks of columns, and then its index."""
     width = x_BV.shape[1]
     filled_BV = jnp.pad(x_BV, ((0, 0), (0, -width % TILE)), constant_values=-jnp.inf)
     by_columns_BV = jnp.max(filled_BV.reshape(x_BV.shape[0], -1, TILE), axis=1)

@@ -9,10 +9,10 @@ from lm.parallel import MESH_AXES, devices_of, make_mesh, one_device_mesh
 
 
 def inference_mesh(config: MeshConfig, model: ModelConfig) -> tuple[Mesh, str]:
-    """Return (mesh of all devices by `config`, ""), or (mesh of one device, reason) if `config` does not fit the
-    devices.
+    """Return (mesh of all devices as `config` shapes it, ""), or (mesh of one device, reason) if they do not fit
+    `config`.
 
-    Raises UsageError if it does not fit the devices of several processes, each of which holds a part of the model.
+    Raises UsageError instead if there are several processes: a single device has only a part of the model then.
     """
     try:
         return make_mesh(config, model, batch_size=jax.device_count()), ""  # rows are padded to the number of devices
@@ -23,10 +23,11 @@ def inference_mesh(config: MeshConfig, model: ModelConfig) -> tuple[Mesh, str]:
 
 
 def mesh_for_rows(mesh: Mesh, rows: int) -> Mesh:
-    """Return a mesh of the same devices for decoding, which has no sequence axis to shard: devices along context get
-    separate rows, if there are enough `rows`; otherwise they would repeat each other's work, and `mesh` is returned.
+    """Return a mesh of the same devices for decoding `rows` sequences. Decoding has no sequence axis to shard, so
+    devices of the mesh axis "context" get rows of their own (axis "fsdp"). If they cannot share the rows evenly, `mesh`
+    is returned.
 
-    Each device holds the same shard of a parameter on both meshes, because fsdp and context shard the same axis.
+    Each device holds the same shard of every parameter on the two meshes, because fsdp and context shard the same axis.
     """
     devices = mesh.shape["context"] * devices_of("batch", mesh)
     if mesh.shape["context"] == 1 or rows % devices:
@@ -37,8 +38,8 @@ def mesh_for_rows(mesh: Mesh, rows: int) -> Mesh:
 
 
 def moved_onto[Tree](arrays: Tree, mesh: Mesh) -> Tree:
-    """Return `arrays` with the same partition specs on `mesh`, where every device keeps its shards: nothing is
-    copied."""
+    """Return the arrays as sharded over `mesh` with their own partition specs. Every device must already hold its
+    shards: nothing is copied."""
 
     def moved(leaf: jax.Array) -> jax.Array:
         assert isinstance(leaf.sharding, NamedSharding)

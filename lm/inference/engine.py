@@ -47,7 +47,7 @@ MOST_ALTERNATIVES = 20
 
 @dataclasses.dataclass
 class Draft:
-    """Accumulates the next event, or the completion, of a request."""
+    """Output of a request collected so far, for its next event or its completion."""
 
     tokens: list[int] = dataclasses.field(default_factory=list)
     text: list[str] = dataclasses.field(default_factory=list)
@@ -56,7 +56,7 @@ class Draft:
     finish_reason: FinishReason | None = None
 
     def add(self, event: GenerationEvent) -> None:
-        """Append the contents of an event."""
+        """Append the tokens, text and log-probabilities of an event."""
         self.tokens += event.tokens
         self.text.append(event.text)
         self.logprobs += event.logprobs
@@ -75,7 +75,7 @@ class Draft:
 
 
 class Running:
-    """A request from its submission to its last event."""
+    """State of a request from its submission to its last event."""
 
     def __init__(self, id: int, request: GenerationRequest, tokenizer: Tokenizer, context: int):
         self.id, self.request, self.params = id, request, request.params
@@ -92,7 +92,7 @@ class Running:
         """Result of lm.inference.steps.score for the prompt, if requested and not returned yet."""
 
     def take(self, token: int, logprob: TokenLogprob | None, draft: Draft) -> None:
-        """Add the next token to the draft; set finish_reason if it is the last."""
+        """Append a newly drawn token to `draft`, and set finish_reason if it ends the text."""
         if token in self.eos_ids:
             if logprob is not None:
                 draft.logprobs.append(logprob)
@@ -112,13 +112,13 @@ class Running:
         draft.finish_reason = self.finish_reason
 
     def logprob(self, token: Any, logprob: Any, top: np.ndarray, top_logprobs: np.ndarray) -> TokenLogprob:
-        """Return the token with the requested number of alternatives."""
+        """Build the TokenLogprob of a token, with as many of the most likely tokens as the request asks for."""
         many = self.params.logprobs or 0
         pairs = zip(top[:many].tolist(), top_logprobs[:many].tolist(), strict=True)
         return TokenLogprob(int(token), float(logprob), tuple(pairs))
 
     def prompt_logprobs(self) -> tuple[TokenLogprob, ...]:
-        """Return the log-probabilities of the prompt once, if requested."""
+        """Return the log-probabilities of the prompt's tokens at the first call, if requested; then ()."""
         if self.scores is None:
             return ()
         prompt = self.request.prompt
@@ -128,7 +128,7 @@ class Running:
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """Tokens of one call of `decode` or `prefill`, which the devices may still be computing."""
+    """Result of one call of `decode` or `prefill`, which the devices may still be computing."""
 
     drawn: Drawn | None
     """Arrays with first axes (step, column); None if only a prompt was scored."""
@@ -140,10 +140,10 @@ class Round:
 
 
 class Engine:
-    """Continuous batching: requests join and leave the slots of one running batch.
+    """Text generation with continuous batching: requests join and leave the slots of one running batch.
 
-    `submit` and `cancel` may be called from any thread, all other methods from one thread. If several processes each
-    hold a part of the model, all must make the same calls.
+    `submit` and `cancel` may be called from any thread, all other methods from one thread. If the model is sharded over
+    several processes, all of them must make the same calls.
     """
 
     def __init__(
@@ -207,7 +207,8 @@ class Engine:
         return running.id
 
     def check(self, request: GenerationRequest) -> None:
-        """Raise UsageError if the request is invalid."""
+        """Raise UsageError if the prompt is empty, too long or has invalid token ids, or if too many alternatives are
+        requested."""
         length, params = len(request.prompt), request.params
         if not length:
             raise UsageError("The prompt is empty; give at least one token, such as BOS.")
@@ -228,14 +229,14 @@ class Engine:
             )
 
     def cancel(self, request_id: int) -> None:
-        """Cancel the request; its last event, in the next round, has finish_reason "cancelled". Does nothing if it has
+        """Cancel a request: its last event, in the next round, has finish_reason "cancelled". Does nothing if it has
         finished."""
         with self.lock:
             if request_id in self.open:
                 self.cancelled.append(request_id)
 
     def warm_up(self, length: int) -> None:
-        """Compile the programs for a first prompt of `length` tokens, in two threads, which takes half the time on two
+        """Compile the programs that a first prompt of `length` tokens needs, in two threads: half the time on two
         cores."""
         slots = self.shape.slots
         if self.state is None:
@@ -253,16 +254,16 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        """Whether `step` has anything to do."""
+        """Whether requests are waiting or running, so that `step` has something to do."""
         with self.lock:
             return bool(self.open)
 
     def step(self) -> list[GenerationEvent]:
-        """Run one round: read waiting prompts into free slots, start a call that draws decode_steps tokens for all
-        slots, and meanwhile read and return the results of the previous round.
+        """Run one round and return the new output: read waiting prompts into free slots, start a call that draws up to
+        decode_steps tokens for all slots, and meanwhile fetch the tokens of the previous round.
 
-        So the end of a text is detected one round late, and tokens drawn after it are dropped. An end by max_tokens is
-        known in advance, and its slot is free immediately.
+        So the end of a text is noticed one round late, and tokens drawn after it are dropped. The end by max_tokens is
+        known in advance and frees the slot at once.
         """
         drafts: dict[int, Draft] = {}
         self.drop_cancelled(drafts)
@@ -277,8 +278,8 @@ class Engine:
         return [draft.event(id) for id, draft in drafts.items()]
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[GenerationEvent]:
-        """Yield the events of all requests; the i-th request has the i-th lowest request_id. Raises UsageError if a
-        prompt is empty, too long or has invalid token ids, before anything is computed."""
+        """Run the requests and yield their events. Ids rise in the order of `requests`. Raises UsageError if a prompt
+        is empty, too long or has invalid token ids, before anything is computed."""
         for request in requests:
             self.check(request)
         waiting = collections.deque(requests)
@@ -288,7 +289,7 @@ class Engine:
             yield from self.step()
 
     def complete(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
-        """Return the completions of all requests, in their order. Raises UsageError if a prompt is empty, too long or
+        """Run the requests and return their completions, in order. Raises UsageError if a prompt is empty, too long or
         has invalid token ids, before anything is computed."""
         drafts: dict[int, Draft] = {}
         for event in self.generate(requests):
@@ -322,7 +323,8 @@ class Engine:
                 self.places[place] = None
 
     def next_waiting(self, room: bool) -> Running | None:
-        """Return the request that has waited longest, if there is room for it."""
+        """Take the request that has waited longest from the queue. None if none waits, or if it needs a slot and `room`
+        (whether one is free) is False."""
         with self.lock:
             for id, running in self.queue.items():
                 if room or not running.limit:
@@ -332,7 +334,8 @@ class Engine:
         return None
 
     def admit(self, drafts: dict[int, Draft]) -> None:
-        """Start to read the waiting prompts, grouped by padded length, and to score prompts if requested."""
+        """Give free slots to waiting requests and start to read their prompts, grouped by padded length. Prompts whose
+        log-probabilities are requested are scored too."""
         by_length: dict[int, list[tuple[int, Running]]] = {}
         places = [place for place, there in enumerate(self.places) if there is None]
         for _ in range(self.shape.slots):
@@ -354,7 +357,8 @@ class Engine:
                 self.read_prompts(length, rows)
 
     def read_prompts(self, length: int, rows: Sequence[tuple[int, Running]]) -> None:
-        """Start to read the prompts into their slots; missing rows repeat the last one."""
+        """Start to read prompts, padded to `length`, into slots. `rows` are (slot, its request), at most
+        `prefill_rows`; if fewer, the last one is repeated."""
         filled = [*rows, *[rows[-1]] * (self.prefill_rows - len(rows))]
         prompts = [running.request.prompt for _, running in filled]
         lengths_R = np.array([len(prompt) for prompt in prompts], np.int32)
@@ -371,13 +375,14 @@ class Engine:
             self.scheduled(place, running, 1)
 
     def scheduled(self, place: int, running: Running, tokens: int) -> None:
-        """Record that `tokens` more tokens are being drawn for the request, and free its slot if these are the last."""
+        """Record that `tokens` more tokens of the request in slot `place` are being drawn. Frees the slot if these are
+        the last."""
         running.scheduled += tokens
         if running.scheduled >= running.limit:
             self.places[place] = None
 
     def dispatch(self) -> bool:
-        """Start a call that draws tokens for all slots; return False if none is in use."""
+        """Start a call that draws tokens for all slots. Return False if no slot is in use."""
         columns = tuple((place, running) for place, running in enumerate(self.places) if running is not None)
         if not columns:
             return False
@@ -392,7 +397,7 @@ class Engine:
         return True
 
     def read(self, round: Round, drafts: dict[int, Draft]) -> None:
-        """Wait for the tokens of the round, and add them to the drafts of the events."""
+        """Wait for the tokens of a round, and add them to the drafts, {request id: Draft}."""
         if round.scored is not None:
             draft = drafts.setdefault(round.scored.id, Draft())
             if round.scored.finish_reason is None:
@@ -419,7 +424,8 @@ class Engine:
 
 
 def bucket(length: int, context: int) -> int:
-    """Padded length of a prompt of `length` tokens; few lengths keep the number of compilations low."""
+    """Return the padded length of a prompt of `length` tokens: a power of two, at most `context`. Few lengths mean few
+    compilations."""
     return min(max(1 << (length - 1).bit_length(), LEAST_BUCKET), context)
 
 
@@ -431,7 +437,7 @@ def padded(prompts: Sequence[Sequence[int]], length: int) -> np.ndarray:
 
 
 def mesh_of(model: Transformer) -> Mesh | None:
-    """Return the mesh that the model is sharded over; None for one device."""
+    """Return the mesh that the model is sharded over; None if it is on one device."""
     sharding = getattr(jax.tree.leaves(model)[0], "sharding", None)
     if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1 or not isinstance(sharding.mesh, Mesh):
         return None

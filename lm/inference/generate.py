@@ -25,10 +25,11 @@ def sample_texts(
     key: jax.Array,
     mesh: Mesh | None = None,
 ) -> list[str]:
-    """Return each prompt with its continuation, up to the end of the document or `tokens` tokens in total.
+    """Generate one text per prompt, until the end of the document or `tokens` tokens, prompt included. Return the
+    texts, each with its prompt.
 
-    Row i continues prompts[i], at the beginning of a document, at temperatures[i], with a seed from `key` and i. The
-    devices of `mesh`, over which the model is sharded, share the rows; all processes must make the same call. Raises
+    Text i continues prompts[i], at the beginning of a document, with temperatures[i] and a seed from `key` and i.
+    `mesh` is the mesh that the model is sharded over (None: one device); all processes must make the same call. Raises
     UsageError if a prompt is too long.
     """
     rows = [check_prompt(tokenizer, prompt, tokens) for prompt in prompts]

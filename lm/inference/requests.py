@@ -72,7 +72,7 @@ class TokenLogprob:
 
 @dataclasses.dataclass(frozen=True)
 class GenerationRequest:
-    """Prompt tokens, including bos_id if the prompt begins a document, and sampling parameters."""
+    """Prompt to continue, with sampling parameters. Its token ids include BOS if it begins a document."""
 
     prompt: tuple[int, ...]
     params: SamplingParams
@@ -80,7 +80,7 @@ class GenerationRequest:
 
 @dataclasses.dataclass(frozen=True)
 class GenerationEvent:
-    """Output of one request since its last event."""
+    """New output of one request since its previous event."""
 
     request_id: int
     tokens: tuple[int, ...] = ()
@@ -108,14 +108,14 @@ class Completion:
 
 
 class QueueFull(UsageError):  # noqa: N818  (it went as it should)
-    """The queue is full; try again later."""
+    """Raised by `Engine.submit` if the queue has max_queue requests; try again later."""
 
 
 def check_prompt(
     tokenizer: Tokenizer, prompt: str, tokens: int, remedy: str = "Ask for more tokens, or shorten the prompt."
 ) -> list[int]:
-    """Return the tokens of the prompt (Tokenizer.prompt_ids). Raises UsageError, with `remedy`, if they leave no room
-    for new tokens within `tokens`."""
+    """Return the token ids of the prompt, with BOS if the tokenizer adds it. Raises UsageError, with `remedy`, if
+    prompt and new text together may have `tokens` tokens and the prompt leaves no room."""
     row = tokenizer.prompt_ids(prompt)
     if len(row) >= tokens:
         raise UsageError(

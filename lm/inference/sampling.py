@@ -23,7 +23,7 @@ SUMMED_TOGETHER = 128
 
 
 class Sampling(NamedTuple):
-    """Sampling parameters of the rows; see lm.inference.requests.SamplingParams."""
+    """Sampling parameters of all rows of a batch, as arrays; see lm.inference.requests.SamplingParams."""
 
     temperature_B: Float[Array, " B"] | np.ndarray  # noqa: N815
     top_k_B: Int[Array, " B"] | np.ndarray  # noqa: N815
@@ -36,7 +36,7 @@ class Sampling(NamedTuple):
 
     @classmethod
     def of(cls, params: list[SamplingParams]) -> "Sampling":
-        """Return one row for each of `params`, as NumPy arrays."""
+        """Stack sampling parameters into NumPy arrays, row i from params[i]."""
         column = lambda dtype, get: np.array([get(one) for one in params], dtype)
         return cls(
             column(np.float32, lambda one: one.temperature),
@@ -50,7 +50,7 @@ class Sampling(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A token for each row, and, if any row requests them, log-probabilities in nats."""
+    """Token drawn for each row, with log-probabilities in nats (zeros if no row requests them)."""
 
     token_B: Int[Array, " B"]  # noqa: N815
     logprob_B: Float[Array, " B"]  # noqa: N815
@@ -66,11 +66,11 @@ def draw(
     position_B: Int[Array, " B"],
     alternatives: int,
 ) -> Drawn:
-    """Draw the token at `position_B` of each row, among the first V ids, with log-probabilities of the model's
-    distribution.
+    """Draw a token below V for each row, which becomes the token at position `position_B`. Log-probabilities are those
+    of the model, before penalty, temperature and top-k.
 
-    `seen_BV` marks the tokens of prompt and text so far. The result of a row depends only on its logits, parameters,
-    seed and position, not on other rows: work that no row needs is skipped, and does not change results if done.
+    `seen_BV` marks the tokens of the prompt and the text so far, `alternatives` is K. The result of a row depends only
+    on its own logits, parameters, seed and position, not on other rows.
     """
     symbols = seen_BV.shape[1]
     logits_BW = constrain(logits_BW, "drawn", None)
@@ -97,35 +97,35 @@ def draw(
 
 @on_cpu(argmax)
 def likeliest(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
-    """Id of the maximum of each row; the lowest id in case of ties."""
+    """Return the id of the largest logit of each row; of equal ones, the lowest id."""
     return jnp.argmax(x_BV, axis=-1)
 
 
 def when[R](rows_B: Bool[Array, " B"] | np.ndarray, some: Callable[[], R], none: Callable[[], R]) -> R:
-    """Run `some` if any row is True, else `none`."""
+    """Run `some` if any row is True, else `none`, and return the result (lax.cond)."""
     return jax.lax.cond(jnp.any(rows_B), some, none)
 
 
 def penalised(
     logits_BV: Float[Array, "B V"], seen_BV: Bool[Array, "B V"], penalty_B: Float[Array, " B"]
 ) -> Float[Array, "B V"]:
-    """Divide positive logits of seen tokens by the penalty, and multiply negative ones (arXiv:1909.05858, section
-    4.1)."""
+    """Apply the repetition penalty to seen tokens: divide positive logits by it, and multiply negative ones
+    (arXiv:1909.05858, section 4.1)."""
     penalty_B1 = penalty_B[:, None]
     return jnp.where(seen_BV, jnp.where(logits_BV > 0, logits_BV / penalty_B1, logits_BV * penalty_B1), logits_BV)
 
 
 def sampled(logits_BV: Float[Array, "B V"], sampling: Sampling, position_B: Int[Array, " B"]) -> Int[Array, " B"]:
-    """Sample from softmax(logits / temperature), restricted by top-k, top-p and min-p, with a key from the row's seed
-    and position."""
+    """Sample an id per row from softmax(logits / temperature), restricted by top-k, top-p and min-p. The random key
+    comes from the row's seed and position."""
     share = lambda seed, position: jax.random.uniform(jax.random.fold_in(jax.random.key(seed), position))
     share_B = jax.vmap(share)(sampling.seed_B, position_B)
     return jax.vmap(at_share)(weights(logits_BV, sampling), share_B)
 
 
 def weights(logits_BV: Float[Array, "B V"], sampling: Sampling) -> Float[Array, "B V"]:
-    """Return unnormalized probabilities, for temperatures above 0: 1 for the most likely token, 0 for those excluded by
-    top-k, top-p and min-p."""
+    """Return unnormalized sampling probabilities, temperature applied: 1 for the most likely token, 0 for tokens
+    excluded by top-k, top-p or min-p. Valid for temperatures above 0."""
     temperature_B1 = jnp.maximum(sampling.temperature_B, LEAST_TEMPERATURE)[:, None]
     # Subtract the maximum: nothing overflows at low temperatures.
     scaled_BV = (logits_BV - jnp.max(logits_BV, axis=-1, keepdims=True)) / temperature_B1
@@ -139,7 +139,8 @@ def weights(logits_BV: Float[Array, "B V"], sampling: Sampling) -> Float[Array, 
 
 
 def at_share(weights_V: Float[Array, " V"], share: Float[Array, ""]) -> Int[Array, ""]:
-    """Return the first id at which the cumulative weight exceeds `share` (< 1) of the total; never an id of weight 0.
+    """Return the first id at which the cumulative weight exceeds `share` (from 0 to 1) of the total: a sample, if
+    `share` is uniform. An id of weight 0 is never returned.
 
     One random number per id (the Gumbel trick of jax.random.categorical) takes ten times as long on a CPU. The sum is
     computed in blocks to reduce rounding errors.
@@ -162,8 +163,8 @@ def at_share(weights_V: Float[Array, " V"], share: Float[Array, ""]) -> Int[Arra
 
 
 def kept_by_rank(scaled_BV: Float[Array, "B V"], sampling: Sampling) -> Bool[Array, "B V"]:
-    """Keep the top_k most likely tokens, and of these the smallest set of most likely tokens with a total of at least
-    top_p of their probability; ties go to the lower ids."""
+    """Return which tokens top-k and top-p keep: the top_k most likely, and of these the fewest most likely ones with at
+    least top_p of their total probability. Of equally likely tokens, lower ids come first."""
     order_BV = jnp.argsort(-scaled_BV, axis=-1, stable=True)
     sorted_BV = jnp.take_along_axis(scaled_BV, order_BV, axis=-1)
     top_k_B1, top_p_B1 = sampling.top_k_B[:, None], sampling.top_p_B[:, None]
@@ -178,8 +179,8 @@ def kept_by_rank(scaled_BV: Float[Array, "B V"], sampling: Sampling) -> Bool[Arr
 def logprobs(
     logits_BW: Float[Array, "B W"], token_B: Int[Array, " B"], symbols: int, alternatives: int
 ) -> tuple[Float[Array, " B"], Int[Array, "B K"], Float[Array, "B K"]]:
-    """Return (log-probability of each row's token, most likely of the first `symbols` ids, their log-probabilities), in
-    nats."""
+    """Return (log-probability of each row's token, K most likely of the first `symbols` ids, their log-probabilities),
+    in nats."""
     logits_BW = logits_BW.astype(jnp.float32)
     total_B1 = jax.nn.logsumexp(logits_BW, axis=-1, keepdims=True)
     token_B1 = jnp.take_along_axis(logits_BW, token_B[:, None], axis=-1) - total_B1

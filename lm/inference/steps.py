@@ -43,7 +43,7 @@ class Shape(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """Device state of the batch."""
+    """Device state of the engine's batch; each slot holds one request."""
 
     cache: Cache
     token_B: Int[Array, " B"]  # noqa: N815
@@ -53,10 +53,10 @@ class Slots(NamedTuple):
 
 
 def joined(slots: Slots, rows: Slots, places_R: Int[Array, " R"], config: ModelConfig) -> Slots:
-    """Write row r of `rows`, which may have fewer positions, into slot places_R[r].
+    """Return `slots` with row r of `rows`, which may have fewer positions, written to slot places_R[r].
 
-    Leftovers of an earlier request are never visible: tokens attend only to earlier positions, and each position is
-    written before it is read.
+    Leftovers of an earlier request in the slot are never read: tokens attend only to earlier positions, and each
+    position is written before it is read.
     """
 
     def put(all_rows: jax.Array, some: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
@@ -72,12 +72,13 @@ def joined(slots: Slots, rows: Slots, places_R: Int[Array, " R"], config: ModelC
 
 
 def laid_out(slots: Slots, config: ModelConfig) -> Slots:
-    """Constrain the sharding of `slots` by rows and by key-value heads, so that every jitted function keeps it."""
+    """Constrain the sharding of `slots`, by rows and key-value heads, so that all jitted functions use the same."""
     return over_leaves(lambda leaf, axes: constrain(leaf, *axes), config, slots)
 
 
 def over_leaves(function: Any, config: ModelConfig, *many: Slots) -> Slots:
-    """Apply `function` to each array of the slots and its logical axes (lm.parallel.AXES)."""
+    """Call `function(*arrays, axes)` for each array of `many`, whose structures are equal; `axes` are the array's
+    logical axes (lm.parallel.AXES). Return the results in the same structure."""
     axes = Slots(cache_axes(config), ("batch",), ("drawn", None))  # ty: ignore[invalid-argument-type]
     leaves = [jax.tree.leaves(one) for one in many]
     named = jax.tree.leaves(axes, is_leaf=lambda node: type(node) is tuple)
@@ -87,8 +88,8 @@ def over_leaves(function: Any, config: ModelConfig, *many: Slots) -> Slots:
 
 @functools.cache
 def cache_axes(config: ModelConfig) -> Cache:
-    """Return the logical axes of the arrays in a cache, inferred from the shapes for other sizes, because
-    lm.model.kv_cache chooses the layout."""
+    """Return the logical axes of each array in a key-value cache, such as ("batch", None, "kv_heads", None). They are
+    inferred from the shapes for other sizes, because only lm.model.kv_cache knows the layout."""
     config = dataclasses.replace(config, heads=1, kv_heads=1, head_dim=config.head_channels)
     more_heads = dataclasses.replace(config, heads=2, kv_heads=2)
     shapes = lambda config, rows: jax.eval_shape(lambda: empty_cache(config, rows, 1))
@@ -102,7 +103,7 @@ def cache_axes(config: ModelConfig) -> Cache:
 
 @functools.partial(jax.jit, static_argnums=1, keep_unused=True)
 def start(model: Transformer, shape: Shape) -> Slots:
-    """Return free slots on the devices of the model."""
+    """Return empty slots on the devices of the model."""
     cache = empty_cache(shape.config, shape.slots, shape.context)
     seen_BV = jnp.zeros((shape.slots, shape.symbols), bool)
     return laid_out(Slots(cache, jnp.zeros(shape.slots, jnp.int32), seen_BV), shape.config)
@@ -111,7 +112,8 @@ def start(model: Transformer, shape: Shape) -> Slots:
 def last_logits(
     model: Transformer, tokens_BT: jax.Array, positions_BT: jax.Array, real_BT: jax.Array, cache: Cache
 ) -> tuple[Float[Array, "B W"], Cache]:
-    """Return the logits after each row's last real token, and the cache; real tokens come first."""
+    """Run the model on further tokens and return (logits after each row's last real token, updated cache). `real_BT` is
+    True for real tokens, which come before padding."""
     last_B11 = jnp.maximum(jnp.sum(real_BT, axis=1) - 1, 0)[:, None, None]
     with forward_only():
         mask = AttentionMask(real_BT.astype(jnp.int32))
@@ -120,7 +122,7 @@ def last_logits(
 
 
 def also_seen(seen_BV: Bool[Array, "B V"], tokens_BT: Int[Array, "B T"]) -> Bool[Array, "B V"]:
-    """Mark the tokens of each row as seen; ids >= V are ignored."""
+    """Return `seen_BV` with the tokens of each row marked too; ids >= V are ignored."""
     return jax.vmap(lambda seen_V, tokens_T: seen_V.at[tokens_T].set(True, mode="drop"))(seen_BV, tokens_BT)
 
 
@@ -134,8 +136,8 @@ def prefill(
     places_R: Int[Array, " R"],
     sampling: Sampling,
 ) -> tuple[Slots, Drawn]:
-    """Read the first lengths_R[r] tokens of each prompt into slot places_R[r], and draw the next token. Drawn has a
-    first axis of one step, as in `decode`."""
+    """Read R prompts into the slots `places_R`, the first lengths_R[r] tokens of each, and draw the next token of each.
+    The arrays of Drawn have an additional first axis of size 1, as `decode` has one of N steps."""
     rows, length = prompts_RT.shape
     positions_RT = jnp.broadcast_to(jnp.arange(length), (rows, length))
     real_RT = positions_RT < lengths_R[:, None]
@@ -185,7 +187,7 @@ def decode(
 
 
 def lower_decode(model: Transformer, shape: Shape, mesh: Mesh) -> jax.stages.Lowered:
-    """Lower `decode` for an abstract model on `mesh`, without running it."""
+    """Lower `decode` for an abstract model on `mesh` and return it for compilation; nothing is run."""
     free = cast(Any, traced_on(mesh, start.lower))(model, shape)
     abstract = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
     slots = jax.tree.map(abstract, free.out_info, free.compile().output_shardings)
@@ -197,8 +199,8 @@ def lower_decode(model: Transformer, shape: Shape, mesh: Mesh) -> jax.stages.Low
 def score(
     model: Transformer, symbols: int, alternatives: int, tokens_1T: Int[Array, "1 T"]
 ) -> tuple[Float[Array, " T"], Int[Array, "T K"], Float[Array, "T K"]]:
-    """Return (log-probability of the token after each position, most likely tokens there, their log-probabilities), in
-    nats. Undefined for the last position and for padding, which follows the prompt."""
+    """Return (log-probability of the token after each position, K most likely tokens there, their log-probabilities),
+    in nats, for one prompt. Undefined at its last position and on padding, which follows it."""
     length = tokens_1T.shape[1]
     with forward_only():
         x_1TD = model.read(tokens_1T, jnp.ones_like(tokens_1T))

@@ -7,7 +7,7 @@ from lm.tokenizer.base import Tokenizer
 
 
 class StopString:
-    """Find a string in a text that arrives in pieces (Knuth, Morris and Pratt 1977), in amortized constant time per
+    """Finds a string in text that arrives in pieces, by Knuth-Morris-Pratt, in amortized constant time per
     character."""
 
     def __init__(self, string: str):
@@ -20,7 +20,8 @@ class StopString:
             self.shorter.append(self.longest(self.shorter[-1], character))
 
     def longest(self, matched: int, character: str) -> int:
-        """Length of the prefix matched after one more character."""
+        """Return the length of the longest prefix of the string that matches after one more character; `matched` is the
+        length before."""
         while matched and (matched == len(self.string) or self.string[matched] != character):
             matched = self.shorter[matched - 1]
         return matched + (self.string[matched] == character)
@@ -32,10 +33,10 @@ class StopString:
 
 
 class TextStream:
-    """Text of a stream of tokens, which ends before the first stop string.
+    """Decodes tokens to text one by one, up to the first stop string.
 
-    If several stop strings end at the same character, the longest counts. Each token takes time proportional to its own
-    characters.
+    If several stop strings end at the same character, the text ends before the longest. The time per token is
+    proportional to its own characters.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()):
@@ -48,11 +49,12 @@ class TextStream:
         """Whether a stop string was found; no more text follows."""
 
     def push(self, token: int) -> str:
-        """Add a token; return the new text that is final."""
+        """Add a token; return the new text that is certain: whole characters, and none that could begin a stop
+        string."""
         return self.certain(self.decoder.decode(self.tokenizer.token_bytes(token)))
 
     def finish(self) -> str:
-        """Return the remaining text; an incomplete character becomes U+FFFD."""
+        """End the text and return what `push` held back; an incomplete character becomes U+FFFD."""
         text = self.certain(self.decoder.decode(b"", final=True))
         if self.stopped:
             return text

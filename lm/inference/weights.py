@@ -25,9 +25,9 @@ type Weights = Literal["float32", "bfloat16", "int8"]
 
 
 def for_inference(model: Transformer, config: ModelConfig, weights: Weights) -> Transformer:
-    """Return the model with its linear maps, including the output projection, in `weights`: float32 unchanged, bfloat16
-    rounded, int8 with a float32 scale per output. Embeddings and norms are unchanged, and activations have
-    config.compute_dtype. Its layers are unrolled; create caches for it with `inference_config`.
+    """Return the model with the weights of all linear maps, including the output projection, in type `weights`: float32
+    unchanged, bfloat16 rounded, int8 with a float32 scale per output. Embeddings and norms stay as they are, and
+    activations have config.compute_dtype. Layers are no longer stacked; `inference_config` gives the matching config.
 
     Raises UsageError if the model is on several devices.
     """
@@ -46,7 +46,7 @@ def for_inference(model: Transformer, config: ModelConfig, weights: Weights) -> 
 
 
 class PreparedTransformer(Transformer):
-    """`model` with a prepared output projection, also if it was tied to the embedding."""
+    """`model` with the output projection replaced by `output`, even if it was tied to the embedding."""
 
     def __init__(self, model: Transformer, output: PreparedLinear):
         for name, value in vars(model).items():
@@ -63,12 +63,12 @@ class PreparedTransformer(Transformer):
 
 
 def inference_config(model: Transformer, config: ModelConfig) -> ModelConfig:
-    """Return `config` with scan_layers as in this model, for kv_cache.empty_cache."""
+    """Return `config` with scan_layers set to whether this model's layers are stacked, as caches for it need."""
     return dataclasses.replace(config, scan_layers=model.is_stacked)
 
 
 def is_plain(weights: Weights) -> bool:
-    """Whether linear maps keep the plain layout: accelerators read float32 and bfloat16 fast in it."""
+    """Return whether linear maps keep their layout: on accelerators with float32 or bfloat16, which are fast in it."""
     return target().platform != "cpu" and weights != "int8"
 
 
@@ -88,14 +88,14 @@ def prepared_block(block: Block, config: ModelConfig, weights: Weights) -> Block
 
 
 def rounded(linear: Linear, weights: Weights) -> Linear:
-    """Return a copy of the linear map with its weight cast to that type."""
+    """Return a copy of a linear map with its weight in type `weights`."""
     linear = jax.tree.map(lambda x: x, linear)
     linear.weight = nnx.Param(linear.weight[...].astype(weights), axes=linear.axes)
     return linear
 
 
 def side_by_side(linears: list[Linear], config: ModelConfig, weights: Weights) -> PreparedLinear:
-    """Concatenate linear maps of the same input into one prepared map."""
+    """Concatenate linear maps of the same input into one map for generation, its outputs in the order of `linears`."""
     weight_IO = np.concatenate([np.asarray(linear.weight[...]) for linear in linears], axis=1)
     biases = [linear.bias[...] for linear in linears if linear.bias is not None]
     return prepared_linear(weight_IO, jnp.concatenate(biases) if biases else None, config, weights)
@@ -104,7 +104,7 @@ def side_by_side(linears: list[Linear], config: ModelConfig, weights: Weights) -
 def prepared_linear(
     weight_IO: np.ndarray, bias_O: jax.Array | None, config: ModelConfig, weights: Weights
 ) -> PreparedLinear:
-    """Return the prepared form of one linear map."""
+    """Build the linear map for generation on CPUs, or for int8, from a float weight."""
     if weights == "float32":
         return TiledLinear(weight_IO.astype(np.float32), bias_O, config.compute_dtype)
     kind = Int8Linear if weights == "int8" else Bfloat16Linear

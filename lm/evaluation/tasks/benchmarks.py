@@ -18,7 +18,7 @@ ENDINGS = 4
 
 
 def cleaned(text: str) -> str:
-    """Remove markup of WikiHow pages, as lm-eval does."""
+    """Remove the markup of WikiHow texts, such as "[title]", as lm-eval does."""
     closed = BRACKETS.sub(lambda found: "" if found[2] else found[0], text.strip().replace(" [title]", ". "))
     return closed.replace("  ", " ")
 
@@ -44,7 +44,7 @@ class HellaSwag(Task):
 
 
 def text_rows(path: Path) -> Iterator[Example]:
-    """Read examples from a text file: query, index of the right ending, and four endings, one per line."""
+    """Yield HellaSwag examples from a text file with six lines each: query, index of the right ending, four endings."""
     for query, gold, *choices in read_text_examples(path, 2 + ENDINGS, REMEDY):
         yield {"query": query, "choices": choices, "gold": gold}
 
@@ -52,8 +52,8 @@ def text_rows(path: Path) -> Iterator[Example]:
 class Lambada(Task):
     """LAMBADA (Paperno et al. 2016, arXiv:1606.06031), as processed by OpenAI: predict the last word of a passage.
 
-    Fields of a row: text. The only answer is the last word: acc is whether greedy decoding generates it, perplexity
-    is exp of the mean loss per word.
+    Fields of a row: text. The only answer is its last word. acc is the share of words that greedy decoding generates,
+    perplexity is exp of the mean loss per word.
     """
 
     name = "lambada_openai"
@@ -71,10 +71,9 @@ class Lambada(Task):
 
 
 class ArcEasy(Task):
-    """ARC (Clark et al. 2018, arXiv:1803.05457): multiple-choice science questions, an easy and a challenge set.
+    """ARC-Easy (Clark et al. 2018, arXiv:1803.05457): the easier set of multiple-choice science questions.
 
-    Fields of a row: question, choices (text, label), answerKey; or query (starting with "Question:"), choices,
-    gold.
+    Fields of a row: question, choices (text, label), answerKey; or query (starting with "Question:"), choices, gold.
     """
 
     name = "arc_easy"
@@ -89,7 +88,8 @@ class ArcEasy(Task):
 
 
 class ArcChallenge(ArcEasy):
-    """The challenge set: questions that retrieval and word co-occurrence cannot answer."""
+    """ARC-Challenge: the ARC questions that retrieval and word co-occurrence cannot answer. Rows are those of
+    ArcEasy."""
 
     name = "arc_challenge"
 
@@ -131,10 +131,11 @@ class Piqa(Task):
 
 
 class Blimp(Task):
-    """BLiMP (Warstadt et al. 2019, arXiv:1912.00582): which of two sentences is grammatical, in 67 paradigms.
+    """BLiMP (Warstadt et al. 2019, arXiv:1912.00582): which of two sentences is grammatical, for 67 grammatical
+    phenomena ("paradigms").
 
-    Fields of a row: sentence_good, sentence_bad, UID. acc is the unweighted mean over the paradigms (UID); a limit
-    applies to each paradigm.
+    Fields of a row: sentence_good, sentence_bad, UID (the paradigm). acc is the unweighted mean over the paradigms;
+    tasks.limit applies to each of them.
     """
 
     name = "blimp"

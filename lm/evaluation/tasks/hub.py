@@ -17,9 +17,9 @@ PIECE = 1 << 20
 
 
 def hub_files(source: Source, environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """Return the Parquet files of the dataset's split, from the user's cache (`user_cache`), or downloaded on first
-    use. HF_ENDPOINT sets another server, HF_TOKEN an access token. Raises InputError if the dataset is not
-    available."""
+    """Return the Parquet files of the dataset's split in the user's cache (`user_cache`), downloaded on first use.
+    HF_ENDPOINT sets another server, HF_TOKEN an access token. Raises InputError if they cannot be downloaded,
+    UsageError if the hub lists none."""
     folder = user_cache(environment) / "tasks" / source.repository / (source.subset or "all") / source.split
     listing = folder / "files.json"
     if not listing.is_file():
@@ -29,7 +29,8 @@ def hub_files(source: Source, environment: Mapping[str, str] = os.environ) -> li
 
 
 def download(source: Source, folder: Path, server: str, token: str) -> None:
-    """Download the files atomically, and write their list last."""
+    """Download the dataset's files into `folder`, then write files.json, the list of their names. Raises InputError if
+    that fails."""
     import requests
 
     index = f"{server}/api/datasets/{quote(source.repository)}/parquet"
@@ -51,8 +52,8 @@ def download(source: Source, folder: Path, server: str, token: str) -> None:
 
 
 def addresses_of(session, source: Source, index: str) -> dict[str, list[str]]:
-    """Return {subset: addresses of the files of its split}. Raises UsageError if the hub lists none, and like
-    requests."""
+    """Return {subset: URLs of the Parquet files of source.split}, read from `index`, the hub's JSON list of a dataset's
+    files. Raises UsageError if there are none, and requests' exceptions."""
     answer = session.get(index, timeout=(CONNECT_SECONDS, READ_SECONDS))
     answer.raise_for_status()
     listed = answer.json()
@@ -71,7 +72,7 @@ def addresses_of(session, source: Source, index: str) -> dict[str, list[str]]:
 
 
 def fetch(session, address: str, path: Path) -> None:
-    """Download a file atomically. Raises like requests."""
+    """Download `address` to `path`, which appears only when it is complete. Raises requests' exceptions."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with session.get(address, timeout=(CONNECT_SECONDS, READ_SECONDS), stream=True) as answer:
         answer.raise_for_status()

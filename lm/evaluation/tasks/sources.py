@@ -21,7 +21,7 @@ Example = dict[str, Any]
 
 @dataclass(frozen=True)
 class Source:
-    """Dataset of a task."""
+    """Where a task's examples come from: a dataset on the hub or local files."""
 
     repository: str
     """Dataset id on the hub."""
@@ -50,13 +50,13 @@ SOURCES = {
 
 
 def local_files(source: Source, folder: Path, option: str) -> list[Path]:
-    """Return the files with examples of the task, in order. `option` is the name of the option that gave the folder.
-    Raises UsageError if there are none.
+    """Return the files in `folder` with a task's examples, sorted. `option` is the option that set the folder, for
+    messages. Raises UsageError if there are none.
 
-    Searches first in a folder named like the dataset, or `folder` itself if it is: SUBSET/SPLIT-*.parquet,
-    data/SPLIT-*.parquet, SUBSET/SPLIT/*.parquet (the hub's own conversion), or .jsonl instead. Otherwise one file in
-    `folder` that is named like the task, preferably one that names the split, and of those the one with the shortest
-    name.
+    First it looks for the dataset's folder, in `folder` or as `folder` itself, with files such as
+    SUBSET/SPLIT-*.parquet, data/SPLIT-*.parquet or SUBSET/SPLIT/*.parquet (the hub's own conversion), or .jsonl
+    instead. Otherwise it returns one file in `folder` that is named like the task: if possible one that also names the
+    split, and of several the one with the shortest name.
     """
     folder = folder.expanduser()
     if not folder.is_dir():
@@ -84,7 +84,7 @@ def is_named(source: Source, path: Path) -> bool:
 
 
 def in_dataset(source: Source, root: Path) -> list[Path]:
-    """Return the files of the split in the folder of a dataset; [] if there are none."""
+    """Return the files of source.split in `root`, a dataset's folder in the layout of the hub; [] if there are none."""
     if not root.is_dir():
         return []
     if not source.subset:

@@ -23,7 +23,7 @@ from lm.model.transformer import Transformer
 
 
 class Question(NamedTuple):
-    """Example with several answers, one of which is right."""
+    """Multiple-choice question: answers as (context, continuation) pairs, and the index of the right one."""
 
     pairs: Sequence[tuple[str, str]]
     """(context, continuation) of each answer."""
@@ -34,14 +34,15 @@ class Question(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A score and its standard error."""
+    """A metric and its standard error."""
 
     value: float
     standard_error: float
 
 
 class Task:
-    """Multiple-choice task; an evaluator (lm/evaluation/evaluator.py)."""
+    """Base class of multiple-choice benchmarks, an evaluator (lm/evaluation/evaluator.py). Subclasses implement
+    `question`."""
 
     name: ClassVar[str]
     """Name in lm-eval, and prefix of the results."""
@@ -63,7 +64,7 @@ class Task:
         )
 
     def files(self) -> list[Path]:
-        """Return the files with the examples."""
+        """Return the files with the task's examples, from the folder in tasks.data or downloaded from the hub."""
         source, data = SOURCES[self.name], self.config.tasks.data
         return hub_files(source) if data == HUB else local_files(source, Path(data), "tasks.data")
 
@@ -77,11 +78,12 @@ class Task:
             yield from self.questions_in(path, self.rows(path))
 
     def rows(self, path: Path) -> Iterable[Example]:
-        """Yield the rows of a file; override it for other formats."""
+        """Yield the rows of a .parquet or .jsonl file. Override it for other formats."""
         return read_rows(path)
 
     def questions_in(self, path: Path, rows: Iterable[Example]) -> Iterator[Question]:
-        """Convert rows to questions. Raises InputError for a row without the required fields."""
+        """Convert the rows of file `path` to questions. Raises InputError for a row that is not an example of the
+        task."""
         for number, row in enumerate(rows):
             try:
                 question = self.question(row)
@@ -95,18 +97,19 @@ class Task:
             yield question
 
     def question(self, row: Example) -> Question:
-        """Convert a row. Raises KeyError, ValueError, TypeError, AttributeError or IndexError if it does not belong to
-        the task."""
+        """Convert one row to a question. Raises KeyError, ValueError, TypeError, AttributeError or IndexError if the
+        row is not an example of the task."""
         raise NotImplementedError
 
     def score(self, model: Transformer, mesh: Mesh) -> dict[str, Figure]:
-        """Return "acc", the fraction of questions whose right answer has the highest likelihood, and "acc_norm", with
-        log-likelihoods divided by the characters of the answer. Raises EvaluationInterrupted."""
+        """Return the metrics of `model`, by default "acc", the share of questions whose right answer has the highest
+        log-likelihood, and "acc_norm", the same with log-likelihoods divided by the answer's number of characters.
+        Raises EvaluationInterrupted if the process was asked to stop."""
         scores = iter(self.log_likelihoods.score(model, mesh, self.requests))
         return self.count([[next(scores) for _ in one.pairs] for one in self.questions])
 
     def count(self, scores: Sequence[Sequence[Score]]) -> dict[str, Figure]:
-        """Compute the metrics from the scores of each question."""
+        """Compute the metrics from the scores of the answers to each question."""
         right, right_by_length = [], []
         for question, of_answers in zip(self.questions, scores, strict=True):
             nats = np.array([one.log_likelihood for one in of_answers])
@@ -116,11 +119,11 @@ class Task:
         return figures | {"acc_norm": share(right_by_length)} if self.normalized else figures
 
     def run(self, model: Transformer, mesh: Mesh) -> dict[str, float]:
-        """Return the metrics by their full names, such as "hellaswag_acc"."""
+        """Return the metrics with the task's name as prefix, such as "hellaswag_acc"."""
         return {f"{self.name}_{name}": figure.value for name, figure in self.score(model, mesh).items()}
 
 
 def share(right: Sequence[bool]) -> Figure:
-    """Mean, and its standard error as in lm-eval (of the sample, n - 1)."""
+    """Return the fraction of True, with its standard error as in lm-eval (of the sample, n - 1)."""
     mean = sum(right) / len(right)
     return Figure(mean, math.sqrt(mean * (1 - mean) / max(1, len(right) - 1)))
