@@ -27,7 +27,8 @@ EPSILON = 1e-8  # added to the norm of a matrix
 
 
 def scale_by_muon(momentum: float, iterations: int) -> optax.GradientTransformation:
-    """Nesterov momentum (Dozat 2016, with bias correction as in optax), with each matrix orthogonalized.
+    """Return a transformation that orthogonalizes each matrix after Nesterov momentum (Dozat 2016, with bias correction
+    as in optax).
 
     The last two axes of every parameter are a matrix; the axes before them count matrices.
     """
@@ -52,7 +53,7 @@ def scale_by_muon(momentum: float, iterations: int) -> optax.GradientTransformat
 
 
 class Kind(NamedTuple):
-    """Matrices of one kind have the same shape and sharding, and are sent together."""
+    """Shape and sharding shared by a set of matrices, which are sent between devices together."""
 
     axes: tuple[str, str]
     """Logical axes of rows and columns; the rows are the smaller side."""
@@ -60,8 +61,8 @@ class Kind(NamedTuple):
 
 
 def orthogonal(tree: Any, iterations: int) -> Any:
-    """Replace each matrix U S V^T in a tree of parameters by approximately U V^T, on the mesh set by
-    lm.parallel.traced_on."""
+    """Replace each matrix U S V^T in a tree of parameters by approximately U V^T. Runs on the mesh that
+    lm.parallel.traced_on sets."""
     nodes, structure = jax.tree.flatten(tree, is_leaf=is_parameter)
     kinds: dict[Kind, list[int]] = {}
     for place, node in enumerate(nodes):
@@ -80,21 +81,23 @@ def axes_of(node: Any) -> tuple[str, str]:
 
 
 def kind_of(node: Any) -> Kind:
-    """Return the kind of a matrix: the smaller side as rows; for a square, the side whose name sorts first."""
+    """Return the kind of a parameter's matrices, with the smaller side as rows; for squares, the side whose axis name
+    sorts first."""
     (rows, columns), sides = node.shape[-2:], axes_of(node)
     (rows, first), (columns, second) = sorted([(rows, sides[0]), (columns, sides[1])])
     return Kind((first, second), (rows, columns))
 
 
 def is_turned(node: Any, kind: Kind) -> bool:
-    """Whether the node stores the transposes of the matrices of its kind."""
+    """Return whether a parameter has its matrices transposed compared with their kind."""
     return axes_of(node) != kind.axes
 
 
 def orthogonal_matrices(
     arrays: Sequence[jax.Array], turned: Sequence[bool], kind: Kind, iterations: int
 ) -> list[jax.Array]:
-    """Orthogonalize all matrices in arrays of shape (..., M, K), or (..., K, M) if turned."""
+    """Orthogonalize the matrices of one kind, on all devices. arrays[i] has the shape (..., M, K), or (..., K, M) if
+    turned[i]."""
     counts = [math.prod(array.shape[:-2]) for array in arrays]
     layout = layout_of(kind, sum(counts))
     if layout.devices == 1:  # array by array, to save memory
@@ -115,15 +118,15 @@ def orthogonal_matrices(
 
 
 def array_orthogonal(array: jax.Array, turned: bool, iterations: int) -> jax.Array:
-    """Like `orthogonal_matrices` for one array, on one device."""
+    """Orthogonalize the matrices of one array, (..., M, K), or (..., K, M) if `turned`, without communication."""
     oriented = array.mT if turned else array
     made = newton_schulz(oriented.reshape(-1, *oriented.shape[-2:]), iterations).reshape(oriented.shape)
     return made.mT if turned else made
 
 
 class Layout(NamedTuple):
-    """Assignment of the matrices of a kind to devices: groups with equal numbers of devices, each with an equal number
-    of matrices."""
+    """Assignment of the matrices of one kind to groups of devices: all groups have equally many devices and
+    matrices."""
 
     axes: dict[str, int]
     """{mesh axis: number of devices}, for axes with more than one device."""
@@ -137,7 +140,8 @@ class Layout(NamedTuple):
         return math.prod(self.axes.values())
 
     def orthogonal(self, x_NMK: Float[Array, "N M K"], iterations: int) -> Float[Array, "N M K"]:
-        """Given one device's shard of all matrices, return its shard of the orthogonalized matrices."""
+        """Orthogonalize sharded matrices, for use in shard_map: takes one device's shard of all matrices, and returns
+        its shard of the results."""
         count, groups = len(x_NMK), self.devices // self.group
         x_NMK = jnp.pad(x_NMK, ((0, -count % groups), (0, 0), (0, 0)))  # zero matrices stay zero
         numbers = np.arange(self.devices).reshape(groups, self.group).tolist()
@@ -146,10 +150,10 @@ class Layout(NamedTuple):
         return self.brought_back(own_NMK, len(x_NMK), *x_NMK.shape[1:])[:count]
 
     def sent(self, x_NMK: Float[Array, "N M K"]) -> Float[Array, "n m k"]:
-        """Send matrices to their devices: returns the whole matrices of a device, or, for a group, all rows and 1 /
-        group of the columns of the group's matrices.
+        """Send matrices to the devices that compute them (in shard_map). Returns the n matrices of this device's group,
+        with all rows and 1 / group of the columns (all columns if a group is one device).
 
-        The order of rows and columns does not matter: both may be permuted before the iteration and back afterwards.
+        Rows and columns may arrive permuted, which does not change the iteration; `brought_back` restores their order.
         """
         (count, rows, columns), groups = x_NMK.shape, self.devices // self.group
         x = x_NMK.reshape(groups, count // groups, rows, self.group, columns // self.group)
@@ -162,7 +166,8 @@ class Layout(NamedTuple):
         return x.reshape(x.shape[len(self.axes) :])
 
     def brought_back(self, x_NMK: Float[Array, "n m k"], count: int, rows: int, columns: int) -> Float[Array, "N M K"]:
-        """Inverse of `sent`; (count, rows, columns) is the shape of the padded input of `sent`."""
+        """Invert `sent`: return this device's shard of all matrices. (count, rows, columns) is the shape that `sent`
+        was given."""
         groups = self.devices // self.group
         x = x_NMK.reshape(*[1] * len(self.axes), *x_NMK.shape)
         for place, axis in reversed([*enumerate(self.axes)]):
@@ -174,14 +179,15 @@ class Layout(NamedTuple):
         return x.transpose(0, 2, 3, 1, 4).reshape(count, rows, columns)
 
     def side(self, axis: str) -> int | None:
-        """Array dimension (after those of the mesh) that the mesh axis shards; None if it shards none."""
+        """Return the array dimension that a mesh axis shards, counted after one dimension per mesh axis; None if it
+        shards none."""
         rows, columns = self.cut
         after = len(self.axes) + 1
         return after if axis in rows else after + 1 if axis in columns else None
 
 
 def layout_of(kind: Kind, count: int) -> Layout:
-    """Return the layout of `count` matrices on the current mesh with the fewest multiplications per device."""
+    """Return the layout of `count` matrices on the current mesh that needs the fewest multiplications per device."""
     mesh = jax.sharding.get_abstract_mesh()
     axes = {} if mesh.empty or mesh.manual_axes else {name: size for name, size in mesh.shape.items() if size > 1}
     cut = cut_of(kind, mesh, axes)
@@ -198,7 +204,8 @@ def layout_of(kind: Kind, count: int) -> Layout:
 
 
 def cut_of(kind: Kind, mesh: AbstractMesh, axes: dict[str, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the mesh axes over which rows and columns are sharded, as in lm.parallel.shardings."""
+    """Return (mesh axes that shard the rows, mesh axes that shard the columns) of a kind, as in
+    lm.parallel.shardings."""
     even = cuts_evenly(mesh, kind.axes, kind.shape)
     rows, columns = (tuple(name for name in mesh_axes(axis) if name in axes and even) for axis in kind.axes)
     return rows, columns
@@ -207,7 +214,8 @@ def cut_of(kind: Kind, mesh: AbstractMesh, axes: dict[str, int]) -> tuple[tuple[
 def newton_schulz(
     x_NMK: Float[Array, "N M K"], iterations: int, total: Callable[[jax.Array], jax.Array] = lambda x: x
 ) -> Float[Array, "N M K"]:
-    """Move the singular values of each matrix close to 1. `total` sums over the devices that share its columns."""
+    """Move all singular values of each matrix close to 1, by Newton-Schulz iterations. `total` sums over the devices
+    that hold columns of the same matrix."""
     a, b, c = COEFFICIENTS
     squares_N11 = total(jnp.sum(x_NMK * x_NMK, axis=(1, 2), keepdims=True))
     x_NMK = x_NMK / (jnp.sqrt(squares_N11) + EPSILON)

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float
 
 
 def apply_updates[Tree](parameters: Tree, updates: Tree, key: jax.Array) -> Tree:
-    """Add updates to parameters in float32, and cast to the type of each parameter; bfloat16 is rounded stochastically.
+    """Return parameters + updates, computed in float32 and cast to the type of each parameter: bfloat16 by stochastic
+    rounding.
 
     The result depends only on the inputs and the key, not on the mesh.
     """

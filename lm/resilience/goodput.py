@@ -44,7 +44,7 @@ OVERLAPPED = ("data", "host_overhead")
 
 @dataclass
 class Attempt:
-    """One process, from start to end."""
+    """One process of a run, from its start to its end. A run that is resumed has several attempts."""
 
     began: float
     """Start, in Unix seconds."""
@@ -66,7 +66,8 @@ HEARTBEAT: dict[str, type] = {"step": int, "time": float, "state": str, "process
 
 
 class Goodput:
-    """Time accounting for all attempts of a run; the last attempt is this process. `close` writes it to disk."""
+    """Accounts for the wall-clock time of all attempts of a run; the last one is this process. `close` writes it to
+    disk."""
 
     busy: Callable[[], bool] = staticmethod(lambda: False)
     """Whether the devices are computing a step; OVERLAPPED phases then count as steps."""
@@ -107,7 +108,7 @@ class Goodput:
                 self.beat(self.now.step)
 
     def switch(self, phase: str) -> str:
-        """Count time as `phase` from now on; return the previous phase."""
+        """End the current phase, count its time, and begin `phase`. Return the name of the phase that ended."""
         moment = time.time()
         seconds = self.now.seconds
         counted = "steps" if self.current in OVERLAPPED and self.busy() else self.current
@@ -118,19 +119,19 @@ class Goodput:
         return outer
 
     def read_clock(self) -> dict[str, float]:
-        """Return a copy of `clock`, updated to now."""
+        """Return the seconds that this process spent in each phase until now: a copy of `clock`."""
         self.switch(self.current)
         return dict(self.clock)
 
     def begin(self, first_step: int) -> None:
-        """Start training after `first_step` restored steps."""
+        """Record that training begins after step `first_step` (0, or that of the restored checkpoint)."""
         self.switch("host_overhead")
         self.now.first_step = self.now.step = first_step
         self.write()  # before the heartbeat, which would make the earlier attempt seem alive until now
         self.beat(first_step)
 
     def beat(self, step: int, state: str = "training") -> None:
-        """Write the heartbeat after `step` steps. Takes microseconds and does not wait for the disk."""
+        """Write heartbeat.json after `step` steps. Takes microseconds and does not wait for the disk."""
         self.beat_at = time.monotonic()
         self.now.step, self.now.seen = step, time.time()
         process = int(os.environ.get(PARENT, os.getpid()))
@@ -152,11 +153,11 @@ class Goodput:
             write_atomically(self.path, json.dumps(rounded, indent=1) + "\n", durable=False)
 
     def has_resumed(self) -> bool:
-        """Whether an earlier attempt resumed from a checkpoint."""
+        """Return whether an earlier attempt resumed from a checkpoint."""
         return any(one.first_step for one in self.attempts[:-1])
 
     def stop_before_training(self) -> None:
-        """Record that the process stops, as requested, before its first step."""
+        """Record that the process stops, as it was asked to, before its first step."""
         self.write()  # first: the new heartbeat overwrites the earlier attempt's, which may be its only record
         self.beat(self.now.step, "stopped")
 
@@ -167,13 +168,13 @@ class Goodput:
             self.file = None
 
     def shares(self) -> dict[str, float]:
-        """Return {"goodput": fraction of the time since the first start of the run, over all attempts, spent on steps
-        that counted}."""
+        """Return {"goodput": fraction}: the fraction of all time since the first start of the run that was spent on
+        steps that were not lost and repeated."""
         self.switch(self.current)
         return {"goodput": share_of_steps(totals(self.attempts, self.work))}
 
     def table(self) -> str:
-        """Table of the time over all attempts, one line per phase."""
+        """Return a table for the terminal: seconds and share of each phase over all attempts, one line per phase."""
         self.switch(self.current)
         sums = totals(self.attempts, self.work)
         whole = max(sum(sums.values()), 1e-9)
@@ -187,9 +188,9 @@ class Goodput:
 
 
 def totals(attempts: list[Attempt], work: Callable[[int], int] = int) -> dict[str, float]:
-    """Return seconds by phase (PHASES). The time of steps that a later attempt repeated counts as "repeated", in
-    proportion to their share of the attempt's work. `work(step)` is the work of all steps before `step`, such as
-    Stages.windows_before; by default all steps are equal."""
+    """Return {phase: seconds} over all attempts, for the phases in PHASES. Steps that a later attempt had to repeat
+    count as "repeated": a part of the attempt's time for steps, in proportion to their work. `work(step)` is the work
+    of all steps before `step`, such as Stages.windows_before; by default all steps are equal."""
     sums = dict.fromkeys(PHASES, 0.0)
     for one in attempts:
         for kind, seconds in one.seconds.items():
@@ -210,12 +211,13 @@ def totals(attempts: list[Attempt], work: Callable[[int], int] = int) -> dict[st
 
 
 def share_of_steps(sums: dict[str, float]) -> float:
-    """Fraction of the total time spent on steps that counted."""
+    """Return the fraction of the time that was spent on steps not repeated later. `sums` is the result of `totals`."""
     return sums["steps"] / max(sum(sums.values()), 1e-9)
 
 
 def read_attempts(run: Path) -> list[Attempt]:
-    """Read the attempts of earlier processes; empty if there are none or goodput.json is damaged."""
+    """Return the attempts of earlier processes from goodput.json; [] if there are none or the file is damaged. The
+    heartbeat adds what a killed process had not written."""
     try:
         attempts = [Attempt(**one) for one in json.loads(RunPaths(run).goodput.read_text(encoding="utf-8"))]
         for one in attempts:
@@ -235,7 +237,8 @@ def read_attempts(run: Path) -> list[Attempt]:
 
 
 def read_heartbeat(path: Path) -> dict | None:
-    """Read the heartbeat {"step", "time", "state", "process"}; None if it is missing or damaged."""
+    """Return a heartbeat, {"step": ..., "time": ..., "state": ..., "process": ...}; None if the file is missing or
+    damaged."""
     try:
         heart = json.loads(path.read_text(encoding="utf-8"))
         return {name: kind(heart[name]) for name, kind in HEARTBEAT.items()}

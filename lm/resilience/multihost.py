@@ -22,8 +22,8 @@ ROUNDS: collections.defaultdict[str, Iterator[int]] = collections.defaultdict(it
 
 
 def settle[T](question: str, mine: Any, conclude: Callable[[list[Any]], T]) -> T:
-    """Gather `mine` from all processes in process 0, compute conclude([value of process 0, value of process 1, ...])
-    there, and return the result in all processes.
+    """Let process 0 decide for all: gather `mine` from every process, and return conclude([value of process 0, of
+    process 1, ...]), computed only there, in all processes.
 
     Values and results are JSON types. If `conclude` raises, process 0 raises the same error, and the others an
     InputError (or UsageError) with its message. `question` names the exchange; calls from different threads need
@@ -55,8 +55,8 @@ def settle[T](question: str, mine: Any, conclude: Callable[[list[Any]], T]) -> T
 
 
 def collect(question: str, mine: Any) -> list[Any]:
-    """Gather `mine` from all processes, in order, in process 0; the others get an empty list. Use it instead of
-    `settle` if the values are too large to broadcast."""
+    """Gather `mine` from all processes: process 0 gets the list, in order of processes, the others []. Use it instead
+    of `settle` if the values are too large to send to all."""
     if jax.process_count() == 1:
         return [mine]
     store, place = key_value_store(), f"gristmill/{question}/{next(ROUNDS[question])}"
@@ -70,15 +70,15 @@ def collect(question: str, mine: Any) -> list[Any]:
 
 
 def key_value_store() -> Any:
-    """JAX's coordination client, which it does not export; Orbax imports it from there too."""
+    """Return the client of JAX's coordination service. JAX does not export it; Orbax imports it in the same way."""
     from jax._src import distributed
 
     return distributed.global_state.client
 
 
 def fail_together(question: str, error: Exception | None) -> None:
-    """Raise in all processes if one has an error: each raises its own error, and processes without one an InputError
-    with the first error."""
+    """Raise an error in all processes if `error` is not None in any. A process raises its own `error`, or an InputError
+    with that of the first process that has one."""
     said = settle(question, None if error is None else str(error), list)
     if error is not None:
         raise error
@@ -88,14 +88,15 @@ def fail_together(question: str, error: Exception | None) -> None:
 
 
 def agree(facts: Mapping[str, Any]) -> None:
-    """Raise UsageError in all processes unless `facts` (JSON types) are equal in all. The message lists the first
-    differences with both values and the index of the process."""
+    """Raise UsageError in all processes unless `facts`, {name: JSON value}, are equal in all. The message lists the
+    first differences with both values and the index of the process."""
     if difference := settle("facts", dict(facts), first_difference):
         raise UsageError(difference)
 
 
 def first_difference(said: list[dict[str, Any]]) -> str:
-    """Describe how the first process that differs from process 0 differs; "" if all processes are equal."""
+    """Describe how the first process that differs from process 0 differs; "" if all are equal. said[i] are the facts of
+    process i."""
     for process, theirs in enumerate(said):
         names = [name for name in said[0] | theirs if theirs.get(name) != said[0].get(name)]
         if names:

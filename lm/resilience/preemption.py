@@ -13,8 +13,8 @@ EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
 
 
 class PreemptionHandler:
-    """Context manager that handles signals. The training loop calls `requested` after every step, saves, and raises
-    Stopped.
+    """Context manager that handles SIGTERM and Ctrl-C during training. The training loop asks `requested` after every
+    step; if it is true, the loop saves a checkpoint and raises Stopped.
 
     Until `training` is set there is nothing to lose: SIGTERM and Ctrl-C end the process immediately, even during a
     compilation, for which Python's own signal handlers would wait. Later, a second Ctrl-C ends the process without
@@ -56,7 +56,7 @@ class PreemptionHandler:
             os.kill(os.getpid(), self.signal)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Python signal handler; runs in the main thread once the interpreter regains control."""
+        """Python's signal handler: note the request. Runs in the main thread once the interpreter regains control."""
         if number == signal.SIGINT and not self.training:
             return  # the listener ends the process; an exception here could hit any library code
         self.signal = self.signal or number
@@ -64,7 +64,7 @@ class PreemptionHandler:
             os.kill(os.getpid(), signal.SIGTERM)  # JAX handles it and notifies the other processes
 
     def listen(self, pipe: int) -> None:
-        """Handle signals immediately, in a separate thread."""
+        """Read signal numbers from `pipe`, in a separate thread, and end the process if it need not wait."""
         interrupts = 0
         while byte := os.read(pipe, 1):
             number = byte[0]
@@ -77,14 +77,14 @@ class PreemptionHandler:
         os.close(pipe)
 
     def exit_now(self, number: int, why: str) -> None:
-        """End the process immediately."""
+        """Print `why`, and end the process immediately with the exit code for signal `number`."""
         self.before_exit()
         print(f"train: {why}", flush=True)
         sys.stderr.flush()
         os._exit(EXIT_CODES[signal.Signals(number)])
 
     def requested(self, step: int) -> bool:
-        """Whether to save and stop after `step`; True in all processes at the same step."""
+        """Return whether to save and stop after `step`: the same answer in all processes."""
         if self.processes > 1:
             from jax.experimental import multihost_utils
 
@@ -92,12 +92,12 @@ class PreemptionHandler:
         return self.signal is not None
 
     def requested_here(self) -> bool:
-        """Whether to cut short work within a step. Always False if there are several processes, because all must do the
-        same."""
+        """Return whether to break off work within a step, such as an evaluation. Always False if there are several
+        processes, since all must do the same."""
         return self.processes == 1 and self.signal is not None
 
     def stopped(self, step: int) -> Stopped:
-        """Return the exception to raise after the save."""
+        """Return the exception to raise after the checkpoint of `step` was saved."""
         name = signal.Signals(self.signal).name if self.signal else "a notice"
         return Stopped(
             f"stopped by {name}; saved at step {step:,}; run the same command to continue",

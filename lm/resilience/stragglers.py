@@ -25,7 +25,7 @@ SHARE = 0.5
 
 
 class HostTime(NamedTuple):
-    """Mean times of one process, in seconds per step."""
+    """Mean times of one process, in seconds per step, and its host."""
 
     seconds: float
     """Total host time."""
@@ -36,7 +36,7 @@ class HostTime(NamedTuple):
 
 
 class HostTimes:
-    """Exchange the host times of all processes once per logged step, without a collective. Each process publishes its
+    """Compares the host times of all processes, once per logged step, without a collective. Each process publishes its
     time in JAX's key-value store before it starts the step. A step ends after all processes have started it, so process
     0 then finds every entry without waiting. Does nothing in a run of one process."""
 
@@ -47,11 +47,12 @@ class HostTimes:
         """Process named in the last warning; reset when it is no longer the slowest straggler."""
 
     def begin(self, step: int) -> None:
-        """Start measuring after `step` steps."""
+        """Start to measure after `step` steps."""
         self.step, self.clock, self.step_seconds = step, self.goodput.read_clock(), 0.0
 
     def publish(self, step: int) -> None:
-        """Publish the mean times since the last call. Call it before the logged step `step` starts."""
+        """Publish this process's mean host time since the last call. Call it before a logged step, number `step`,
+        starts."""
         if jax.process_count() == 1:
             return
         steps, before = step - self.step, self.clock
@@ -65,8 +66,8 @@ class HostTimes:
         key_value_store().key_value_set(f"{directory(step)}{jax.process_index()}", json.dumps(own))
 
     def collect(self, step: int) -> tuple[dict[str, Any], str]:
-        """Return (metrics of `step`, warning or ""). Call it after the step. Both are empty in processes other than
-        0."""
+        """Return (metrics of host times, warning about a straggler or ""). Call it after the logged step `step`. Empty
+        in all processes but process 0."""
         if jax.process_count() == 1 or jax.process_index() > 0:
             return {}, ""
         store = key_value_store()
@@ -88,7 +89,7 @@ class HostTimes:
 
 
 def directory(step: int) -> str:
-    """Prefix of the keys of a step in the key-value store."""
+    """Return the prefix of a step's keys in the key-value store."""
     return f"gristmill/host_seconds/{step}/"
 
 
@@ -97,8 +98,8 @@ def others_median(seconds: Sequence[float], process: int) -> float:
 
 
 def stragglers(seconds: Sequence[float], step_seconds: float) -> list[int]:
-    """Return the indices of stragglers, slowest first, given the host times of two or more processes in seconds per
-    step."""
+    """Return the indices of stragglers (see TIMES and SHARE), slowest first. `seconds` are the host times of two or
+    more processes, `step_seconds` the time of a step."""
     order = sorted(range(len(seconds)), key=lambda process: -seconds[process])
     return [
         process
@@ -108,7 +109,8 @@ def stragglers(seconds: Sequence[float], step_seconds: float) -> list[int]:
 
 
 def warning_of(times: Sequence[HostTime], slow: Sequence[int], step_seconds: float) -> str:
-    """Return a warning that names the slowest of the stragglers `slow`."""
+    """Return a warning that names the slowest straggler. `times` are the times of all processes, `slow` the indices of
+    the stragglers, slowest first."""
     own, median = times[slow[0]], others_median([one.seconds for one in times], slow[0])
     more = f" {len(slow) - 1:,} more are slow." if slow[1:] else ""
     return (

@@ -16,7 +16,8 @@ TIMES = 20
 
 
 class Watchdog:
-    """Watch the heartbeat of `goodput` in a separate thread until `close` is called."""
+    """Watches the heartbeat of `goodput` in a thread until `close`, and reports a hang with the stacks of all
+    threads."""
 
     def __init__(self, goodput: Goodput, folder: Path, hang_seconds: float):
         """Dumps are written to `folder`/step-N.txt. `hang_seconds` = 0 disables the watchdog."""
@@ -65,7 +66,7 @@ class Watchdog:
 
 
 def device_state() -> str:
-    """Describe the devices of this process and their memory, one line each."""
+    """Return text about the devices of this process and their memory, one line each."""
     lines = [f"process {jax.process_index()} of {jax.process_count()}"]
     for device in jax.local_devices():
         stats = device.memory_stats() or {}

@@ -56,7 +56,7 @@ class StepCost:
         return f"a step is {quantity(self.flops, 'FLOP')}; {held}compiled in {self.compile_seconds:.1f} s"
 
     def row(self) -> Row:
-        """The known costs, as metrics."""
+        """Return the costs that are known, as metrics for metrics.jsonl."""
         named = {
             "step_flops": self.flops,
             "step_state_bytes": self.state_bytes,
@@ -67,8 +67,8 @@ class StepCost:
 
 
 def example_batch(batch_size: int, context_length: int) -> Batch:
-    """Return a batch of ones for compiling and timing a step. Each array is a broadcast view of one element, so it
-    needs hardly any memory."""
+    """Return a batch of ones of this shape, for compiling and timing a step. Its arrays are broadcast views of one
+    element, so it takes hardly any memory."""
     ones = lambda dtype: np.broadcast_to(np.ones((), dtype), (batch_size, context_length))
     return host_batch(*(ones(np.int32) for _ in range(3)), ones(np.float32))
 
@@ -76,11 +76,11 @@ def example_batch(batch_size: int, context_length: int) -> Batch:
 def compile_ahead(
     step: Any, state: TrainState, like: Batch, mesh: Mesh, model: ModelConfig, xla_options: Sequence[str] = ()
 ) -> tuple[Step, StepCost]:
-    """Compile the jitted function `step` for the abstract `state` and batches of the shape of `like`, with the options
+    """Compile the jitted training step for the abstract `state`, batches of the shape of `like`, and the options in
     train.xla_options.
 
-    Returns the compiled program, which never recompiles and rejects other shapes, and its cost. Raises UsageError if
-    processes have lowered different programs, or if XLA rejects an option.
+    Return (compiled step, which rejects other shapes instead of recompiling; its cost). Raises UsageError if processes
+    have lowered different programs, or if XLA rejects an option.
     """
     flops = flops_per_token(model) * like.inputs_BT.size
     start = time.perf_counter()
@@ -109,12 +109,13 @@ def compile_ahead(
 
 
 def options_of(xla_options: Sequence[str], platform: str) -> list[str]:
-    """The options of train.xla_options that are for devices of `platform` (lm.devices.Target)."""
+    """Return the options in train.xla_options that are for devices of `platform`, such as "tpu" (lm.devices.Target)."""
     return [one for one in xla_options if platform == ("cuda" if one.startswith("xla_gpu_") else "tpu")]
 
 
 def compiler_options(xla_options: Sequence[str], platform: str) -> dict[str, str | bool | int] | None:
-    """Options of train.xla_options for `platform`, as `compiler_options` of JAX; None if there are none."""
+    """Return the options in train.xla_options for `platform` as JAX's `compiler_options`, {name: value}; None if there
+    are none."""
     own = [one.split("=", 1) for one in options_of(xla_options, platform)]
     if platform == "tpu":  # takes only strings; XLA for GPUs wants typed values
         return dict(own) or None
@@ -123,13 +124,14 @@ def compiler_options(xla_options: Sequence[str], platform: str) -> dict[str, str
 
 
 def worth_measuring(flops: int, platform: str) -> bool:
-    """Whether to forecast a run of `flops` FLOP: on a CPU, in one process, if it takes more than about a second."""
+    """Return whether to forecast the duration of a run of `flops` FLOP: on a CPU, in one process, above about a
+    second."""
     return platform == "cpu" and jax.process_count() == 1 and flops >= WORTH_MEASURING
 
 
 def measure_step_seconds(step: Step, make_state: Callable[[], TrainState], batch: Batch, repeats: int = 3) -> float:
-    """Return the median duration in seconds of `repeats` steps after a warm-up step. They run on a temporary state;
-    call this before the run's own state exists, because memory is needed for one."""
+    """Return the median duration in seconds of `repeats` steps after a warm-up step. They run on a temporary state from
+    `make_state`; call this before the run's own state exists, since memory is needed for only one."""
     state, seconds = make_state(), []
     for _ in range(1 + repeats):
         start = time.perf_counter()

@@ -42,7 +42,7 @@ from lm.trusted_code import load_named
 
 @dataclass
 class Progress:
-    """State shared by the loop and the hooks."""
+    """Current state of the training loop, shared with the hooks."""
 
     steps: int
     """Last step of the run."""
@@ -58,7 +58,7 @@ class Progress:
 
 @dataclass
 class Instruments:
-    """Measurements and logs of a run."""
+    """Measurements and logs of a run, shared by the hooks."""
 
     goodput: Goodput
     hosts: HostTimes
@@ -70,8 +70,8 @@ class Instruments:
     line: LiveLine
 
     def wait_for_step(self) -> None:
-        """Wait until the devices have finished the step; the time counts as training. Raises InputError if the run has
-        diverged."""
+        """Wait until the devices have finished the current step; the time counts as training. Raises InputError if the
+        run has diverged."""
         with self.meter.training(), self.goodput.phase("steps"):
             self.skipped.wait()
 
@@ -81,17 +81,17 @@ class Hook(Protocol):
     """Steps between two calls; 0: disabled."""
 
     def due(self, step: int) -> bool:
-        """Whether to call `run` after this step. Does not access any device."""
+        """Return whether to call `run` after `step` steps. Does not access any device."""
         ...
 
     def run(self, state: TrainState, step: int) -> Row | None:
-        """Act after a step. `state` is valid until the next step. Return a row of metrics, or None."""
+        """Act after `step` steps. `state` is valid until the next step. Return metrics for metrics.jsonl, or None."""
         ...
 
 
 @dataclass
 class Periodic:
-    """Hook that runs every `every` steps and after the last step."""
+    """Base class of hooks that run every `every` steps and after the last step."""
 
     every: int
     progress: Progress
@@ -103,7 +103,7 @@ class Periodic:
 
 @dataclass
 class Heartbeat(Periodic):
-    """Write the heartbeat, by which a supervisor sees that the process is alive."""
+    """Hook that writes heartbeat.json, from which a supervisor sees that the process is alive."""
 
     def run(self, state: TrainState, step: int) -> None:
         self.tools.goodput.beat(step)
@@ -111,7 +111,7 @@ class Heartbeat(Periodic):
 
 @dataclass
 class Profile(Periodic):
-    """Stop the profiler after the last profiled step."""
+    """Hook that stops the profiler after the last step to profile."""
 
     def run(self, state: TrainState, step: int) -> None:
         if said := self.tools.profiler.after(step, self.progress.metrics):
@@ -120,7 +120,8 @@ class Profile(Periodic):
 
 @dataclass
 class Logging(Periodic):
-    """Log the metrics of a training step. The last step is logged even if `every` is 0."""
+    """Hook that returns the metrics of a training step, such as loss and tokens per second. Always runs after the last
+    step, even if `every` is 0."""
 
     devices: Sequence[jax.Device]
 
@@ -154,7 +155,7 @@ class Logging(Periodic):
 
 @dataclass
 class Preemption(Periodic):
-    """Check whether the process was asked to stop; all processes see it at the same step."""
+    """Hook that checks whether the process was asked to stop. All processes notice that at the same step."""
 
     def run(self, state: TrainState, step: int) -> None:
         self.progress.stopping = self.tools.preemption.requested(step)
@@ -162,7 +163,7 @@ class Preemption(Periodic):
 
 @dataclass
 class Evaluation(Periodic):
-    """Run the evaluators of train.evaluators."""
+    """Hook that runs the evaluators of train.evaluators."""
 
     evaluators: Callable[[int], Mapping[str, Evaluator]]
     """Returns {name: evaluator} for a step."""
@@ -192,7 +193,7 @@ def figure_text(name: str, value: float) -> str:
 
 @dataclass(frozen=True)
 class HookConfig:
-    """Arguments of a user's hook; each uses what it needs."""
+    """Constructor arguments shared by all user-defined hooks; each uses those that it needs."""
 
     model: ModelConfig
     train: TrainConfig
@@ -204,8 +205,8 @@ class HookConfig:
 
 @dataclass
 class OwnHook(Periodic):
-    """Call a user's hook (train.hooks): an object with `every`, the steps between calls, and run(state, step), which
-    returns a row of metrics or None. It must not change the state."""
+    """Hook that calls a user-defined one (train.hooks): an object with `every`, the steps between calls, and run(state,
+    step), which returns a dict of metrics or None. It must not change the state."""
 
     name: str
     hook: Any
@@ -221,7 +222,7 @@ class OwnHook(Periodic):
 
 
 def own_hooks(config: HookConfig, progress: Progress, tools: Instruments) -> list[Hook]:
-    """Return the hooks of train.hooks. Raises UsageError for one that cannot be used."""
+    """Create the user-defined hooks of train.hooks. Raises UsageError for one that lacks `every` or `run`."""
     found: list[Hook] = []
     for name in config.train.hooks:
         hook = load_named(name, "train.hooks")(config)
@@ -254,7 +255,8 @@ class Samples(Periodic):
 
 @dataclass
 class Snapshotting:
-    """Save snapshots (only the parameters) at train.snapshot_steps, which may include step 0."""
+    """Hook that saves snapshots, checkpoints of only the parameters, at train.snapshot_steps, which may include step
+    0."""
 
     wanted: set[int]
     """Steps whose snapshot is still missing."""
@@ -279,7 +281,7 @@ class Snapshotting:
 
 @dataclass
 class Verifying(Periodic):
-    """Stop the run if a shard is damaged. Runs before a checkpoint is saved."""
+    """Hook that raises InputError if a shard on disk is damaged. Runs before a checkpoint is saved."""
 
     verification: ShardVerification
 
@@ -293,7 +295,7 @@ class Verifying(Periodic):
 
 @dataclass
 class Checkpointing(Periodic):
-    """Save checkpoints. It is the last hook, so that everything up to the saved step is already logged."""
+    """Hook that saves checkpoints. It is the last hook, so that all metrics up to the saved step are already logged."""
 
     checkpoints: Checkpoints
     snapshots: Snapshots
@@ -311,17 +313,17 @@ class Checkpointing(Periodic):
     """Step at which process 0 checks the clock again."""
 
     def due(self, step: int) -> bool:
-        """Whether to save after this step. A save that was omitted, because of a slow disk or a skipped step, is
-        retried after each step, which costs nothing while the disk is busy."""
+        """Return whether to save after `step` steps. A due save that was put off, because the disk is busy or a step
+        was skipped, is due again after each step until it succeeds."""
         if self.progress.stopping or step == self.progress.steps:
             return True
         newest = step // self.every * self.every if self.every else 0
         return (newest > self.saved_at or self.overdue(step)) and not self.checkpoints.held_up()
 
     def overdue(self, step: int) -> bool:
-        """Whether train.checkpoint_every_seconds have passed since the newest save. Process 0 decides, and sends all
-        processes the answer and the step of the next check. There are about 20 checks per interval, so most steps need
-        no message. All processes must call this at the same steps."""
+        """Return whether train.checkpoint_every_seconds have passed since the newest save. All processes must call this
+        at the same steps. Process 0 decides by its clock, about 20 times per interval, and sends the others its answer
+        and the step of the next check; other steps need no message."""
         seconds = self.config.checkpoint_every_seconds
         if not seconds or step < self.ask_at:
             return False
@@ -347,9 +349,9 @@ class Checkpointing(Periodic):
             self.save(state, step, blocking)
 
     def save(self, state: TrainState, step: int, blocking: bool, evaluated: bool = True) -> None:
-        """Start a checkpoint of `step`. With `blocking`, first wait for the previous save, however long it takes.
-        Without `evaluated`, a run that resumes from the checkpoint evaluates first. Raises InputError, without saving,
-        if a parameter is not finite."""
+        """Start to save a checkpoint of `step`. With `blocking`, first wait for the previous save, however long it
+        takes. Without `evaluated`, a run that resumes from the checkpoint runs the evaluations of this step first.
+        Raises InputError, without saving, if a parameter is not finite."""
         if not all_finite(state.model):
             raise diverged(f"The parameters after step {step} are not all finite", self.config)
         metadata = dict(self.metadata) | {"evaluated": evaluated and not self.progress.stopping} | self.progress.figures
@@ -360,8 +362,8 @@ class Checkpointing(Periodic):
 
     @jax.transfer_guard("allow")
     def save_before_error(self, state: TrainState, step: int, evaluated: bool = True) -> None:
-        """Save the current state before an error for damaged data or a failed evaluation is raised. Does nothing if
-        there are several processes, because those without an error would not take part in the save."""
+        """Save the current state before the caller raises an error about damaged data or a failed evaluation. Does
+        nothing if there are several processes: those without an error would not take part in the save."""
         if jax.process_count() == 1 and self.checkpoints.settled() and step not in {0, *self.checkpoints.steps()}:
             self.tools.skipped.wait()
             self.save(state, step, blocking=True, evaluated=evaluated)
@@ -378,8 +380,8 @@ SAMPLE_TEMPERATURE = 0.8  # during training; the finished model is sampled at sa
 def sample(
     model: Transformer, model_config: ModelConfig, config: TrainConfig, tokenizer: Tokenizer, step: int, run: RunPaths
 ) -> str:
-    """Generate a sample, write it to the run folder, and return its text. Depends only on the seed and the step. I/O
-    errors are printed, not raised."""
+    """Generate a text from train.sample_prompt, write it to samples/ in the run folder, and return it. Depends only on
+    the parameters, the seed and the step. I/O errors are printed, not raised."""
     key = jax.random.fold_in(jax.random.key(config.seed), step)
     (text,) = sample_texts(
         model, model_config, tokenizer, [config.sample_prompt], [SAMPLE_TEMPERATURE], config.sample_tokens, key
@@ -394,8 +396,8 @@ def sample(
 
 
 def remove_later_samples(folder: Path, step: int) -> None:
-    """Delete samples that an interrupted run wrote after its last checkpoint; the resumed run writes them again. Files
-    that `sample` did not write are kept."""
+    """Delete the samples of steps after `step`, which an interrupted run wrote after its last checkpoint and the
+    resumed run writes again. Files that `sample` did not write are kept."""
     for path in folder.glob("step-*.json"):
         number = path.stem.removeprefix("step-")
         if number.isdecimal() and int(number) > step and is_sample(path, int(number)):
@@ -403,7 +405,7 @@ def remove_later_samples(folder: Path, step: int) -> None:
 
 
 def is_sample(path: Path, step: int) -> bool:
-    """Whether the file is a sample that `sample` wrote at `step`."""
+    """Return whether a file was written by `sample` at `step`."""
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):

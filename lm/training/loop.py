@@ -20,17 +20,16 @@ from lm.training.state import TrainState
 
 
 def train(model: ModelConfig, config: TrainConfig, folder: Path, began: float | None = None) -> None:
-    """Train on `folder`/tokens with `folder`/tokenizer up to config.steps, resuming from the newest checkpoint in
-    `folder`.
+    """Train in the run folder `folder`, on its tokens/ with its tokenizer/, up to config.steps. Resumes from the newest
+    checkpoint there.
 
-    If config.mixture is set, its folders are trained on too, with weights from config.mixture and config.own_weight.
-    Writes checkpoints/, metrics.jsonl, tensorboard/, samples/step-*.json, goodput.json and heartbeat.json to `folder`,
-    and if needed skipped_steps.jsonl, hangs/, wandb/ and profile/. Parameters at each step are bit-identical whether or
-    not the run was interrupted. `began` is the start time of the process in Unix seconds, if its start-up time is to be
-    counted.
+    Folders in config.mixture are trained on too, with weights from config.mixture and config.own_weight. Writes
+    checkpoints/, metrics.jsonl, tensorboard/, samples/step-*.json, goodput.json and heartbeat.json to `folder`, and if
+    needed skipped_steps.jsonl, hangs/, wandb/ and profile/. Parameters at each step are bit-identical whether or not
+    the run was interrupted. `began` is the start of the process in Unix seconds, so that its start-up time counts too.
 
-    Raises InputError or UsageError if shards or a checkpoint do not match the config, and Stopped if the process was
-    asked to stop, after saving.
+    Raises InputError or UsageError if shards or a checkpoint do not match the config, and Stopped, after saving, if the
+    process was asked to stop.
     """
     with contextlib.ExitStack() as stack:
         loop(setup(model, config, folder, began, stack))
@@ -70,7 +69,8 @@ def loop(run: Run) -> None:
 
 @jax.transfer_guard("allow")
 def begin_stage(run: Run, step: int) -> Program:
-    """Report that the batch shape or the mixture changes after `step` steps; return the program of the new stage."""
+    """Report that the batch shape or the mixture changes after `step` steps; return the compiled step for the new
+    stage."""
     program = run.programs.at(step)
     run.progress.cost = program.cost.row()
     run.tools.line.print(f"train: from step {step:,} on: {run.programs.stages.at(step).describe()}")
@@ -79,8 +79,8 @@ def begin_stage(run: Run, step: int) -> Program:
 
 
 def next_batch(run: Run, batches: Iterator[Batch], program: Program, state: TrainState, step: int) -> Batch:
-    """Return the batch after `step` steps, on the devices; `batches` yields the rows of this process. Raises InputError
-    if data is damaged, after saving `state`."""
+    """Return the batch after `step` steps, on the devices. `batches` yields the rows of this process. If data is
+    damaged, saves `state` and raises InputError."""
     try:
         with run.tools.goodput.phase("data"):
             return shard_batch(run.tools.meter.next(batches), run.mesh, len(program.batch.inputs_BT), program.rows)
@@ -90,8 +90,8 @@ def next_batch(run: Run, batches: Iterator[Batch], program: Program, state: Trai
 
 
 def run_hook(run: Run, hook: Hook, state: TrainState, step: int) -> Row | None:
-    """Call the hook and return its row. If an evaluation or a sample fails, save `state` before raising: it is sound,
-    so no steps are lost."""
+    """Run a hook and return its metrics. If an evaluation or a sample fails, `state` is saved before the error is
+    raised, so that no steps are lost."""
     try:
         return hook.run(state, step)
     except Exception:
@@ -101,8 +101,8 @@ def run_hook(run: Run, hook: Hook, state: TrainState, step: int) -> Row | None:
 
 
 def run_pending_evaluation(run: Run) -> None:
-    """Run the evaluations and samples of the step that the run resumes from, which the previous process omitted because
-    it was asked to stop."""
+    """Run the evaluations and samples that the previous process left out at its last step because it was asked to stop.
+    Raises Stopped if this one is asked to stop too."""
     for hook in run.evaluations:
         if hook.due(run.first_step) and (row := hook.run(run.state, run.first_step)):
             run.tools.log.write(run.first_step, row)
@@ -113,7 +113,7 @@ def run_pending_evaluation(run: Run) -> None:
 
 
 def finish(run: Run, step: int) -> None:
-    """Wait for the last save. Raises Stopped if the process was asked to stop, before or during the save."""
+    """Wait for the last saves, and report where the time went. Raises Stopped if the process was asked to stop."""
     tools = run.tools
     tools.line.end()
     with tools.goodput.phase("saving"):

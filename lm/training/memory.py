@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class StateBytes(NamedTuple):
-    """Bytes of parameters and optimizer state, on all devices together."""
+    """Bytes of parameters and optimizer state, summed over all devices."""
 
     parameters: int
     optimizer: int
@@ -25,8 +25,8 @@ class StateBytes(NamedTuple):
 
 @functools.cache
 def state_bytes(model: ModelConfig, config: OptimizerConfig) -> StateBytes:
-    """Return the bytes of parameters and optimizer state, from `jax.eval_shape` of the model and `optimizer.init`:
-    nothing is allocated."""
+    """Return the bytes of parameters and optimizer state, from the shapes of the model and of the optimizer's `init`.
+    Nothing is allocated."""
     import jax
 
     from lm.model.transformer import Transformer
@@ -42,8 +42,8 @@ def state_bytes(model: ModelConfig, config: OptimizerConfig) -> StateBytes:
 
 
 def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
-    """Return {purpose: minimum bytes} on all devices together, for the stage that needs the most memory. Gradients of
-    several micro-batches are summed in float32."""
+    """Return {purpose: minimum bytes}, summed over all devices, for the steps that need the most memory. Purposes are
+    "parameters", "moments", "gradients" (float32 if summed over micro-batches), "batch", and so on."""
     state, stage = state_bytes(model, config.optimizer), config.stages(model.context_length).largest(config.steps)
     count = state.parameters // BYTES[model.parameter_dtype]
     summed = "float32" if stage.micro_batches > 1 else model.parameter_dtype
@@ -59,7 +59,8 @@ def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
 
 
 def of_device(needed: Mapping[str, int], config: TrainConfig, devices: int) -> dict[str, int]:
-    """Convert the result of `training_bytes` to bytes on one of `devices` devices in the mesh of `config`."""
+    """Divide the result of `training_bytes` among `devices` devices in the mesh of `config`: {purpose: bytes per
+    device}."""
     cut = config.mesh.fsdp * config.mesh.context * config.mesh.tensor
     parts = dict.fromkeys(needed, cut) | dict.fromkeys(("batch", "kept activations"), devices)
     parts["moments"] = devices if config.mesh.zero1 else cut
@@ -69,8 +70,8 @@ def of_device(needed: Mapping[str, int], config: TrainConfig, devices: int) -> d
 def check_training_memory(
     model: ModelConfig, config: TrainConfig, devices: "Sequence[jax.Device]" = (), processes: int = 1
 ) -> None:
-    """Raise UsageError if training cannot fit: in each of the `devices` of this process (one of `processes`), or,
-    without devices and on a machine without accelerator, in the memory of this machine."""
+    """Raise UsageError if training cannot fit into the memory of each of `devices`, those of this process, one of
+    `processes`. Without devices, and on a machine without accelerators, the memory of this machine counts."""
     needed = training_bytes(model, config)
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices if device.platform != "cpu"]
     known = [limit for limit in limits if limit is not None]

@@ -22,8 +22,8 @@ optimizer."""
 
 
 def by_axes[Value](parameters: object, value: Callable[[tuple[str, ...]], Value]) -> Any:
-    """Return a tree like `parameters` that has value(logical axes) for each parameter; the axis of stacked layers is
-    omitted."""
+    """Return a tree like `parameters` with value(logical axes) for each parameter. The axis of stacked layers is left
+    out."""
 
     def of(node: Any) -> Any:
         # In optax trees, other nodes can replace a parameter, for example an empty one if it is masked.
@@ -35,7 +35,8 @@ def by_axes[Value](parameters: object, value: Callable[[tuple[str, ...]], Value]
 
 
 def weight_decay_mask(parameters: object) -> Any:
-    """True for all matrices, including embeddings; norm scales and biases get no weight decay."""
+    """Return a tree like `parameters` that is True for matrices, including embeddings: norm scales and biases get no
+    weight decay."""
     return by_axes(parameters, lambda axes: len(axes) >= 2)
 
 
@@ -46,8 +47,8 @@ LINEAR_MAPS = (
 
 
 def label_of(axes: tuple[str, ...]) -> str:
-    """Optimizer of a parameter with these logical axes: "muon", or "rule" for the other one. Raises UsageError if the
-    axes are not listed for either."""
+    """Return "muon" for the logical axes of a linear map within a block, and "rule" for tables and vectors, which the
+    optimizer train.optimizer.name updates. Raises UsageError if the axes are neither."""
     if axes in LINEAR_MAPS:
         return "muon"
     if len(axes) < 2 or set(axes) & set(TABLES):
@@ -60,14 +61,14 @@ def label_of(axes: tuple[str, ...]) -> str:
 
 
 def param_labels(parameters: object) -> Any:
-    """Labels for optax.multi_transform: "muon" for linear maps within blocks, "rule" for embeddings, output projection,
-    positions, scales and biases. Raises UsageError like `label_of`."""
+    """Return the labels of all parameters for optax.multi_transform (see `label_of`). Raises UsageError if there is
+    none for one."""
     return by_axes(parameters, label_of)
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clip by global norm (unless config.clip_norm is 0), then apply the optimizers of the config, each with decoupled
-    weight decay and the learning rate schedule."""
+    """Return the optimizer of a run of `steps` steps: clipping by global norm (unless config.clip_norm is 0), then the
+    update rules of the config, each with decoupled weight decay and the learning rate schedule."""
     rate = learning_rate(config, steps)
     rule = optax.chain(
         *named(config.name, OPTIMIZERS, "train.optimizer.name")(config),
@@ -83,8 +84,8 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 
 def in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Run `optimizer` with float32 moments and arithmetic for parameters and gradients of any type. In bfloat16, a
-    moment with a decay of 0.99 or more could never decrease."""
+    """Wrap an optimizer so that its moments and arithmetic are float32 whatever the types of parameters and gradients.
+    In bfloat16, a moment with a decay of 0.99 or more could never decrease."""
     wide = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
 
     def init(params: optax.Params) -> optax.OptState:
@@ -104,15 +105,15 @@ def adamw(config: OptimizerConfig) -> list[optax.GradientTransformation]:
 
 
 def adafactor(config: OptimizerConfig) -> list[optax.GradientTransformation]:
-    """Adafactor (arXiv:1804.04235). The second moment of a matrix is stored as a row and a column; its decay rises to 1
-    with the steps. Updates are clipped to a root mean square of 1 (over all layers together if they are stacked). beta1
-    = 0 also saves the memory of the first moment."""
+    """Adafactor (arXiv:1804.04235). The second moment of a matrix is stored as one row and one column; its decay rises
+    to 1 with the steps. Updates are clipped to a root mean square of 1 (over all layers together if they are stacked).
+    With beta1 = 0, there is no first moment to store."""
     momentum = [optax.ema(config.beta1, debias=False)] if config.beta1 else []
     return [optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), *momentum]
 
 
 def lion(config: OptimizerConfig) -> list[optax.GradientTransformation]:
-    """Lion (arXiv:2302.06675): the sign of the momentum."""
+    """Lion (arXiv:2302.06675): updates by the sign of the momentum."""
     return [optax.scale_by_lion(config.beta1, config.beta2)]
 
 
@@ -126,8 +127,8 @@ rate."""
 def muon_chain(
     config: MuonConfig, weight_decay: float, rate: optax.Schedule, peak: float
 ) -> optax.GradientTransformation:
-    """Muon (lm/optimizers/muon.py), with updates scaled by max(1, sqrt(out / in)). Its learning rate follows the same
-    schedule as the other optimizer, with its own peak."""
+    """Muon (lm/optimizers/muon.py), with updates scaled by max(1, sqrt(outputs / inputs)). Its learning rate is `rate`,
+    scaled to the peak config.learning_rate instead of `peak`."""
 
     def scaled_by_shape(updates: Any, _: object = None) -> Any:
         return jax.tree.map(lambda u: u * max(1.0, u.shape[-1] / u.shape[-2]) ** 0.5, updates)

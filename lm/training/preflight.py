@@ -21,8 +21,8 @@ from lm.trusted_code import checked_code
 
 
 def check_tokenizer(config: TokenizerConfig) -> str | None:
-    """Return the fingerprint of the tokenizer, or None if it is not trained yet. Downloads missing files of a published
-    one.
+    """Load the published tokenizer of the config, downloading missing files, and return its fingerprint; None if the
+    tokenizer is still to be trained.
 
     Raises UsageError for a vocabulary that cannot be reproduced exactly, InputError for a missing or damaged file.
     """
@@ -37,7 +37,8 @@ def check_training(
     fingerprint: str | None = None,
     devices: Devices | None = None,
 ) -> None:
-    """Raise UsageError or InputError if training on shards that will be written to `own` is bound to fail.
+    """Raise UsageError or InputError if a run with this config must fail, before its shards are written to the folder
+    `own`.
 
     `fingerprint` is the tokenizer's, if known. `devices` default to those of this machine.
     """
@@ -63,7 +64,8 @@ def check_training(
 
 
 def check_source(folder: Place, tokenizer: TokenizerConfig, model: ModelConfig, fingerprint: str | None) -> None:
-    """Raise UsageError or InputError if the shards in a folder of train.mixture do not match the run."""
+    """Raise UsageError or InputError if a folder of train.mixture has shards of another tokenizer, or too short
+    records."""
     manifest = read_manifest(folder)
     if manifest.vocab_size != tokenizer.vocab_size:
         raise UsageError(
@@ -85,7 +87,8 @@ def devices_with_memory(model: ModelConfig, config: TrainConfig) -> Devices:
 
 
 def check_start(model: ModelConfig, config: TrainConfig, fingerprint: str | None) -> None:
-    """Call lm.training.restore_or_init.check_start; imported late because it needs JAX."""
+    """Check train.start.checkpoint without reading its arrays (see lm.training.restore_or_init.check_start).
+    Initializes JAX."""
     from lm.training.restore_or_init import check_start
 
     check_start(model, config, fingerprint, files=False)

@@ -28,11 +28,12 @@ def restore_or_init(
     say: Callable[[str], None] = print,
     has_resumed: bool = False,
 ) -> tuple[TrainState, dict[str, Any]]:
-    """Return (state to train from, with the shardings of `abstract`; metadata of its checkpoint, {} if that is not this
-    run's own).
+    """Return (state to train from, with the shardings of `abstract`; metadata of the run's own checkpoint that it comes
+    from, else {}).
 
-    `metadata` describes this run. Raises InputError if the checkpoint belongs to another run, or if no checkpoint
-    exists although this run has resumed from one before or the folder is a dangling link.
+    The state comes from the run's newest checkpoint, else from train.start.checkpoint (`start`), else from `fresh()`.
+    `metadata` describes this run, `has_resumed` says whether it once had a checkpoint. Raises InputError if the
+    checkpoint belongs to another run, or if there is none although `has_resumed` or the folder is a dangling link.
     """
     found = checkpoints.restore_newest(abstract)
     if found is not None:
@@ -41,8 +42,8 @@ def restore_or_init(
             if saved.get(name) != metadata[name]:
                 raise InputError(
                     f"{checkpoints.folder / str(saved['step'])} belongs to another run: its {name} is "
-                    f"{saved.get(name)!r}, this run's {metadata[name]!r}. Give the run that wrote it, or another "
-                    "--workdir."
+                    f"{saved.get(name)!r}, this run's {metadata[name]!r}. Restore that to continue the "
+                    "other run, or train in another --workdir."
                 )
         say(f"train: resuming from the checkpoint at step {saved['step']:,}")
         return state, saved
@@ -60,8 +61,9 @@ def restore_or_init(
 
 
 def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, files: bool) -> None:
-    """Check before compilation that the run can start from train.start.checkpoint. `tokenizer` is the fingerprint of
-    the run's tokenizer, if known. Without `files`, only the manifest and the shapes are read.
+    """Check, before anything is compiled, that the run can start from train.start.checkpoint. `tokenizer` is the
+    fingerprint of the run's tokenizer, if known. Without `files`, only the manifest and the shapes are checked, not the
+    arrays.
 
     Raises UsageError if the checkpoint does not exist or leaves no steps to train, InputError if it is damaged or has
     another tokenizer or model.
@@ -92,8 +94,9 @@ def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, 
 def start_from(
     checkpoints: Checkpoints, start: StartConfig, abstract: TrainState, fresh: Callable[[], TrainState]
 ) -> TrainState:
-    """Return the state that `start` selects, with floating-point values cast to the types of `abstract`. Call
-    `check_start` first: it verifies the checkpoint."""
+    """Return the state to start with from the checkpoint of another run, all of it or only the parameters
+    (train.start.take), with floating-point values cast to the types of `abstract`. Call `check_start` first: it
+    verifies the checkpoint."""
     folder = start.folder()
     if start.take == "parameters":
         model = cast(Transformer, restore_items(folder, {"model": abstract.model}, cast_types=True)["model"])

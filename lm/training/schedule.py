@@ -26,7 +26,7 @@ def warmup_stable_decay(config: OptimizerConfig, updates: int, after: jax.Array)
 
 
 def linear_progress(after: jax.Array, updates: int) -> jax.Array:
-    """Rise linearly from 0 to 1 over `updates` updates."""
+    """Return after / updates, clipped to 0 to 1."""
     return jnp.clip(after / max(updates, 1), 0.0, 1.0)
 
 
@@ -38,7 +38,7 @@ function returns the position between the final rate (0) and the peak (1)."""
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up from 0 to the peak, then decay to the final rate by config.schedule.
+    """Return the learning rate schedule: linear warm-up to the peak, then decay to the final rate by config.schedule.
 
     Steps count from 0: the last step of the warm-up (warmup_steps - 1) has the peak rate, the last step of the run
     (`steps` - 1) the final rate.

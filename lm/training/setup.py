@@ -65,7 +65,7 @@ arXiv:2305.16264)."""
 
 @dataclass
 class Data:
-    """Batches to train on, and evaluators on held-out documents."""
+    """Training batches, and evaluators on held-out documents."""
 
     tokenizer: Tokenizer
     source: BatchSource
@@ -75,7 +75,7 @@ class Data:
 
 @dataclass
 class Program:
-    """Training step, compiled for one batch shape."""
+    """Training step compiled for one batch shape."""
 
     step: Step
     batch: Batch
@@ -86,7 +86,8 @@ class Program:
 
 
 class Programs:
-    """Compiled programs of all stages of a run, and the shape and initializer of their state."""
+    """Training steps compiled for the batch shapes of a run, which can change in stages, and the shapes of its
+    state."""
 
     def __init__(self, model: ModelConfig, config: TrainConfig, mesh: Mesh):
         self.model, self.config, self.mesh = model, config, mesh
@@ -100,7 +101,7 @@ class Programs:
         self._compiled: dict[tuple[int, int, int], Program] = {}
 
     def at(self, step: int) -> Program:
-        """Return the program of a step; compile it unless an earlier stage has the same batch shape."""
+        """Return the compiled program for the batch shape at `step`. Each shape is compiled once."""
         stage = self.stages.at(step)
         key = (*stage.shape, stage.micro_batches)
         if key not in self._compiled:
@@ -143,8 +144,8 @@ class Run:
 def setup(
     model: ModelConfig, config: TrainConfig, folder: Path, began: float | None, stack: contextlib.ExitStack
 ) -> Run:
-    """Build the run in `folder`; resources to close are registered on `stack`. Raises InputError and UsageError like
-    `train`."""
+    """Build the run in `folder`, ready for its next step. Resources to close are registered on `stack`. Raises the
+    errors that `train` lists."""
     config.check_model(model)
     check_training_memory(model, config, jax.local_devices(), jax.process_count())
     primary, paths = jax.process_index() == 0, RunPaths(folder)
@@ -261,8 +262,8 @@ def setup(
 
 
 def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption: PreemptionHandler, say: Say) -> Data:
-    """Open tokenizer, batches and evaluators. Invalid data, evaluators or sample settings are rejected here, before the
-    first step."""
+    """Open tokenizer, batches and evaluators. Raises UsageError or InputError now, not at a later step, if data,
+    evaluators or the sample prompt are invalid."""
     tokenizer = load(RunPaths(folder).tokenizer)
     tokens = shown_place(RunPaths(folder).tokens)
     source = training_batches(model, config, tokens, tokenizer.fingerprint, config.loader_threads)
@@ -294,7 +295,7 @@ def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption:
 
 
 def describe(programs: Programs, step: int) -> dict[str, Any]:
-    """Describe the run from `step` on and its hardware: the "run" row of metrics.jsonl."""
+    """Return the "run" row of metrics.jsonl: model, mesh, batch shape and hardware from `step` on."""
     model, config, mesh, stage = programs.model, programs.config, programs.mesh, programs.stages.at(step)
     device, spec = mesh.devices.flat[0], attention_spec_of(stage.model(model), mesh.shape["context"])
     return {
@@ -317,7 +318,7 @@ def describe(programs: Programs, step: int) -> dict[str, Any]:
 
 
 def description_texts(run: dict[str, Any], config: TrainConfig, source: BatchSource) -> Iterator[str]:
-    """Lines for the terminal that describe the run and its data sources."""
+    """Yield lines for the terminal that describe a run and its data, from `run`, the result of `describe`."""
     stages = source.stages.between(0, config.steps)
     each = f"steps of {run['tokens_per_step']:,} tokens"
     if len(stages) > 1:
@@ -351,7 +352,8 @@ def description_texts(run: dict[str, Any], config: TrainConfig, source: BatchSou
 def identity(
     model: ModelConfig, config: TrainConfig, tokenizer: Tokenizer, source: BatchSource, mesh: Mesh
 ) -> dict[str, Any]:
-    """Metadata of a checkpoint that identifies its run; restore_or_init.py compares a part of it on resume."""
+    """Return checkpoint metadata that identifies the run: seed, tokenizer, data, mesh, versions. Resuming compares the
+    first three (lm/training/restore_or_init.py)."""
     code = code_hashes(code_names(model, "model."))
     versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")}
     data = [{"manifest": manifest_sha256(one.folder), "share": one.share} for one in source.sources]

@@ -18,8 +18,11 @@ WAIT_SECONDS = 60.0
 
 
 class ShardVerification:
-    """Verify the shards of (folder, split) pairs in a background thread; each process reads a part. Shards in buckets
-    are not verified. Intact shards are recorded in `note` and are not read again at the next start."""
+    """Compares shards on disk with their SHA-256 in a background thread, each process a part of them.
+
+    `splits` are (folder of shards, split) pairs; those in buckets are not verified. Intact shards are recorded in the
+    file `note`, so the next start does not read them again.
+    """
 
     def __init__(self, splits: Iterable[tuple[Place, str]], note: Path, stack: contextlib.ExitStack):
         self.note, self.finished = note, False
@@ -31,8 +34,8 @@ class ShardVerification:
         self._verified = pool.submit(verify_shards, local, share, given_up, known_shards(note))
 
     def check(self, wait_seconds: float = 0.0) -> None:
-        """Raise InputError in all processes if one has found a damaged shard. All processes must call this at the same
-        steps."""
+        """Wait up to `wait_seconds` for the result. Raises InputError in all processes if one has found a damaged
+        shard. All processes must call this at the same steps."""
         error, whole = None, None
         try:
             whole = self._verified.result(wait_seconds)

@@ -21,7 +21,7 @@ SHOWN = 3  # number of documents named on the terminal
 
 
 class SkippedSteps:
-    """Writer of skipped_steps.jsonl in a run folder, one line per skipped step."""
+    """Reports skipped steps: on the terminal, and as lines of skipped_steps.jsonl in the run folder."""
 
     def __init__(self, run: Path, source: BatchSource, config: TrainConfig, first_step: int):
         self.path, self.source, self.config, self.first_step = RunPaths(run).skipped_steps, source, config, first_step
@@ -38,13 +38,13 @@ class SkippedSteps:
         return self.log
 
     def record(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Report the previous step if it was skipped, and remember this one; the devices compute it meanwhile. Raises
+        """Report the previous step if it was skipped, and remember this one, which the devices are computing. Raises
         InputError if train.spikes.stop_after steps in a row were skipped."""
         self.wait()
         self.pending = step, metrics
 
     def running(self) -> bool:
-        """Whether the devices are still computing the last recorded step."""
+        """Return whether the devices are still computing the last recorded step."""
         return self.pending is not None and not self.pending[1]["loss"].is_ready()  # ty: ignore[missing-attribute]
 
     def wait(self) -> None:
@@ -93,7 +93,8 @@ class SkippedSteps:
 
 
 def diverged(found: str, config: TrainConfig, more: str = "") -> InputError:
-    """Return the error to raise if a run has diverged; `found` is the evidence."""
+    """Return the error to raise if a run has diverged. `found` begins the message with what was found, `more` ends
+    it."""
     return InputError(
         f"{found}: the run has diverged, with train.optimizer.learning_rate = {config.optimizer.learning_rate} and "
         f"warmup_steps = {config.optimizer.warmup_steps}. Lower the learning rate or raise warmup_steps, and start in "
@@ -102,7 +103,8 @@ def diverged(found: str, config: TrainConfig, more: str = "") -> InputError:
 
 
 def name_documents(folder: Place, rows: set[int]) -> list[str]:
-    """Return the ids of `rows` of the document tables in `folder`, in order; "row 7" if a table cannot be read."""
+    """Return the ids of the documents with these row numbers in the document tables of `folder`, in order. Ids that
+    cannot be read become "row 7"."""
     named: dict[int, str] = {}
     with contextlib.suppress(OSError, ValueError, KeyError, InputError):
         import pyarrow.parquet as pq

@@ -18,8 +18,7 @@ NO_BOUND = SpikeConfig()
 
 
 class TrainState(NamedTuple):
-    """Pytree of step, parameters and their average, optimizer state and guard. Together with the seed and the shards,
-    the step determines all future batches."""
+    """State of training, a pytree. The batches that follow depend only on its step, the seed and the shards."""
 
     step: Int[Array, ""]
     """Number of batches seen; also the index of the next batch."""
@@ -32,18 +31,19 @@ class TrainState(NamedTuple):
 
     @property
     def model_to_use(self) -> Transformer:
-        """Parameters to evaluate, sample and export: the average, if there is one."""
+        """Model to evaluate, sample and export: the one with averaged parameters, if there is one."""
         return self.model if self.ema is None else self.ema
 
     def checkpoint_items(self) -> dict[str, object]:
-        """Contents of a checkpoint, by item name. The item "model" has the parameters that other commands load."""
+        """Return the contents of a checkpoint, {item name: pytree}. The item "model" is `model_to_use`, which other
+        commands load."""
         training = {"step": self.step, "optimizer": self.optimizer_state, "guard": self.guard}
         if self.ema is None:
             return {"model": self.model, "training": training}
         return {"model": self.ema, "training": training | {"parameters": self.model}}
 
     def with_items(self, items: dict[str, object]) -> "TrainState":
-        """Rebuild the state from the items of a checkpoint."""
+        """Build a state from the items of a checkpoint, the inverse of `checkpoint_items`."""
         training, model = cast(dict, items["training"]), cast(Transformer, items["model"])
         model, ema = (training["parameters"], model) if "parameters" in training else (model, None)
         return TrainState(training["step"], model, training["optimizer"], training["guard"], ema)
@@ -73,8 +73,8 @@ def abstract_state(
 
 
 def state_shardings(state: TrainState, mesh: Mesh, zero1: bool = False) -> TrainState:
-    """Return the NamedSharding of every leaf (lm.parallel.shardings). With `zero1`, the optimizer state is also sharded
-    over the data axis."""
+    """Return the NamedSharding of every array of the state. With `zero1`, the optimizer state is also sharded over the
+    data axis."""
     optimizer_state = shardings(state.optimizer_state, mesh, zero1)
     return cast(TrainState, shardings(state, mesh))._replace(optimizer_state=cast(optax.OptState, optimizer_state))
 
@@ -88,6 +88,7 @@ def initializer(
     zero1: bool = False,
     ema: bool = False,
 ) -> Callable[[], TrainState]:
-    """Return a jitted function that creates the state at step 0, each device its own shards. It is traced only once."""
+    """Return a jitted function that creates the state at step 0, on each device only its own shards. Traced only
+    once."""
     make = lambda: make_state(config, optimizer, seed, spikes, ema)
     return jax.jit(make, out_shardings=state_shardings(jax.eval_shape(make), mesh, zero1))
