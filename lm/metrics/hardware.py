@@ -50,7 +50,8 @@ TPUS = {
 
 
 def table_peak(device_kind: str) -> float | None:
-    """bfloat16 FLOP/s of one JAX device, or None for a chip that is not in the tables."""
+    """Return the bfloat16 FLOP/s of one JAX device of this kind, such as "TPU v5 lite"; None if it is not in the
+    tables."""
     if device_kind in TPUS:
         return TPUS[device_kind]
     words = f" {device_kind} ".replace("-", " ")  # "NVIDIA A100-SXM4-40GB"; whole words: a GB200 is not a B200
@@ -59,7 +60,7 @@ def table_peak(device_kind: str) -> float | None:
 
 @dataclass(frozen=True)
 class Peak:
-    """Rate to compare a training step's FLOP/s with."""
+    """FLOP/s to compare those of a training step with."""
 
     rate: float | None
     """FLOP/s of all devices together; None if unknown."""
@@ -70,10 +71,10 @@ class Peak:
 
 
 def peak_rate(devices: Sequence[Any], model: ModelConfig, rows: int) -> Peak:
-    """Return the peak rate of `devices`, which are all of one kind.
+    """Return the peak FLOP/s of `devices`, which are all of one kind.
 
-    Devices on a CPU share its cores, however many devices there are: one measurement, of products with at most `rows`
-    rows, covers all of them.
+    For a CPU it is measured, once for all its devices, which share the cores: matrix products of the model's shapes,
+    with at most `rows` rows.
     """
     kind = devices[0].device_kind
     if devices[0].platform == "cpu":
@@ -97,7 +98,8 @@ def peak_rate(devices: Sequence[Any], model: ModelConfig, rows: int) -> Peak:
 
 
 def median_seconds(run: Callable[[], object], seconds: float) -> float:
-    """Time single calls of `run` for about `seconds`, after three warm-up calls; return the median."""
+    """Call `run` for about `seconds` seconds after three warm-up calls; return the median duration of a call in
+    seconds."""
     for _ in range(3):
         run()
     times, start = [], time.perf_counter()
@@ -110,11 +112,11 @@ def median_seconds(run: Callable[[], object], seconds: float) -> float:
 
 @functools.cache
 def matmul_peak(model: ModelConfig, rows: int, seconds: float = 0.5, most_flop: float = math.inf) -> float:
-    """Measure the FLOP/s of the fastest of four matrix products with the shapes of the model: QKV projection, MLP up
-    projection, MLP down projection, and output layer.
+    """Measure and return the highest FLOP/s of four matrix products of the model: QKV projection, MLP up and down
+    projection, and output layer.
 
-    Each product is repeated for about `seconds` in the model's compute dtype. Its input has `rows` rows, or fewer, so
-    that the product needs at most `most_flop` FLOPs.
+    Each is repeated for about `seconds` in the model's compute dtype. The input has `rows` rows, or fewer, so that a
+    product needs at most `most_flop` FLOP.
     """
     import jax
     import jax.numpy as jnp

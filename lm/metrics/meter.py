@@ -16,10 +16,8 @@ from lm.terminal import duration
 
 
 class MetricsLog:
-    """Write rows of metrics to `folder`/metrics.jsonl, TensorBoard events, and, if a project is set, Weights & Biases.
-
-    `settings` is the config shown in Weights & Biases.
-    """
+    """Writes rows of metrics to metrics.jsonl and TensorBoard files in `folder` and, if a project is set, to Weights &
+    Biases, with `settings` as the run's config there."""
 
     def __init__(
         self,
@@ -44,16 +42,16 @@ class MetricsLog:
         self.writers += [self.lines, TensorBoard(RunPaths(folder).tensorboard, first_step), *asked]
 
     def write_run(self, step: int, run: Mapping[str, Any]) -> None:
-        """Write a row {"step": step, "run": run} that describes the run from `step` on, only to metrics.jsonl."""
+        """Write a row {"step": step, "run": run}, which describes the run from `step` on. Only to metrics.jsonl."""
         if self.lines is not None:
             with self.reported(self.lines):
                 self.lines.write(step, {"run": run})
 
     def write(self, step: int, values: Mapping[str, int | float | list[float]]) -> None:
-        """Write `values` to every writer, rounded to 7 significant digits; values that are not finite are omitted.
-        Lists are written only to metrics.jsonl.
+        """Write `values` of a step to every writer, rounded to 7 significant digits, without values that are not
+        finite. Lists go only to metrics.jsonl.
 
-        A write error, such as a full disk, is reported once per writer; training continues, and later writes are
+        A write error, such as a full disk, is printed once per writer; training continues, and later writes are
         attempted.
         """
         row: Row = {}
@@ -72,7 +70,7 @@ class MetricsLog:
 
     @contextlib.contextmanager
     def reported(self, writer: Writer) -> Generator[None]:
-        """Context manager that reports OSError once per writer instead of raising."""
+        """Context manager that prints the first OSError of each writer instead of raising it."""
         try:
             yield
         except OSError as error:
@@ -92,7 +90,8 @@ def rounded(value: float) -> float:
 
 
 class Meter:
-    """Throughput of a training loop. Only time within `training` counts, without validation, samples and saves."""
+    """Measures the throughput of a training loop. Only time within `training` counts, not validation, samples and
+    saves."""
 
     def __init__(self, first: int, steps: int, tokens: Callable[[int], int], flops: Callable[[int], int], peak: Peak):
         """`first` of `steps` steps are already done. `tokens(step)` and `flops(step)` are the totals of all steps
@@ -103,20 +102,21 @@ class Meter:
 
     @contextlib.contextmanager
     def training(self) -> Generator[None]:
-        """Context manager that counts its duration as training."""
+        """Context manager whose duration counts as training."""
         start = time.perf_counter()
         yield
         self.busy += time.perf_counter() - start
 
     def next[Item](self, batches: Iterator[Item]) -> Item:
-        """Return the next batch; the time until it is available counts as waiting."""
+        """Return the next batch. The time until it is there counts as waiting for data."""
         start = time.perf_counter()
         batch = next(batches)
         self.waited += time.perf_counter() - start
         return batch
 
     def row(self, step: int) -> Row:
-        """Return the metrics since the last call."""
+        """Return throughput metrics after `step` steps: rates since the last call, and totals such as "tokens" and
+        "seconds"."""
         since = lambda count, first: count(step) - count(first)
         elapsed = time.perf_counter() - self.started
         row: Row = {
@@ -154,7 +154,8 @@ def memory(devices: Sequence[Any]) -> Row:
 
 
 def live_text(step: int, steps: int, row: Row) -> str:
-    """Format a row as a line: "step 20/800 loss 8.134 3,909 tokens/s MFU 61 % 13:41 left"; on a CPU without MFU."""
+    """Format metrics for the terminal: "step 20/800  loss 8.134  3,909 tokens/s  MFU 61 %  13:41 left" (no MFU on a
+    CPU)."""
     mfu = f"MFU {row['mfu']:.0%}  ".replace("%", " %") if "mfu" in row else ""
     speed, left = f"{row['tokens_per_second']:,.0f} tokens/s", duration(row["seconds_left"])
     return f"step {step:,}/{steps:,}  loss {row['loss']:.3f}  {speed}  {mfu}{left} left"

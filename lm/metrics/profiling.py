@@ -18,15 +18,16 @@ config.json from someone else must not be able to open it.
 
 
 class Profiler:
-    """Traces `steps` steps from step `begin` on (0: none) into `folder`, one trace per process start."""
+    """Traces the training steps `begin` to `begin` + `steps` - 1 (none if `begin` is 0) into `folder`; each process
+    start writes one trace at most."""
 
     def __init__(self, folder: Path, begin: int, steps: int):
         self.folder, self.wanted = folder, range(begin, begin + steps) if begin else range(0)
         self.tracing = self.serving = False
 
     def serve(self) -> str:
-        """Start the profiler server if PORT is set, and return a message; else return "". A port in use is reported and
-        does not stop the run. Raises UsageError if PORT is not a valid port."""
+        """Start the profiler server if the environment variable PORT is set; return a message, "" if it is not. A port
+        in use is only reported. Raises UsageError if it is not a valid port."""
         if not (given := os.environ.get(PORT)):
             return ""
         index, last = jax.process_index(), 2**16 - jax.process_count()
@@ -47,15 +48,16 @@ class Profiler:
         )
 
     def step(self, step: int) -> contextlib.AbstractContextManager:
-        """Return the context manager in which to run a step; it starts the trace and annotates the step."""
+        """Return a context manager to run a step in, which annotates it in the trace. Starts the trace at the first
+        step to trace."""
         if step in self.wanted and not self.tracing:
             jax.profiler.start_trace(self.folder)
             self.tracing = True
         return jax.profiler.StepTraceAnnotation("train", step_num=step)
 
     def after(self, step: int, result: object) -> str:
-        """Call after each step. After the last traced step, wait for its `result`, write the trace, and return a
-        message with its path or the reason why there is none; "" after other steps."""
+        """End the trace if `step` is its last step, after waiting for the step's `result`. Return a message with the
+        path of the trace, or why there is none; "" after other steps."""
         if not self.tracing or step + 1 in self.wanted:
             return ""
         jax.block_until_ready(result)
@@ -75,7 +77,7 @@ class Profiler:
             jax.profiler.stop_trace()
 
     def close(self) -> None:
-        """Stop the server, and a trace left open by an error."""
+        """Stop the server, and a trace that an error left open."""
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             self.stop_trace()
         if self.serving:

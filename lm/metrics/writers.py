@@ -21,7 +21,7 @@ Row = dict[str, int | float]
 
 @runtime_checkable
 class Writer(Protocol):
-    """Destination for rows of metrics."""
+    """Destination of metrics, such as a file."""
 
     def write(self, step: int, row: Row) -> None: ...
 
@@ -29,7 +29,8 @@ class Writer(Protocol):
 
 
 class JsonLines:
-    """One JSON object per line. On a restart, lines of later steps are deleted, so that no step is logged twice."""
+    """Writes metrics.jsonl: one JSON object per line. A restart deletes lines of later steps, so no step is logged
+    twice."""
 
     def __init__(self, path: Path, first_step: int, drop: Callable[[Row], bool] = lambda row: False):
         """Also deletes lines for which `drop` returns True."""
@@ -61,7 +62,7 @@ EVENTS_BYTES = 1 << 20
 
 
 class TensorBoard:
-    """TensorBoard events. On a restart, events of later steps are hidden.
+    """Writes TensorBoard events. After a restart, TensorBoard hides the earlier events of later steps.
 
     Uses the messages and checksums of tensorboardX, but not its writer, whose thread dies if the disk is full, after
     which its queue fills up and blocks training forever.
@@ -79,7 +80,7 @@ class TensorBoard:
         self.add(step=first_step + 1, session_log=session(status=session.START))
 
     def open_file(self) -> None:
-        """Open the next file; TensorBoard reads the files in the order of their names."""
+        """Open the next events file. TensorBoard reads them in the order of their names."""
         file = Appended(self.path.with_name(f"{self.path.name}.{self.files:06d}"))
         file.append(self.record(file_version="brain.Event:2"))
         self.file, self.files = file, self.files + 1
@@ -96,7 +97,7 @@ class TensorBoard:
         self.file.append(self.record(**fields))
 
     def record(self, **fields: object) -> bytes:
-        """Encode an event as a TFRecord: length, data, and the checksum of each."""
+        """Encode an event as a TFRecord: length, checksum of the length, data, checksum of the data."""
         from tensorboardX.record_writer import masked_crc32c
 
         data = self.event(wall_time=time.time(), **fields).SerializeToString()
@@ -109,10 +110,10 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """Run on wandb.ai, or only in `folder`/wandb with WANDB_MODE=offline.
+    """Writes metrics to a run on wandb.ai, or only to `folder`/wandb if WANDB_MODE is "offline".
 
-    Its id is stored in `folder`/wandb/run_id, so a restart continues the same run. Weights & Biases ignores steps that
-    were logged before; they are bit-identical.
+    The id of the run is stored in `folder`/wandb/run_id, so a restart continues it. Weights & Biases ignores steps that
+    were logged before; their values are bit-identical.
     """
 
     def __init__(self, folder: Path, project: str, settings: dict[str, Any]):
@@ -136,8 +137,8 @@ class WeightsAndBiases:
 
 
 def run_id_in(path: Path) -> str:
-    """Read the run id from the file; create it on first use. Raises InputError if the file contains anything else,
-    because wandb uses the id as part of a folder name."""
+    """Return the id of the Weights & Biases run in file `path`, created on first use. Raises InputError if the file
+    contains anything else, because wandb uses the id as part of a folder name."""
     if not path.exists():
         write_atomically(path, uuid.uuid4().hex)
     run_id = path.read_text(encoding="utf-8", errors="replace").strip()
@@ -147,7 +148,8 @@ def run_id_in(path: Path) -> str:
 
 
 def import_wandb(project: str) -> ModuleType:
-    """Import wandb, which is needed only if a project is set. Raises UsageError if it is not installed."""
+    """Import and return wandb. Raises UsageError if it is not installed; `project` is train.wandb_project, for the
+    message."""
     try:
         return importlib.import_module("wandb")
     except ImportError as error:

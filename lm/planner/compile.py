@@ -25,7 +25,7 @@ STEP, VALIDATION, SAMPLE, RESUME = "a step", "validation", "a sample", "resuming
 
 @dataclass(frozen=True)
 class Compiled:
-    """The compiler's figures of the step, per device."""
+    """What the compiler reports about a training step, per device."""
 
     argument_bytes: int
     """State and batch; the new state replaces the old one in place."""
@@ -42,7 +42,7 @@ class Compiled:
     """{other phase of the run: its peak memory in bytes, including the state}."""
 
     def exchanged(self) -> dict[str, tuple[int, int]]:
-        """{kind of collective: (bytes, number) per step}."""
+        """Return {kind of collective: (bytes, number of executions)}, per step."""
         found: dict[str, tuple[int, int]] = {}
         for one in sorted(self.collectives, key=lambda one: one.kind):
             size, count = found.get(one.kind, (0, 0))
@@ -52,7 +52,7 @@ class Compiled:
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """The compiler found no program that fits."""
+    """Result of compiling a program that does not fit into a device's memory."""
 
     needed_bytes: int | None
     """Temporary memory that a device would need, if the compiler reports it."""
@@ -63,9 +63,9 @@ class OutOfMemory:
 def compile_for(
     model: ModelConfig, train: TrainConfig, devices: "Sequence[jax.Device]", chip: Chip
 ) -> Compiled | OutOfMemory:
-    """Compile the step of the largest stage, on train.mesh over `devices`, which are of the kind `chip`, and the run's
-    other phases: validation of a batch, decoding a sample, and resuming from a checkpoint. Raises UsageError if the
-    mesh does not fit the devices, or the batch the mesh."""
+    """Compile the programs of a run for `devices`, all of the kind `chip`, and return what the compiler reports: the
+    training step with the largest batch, on the mesh of train.mesh, and then the programs for validation, for a sample,
+    and for resuming. Raises UsageError if the mesh does not fit the devices, or the batch the mesh."""
     import jax
 
     from lm.checkpoints.reading import bytes_on_each
@@ -113,8 +113,8 @@ def compile_for(
 
 
 def peak_bytes(memory: Any) -> int:
-    """Peak memory including arguments, from a program's memory analysis; XLA for CPUs does not report it, then the sum
-    of arguments and temporaries."""
+    """Return the peak memory of a program in bytes, arguments included, from its memory analysis. XLA for CPUs does not
+    report a peak; the sum of arguments and temporaries is returned then."""
     least = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     return getattr(memory, "peak_memory_in_bytes", 0) or least
 
@@ -129,8 +129,8 @@ def read(program: Any, devices: int, chip: Chip, seconds: float) -> Compiled:
 
 
 class Compiler:
-    """Compiles steps for one topology and reports progress on stderr. The first call loads the compiler and, for TPUs,
-    waits for other processes that use it. JAX must not have started before."""
+    """Compiles training steps for one topology, with progress on stderr. The first call loads the compiler and, for
+    TPUs, waits for other processes that use it. JAX must not have started before."""
 
     def __init__(self, topology: Topology):
         self.topology = topology
@@ -153,7 +153,8 @@ class Compiler:
 
 
 def compiler_for(topology: Topology) -> Compiler | None:
-    """Return the compiler, or None if there is none: for NVIDIA GPUs without JAX's CUDA packages, and for AMD GPUs."""
+    """Return a compiler for the topology; None for NVIDIA GPUs if JAX's CUDA packages are not installed, and for AMD
+    GPUs."""
     compiles = topology.chip.torus or (any(topology.chip.capability) and has_cuda())
     return Compiler(topology) if compiles else None
 
@@ -175,12 +176,12 @@ NEEDED = (
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a compiler rejected a program because it does not fit."""
+    """Return whether an error means that a program does not fit into the device's memory."""
     return "RESOURCE_EXHAUSTED" in str(error) or "hbm" in str(error).lower()
 
 
 def out_of_memory(text: str) -> OutOfMemory:
-    """Parse libtpu's message about a program that does not fit."""
+    """Parse a compiler's message about a program that does not fit; needed_bytes is None if it does not name them."""
     for pattern in NEEDED:
         if needed := re.search(pattern, text):
             return OutOfMemory(int(float(needed[1]) * SIZES[needed[2]]))

@@ -21,8 +21,8 @@ LOCK = Path(tempfile.gettempdir()) / "gristmill-libtpu.lock"
 
 
 def find_libtpu() -> Path:
-    """Return the path of the library: TPU_LIBRARY_PATH, the download of `make libtpu`, or an installed package. Raises
-    UsageError."""
+    """Return the path of libtpu.so: TPU_LIBRARY_PATH, the download of `make libtpu`, or an installed package. Raises
+    UsageError if there is none."""
     if given := os.environ.get("TPU_LIBRARY_PATH"):
         if not Path(given).is_file():
             raise UsageError(
@@ -46,8 +46,8 @@ TURN: list[IO] = []
 
 
 def wait_for_turn(say: Callable[[str], None], lock: Path = LOCK) -> None:
-    """Wait, with a message, for other processes that compile for TPUs on this machine: two at once make libtpu fail.
-    Then hold the lock until this process ends."""
+    """Take the machine-wide lock for libtpu, and hold it until this process ends, because two processes at once make
+    libtpu fail. `say` reports it if another process has the lock."""
     if TURN:
         return
     try:
@@ -63,8 +63,8 @@ def wait_for_turn(say: Callable[[str], None], lock: Path = LOCK) -> None:
 
 
 def prepare(library: Path, say: Callable[[str], None] = print) -> None:
-    """Make JAX use the library for TPUs that are not present, and the CPU for everything else. Call before JAX starts.
-    Waits, with a message, for other processes that use libtpu."""
+    """Make JAX compile with the libtpu at `library` for TPUs that are not present, and use the CPU for everything else.
+    Call before JAX starts. Waits for other processes that use libtpu."""
     wait_for_turn(say)
     os.environ["TPU_LIBRARY_PATH"] = str(library)
     os.environ["JAX_PLATFORMS"] = "cpu"
@@ -77,7 +77,8 @@ def prepare(library: Path, say: Callable[[str], None] = print) -> None:
 
 
 def topology_devices(topology: Topology) -> "list[jax.Device]":
-    """Devices of a TPU topology, which need not be present. Raises UsageError if libtpu does not know it."""
+    """Return JAX devices for a TPU topology, which need not be present. Raises UsageError if libtpu cannot be loaded or
+    does not know the topology."""
     from jax.experimental import topologies
 
     shape = "x".join(map(str, topology.shape))
@@ -112,7 +113,7 @@ clocks."""
 
 
 def has_cuda() -> bool:
-    """Whether JAX's CUDA packages are installed (make setup ACCELERATOR=cuda12 or cuda13)."""
+    """Return whether JAX's CUDA packages are installed (make setup ACCELERATOR=cuda12 or cuda13)."""
     try:
         return any(importlib.util.find_spec(name) is not None for name in PLUGINS)
     except ModuleNotFoundError:  # no plugins of any kind
@@ -120,14 +121,15 @@ def has_cuda() -> bool:
 
 
 def prepare_cuda() -> None:
-    """Let JAX load its CUDA packages without a driver, and run programs on the CPU. Call before JAX starts."""
+    """Make JAX load its CUDA packages without a GPU driver, and use the CPU for everything else. Call before JAX
+    starts."""
     os.environ["JAX_PLATFORMS"] = "cpu,cuda"
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # it would query the driver's version
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hide the error that there is no GPU
 
 
 def target_config(chip: Chip) -> str:
-    """XLA's description of a GPU, a GpuTargetConfigProto in text format."""
+    """Return XLA's description of a GPU, a GpuTargetConfigProto in text format."""
     cores, cache = CORES[chip.name]
     threads, shared, of_block, units, clock = LIMITS[chip.capability]
     major, minor = chip.capability
@@ -148,7 +150,7 @@ device_description_str: "NVIDIA {chip.name.upper()}, cuda {major}.{minor}"
 
 
 def cuda_devices(topology: Topology) -> "list[jax.Device]":
-    """Devices of GPU nodes, which need not be present."""
+    """Return JAX devices for nodes of NVIDIA GPUs, which need not be present."""
     from jax._src.cudnn import fused_attention_stablehlo as fused_attention
     from jax.experimental import topologies
 

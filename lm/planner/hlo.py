@@ -28,7 +28,7 @@ KERNEL = re.compile(r'custom_call_target="(?:tpu_custom_call|__cudnn\$\w+|__trit
 
 @dataclass(frozen=True)
 class Collective:
-    """One collective operation of a program."""
+    """A collective operation of a compiled program, such as an all-gather."""
 
     kind: str
     """One of COLLECTIVES, or BETWEEN_SLICES."""
@@ -45,7 +45,7 @@ class Collective:
 
     @property
     def wire_bytes(self) -> float:
-        """Bytes that a device sends per step with the ring algorithms, which are optimal for each kind."""
+        """Bytes that a device sends for it per step with a ring algorithm, the optimum for each kind."""
         share = (self.group - 1) / self.group
         factor = {"all-reduce": 2 * share, "collective-permute": 1.0, BETWEEN_SLICES: 1.0}.get(self.kind, share)
         return self.times * self.bytes * factor
@@ -61,7 +61,7 @@ class Instruction:
 
 
 def byte_count(types: str) -> int:
-    """Bytes of an HLO type; for a tuple, the sum."""
+    """Return the size in bytes of an HLO type, such as "bf16[512,1024]"; for a tuple, the sum."""
     return math.ceil(sum(element_bytes(name) * elements(dims) for name, dims in SHAPE.findall(types)))
 
 
@@ -74,7 +74,7 @@ def elements(dims: str) -> int:
 
 
 def computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
-    """Parse a program; return ({name: instructions}, name of the entry computation)."""
+    """Parse the HLO text of a program into ({computation: its instructions}, name of the entry computation)."""
     found: dict[str, list[Instruction]] = {}
     entry, current = "", []
     for line in text.splitlines():
@@ -98,12 +98,12 @@ NO_BOUND = 2**31 - 1
 """Initial value of a minimum over integers; in a loop's condition it does not bound the loop."""
 
 
-def turns(
+def trip_count(
     instruction: Instruction, found: dict[str, list[Instruction]], siblings: list[Instruction] | None = None
 ) -> int:
-    """Return the iterations of a loop: the compiler's annotation, or the bound in its condition minus the initial value
-    of the counter, if it is known from the surrounding instructions `siblings`. JAX's loops over layers, micro-batches
-    and loss chunks count up by one. 1 if unknown."""
+    """Return the number of iterations of a loop, 1 if unknown: the compiler's annotation, or the bound in its condition
+    minus the counter's initial value if that is among the surrounding instructions `siblings`. (JAX's loops over
+    layers, micro-batches and loss chunks count up by one.) `found` are all computations."""
     if noted := re.search(r'known_trip_count"?[:=]\s*\{\s*"?n"?\s*[:=]\s*"?(\d+)', instruction.rest):
         return int(noted[1])
     condition = re.search(r"condition=%?([\w.\-]+)", instruction.rest)
@@ -115,13 +115,13 @@ def turns(
 
 
 def integer(instruction: Instruction) -> int | None:
-    """Value of a constant integer instruction, else None."""
+    """Return the value of a constant integer instruction; None for other instructions."""
     value = re.match(r"(\d+)\)", instruction.rest) if instruction.type.startswith(("s32[]", "u32[]")) else None
     return int(value[1]) if value and instruction.operation == "constant" else None
 
 
 def first_count(loop: Instruction, siblings: list[Instruction]) -> int:
-    """Initial value of a loop counter if it is a constant, else 0."""
+    """Return the initial value of a loop's counter if it is a constant, else 0."""
     place = re.search(r'known_induction_variable":\{"tuple_index":"(\d+)"', loop.rest)
     named = {one.name: one for one in siblings}
     given = named.get(re.findall(r"%([\w.\-]+)", loop.rest)[0]) if place and named else None
@@ -134,11 +134,12 @@ def first_count(loop: Instruction, siblings: list[Instruction]) -> int:
 
 
 def runs(found: dict[str, list[Instruction]], entry: str) -> dict[str, int]:
-    """Return {computation: how often it runs per step}, for the parsed program `found` with the computation `entry`."""
+    """Return {computation: number of runs per step} for a parsed program: `found` and `entry` are the result of
+    `computations`."""
     callers: dict[str, list[tuple[str, int]]] = {name: [] for name in found}
     for name, instructions in found.items():
         for instruction in instructions:
-            factor = turns(instruction, found, instructions) if instruction.operation == "while" else 1
+            factor = trip_count(instruction, found, instructions) if instruction.operation == "while" else 1
             for one in called(instruction):
                 if one in callers:
                     callers[one].append((name, factor))
@@ -151,7 +152,8 @@ def runs(found: dict[str, list[Instruction]], entry: str) -> dict[str, int]:
 
 
 def group_size(rest: str, devices: int) -> int:
-    """Number of devices in each group of a collective, of `devices` in total."""
+    """Return how many devices exchange data in a collective. `rest` is the instruction's text with its replica groups;
+    without them, all `devices` take part."""
     if match := re.search(r"replica_groups=\[(\d+),(\d+)\]", rest):
         return int(match[2])
     if match := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
@@ -163,9 +165,9 @@ def group_size(rest: str, devices: int) -> int:
 
 
 def collectives(text: str, devices: int) -> list[Collective]:
-    """Return the collectives of a compiled program for `devices` devices, in descending order of bytes per step.
+    """Return the collectives in the HLO text of a program for `devices` devices, largest wire_bytes first.
 
-    On TPUs one collective may occur in several fusions, which start it, compute during it, and end it: they count once.
+    On TPUs, several fusions can start, continue and end one collective, which counts once.
     """
     found, entry = computations(text)
     times, seen = runs(found, entry), set()
@@ -181,7 +183,8 @@ def collectives(text: str, devices: int) -> list[Collective]:
 
 
 def collective_of(name: str, instruction: Instruction, times: int, devices: int) -> Collective:
-    """Return the collective that an instruction of the computation `name` runs or starts."""
+    """Return the collective that an instruction runs or starts. The instruction is in the computation `name`, which
+    runs `times` times per step."""
     kind = instruction.operation.removesuffix("-start")
     group = group_size(instruction.rest, devices)
     source = re.search(r'op_name="([^"]*)"', instruction.rest)
@@ -196,9 +199,8 @@ def collective_of(name: str, instruction: Instruction, times: int, devices: int)
 
 
 def identity(instruction: Instruction) -> tuple[str, ...] | None:
-    """Return a key that identifies the collective of an instruction. XLA may split one collective over several fusions,
-    which then have equal keys. Returns None if the instruction has no channel id. The id is not enough as a key,
-    because all collectives of a JAX shard_map have the same one."""
+    """Return a key that is equal for all fusions that XLA split one collective into; None if the instruction has no
+    channel id. The channel id alone does not identify it: all collectives of a JAX shard_map have the same one."""
     if not (channel := re.search(r"channel_id=\d+", instruction.rest)):
         return None
     who = re.search(r"(?:replica_groups|source_target_pairs)=.*?(?=, \w|$)", instruction.rest)
@@ -207,7 +209,8 @@ def identity(instruction: Instruction) -> tuple[str, ...] | None:
 
 
 def results(instruction: Instruction, kind: str) -> list[str]:
-    """Types of the results of a collective. A start instruction returns its operands too, before the results."""
+    """Return the HLO types of a collective's results. A start instruction returns its operands too, before the
+    results."""
     arrays = [f"{name}[{dims}]" for name, dims in SHAPE.findall(instruction.type)]
     if kind == BETWEEN_SLICES:
         return arrays[:1]
@@ -220,7 +223,7 @@ def results(instruction: Instruction, kind: str) -> list[str]:
 
 
 def exchanges(found: dict[str, list[Instruction]]) -> Iterator[tuple[str, Instruction]]:
-    """Yield (computation, instruction) of each collective."""
+    """Yield (name of its computation, instruction) for each collective in the parsed program `found`."""
     for name, instructions in found.items():
         for instruction in instructions:
             kind = instruction.operation.removesuffix("-start")
@@ -229,7 +232,8 @@ def exchanges(found: dict[str, list[Instruction]]) -> Iterator[tuple[str, Instru
 
 
 def kernels(text: str) -> list[str]:
-    """Names of the hand-written kernels in a program, such as splash_mha_fwd, deduplicated, without their numbers."""
+    """Return the names of the hand-written kernels in a program's HLO text, such as "splash_mha_fwd", sorted and
+    without numbers."""
     names = (match[1] for line in text.splitlines() if KERNEL.search(line) and (match := INSTRUCTION.match(line)))
     return sorted({re.sub(r"[.\d]+$", "", name) for name in names})
 
@@ -239,7 +243,7 @@ TPU_START, TPU_DONE = '"AsyncCollectiveStart"', '"AsyncCollectiveDone"'
 
 @dataclass(frozen=True)
 class Overlap:
-    """A device's communication in a step, and how much of it overlaps with computation."""
+    """A device's communication per step, and how much of it overlaps with computation."""
 
     bytes: float
     """Bytes sent, by the ring algorithms (Collective.wire_bytes)."""
@@ -254,8 +258,8 @@ class Overlap:
 
 
 def overlap_of(text: str, devices: int, chip: Chip) -> Overlap:
-    """Return how much of the communication within a slice overlaps with computation, in a program for `devices`
-    devices."""
+    """Return how much communication overlaps with computation in the HLO text of a program for `devices` devices; only
+    within a slice."""
     total = overlapped = exposed = 0.0
     for one, left in Schedule(text, devices, chip).collectives():
         total += one.wire_bytes
@@ -265,7 +269,7 @@ def overlap_of(text: str, devices: int, chip: Chip) -> Overlap:
 
 
 class Schedule:
-    """A scheduled program, and the time that its instructions take."""
+    """The instructions of a compiled program in the order in which a device runs them, with estimates of their time."""
 
     def __init__(self, text: str, devices: int, chip: Chip):
         self.found, entry = computations(text)
@@ -279,7 +283,7 @@ class Schedule:
         self.flops = functools.cache(self.count_flops)
 
     def collectives(self) -> Iterator[tuple[Collective, float]]:
-        """Yield every collective with the seconds that remain of it at its done instruction."""
+        """Yield (collective, seconds of its transfer that do not overlap with computation)."""
         for name, inside in self.found.items():
             if not self.times.get(name) or name in self.fused:
                 continue
@@ -304,7 +308,8 @@ class Schedule:
         return one.wire_bytes / one.times * self.chip.devices / self.chip.link_rate
 
     def role(self, name: str, instruction: Instruction) -> tuple[Collective | None, str]:
-        """Return (collective that the instruction runs or starts, "start", "done" or, for a synchronous one, "")."""
+        """Return (collective that the instruction runs or starts, else None; "start", "done", or "" if it is
+        neither)."""
         operation = instruction.operation
         if operation.endswith("-done"):
             return None, "done"
@@ -325,23 +330,24 @@ class Schedule:
         return None, ""
 
     def begun_by(self, done: Instruction) -> list[str]:
-        """Possible names of the start instruction: the operands, and, on TPUs, the done instruction's own name with
-        start instead of done."""
+        """Return names that the start of the collective ended by `done` may have: those of its operands, and, on TPUs,
+        its own name with start instead of done."""
         return [*operands(done.rest), done.name.replace("-done", "-start")]
 
     def count_flops(self, name: str, instruction: Instruction) -> float:
-        """FLOPs of an instruction; for a loop, of all its iterations together."""
+        """Return the FLOPs of the matrix products in an instruction of the computation `name`; for a loop, of all
+        iterations."""
         if instruction.operation in ("fusion", "call", "while", "conditional"):
             inner = [sum(self.flops(one, part) for part in self.found.get(one, [])) for one in called(instruction)]
             if instruction.operation == "while":
-                return turns(instruction, self.found, self.found[name]) * sum(inner)
+                return trip_count(instruction, self.found, self.found[name]) * sum(inner)
             return min(inner, default=0.0) if instruction.operation == "conditional" else sum(inner)
         sums = summed_elements(instruction, [self.types[name].get(one, "") for one in operands(instruction.rest)])
         return 2.0 * math.prod(dimensions(instruction.type)) * sums if sums else 0.0
 
 
 def operands(rest: str) -> list[str]:
-    """Names of the operands in `rest`, the text after an operation, where they come first."""
+    """Return the names of an instruction's operands. `rest` is its text after "operation("."""
     depth, end = 1, len(rest)
     for place, letter in enumerate(rest):
         depth += {"(": 1, ")": -1}.get(letter, 0)
@@ -357,7 +363,8 @@ def dimensions(types: str) -> list[int]:
 
 
 def summed_elements(instruction: Instruction, types: list[str]) -> int:
-    """Size of the contracted dimensions of a matrix product; 0 for any other instruction."""
+    """Return the product of the contracted dimensions of a matrix product, given its operands' types; 0 for other
+    instructions."""
     if instruction.operation == "convolution":  # TPUs compile matrix products to convolutions
         labels = re.search(r"dim_labels=\w+_(\w+)->", instruction.rest)
         return dimensions(types[1])[labels[1].index("i")] if labels and any(types[1:2]) else 0

@@ -26,7 +26,7 @@ DAY = 86_400
 
 @dataclass(frozen=True)
 class Floors:
-    """Lower bounds on the seconds of a step, from each limit by itself."""
+    """Lower bounds on the time of a step in seconds, one for each resource alone."""
 
     arithmetic: float
     """All FLOPs at the chips' peak rate, including those that remat repeats."""
@@ -41,17 +41,18 @@ class Floors:
 
     @property
     def step(self) -> float:
-        """Largest of the bounds."""
+        """Lower bound on the time of a step: the largest of arithmetic, memory and network."""
         return max(self.arithmetic, self.memory, self.network)
 
     @property
     def mfu_bound(self) -> float:
-        """Model FLOPs utilization (arXiv:2204.02311, appendix B) of a step that takes `step` seconds."""
+        """Upper bound on the model FLOPs utilization (arXiv:2204.02311, appendix B): that of a step that takes `step`
+        seconds."""
         return self.model / self.step
 
     @property
     def scheduled_step(self) -> float:
-        """Like `step`, if nothing overlaps with the exposed communication."""
+        """Lower bound on the time of a step if exposed communication overlaps with nothing."""
         return max(self.step, max(self.arithmetic, self.memory) + self.exposed)
 
     @property
@@ -60,7 +61,7 @@ class Floors:
 
     @property
     def limit(self) -> str:
-        """Name of the largest bound."""
+        """Name of the resource with the largest bound: "arithmetic", "memory" or "network"."""
         return max(("arithmetic", "memory", "network"), key=lambda name: getattr(self, name))
 
 
@@ -72,10 +73,10 @@ def floors(
     recomputed: int = 0,
     exposed: float = 0.0,
 ) -> Floors:
-    """Compute the bounds of a step with `flops` model FLOPs and `recomputed` repeated ones on all chips together. Each
-    device reads and writes `state_bytes` of parameters and moments, and runs the collectives `moved`, of which
-    `exposed` seconds do not overlap with computation. Collectives between slices run at the speed of the hosts'
-    network."""
+    """Return lower bounds on the time of a step. `flops` and `recomputed` are the model's FLOPs and those that remat
+    repeats, on all chips together. Each device reads and writes `state_bytes` of parameters and moments, and runs the
+    collectives `moved`, of which `exposed` seconds do not overlap with computation. Collectives between slices run at
+    the speed of the hosts' network."""
     chip = topology.chip
     rate = lambda one: chip.network_rate if one.kind == BETWEEN_SLICES else chip.link_rate
     return Floors(
@@ -88,12 +89,12 @@ def floors(
 
 
 def training_days(topology: Topology, flops_per_token: float, tokens: float, mfu: float) -> float:
-    """Days of training on `tokens` tokens at this MFU."""
+    """Return the days that training on `tokens` tokens takes at this model FLOPs utilization (0 to 1)."""
     return flops_per_token * tokens / flops_in(topology, 1, mfu)
 
 
 def flops_in(topology: Topology, days: float, mfu: float) -> float:
-    """Model FLOPs that all chips together compute in `days` days at this MFU."""
+    """Return the model FLOPs that all chips compute in `days` days at this model FLOPs utilization (0 to 1)."""
     return topology.chips * topology.chip.flops * mfu * DAY * days
 
 
@@ -102,13 +103,14 @@ COMPUTE_OPTIMAL = 20
 
 
 def optimal_parameters(flops: float) -> float:
-    """Parameters of the compute-optimal model, at 6 FLOPs per parameter and token."""
+    """Return the number of parameters of the compute-optimal model for `flops`, at 6 FLOPs per parameter and token."""
     return (flops / (6 * COMPUTE_OPTIMAL)) ** 0.5
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Requirements of a run. Bytes are per device, from the compiler, or estimated if there is none."""
+    """What training a config takes on a topology. Bytes are per device, from the compiler, or a lower bound without
+    it."""
 
     topology: Topology
     mesh: dict[str, int]
@@ -142,7 +144,7 @@ class Plan:
     """Cost of the run; None if no price is known."""
 
     def as_json(self) -> dict[str, Any]:
-        """Figures under the names that --json prints."""
+        """Return the plan as the JSON object that --json prints."""
         program = self.compiled
         return {
             "topology": self.topology.name, "chips": self.topology.chips, "mesh": self.mesh, "fits": self.fits,
@@ -179,11 +181,11 @@ def make_plan(
     days: float | None = None,
     dollars_per_chip_hour: float | None = None,
 ) -> Plan:
-    """Plan training of `model` at the given MFU: on `tokens` tokens, on as many as fit into `days` days, or, if neither
-    is given, on those of train.steps.
+    """Plan training of `model` on `topology`: on `tokens` tokens, or on as many as `days` days allow, or, if neither is
+    given, for train.steps. `mfu` is the model FLOPs utilization to assume.
 
-    `compiler` compiles the step for the topology; it is called after all other checks. Without it memory is estimated,
-    and communication is not counted. Raises UsageError if mesh, batch or model cannot be divided over the devices.
+    `compiler` compiles the step for the topology, after all other checks. Without it, memory is a lower bound, and
+    communication is not counted. Raises UsageError if mesh, batch or model cannot be divided over the devices.
     """
     check_stated(mfu, tokens, days)
     shown = as_devices(topology)
@@ -239,7 +241,7 @@ def make_plan(
 
 
 def check_stated(mfu: float, tokens: float | None, days: float | None) -> None:
-    """Raise UsageError for impossible options."""
+    """Raise UsageError if a command-line option is out of range, or if both tokens and days are given."""
     if not 0.01 <= mfu <= 1:
         raise UsageError(f"--mfu is {mfu}; it must be from 0.01 to 1, as in --mfu 0.45.")
     if tokens is not None and not 1 <= tokens < 1e18:
@@ -251,12 +253,13 @@ def check_stated(mfu: float, tokens: float | None, days: float | None) -> None:
 
 
 def as_devices(topology: Topology) -> Devices:
-    """Devices that JAX would find on the topology."""
+    """Return the devices that JAX would find on the topology."""
     chip = topology.chip
     target = Target("tpu" if chip.torus else "cuda" if any(chip.capability) else "rocm", chip.capability)
     return Devices(topology.devices, topology.name, target, topology.slices)
 
 
 def least_bytes(model: ModelConfig, train: TrainConfig, mesh: dict[str, int]) -> int:
-    """Lower bound on a device's memory: its part of the state, and the saved inputs of the blocks' backward pass."""
+    """Return a lower bound on the bytes that training needs on one device of `mesh`: its part of the state, and the
+    saved inputs of each block."""
     return sum(of_device(training_bytes(model, train), train, math.prod(mesh.values())).values())

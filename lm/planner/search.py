@@ -28,7 +28,8 @@ TRIED = [name for name, policy in REMAT.items() if policy is None or not policy.
 
 @dataclass(frozen=True)
 class Candidate:
-    """One layout with its estimates."""
+    """A layout to consider (mesh, remat policy, micro-batches, scanned layers), with estimates of its memory and
+    time."""
 
     model: ModelConfig
     train: TrainConfig
@@ -45,7 +46,7 @@ class Candidate:
         return max(self.arithmetic, self.network)
 
     def options(self) -> list[str]:
-        """Command-line options that select it."""
+        """Return the command-line options that choose this layout, such as "--train.mesh.fsdp 8"."""
         mesh, train = self.train.mesh, self.train
         named = {
             "train.mesh.fsdp": mesh.fsdp, "train.mesh.tensor": mesh.tensor, "train.mesh.context": mesh.context,
@@ -56,8 +57,7 @@ class Candidate:
 
 
 def meshes(topology: Topology) -> Iterator[MeshConfig]:
-    """Yield meshes: fsdp is 1, or all devices that tensor and context leave, within a slice if there are several
-    slices."""
+    """Yield meshes to consider: for each tensor and context size, fsdp is 1, or all other devices of a slice."""
     inside = topology.devices // topology.slices
     for tensor in SHARES:
         for context in SHARES:
@@ -69,8 +69,8 @@ def meshes(topology: Topology) -> Iterator[MeshConfig]:
 
 
 def candidates(model: ModelConfig, train: TrainConfig, topology: Topology) -> list[Candidate]:
-    """All layouts that the devices, the model and the batch allow and whose memory estimate leaves room. Sorted by
-    arithmetic plus network time, as if they did not overlap, then by memory."""
+    """Return all layouts that devices, model and batch allow and whose estimated memory leaves room, fastest first:
+    sorted by arithmetic plus network time, then by memory."""
     scan = model.scan_layers or (model.layers >= MANY_LAYERS and model.layers_alike)
     model = dataclasses.replace(model, scan_layers=scan)
     devices, found = as_devices(topology), []
@@ -96,8 +96,9 @@ def candidates(model: ModelConfig, train: TrainConfig, topology: Topology) -> li
 def least_seconds(
     model: ModelConfig, train: TrainConfig, topology: Topology, sizes: dict[str, int]
 ) -> tuple[float, float]:
-    """Estimate (arithmetic, network) seconds of a step without a compiler. Weights and their gradients are assumed to
-    be in bfloat16, gathered forward and backward and reduced once per micro-batch."""
+    """Estimate (arithmetic, network) seconds of a step without a compiler. `sizes` are the mesh axes. Weights and
+    gradients are assumed to be in bfloat16, gathered for the forward and backward pass and reduced once per
+    micro-batch."""
     from lm.model.cost import count_parameters, flops_per_token, recomputed_flops_per_token  # they import JAX
 
     chip, stage = topology.chip, train.stages(model.context_length).largest(train.steps)
@@ -119,8 +120,8 @@ def least_seconds(
 
 
 def axis_rate(topology: Topology, devices: int) -> float:
-    """Bytes/s per chip of communication among `devices` devices: over all links within its node or slice, else over the
-    network, whose bandwidth the chips of a node share."""
+    """Return the bytes/s per chip of communication among `devices` neighbouring devices: over all links within a node
+    or slice, else over the network, whose bandwidth the chips of a node share."""
     chip = topology.chip
     inside = topology.shape[-1] if not chip.torus else topology.devices // topology.slices
     if devices <= inside:
@@ -135,10 +136,10 @@ def search(
     compiler: Compile | None,
     **of_plan: Any,
 ) -> list[tuple[Candidate, Plan]]:
-    """Return the layouts that fit, fastest first, verified by the compiler if there is one, else as far as the estimate
-    tells.
+    """Return up to WANTED layouts that fit, fastest first. The compiler verifies that they fit; without one, the
+    estimates decide.
 
-    After a layout that does not fit, only those that need clearly less are compiled. `of_plan`: further arguments of
+    After a layout that does not fit, only those that need clearly less are compiled. `of_plan` are further arguments of
     make_plan. Raises UsageError if nothing fits.
     """
     if isinstance(compiler, Compiler):
@@ -178,12 +179,12 @@ def nothing_fits(model: ModelConfig, train: TrainConfig, topology: Topology, cou
 
 
 def search_json(found: Sequence[tuple[Candidate, Plan]]) -> list[dict[str, Any]]:
-    """Plans with their options."""
+    """Return the found layouts as JSON: each is its plan, with its command-line "options"."""
     return [{"options": one.options()} | plan.as_json() for one, plan in found]
 
 
 def search_text(found: Sequence[tuple[Candidate, Plan]], topology: Topology) -> str:
-    """Two lines per layout."""
+    """Format the found layouts for the terminal, two lines each."""
     lines, has = [], topology.device_memory
     for number, (one, plan) in enumerate(found, 1):
         held = plan.needed_bytes or one.least_bytes

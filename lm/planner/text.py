@@ -15,7 +15,7 @@ def gib(value: float) -> str:
 
 
 def in_words(number: float) -> str:
-    """ "15 trillion", "9.99 billion", "800" """
+    """Format a number as "15 trillion", "9.99 billion" or "800"."""
     for size, name in ((1e12, " trillion"), (1e9, " billion"), (1e6, " million"), (1, "")):
         if number >= size:
             return f"{number / size:,.3g}{name}"
@@ -23,12 +23,12 @@ def in_words(number: float) -> str:
 
 
 def ratio_text(ratio: float) -> str:
-    """ "1,160", "33", "0.45" """
+    """Format a ratio as "1,160", "33" or "0.45"."""
     return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
 
 
 def time_text(days: float) -> str:
-    """ "45 minutes", "7.5 hours", "107 days" """
+    """Format a duration in days as "45 minutes", "7.5 hours" or "107 days"."""
     hours = days * HOURS
     if hours < 1:
         return f"{60 * hours:.2g} minutes"
@@ -36,7 +36,7 @@ def time_text(days: float) -> str:
 
 
 def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
-    """Several lines: whether it fits, the communication, the bounds of a step, the duration and cost."""
+    """Format a plan for the terminal: whether it fits, its communication, lower bounds of a step, duration and cost."""
     mesh = ", ".join(f"{axis} {size}" for axis, size in plan.mesh.items() if size > 1) or "one device"
     chip = plan.topology.chip
     cost = "no price in configs/recipes/prices.py"
@@ -62,7 +62,7 @@ def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
 
 
 def memory_lines(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
-    """Whether the step fits into a device and by how much, or what to change."""
+    """Return lines that say whether the run fits into a device and how much memory is free, or else what helps."""
     has = plan.topology.device_memory
     if plan.fits is None and plan.needed_bytes is not None:
         return [
@@ -88,7 +88,7 @@ def memory_lines(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str
 
 
 def exchange_lines(plan: Plan) -> list[str]:
-    """A device's communication in a step by kind, and the largest collective."""
+    """Return lines on a device's communication per step: bytes by kind, and the largest collective."""
     if plan.compiled is None or not plan.compiled.collectives:
         return []
     made = plan.compiled.collectives
@@ -102,7 +102,7 @@ def exchange_lines(plan: Plan) -> list[str]:
 
 
 def bound_lines(plan: Plan) -> list[str]:
-    """Lower bounds of a step's time."""
+    """Return lines on the lower bounds of a step's time."""
     if plan.floors is None:
         return []
     one = plan.floors
@@ -115,7 +115,7 @@ def bound_lines(plan: Plan) -> list[str]:
 
 
 def overlap_lines(plan: Plan) -> list[str]:
-    """Share of the communication that overlaps with computation, and the bound on MFU if the rest does not."""
+    """Return a line on how much communication overlaps with computation, and what the rest means for the MFU."""
     if plan.compiled is None or plan.floors is None or not plan.compiled.overlap.bytes:
         return []
     return [
@@ -126,7 +126,8 @@ def overlap_lines(plan: Plan) -> list[str]:
 
 
 def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
-    """Return suggestions with their options. If the state by itself is too large, only more devices help."""
+    """Return suggestions for a plan that does not fit, each with its option. If the state alone is too large, only more
+    devices help."""
     needed, has = training_bytes(model, train), plan.topology.device_memory
     state = sum(needed[name] for name in ("parameters", "moments", "gradients"))
     mesh, devices = plan.mesh, plan.topology.devices
@@ -154,8 +155,7 @@ def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
 
 
 def within_a_device(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
-    """Suggestions that reduce temporary memory. If no program is compiled, only those that the estimate accounts
-    for."""
+    """Return suggestions that reduce temporary memory, such as "--train.remat full: ..."."""
     found = []
     if train.remat == "none":
         found.append("--train.remat full: activations inside a block are recomputed in the backward pass")

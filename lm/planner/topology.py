@@ -91,7 +91,7 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Topology:
-    """Chips of one kind and their arrangement."""
+    """Accelerators of one kind and their arrangement: slices of TPUs, or nodes of GPUs."""
 
     chip: Chip
     shape: tuple[int, ...]
@@ -100,7 +100,7 @@ class Topology:
 
     @property
     def name(self) -> str:
-        """Name that `topology_of` accepts."""
+        """Name such as "2xv6e:16x16" or "h100:32", which `topology_of` parses."""
         if not self.chip.torus:
             return f"{self.chip.name}:{self.chips}"
         slices = f"{self.slices}x" if self.slices > 1 else ""
@@ -117,7 +117,7 @@ class Topology:
 
     @property
     def device_memory(self) -> int:
-        """Bytes of one JAX device available to a program."""
+        """Bytes of memory that a program can use on one JAX device."""
         return self.chip.memory // self.chip.devices
 
 
@@ -126,7 +126,8 @@ NAME = r"(?:([1-9]\d{0,4}) ?x ?)?([a-z][a-z0-9]{0,19}?)(?:[:-](\d{1,6}(?:x\d{1,3
 
 
 def topology_of(name: str) -> Topology:
-    """Parse the name of a topology. Raises UsageError for an unknown chip or shape, with the known ones."""
+    """Parse a topology's name, such as "v5e:4x4", "v5p-512", "2xv6e-256" or "h100:8". Raises UsageError, listing what
+    is known, for an unknown chip or shape."""
     match = re.fullmatch(NAME, name.strip().lower())
     slices, kind, size = match.groups() if match else (None, "", None)
     chip = CHIPS.get(ALIASES.get(kind, kind))
@@ -155,7 +156,8 @@ def gpus(chip: Chip, name: str, times: int, size: str) -> Topology:
 
 
 def slice_shape(chip: Chip, name: str, size: str | None) -> tuple[int, ...]:
-    """Shape of a slice. `size` is a shape, or the number in a name such as v5p-512."""
+    """Return the shape of a TPU slice, such as (4, 4), from `size`: "4x4", or the number in a name such as v5p-512.
+    Raises UsageError if `chip` has no such slice; `name` is the topology's name for the message."""
     known = {count: shape for count, shape in SHAPES[chip.torus].items() if count <= chip.most}
     if size and "x" in size:
         shape = tuple(int(one) for one in size.split("x") if one)

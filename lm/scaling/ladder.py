@@ -33,7 +33,7 @@ exist)."""
 
 @dataclass(frozen=True)
 class Rung:
-    """One training run of a ladder."""
+    """One training run of a scaling ladder: a model and its training config."""
 
     parameters: int
     """N: parameters in matrix products."""
@@ -49,7 +49,8 @@ class Rung:
 
     @property
     def name(self) -> str:
-        """Name of its run folder; equal for equal training."""
+        """Name of the rung's run folder, such as "width64-layers4-steps100-seed0". Rungs that train identically have
+        the same name."""
         model, train = self.model, self.train
         return f"width{model.width}-layers{model.layers}-steps{train.steps}-seed{train.seed}"
 
@@ -60,7 +61,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class LadderConfig:
-    """Which rungs to train; empty fields get defaults from the experiment."""
+    """Models and training lengths of a ladder. Empty fields get defaults from the config of the model to predict."""
 
     rungs: tuple[float, ...] = ()
     """Parameters of each fitted model, e.g. 1e6 2e6 4e6; by default 1/32, 1/16, 1/8 and 1/4 of the config's model."""
@@ -89,7 +90,8 @@ class LadderConfig:
             raise UsageError(f"--epochs is {self.epochs:g}; it must be above 0, and at most 1000, as in --epochs 2.")
 
     def check(self, train: TrainConfig) -> None:
-        """Raise UsageError if there is no budget, or if rungs would not all be trained on one corpus and schedule."""
+        """Raise UsageError if there is no budget, or if a schedule or a mixture in `train` cannot be used in a
+        ladder."""
         if not 1 <= self.budget < 1e40:
             raise UsageError(f"--budget is {self.budget:g}; give the FLOP to spend, such as --budget 1e18.")
         for name in ("batch_schedule", "context_schedule", "mixture_schedule"):
@@ -107,7 +109,7 @@ class LadderConfig:
 
 
 def make_ladder(model: ModelConfig, train: TrainConfig, config: LadderConfig) -> list[Rung]:
-    """Build all rungs, fitted ones before held-out ones, cheapest first. Counting parameters imports JAX.
+    """Return the rungs of a ladder for `model`: those to fit, then those held out, cheapest first. Imports JAX.
 
     Raises UsageError if two rungs are identical.
     """
@@ -135,7 +137,8 @@ def make_ladder(model: ModelConfig, train: TrainConfig, config: LadderConfig) ->
 
 
 def distinct[Made](sizes: Iterable[float], make: Callable[[float], Made], unit: str, option: str) -> list[Made]:
-    """Apply `make` to each size. Raises UsageError if two sizes give the same result."""
+    """Return [make(size) for size in sizes]. Raises UsageError if two are equal; `unit` and `option` are for its
+    message."""
     found: dict[Made, float] = {}
     for size in sizes:
         made = make(size)
@@ -149,7 +152,7 @@ def distinct[Made](sizes: Iterable[float], make: Callable[[float], Made], unit: 
 
 
 def shape_of(model: ModelConfig, parameters: float) -> ModelConfig:
-    """Return the model with the proportions of `model` whose N has the smallest ratio to `parameters`."""
+    """Return the model with the proportions of `model` whose size (`size_of`) is nearest to `parameters`, by ratio."""
     count = lambda units: size_of(at_width(model, MULTIPLE * units))
     high = 1
     while count(high) < parameters:
@@ -164,12 +167,13 @@ def shape_of(model: ModelConfig, parameters: float) -> ModelConfig:
 
 @functools.cache
 def size_of(model: ModelConfig) -> int:
-    """N. Counted with scanned layers if possible, which traces only one layer and gives the same number."""
+    """Return N, the number of parameters in matrix products. Scans layers if possible: only one is traced, and N is the
+    same."""
     return parameters_in_products(dataclasses.replace(model, scan_layers=model.layers_alike))
 
 
 def at_width(model: ModelConfig, width: int) -> ModelConfig:
-    """Scale `model` to a width, with the proportions described in the docstring of this module."""
+    """Return `model` scaled to a width, with the same proportions (see the module's docstring)."""
     share = width / model.width
     heads = max(1, round(model.heads * share))
     group = min(heads, model.heads // model.kv_heads)
@@ -190,8 +194,8 @@ def steps_of(model: ModelConfig, train: TrainConfig, tokens: float) -> int:
 
 
 def trained(train: TrainConfig, narrower: float, steps: int, seed: int) -> TrainConfig:
-    """TrainConfig of a rung that is `narrower` times as narrow as the config's model; validated only after its last
-    step."""
+    """Return the training config of a rung. Its width is that of the config's model / `narrower`. Validation runs only
+    after the last step."""
     optimizer = train.optimizer
     scale = 1.0 if optimizer.muon else narrower
     decay = max(1, round(optimizer.decay_steps * steps / train.steps)) if optimizer.decay_steps else 0
@@ -235,12 +239,13 @@ def refuse_repetition(ladder: Sequence[Rung], corpus_tokens: int, epochs: float)
 
 
 def windows_in(split: Split, context_length: int) -> int:
-    """Windows of `context_length` tokens that training and validation read in a split (lm/data/batches.py)."""
+    """Return the number of windows of `context_length` tokens in a split (lm/data/batches.py)."""
     return sum(-(-(shard.tokens - 1) // context_length) for shard in split.shards if shard.records)
 
 
 def measured_on(rung: Rung, windows: int) -> Rung:
-    """Return the rung with its loss measured on the same held-out text, of `windows` windows, as all others."""
+    """Return the rung with train.validation_batches set so that its loss is measured on the same held-out text as that
+    of other rungs; `windows` are available."""
     train, context = rung.train, rung.model.context_length
     available = -(-windows // train.batch_size)
     wanted = max(train.validation_batches, -(-HELD_OUT_TOKENS // (train.batch_size * context)))

@@ -29,7 +29,7 @@ INTERVAL = (5.0, 95.0)
 
 
 class Measurement(NamedTuple):
-    """The loss of one trained model."""
+    """Loss of a trained model, with its size and training length."""
 
     parameters: float
     """N: number of parameters."""
@@ -41,7 +41,7 @@ class Measurement(NamedTuple):
 
 @dataclass(frozen=True)
 class Law:
-    """loss = E + A / N^a + B / D^b."""
+    """Scaling law: loss = E + A / N^a + B / D^b, with N parameters and D training tokens."""
 
     E: float
     """Irreducible loss: the limit for infinite model and data, in nats per token."""
@@ -54,14 +54,15 @@ class Law:
         return self.E + self.A * parameters**-self.a + self.B * tokens**-self.b
 
     def optimum(self, flops: float) -> tuple[float, float]:
-        """Return (N, D) of the lowest loss with 6 N D = `flops` (arXiv:2203.15556, equation 4)."""
+        """Return (N, D) with the lowest loss for 6 N D = `flops`, the compute-optimal model (arXiv:2203.15556, equation
+        4)."""
         both = self.a + self.b
         share = (self.a * self.A / (self.b * self.B)) ** (1 / both)
         return share * (flops / 6) ** (self.b / both), (flops / 6) ** (self.a / both) / share
 
 
 class Interval(NamedTuple):
-    """A figure and its 90 % bootstrap interval."""
+    """A value and its 90 % bootstrap interval."""
 
     value: float
     low: float
@@ -70,7 +71,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Fit:
-    """Best fit of the measurements, and bootstrap samples of it."""
+    """Scaling law fitted to measurements, with bootstrap samples."""
 
     law: Law
     draws: tuple[Law, ...]
@@ -81,12 +82,13 @@ class Fit:
     """Names of the constants that the measurements do not determine: they are at a bound of the search."""
 
     def interval(self, figure: Callable[[Law], float]) -> Interval:
-        """Interval of a figure of the law, such as `lambda law: law.E`."""
+        """Return the value of a function of the law, such as `lambda law: law.E`, with its 90 % bootstrap interval."""
         low, high = np.percentile([figure(law) for law in self.draws], INTERVAL)
         return Interval(figure(self.law), float(low), float(high))
 
     def prediction(self, parameters: float, tokens: float, seed: int = 0) -> Interval:
-        """Predict the measured loss of a model; the interval includes the noise of one measurement."""
+        """Predict the loss that would be measured for a model; the interval includes the noise of a single
+        measurement."""
         noise = np.random.default_rng(seed).choice(self.noise, len(self.draws))
         losses = [law.loss(parameters, tokens) for law in self.draws] * np.exp(noise)
         low, high = np.percentile(losses, INTERVAL)
@@ -95,10 +97,10 @@ class Fit:
 
 @dataclass(frozen=True)
 class Problem:
-    """Optimization problem of the fit.
+    """Optimization problem that fits the law: its variables, residuals and bounds.
 
-    Its variables are (log E, u, a, v, b) with A / N^a = exp(u - a * (log N - mean of log N)), and v and b likewise:
-    without subtracting the means, u and a would be almost collinear.
+    The variables are theta = (log E, u, a, v, b), with A / N^a = exp(u - a * (log N - mean of log N)), and likewise B,
+    v and b: without subtracting the means, u and a would be almost collinear.
     """
 
     log_n: np.ndarray
@@ -113,23 +115,24 @@ class Problem:
         return [(low - 7, low), (low - 14, high + 3), EXPONENTS, (low - 14, high + 3), EXPONENTS]
 
     def log_prediction(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (log of the law's loss, share of each of its three terms in it)."""
+        """Return (log of the law's loss for each measurement, fraction of it that each of the three terms has)."""
         e, u, a, v, b = theta
         terms = np.stack([np.full_like(self.log_n, e), u - a * self.log_n, v - b * self.log_d])
         log_sum = np.logaddexp.reduce(terms)
         return log_sum, np.exp(terms - log_sum)
 
     def residuals(self, theta: np.ndarray) -> np.ndarray:
-        """(measurements,): log of the law's loss minus log of the measured one."""
+        """Return log of the law's loss minus log of the measured loss: (measurements,)."""
         return self.log_prediction(theta)[0] - self.log_loss
 
     def jacobian(self, theta: np.ndarray) -> np.ndarray:
-        """(measurements, 5): Jacobian of the residuals."""
+        """Return the derivatives of the residuals by the five variables: (measurements, 5)."""
         _, (share_e, share_n, share_d) = self.log_prediction(theta)
         return np.stack([share_e, share_n, -share_n * self.log_n, share_d, -share_d * self.log_d], axis=1)
 
     def starts(self) -> list[np.ndarray]:
-        """For each a and b of the grid, the non-negative E, A, B that minimize the squared relative errors."""
+        """Return starting values of theta: for each (a, b) of GRID, the non-negative E, A, B with the least squared
+        relative errors."""
         from scipy.optimize import nnls
 
         found, loss, limits = [], np.exp(self.log_loss), np.array(self.bounds())
@@ -142,7 +145,8 @@ class Problem:
         return found
 
     def search(self, starts: Sequence[np.ndarray], delta: float) -> np.ndarray:
-        """Return the theta with the lowest sum of Huber losses among the minima reached from `starts`."""
+        """Minimize the sum of Huber losses (threshold `delta`) from each of the starting values; return the best
+        theta."""
         from scipy.optimize import least_squares
 
         low, high = np.array(self.bounds()).T
@@ -167,7 +171,8 @@ class Problem:
 
 
 def problem_of(measurements: Sequence[Measurement]) -> Problem:
-    """Build the problem. Raises UsageError for too few measurements, and for values without a finite logarithm."""
+    """Return the optimization problem for the measurements. Raises UsageError if there are too few, or if a value is
+    not positive and finite."""
     table = np.array(measurements, dtype=float).reshape(-1, 3)
     if not (np.isfinite(table).all() and (table > 0).all()):
         bad = next(one for one in measurements if not (np.isfinite(one).all() and min(one) > 0))
@@ -187,13 +192,13 @@ def problem_of(measurements: Sequence[Measurement]) -> Problem:
 
 
 def fit(measurements: Sequence[Measurement], draws: int = 200, seed: int = 0, delta: float = DELTA) -> Fit:
-    """Fit the law to the measurements, with `draws` bootstrap samples of its residuals.
+    """Fit the law to the measurements, with `draws` bootstrap samples.
 
     Residuals are resampled, not measurements (Efron and Tibshirani 1993, section 9.5): a ladder is designed, and a
     sample without one of its sizes would say nothing about the others. Residuals are scaled by sqrt(n / (n - 5)), since
     five constants were fitted to them. The intervals do not cover that the law itself may be wrong.
 
-    Raises UsageError like `problem_of`.
+    Raises UsageError if there are too few measurements, or if a value is not positive and finite.
     """
     problem = problem_of(measurements)
     theta = problem.search(problem.starts(), delta)

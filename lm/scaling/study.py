@@ -23,20 +23,21 @@ CONSTANTS = {
 
 @dataclass(frozen=True)
 class Measured:
-    """A rung and its loss."""
+    """A trained rung and its held-out loss."""
 
     rung: Rung
     loss: float
 
     @property
     def flops(self) -> float:
-        """6 N D."""
+        """Training FLOPs, approximately 6 N D."""
         return 6.0 * self.rung.parameters * self.rung.tokens
 
 
 @dataclass(frozen=True)
 class Study:
-    """A ladder with its fit. `failed`: rungs without a loss, and why."""
+    """Results of a ladder: measured rungs, the law fitted to them, and what it predicts for a budget. `failed` lists
+    the rungs without a loss, and why."""
 
     fitted: tuple[Measured, ...]
     held_out: tuple[Measured, ...]
@@ -49,17 +50,17 @@ class Study:
 
     @property
     def parameters(self) -> Interval:
-        """N* for the budget."""
+        """Compute-optimal number of parameters N* for the budget."""
         return self.fit.interval(lambda law: law.optimum(self.budget)[0])
 
     @property
     def tokens(self) -> Interval:
-        """D* for the budget."""
+        """Compute-optimal number of training tokens D* for the budget."""
         return self.fit.interval(lambda law: law.optimum(self.budget)[1])
 
     @property
     def loss(self) -> Interval:
-        """Predicted loss of N* and D*."""
+        """Predicted loss of the compute-optimal model (N*, D*)."""
         return self.fit.interval(lambda law: law.loss(*law.optimum(self.budget)))
 
     @property
@@ -71,11 +72,11 @@ class Study:
         return self.fit.prediction(one.rung.parameters, one.rung.tokens)
 
     def error(self, one: Measured) -> float:
-        """(prediction - measurement) / measurement."""
+        """Return the relative error of the law's prediction: (prediction - measurement) / measurement."""
         return self.fit.law.loss(one.rung.parameters, one.rung.tokens) / one.loss - 1
 
     def remarks(self) -> list[str]:
-        """Caveats about the figures."""
+        """Return caveats about the results, such as constants that the measurements do not determine."""
         remarks = []
         if self.fit.at_bounds:
             names = " and ".join(self.fit.at_bounds)
@@ -99,7 +100,7 @@ class Study:
         return remarks
 
     def as_json(self) -> dict[str, Any]:
-        """Contents of scaling.json."""
+        """Return the contents of scaling.json."""
         interval = lambda found: dict(zip(("value", "low", "high"), found, strict=True))
         rows = [(one, False) for one in self.fitted] + [(one, True) for one in self.held_out]
         return {
@@ -123,7 +124,7 @@ class Study:
 
 
 def row(one: Measured, held_out: bool) -> dict[str, Any]:
-    """Entry of a rung in scaling.json."""
+    """Return the entry of a measured rung in scaling.json."""
     rung = one.rung
     return {
         "name": rung.name, "held_out": held_out, "parameters": rung.parameters, "tokens": rung.tokens,
@@ -134,7 +135,8 @@ def row(one: Measured, held_out: bool) -> dict[str, Any]:
 
 
 def study(measured: Sequence[Measured], failed: Sequence[tuple[Rung, str]], budget: float, corpus_tokens: int) -> Study:
-    """Fit the rungs that are not held out. Raises UsageError like `fit`, with the rungs that failed."""
+    """Fit the law to the rungs that are not held out, and return the results. Raises UsageError if the law cannot be
+    fitted; the message also lists the rungs that failed."""
     fitted = tuple(one for one in measured if not one.rung.held_out)
     held_out = tuple(one for one in measured if one.rung.held_out)
     try:
@@ -146,7 +148,7 @@ def study(measured: Sequence[Measured], failed: Sequence[tuple[Rung, str]], budg
 
 
 def short(value: float) -> str:
-    """Format with three digits and a unit: 1234567 -> "1.23M", 2e18 -> "2e+18"."""
+    """Format a number with three digits and a unit: 1234567 as "1.23M", 2e18 as "2e+18"."""
     for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if size <= value < 1e15:
             return f"{value / size:.3g}{unit}"
@@ -158,7 +160,7 @@ def within(found: Interval) -> str:
 
 
 def study_text(study: Study) -> str:
-    """The study for the terminal."""
+    """Format the results for the terminal."""
     lines = [f"{'N':>8} {'D':>8} {'loss':>7} {'law':>7} {'error':>8}  rung"]
     for one in (*study.fitted, *study.held_out):
         rung = one.rung
