@@ -1,2 +1,2 @@
-"""The language model: tokenizer, records, batches, model, training, evaluation, generation. Imports nothing else of
-ours."""
+"""The language model: tokenizer, records, batches, model, training, evaluation, generation. Imports no other package of
+this repository."""

@@ -1,4 +1,5 @@
-"""Limits of address space (`ulimit -v`), under which libraries hang, abort or print stacks and raise no error."""
+"""Check the address-space limit (`ulimit -v`), below which libraries hang, abort or print stacks instead of raising an
+error."""
 
 import resource
 
@@ -11,7 +12,7 @@ JAX, TRAINING = NEEDED_GIB
 
 
 def check_address_space(user: str) -> None:
-    """Raise UsageError if this process may not map the address space that `user`, a key of NEEDED_GIB, needs."""
+    """Raise UsageError if `ulimit -v` is below what `user`, a key of NEEDED_GIB such as "training", needs."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < NEEDED_GIB[user] * 2**30:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Read files from others within bounds: sizes and counts are compared with a limit before memory is taken for them."""
+"""Read untrusted files within bounds: sizes and counts are compared with a limit before memory is allocated."""
 
 import json
 from pathlib import Path
@@ -7,15 +7,15 @@ from typing import Any
 from lm.errors import InputError
 
 MOST_CONFIG_BYTES = 2**22
-"""Of a config.json, an index or a tokenizer's settings: 4 MiB. Those of published models have some hundred kB."""
+"""Maximum size of a config.json, an index or a tokenizer's settings: 4 MiB. Published ones have some hundred kB."""
 MOST_TOKENIZER_BYTES = 2**26
-"""Of a tokenizer's file: 64 MiB. The largest published ones have 34 MB."""
+"""Maximum size of a tokenizer's file: 64 MiB. The largest published ones have 34 MB."""
 MOST_JSON_VALUES = 3_000_000
-"""Lists, objects and elements of one JSON file. A vocabulary of 262,144 tokens with its merges has 2 million."""
+"""Maximum number of values in a JSON file. A vocabulary of 262,144 tokens with its merges has 2 million."""
 
 
 def read_bounded(path: Path, most: int) -> bytes:
-    """Return the bytes of the file. Raises InputError if there are more than `most` or it is a pipe or device, which
+    """Return the contents of a file. Raises InputError if it has more than `most` bytes, or is a pipe or device, which
     may never end, and OSError as `open` does."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise InputError(f"{path} is a pipe, socket or device, where a file is expected. Delete it, or give another.")
@@ -30,8 +30,8 @@ def read_bounded(path: Path, most: int) -> bytes:
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the value of a JSON text. Raises ValueError if it is damaged or has more than MOST_JSON_VALUES values,
-    RecursionError if it is nested too deeply."""
+    """Parse JSON. Raises ValueError if it is malformed or has more than MOST_JSON_VALUES values, RecursionError if it
+    is nested too deeply."""
     values = sum(map(data.count, (b",", b"[", b"{")))
     if values > MOST_JSON_VALUES:
         raise ValueError(f"it has up to {values:,} values, but the limit for a JSON file is {MOST_JSON_VALUES:,}")

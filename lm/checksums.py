@@ -1,7 +1,7 @@
-"""Checksums of a run's logs in the markers of its stages, by which a damaged line is found and named.
+"""Checksums of a run's log files, with which damaged lines are found.
 
-Logs (metrics.jsonl, goodput.json, samples, evaluation.json) are text that a stage no longer changes once it is
-finished. Its marker `stages/<stage>.json` then holds, under "checksums", for each of them
+Logs (metrics.jsonl, goodput.json, samples, evaluation.json) do not change after their stage has finished. The stage's
+marker, stages/STAGE.json, then has under "checksums" an entry for each log,
 
     {"bytes": size, "sha256": of the file, "lines": lines per block, "crc32": [of each block of lines]}
 
@@ -19,11 +19,12 @@ from lm.run_paths import RunPaths
 from lm.storage import inside, local_copy_of
 
 BLOCKS = 256
-"""Blocks of lines of a file, at most: a shorter file has a checksum for each line."""
+"""Maximum number of blocks of lines; a file with fewer lines has a checksum for each."""
 
 
 def checksums(folder: Path, patterns: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """{name: entry, as above} of the files in `folder` that match a shell pattern."""
+    """Return {relative name: entry} for the files in `folder` that match one of the shell patterns. An entry has the
+    size, the SHA-256, and a CRC-32 per block of lines."""
     files = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
     return {path.relative_to(folder).as_posix(): entry_of(path.read_bytes()) for path in files}
 
@@ -44,8 +45,8 @@ def crc32_of_blocks(lines: list[bytes], per_block: int) -> list[int]:
 
 
 def damage(folder: Path, written: Mapping[str, Mapping[str, Any]], source: object) -> list[str]:
-    """A sentence for each file in `folder` that differs from `written` (the result of `checksums`, read from the file
-    `source`), with its path and the first line that differs. Raises InputError for a name that leads out of the
+    """Return a sentence for each damaged file, with its path and the first line that differs. `written` is what
+    `checksums` returned for `folder`, read from the file `source`. Raises InputError for a name that leads out of the
     folder."""
     found = []
     for name, entry in written.items():
@@ -59,7 +60,8 @@ def damage(folder: Path, written: Mapping[str, Mapping[str, Any]], source: objec
 
 
 def difference_of(path: Path, entry: Mapping[str, Any]) -> str:
-    """Where the file differs from its entry; "" if it does not."""
+    """Describe where a file differs from its entry (see `checksums`), such as "line 7: not what was written"; "" if it
+    does not."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -77,8 +79,8 @@ def difference_of(path: Path, entry: Mapping[str, Any]) -> str:
 
 
 def log_damage(workdir: Path, names: Iterable[str] = ()) -> list[str]:
-    """`damage` of all logs of finished stages of a run, or those in `names`, and earlier damage by their markers. An
-    unreadable marker is ignored here: the stage itself refuses it."""
+    """Return a sentence for each damaged log of a run's finished stages: of the logs in `names`, or, if none are given, of
+    all, with the damage that earlier commands recorded. Stage markers that cannot be read are skipped."""
     wanted, found = {*names}, []
     for path in sorted(RunPaths(workdir).stages.glob("*.json")):
         try:
@@ -86,7 +88,9 @@ def log_damage(workdir: Path, names: Iterable[str] = ()) -> list[str]:
             written, before = dict(marker.get("checksums", {})), [*marker.get("damaged", [])]
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             continue
-        here = lambda name: local_copy_of(workdir) is None or (workdir / name).is_file()  # of a bucket, not all is here
+        here = lambda name: (
+            local_copy_of(workdir) is None or (workdir / name).is_file()
+        )  # of a run in a bucket, not all files are here
         checked = {name: one for name, one in written.items() if (not wanted or name in wanted) and here(name)}
         found += damage(workdir, checked, path)
         found += [str(one) for one in before] if not wanted else []

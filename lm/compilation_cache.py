@@ -1,8 +1,8 @@
-"""Cache of compiled programs, so that a restarted process does not compile again.
+"""Cache of compiled programs, so that a restarted process need not compile again.
 
-A compiled program is code: whoever can write to a cache can run code in every process that reads it. So no cache is in
-a run folder, which may come from a stranger, and no config names one. The default is the user's own cache folder; the
-environment can name another, as the files of launch.cloud do. Only `use_bucket_cache` imports JAX.
+A compiled program is code: anyone who can write to a cache can run code in every process that reads it. So no cache is
+in a run folder, which may come from a stranger, and no config names one. The default is the user's own cache folder;
+the environment can name another, as the files of launch.cloud do. Only `use_bucket_cache` imports JAX.
 """
 
 import hashlib
@@ -18,25 +18,25 @@ from lm.storage import Url, is_url, user_cache, write_atomically
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
 MOST_BYTES = 10 * 2**30
-"""Least recently used programs beyond this size are removed."""
+"""Maximum size of the cache; the least recently used programs are removed."""
 LEAST_SECONDS = "0.1"
-"""Programs that compile in less are not kept."""
+"""Minimum compile time in seconds of a program that is cached."""
 
 
 def keep_compiled_programs(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Set JAX's variables for a cache in ~/.cache/gristmill/compiled, before JAX is imported. JAX_COMPILATION_CACHE_DIR
-    is kept if it is set, even to nothing (no cache)."""
+    """Set JAX's environment variables so that it caches compiled programs in ~/.cache/gristmill/compiled. Call it
+    before JAX is imported. Does nothing if JAX_COMPILATION_CACHE_DIR is set, even to "" (no cache)."""
     if VARIABLE in environment:
         return
-    # Programs for a CPU run on one with the same instructions alone, and a home folder may be many machines'.
+    # A CPU program runs only on a CPU with the same instructions, and machines can share a home folder.
     environment[VARIABLE] = str(user_cache(environment) / "compiled" / cpu_kind())
     environment.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(MOST_BYTES))
     environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", LEAST_SECONDS)
 
 
 def use_bucket_cache() -> None:
-    """If JAX_COMPILATION_CACHE_DIR is an address in s3:// or gs://, let JAX read and write there through lm.storage; by
-    itself it would need gcsfs or s3fs. Call it before JAX compiles. Raises UsageError for other kinds of addresses.
+    """If JAX_COMPILATION_CACHE_DIR is an s3:// or gs:// address, make JAX read and write it through lm.storage instead
+    of gcsfs or s3fs. Call it before JAX compiles. Raises UsageError for other kinds of addresses.
 
     Of several processes JAX lets only process 0 write; on GPUs the others have the same keys. If the address cannot be
     reached, JAX warns and compiles.
@@ -66,7 +66,7 @@ def use_bucket_cache() -> None:
 
 
 def cpu_kind() -> str:
-    """Architecture of the CPU and a hash of its features."""
+    """Return the architecture of the CPU and a hash of its features, such as "x86_64-3f2a9c01d4e5"."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

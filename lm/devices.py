@@ -1,5 +1,5 @@
-"""The devices that a run trains on, and how they share the work. No jax here: settings that do not fit the devices are
-refused before JAX has started (lm/training/preflight.py)."""
+"""Devices of a run, and the mesh axes that they are divided into. Does not import JAX: settings that do not fit the
+devices are rejected before JAX starts (lm/training/preflight.py)."""
 
 import math
 from collections.abc import Sequence
@@ -21,50 +21,50 @@ CUT = (
     ("width", ("fsdp", "context")),
     ("context_length", ("context",)),
 )
-"""Fields of the model, each with the mesh axes over which it is cut, and whose product must divide it."""
+"""Fields of the model, each with the mesh axes over which it is sharded; their product must divide it."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a program is compiled for."""
+    """Hardware that a program is compiled for."""
 
     platform: str
-    """cpu, cuda, rocm or tpu: the names that JAX lowers for."""
+    """cpu, cuda, rocm or tpu, as in JAX's lowering rules."""
     capability: tuple[int, int] = (0, 0)
-    """CUDA's compute capability, such as (9, 0) of an H100; of no meaning elsewhere."""
+    """CUDA compute capability, such as (9, 0) of an H100; unused on other platforms."""
 
 
 @dataclass(frozen=True)
 class Devices:
-    """All devices of a run, of one kind."""
+    """All devices of a run, which are of one kind."""
 
     count: int
     kind: str
-    """As JAX calls it, such as "NVIDIA H100 80GB HBM3"."""
+    """JAX's name of it, such as "NVIDIA H100 80GB HBM3"."""
     target: Target
     slices: int = 1
-    """TPU slices, each with a network of its own between its chips; the data-centre network joins them."""
+    """Number of TPU slices. Chips within a slice have their own network; slices are joined by the data-center network."""
 
 
 def target_of(device: "jax.Device") -> Target:
-    """The Target that `device` is."""
+    """Return the hardware target of a JAX device."""
     version = device.client.platform_version
     if "cuda" in version:
-        # A device that is only compiled for has no capability of its own, but a version that tells it.
+        # A device of a topology that is only compiled for has the capability in its version.
         major, minor = getattr(device, "compute_capability", version.rpartition(" ")[2]).split(".")
         return Target("cuda", (int(major), int(minor)))
     return Target("rocm" if device.platform == "gpu" else device.platform)
 
 
 def describe(devices: "Sequence[jax.Device]") -> Devices:
-    """What `devices`, of one kind, are."""
+    """Return the count, kind, target and slices of JAX devices, which are all of one kind."""
     target = target_of(devices[0])
     slices = len({getattr(device, "slice_index", 0) for device in devices}) if target.platform == "tpu" else 1
     return Devices(len(devices), devices[0].device_kind, target, slices)
 
 
 def find_devices() -> Devices:
-    """All devices that JAX finds, which it is started for."""
+    """Return all devices that JAX finds. Initializes JAX."""
     import jax
 
     return describe(jax.devices())
@@ -73,9 +73,10 @@ def find_devices() -> Devices:
 def mesh_sizes(
     config: MeshConfig, model: ModelConfig, batch_size: int, devices: Devices, micro_batches: int = 1
 ) -> dict[str, int]:
-    """{mesh axis: devices along it}, in the mesh's order; what fsdp, context and tensor leave over is data.
+    """Return {mesh axis: number of devices}, in the order of the mesh. The axis "data" gets the devices that fsdp,
+    context and tensor leave.
 
-    Raises UsageError when the devices, the model or a micro-batch cannot be divided that way.
+    Raises UsageError if the devices, the model or a micro-batch cannot be divided that way.
     """
     inner = config.fsdp * config.context * config.tensor
     if devices.count % inner:
@@ -120,8 +121,8 @@ def mesh_sizes(
 
 
 def training_mesh_sizes(train: TrainConfig, model: ModelConfig, devices: Devices) -> dict[str, int]:
-    """`mesh_sizes` of a training run. Raises UsageError when they cannot divide the batch of any of its stages, up to
-    train.steps."""
+    """Return the `mesh_sizes` of a training run. Raises UsageError if the mesh cannot divide the batch of any step;
+    batch sizes can change at given steps."""
     sizes: dict[str, int] = {}
     stages = train.stages(model.context_length)
     for stage in stages.between(0, train.steps):

@@ -1,11 +1,12 @@
-"""The two kinds of error a user can mend. Launch scripts print them without a traceback; anything else is a bug of
-ours."""
+"""Errors that users can resolve. Launch scripts print them without a traceback; any other exception is a bug in this
+program."""
 
 SHOWN_CHARACTERS = 200
 
 
 def shown(value: object, quotes: bool = True) -> str:
-    """`value` for a message: shortened, with its length, if it is long."""
+    """Return `value` for a message: its repr (a string as it is, without `quotes`), shortened if it is long, with its
+    length."""
     text = repr(value) if quotes or not isinstance(value, str) else value
     if len(text) <= SHOWN_CHARACTERS:
         return text
@@ -14,14 +15,15 @@ def shown(value: object, quotes: bool = True) -> str:
 
 
 def for_terminal(text: str) -> str:
-    """Text of a model or of a file, without the control characters that a terminal would obey."""
+    """Return untrusted text with control characters, which a terminal would obey, replaced by U+FFFD."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def network_reason(error: BaseException) -> str:
-    """Why a request failed, in a few words: libraries nest the cause into sentences with the address in them."""
+    """Return in a few words why a request failed, such as "no answer in time". Libraries hide the cause in nested
+    exceptions and long messages."""
     chain = [error]
-    for one in chain:  # grows while it is walked
+    for one in chain:  # grows during the iteration
         inner = [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
         chain += [other for other in inner if isinstance(other, BaseException) and other not in chain]
     names = [type(one).__name__ for one in chain]
@@ -45,28 +47,28 @@ def network_reason(error: BaseException) -> str:
 
 
 class InputError(Exception):
-    """A problem with a file, package, network or disk. The message has the remedy. The process exits with
+    """A problem with a file, package, network or disk; the message says how to resolve it. The process exits with
     `exit_code`."""
 
     exit_code = 1
 
 
 class UsageError(InputError):
-    """The command or config asks for something impossible: a wrong key, type or combination. The message has both
+    """The command or config asks for something impossible: a wrong key, type or combination. The message has the
     values."""
 
     exit_code = 2
 
 
 class PeerError(InputError):
-    """Another process of the run is missing or was lost. Start all of them again: the run resumes from its last
+    """Another process of the run is missing or was lost. Restart all of them: the run resumes from its last
     checkpoint."""
 
     exit_code = 3
 
 
-class Stopped(Exception):  # noqa: N818  (it went as it should)
-    """The run was asked to end and has saved; the same command resumes it."""
+class Stopped(Exception):  # noqa: N818  (not an error)
+    """The run was asked to stop and has saved its state; the same command resumes it."""
 
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)

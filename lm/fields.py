@@ -1,4 +1,4 @@
-"""Base of all configs: type checks, and fields that may change during a run."""
+"""Base class of configs: checks of types and names, and marks for fields that may change during a run."""
 
 import dataclasses
 import functools
@@ -24,8 +24,8 @@ NAMES_CODE = "names code"
 
 
 def is_plainly(value: object, hint: typing.Any) -> bool:
-    """Whether `value` certainly matches `hint`, decided without beartype, whose import is a tenth of a command's start.
-    False means undecided: ask beartype."""
+    """Return whether `value` certainly matches a type hint, decided without beartype, whose import takes a tenth of a
+    command's start-up time. False means undecided: ask `is_of_type`."""
     if isinstance(hint, type):
         return isinstance(value, (int, float) if hint is float else hint)
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
@@ -47,7 +47,8 @@ def is_of_type(value: object, hint: typing.Any) -> bool:
 
 
 class Config:
-    """Base of the frozen dataclasses of an experiment. A value of a wrong type is refused at construction."""
+    """Base class of the frozen dataclasses of an experiment. A value of a wrong type raises UsageError at
+    construction."""
 
     def __post_init__(self):
         hints = typing.get_type_hints(type(self))
@@ -60,14 +61,14 @@ class Config:
 
 
 def literal_values(hint: typing.Any) -> tuple[typing.Any, ...]:
-    """Values of the Literal in a type hint: Literal[...] or Literal[...] | str."""
+    """Return the values of the Literal in a type hint, Literal[...] or Literal[...] | str; () if it has none."""
     literals = [one for one in (hint, *typing.get_args(hint)) if typing.get_origin(one) is typing.Literal]
     return typing.get_args(literals[0]) if literals else ()
 
 
 def check_names(config: Config, path: str, *names: str) -> None:
-    """Raise UsageError unless each field in `names` is one of the names in its type, Literal[...] | str, or a dotted
-    name of the user's own code."""
+    """Raise UsageError unless each of the fields `names` is one of the names in its type, Literal[...] | str, or the
+    dotted name of user code, such as my_module.my_loss. `path` is the config section, for the message."""
     hints = typing.get_type_hints(type(config))
     for name in names:
         value = getattr(config, name)
@@ -86,7 +87,8 @@ def may_name_code(field: dataclasses.Field) -> bool:
 
 
 def code_names(config: object, path: str = "") -> dict[str, list[str]]:
-    """{option: dotted names of the user's own code in it} of all fields of `config` marked NAMES_CODE."""
+    """Return {option: dotted names of user code} for all fields of `config` marked NAMES_CODE, such as {"train.hooks":
+    ["my_module.MyHook"]} with the path "train."."""
     found: dict[str, list[str]] = {}
     for field in dataclasses.fields(config):  # ty: ignore[invalid-argument-type]
         value = getattr(config, field.name)
@@ -99,7 +101,7 @@ def code_names(config: object, path: str = "") -> dict[str, list[str]]:
 
 
 def within(config: Config, path: str, low: int | float, high: int | float, *names: str) -> None:
-    """Raise UsageError unless every field in `names`, or each value in it, is a finite number from `low` to `high`.
+    """Raise UsageError unless each of the fields `names`, or each item of it, is a finite number from `low` to `high`.
     `path` is the config section, for the message."""
     for name in names:
         value = getattr(config, name)
@@ -110,7 +112,8 @@ def within(config: Config, path: str, low: int | float, high: int | float, *name
 
 
 def check_numbers(config: object, path: str = "") -> None:
-    """Raises UsageError, with its path, for a number anywhere in `config` that is not finite, or beyond 64 bits."""
+    """Raise UsageError if a number anywhere in `config` is not finite or does not fit into 64 bits. `path` begins the
+    field's name in the message."""
     for field in dataclasses.fields(config):  # ty: ignore[invalid-argument-type]
         value, name = getattr(config, field.name), f"{path}{field.name}"
         if dataclasses.is_dataclass(value):
@@ -123,14 +126,15 @@ def check_numbers(config: object, path: str = "") -> None:
 
 
 def positive(config: Config, path: str, *names: str) -> None:
-    """Raises UsageError unless every named field is above 0 and finite."""
+    """Raise UsageError unless each of the fields `names` is above 0 and finite. `path` is the config section, for the
+    message."""
     for name in names:
         if not 0 < getattr(config, name) < math.inf:
             raise UsageError(f"{path}.{name} is {getattr(config, name)}; it must be above 0, and finite.")
 
 
 def identifying(value: object) -> object:
-    """Return `value` as JSON types, without the fields of dataclasses that are marked not_hashed."""
+    """Convert a config to JSON types, without fields marked not_hashed, as the input of a hash that identifies it."""
     if dataclasses.is_dataclass(value):
         fields = [f for f in dataclasses.fields(value) if not f.metadata.get("not_hashed")]
         return {f.name: identifying(getattr(value, f.name)) for f in fields}
@@ -142,8 +146,8 @@ def identifying(value: object) -> object:
 
 
 def with_values[Part](config: Part, values: typing.Mapping[str, object]) -> Part:
-    """`config` with {"section.field": value}. Each dataclass is made once, so that its checks see all new values.
-    Raises UsageError as they do."""
+    """Return `config` with the fields in `values` replaced: {"section.field": value}. Each dataclass is created only
+    once, so that its checks see all new values; they raise UsageError."""
     inner: dict[str, dict[str, object]] = {}
     own: dict[str, object] = {}
     for name, value in values.items():
@@ -157,7 +161,7 @@ def with_values[Part](config: Part, values: typing.Mapping[str, object]) -> Part
 
 
 def flatten(value: object, path: str = "") -> dict[str, object]:
-    """{"a.b": leaf} of nested dicts; lists are leaves."""
+    """Flatten nested dicts to {"a.b": value}; lists are kept as values."""
     if not isinstance(value, dict):
         return {path: value}
     return {

@@ -1,7 +1,7 @@
-"""A function called in a process of its own, for what must not happen in this one.
+"""Call a function in a separate process.
 
-JAX starts threads, and a process with threads must not fork; the stages of the data fork their workers. So whatever
-needs JAX before they have run is asked in another process, which has ended when they begin.
+JAX starts threads, and a process with threads must not fork, as data stages do to start their workers. So whatever
+needs JAX before these stages runs in another process, which ends before they begin.
 """
 
 import os
@@ -18,10 +18,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def in_own_process[**P, Result](function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-    """What `function`, of a module, returns in a new process; all that goes in and out is pickled.
+    """Call a module-level `function` in a new process and return its result. Arguments and result are pickled.
 
-    Raises the InputError that it raises there, and InputError with the last line of its output where that process fails
-    otherwise.
+    Raises the InputError that `function` raises, or InputError with the last line of the output if the process fails.
     """
     paths = [str(ROOT), *filter(None, sys.path)]
     done = subprocess.run(
@@ -45,10 +44,10 @@ def in_own_process[**P, Result](function: Callable[P, Result], *args: P.args, **
 
 
 def main() -> None:
-    """Calls what stdin has, and writes (result, error) to stdout, to which nothing else is printed."""
+    """Call the function pickled on stdin, and write (result, error) pickled to stdout. Other output goes to stderr."""
     answer = os.dup(1)
     os.dup2(2, 1)
-    inherit()  # the function may name code of the user's config
+    inherit()  # the function may refer to code of the user's config
     function, args, kwargs = pickle.load(sys.stdin.buffer)
     try:
         pair = function(*args, **kwargs), None

@@ -1,7 +1,6 @@
-"""Paths in a run folder: the only place that spells these names. configs/experiment/run_folder.py reads run
-folders.
+"""Names of the files and folders of a run, only defined here. configs/experiment/run_folder.py reads run folders.
 
-`RunPaths(folder).tokens` is a path, `RunPaths.tokens` the name in the folder, which stages list as their outputs.
+`RunPaths(folder).tokens` is a path; `RunPaths.tokens` is its name in the run folder, as stages list their outputs.
 """
 
 import os
@@ -12,7 +11,7 @@ from typing import overload
 
 @dataclass(frozen=True)
 class Part:
-    """A file or folder of every run, by its name."""
+    """Descriptor of a file or folder in a run folder: its name on the class RunPaths, its path on an instance."""
 
     name: str
 
@@ -26,13 +25,13 @@ class Part:
 
 @dataclass(frozen=True, init=False)
 class RunPaths:
-    """Paths of the run in the folder `root`, whether they exist or not. docs/contracts.md ("The run folder") describes
+    """Paths in the run folder `root`, whether they exist or not. docs/contracts.md ("The run folder") describes
     them."""
 
     root: Path
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        object.__setattr__(self, "root", Path(root) if isinstance(root, str) else root)  # or a Url, of an array job
+        object.__setattr__(self, "root", Path(root) if isinstance(root, str) else root)  # a Url in array jobs
 
     config_json = Part("config.json")
     pages = Part("pages")
@@ -76,7 +75,7 @@ class RunPaths:
 
     imported = Part("imported")
 
-    # The books
+    # Records of stages and units of work
     stages = Part("stages")
     units = Part("units")
     quarantine = Part("quarantine")
@@ -85,51 +84,52 @@ class RunPaths:
     replaced = Part("replaced")
 
     def marker(self, stage: str) -> Path:
-        """Marker of a finished stage."""
+        """Marker of a finished stage: a JSON file with its inputs and outputs."""
         return self.stages / f"{stage}.json"
 
     def begun(self, stage: str) -> Path:
-        """Record of an unfinished stage."""
+        """Record of a stage that has begun and not finished."""
         return self.stages / f"{stage}.begun"
 
     def written(self, stage: str) -> Path:
-        """The list of files that the stage wrote; it outlives the marker."""
+        """List of the files that a stage wrote. It is kept when the marker is deleted."""
         return self.stages / f"{stage}.files"
 
     def seen(self, stage: str) -> Path:
-        """Hints that identify the input files of a finished stage (launch/run_folder/user_inputs.py)."""
+        """Modification times or ETags of a stage's input files, to detect replaced ones
+        (launch/run_folder/user_inputs.py)."""
         return self.stages / f"{stage}.seen"
 
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / str(step)
 
     def snapshot(self, step: int) -> Path:
-        """Snapshot of the parameters at that step."""
+        """Snapshot of the parameters at a step."""
         return self.snapshots / str(step)
 
     def sample(self, step: int) -> Path:
-        """A sample taken during training."""
+        """Text sampled during training at a step."""
         return self.samples / f"step-{step:08d}.json"
 
     def harness_results(self, step: int) -> Path:
-        """Results of lm-eval for the checkpoint of that step."""
+        """Results of lm-eval for the checkpoint at a step."""
         return self.lm_eval / f"step-{step:08d}.json"
 
     def heartbeat(self, process: int = 0) -> Path:
-        """Heartbeat of a training process."""
+        """Heartbeat file of a training process: its last step, and when it was finished."""
         return self.root / f"heartbeat{f'-{process}' if process else ''}.json"
 
     def supervisor(self, process: int = 0) -> Path:
-        """Log of the supervisor of that process."""
+        """Log of the supervisor that restarts a training process."""
         return self.root / f"supervisor{f'-{process}' if process else ''}.jsonl"
 
 
 UNFINISHED = ".unfinished"
-"""`checkpoints/<step>.unfinished` is there while that checkpoint is written or deleted; so for snapshots."""
+"""Suffix of a file that exists while a checkpoint or snapshot is written or deleted: checkpoints/STEP.unfinished."""
 HEARTBEATS, SUPERVISORS = "heartbeat*.json", "supervisor*.jsonl"
 TRAINING_LOGS = (
     RunPaths.metrics, RunPaths.tensorboard, RunPaths.wandb, RunPaths.samples, RunPaths.skipped_steps,
     RunPaths.verified_shards, RunPaths.goodput,
     HEARTBEATS, RunPaths.hangs, RunPaths.profile, RunPaths.damaged_checkpoints,
 )  # fmt: skip
-"""Everything that training writes besides checkpoints, as shell patterns."""
+"""Shell patterns of all files that training writes besides checkpoints."""

@@ -1,9 +1,10 @@
-"""Code that a config names, such as a user's filter class: which of it may run, and how it is loaded.
+"""Load code that a config names, such as a user's filter class, only if it is trusted.
 
-A config file is Python, and code that it names is trusted. Its run folder names the same code by text in config.json,
-and a stranger may have written that folder. So each file of such code is identified by its SHA-256, stored in the
-user's state folder (`remember`), never in the run folder, and passed to child processes in an environment variable
-(`trust`). configs/experiment/named_code.py finds the code that a config names. The program's own modules are trusted.
+A config file is Python, so code that it names is trusted. The run folder names the same code as text in config.json,
+but a stranger may have written that folder. So each file of such code is identified by its SHA-256. The hashes are
+stored in the user's state folder (`remember`), never in the run folder, and passed to child processes in an environment
+variable (`trust`). configs/experiment/named_code.py finds the code that a config names. The program's own modules are
+trusted.
 
 The hash covers the executed file and the __init__.py of each package above it, not the files that these import. Modules
 are loaded from the checked source, never from a cached .pyc next to it.
@@ -34,12 +35,12 @@ VARIABLE = "GRISTMILL_TRUSTED_CODE"
 
 
 class Code(NamedTuple):
-    """A file that an import executes, or a text in a config."""
+    """Code that a config names or contains, identified by its hash."""
 
     name: str
-    """Its dotted module; of a text, its field."""
+    """Dotted name of the module; for a text, its config field."""
     file: str
-    """Absolute path of the module's file; of a text, ""."""
+    """Absolute path of the module's file; "" for a text."""
     sha256: str
 
     def __str__(self) -> str:
@@ -47,14 +48,13 @@ class Code(NamedTuple):
 
 
 def text_code(name: str, text: str) -> Code:
-    """The code that a config holds as text in the field `name`."""
+    """Return the Code for source text in the config field `name`."""
     return Code(name, "", hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
 
 
 def module_code(module: str) -> list[Code]:
-    """Files that importing the dotted name `module` executes, packages first; [] if all are this program's. Imports
-    nothing: importlib.util.find_spec would import the packages above. Raises ImportError if the module is not on
-    Python's path or is not a file."""
+    """Return the files that importing a module would execute, packages first, without importing anything; [] if all
+    belong to this program. Raises ImportError if the module is not on Python's path or is not a file."""
     found: list[Code] = []
     path: Sequence[str] | None = None
     parts = module.split(".")
@@ -77,8 +77,9 @@ def module_code(module: str) -> list[Code]:
 
 
 def locate(name: str, path: Sequence[str] | None) -> tuple[str | None, list[str] | None]:
-    """(file of the module `name`, None for a folder without __init__.py; its path for submodules, None if it can have
-    none), as import would find it; `path` is the second value for the package above. Raises ModuleNotFoundError."""
+    """Find a module as import would, without importing it: return (its file, None for a folder without __init__.py;
+    folders of its submodules, None if it has none). `path` has the folders to search, None: sys.path. Raises
+    ModuleNotFoundError."""
     if (loaded := sys.modules.get(name)) is not None and name != "__main__":
         inside = getattr(loaded, "__path__", None)
         return getattr(loaded, "__file__", None) or (None if inside else "Python"), inside and list(inside)
@@ -86,19 +87,20 @@ def locate(name: str, path: Sequence[str] | None) -> tuple[str | None, list[str]
         spec = finder.find_spec(name, path) if hasattr(finder, "find_spec") else None
         if spec is None:
             continue
-        if spec.loader is None:  # a namespace; its own list of folders asks for the packages above, not imported yet
+        if spec.loader is None:  # a namespace package, whose own list of folders would import the packages above
             folders = [Path(one, name.rpartition(".")[2]) for one in (sys.path if path is None else path)]
             return None, [str(folder) for folder in folders if folder.is_dir()]
         inside = spec.submodule_search_locations
         return spec.origin or "Python", None if inside is None else list(inside)
     if path is None and (folder := remembered_folder(name)):
-        sys.path.append(folder)  # the config file's own, from which its command imported the module
+        sys.path.append(folder)  # the config file's folder, from which an earlier command imported the module
         return locate(name, path)
     raise ModuleNotFoundError(f"No module named {name!r}")
 
 
 def remembered_folder(name: str) -> str | None:
-    """The folder, not on the path of Python, from which a remembered module or package of this name came."""
+    """Return the folder that a trusted module or package `name` was in when a config file was run; None if it is
+    unknown or already on sys.path."""
     for code in reversed(known()):
         if code.file and code.name.partition(".")[0] == name and Path(code.file).is_file():
             file = Path(code.file)
@@ -110,10 +112,12 @@ def remembered_folder(name: str) -> str | None:
 
 
 def load_named(name: str, option: str) -> Any:
-    """Import the user's object with this dotted name, which `option` of the config gives. Raises UsageError if its code
-    is not trusted or there is no such object."""
+    """Import and return the user's object with a dotted name, such as my_module.MyHook, that the config has in
+    `option`. Raises UsageError if its code is not trusted or there is no such object."""
     module, _, attribute = name.rpartition(".")
-    if not (module in TRUSTED and module in sys.modules):  # else it was checked, and the file may have changed since
+    if not (
+        module in TRUSTED and module in sys.modules
+    ):  # else it was checked already; the file may have changed since
         codes = checked_code(name, option)
         if unknown := [code for code in codes if not is_known(code)]:
             raise UsageError(
@@ -129,8 +133,8 @@ def load_named(name: str, option: str) -> Any:
 
 
 def checked_code(name: str, option: str) -> list[Code]:
-    """Files that importing the user's object with this dotted name executes. Raises UsageError if its module does not
-    exist."""
+    """Return the files that importing the user's object with this dotted name would execute. Raises UsageError if its
+    module does not exist or belongs to this program."""
     try:
         codes = module_code(name.rpartition(".")[0])
     except ImportError as error:
@@ -143,22 +147,23 @@ def checked_code(name: str, option: str) -> list[Code]:
 
 
 def named[Value](name: str, shipped: Mapping[str, Value], option: str) -> Value:
-    """The value with this name in `shipped`, or the user's own with this dotted name. Raises like `load_named`."""
+    """Return shipped[name], or the user's object if `name` is a dotted name instead. Raises UsageError as `load_named`
+    does."""
     return shipped[name] if name in shipped else load_named(name, option)
 
 
 def code_hashes(names: Mapping[str, Iterable[str]]) -> dict[str, object]:
-    """{description: SHA-256} of the files of the user's code in `names`, {option: dotted names}."""
+    """Return {"SHA-256 of the module NAME": hash} for the files of user code. `names` is {option: dotted names}."""
     codes = [code for option, given in names.items() for name in given for code in checked_code(name, option)]
     return {f"SHA-256 of the module {code.name}": code.sha256 for code in codes}
 
 
-# What is known
+# Code that is known
 
 
 def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """This program's folder for the state of this user: XDG_STATE_HOME, by default ~/.local/state, and gristmill in it.
-    Raises OSError if the user has no home folder."""
+    """Return this program's state folder of the user: gristmill in XDG_STATE_HOME, by default in ~/.local/state. Raises
+    OSError if the user has no home folder."""
     base = environment.get("XDG_STATE_HOME", "")
     if not Path(base).is_absolute():
         home = environment.get("HOME", "")
@@ -169,7 +174,8 @@ def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def known() -> list[Code]:
-    """The code that this user has run from a config file, the latest last, and that this process was started with.
+    """Return all trusted code: files and texts of config files that this user has run, newest last, then those that the
+    parent process trusts.
 
     Raises InputError if the list in the state folder is damaged.
     """
@@ -177,12 +183,13 @@ def known() -> list[Code]:
 
 
 def is_known(code: Code) -> bool:
-    """Whether this file or text is known under this name; in another package it may import other things."""
+    """Return whether code with this hash is trusted under this name; under another name, it may import other
+    modules."""
     return any((one.name, one.sha256) == (code.name, code.sha256) for one in known())
 
 
 def remembered() -> list[Code]:
-    """Code listed in the state folder; [] if there is none, or it cannot be read."""
+    """Return the code listed in the state folder; [] if there is no list or it cannot be read."""
     try:
         path = state_folder() / STATE
         data = path.read_bytes()
@@ -192,7 +199,8 @@ def remembered() -> list[Code]:
 
 
 def codes_of(data: bytes | str, what: str, remedy: str) -> list[Code]:
-    """Code in the JSON text `data`, which `what` describes. Raises InputError with the remedy."""
+    """Parse a JSON list of trusted code. If it is damaged, raise InputError that begins with `what` and ends with
+    `remedy`."""
     try:
         rows = [Code(*row) for row in json.loads(data)]
         if not all(isinstance(part, str) for row in rows for part in row):
@@ -203,7 +211,7 @@ def codes_of(data: bytes | str, what: str, remedy: str) -> list[Code]:
 
 
 def remember(codes: Iterable[Code]) -> None:
-    """Add to the list in the state folder. If that cannot be written, print a warning to stderr."""
+    """Add code to the list in the state folder. If that cannot be written, print a warning to stderr."""
     if not (codes := list(codes)):
         return
     place = f"the state folder ({STATE})"
@@ -214,7 +222,7 @@ def remember(codes: Iterable[Code]) -> None:
             return
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (folder / f"{STATE}.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # of several commands at once, none loses what another adds
+            fcntl.flock(lock, fcntl.LOCK_EX)  # so that concurrent commands keep each other's entries
             rows = [*(code for code in remembered() if code not in codes), *codes]
             write_atomically(folder / STATE, json.dumps(rows, indent=1))
     except (OSError, InputError) as error:
@@ -228,7 +236,7 @@ def remember(codes: Iterable[Code]) -> None:
         )
 
 
-# What this process trusts
+# Code that this process trusts
 
 
 TRUSTED: dict[str, Code] = {}
@@ -236,7 +244,7 @@ TRUSTED: dict[str, Code] = {}
 
 
 def trust(codes: Iterable[Code]) -> None:
-    """Lets this process, and the processes that it starts, load this code, as it is now."""
+    """Allow this process, and processes that it starts, to load this code, but not a changed version of it."""
     if not (codes := list(codes)):
         return
     together = {(code.name, code.file): code for code in [*inherited(), *codes]}
@@ -245,13 +253,12 @@ def trust(codes: Iterable[Code]) -> None:
 
 
 def inherited() -> list[Code]:
-    """Code that the parent process trusts and this one trusts. Raises InputError if the environment variable is
-    damaged."""
+    """Return the code that the parent process trusts. Raises InputError if the environment variable is damaged."""
     return codes_of(os.environ.get(VARIABLE) or "[]", f"The environment variable {VARIABLE}", "Unset it")
 
 
 def inherit() -> None:
-    """Loads modules that the parent process trusts as it does; for workers, before they unpickle anything."""
+    """Trust the modules that the parent process trusts. Workers call this before they unpickle anything."""
     pin(inherited())
 
 
@@ -262,7 +269,7 @@ def pin(codes: Iterable[Code]) -> None:
 
 
 def check(code: Code, data: bytes) -> None:
-    """Raises UsageError if `data`, the file's bytes, is not the trusted code."""
+    """Raise UsageError if `data`, the bytes of the code's file, do not have the hash of the trusted code."""
     if (found := hashlib.sha256(data).hexdigest()) != code.sha256:
         raise UsageError(
             f"The file {code.file} of the module {code.name} has changed since it was checked: its SHA-256 is {found}, "
@@ -271,7 +278,7 @@ def check(code: Code, data: bytes) -> None:
 
 
 class CheckedFinder:
-    """Finds the trusted modules where they were checked (a finder of sys.meta_path)."""
+    """Finder for sys.meta_path that loads trusted modules from the files that were checked."""
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: ModuleType | None = None) -> Any:
@@ -280,14 +287,14 @@ class CheckedFinder:
             return None
         file = Path(code.file)
         loader = CheckedLoader(name, code.file) if file.suffix == ".py" else None
-        if loader is None:  # compiled: Python's own loader opens the file by itself
+        if loader is None:  # an extension module: Python's own loader opens the file
             check(code, file.read_bytes())
         inside = [str(file.parent)] if file.name.startswith("__init__.") else None
         return importlib.util.spec_from_file_location(name, file, loader=loader, submodule_search_locations=inside)
 
 
 class CheckedLoader(importlib.machinery.SourceFileLoader):
-    """Compile the bytes whose hash was checked; a .pyc next to the file may hold other code."""
+    """Loader that compiles the bytes whose hash was checked; a .pyc next to the file may hold other code."""
 
     def get_code(self, fullname: str) -> Any:
         data = self.get_data(self.path)

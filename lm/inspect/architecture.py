@@ -20,7 +20,7 @@ from lm.parallel import is_parameter
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Part of a network."""
+    """Node in the tree of a network's parts: the model, a block, a parameter, and so on."""
 
     name: str
     """Name among its siblings."""
@@ -51,7 +51,8 @@ class Part:
 
 @functools.cache
 def architecture(config: ModelConfig) -> Part:
-    """Return the tree for a config, without allocating parameters; stacked layers are listed one by one."""
+    """Return the tree of a network's parts, with the model as root. Parameters are not allocated; stacked layers are
+    listed one by one."""
     shapes = shapes_of(config)
     about = "A vector for each token of the vocabulary: the network's input."
     parts = [leaf(shapes, "embedding", "embedding", about, "x_BTD = W_VD[token_BT]")]
@@ -78,7 +79,7 @@ def architecture(config: ModelConfig) -> Part:
 
 
 def shapes_of(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
-    """Return {name: (shape, names of its axes)} of all parameters of a model with one layer."""
+    """Return {parameter name: (shape, names of its axes)} of a model with one layer."""
     one_layer = dataclasses.replace(config, layers=1, scan_layers=False)
     model = jax.eval_shape(lambda: Transformer(one_layer, jax.random.key(0)))
     leaves = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_parameter)[0]
@@ -90,7 +91,8 @@ type Shapes = Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]]
 
 
 def leaf(shapes: Shapes, path: str, kind: str, about: str, formula: str = "", name: str = "") -> Part:
-    """Return the part of a parameter. All blocks have the shapes of the first."""
+    """Return the node of the parameter `path`, such as "blocks.3.mlp.up.weight". Its shape is that of the same
+    parameter in block 0."""
     before, _, inside = path.partition("blocks.")
     shape, axes = shapes[f"blocks.0.{inside.partition('.')[2]}" if inside and not before else path]
     return Part(name or path.rpartition(".")[2], path, kind, about, formula, shape, axes, math.prod(shape))
@@ -102,8 +104,8 @@ def group(name: str, path: str, kind: str, about: str, formula: str, children: l
 
 
 def others(shapes: Shapes, shown: list[Part], layer: int | None = None) -> list[Part]:
-    """Return the parameters of a layer, or outside of the blocks, that are not in `shown`, so that parameters without a
-    description here are still in the tree and its sums."""
+    """Return nodes for the parameters that are not in `shown`: those of block `layer`, or those outside of blocks if it
+    is None. So parameters without a description here are in the tree and its sums too."""
     paths, waiting = set(), [*shown]
     while waiting:
         part = waiting.pop()
@@ -115,7 +117,7 @@ def others(shapes: Shapes, shown: list[Part], layer: int | None = None) -> list[
 
 
 def linear(shapes: Shapes, path: str, about: str, formula: str) -> Part:
-    """Return the part of a matrix with its bias, if any."""
+    """Return the node of a linear map: its weight, and its bias if it has one."""
     name = path.rpartition(".")[2]
     weight = leaf(shapes, f"{path}.weight", "matrix", about, formula)
     if not has(shapes, f"{path}.bias"):
@@ -144,7 +146,8 @@ def norm(config: ModelConfig, shapes: Shapes, path: str, about: str) -> Part:
 
 
 def share(shapes: Shapes, path: str, of: str) -> list[Part]:
-    """Return the share of a token shift; empty if the config has none."""
+    """Return the node of a token shift's parameter, in a list; [] if the config has no token shift. `of` names what is
+    shifted."""
     if not has(shapes, path):
         return []
     about = f"How much {of} take from the token before, for each channel."
@@ -209,7 +212,7 @@ def block(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
 
 
 def head(config: ModelConfig, shapes: Shapes) -> Part:
-    """Return the part of the output projection, which is a separate matrix or the embedding table."""
+    """Return the node of the output projection, which has its own matrix or uses the embedding table."""
     cap = f", then {config.logit_softcap:g} · tanh(· / {config.logit_softcap:g})" if config.logit_softcap else ""
     about = "Compares the stream with a vector for each token: the score of that token to be the next."
     if not config.tie_embeddings:

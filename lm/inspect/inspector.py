@@ -47,11 +47,11 @@ type Tell = Callable[[str], None]
 
 
 def silent(text: str) -> None:
-    """Ignore the message."""
+    """Do nothing: the default for `tell`, which gets messages."""
 
 
 class Score(NamedTuple):
-    """Scores of each token of a text, given the previous tokens and the document head."""
+    """Scores of each token of a text, given the tokens before it and BOS."""
 
     ids_N: np.ndarray
     """(N,) int32."""
@@ -74,7 +74,7 @@ class Score(NamedTuple):
 
 
 class Next(NamedTuple):
-    """Distribution of the token after a text."""
+    """Logits of the token after a text."""
 
     logits_V: np.ndarray
     """(V,) float32, before the softmax, and after softcapping if the model has it; V is the tokenizer's vocabulary
@@ -85,7 +85,8 @@ class Next(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """Internal values of the network while it reads a text. Position t predicts the token at position t + 1."""
+    """Attention, residual stream and logit lens of a network that reads a text. Position t predicts the token at
+    position t + 1."""
 
     ids_T: np.ndarray
     """(T,) int32: document head, then the tokens of the text."""
@@ -113,7 +114,8 @@ class Layers(NamedTuple):
 
 
 def bits_per_byte(bits_N: np.ndarray, pieces: Sequence[bytes]) -> np.ndarray:
-    """Running mean of bits per byte, in float64."""
+    """Return the bits of the first one, two, ... tokens divided by their bytes: (N,) float64, NaN before the first
+    byte."""
     return per_byte(np.cumsum(bits_N.astype(np.float64)), pieces)
 
 
@@ -123,8 +125,9 @@ def per_byte(bits_N: np.ndarray, pieces: Sequence[bytes]) -> np.ndarray:
 
 
 def gzip_bits_per_byte(pieces: Sequence[bytes]) -> np.ndarray:
-    """Return the size of `gzip -9` in bits per byte of the first one, two, ... pieces, each prefix as a separate file
-    with header and trailer. The deflater continues from prefix to prefix; a copy of it is flushed at each."""
+    """Return the size of `gzip -9`, in bits per byte, of the first one, two, ... tokens' bytes: (N,) float64. Each
+    prefix counts as a file of its own; the deflater continues from prefix to prefix, and a copy of it is flushed at
+    each."""
     deflater, done, sizes = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS), 0, []
     for piece in pieces:
         done += len(deflater.compress(piece))
@@ -133,7 +136,7 @@ def gzip_bits_per_byte(pieces: Sequence[bytes]) -> np.ndarray:
 
 
 class Guesses(NamedTuple):
-    """Predictions at each position, compared with the actual next token."""
+    """Predictions at each position of a text, and how they rate the actual next token."""
 
     losses_T: jax.Array
     """-log p of the actual token, in nats, float32."""
@@ -145,14 +148,16 @@ class Guesses(NamedTuple):
 
 
 def padded_length(tokens: int, config: ModelConfig, mesh: Mesh) -> int:
-    """Round up to a power of two, or to a multiple of the devices along length; at most the context length."""
+    """Return the length to pad a text to: `tokens` rounded up to a power of two and to a multiple of the devices that
+    share positions, at most the context length."""
     parts = devices_of("length", mesh)
     power = 1 << max(0, tokens - 1).bit_length()
     return min(config.context_length, parts * math.ceil(max(SHORTEST, power) / parts))
 
 
 def guesses(logits_NV: jax.Array, next_N: jax.Array, symbols: int) -> Guesses:
-    """Predictions among the first `symbols` ids, the tokenizer's; further rows of the table are unused."""
+    """Return the predictions for logits at N positions, whose next tokens are `next_N`. Only the first `symbols` ids,
+    those of the tokenizer, are predicted."""
     log_sums_N1 = jax.nn.logsumexp(logits_NV, axis=-1, keepdims=True)
     target_N1 = jnp.take_along_axis(logits_NV, next_N[:, None], axis=-1)
     best_NK, ids_NK = jax.lax.top_k(logits_NV[:, :symbols], min(ALTERNATIVES, symbols))
@@ -161,13 +166,13 @@ def guesses(logits_NV: jax.Array, next_N: jax.Array, symbols: int) -> Guesses:
 
 
 def whole[Arrays](arrays: Arrays) -> Arrays:
-    """Replicate on every device."""
+    """Constrain all arrays to be replicated on every device."""
     return jax.tree.map(lambda array: constrain(array, *[None] * array.ndim), arrays)
 
 
 def read_text(symbols: int, model: Transformer, tokens_1T: jax.Array, last: jax.Array) -> tuple[Guesses, jax.Array]:
-    """Return (predictions at every position, logits of `symbols` ids after position `last`). Padding follows the text,
-    and is not visible to it."""
+    """Return (predictions at every position of one text, logits of `symbols` ids after position `last`). Padding
+    follows the text, and does not affect it."""
     length = tokens_1T.shape[1]
     with forward_only():
         x_1TD = model.read(tokens_1T, jnp.ones_like(tokens_1T))
@@ -182,7 +187,8 @@ def read_text(symbols: int, model: Transformer, tokens_1T: jax.Array, last: jax.
 
 
 def look_inside(symbols: int, model: Transformer, tokens_1T: jax.Array) -> tuple[list[jax.Array], Guesses]:
-    """Return (fields of Layers from `attention_LHTS` to `mlp_out_LT`, guesses of the lens with a first axis E)."""
+    """Return ([attention weights, root mean squares] in the order of the fields of Layers; logit-lens predictions, with
+    a first axis E)."""
     names = ("embedding", "blocks.*.attention.weights", "blocks.*.*.out", "blocks.*.*.residual")
     with forward_only():
         found = model.forward_with_taps(tokens_1T, AttentionMask(jnp.ones_like(tokens_1T)), names)
@@ -198,16 +204,16 @@ def look_inside(symbols: int, model: Transformer, tokens_1T: jax.Array) -> tuple
 
 @functools.cache
 def programs(mesh: Mesh, symbols: int) -> tuple[dict[str, Callable[..., Any]], set[tuple[ModelConfig, str, int]]]:
-    """Return ({name: jitted function} for models on this mesh with `symbols` tokens, (config, name, padded length) of
-    those compiled); all steps of a run share them."""
+    """Return ({name: jitted function} for models on this mesh and tokenizers of `symbols` ids; the set of (config,
+    name, padded length) that were compiled, to which callers add). Cached, so that all checkpoints of a run share
+    them."""
     jitted = lambda function: traced_on(mesh, jax.jit(functools.partial(function, symbols)))
     return {"read_text": jitted(read_text), "look_inside": jitted(look_inside)}, set()
 
 
 class Inspector:
-    """Inspects a model. Texts are read as documents, after a head (tokenizer.bos_id), which is not one of their tokens.
-    A text is a string, in which names of special tokens are plain text, or a sequence of token ids; if these start with
-    a head, it is used as the head of the document."""
+    """Inspects a model. Texts are read as documents, after BOS, which does not count as one of their tokens. A text is
+    a string, in which names of special tokens are plain text, or token ids, whose first may be BOS."""
 
     def __init__(self, model: Transformer, config: ModelConfig, tokenizer: Tokenizer, mesh: Mesh):
         """`model` is on `mesh` (configs.experiment.run_folder.RunFolder.load returns all four), or prepared by
@@ -219,22 +225,23 @@ class Inspector:
 
     @property
     def parameters(self) -> int:
-        """Number of parameters by the config, independent of the layout of the weights."""
+        """Number of parameters, counted from the config."""
         return self.architecture().parameters
 
     @property
     def room(self) -> int:
-        """Maximum number of tokens of a text that the model reads."""
+        """Maximum number of tokens of a text that the model reads: the context without BOS."""
         return self.config.context_length - 1
 
     def architecture(self) -> Part:
-        """Tree of the network's parts."""
+        """Return the tree of the network's parts."""
         return architecture(self.config)
 
     def score(self, text: str | Sequence[int], top: int = 5, most: int | None = None, tell: Tell = silent) -> Score:
-        """Score each token, with the `top` most likely alternatives (at most 20). Tokens beyond `most`, or the context
-        length of the model, are not read. `tell` is called before a program is compiled. Raises like `ids_of`, and
-        InputError if the model returns NaN."""
+        """Score each token of a text, with the `top` most likely tokens (at most 20) at its position. At most `most`
+        tokens are read, and no more than the model's context holds. `tell` is called with a message before a program is
+        compiled. Raises UsageError for an invalid id, InputError if the text cannot be encoded or the model returns
+        NaN."""
         ids, dropped = self.cut(text, self.room if most is None else min(most, self.room))
         found, _ = self._read(ids, tell)
         scored = jax.tree.map(lambda array: array[: len(ids)], found)
@@ -248,15 +255,15 @@ class Inspector:
         )  # fmt: skip
 
     def next_logits(self, text: str | Sequence[int], most: int | None = None, tell: Tell = silent) -> Next:
-        """Return the logits of the token after the text. Arguments and errors are as in `score`."""
+        """Return the logits of the token after a text. Arguments and errors are those of `score`."""
         ids, dropped = self.cut(text, self.room if most is None else min(most, self.room))
         logits_V = self._read(ids, tell)[1]
         check_finite(logits_V)
         return Next(logits_V, len(ids), dropped)
 
     def layers(self, text: str | Sequence[int], top: int = 5, tell: Tell = silent) -> Layers:
-        """Return attention, residual stream and logit lens for the head and the first MOST_POSITIONS - 1 tokens, or
-        fewer if attention would have more than MOST_SHARES weights. Raises like `score`."""
+        """Return attention, residual stream and logit lens for BOS and the first MOST_POSITIONS - 1 tokens of a text,
+        or fewer if attention would have more than MOST_SHARES weights. Errors are those of `score`."""
         heads = self.config.layers * self.config.heads
         ids, dropped = self.cut(text, min(self.room, MOST_POSITIONS - 1, max(1, math.isqrt(MOST_SHARES // heads) - 1)))
         tokens, top = [self.tokenizer.bos_id, *ids], self._checked(top)
@@ -275,7 +282,7 @@ class Inspector:
         )  # fmt: skip
 
     def warm(self, most: int | None = None) -> None:
-        """Compile the programs for texts of every length, up to `most` tokens."""
+        """Compile the programs for texts of all lengths up to `most` tokens."""
         room = self.room if most is None else min(most, self.room)
         for tokens in sorted({min(1 << power, room) for power in range(room.bit_length() + 1)}):
             self._read_uncached((self.tokenizer.bos_id,) * tokens)
@@ -283,8 +290,8 @@ class Inspector:
             self.layers([self.tokenizer.bos_id] * positions)
 
     def ids_of(self, text: str | Sequence[int]) -> list[int]:
-        """Return the tokens of a text, without the document head. Raises UsageError for an invalid id, InputError if
-        the tokenizer cannot encode the text."""
+        """Return the token ids of a text, without BOS. Raises UsageError for an invalid id, InputError if the tokenizer
+        cannot encode the text."""
         if isinstance(text, str):
             return self.tokenizer.encode(text)
         ids = [int(id) for id in text]
@@ -293,7 +300,7 @@ class Inspector:
         return ids[1:] if ids[:1] == [self.tokenizer.bos_id] else ids
 
     def cut(self, text: str | Sequence[int], room: int) -> tuple[tuple[int, ...], int]:
-        """Return (the first `room` tokens, number of further tokens)."""
+        """Return (first `room` tokens of a text, number of tokens after them). Errors are those of `ids_of`."""
         ids = self.ids_of(text)
         return tuple(ids[:room]), max(0, len(ids) - room)
 
@@ -333,7 +340,7 @@ class Inspector:
 
 
 def check_finite(array: np.ndarray) -> None:
-    """Raise InputError if any value is NaN or infinite."""
+    """Raise InputError if a value computed by the model is NaN or infinite."""
     if not np.isfinite(array).all():
         raise InputError(
             "The model's probabilities are NaN or infinite: its training has diverged, or its "

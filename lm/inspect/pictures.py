@@ -25,7 +25,7 @@ MOST_CELLS = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """Parameter with names of its axes."""
+    """Values of a parameter, and the names of its axes."""
 
     axes: tuple[str, ...]
     values: np.ndarray
@@ -33,7 +33,7 @@ class Parameter:
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """Expandable tree, as HTML."""
+    """Expandable tree for a notebook, as HTML."""
 
     html: str
 
@@ -42,8 +42,8 @@ class Tree:
 
 
 def named_parameters(inspector: Inspector, pattern: str = "*") -> dict[str, Parameter]:
-    """Return {name in checkpoints: parameter} for names that match; stacked layers one by one. Raises UsageError if
-    none match."""
+    """Return {name in checkpoints: parameter} for the parameters whose names match a shell pattern, such as
+    "blocks.0.*". Stacked layers are split. Raises UsageError if none match."""
     leaves = jax.tree_util.tree_flatten_with_path(inspector.model, is_leaf=is_parameter)[0]
     stacks = {".".join(map(part_name, path)): (leaf, ...) for path, leaf in leaves if isinstance(leaf, nnx.Variable)}
     named = unstack_names(stacks, inspector.config.layers, lambda name, stack, layer: (stack[0], layer))
@@ -54,7 +54,7 @@ def named_parameters(inspector: Inspector, pattern: str = "*") -> dict[str, Para
 
 
 def parameters(inspector: Inspector, pattern: str = "*") -> Tree:
-    """Return the parameters whose names match as a tree, each with a plot. Raises like `named_parameters`."""
+    """Plot the parameters whose names match a shell pattern, as an expandable tree. Raises UsageError if none match."""
     tree: dict[str, Any] = {}
     for name, one in named_parameters(inspector, pattern).items():
         *parents, last = name.split(".")
@@ -71,7 +71,7 @@ def parameters(inspector: Inspector, pattern: str = "*") -> Tree:
 
 
 def parameter(inspector: Inspector, name: str) -> Any:
-    """Plot a parameter, such as "blocks.0.attention.query.weight". Raises like `named_parameters`."""
+    """Plot a parameter, such as "blocks.0.attention.query.weight". Raises UsageError if there is none of this name."""
     (found, *_) = named_parameters(inspector, name).values()
     return drawn(found)
 
@@ -90,8 +90,8 @@ def token_labels(inspector: Inspector, layers: Layers) -> list[str]:
 
 
 def attention(inspector: Inspector, layers: Layers, layer: int) -> Any:
-    """Plot the attention of a layer's heads side by side: rows are query positions, columns key positions. Raises
-    UsageError for an invalid layer."""
+    """Plot the attention weights of a layer, its heads side by side: a row per query position, a column per key
+    position. Raises UsageError for an invalid layer."""
     count = len(layers.attention_LHTS)
     if not 0 <= layer < count:
         raise UsageError(f"layer is {layer}; this model has {count}, numbered from 0 to {count - 1}.")
@@ -104,8 +104,8 @@ def attention(inspector: Inspector, layers: Layers, layer: int) -> Any:
 
 
 def lens(inspector: Inspector, layers: Layers) -> Any:
-    """Plot the probability of the actual next token at each stage of the stream: one row after the embedding and after
-    each block."""
+    """Plot the probability of the actual next token by the logit lens: one row after the embedding and one after each
+    block."""
     stages = ["embedded", *(f"after block {layer}" for layer in range(len(layers.next_probability_ET) - 1))]
     return treescope.render_array(
         layers.next_probability_ET[:, :-1], rows=[0], columns=[1], vmin=0.0, vmax=1.0, around_zero=False,

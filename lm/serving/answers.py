@@ -16,12 +16,13 @@ LISTS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
 
 
 def to_json(value: object) -> bytes:
-    """Serialize to ASCII JSON; a lone surrogate sent by a client remains an escape."""
+    r"""Serialize to ASCII JSON; a lone surrogate sent by a client remains an escape, such as \ud800."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def token_text(tokenizer: Tokenizer, token: int) -> str:
-    """Text of the token; if its bytes are not whole characters, "bytes:" and each byte as \\xNN, like OpenAI."""
+    r"""Return the text of a token; if its bytes are not whole characters, "bytes:" and each byte as \xNN, like OpenAI's
+    API."""
     data = tokenizer.token_bytes(token)
     try:
         return data.decode("utf-8")
@@ -31,7 +32,7 @@ def token_text(tokenizer: Tokenizer, token: int) -> str:
 
 @dataclasses.dataclass
 class Usage:
-    """Token counts of a call: tokens of each prompt once, including BOS, and all drawn tokens."""
+    """Token counts of a call: prompt tokens (each prompt once, with BOS) and generated tokens."""
 
     prompt_tokens: int
     completion_tokens: int = 0
@@ -46,7 +47,7 @@ class Usage:
 
 
 class ChoiceWriter:
-    """Writes one choice of a response, piece by piece."""
+    """Converts the events of one choice (one text of a response) to JSON."""
 
     def __init__(self, index: int, prompt: Prompt, call: CompletionCall, tokenizer: Tokenizer):
         self.index, self.prompt, self.call, self.tokenizer = index, prompt, call, tokenizer
@@ -56,7 +57,7 @@ class ChoiceWriter:
         self.begun = False
 
     def piece(self, event: GenerationEvent) -> dict[str, object]:
-        """Return the new part of this choice, as an entry of `choices` in a response."""
+        """Return an entry of the response's `choices`, with the new text of `event`."""
         text, scored = event.text, list(event.logprobs)
         if self.call.echo and not self.begun:
             text = self.tokenizer.decode(self.prompt.shown) + text
@@ -77,7 +78,8 @@ class ChoiceWriter:
         return rows
 
     def top(self, one: TokenLogprob, text: str, logprob: float) -> dict[str, float]:
-        """Return the most likely tokens and the actual token; of tokens with the same text, the more likely one."""
+        """Return {text: log-probability} of the most likely tokens and the drawn token. Of tokens with the same text,
+        the more likely one counts."""
         found: dict[str, float] = {}
         for token, value in one.top:
             found.setdefault(token_text(self.tokenizer, token), max(value, LEAST_LOGPROB))
@@ -86,7 +88,7 @@ class ChoiceWriter:
 
 
 def joined(pieces: Sequence[dict]) -> dict[str, object]:
-    """Join the pieces of a choice, in order."""
+    """Concatenate the pieces of one choice, in order, to one entry of `choices`."""
     whole = dict(pieces[-1]) | {"text": "".join(piece["text"] for piece in pieces)}
     if whole["logprobs"] is not None:
         whole["logprobs"] = {name: [one for piece in pieces for one in piece["logprobs"][name]] for name in LISTS}
@@ -94,7 +96,7 @@ def joined(pieces: Sequence[dict]) -> dict[str, object]:
 
 
 class Envelope:
-    """Fields around the choices, the same in every piece of a response."""
+    """Fields of a response besides its choices, the same in every streamed piece."""
 
     def __init__(self, id: str, created: int, model: str, fingerprint: str):
         """`created` is in Unix seconds; `fingerprint` identifies the checkpoint."""

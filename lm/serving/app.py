@@ -30,7 +30,7 @@ type Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class CompletionServer:
-    """Answers calls with an Engine."""
+    """HTTP server application: answers completion calls with an Engine."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class CompletionServer:
         self.origins, self.hosts = frozenset[str](), frozenset[str]()
 
     def app(self, cors_origins: Sequence[str] = (), allowed_hosts: Sequence[str] = ()) -> Starlette:
-        """Return the ASGI application. Allows requests from web pages of `cors_origins` and requests under the host
-        names `allowed_hosts` (lm.serving.http.check_page)."""
+        """Return the ASGI application. It accepts requests from web pages of `cors_origins`, and requests under the
+        host names `allowed_hosts` (lm.serving.http.check_page)."""
         self.origins, self.hosts = frozenset(cors_origins), frozenset(allowed_hosts)
         routes = [
             Route("/health", self.health),
@@ -82,7 +82,7 @@ class CompletionServer:
         )
 
     def guarded(self, endpoint: Endpoint) -> Endpoint:
-        """Wrap `endpoint` with checks of the API key and the origin."""
+        """Wrap an endpoint: requests with a wrong API key or from pages of other origins are refused."""
 
         async def answer(request: Request) -> Response:
             check_page(request, self.origins, self.hosts)
@@ -100,7 +100,7 @@ class CompletionServer:
         return answer
 
     def shown(self, answer: Callable[[], Response]) -> Endpoint:
-        """Wrap a public page; only requests from other origins are rejected."""
+        """Wrap a public page, which needs no API key: only requests from pages of other origins are refused."""
 
         async def page(request: Request) -> Response:
             check_page(request, self.origins, self.hosts)
@@ -156,12 +156,14 @@ class CompletionServer:
         return await asyncio.get_running_loop().run_in_executor(self.parsing, function, *given)
 
     async def token_fields(self, request: Request, *known: str) -> Fields:
-        """Parse the body. Raises ApiError 400 if it is not an object with these fields, and like `read_body`."""
+        """Read a JSON body whose allowed fields are "model" and those in `known`. Raises ApiError 400 if it is not such
+        an object, 413 if it is too large, 408 if it arrives too slowly."""
         body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
         return Fields(await self.in_thread(parse_object, body), ("model", *known))
 
     async def tokenize(self, request: Request) -> Response:
-        """POST /tokenize, as in vLLM's server, which lm-eval's local-completions calls if no tokenizer is configured.
+        """Answer POST /tokenize, as vLLM's server does. lm-eval's local-completions calls it if no tokenizer is
+        configured.
 
         A text that equals the name of a special token is that token, so that clients can look up its id; within other
         texts, such a name is plain text.
@@ -193,7 +195,7 @@ class CompletionServer:
         })  # fmt: skip
 
     async def read_call(self, request: Request) -> CompletionCall:
-        """Raises like `read_body` and `parse_completion`."""
+        """Read and parse a completion call. Raises the ApiErrors of `read_body` and `parse_completion`."""
         body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
         given = (body, self.model, self.tokenizer, self.limits)
         return parse_completion(*given) if len(body) <= SMALL_BODY else await self.in_thread(parse_completion, *given)
@@ -211,7 +213,7 @@ class CompletionServer:
     async def choices(
         self, call: CompletionCall, running: RunningCall, record: CallRecord, usage: Usage
     ) -> AsyncGenerator[dict]:
-        """Yield the pieces of all choices as they arrive, and count their tokens."""
+        """Yield entries of `choices` as tokens arrive for any of them, and count the tokens in `usage`."""
         prompts = [prompt for prompt in call.prompts for _ in range(call.n)]
         writers = [ChoiceWriter(index, prompt, call, self.tokenizer) for index, prompt in enumerate(prompts)]
         async for index, event in running.events():
@@ -228,7 +230,7 @@ class CompletionServer:
         return Response(self.envelope().around(list(map(joined, pieces)), usage), media_type="application/json")
 
     async def pieces(self, call: CompletionCall, running: RunningCall, record: CallRecord) -> AsyncGenerator[bytes]:
-        """Yield the data of server-sent events."""
+        """Yield the payloads of server-sent events: JSON, then b"[DONE]"."""
         usage, envelope = Usage.of(call), self.envelope()
         try:
             async for piece in self.choices(call, running, record, usage):
@@ -243,7 +245,8 @@ class CompletionServer:
 
 
 async def error_response(request: Request, error: Exception) -> Response:
-    """Convert any error to a response in the format of OpenAI's API."""
+    """Return the response to any error, in the format of OpenAI's API. Errors that are no ApiError become status
+    500."""
     if isinstance(error, HTTPException):
         path = f"{request.method} {request.url.path}"
         message = {

@@ -10,7 +10,7 @@ from lm.errors import shown
 
 
 class ApiError(Exception):
-    """Error response with HTTP status `status` and a JSON body in the format of OpenAI's API."""
+    """Error that becomes an HTTP response with `status`, and a JSON body in the format of OpenAI's API."""
 
     def __init__(
         self,
@@ -36,12 +36,12 @@ class ApiError(Exception):
 
 
 def wrong(field: str, value: object, wanted: str, code: str = "invalid_value") -> ApiError:
-    """Return a 400 error: `field` has the invalid `value`; `wanted` describes valid ones."""
+    """Return a 400 error about an invalid field; `wanted` describes valid values, as in "it must be an integer"."""
     return ApiError(400, f"{field} is {shown(value)}; it must be {wanted}.", param=field, code=code)
 
 
 def parse_object(body: bytes) -> dict[str, object]:
-    """Parse the JSON object in `body`. Raises ApiError 400 if it is not one."""
+    """Parse a JSON object. Raises ApiError 400 if `body` is not one."""
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=refuse_constant)
     except UnicodeDecodeError as error:
@@ -60,11 +60,11 @@ def refuse_constant(name: str) -> float:
 
 
 class Cancelled(Exception):  # noqa: N818  (it went as it should)
-    """The client is gone, so the result is not needed."""
+    """Raised in an inspection whose client has disconnected: its result is not needed."""
 
 
 class Fields:
-    """Fields of a JSON object."""
+    """Fields of a JSON body, read with checks of their types and ranges."""
 
     def __init__(
         self, body: Mapping[str, object], known: Collection[str], left: threading.Event | None = None,
@@ -80,17 +80,18 @@ class Fields:
             )
 
     def change_lane(self, lane: str, text: str = "") -> None:
-        """Move this inspection to the lane `lane`, so that its own lane is free for others. Call it before work that
-        takes seconds; `text` describes the work to waiting clients. Only the first call has an effect. Raises Cancelled
-        if the client is gone."""
+        """Move the running inspection to another lane, so that other inspections in its own lane can run
+        (lm.serving.inspections). Call it before work that takes seconds; `text` describes the work to waiting clients.
+        Only the first call has an effect. Raises Cancelled if the client has disconnected."""
         self._change_lane(lane, text)
 
     def before_compiling(self, text: str) -> None:
-        """Call `change_lane` before a program is compiled."""
+        """Move the running inspection to the lane "compile"; call it before a program is compiled (see
+        `change_lane`)."""
         self.change_lane("compile", text)
 
     def check_cancelled(self) -> None:
-        """Call it periodically during long work. Raises Cancelled if the client is gone."""
+        """Raise Cancelled if the client has disconnected. Call it periodically during long work."""
         if self.left is not None and self.left.is_set():
             raise Cancelled
 

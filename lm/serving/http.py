@@ -31,7 +31,7 @@ def error_answer(error: ApiError) -> Response:
 
 
 def check_page(request: Request, origins: Collection[str], hosts: Collection[str]) -> None:
-    """Raise ApiError 403 for requests with an unknown Host header, and for requests from web pages of other origins.
+    """Raise ApiError 403 for a request with an unknown Host header, or from a web page of another origin.
 
     Host: a web page could point its own domain at this address (DNS rebinding) and would then share an origin with the
     server. Allowed are names of this machine, `hosts`, the hosts of `origins`, and IP addresses, which need no DNS.
@@ -59,7 +59,7 @@ def check_page(request: Request, origins: Collection[str], hosts: Collection[str
 
 
 def host_name(host: str) -> str:
-    """Return the name in a Host header, without port; "" if it is malformed."""
+    """Return the name in a Host header without its port, such as "example.org"; "" if it is malformed."""
     try:
         return (urlsplit(f"//{host}").hostname or "").removesuffix(".")
     except ValueError:
@@ -67,8 +67,8 @@ def host_name(host: str) -> str:
 
 
 def is_here(host: str) -> bool:
-    """Whether a Host header is an address or a name that always refers to this machine (RFC 6761), or is absent, which
-    no browser sends."""
+    """Return whether a Host header is an IP address, or a name that always means this machine (RFC 6761). True if it is
+    absent, since browsers always send one."""
     name = host_name(host)
     return not host or name == "localhost" or name.endswith(".localhost") or is_address(name)
 
@@ -86,8 +86,8 @@ NAME = re.compile(r"[a-z0-9._-]+")
 
 
 def check_names(cors_origins: Collection[str], allowed_hosts: Collection[str], loopback: bool) -> None:
-    """Raise UsageError for an invalid origin or host, and for a server that other machines can reach without names in
-    `allowed_hosts`."""
+    """Raise UsageError if an origin or a host name is invalid, or if other machines can reach the server (`loopback` is
+    False) and `allowed_hosts` is empty."""
     for origin in cors_origins:
         if origin != "*" and not ORIGIN.fullmatch(origin):
             raise UsageError(
@@ -109,8 +109,8 @@ def check_names(cors_origins: Collection[str], allowed_hosts: Collection[str], l
 
 
 async def read_body(request: Request, most: int, seconds: float) -> bytes:
-    """Read the body. Raises ApiError 413 if it exceeds `most` bytes, ApiError 408 if it is incomplete after `seconds`,
-    and ClientDisconnect."""
+    """Read the body of a request. Raises ApiError 413 if it has more than `most` bytes, ApiError 408 if it is
+    incomplete after `seconds`, ClientDisconnect if the client disconnects."""
     close = {"Connection": "close"}  # the rest of the body is not read
     too_large = lambda size: ApiError(
         413, f"The body is {size} bytes; the limit is {most:,}. Split it into several requests.",
@@ -135,13 +135,13 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
 
 
 async def disconnected(receive: Receive) -> None:
-    """Wait until the client disconnects. Call it after the body has been read."""
+    """Return when the client has disconnected. The request's body must have been read before."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def unless_disconnected[T](receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`. If the client disconnects first, cancel it and raise ClientDisconnect."""
+    """Await `work` and return its result. If the client disconnects first, cancel it and raise ClientDisconnect."""
     job, lost = asyncio.create_task(work), asyncio.create_task(disconnected(receive))
     try:
         await asyncio.wait((job, lost), return_when=asyncio.FIRST_COMPLETED)
@@ -156,7 +156,8 @@ async def unless_disconnected[T](receive: Receive, work: Coroutine[Any, Any, T])
 
 
 class EventStream(Response):
-    """Server-sent events (html.spec.whatwg.org/multipage/server-sent-events.html), each sent immediately."""
+    """Response that sends server-sent events, each as soon as `pieces` yields its data
+    (html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
     media_type = "text/event-stream"
 
@@ -182,7 +183,8 @@ class EventStream(Response):
 
 
 def peer_of(transport: Any) -> str:
-    """Return the client's IPv4 address, or the /64 of its IPv6 address, because one client owns all addresses in it."""
+    """Return the client's IPv4 address, or the /64 network of its IPv6 address, all of which one client can own; "" if
+    unknown."""
     try:
         address = ipaddress.ip_address(transport.get_extra_info("peername")[0].partition("%")[0])
     except (TypeError, ValueError, IndexError):  # disconnected, or not IP
@@ -193,7 +195,7 @@ def peer_of(transport: Any) -> str:
 
 
 def refuse_connection(transport: Any) -> None:
-    """Send 429 before reading a request, and close the connection."""
+    """Send status 429 without reading the request, and close the connection."""
     error = ApiError(429, "Too many connections from this address. Close some.", code="too_many_connections")
     body = to_json(error.as_json())
     head = f"HTTP/1.1 429 Too Many Requests\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
@@ -202,9 +204,9 @@ def refuse_connection(transport: Any) -> None:
 
 
 def protocol_class(read_seconds: float, write_seconds: float, most_of_peer: int = 2**31) -> type[H11Protocol]:
-    """Return uvicorn's protocol with timeouts: it closes a connection that does not send its headers within
-    `read_seconds`, or does not read buffered responses for `write_seconds`. If a client has `most_of_peer` open
-    connections, the next one gets 429, to leave room for others."""
+    """Return uvicorn's protocol class with limits. A connection is closed if its headers are incomplete after
+    `read_seconds`, or if the client reads nothing of a buffered response for `write_seconds`. A client with
+    `most_of_peer` open connections gets status 429 for further ones."""
     open_of: Counter[str] = Counter()
 
     class PatientForAWhile(H11Protocol):

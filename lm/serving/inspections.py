@@ -26,7 +26,7 @@ RETRY_SECONDS = 1
 
 @dataclass(frozen=True)
 class Inspection:
-    """An inspection that clients can request."""
+    """A kind of inspection that clients can request by name."""
 
     name: str
     known: tuple[str, ...]
@@ -42,7 +42,7 @@ class Inspection:
 
 
 class Turn:
-    """Lane lock of one running inspection."""
+    """Context manager that holds the lane of one running inspection; inspections in the same lane wait for it."""
 
     def __init__(self, routes: "InspectRoutes", lane: str, left: threading.Event):
         self.routes, self.left, self.moved = routes, left, False
@@ -68,7 +68,7 @@ class Turn:
 
 
 class InspectRoutes:
-    """Routes of the inspections."""
+    """HTTP endpoints of the inspections, and the threads and lanes that they run in."""
 
     def __init__(self, inspections: Iterable[Inspection], limits: Limits):
         self.inspections = {one.name: one for one in inspections}
@@ -81,12 +81,13 @@ class InspectRoutes:
         self.waiting, self.closed = 0, False
 
     async def list(self, request: Request) -> Response:
-        """GET /v1/inspect"""
+        """Answer GET /v1/inspect: the names, fields and descriptions of all inspections."""
         shown = [{"name": one.name, "fields": one.known, "about": one.about} for one in self.inspections.values()]
         return json_answer({"object": "list", "data": shown, "doing": self.doing()})
 
     async def ask(self, request: Request) -> Response:
-        """POST /v1/inspect/NAME. Raises ApiError 404 for an unknown name, 429 if too many inspections wait."""
+        """Answer POST /v1/inspect/NAME. Raises ApiError 404 for an unknown name, 429 if too many inspections are
+        waiting."""
         name = request.path_params["name"]
         inspection = self.inspections.get(name)
         if inspection is None:
@@ -111,7 +112,8 @@ class InspectRoutes:
             self.waiting -= 1
 
     def answer_of(self, inspection: Inspection, body: bytes, left: threading.Event) -> bytes:
-        """Return the result as JSON. Called in a thread."""
+        """Run an inspection and return its result as JSON; b"" if the client has disconnected (`left` is set). Called
+        in a thread."""
         with (turn := Turn(self, inspection.lane or inspection.name, left)):
             if left.is_set() or self.closed:
                 return b""
@@ -126,7 +128,7 @@ class InspectRoutes:
                 raise ApiError(404, str(error), code="not_found") from error
 
     def doing(self) -> str:
-        """Description of the first long-running work; "" if there is none."""
+        """Return the description of a long-running inspection's work, for waiting clients; "" if there is none."""
         return next(filter(None, list(self.doings.values())), "")
 
     def close(self) -> None:

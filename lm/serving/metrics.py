@@ -20,12 +20,12 @@ OUTCOMES = ("answered", "cancelled", "refused", "overloaded", "failed")
 
 
 def outcome_of(status: int) -> str:
-    """Outcome of a call with this HTTP error status."""
+    """Return the entry of OUTCOMES for an HTTP error status."""
     return "overloaded" if status == 429 else "failed" if status >= 500 else "refused"
 
 
 class ServerMetrics:
-    """Counters, gauges and histograms, in a separate registry."""
+    """Prometheus metrics of the server, in their own registry."""
 
     def __init__(self, slots: int, in_flight: Callable[[], int]):
         """`in_flight` returns the number of requests in slots or waiting for one."""
@@ -65,12 +65,12 @@ class ServerMetrics:
         self.requests.labels(outcome).inc()
 
     def text(self) -> bytes:
-        """Metrics in Prometheus's text format."""
+        """Return the metrics in Prometheus's text format."""
         return generate_latest(self.registry)
 
 
 class CallRecord:
-    """Records the outcome and the timing of one call for the metrics."""
+    """Measures one call of /v1/completions, and reports it to the metrics."""
 
     def __init__(self, metrics: ServerMetrics):
         self.metrics, self.began = metrics, time.monotonic()
@@ -79,7 +79,7 @@ class CallRecord:
         """{choice: (time of its first tokens, number of tokens since)}."""
 
     def saw(self, choice: int, tokens: int, ended: bool) -> None:
-        """Record `tokens` more tokens of a choice."""
+        """Record that `tokens` more tokens of a choice have arrived, and whether it has ended."""
         now = time.monotonic()
         if tokens and choice not in self.first:
             self.metrics.first_token.observe(now - self.began)
@@ -93,7 +93,7 @@ class CallRecord:
         self.metrics.generated_tokens.inc(tokens)
 
     def end(self, outcome: str) -> None:
-        """Record the outcome; only the first call counts."""
+        """Record how the call ended, one of OUTCOMES; later calls have no effect."""
         if self.outcome:
             return
         self.outcome = outcome

@@ -28,7 +28,7 @@ GOLDEN = 0x9E3779B9
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Limits of a request; exceeding one is a 4xx error with the field, its value and the limit."""
+    """Limits of the server. A request that exceeds one gets a 4xx error with the field, its value and the limit."""
 
     context: int
     """Tokens of prompt and completion together; also the maximum of max_tokens."""
@@ -63,9 +63,9 @@ class Limits:
                 raise UsageError(f"{field.name} is {value}; it must be at least {least}, and below 2**31.")
 
     def for_tokenizer(self, tokenizer: Tokenizer) -> "Limits":
-        """Return the limits with max_prompt_bytes lowered to the most bytes that can fit into the context, so that
-        longer texts are rejected without encoding them. Tokenizers without byte-level vocabularies may normalize, and
-        thereby shorten, a text first; the limit allows for that."""
+        """Return the limits with max_prompt_bytes lowered to the most bytes that the context can hold, so that longer
+        prompts are refused before they are encoded. Tokenizers without byte-level vocabularies may shorten a text by
+        normalizing it; the limit allows for that."""
         longest = max(len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size))
         room = 1 if tokenizer.kind == "bpe" else SHORTENED
         most = min(self.max_prompt_bytes, self.context * longest * room)
@@ -74,7 +74,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """A prompt of a call."""
+    """A prompt of a completion call, as tokens."""
 
     tokens: tuple[int, ...]
     """Tokens that the model reads."""
@@ -83,13 +83,13 @@ class Prompt:
 
     @property
     def shown(self) -> tuple[int, ...]:
-        """The client's own tokens."""
+        """Tokens that the client sent: without the BOS that the server added."""
         return self.tokens[1:] if self.headed else self.tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class CompletionCall:
-    """Parsed call."""
+    """Parsed body of POST /v1/completions."""
 
     prompts: tuple[Prompt, ...]
     params: SamplingParams
@@ -101,8 +101,8 @@ class CompletionCall:
 
     @property
     def requests(self) -> list[GenerationRequest]:
-        """One request per choice. Choices of a prompt differ in their seeds; the first has the call's seed, independent
-        of other prompts."""
+        """Requests for the Engine, one per choice. Choices of the same prompt have different seeds; the first has the
+        call's seed."""
         return [
             GenerationRequest(prompt.tokens, dataclasses.replace(self.params, seed=seed_of(self.params.seed, number)))
             for prompt in self.prompts
@@ -111,15 +111,16 @@ class CompletionCall:
 
 
 def seed_of(seed: int, number: int) -> int:
-    """Seed of choice `number` of a prompt; `seed` for the first."""
+    """Return the seed of choice `number` of a prompt: `seed` itself for choice 0."""
     return (seed + number * GOLDEN) % SEEDS
 
 
 def parse_completion(body: bytes, model: str, tokenizer: Tokenizer, limits: Limits) -> CompletionCall:
-    """Parse the body. Raises ApiError 400 if it is malformed, out of bounds or unsupported, 404 for another model."""
+    """Parse the body of POST /v1/completions. Raises ApiError 400 if it is malformed, exceeds a limit or is
+    unsupported, 404 if it asks for another model than `model`."""
     fields = Fields(parse_object(body), KNOWN)
     check_model(fields, model)
-    refuse_what_is_not_done(fields)
+    refuse_unsupported(fields)
     n = fields.integer("n", 1, 1, limits.max_choices)
     if (best_of := fields.integer("best_of", n, 1, limits.max_choices)) != n:
         raise wrong(
@@ -147,7 +148,7 @@ def check_model(fields: Fields, model: str) -> None:
         )  # fmt: skip
 
 
-def refuse_what_is_not_done(fields: Fields) -> None:
+def refuse_unsupported(fields: Fields) -> None:
     """Raise ApiError 400 for unsupported fields, unless their values have no effect."""
     for name in ("presence_penalty", "frequency_penalty"):
         if fields.number(name, 0.0, -2.0, 2.0):
@@ -215,9 +216,9 @@ def stop_strings(fields: Fields, limits: Limits) -> tuple[str, ...]:
 
 
 def read_prompts(fields: Fields, params: SamplingParams, tokenizer: Tokenizer, limits: Limits) -> tuple[Prompt, ...]:
-    """Return the prompts as tokens. Unless add_special_tokens is false, BOS is added to each prompt, text or ids, that
-    does not start with it, because a BOS headed every document in training. If the tokenizer's prompts have none
-    (Tokenizer.add_bos), it is added only to empty prompts."""
+    """Return the prompts as tokens. BOS is added to each prompt that does not begin with it, since documents began with
+    it in training; only to empty prompts if tokenizer.add_bos is False, and to none if the field add_special_tokens is
+    false. Raises ApiError 400 for an invalid prompt."""
     add = fields.boolean("add_special_tokens", True)
     given = fields.get("prompt", "")
     found = []
@@ -231,8 +232,8 @@ def read_prompts(fields: Fields, params: SamplingParams, tokenizer: Tokenizer, l
 
 
 def encode(text: str, tokenizer: Tokenizer, limits: Limits) -> list[int]:
-    """Return the ids of a prompt. The name of BOS at the start of the text is encoded as BOS, because clients that
-    decode ids send it that way; elsewhere, names of special tokens are plain text."""
+    """Encode a prompt. If it begins with the name of BOS, that is encoded as BOS, because clients that decode ids send
+    it that way; elsewhere, names of special tokens are plain text. Raises ApiError 400 if the prompt is too long."""
     if len(text) > limits.max_prompt_bytes or len(text.encode("utf-8", "replace")) > limits.max_prompt_bytes:
         raise ApiError(
             400, f"A prompt is {len(text):,} characters; the context is {limits.context:,} tokens, so a prompt has at "
@@ -245,10 +246,10 @@ def encode(text: str, tokenizer: Tokenizer, limits: Limits) -> list[int]:
 
 
 def encode_text(text: str, tokenizer: Tokenizer, as_prompt: bool = False) -> list[int]:
-    """Return the ids of a text; with `as_prompt`, with BOS if the tokenizer's prompts have it.
+    """Encode a text. With `as_prompt`, BOS is added first if tokenizer.add_bos is True or the text is empty.
 
-    Raises ApiError 400 if the tokenizer cannot encode it: a character that is not in its vocabulary, or a split pattern
-    that would backtrack too long.
+    Raises ApiError 400 if the tokenizer cannot encode it: a character is not in its vocabulary, or its split pattern
+    would backtrack too long.
     """
     try:
         return tokenizer.prompt_ids(text) if as_prompt else tokenizer.encode(text)
@@ -257,7 +258,8 @@ def encode_text(text: str, tokenizer: Tokenizer, as_prompt: bool = False) -> lis
 
 
 def split_prompts(given: object, limits: Limits) -> Sequence[str | list[int]]:
-    """Return the prompts in the field `prompt`: one or several, as text or token ids."""
+    """Return the value of the field `prompt` as a list of prompts, each text or token ids. Raises ApiError 400 if it is
+    neither."""
     are_ids = lambda one: isinstance(one, list) and all(type(id) is int for id in one)
     if isinstance(given, str):
         return [given]

@@ -27,8 +27,8 @@ AFTER_GRACE = 5
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a bound socket that does not listen yet; port 0 selects a free port. Raises UsageError for an invalid
-    port, InputError if the address cannot be bound."""
+    """Return a socket that is bound to host and port but does not listen yet; port 0 selects a free port. Raises
+    UsageError for an invalid port, InputError if the address cannot be bound."""
     if not 0 <= port < 2**16:  # the system would use only its low 16 bits
         raise UsageError(f"--port is {port}; it must be from 0 (any free port) to 65,535.")
     try:
@@ -46,14 +46,14 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def is_loopback(bound: socket.socket) -> bool:
-    """Whether only this machine can reach the socket."""
+    """Return whether only this machine can reach the socket."""
     host = bound.getsockname()[0]
     return host.startswith("127.") or host == "::1"
 
 
 def read_key(file: str, variable: str) -> str:
-    """Read the API key from a file or an environment variable; "" if neither is given. Raises UsageError if the key is
-    invalid."""
+    """Return the API key from `file` or the environment variable `variable`; "" if neither is given. Raises UsageError
+    if the key is invalid or both are given."""
     if file and variable:
         raise UsageError(f"--api-key-file {file} and --api-key-env {variable} are both given. Give one of them.")
     if not file and not variable:
@@ -69,7 +69,7 @@ def read_key(file: str, variable: str) -> str:
 
 
 def warm_up(engine: Engine, every_length: bool) -> None:
-    """Compile the programs for short prompts, or for prompts of every length."""
+    """Compile the programs for the shortest prompts; with `every_length`, for all prompts."""
     tokens = [1 << power for power in range(engine.context.bit_length()) if 1 << power < engine.context]
     lengths = [*tokens, engine.context - 1] if every_length else [1]
     params = SamplingParams(max_tokens=2, temperature=0.0, logprobs=0, prompt_logprobs=True)
@@ -78,8 +78,7 @@ def warm_up(engine: Engine, every_length: bool) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn.Server that calls `on_start` when it listens, and ends running calls after the grace period that follows
-    SIGTERM."""
+    """uvicorn.Server that calls `on_start` when it listens, and ends running calls `grace_seconds` after SIGTERM."""
 
     def __init__(
         self, config: uvicorn.Config, worker: EngineWorker, grace_seconds: float, on_start: Callable[[], None]
@@ -117,7 +116,7 @@ def serve(
     inspections: Sequence[Inspection] = (),
     pages: Mapping[str, Callable[[], Response]] | None = None,
 ) -> None:
-    """Serve on the socket `bound` until SIGTERM or Ctrl-C; then accept no more calls, and end running calls after
+    """Serve on the socket `bound` until SIGTERM or Ctrl-C. Then accept no more calls, and end running ones after
     `grace_seconds`. `on_start` is called when the server listens. Returns after SIGTERM; raises KeyboardInterrupt after
     Ctrl-C."""
 

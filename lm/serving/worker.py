@@ -16,7 +16,7 @@ RETRY_SECONDS = 1
 
 
 class RunningCall:
-    """Requests of one call in the Engine. Used only by the event loop, except for `ids`."""
+    """State of one call whose requests are in the Engine. Used only by the event loop, except `ids`."""
 
     def __init__(self, requests: Sequence[GenerationRequest]):
         self.requests = requests
@@ -32,7 +32,8 @@ class RunningCall:
         await asyncio.shield(self.accepted)
 
     async def events(self) -> AsyncGenerator[tuple[int, GenerationEvent]]:
-        """Yield (index of the request, event) until all requests have ended. Raises ApiError if the Engine fails."""
+        """Yield (index of the request in the call, event) until all requests have ended. Raises ApiError if the Engine
+        fails."""
         left = len(self.requests)
         while left:
             news = await self.news.get()
@@ -43,7 +44,7 @@ class RunningCall:
 
 
 class EngineWorker:
-    """Runs an Engine in a separate thread. All methods must be called from the event loop that created it."""
+    """Runs an Engine in a thread. All methods must be called from the event loop that created it."""
 
     def __init__(self, engine: Engine, slots: int, max_queue: int):
         """At most `max_queue` requests wait in addition to those in the `slots`."""
@@ -65,7 +66,8 @@ class EngineWorker:
         return sum(call.unfinished for call in self._calls)
 
     def submit(self, requests: Sequence[GenerationRequest]) -> RunningCall:
-        """Submit all requests or none. Raises ApiError 429 if the queue is full, 503 if the Engine has failed."""
+        """Submit all requests of a call, or none. Raises ApiError 429 if the queue is full, 503 if the Engine has
+        failed."""
         if self.failure:
             raise ApiError(503, f"The engine has failed: {self.failure}. Restart the server.", code="engine_failed")
         if self.in_flight + len(requests) > self.most:
@@ -80,18 +82,18 @@ class EngineWorker:
         return call
 
     def cancel(self, call: RunningCall) -> None:
-        """Free the slots of a call whose client is gone. Does nothing if it has ended."""
+        """Cancel the requests of a call whose client has disconnected. Does nothing if the call has ended."""
         if call in self._calls:
             self._commands.put(("cancel", call))
 
     def fail_all(self, error: ApiError) -> None:
-        """End all calls with this error, and cancel their requests."""
+        """End all calls with `error`, and cancel their requests."""
         for call in list(self._calls):
             self._refuse(call, error)
             self._commands.put(("cancel", call))
 
     async def stop(self) -> None:
-        """Stop the thread after its current step."""
+        """Stop the thread after the Engine's current step, and wait for it."""
         self._commands.put(("stop", None))
         await asyncio.to_thread(self._thread.join)
 
