@@ -46,8 +46,7 @@ def crc32_of_blocks(lines: list[bytes], per_block: int) -> list[int]:
 
 def damage(folder: Path, written: Mapping[str, Mapping[str, Any]], source: object) -> list[str]:
     """Return a sentence for each damaged file, with its path and the first line that differs. `written` is what
-    `checksums` returned for `folder`, read from the file `source`. Raises InputError for a name that leads out of the
-    folder."""
+    `checksums` returned for `folder`, read from the file `source`. Raises InputError for a name outside of it."""
     found = []
     for name, entry in written.items():
         path = inside(folder, name, source)
@@ -60,8 +59,8 @@ def damage(folder: Path, written: Mapping[str, Mapping[str, Any]], source: objec
 
 
 def difference_of(path: Path, entry: Mapping[str, Any]) -> str:
-    """Describe where a file differs from its entry (see `checksums`), such as "line 7: not what was written"; "" if it
-    does not."""
+    """Describe where a file differs from its entry in `checksums`: "line 7: not what was written"; "" if it is
+    equal."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -79,8 +78,8 @@ def difference_of(path: Path, entry: Mapping[str, Any]) -> str:
 
 
 def log_damage(workdir: Path, names: Iterable[str] = ()) -> list[str]:
-    """Return a sentence for each damaged log of a run's finished stages: of the logs in `names`, or, if none are given, of
-    all, with the damage that earlier commands recorded. Stage markers that cannot be read are skipped."""
+    """Return a sentence for each damaged log of a run's finished stages, of those in `names` if given, else of all, and
+    for damage recorded earlier. Stage markers that cannot be read are skipped."""
     wanted, found = {*names}, []
     for path in sorted(RunPaths(workdir).stages.glob("*.json")):
         try:

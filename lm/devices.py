@@ -43,7 +43,7 @@ class Devices:
     """JAX's name of it, such as "NVIDIA H100 80GB HBM3"."""
     target: Target
     slices: int = 1
-    """Number of TPU slices. Chips within a slice have their own network; slices are joined by the data-center network."""
+    """Number of TPU slices. A slice has a fast network between its chips; the data-center network joins slices."""
 
 
 def target_of(device: "jax.Device") -> Target:
@@ -73,11 +73,8 @@ def find_devices() -> Devices:
 def mesh_sizes(
     config: MeshConfig, model: ModelConfig, batch_size: int, devices: Devices, micro_batches: int = 1
 ) -> dict[str, int]:
-    """Return {mesh axis: number of devices}, in the order of the mesh. The axis "data" gets the devices that fsdp,
-    context and tensor leave.
-
-    Raises UsageError if the devices, the model or a micro-batch cannot be divided that way.
-    """
+    """Return {mesh axis: number of devices}, in the order of the mesh. "data" gets the devices that fsdp, context and
+    tensor leave. Raises UsageError if devices, model or micro-batch cannot be divided."""
     inner = config.fsdp * config.context * config.tensor
     if devices.count % inner:
         there, remedy = f"{devices.count} devices", f"Choose numbers whose product divides {devices.count}."
@@ -121,8 +118,7 @@ def mesh_sizes(
 
 
 def training_mesh_sizes(train: TrainConfig, model: ModelConfig, devices: Devices) -> dict[str, int]:
-    """Return the `mesh_sizes` of a training run. Raises UsageError if the mesh cannot divide the batch of any step;
-    batch sizes can change at given steps."""
+    """Return the `mesh_sizes` of a training run. Raises UsageError if the mesh cannot divide the batch of any step."""
     sizes: dict[str, int] = {}
     stages = train.stages(model.context_length)
     for stage in stages.between(0, train.steps):

@@ -5,8 +5,7 @@ SHOWN_CHARACTERS = 200
 
 
 def shown(value: object, quotes: bool = True) -> str:
-    """Return `value` for a message: its repr (a string as it is, without `quotes`), shortened if it is long, with its
-    length."""
+    """Return the repr of `value` for a message (a string as it is, if not `quotes`), shortened if it is long."""
     text = repr(value) if quotes or not isinstance(value, str) else value
     if len(text) <= SHOWN_CHARACTERS:
         return text
@@ -20,8 +19,7 @@ def for_terminal(text: str) -> str:
 
 
 def network_reason(error: BaseException) -> str:
-    """Return in a few words why a request failed, such as "no answer in time". Libraries hide the cause in nested
-    exceptions and long messages."""
+    """Return in a few words why a request failed, such as "no answer in time", from nested exceptions of libraries."""
     chain = [error]
     for one in chain:  # grows during the iteration
         inner = [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
@@ -47,22 +45,20 @@ def network_reason(error: BaseException) -> str:
 
 
 class InputError(Exception):
-    """A problem with a file, package, network or disk; the message says how to resolve it. The process exits with
+    """A problem with a file, package, network or disk; the message has the remedy. The process exits with
     `exit_code`."""
 
     exit_code = 1
 
 
 class UsageError(InputError):
-    """The command or config asks for something impossible: a wrong key, type or combination. The message has the
-    values."""
+    """The command or config asks for something impossible: a wrong key, type or combination."""
 
     exit_code = 2
 
 
 class PeerError(InputError):
-    """Another process of the run is missing or was lost. Restart all of them: the run resumes from its last
-    checkpoint."""
+    """Another process of the run is missing or was lost. Restart all: the run resumes from its last checkpoint."""
 
     exit_code = 3
 

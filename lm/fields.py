@@ -47,8 +47,7 @@ def is_of_type(value: object, hint: typing.Any) -> bool:
 
 
 class Config:
-    """Base class of the frozen dataclasses of an experiment. A value of a wrong type raises UsageError at
-    construction."""
+    """Base class of the frozen dataclasses of an experiment. A value of a wrong type raises UsageError."""
 
     def __post_init__(self):
         hints = typing.get_type_hints(type(self))
@@ -112,8 +111,8 @@ def within(config: Config, path: str, low: int | float, high: int | float, *name
 
 
 def check_numbers(config: object, path: str = "") -> None:
-    """Raise UsageError if a number anywhere in `config` is not finite or does not fit into 64 bits. `path` begins the
-    field's name in the message."""
+    """Raise UsageError, with the field's name after `path`, if a number in `config` is not finite or exceeds 64
+    bits."""
     for field in dataclasses.fields(config):  # ty: ignore[invalid-argument-type]
         value, name = getattr(config, field.name), f"{path}{field.name}"
         if dataclasses.is_dataclass(value):
@@ -126,8 +125,7 @@ def check_numbers(config: object, path: str = "") -> None:
 
 
 def positive(config: Config, path: str, *names: str) -> None:
-    """Raise UsageError unless each of the fields `names` is above 0 and finite. `path` is the config section, for the
-    message."""
+    """Raise UsageError unless all fields `names` are above 0 and finite. `path` is the section, for the message."""
     for name in names:
         if not 0 < getattr(config, name) < math.inf:
             raise UsageError(f"{path}.{name} is {getattr(config, name)}; it must be above 0, and finite.")

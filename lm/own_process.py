@@ -18,10 +18,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def in_own_process[**P, Result](function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-    """Call a module-level `function` in a new process and return its result. Arguments and result are pickled.
-
-    Raises the InputError that `function` raises, or InputError with the last line of the output if the process fails.
-    """
+    """Call a module-level `function` in a new process and return its result. Arguments and result are pickled. Raises
+    the InputError that `function` raises, or InputError with the last line of the output if the process fails."""
     paths = [str(ROOT), *filter(None, sys.path)]
     done = subprocess.run(
         [sys.executable, "-P", "-m", __name__],

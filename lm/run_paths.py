@@ -25,8 +25,7 @@ class Part:
 
 @dataclass(frozen=True, init=False)
 class RunPaths:
-    """Paths in the run folder `root`, whether they exist or not. docs/contracts.md ("The run folder") describes
-    them."""
+    """Paths in the run folder `root`, whether they exist or not; see docs/contracts.md ("The run folder")."""
 
     root: Path
 
@@ -96,8 +95,7 @@ class RunPaths:
         return self.stages / f"{stage}.files"
 
     def seen(self, stage: str) -> Path:
-        """Modification times or ETags of a stage's input files, to detect replaced ones
-        (launch/run_folder/user_inputs.py)."""
+        """Modification times or ETags of a stage's input files, by which replaced ones are detected."""
         return self.stages / f"{stage}.seen"
 
     def checkpoint(self, step: int) -> Path:

@@ -78,7 +78,7 @@ def module_code(module: str) -> list[Code]:
 
 def locate(name: str, path: Sequence[str] | None) -> tuple[str | None, list[str] | None]:
     """Find a module as import would, without importing it: return (its file, None for a folder without __init__.py;
-    folders of its submodules, None if it has none). `path` has the folders to search, None: sys.path. Raises
+    folders of its submodules, None if it has none). `path`: folders to search; None: sys.path. May raise
     ModuleNotFoundError."""
     if (loaded := sys.modules.get(name)) is not None and name != "__main__":
         inside = getattr(loaded, "__path__", None)
@@ -99,8 +99,7 @@ def locate(name: str, path: Sequence[str] | None) -> tuple[str | None, list[str]
 
 
 def remembered_folder(name: str) -> str | None:
-    """Return the folder that a trusted module or package `name` was in when a config file was run; None if it is
-    unknown or already on sys.path."""
+    """Return the folder of a trusted module or package; None if it is unknown or already on sys.path."""
     for code in reversed(known()):
         if code.file and code.name.partition(".")[0] == name and Path(code.file).is_file():
             file = Path(code.file)
@@ -147,7 +146,7 @@ def checked_code(name: str, option: str) -> list[Code]:
 
 
 def named[Value](name: str, shipped: Mapping[str, Value], option: str) -> Value:
-    """Return shipped[name], or the user's object if `name` is a dotted name instead. Raises UsageError as `load_named`
+    """Return shipped[name], or the user's object with the dotted name `name`. Raises UsageError as `load_named`
     does."""
     return shipped[name] if name in shipped else load_named(name, option)
 
@@ -162,8 +161,8 @@ def code_hashes(names: Mapping[str, Iterable[str]]) -> dict[str, object]:
 
 
 def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return this program's state folder of the user: gristmill in XDG_STATE_HOME, by default in ~/.local/state. Raises
-    OSError if the user has no home folder."""
+    """Return the user's folder for program state, by default ~/.local/state/gristmill. Raises OSError if HOME is not
+    set."""
     base = environment.get("XDG_STATE_HOME", "")
     if not Path(base).is_absolute():
         home = environment.get("HOME", "")
@@ -175,16 +174,12 @@ def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 def known() -> list[Code]:
     """Return all trusted code: files and texts of config files that this user has run, newest last, then those that the
-    parent process trusts.
-
-    Raises InputError if the list in the state folder is damaged.
-    """
+    parent process trusts. Raises InputError if the list in the state folder is damaged."""
     return [*remembered(), *inherited()]
 
 
 def is_known(code: Code) -> bool:
-    """Return whether code with this hash is trusted under this name; under another name, it may import other
-    modules."""
+    """Return whether code with this hash and name is trusted; in another package, it may import other modules."""
     return any((one.name, one.sha256) == (code.name, code.sha256) for one in known())
 
 
@@ -199,8 +194,7 @@ def remembered() -> list[Code]:
 
 
 def codes_of(data: bytes | str, what: str, remedy: str) -> list[Code]:
-    """Parse a JSON list of trusted code. If it is damaged, raise InputError that begins with `what` and ends with
-    `remedy`."""
+    """Parse a JSON list of trusted code. Raises InputError, from `what` to `remedy`, if it is damaged."""
     try:
         rows = [Code(*row) for row in json.loads(data)]
         if not all(isinstance(part, str) for row in rows for part in row):

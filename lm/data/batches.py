@@ -39,8 +39,8 @@ from lm.storage import Place, StorageError, Url
 
 
 class Batch(NamedTuple):
-    """Input of one training step, a pytree: NumPy arrays in the input pipeline, jax.Arrays in the step. Token and
-    segment ids are int32, weights float32."""
+    """Input of a training step, a pytree: NumPy arrays at first, jax.Arrays in the step. Ids are int32, weights
+    float32."""
 
     inputs_BT: Int[Array, "B T"]  # noqa: N815
     """Token ids; 0 on padding."""
@@ -65,8 +65,7 @@ def training_batches(
 
 
 def host_batch(*arrays: np.ndarray) -> Batch:
-    """Build a Batch from its four NumPy arrays, in the order of its fields. Only tells type checkers so; nothing is
-    cast."""
+    """Build a Batch from its four NumPy arrays, in the order of its fields, without casting."""
     return Batch(*cast(tuple[Any, Any, Any, Any], arrays))
 
 
@@ -165,8 +164,7 @@ class BatchSource:
         return self._order.windows_read(step)
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of `step` (from 0), independent of earlier calls. Raises InputError if a record is
-        damaged."""
+        """Return the batch of `step` (from 0). Raises InputError if a record is damaged."""
         return self._read(self._order[step], self.stages.at(step))
 
     def iterate(
@@ -176,8 +174,7 @@ class BatchSource:
         ahead by `loader_threads` threads, and from buckets by further threads (lm.data.read_ahead).
 
         `rows(B, T)` returns the numbers of the rows that this process needs of a batch of B sequences of T tokens; the
-        batches then have only these rows. None: all rows. Raises UsageError if the blocks of train.shuffle_block do not
-        fit into memory.
+        batches then have only these. None: all rows. Raises UsageError if blocks (train.shuffle_block) exceed memory.
         """
         stages = self.stages.between(start_step, stop_step)
         of_stage = [np.arange(stage.shape[0]) if rows is None else rows(*stage.shape) for stage in stages]
@@ -247,13 +244,11 @@ class BatchSource:
         return [self._place(number) for number in self.numbers(step).tolist()]
 
     def numbers(self, step: int) -> np.ndarray:
-        """Return the numbers of the windows in batch(step): (W,) int64. They count over all sources, in the order of
-        `self.sources`."""
+        """Return the window numbers of batch(step), counted over all sources in order: (W,) int64."""
         return self._order[step]
 
     def numbered(self, source: int, windows: np.ndarray) -> np.ndarray:
-        """Convert window numbers within the source with index `source` to numbers over all sources, as `numbers`
-        returns them."""
+        """Convert window numbers within a source to numbers over all sources, as in `numbers`."""
         return windows + self._first_window[source]
 
     def heads(self, step: int) -> np.ndarray:
@@ -263,8 +258,8 @@ class BatchSource:
         return heads.reshape(self.stages.at(step).shape)
 
     def sequential_windows(self) -> Iterator[Batch]:
-        """Iterate once over all windows, in the order of sources and shards, in batches of the first step's shape. The
-        last batch is filled up with rows of zeros."""
+        """Iterate over all windows once, in order, in batches of the first step's shape, the last padded with zero
+        rows."""
         stage = self.stages.at(0)
         for numbers in itertools.batched(range(self.windows), stage.windows):
             batch = self._read(np.array(numbers), dataclasses.replace(stage, windows=len(numbers)))
@@ -309,8 +304,7 @@ def closing_after(batches: Iterator[Batch], ahead: ReadAhead) -> Iterator[Batch]
 def document_stream(
     folder: Place, split: str, tokenizer_fingerprint: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return all tokens of a split in the order of its shards, and the number of each token's document: two (tokens,)
-    int64.
+    """Return all tokens of a split, in order, and the number of each token's document: two (tokens,) int64.
 
     Only for splits that fit into memory. Raises UsageError or InputError if the split is packed, or if shards are
     missing, damaged, or written with another tokenizer (`tokenizer_fingerprint`; None: any).
@@ -348,8 +342,7 @@ def refuse_copies(shards: list[tuple[Place, Shard]]) -> None:
 
 class WindowOrder:
     """Order in which a run reads its windows: `order[step]` returns the window numbers of a step, (windows of the
-    batch,) int64. `sources` are the window numbers of each source, `weights` the weight of each source in each
-    stage."""
+    batch,) int64. `sources` are the window numbers of each source, `weights` its weight in each stage."""
 
     def __init__(self, sources: Sequence[range], weights: Sequence[Sequence[float]], seed: int, stages: Stages):
         import grain
@@ -451,8 +444,7 @@ class Windows:
         return record.document_ids[first - 1 : last].tolist()
 
     def windows_of(self, record: int, begin: int, end: int) -> range:
-        """Return the numbers of the windows whose inputs include any of the positions `begin` to `end` - 1 of record
-        `record`."""
+        """Return the numbers of the windows with any of the positions `begin` to `end` - 1 of a record as inputs."""
         shard = bisect.bisect_right(self.first_records, record) - 1
         before = (record - self.first_records[shard]) * self.record_length
         first, last = (before + begin) // self.context_length, (before + end - 1) // self.context_length
@@ -488,8 +480,7 @@ class Windows:
             raise self._damaged(index, error) from error
 
     def all_records(self) -> Iterator[SequenceRecord]:
-        """Iterate over the records of all shards in order, with few requests to a bucket. Raises InputError if one is
-        damaged."""
+        """Iterate over all records in order, with few requests to a bucket. Raises InputError if one is damaged."""
         index = 0
         try:
             while index < len(self.records):
@@ -513,8 +504,7 @@ WRITE_AGAIN = (
 
 
 def joined(first: SequenceRecord, second: SequenceRecord | None) -> SequenceRecord:
-    """Concatenate a record and the next one of its shard into one record of twice the length. `second` is None at the
-    end of the shard; padding takes its place."""
+    """Concatenate two consecutive records of a shard. `second` is None at its end; padding takes its place."""
     if second is None:
         return dataclasses.replace(first, tokens=np.pad(first.tokens, (0, first.length)))
     # The first token of the second record repeats the last one of the first record.
@@ -534,8 +524,7 @@ def _positions(context_length: int) -> np.ndarray:
 def cut_window(
     record: SequenceRecord, start: int, length: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return (inputs, targets, segment ids, weights), each (length,), of the window that starts at offset `start` of a
-    record."""
+    """Return (inputs, targets, segment ids, weights), each (length,), of the window at offset `start` of a record."""
     positions = start + _positions(length)
     tokens = record.tokens[start : start + length + 1].astype(np.int32)
     segments = np.searchsorted(record.segment_starts, positions, side="right").astype(np.int32)

@@ -88,8 +88,7 @@ def between(turns: Turns, first: int, end: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Span:
-    """Consecutive steps with groups of one size. A group is the windows that a row of the batch reads from the same
-    blocks."""
+    """Consecutive steps with groups of one size: the windows that a row of the batch reads from the same blocks."""
 
     first_step: int
     steps: int
@@ -139,7 +138,7 @@ class BlockOrder:
         return self._rows(index, slot)[:, offset]
 
     def _place(self, step: int) -> tuple[int, int, int]:
-        """Return (index of the span of a step, number of groups that each row has finished there, offset in the next
+        """Return (index of a step's span, number of groups that each row has finished there, offset in the next
         group)."""
         index = bisect.bisect_right(self._first_steps, step) - 1
         return index, *divmod(step - self.spans[index].first_step, self.spans[index].steps)

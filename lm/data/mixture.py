@@ -17,11 +17,8 @@ from lm.storage import Place, place_of
 
 
 def mixture_of(config: TrainConfig, own: Place) -> dict[Place, float]:
-    """Return {folder of shards: weight} for a run whose own shards are in `own`. Weights can be 0:
-    train.mixture_schedule then sets others at later steps.
-
-    Raises UsageError if a folder is listed twice, InputError if a folder of train.mixture has no manifest.
-    """
+    """Return {folder of shards: weight} of a run with its own shards in `own`; 0 for those read only at later steps.
+    Raises UsageError if a folder is listed twice, InputError if a folder of train.mixture has no manifest."""
     weights: dict[Place, float] = {own: float(config.own_weight)} if config.reads_own_shards else {}
     # Listed even if own_weight is 0: the run's own shards may not be in the mixture too.
     names: dict[Place, str] = {own.resolve(): f"{own} (this run's own, with train.own_weight = {config.own_weight:g})"}
@@ -63,8 +60,7 @@ def mixture_manifests(config: TrainConfig) -> dict[str, object]:
 
 
 class Turns:
-    """Deterministic interleaving of sources by weight: `turns[i]` returns (source of sequence i, number of earlier
-    sequences of that source).
+    """Interleaving of sources by weight: `turns[i]` is (source of sequence i, number of its earlier sequences).
 
     After any number of sequences, the count of each of n sources differs from its exact share by less than n - 1.
     """

@@ -61,8 +61,7 @@ class ReadAhead:
         """Stops the requests; also called when the object is garbage-collected."""
 
     def part(self, step: int) -> Part:
-        """Return the requested records of the part that contains `step`. Requests that part and the next one if
-        necessary."""
+        """Return the records of the part with `step`. Requests that part and the next if necessary."""
         number = step // self.steps
         with self.lock:
             for one in (number, number + 1):
@@ -111,8 +110,7 @@ def runs_of(
     records: ShardRecords, numbers: np.ndarray, steps: np.ndarray, gap_bytes: int
 ) -> list[tuple[int, int, int]]:
     """Merge records of a shard into runs, each read by one request; gaps of up to `gap_bytes` are read too. Return
-    (first record, end, first step that needs it) of each run. `steps` is the step that needs each record of
-    `numbers`."""
+    (first record, end, first step that needs it) of each run. `steps` has the step of each record."""
     order = np.lexsort((steps, numbers))
     numbers, steps = numbers[order], steps[order]
     kept = np.diff(numbers, prepend=-1) != 0
@@ -150,8 +148,7 @@ def work(requests: queue.SimpleQueue[Request | None], pending: set[Future[Run]])
 
 
 def stop(requests: queue.SimpleQueue[Request | None], pending: set[Future[Run]], stopped: list[bool]) -> None:
-    """Cancel the pending requests and stop the threads. May run in a finalizer, so it takes no lock that its thread
-    could hold."""
+    """Cancel pending requests and stop the threads. Takes no lock that the thread of a finalizer could hold."""
     stopped.append(True)
     for future in pending.copy():
         future.cancel()

@@ -49,8 +49,7 @@ class SequenceRecord:
 
 
 def record_bytes(length: int, dtype: str, segments: int) -> int:
-    """Return the size in bytes of a serialized record with `length` input tokens of `dtype` and `segments`
-    documents."""
+    """Return the bytes of a serialized record with `length` input tokens of `dtype` and `segments` documents."""
     tokens = (length + 1) * DTYPES[dtype]
     return HEADER.size + tokens + (-tokens % 4) + 12 * segments + 4
 
@@ -166,8 +165,7 @@ class Manifest:
     """How the records of the training split were filled: "concatenate" or "best_fit". Not written for the first."""
 
     def is_packed(self, split: str) -> bool:
-        """Return whether the records of a split hold whole documents (packing "best_fit") instead of parts of one
-        stream."""
+        """Return whether records of a split hold whole documents (packing "best_fit"), not parts of a stream."""
         return split == "train" and self.packing == "best_fit"
 
     def to_json(self) -> str:

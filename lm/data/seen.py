@@ -70,8 +70,7 @@ def numbers_rise(windows: Windows) -> bool:
 
 
 class StepOrder:
-    """Finds at which of a run's steps 0 to `steps` - 1 given windows are read. Caches up to `most_held` window
-    numbers."""
+    """Finds at which of the steps 0 to `steps` - 1 given windows are read. Caches up to `most_held` numbers."""
 
     def __init__(self, source: BatchSource, steps: int, most_held: int = MOST_HELD):
         self.source, self.steps = source, steps

@@ -39,8 +39,7 @@ LEAST_RECORD = 64
 
 
 class Recent[V]:
-    """Thread-safe LRU cache with a limit on the sum of its values' weights. Keys are (owner, index). Concurrent calls
-    for the same key load its value once."""
+    """Thread-safe LRU cache of limited total weight; keys are (owner, index). Concurrent calls load a value once."""
 
     def __init__(self, limit: int, weight: Callable[[V], int]):
         self.limit, self.weight, self.total = limit, weight, 0
@@ -138,8 +137,7 @@ class Run(NamedTuple):
 class ShardRecords:
     """Random access to the records of several shards, numbered over all of them. Thread-safe.
 
-    No file is opened before the first read. Messages of errors do not name the shard and the record; callers add
-    `name_of`.
+    No file is opened before the first read. Errors do not name the record; callers add `name_of`.
     """
 
     def __init__(self, folder: Place, shards: Sequence[Shard], record_length: int):
@@ -184,14 +182,12 @@ class ShardRecords:
         return bisect.bisect_right(self.first, index) - 1
 
     def name_of(self, index: int) -> str:
-        """Return the name of a record for error messages, such as "Record 5 of
-        tokens/train-00000-of-00002.array_record"."""
+        """Return a record's name for errors: "Record 5 of tokens/train-00000-of-00002.array_record"."""
         shard = self.shard_of(index)
         return f"Record {index - self.first[shard]} of {self.files[shard]}"
 
     def offsets(self, shard: int) -> np.ndarray:
-        """Return the file offsets of a shard's records, and the end of the last one: (records + 1,) uint32 or uint64.
-        Cached."""
+        """Return the file offsets of a shard's records and the end of the last: (records + 1,) uint32 or uint64."""
         return OFFSETS.get((self.owner, shard), lambda: self.read_offsets(shard))
 
     def read_offsets(self, shard: int) -> np.ndarray:

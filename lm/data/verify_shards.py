@@ -30,9 +30,9 @@ def verify_shards(
 ) -> Verified:
     """Compare shards with the SHA-256 in their manifests. Return a record of the intact ones for the next start.
 
-    `splits` are (folder, split) pairs. `share` (i, n) verifies only every n-th shard from the i-th. Local shards that
-    are unchanged since `known`, an earlier return value, are skipped. Once `given_up` is set, no further shard is read
-    and the rest counts as unreadable.
+    `splits` are (folder, split) pairs. `share` (i, n) verifies only every n-th shard from the i-th. Local shards
+    unchanged since `known`, an earlier return value, are skipped. Shards left when `given_up` is set count as
+    unreadable.
 
     Raises InputError that lists the shards that differ from their manifest.
     """
@@ -68,8 +68,7 @@ def key_of(place: Place) -> str:
 
 
 def stamp(path: Place, sha256: str) -> list[Any] | None:
-    """Return [`sha256`, size, modification time, change time] of a local file, which every write changes; None for a
-    file that is missing or in a bucket."""
+    """Return [`sha256`, size, modification time, change time] of a local file; None if it is missing or in a bucket."""
     if not isinstance(path, Path):
         return None
     try:
@@ -90,8 +89,7 @@ def read(place: Place) -> tuple[int | None, str]:
 
 
 def known_shards(note: Path) -> Verified:
-    """Return the record of intact shards that an earlier start wrote to the file `note`; {} if it is missing or
-    damaged."""
+    """Return the intact shards that an earlier start listed in the file `note`; {} if it is missing or damaged."""
     try:
         found = json.loads(note.read_bytes())
     except (OSError, ValueError, RecursionError):

@@ -29,8 +29,7 @@ from lm.tokenizer import Tokenizer
 def strided_windows(
     tokens_N: np.ndarray, segments_N: np.ndarray, context: int, stride: int, batch_size: int
 ) -> Iterator[Batch]:
-    """Yield batches of overlapping windows of a token stream in which every token except the first is a target with
-    weight 1 exactly once.
+    """Yield batches of overlapping windows in which every token except the first is a target of weight 1 exactly once.
 
     Each window starts `stride` tokens after the previous one, and only its last `stride` targets count (in the first
     window, all). So a target has at least context - stride earlier tokens of its document to attend to, if there are as
@@ -54,8 +53,7 @@ def strided_windows(
 
 
 def compressed_bits_per_byte(text: bytes, content_bytes: int) -> dict[str, float]:
-    """Compress `text` with gzip -9, xz -9e and zstd -19. Return {"gzip_bits_per_byte": compressed bits /
-    `content_bytes`, ...}."""
+    """Return {"gzip_bits_per_byte": bits of `text` by gzip -9 / `content_bytes`, ...}, also for xz -9e and zstd -19."""
     sizes = {
         "gzip_bits_per_byte": len(gzip.compress(text, compresslevel=9, mtime=0)),
         "xz_bits_per_byte": len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)),
@@ -65,8 +63,7 @@ def compressed_bits_per_byte(text: bytes, content_bytes: int) -> dict[str, float
 
 
 class BitsPerByte:
-    """Evaluator `bits_per_byte`: loss and bits per byte of the whole validation split, next to those of gzip, xz and
-    zstd."""
+    """Evaluator `bits_per_byte`: loss and bits per byte of the whole validation split and of compressors."""
 
     def __init__(self, config: EvaluatorConfig):
         self.config, self.loss = config, HeldOutLoss(config)
@@ -98,12 +95,10 @@ def evaluate_texts(
     texts: Sequence[str],
     mesh: Mesh | None = None,
 ) -> dict[str, float]:
-    """Return the metrics of a model on `texts`, each a document: "documents", "loss" (nats per token), "bits_per_byte",
-    "tokens" (without BOS), "bytes" (UTF-8), and the bits per byte of gzip, xz and zstd. `mesh` is the mesh that the
-    model is sharded over (None: one device); all processes must make the same call.
-
-    Raises InputError if all texts are empty, or the tokenizer cannot encode one.
-    """
+    """Return metrics of a model on documents: "documents", "loss" (nats per token), "bits_per_byte", "tokens" (without
+    BOS), "bytes" (UTF-8), and the bits per byte of gzip, xz and zstd. `mesh` is the mesh that the model is sharded over
+    (None: one device); all processes must make the same call. Raises InputError if all texts are empty, or the
+    tokenizer cannot encode one."""
     documents = [np.array([tokenizer.bos_id, *tokenizer.encode(text)], np.int64) for text in texts]
     tokens_N = np.concatenate([np.zeros(0, np.int64), *documents])
     tokens = len(tokens_N) - len(documents)

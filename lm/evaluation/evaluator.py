@@ -41,18 +41,16 @@ class EvaluatorConfig:
 
 
 class Evaluator(Protocol):
-    """Protocol of evaluators: a class that is created once as `cls(EvaluatorConfig)`, loads its data, and evaluates
+    """Interface of evaluators, which are created once as `cls(EvaluatorConfig)`, load their data, and evaluate
     models."""
 
     config: EvaluatorConfig
 
     def run(self, model: Transformer, mesh: Mesh) -> dict[str, float]:
-        """Return the metrics of `model`, which is sharded over `mesh`, as {name: value}. All processes call it
-        together.
+        """Return {metric: value} of `model`, which is sharded over `mesh`. All processes call it together.
 
         The names become keys of metrics.jsonl and evaluation.json. May raise EvaluationInterrupted.
 
-        If an evaluator has a method run_in_training(state, mesh), training calls that instead, with the TrainState
-        (lm/training/state.py).
+        Training calls run_in_training(state, mesh) instead, if there is one, with the TrainState.
         """
         ...

@@ -72,8 +72,7 @@ def check_evaluators(names: Sequence[str], option: str) -> None:
 
 
 def make_evaluators(names: Sequence[str], config: "EvaluatorConfig", option: str) -> "dict[str, Evaluator]":
-    """Create the named evaluators: {name: evaluator}, in the order of `names`. Raises UsageError for an invalid
-    name."""
+    """Create {name: evaluator}, in the order of `names`. Raises UsageError for an invalid name."""
     check_evaluators(names, option)
     return {name: class_of(name, option)(config) for name in names}
 
@@ -134,8 +133,7 @@ def run_evaluators(
     evaluators: "Mapping[str, Evaluator]", model: "Transformer", mesh: "Mesh", state: Any = None
 ) -> dict[str, float]:
     """Run all evaluators and merge their metrics: {metric: value}. `state` is the TrainState during training. Raises
-    UsageError if two have a metric of the same name or a value is not a number, and EvaluationInterrupted if one was
-    stopped."""
+    UsageError for a metric of two evaluators or that is not a number, EvaluationInterrupted if one was stopped."""
     figures: dict[str, float] = {}
     for name, evaluator in evaluators.items():
         in_training = None if state is None else getattr(evaluator, "run_in_training", None)

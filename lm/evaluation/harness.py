@@ -37,8 +37,7 @@ KNOWN_ARGUMENTS = {"until", "max_gen_toks", "do_sample", "temperature", *DRAWN_B
 
 
 class HarnessLM(LM):
-    """Model interface of lm-eval, with its three kinds of requests: log-likelihoods of continuations, log-likelihoods
-    of documents, and generation."""
+    """Model interface of lm-eval: log-likelihoods of continuations and of documents, and generation."""
 
     def __init__(
         self,
@@ -67,22 +66,20 @@ class HarnessLM(LM):
         return self.tokenizer.fingerprint
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Return (log-likelihood of the continuation in nats, whether greedy decoding generates it) for each request, a
-        pair (context, continuation)."""
+        """Return (log-likelihood of the continuation in nats, whether greedy decoding generates it) for each (context,
+        continuation)."""
         pairs = [encode_pair(self.tokenizer, *one.args, add_bos_token=self.add_bos_token) for one in requests]
         found = [tuple(one) for one in self.log_likelihoods.score(self.model, self.mesh, pairs)]
         return self.noted("loglikelihood", requests, found)
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Return the log-likelihood in nats of each text as a document: all of its tokens are scored, the first given
-        BOS."""
+        """Return the log-likelihood in nats of all tokens of each text, as a document that begins with BOS."""
         documents = [Request([self.tokenizer.bos_id], self.tokenizer.encode(one.args[0])) for one in requests]
         scores = self.log_likelihoods.score(self.model, self.mesh, documents)
         return self.noted("loglikelihood_rolling", requests, [one.log_likelihood for one in scores])
 
     def noted[Answer](self, question: str, requests: Sequence[Instance], answers: list[Answer]) -> list[Answer]:
-        """Add the answers to lm-eval's response cache, if there is one, and return them. `question` is the kind of
-        request."""
+        """Add the answers to lm-eval's cache, if any, and return them. `question` is the kind of request."""
         for one, answer in zip(requests, answers, strict=True):
             self.cache_hook.add_partial(question, one.args, answer)
         return answers
@@ -91,9 +88,7 @@ class HarnessLM(LM):
         """Generate a continuation of each context, until one of the strings `until`, the end of the document, or
         max_gen_toks tokens. Sampling parameters (temperature, top_k, top_p, min_p) apply only if do_sample is true. A
         context that leaves too little room is cut from the left, to no less than half of the model's context length.
-
-        Raises UsageError for other generation arguments.
-        """
+        Raises UsageError for other generation arguments."""
         asked = [self.prompt_of(number, *one.args) for number, one in enumerate(requests)]
         if self.engine is None:
             self.engine = Engine(self.model, self.config, self.tokenizer, slots=self.batch_size, mesh=self.mesh)
@@ -101,8 +96,7 @@ class HarnessLM(LM):
         return self.noted("generate_until", requests, texts)
 
     def prompt_of(self, number: int, context: str, arguments: Mapping[str, Any]) -> GenerationRequest:
-        """Convert a request of lm-eval, (context, its generation arguments), to one for the engine. `number` becomes
-        the seed."""
+        """Convert lm-eval's (context, arguments) to a request for the engine, with `number` as seed."""
         if unknown := sorted(arguments.keys() - KNOWN_ARGUMENTS):
             raise UsageError(
                 f"The task asks for generation with {', '.join(f'{one} = {arguments[one]!r}' for one in unknown)}, but "
@@ -131,10 +125,8 @@ def run_harness(
     """Run tasks of lm-eval; return its results as {part: {task: values}}, such as found["results"]["piqa"], for the
     parts in KEPT. `few_shot` is the number of solved examples before each question (None: the task's default), `limit`
     the maximum number of examples per task (0: all). `include_path` is a folder with your own tasks, `data` one with
-    datasets (see `with_data`); both may be empty.
-
-    Raises UsageError for unknown tasks, InputError if a dataset cannot be downloaded.
-    """
+    datasets (see `with_data`); both may be empty. Raises UsageError for unknown tasks, InputError if a download
+    fails."""
     # Otherwise it forks for standard errors, which can deadlock because JAX's threads may hold locks.
     os.environ.setdefault("DISABLE_MULTIPROC", "1")
     from lm_eval.evaluator import simple_evaluate
@@ -164,8 +156,7 @@ def run_harness(
 
 def with_data(manager: "TaskManager", task: str, data: str) -> dict[str, Any]:
     """Return lm-eval's definition of a task with its dataset replaced by local files in the folder `data`, in the
-    format of the hub. Few-shot examples come from the same files. Raises UsageError if the folder has no files of the
-    task."""
+    format of the hub. Few-shot examples come from the same files. Raises UsageError if there are none."""
     from lm_eval.tasks._yaml_loader import load_yaml  # a task given by name cannot get another dataset
 
     if task.startswith("blimp_"):
@@ -196,8 +187,7 @@ def with_data(manager: "TaskManager", task: str, data: str) -> dict[str, Any]:
 
 
 def add_results(file: Place, step: int, found: dict[str, dict[str, Any]]) -> None:
-    """Merge results into the JSON file `file`, created if necessary: results of the same tasks are replaced, others
-    kept."""
+    """Merge results into the JSON file `file`: those of the same tasks are replaced, others kept."""
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

@@ -30,8 +30,7 @@ def batch_losses(model: Transformer, batch: Batch) -> Float[Array, "B T"]:
 
 
 def compile_row_losses() -> Callable[[Transformer, Batch], Float[Array, " B"]]:
-    """Return a jitted function (model, batch) -> sum of the losses of each row in nats, (B,), replicated on all
-    devices.
+    """Return a jitted function (model, batch) -> sum of each row's losses in nats, (B,), replicated on all devices.
 
     Callers add the rows up in float64: a float32 sum over millions of tokens would lose digits.
     """
@@ -90,8 +89,7 @@ class HeldOutLoss:
 
 
 class Validation:
-    """Evaluator `validation`: loss and bits per byte of the same first config.batches batches of held-out windows each
-    time."""
+    """Evaluator `validation`: loss and bits per byte of the first config.batches batches of held-out windows."""
 
     def __init__(self, config: EvaluatorConfig):
         """If there are fewer than config.batches batches, uses all and reports that."""

@@ -66,10 +66,10 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, add_bos_t
 
 
 def windows_of(number: int, request: Request, context_length: int) -> Iterator[Row]:
-    """Yield the rows that score each token of request `number`'s continuation once: usually one row, with the context
-    cut from the left if it is too long. A long continuation is split into parts of context_length tokens; the row of
-    the last, shorter part is filled up with earlier tokens as context (lm-eval's rolling windows). Raises ValueError
-    for an empty context."""
+    """Yield the rows that score each token of request `number`'s continuation once: usually one, with a too long
+    context cut from the left. A long continuation is split into parts of context_length tokens; the row of the last,
+    shorter part is filled up with earlier tokens as context (lm-eval's rolling windows). Raises ValueError for an empty
+    context."""
     if not request.context:
         raise ValueError("a continuation without a context: give at least BOS")
     whole = [*request.context, *request.continuation]
@@ -123,9 +123,8 @@ class LogLikelihoods:
         return lay_out(trees, context, at_once, rows, devices_of("length", mesh))
 
     def score(self, model: Transformer, mesh: Mesh, requests: Sequence[Request]) -> list[Score]:
-        """Return the scores of the requests, in order. `model` is sharded over `mesh`; all processes must call this
-        with the same requests. Raises ValueError for a request without a context, EvaluationInterrupted if
-        `should_stop` returns True."""
+        """Return the scores, in order. `model` is sharded over `mesh`; all processes must make the same call. Raises
+        ValueError for a request without a context, EvaluationInterrupted if it was stopped."""
         nats, greedy = np.zeros(len(requests)), np.ones(len(requests), bool)
         score_batch, branched = traced_on(mesh, self.compiled), self.branches(mesh)
         layouts = self.lay_out(mesh, requests)

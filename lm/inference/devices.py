@@ -10,10 +10,8 @@ from lm.parallel import MESH_AXES, devices_of, make_mesh, one_device_mesh
 
 def inference_mesh(config: MeshConfig, model: ModelConfig) -> tuple[Mesh, str]:
     """Return (mesh of all devices as `config` shapes it, ""), or (mesh of one device, reason) if they do not fit
-    `config`.
-
-    Raises UsageError instead if there are several processes: a single device has only a part of the model then.
-    """
+    `config`. Raises UsageError instead if there are several processes: a single device has only a part of the model
+    then."""
     try:
         return make_mesh(config, model, batch_size=jax.device_count()), ""  # rows are padded to the number of devices
     except UsageError as error:

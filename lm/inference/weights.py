@@ -28,9 +28,7 @@ def for_inference(model: Transformer, config: ModelConfig, weights: Weights) -> 
     """Return the model with the weights of all linear maps, including the output projection, in type `weights`: float32
     unchanged, bfloat16 rounded, int8 with a float32 scale per output. Embeddings and norms stay as they are, and
     activations have config.compute_dtype. Layers are no longer stacked; `inference_config` gives the matching config.
-
-    Raises UsageError if the model is on several devices.
-    """
+    Raises UsageError if the model is on several devices."""
     devices = {device for leaf in jax.tree.leaves(model) for device in jnp.asarray(leaf).devices()}
     if len(devices) > 1:
         raise UsageError(

@@ -27,8 +27,8 @@ EPSILON = 1e-8  # added to the norm of a matrix
 
 
 def scale_by_muon(momentum: float, iterations: int) -> optax.GradientTransformation:
-    """Return a transformation that orthogonalizes each matrix after Nesterov momentum (Dozat 2016, with bias correction
-    as in optax).
+    """Return a transformation: Nesterov momentum with bias correction, as in optax, then orthogonalization of each
+    matrix.
 
     The last two axes of every parameter are a matrix; the axes before them count matrices.
     """
@@ -61,8 +61,7 @@ class Kind(NamedTuple):
 
 
 def orthogonal(tree: Any, iterations: int) -> Any:
-    """Replace each matrix U S V^T in a tree of parameters by approximately U V^T. Runs on the mesh that
-    lm.parallel.traced_on sets."""
+    """Replace each matrix U S V^T in a tree of parameters by about U V^T, on the mesh set by lm.parallel.traced_on."""
     nodes, structure = jax.tree.flatten(tree, is_leaf=is_parameter)
     kinds: dict[Kind, list[int]] = {}
     for place, node in enumerate(nodes):
@@ -81,8 +80,7 @@ def axes_of(node: Any) -> tuple[str, str]:
 
 
 def kind_of(node: Any) -> Kind:
-    """Return the kind of a parameter's matrices, with the smaller side as rows; for squares, the side whose axis name
-    sorts first."""
+    """Return the kind of a parameter's matrices. Rows are the smaller side, of a square the first axis by name."""
     (rows, columns), sides = node.shape[-2:], axes_of(node)
     (rows, first), (columns, second) = sorted([(rows, sides[0]), (columns, sides[1])])
     return Kind((first, second), (rows, columns))
@@ -96,8 +94,7 @@ def is_turned(node: Any, kind: Kind) -> bool:
 def orthogonal_matrices(
     arrays: Sequence[jax.Array], turned: Sequence[bool], kind: Kind, iterations: int
 ) -> list[jax.Array]:
-    """Orthogonalize the matrices of one kind, on all devices. arrays[i] has the shape (..., M, K), or (..., K, M) if
-    turned[i]."""
+    """Orthogonalize the matrices of one kind: arrays[i] is (..., M, K), or (..., K, M) if turned[i]."""
     counts = [math.prod(array.shape[:-2]) for array in arrays]
     layout = layout_of(kind, sum(counts))
     if layout.devices == 1:  # array by array, to save memory
@@ -125,8 +122,7 @@ def array_orthogonal(array: jax.Array, turned: bool, iterations: int) -> jax.Arr
 
 
 class Layout(NamedTuple):
-    """Assignment of the matrices of one kind to groups of devices: all groups have equally many devices and
-    matrices."""
+    """Assignment of the matrices of one kind to groups of devices, equally many devices and matrices per group."""
 
     axes: dict[str, int]
     """{mesh axis: number of devices}, for axes with more than one device."""
@@ -140,8 +136,7 @@ class Layout(NamedTuple):
         return math.prod(self.axes.values())
 
     def orthogonal(self, x_NMK: Float[Array, "N M K"], iterations: int) -> Float[Array, "N M K"]:
-        """Orthogonalize sharded matrices, for use in shard_map: takes one device's shard of all matrices, and returns
-        its shard of the results."""
+        """Orthogonalize sharded matrices: takes and returns one device's shard of all matrices (in shard_map)."""
         count, groups = len(x_NMK), self.devices // self.group
         x_NMK = jnp.pad(x_NMK, ((0, -count % groups), (0, 0), (0, 0)))  # zero matrices stay zero
         numbers = np.arange(self.devices).reshape(groups, self.group).tolist()
@@ -166,8 +161,8 @@ class Layout(NamedTuple):
         return x.reshape(x.shape[len(self.axes) :])
 
     def brought_back(self, x_NMK: Float[Array, "n m k"], count: int, rows: int, columns: int) -> Float[Array, "N M K"]:
-        """Invert `sent`: return this device's shard of all matrices. (count, rows, columns) is the shape that `sent`
-        was given."""
+        """Invert `sent`, whose input had the shape (count, rows, columns): return this device's shard of all
+        matrices."""
         groups = self.devices // self.group
         x = x_NMK.reshape(*[1] * len(self.axes), *x_NMK.shape)
         for place, axis in reversed([*enumerate(self.axes)]):
@@ -179,8 +174,7 @@ class Layout(NamedTuple):
         return x.transpose(0, 2, 3, 1, 4).reshape(count, rows, columns)
 
     def side(self, axis: str) -> int | None:
-        """Return the array dimension that a mesh axis shards, counted after one dimension per mesh axis; None if it
-        shards none."""
+        """Return the dimension (after one per mesh axis) that a mesh axis shards; None if it shards none."""
         rows, columns = self.cut
         after = len(self.axes) + 1
         return after if axis in rows else after + 1 if axis in columns else None
@@ -204,8 +198,7 @@ def layout_of(kind: Kind, count: int) -> Layout:
 
 
 def cut_of(kind: Kind, mesh: AbstractMesh, axes: dict[str, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return (mesh axes that shard the rows, mesh axes that shard the columns) of a kind, as in
-    lm.parallel.shardings."""
+    """Return (mesh axes of the rows, mesh axes of the columns) of a kind, as in lm.parallel.shardings."""
     even = cuts_evenly(mesh, kind.axes, kind.shape)
     rows, columns = (tuple(name for name in mesh_axes(axis) if name in axes and even) for axis in kind.axes)
     return rows, columns
@@ -214,8 +207,8 @@ def cut_of(kind: Kind, mesh: AbstractMesh, axes: dict[str, int]) -> tuple[tuple[
 def newton_schulz(
     x_NMK: Float[Array, "N M K"], iterations: int, total: Callable[[jax.Array], jax.Array] = lambda x: x
 ) -> Float[Array, "N M K"]:
-    """Move all singular values of each matrix close to 1, by Newton-Schulz iterations. `total` sums over the devices
-    that hold columns of the same matrix."""
+    """Move the singular values of each matrix close to 1. `total` sums over the devices with columns of the same
+    matrix."""
     a, b, c = COEFFICIENTS
     squares_N11 = total(jnp.sum(x_NMK * x_NMK, axis=(1, 2), keepdims=True))
     x_NMK = x_NMK / (jnp.sqrt(squares_N11) + EPSILON)

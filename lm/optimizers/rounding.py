@@ -17,8 +17,7 @@ from jaxtyping import Array, Float
 
 
 def apply_updates[Tree](parameters: Tree, updates: Tree, key: jax.Array) -> Tree:
-    """Return parameters + updates, computed in float32 and cast to the type of each parameter: bfloat16 by stochastic
-    rounding.
+    """Return parameters + updates, added in float32 and cast to each parameter's type: bfloat16 by stochastic rounding.
 
     The result depends only on the inputs and the key, not on the mesh.
     """

@@ -153,8 +153,7 @@ class Compiler:
 
 
 def compiler_for(topology: Topology) -> Compiler | None:
-    """Return a compiler for the topology; None for NVIDIA GPUs if JAX's CUDA packages are not installed, and for AMD
-    GPUs."""
+    """Return a compiler for the topology; None for AMD GPUs, and for NVIDIA GPUs without JAX's CUDA packages."""
     compiles = topology.chip.torus or (any(topology.chip.capability) and has_cuda())
     return Compiler(topology) if compiles else None
 

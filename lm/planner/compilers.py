@@ -21,8 +21,8 @@ LOCK = Path(tempfile.gettempdir()) / "gristmill-libtpu.lock"
 
 
 def find_libtpu() -> Path:
-    """Return the path of libtpu.so: TPU_LIBRARY_PATH, the download of `make libtpu`, or an installed package. Raises
-    UsageError if there is none."""
+    """Return the path of libtpu.so: TPU_LIBRARY_PATH, the download of `make libtpu`, or a package. Raises
+    UsageError."""
     if given := os.environ.get("TPU_LIBRARY_PATH"):
         if not Path(given).is_file():
             raise UsageError(
@@ -77,8 +77,7 @@ def prepare(library: Path, say: Callable[[str], None] = print) -> None:
 
 
 def topology_devices(topology: Topology) -> "list[jax.Device]":
-    """Return JAX devices for a TPU topology, which need not be present. Raises UsageError if libtpu cannot be loaded or
-    does not know the topology."""
+    """Return JAX devices of a TPU topology, which need not be present. Raises UsageError if libtpu does not know it."""
     from jax.experimental import topologies
 
     shape = "x".join(map(str, topology.shape))
@@ -121,8 +120,7 @@ def has_cuda() -> bool:
 
 
 def prepare_cuda() -> None:
-    """Make JAX load its CUDA packages without a GPU driver, and use the CPU for everything else. Call before JAX
-    starts."""
+    """Make JAX load its CUDA packages without a GPU driver, and run programs on the CPU. Call before JAX starts."""
     os.environ["JAX_PLATFORMS"] = "cpu,cuda"
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # it would query the driver's version
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hide the error that there is no GPU

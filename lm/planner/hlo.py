@@ -134,8 +134,7 @@ def first_count(loop: Instruction, siblings: list[Instruction]) -> int:
 
 
 def runs(found: dict[str, list[Instruction]], entry: str) -> dict[str, int]:
-    """Return {computation: number of runs per step} for a parsed program: `found` and `entry` are the result of
-    `computations`."""
+    """Return {computation: number of runs per step}; `found` and `entry` are the result of `computations`."""
     callers: dict[str, list[tuple[str, int]]] = {name: [] for name in found}
     for name, instructions in found.items():
         for instruction in instructions:
@@ -152,8 +151,7 @@ def runs(found: dict[str, list[Instruction]], entry: str) -> dict[str, int]:
 
 
 def group_size(rest: str, devices: int) -> int:
-    """Return how many devices exchange data in a collective. `rest` is the instruction's text with its replica groups;
-    without them, all `devices` take part."""
+    """Return how many devices take part in a collective. `rest` has its replica groups; without, all `devices` do."""
     if match := re.search(r"replica_groups=\[(\d+),(\d+)\]", rest):
         return int(match[2])
     if match := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
@@ -183,8 +181,7 @@ def collectives(text: str, devices: int) -> list[Collective]:
 
 
 def collective_of(name: str, instruction: Instruction, times: int, devices: int) -> Collective:
-    """Return the collective that an instruction runs or starts. The instruction is in the computation `name`, which
-    runs `times` times per step."""
+    """Return the collective of an instruction, in the computation `name` that runs `times` times per step."""
     kind = instruction.operation.removesuffix("-start")
     group = group_size(instruction.rest, devices)
     source = re.search(r'op_name="([^"]*)"', instruction.rest)
@@ -209,8 +206,7 @@ def identity(instruction: Instruction) -> tuple[str, ...] | None:
 
 
 def results(instruction: Instruction, kind: str) -> list[str]:
-    """Return the HLO types of a collective's results. A start instruction returns its operands too, before the
-    results."""
+    """Return the HLO types of a collective's results. A start instruction also returns its operands, first."""
     arrays = [f"{name}[{dims}]" for name, dims in SHAPE.findall(instruction.type)]
     if kind == BETWEEN_SLICES:
         return arrays[:1]
@@ -232,8 +228,7 @@ def exchanges(found: dict[str, list[Instruction]]) -> Iterator[tuple[str, Instru
 
 
 def kernels(text: str) -> list[str]:
-    """Return the names of the hand-written kernels in a program's HLO text, such as "splash_mha_fwd", sorted and
-    without numbers."""
+    """Return the sorted names of hand-written kernels in a program's HLO text, such as "splash_mha_fwd"."""
     names = (match[1] for line in text.splitlines() if KERNEL.search(line) and (match := INSTRUCTION.match(line)))
     return sorted({re.sub(r"[.\d]+$", "", name) for name in names})
 
@@ -258,8 +253,7 @@ class Overlap:
 
 
 def overlap_of(text: str, devices: int, chip: Chip) -> Overlap:
-    """Return how much communication overlaps with computation in the HLO text of a program for `devices` devices; only
-    within a slice."""
+    """Return how much communication within a slice overlaps with computation, from the HLO text of a program."""
     total = overlapped = exposed = 0.0
     for one, left in Schedule(text, devices, chip).collectives():
         total += one.wire_bytes
@@ -308,8 +302,7 @@ class Schedule:
         return one.wire_bytes / one.times * self.chip.devices / self.chip.link_rate
 
     def role(self, name: str, instruction: Instruction) -> tuple[Collective | None, str]:
-        """Return (collective that the instruction runs or starts, else None; "start", "done", or "" if it is
-        neither)."""
+        """Return (collective that an instruction runs or starts, or None; "start", "done" or "")."""
         operation = instruction.operation
         if operation.endswith("-done"):
             return None, "done"
@@ -330,13 +323,11 @@ class Schedule:
         return None, ""
 
     def begun_by(self, done: Instruction) -> list[str]:
-        """Return names that the start of the collective ended by `done` may have: those of its operands, and, on TPUs,
-        its own name with start instead of done."""
+        """Return possible names of the start instruction of `done`: its operands, and its own name with "start"."""
         return [*operands(done.rest), done.name.replace("-done", "-start")]
 
     def count_flops(self, name: str, instruction: Instruction) -> float:
-        """Return the FLOPs of the matrix products in an instruction of the computation `name`; for a loop, of all
-        iterations."""
+        """Return the FLOPs of an instruction's matrix products, in the computation `name`; of a loop, in all turns."""
         if instruction.operation in ("fusion", "call", "while", "conditional"):
             inner = [sum(self.flops(one, part) for part in self.found.get(one, [])) for one in called(instruction)]
             if instruction.operation == "while":
@@ -363,8 +354,7 @@ def dimensions(types: str) -> list[int]:
 
 
 def summed_elements(instruction: Instruction, types: list[str]) -> int:
-    """Return the product of the contracted dimensions of a matrix product, given its operands' types; 0 for other
-    instructions."""
+    """Return the size of a matrix product's contracted dimensions, given its operands' types; else 0."""
     if instruction.operation == "convolution":  # TPUs compile matrix products to convolutions
         labels = re.search(r"dim_labels=\w+_(\w+)->", instruction.rest)
         return dimensions(types[1])[labels[1].index("i")] if labels and any(types[1:2]) else 0

@@ -46,8 +46,7 @@ class Floors:
 
     @property
     def mfu_bound(self) -> float:
-        """Upper bound on the model FLOPs utilization (arXiv:2204.02311, appendix B): that of a step that takes `step`
-        seconds."""
+        """Upper bound on the model FLOPs utilization (arXiv:2204.02311, appendix B), in a step of `step` seconds."""
         return self.model / self.step
 
     @property
@@ -75,8 +74,8 @@ def floors(
 ) -> Floors:
     """Return lower bounds on the time of a step. `flops` and `recomputed` are the model's FLOPs and those that remat
     repeats, on all chips together. Each device reads and writes `state_bytes` of parameters and moments, and runs the
-    collectives `moved`, of which `exposed` seconds do not overlap with computation. Collectives between slices run at
-    the speed of the hosts' network."""
+    collectives `moved`, of which `exposed` seconds do not overlap with computation. Between slices, they run at the
+    speed of the hosts' network."""
     chip = topology.chip
     rate = lambda one: chip.network_rate if one.kind == BETWEEN_SLICES else chip.link_rate
     return Floors(
@@ -109,8 +108,7 @@ def optimal_parameters(flops: float) -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """What training a config takes on a topology. Bytes are per device, from the compiler, or a lower bound without
-    it."""
+    """Requirements of training a config on a topology. Bytes are per device: the compiler's, or a lower bound."""
 
     topology: Topology
     mesh: dict[str, int]
@@ -260,6 +258,5 @@ def as_devices(topology: Topology) -> Devices:
 
 
 def least_bytes(model: ModelConfig, train: TrainConfig, mesh: dict[str, int]) -> int:
-    """Return a lower bound on the bytes that training needs on one device of `mesh`: its part of the state, and the
-    saved inputs of each block."""
+    """Return a lower bound on a device's bytes in training: its part of the state, and the saved inputs of blocks."""
     return sum(of_device(training_bytes(model, train), train, math.prod(mesh.values())).values())

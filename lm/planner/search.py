@@ -28,8 +28,7 @@ TRIED = [name for name, policy in REMAT.items() if policy is None or not policy.
 
 @dataclass(frozen=True)
 class Candidate:
-    """A layout to consider (mesh, remat policy, micro-batches, scanned layers), with estimates of its memory and
-    time."""
+    """A layout (mesh, remat policy, micro-batches, scanned layers) with estimates of its memory and time."""
 
     model: ModelConfig
     train: TrainConfig
@@ -97,8 +96,7 @@ def least_seconds(
     model: ModelConfig, train: TrainConfig, topology: Topology, sizes: dict[str, int]
 ) -> tuple[float, float]:
     """Estimate (arithmetic, network) seconds of a step without a compiler. `sizes` are the mesh axes. Weights and
-    gradients are assumed to be in bfloat16, gathered for the forward and backward pass and reduced once per
-    micro-batch."""
+    gradients are assumed to be bfloat16, and sent forward, backward and once more per micro-batch."""
     from lm.model.cost import count_parameters, flops_per_token, recomputed_flops_per_token  # they import JAX
 
     chip, stage = topology.chip, train.stages(model.context_length).largest(train.steps)
@@ -136,8 +134,7 @@ def search(
     compiler: Compile | None,
     **of_plan: Any,
 ) -> list[tuple[Candidate, Plan]]:
-    """Return up to WANTED layouts that fit, fastest first. The compiler verifies that they fit; without one, the
-    estimates decide.
+    """Return up to WANTED layouts that fit by the compiler, or by the estimates without one, fastest first.
 
     After a layout that does not fit, only those that need clearly less are compiled. `of_plan` are further arguments of
     make_plan. Raises UsageError if nothing fits.

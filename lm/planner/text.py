@@ -126,8 +126,7 @@ def overlap_lines(plan: Plan) -> list[str]:
 
 
 def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
-    """Return suggestions for a plan that does not fit, each with its option. If the state alone is too large, only more
-    devices help."""
+    """Return suggestions for a plan that does not fit, each with its option, such as "--train.mesh.fsdp 8: ..."."""
     needed, has = training_bytes(model, train), plan.topology.device_memory
     state = sum(needed[name] for name in ("parameters", "moments", "gradients"))
     mesh, devices = plan.mesh, plan.topology.devices

@@ -66,8 +66,7 @@ HEARTBEAT: dict[str, type] = {"step": int, "time": float, "state": str, "process
 
 
 class Goodput:
-    """Accounts for the wall-clock time of all attempts of a run; the last one is this process. `close` writes it to
-    disk."""
+    """Accounts for the wall-clock time of all attempts of a run, of which this process is the last."""
 
     busy: Callable[[], bool] = staticmethod(lambda: False)
     """Whether the devices are computing a step; OVERLAPPED phases then count as steps."""
@@ -168,8 +167,8 @@ class Goodput:
             self.file = None
 
     def shares(self) -> dict[str, float]:
-        """Return {"goodput": fraction}: the fraction of all time since the first start of the run that was spent on
-        steps that were not lost and repeated."""
+        """Return {"goodput": fraction of the time since the run's first start spent on steps that were not
+        repeated}."""
         self.switch(self.current)
         return {"goodput": share_of_steps(totals(self.attempts, self.work))}
 
@@ -237,8 +236,7 @@ def read_attempts(run: Path) -> list[Attempt]:
 
 
 def read_heartbeat(path: Path) -> dict | None:
-    """Return a heartbeat, {"step": ..., "time": ..., "state": ..., "process": ...}; None if the file is missing or
-    damaged."""
+    """Return a heartbeat, a dict with the keys of HEARTBEAT; None if the file is missing or damaged."""
     try:
         heart = json.loads(path.read_text(encoding="utf-8"))
         return {name: kind(heart[name]) for name, kind in HEARTBEAT.items()}

@@ -77,8 +77,7 @@ def key_value_store() -> Any:
 
 
 def fail_together(question: str, error: Exception | None) -> None:
-    """Raise an error in all processes if `error` is not None in any. A process raises its own `error`, or an InputError
-    with that of the first process that has one."""
+    """Raise in all processes if any has an `error`: each its own, those without one an InputError with the first."""
     said = settle(question, None if error is None else str(error), list)
     if error is not None:
         raise error
@@ -95,8 +94,7 @@ def agree(facts: Mapping[str, Any]) -> None:
 
 
 def first_difference(said: list[dict[str, Any]]) -> str:
-    """Describe how the first process that differs from process 0 differs; "" if all are equal. said[i] are the facts of
-    process i."""
+    """Describe how the first process that differs from process 0 differs; "" if none does. said[i] is of process i."""
     for process, theirs in enumerate(said):
         names = [name for name in said[0] | theirs if theirs.get(name) != said[0].get(name)]
         if names:

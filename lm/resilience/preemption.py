@@ -17,8 +17,7 @@ class PreemptionHandler:
     step; if it is true, the loop saves a checkpoint and raises Stopped.
 
     Until `training` is set there is nothing to lose: SIGTERM and Ctrl-C end the process immediately, even during a
-    compilation, for which Python's own signal handlers would wait. Later, a second Ctrl-C ends the process without
-    waiting for the save.
+    compilation, for which Python's own handlers would wait. Later, a second Ctrl-C does so during the save.
     """
 
     def __init__(self, processes: int = 1, before_exit: Callable[[], None] = lambda: None):
@@ -92,8 +91,7 @@ class PreemptionHandler:
         return self.signal is not None
 
     def requested_here(self) -> bool:
-        """Return whether to break off work within a step, such as an evaluation. Always False if there are several
-        processes, since all must do the same."""
+        """Return whether to break off an evaluation. Always False with several processes: all must do the same."""
         return self.processes == 1 and self.signal is not None
 
     def stopped(self, step: int) -> Stopped:

@@ -51,8 +51,7 @@ class HostTimes:
         self.step, self.clock, self.step_seconds = step, self.goodput.read_clock(), 0.0
 
     def publish(self, step: int) -> None:
-        """Publish this process's mean host time since the last call. Call it before a logged step, number `step`,
-        starts."""
+        """Publish this process's mean host time since the last call. Call it before the logged step `step`."""
         if jax.process_count() == 1:
             return
         steps, before = step - self.step, self.clock
@@ -66,8 +65,7 @@ class HostTimes:
         key_value_store().key_value_set(f"{directory(step)}{jax.process_index()}", json.dumps(own))
 
     def collect(self, step: int) -> tuple[dict[str, Any], str]:
-        """Return (metrics of host times, warning about a straggler or ""). Call it after the logged step `step`. Empty
-        in all processes but process 0."""
+        """Return (metrics, warning about a straggler or ""), both empty except in process 0. Call it after `step`."""
         if jax.process_count() == 1 or jax.process_index() > 0:
             return {}, ""
         store = key_value_store()
@@ -109,8 +107,7 @@ def stragglers(seconds: Sequence[float], step_seconds: float) -> list[int]:
 
 
 def warning_of(times: Sequence[HostTime], slow: Sequence[int], step_seconds: float) -> str:
-    """Return a warning that names the slowest straggler. `times` are the times of all processes, `slow` the indices of
-    the stragglers, slowest first."""
+    """Return a warning that names the slowest straggler, slow[0]. `times` are the host times of all processes."""
     own, median = times[slow[0]], others_median([one.seconds for one in times], slow[0])
     more = f" {len(slow) - 1:,} more are slow." if slow[1:] else ""
     return (

@@ -49,8 +49,7 @@ class Rung:
 
     @property
     def name(self) -> str:
-        """Name of the rung's run folder, such as "width64-layers4-steps100-seed0". Rungs that train identically have
-        the same name."""
+        """Name of its run folder, such as "width64-layers4-steps100-seed0"; the same for identical training."""
         model, train = self.model, self.train
         return f"width{model.width}-layers{model.layers}-steps{train.steps}-seed{train.seed}"
 
@@ -90,8 +89,7 @@ class LadderConfig:
             raise UsageError(f"--epochs is {self.epochs:g}; it must be above 0, and at most 1000, as in --epochs 2.")
 
     def check(self, train: TrainConfig) -> None:
-        """Raise UsageError if there is no budget, or if a schedule or a mixture in `train` cannot be used in a
-        ladder."""
+        """Raise UsageError if there is no budget, or if `train` has a mixture or a schedule of batches."""
         if not 1 <= self.budget < 1e40:
             raise UsageError(f"--budget is {self.budget:g}; give the FLOP to spend, such as --budget 1e18.")
         for name in ("batch_schedule", "context_schedule", "mixture_schedule"):
@@ -109,10 +107,8 @@ class LadderConfig:
 
 
 def make_ladder(model: ModelConfig, train: TrainConfig, config: LadderConfig) -> list[Rung]:
-    """Return the rungs of a ladder for `model`: those to fit, then those held out, cheapest first. Imports JAX.
-
-    Raises UsageError if two rungs are identical.
-    """
+    """Return the rungs of a ladder for `model`: those to fit, then those held out, cheapest first. Imports JAX. Raises
+    UsageError if two rungs are identical."""
     whole, whole_tokens = size_of(model), train.stages(model.context_length).tokens_before(train.steps)
     rungs = config.rungs or tuple(whole / part for part in (32, 16, 8, 4))
     tokens = config.tokens or tuple(whole_tokens / part for part in (8, 4, 2, 1))
@@ -137,8 +133,7 @@ def make_ladder(model: ModelConfig, train: TrainConfig, config: LadderConfig) ->
 
 
 def distinct[Made](sizes: Iterable[float], make: Callable[[float], Made], unit: str, option: str) -> list[Made]:
-    """Return [make(size) for size in sizes]. Raises UsageError if two are equal; `unit` and `option` are for its
-    message."""
+    """Return [make(size) for size in sizes]. Raises UsageError, with `unit` and `option`, if two are equal."""
     found: dict[Made, float] = {}
     for size in sizes:
         made = make(size)
@@ -167,8 +162,7 @@ def shape_of(model: ModelConfig, parameters: float) -> ModelConfig:
 
 @functools.cache
 def size_of(model: ModelConfig) -> int:
-    """Return N, the number of parameters in matrix products. Scans layers if possible: only one is traced, and N is the
-    same."""
+    """Return N, the number of parameters in matrix products. Scanned layers, if possible, are faster to trace."""
     return parameters_in_products(dataclasses.replace(model, scan_layers=model.layers_alike))
 
 
@@ -194,8 +188,7 @@ def steps_of(model: ModelConfig, train: TrainConfig, tokens: float) -> int:
 
 
 def trained(train: TrainConfig, narrower: float, steps: int, seed: int) -> TrainConfig:
-    """Return the training config of a rung. Its width is that of the config's model / `narrower`. Validation runs only
-    after the last step."""
+    """Return the training config of a rung, whose width is that of the config's model / `narrower`."""
     optimizer = train.optimizer
     scale = 1.0 if optimizer.muon else narrower
     decay = max(1, round(optimizer.decay_steps * steps / train.steps)) if optimizer.decay_steps else 0
@@ -244,8 +237,8 @@ def windows_in(split: Split, context_length: int) -> int:
 
 
 def measured_on(rung: Rung, windows: int) -> Rung:
-    """Return the rung with train.validation_batches set so that its loss is measured on the same held-out text as that
-    of other rungs; `windows` are available."""
+    """Return the rung with train.validation_batches such that all rungs use the same held-out text, of `windows`
+    windows."""
     train, context = rung.train, rung.model.context_length
     available = -(-windows // train.batch_size)
     wanted = max(train.validation_batches, -(-HELD_OUT_TOKENS // (train.batch_size * context)))

@@ -54,8 +54,7 @@ class Law:
         return self.E + self.A * parameters**-self.a + self.B * tokens**-self.b
 
     def optimum(self, flops: float) -> tuple[float, float]:
-        """Return (N, D) with the lowest loss for 6 N D = `flops`, the compute-optimal model (arXiv:2203.15556, equation
-        4)."""
+        """Return the compute-optimal (N, D): the lowest loss with 6 N D = `flops` (arXiv:2203.15556, equation 4)."""
         both = self.a + self.b
         share = (self.a * self.A / (self.b * self.B)) ** (1 / both)
         return share * (flops / 6) ** (self.b / both), (flops / 6) ** (self.a / both) / share
@@ -87,8 +86,7 @@ class Fit:
         return Interval(figure(self.law), float(low), float(high))
 
     def prediction(self, parameters: float, tokens: float, seed: int = 0) -> Interval:
-        """Predict the loss that would be measured for a model; the interval includes the noise of a single
-        measurement."""
+        """Predict the measured loss of a model; the interval includes the noise of one measurement."""
         noise = np.random.default_rng(seed).choice(self.noise, len(self.draws))
         losses = [law.loss(parameters, tokens) for law in self.draws] * np.exp(noise)
         low, high = np.percentile(losses, INTERVAL)
@@ -131,8 +129,7 @@ class Problem:
         return np.stack([share_e, share_n, -share_n * self.log_n, share_d, -share_d * self.log_d], axis=1)
 
     def starts(self) -> list[np.ndarray]:
-        """Return starting values of theta: for each (a, b) of GRID, the non-negative E, A, B with the least squared
-        relative errors."""
+        """Return starting values of theta: for each a and b in GRID, the non-negative E, A, B by least squares."""
         from scipy.optimize import nnls
 
         found, loss, limits = [], np.exp(self.log_loss), np.array(self.bounds())
@@ -145,8 +142,7 @@ class Problem:
         return found
 
     def search(self, starts: Sequence[np.ndarray], delta: float) -> np.ndarray:
-        """Minimize the sum of Huber losses (threshold `delta`) from each of the starting values; return the best
-        theta."""
+        """Minimize the sum of Huber losses (threshold `delta`) from each of `starts`; return the best theta."""
         from scipy.optimize import least_squares
 
         low, high = np.array(self.bounds()).T
@@ -171,8 +167,7 @@ class Problem:
 
 
 def problem_of(measurements: Sequence[Measurement]) -> Problem:
-    """Return the optimization problem for the measurements. Raises UsageError if there are too few, or if a value is
-    not positive and finite."""
+    """Return the optimization problem for the measurements. Raises UsageError for too few or invalid ones."""
     table = np.array(measurements, dtype=float).reshape(-1, 3)
     if not (np.isfinite(table).all() and (table > 0).all()):
         bad = next(one for one in measurements if not (np.isfinite(one).all() and min(one) > 0))

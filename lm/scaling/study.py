@@ -36,8 +36,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Study:
-    """Results of a ladder: measured rungs, the law fitted to them, and what it predicts for a budget. `failed` lists
-    the rungs without a loss, and why."""
+    """Results of a ladder: measured rungs, the law fitted to them, a budget. `failed`: rungs without a loss, and
+    why."""
 
     fitted: tuple[Measured, ...]
     held_out: tuple[Measured, ...]

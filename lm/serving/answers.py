@@ -21,8 +21,7 @@ def to_json(value: object) -> bytes:
 
 
 def token_text(tokenizer: Tokenizer, token: int) -> str:
-    r"""Return the text of a token; if its bytes are not whole characters, "bytes:" and each byte as \xNN, like OpenAI's
-    API."""
+    r"""Return a token's text; if it is not whole characters, "bytes:" and each byte as \xNN, like OpenAI's API."""
     data = tokenizer.token_bytes(token)
     try:
         return data.decode("utf-8")
@@ -78,8 +77,7 @@ class ChoiceWriter:
         return rows
 
     def top(self, one: TokenLogprob, text: str, logprob: float) -> dict[str, float]:
-        """Return {text: log-probability} of the most likely tokens and the drawn token. Of tokens with the same text,
-        the more likely one counts."""
+        """Return {text: log-probability} of the most likely tokens and the drawn one; of equal texts, the likelier."""
         found: dict[str, float] = {}
         for token, value in one.top:
             found.setdefault(token_text(self.tokenizer, token), max(value, LEAST_LOGPROB))

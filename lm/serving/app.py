@@ -162,11 +162,9 @@ class CompletionServer:
         return Fields(await self.in_thread(parse_object, body), ("model", *known))
 
     async def tokenize(self, request: Request) -> Response:
-        """Answer POST /tokenize, as vLLM's server does. lm-eval's local-completions calls it if no tokenizer is
-        configured.
+        """Answer POST /tokenize, as vLLM does; lm-eval's local-completions calls it if no tokenizer is configured.
 
-        A text that equals the name of a special token is that token, so that clients can look up its id; within other
-        texts, such a name is plain text.
+        A text that equals a special token's name is that token, for clients that look up its id.
         """
         fields = await self.token_fields(request, "prompt", "add_special_tokens")
         text, tokenizer = fields.string("prompt", ""), self.tokenizer
@@ -245,8 +243,7 @@ class CompletionServer:
 
 
 async def error_response(request: Request, error: Exception) -> Response:
-    """Return the response to any error, in the format of OpenAI's API. Errors that are no ApiError become status
-    500."""
+    """Return the response to any error, in the format of OpenAI's API. Unexpected errors become status 500."""
     if isinstance(error, HTTPException):
         path = f"{request.method} {request.url.path}"
         message = {

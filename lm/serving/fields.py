@@ -86,8 +86,7 @@ class Fields:
         self._change_lane(lane, text)
 
     def before_compiling(self, text: str) -> None:
-        """Move the running inspection to the lane "compile"; call it before a program is compiled (see
-        `change_lane`)."""
+        """Move the running inspection to the lane "compile" (`change_lane`), before a program is compiled."""
         self.change_lane("compile", text)
 
     def check_cancelled(self) -> None:

@@ -67,8 +67,8 @@ def host_name(host: str) -> str:
 
 
 def is_here(host: str) -> bool:
-    """Return whether a Host header is an IP address, or a name that always means this machine (RFC 6761). True if it is
-    absent, since browsers always send one."""
+    """Return whether a Host header is an IP address or a name of this machine (RFC 6761), or absent, as no browser
+    does."""
     name = host_name(host)
     return not host or name == "localhost" or name.endswith(".localhost") or is_address(name)
 
@@ -86,8 +86,7 @@ NAME = re.compile(r"[a-z0-9._-]+")
 
 
 def check_names(cors_origins: Collection[str], allowed_hosts: Collection[str], loopback: bool) -> None:
-    """Raise UsageError if an origin or a host name is invalid, or if other machines can reach the server (`loopback` is
-    False) and `allowed_hosts` is empty."""
+    """Raise UsageError if an origin or host name is invalid, or if `allowed_hosts` is empty without `loopback`."""
     for origin in cors_origins:
         if origin != "*" and not ORIGIN.fullmatch(origin):
             raise UsageError(
@@ -183,8 +182,7 @@ class EventStream(Response):
 
 
 def peer_of(transport: Any) -> str:
-    """Return the client's IPv4 address, or the /64 network of its IPv6 address, all of which one client can own; "" if
-    unknown."""
+    """Return the client's IPv4 address, or its IPv6 network (/64), which one client can own; "" if unknown."""
     try:
         address = ipaddress.ip_address(transport.get_extra_info("peername")[0].partition("%")[0])
     except (TypeError, ValueError, IndexError):  # disconnected, or not IP

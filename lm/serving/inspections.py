@@ -86,8 +86,7 @@ class InspectRoutes:
         return json_answer({"object": "list", "data": shown, "doing": self.doing()})
 
     async def ask(self, request: Request) -> Response:
-        """Answer POST /v1/inspect/NAME. Raises ApiError 404 for an unknown name, 429 if too many inspections are
-        waiting."""
+        """Answer POST /v1/inspect/NAME. Raises ApiError 404 for an unknown name, 429 if too many wait."""
         name = request.path_params["name"]
         inspection = self.inspections.get(name)
         if inspection is None:
@@ -112,8 +111,7 @@ class InspectRoutes:
             self.waiting -= 1
 
     def answer_of(self, inspection: Inspection, body: bytes, left: threading.Event) -> bytes:
-        """Run an inspection and return its result as JSON; b"" if the client has disconnected (`left` is set). Called
-        in a thread."""
+        """Run an inspection, in a thread, and return its JSON; b"" if the client has disconnected (`left`)."""
         with (turn := Turn(self, inspection.lane or inspection.name, left)):
             if left.is_set() or self.closed:
                 return b""

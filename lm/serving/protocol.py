@@ -64,8 +64,8 @@ class Limits:
 
     def for_tokenizer(self, tokenizer: Tokenizer) -> "Limits":
         """Return the limits with max_prompt_bytes lowered to the most bytes that the context can hold, so that longer
-        prompts are refused before they are encoded. Tokenizers without byte-level vocabularies may shorten a text by
-        normalizing it; the limit allows for that."""
+        prompts are refused before they are encoded. The limit allows for tokenizers that shorten a text by normalizing
+        it."""
         longest = max(len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size))
         room = 1 if tokenizer.kind == "bpe" else SHORTENED
         most = min(self.max_prompt_bytes, self.context * longest * room)
@@ -101,8 +101,7 @@ class CompletionCall:
 
     @property
     def requests(self) -> list[GenerationRequest]:
-        """Requests for the Engine, one per choice. Choices of the same prompt have different seeds; the first has the
-        call's seed."""
+        """Requests for the Engine, one per choice. Choices of a prompt differ in seeds; the first has the call's."""
         return [
             GenerationRequest(prompt.tokens, dataclasses.replace(self.params, seed=seed_of(self.params.seed, number)))
             for prompt in self.prompts
@@ -246,11 +245,8 @@ def encode(text: str, tokenizer: Tokenizer, limits: Limits) -> list[int]:
 
 
 def encode_text(text: str, tokenizer: Tokenizer, as_prompt: bool = False) -> list[int]:
-    """Encode a text. With `as_prompt`, BOS is added first if tokenizer.add_bos is True or the text is empty.
-
-    Raises ApiError 400 if the tokenizer cannot encode it: a character is not in its vocabulary, or its split pattern
-    would backtrack too long.
-    """
+    """Encode a text. With `as_prompt`, BOS is added first if tokenizer.add_bos is True or the text is empty. Raises
+    ApiError 400 if the tokenizer cannot encode it (unknown character, or a split pattern that backtracks too long)."""
     try:
         return tokenizer.prompt_ids(text) if as_prompt else tokenizer.encode(text)
     except InputError as error:
@@ -258,8 +254,7 @@ def encode_text(text: str, tokenizer: Tokenizer, as_prompt: bool = False) -> lis
 
 
 def split_prompts(given: object, limits: Limits) -> Sequence[str | list[int]]:
-    """Return the value of the field `prompt` as a list of prompts, each text or token ids. Raises ApiError 400 if it is
-    neither."""
+    """Return the field `prompt` as a list of prompts, each text or token ids. Raises ApiError 400 for other types."""
     are_ids = lambda one: isinstance(one, list) and all(type(id) is int for id in one)
     if isinstance(given, str):
         return [given]

@@ -52,8 +52,8 @@ def is_loopback(bound: socket.socket) -> bool:
 
 
 def read_key(file: str, variable: str) -> str:
-    """Return the API key from `file` or the environment variable `variable`; "" if neither is given. Raises UsageError
-    if the key is invalid or both are given."""
+    """Return the API key in `file` or the environment variable `variable`, one of which may be ""; "" if both are.
+    Raises UsageError for an invalid key."""
     if file and variable:
         raise UsageError(f"--api-key-file {file} and --api-key-env {variable} are both given. Give one of them.")
     if not file and not variable:
@@ -117,7 +117,7 @@ def serve(
     pages: Mapping[str, Callable[[], Response]] | None = None,
 ) -> None:
     """Serve on the socket `bound` until SIGTERM or Ctrl-C. Then accept no more calls, and end running ones after
-    `grace_seconds`. `on_start` is called when the server listens. Returns after SIGTERM; raises KeyboardInterrupt after
+    `grace_seconds`. `on_start` is called when it listens. Returns after SIGTERM; raises KeyboardInterrupt after
     Ctrl-C."""
 
     async def run() -> None:

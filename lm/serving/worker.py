@@ -32,8 +32,7 @@ class RunningCall:
         await asyncio.shield(self.accepted)
 
     async def events(self) -> AsyncGenerator[tuple[int, GenerationEvent]]:
-        """Yield (index of the request in the call, event) until all requests have ended. Raises ApiError if the Engine
-        fails."""
+        """Yield (index of the request, event) until all requests have ended. Raises ApiError if the Engine fails."""
         left = len(self.requests)
         while left:
             news = await self.news.get()
@@ -66,8 +65,7 @@ class EngineWorker:
         return sum(call.unfinished for call in self._calls)
 
     def submit(self, requests: Sequence[GenerationRequest]) -> RunningCall:
-        """Submit all requests of a call, or none. Raises ApiError 429 if the queue is full, 503 if the Engine has
-        failed."""
+        """Submit all requests or none. Raises ApiError 429 if the queue is full, 503 if the Engine has failed."""
         if self.failure:
             raise ApiError(503, f"The engine has failed: {self.failure}. Restart the server.", code="engine_failed")
         if self.in_flight + len(requests) > self.most:

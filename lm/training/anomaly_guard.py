@@ -35,8 +35,7 @@ def make_guard(config: SpikeConfig) -> Guard:
 
 
 def bounds(guard: Guard, config: SpikeConfig) -> Float[Array, " 2"]:
-    """Return the largest loss and gradient norm that count as no spike. Infinite until config.window steps were
-    accepted, and if config.window is 0."""
+    """Return the largest loss and gradient norm that are no spike; infinite until config.window steps were accepted."""
     if not config.window:
         return jnp.full((2,), jnp.inf)
     mean_2 = jnp.mean(guard.recent_2W, axis=1)
@@ -47,8 +46,8 @@ def bounds(guard: Guard, config: SpikeConfig) -> Float[Array, " 2"]:
 def accept(
     guard: Guard, loss: Float[Array, ""], norm: Float[Array, ""], config: SpikeConfig
 ) -> tuple[Bool[Array, ""], Guard]:
-    """Return (whether to apply a step with this loss and gradient norm, the updated guard). Raises ValueError if the
-    guard was made for another config.window."""
+    """Return (whether to apply a step, updated guard). Raises ValueError if the guard has another window than
+    `config`."""
     if guard.recent_2W.shape[1] != max(config.window, 1):
         raise ValueError(f"the guard has a window of {guard.recent_2W.shape[1]}, the config one of {config.window}")
     seen_2 = jnp.stack([loss, norm]).astype(jnp.float32)

@@ -67,8 +67,7 @@ class StepCost:
 
 
 def example_batch(batch_size: int, context_length: int) -> Batch:
-    """Return a batch of ones of this shape, for compiling and timing a step. Its arrays are broadcast views of one
-    element, so it takes hardly any memory."""
+    """Return a batch of ones for compiling and timing a step: broadcast views of one element, almost without memory."""
     ones = lambda dtype: np.broadcast_to(np.ones((), dtype), (batch_size, context_length))
     return host_batch(*(ones(np.int32) for _ in range(3)), ones(np.float32))
 
@@ -76,8 +75,7 @@ def example_batch(batch_size: int, context_length: int) -> Batch:
 def compile_ahead(
     step: Any, state: TrainState, like: Batch, mesh: Mesh, model: ModelConfig, xla_options: Sequence[str] = ()
 ) -> tuple[Step, StepCost]:
-    """Compile the jitted training step for the abstract `state`, batches of the shape of `like`, and the options in
-    train.xla_options.
+    """Compile the jitted training step for the abstract `state` and batches like `like`, with train.xla_options.
 
     Return (compiled step, which rejects other shapes instead of recompiling; its cost). Raises UsageError if processes
     have lowered different programs, or if XLA rejects an option.
@@ -114,8 +112,7 @@ def options_of(xla_options: Sequence[str], platform: str) -> list[str]:
 
 
 def compiler_options(xla_options: Sequence[str], platform: str) -> dict[str, str | bool | int] | None:
-    """Return the options in train.xla_options for `platform` as JAX's `compiler_options`, {name: value}; None if there
-    are none."""
+    """Return train.xla_options for `platform` as JAX's `compiler_options`, {name: value}; None if there are none."""
     own = [one.split("=", 1) for one in options_of(xla_options, platform)]
     if platform == "tpu":  # takes only strings; XLA for GPUs wants typed values
         return dict(own) or None
@@ -124,8 +121,7 @@ def compiler_options(xla_options: Sequence[str], platform: str) -> dict[str, str
 
 
 def worth_measuring(flops: int, platform: str) -> bool:
-    """Return whether to forecast the duration of a run of `flops` FLOP: on a CPU, in one process, above about a
-    second."""
+    """Return whether to forecast the duration of a run: on a CPU, in one process, above about a second."""
     return platform == "cpu" and jax.process_count() == 1 and flops >= WORTH_MEASURING
 
 

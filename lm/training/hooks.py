@@ -70,8 +70,7 @@ class Instruments:
     line: LiveLine
 
     def wait_for_step(self) -> None:
-        """Wait until the devices have finished the current step; the time counts as training. Raises InputError if the
-        run has diverged."""
+        """Wait for the devices to finish the step; counts as training. Raises InputError if the run has diverged."""
         with self.meter.training(), self.goodput.phase("steps"):
             self.skipped.wait()
 
@@ -120,8 +119,7 @@ class Profile(Periodic):
 
 @dataclass
 class Logging(Periodic):
-    """Hook that returns the metrics of a training step, such as loss and tokens per second. Always runs after the last
-    step, even if `every` is 0."""
+    """Hook that returns a step's metrics, such as the loss. Runs after the last step even if `every` is 0."""
 
     devices: Sequence[jax.Device]
 
@@ -255,8 +253,7 @@ class Samples(Periodic):
 
 @dataclass
 class Snapshotting:
-    """Hook that saves snapshots, checkpoints of only the parameters, at train.snapshot_steps, which may include step
-    0."""
+    """Hook that saves snapshots, checkpoints of only the parameters, at train.snapshot_steps (may include 0)."""
 
     wanted: set[int]
     """Steps whose snapshot is still missing."""

@@ -20,8 +20,7 @@ from lm.training.state import TrainState
 
 
 def train(model: ModelConfig, config: TrainConfig, folder: Path, began: float | None = None) -> None:
-    """Train in the run folder `folder`, on its tokens/ with its tokenizer/, up to config.steps. Resumes from the newest
-    checkpoint there.
+    """Train on `folder`/tokens with `folder`/tokenizer up to config.steps, from the newest checkpoint in `folder`.
 
     Folders in config.mixture are trained on too, with weights from config.mixture and config.own_weight. Writes
     checkpoints/, metrics.jsonl, tensorboard/, samples/step-*.json, goodput.json and heartbeat.json to `folder`, and if
@@ -69,8 +68,7 @@ def loop(run: Run) -> None:
 
 @jax.transfer_guard("allow")
 def begin_stage(run: Run, step: int) -> Program:
-    """Report that the batch shape or the mixture changes after `step` steps; return the compiled step for the new
-    stage."""
+    """Report that batch shape or mixture change after `step` steps; return the compiled step for the new shape."""
     program = run.programs.at(step)
     run.progress.cost = program.cost.row()
     run.tools.line.print(f"train: from step {step:,} on: {run.programs.stages.at(step).describe()}")
@@ -91,7 +89,7 @@ def next_batch(run: Run, batches: Iterator[Batch], program: Program, state: Trai
 
 def run_hook(run: Run, hook: Hook, state: TrainState, step: int) -> Row | None:
     """Run a hook and return its metrics. If an evaluation or a sample fails, `state` is saved before the error is
-    raised, so that no steps are lost."""
+    raised."""
     try:
         return hook.run(state, step)
     except Exception:

@@ -25,8 +25,7 @@ class StateBytes(NamedTuple):
 
 @functools.cache
 def state_bytes(model: ModelConfig, config: OptimizerConfig) -> StateBytes:
-    """Return the bytes of parameters and optimizer state, from the shapes of the model and of the optimizer's `init`.
-    Nothing is allocated."""
+    """Return the bytes of parameters and optimizer state, computed from their shapes, without allocating them."""
     import jax
 
     from lm.model.transformer import Transformer
@@ -59,8 +58,7 @@ def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
 
 
 def of_device(needed: Mapping[str, int], config: TrainConfig, devices: int) -> dict[str, int]:
-    """Divide the result of `training_bytes` among `devices` devices in the mesh of `config`: {purpose: bytes per
-    device}."""
+    """Convert the result of `training_bytes` to {purpose: bytes per device}, for `devices` devices in config.mesh."""
     cut = config.mesh.fsdp * config.mesh.context * config.mesh.tensor
     parts = dict.fromkeys(needed, cut) | dict.fromkeys(("batch", "kept activations"), devices)
     parts["moments"] = devices if config.mesh.zero1 else cut

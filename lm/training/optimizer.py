@@ -22,8 +22,7 @@ optimizer."""
 
 
 def by_axes[Value](parameters: object, value: Callable[[tuple[str, ...]], Value]) -> Any:
-    """Return a tree like `parameters` with value(logical axes) for each parameter. The axis of stacked layers is left
-    out."""
+    """Return a tree like `parameters` with value(logical axes) for each, without the axis of stacked layers."""
 
     def of(node: Any) -> Any:
         # In optax trees, other nodes can replace a parameter, for example an empty one if it is masked.
@@ -35,8 +34,7 @@ def by_axes[Value](parameters: object, value: Callable[[tuple[str, ...]], Value]
 
 
 def weight_decay_mask(parameters: object) -> Any:
-    """Return a tree like `parameters` that is True for matrices, including embeddings: norm scales and biases get no
-    weight decay."""
+    """Return a tree that is True for matrices, including embeddings: scales and biases get no weight decay."""
     return by_axes(parameters, lambda axes: len(axes) >= 2)
 
 
@@ -61,8 +59,7 @@ def label_of(axes: tuple[str, ...]) -> str:
 
 
 def param_labels(parameters: object) -> Any:
-    """Return the labels of all parameters for optax.multi_transform (see `label_of`). Raises UsageError if there is
-    none for one."""
+    """Return `label_of` each parameter, as a tree for optax.multi_transform. Raises UsageError if one has none."""
     return by_axes(parameters, label_of)
 
 

@@ -22,10 +22,8 @@ from lm.trusted_code import checked_code
 
 def check_tokenizer(config: TokenizerConfig) -> str | None:
     """Load the published tokenizer of the config, downloading missing files, and return its fingerprint; None if the
-    tokenizer is still to be trained.
-
-    Raises UsageError for a vocabulary that cannot be reproduced exactly, InputError for a missing or damaged file.
-    """
+    tokenizer is still to be trained. Raises UsageError for a vocabulary that cannot be reproduced exactly, InputError
+    for a missing or damaged file."""
     return load_tokenizer(config).fingerprint if config.load else None
 
 
@@ -37,8 +35,7 @@ def check_training(
     fingerprint: str | None = None,
     devices: Devices | None = None,
 ) -> None:
-    """Raise UsageError or InputError if a run with this config must fail, before its shards are written to the folder
-    `own`.
+    """Raise UsageError or InputError if a run must fail, before its shards are written to `own`.
 
     `fingerprint` is the tokenizer's, if known. `devices` default to those of this machine.
     """
@@ -64,8 +61,7 @@ def check_training(
 
 
 def check_source(folder: Place, tokenizer: TokenizerConfig, model: ModelConfig, fingerprint: str | None) -> None:
-    """Raise UsageError or InputError if a folder of train.mixture has shards of another tokenizer, or too short
-    records."""
+    """Raise UsageError or InputError if shards in a folder of train.mixture are missing or do not match the run."""
     manifest = read_manifest(folder)
     if manifest.vocab_size != tokenizer.vocab_size:
         raise UsageError(
@@ -77,8 +73,7 @@ def check_source(folder: Place, tokenizer: TokenizerConfig, model: ModelConfig, 
 
 
 def devices_with_memory(model: ModelConfig, config: TrainConfig) -> Devices:
-    """Return all devices that JAX finds. Initializes JAX. Raises UsageError if training cannot fit into their
-    memory."""
+    """Return all devices (initializes JAX). Raises UsageError if training cannot fit into their memory."""
     import jax
 
     devices = find_devices()
@@ -87,8 +82,7 @@ def devices_with_memory(model: ModelConfig, config: TrainConfig) -> Devices:
 
 
 def check_start(model: ModelConfig, config: TrainConfig, fingerprint: str | None) -> None:
-    """Check train.start.checkpoint without reading its arrays (see lm.training.restore_or_init.check_start).
-    Initializes JAX."""
+    """Check train.start.checkpoint (lm.training.restore_or_init.check_start), not its arrays. Imports JAX."""
     from lm.training.restore_or_init import check_start
 
     check_start(model, config, fingerprint, files=False)

@@ -28,8 +28,7 @@ def restore_or_init(
     say: Callable[[str], None] = print,
     has_resumed: bool = False,
 ) -> tuple[TrainState, dict[str, Any]]:
-    """Return (state to train from, with the shardings of `abstract`; metadata of the run's own checkpoint that it comes
-    from, else {}).
+    """Return (state to train from, with the shardings of `abstract`; metadata of the run's checkpoint, {} if none).
 
     The state comes from the run's newest checkpoint, else from train.start.checkpoint (`start`), else from `fresh()`.
     `metadata` describes this run, `has_resumed` says whether it once had a checkpoint. Raises InputError if the
@@ -63,11 +62,8 @@ def restore_or_init(
 def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, files: bool) -> None:
     """Check, before anything is compiled, that the run can start from train.start.checkpoint. `tokenizer` is the
     fingerprint of the run's tokenizer, if known. Without `files`, only the manifest and the shapes are checked, not the
-    arrays.
-
-    Raises UsageError if the checkpoint does not exist or leaves no steps to train, InputError if it is damaged or has
-    another tokenizer or model.
-    """
+    arrays. Raises UsageError if the checkpoint does not exist or leaves no steps to train, InputError if it is damaged
+    or has another tokenizer or model."""
     start, folder = config.start, config.start.folder()
     try:
         about = verify_together(folder) if files else read_manifest(folder)["about"]
@@ -94,9 +90,8 @@ def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, 
 def start_from(
     checkpoints: Checkpoints, start: StartConfig, abstract: TrainState, fresh: Callable[[], TrainState]
 ) -> TrainState:
-    """Return the state to start with from the checkpoint of another run, all of it or only the parameters
-    (train.start.take), with floating-point values cast to the types of `abstract`. Call `check_start` first: it
-    verifies the checkpoint."""
+    """Return the state from another run's checkpoint, or only the parameters of it (train.start.take), with
+    floating-point values cast to the types of `abstract`. `check_start` must have verified the checkpoint."""
     folder = start.folder()
     if start.take == "parameters":
         model = cast(Transformer, restore_items(folder, {"model": abstract.model}, cast_types=True)["model"])

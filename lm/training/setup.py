@@ -86,8 +86,7 @@ class Program:
 
 
 class Programs:
-    """Training steps compiled for the batch shapes of a run, which can change in stages, and the shapes of its
-    state."""
+    """Training steps compiled for all batch shapes of a run, and the shapes of its state."""
 
     def __init__(self, model: ModelConfig, config: TrainConfig, mesh: Mesh):
         self.model, self.config, self.mesh = model, config, mesh
@@ -144,8 +143,8 @@ class Run:
 def setup(
     model: ModelConfig, config: TrainConfig, folder: Path, began: float | None, stack: contextlib.ExitStack
 ) -> Run:
-    """Build the run in `folder`, ready for its next step. Resources to close are registered on `stack`. Raises the
-    errors that `train` lists."""
+    """Build the run in `folder`, ready for its next step. `stack` closes its resources. Raises the errors of
+    `train`."""
     config.check_model(model)
     check_training_memory(model, config, jax.local_devices(), jax.process_count())
     primary, paths = jax.process_index() == 0, RunPaths(folder)
@@ -262,8 +261,8 @@ def setup(
 
 
 def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption: PreemptionHandler, say: Say) -> Data:
-    """Open tokenizer, batches and evaluators. Raises UsageError or InputError now, not at a later step, if data,
-    evaluators or the sample prompt are invalid."""
+    """Open tokenizer, batches and evaluators. Raises UsageError or InputError now, not at a later step, if one is
+    invalid."""
     tokenizer = load(RunPaths(folder).tokenizer)
     tokens = shown_place(RunPaths(folder).tokens)
     source = training_batches(model, config, tokens, tokenizer.fingerprint, config.loader_threads)

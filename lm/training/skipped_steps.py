@@ -93,8 +93,7 @@ class SkippedSteps:
 
 
 def diverged(found: str, config: TrainConfig, more: str = "") -> InputError:
-    """Return the error to raise if a run has diverged. `found` begins the message with what was found, `more` ends
-    it."""
+    """Return the error for a run that has diverged. `found`, the evidence, begins the message; `more` ends it."""
     return InputError(
         f"{found}: the run has diverged, with train.optimizer.learning_rate = {config.optimizer.learning_rate} and "
         f"warmup_steps = {config.optimizer.warmup_steps}. Lower the learning rate or raise warmup_steps, and start in "
@@ -103,8 +102,7 @@ def diverged(found: str, config: TrainConfig, more: str = "") -> InputError:
 
 
 def name_documents(folder: Place, rows: set[int]) -> list[str]:
-    """Return the ids of the documents with these row numbers in the document tables of `folder`, in order. Ids that
-    cannot be read become "row 7"."""
+    """Return the ids of these rows of the document tables in `folder`, in order; "row 7" if a table cannot be read."""
     named: dict[int, str] = {}
     with contextlib.suppress(OSError, ValueError, KeyError, InputError):
         import pyarrow.parquet as pq

@@ -35,8 +35,7 @@ class TrainState(NamedTuple):
         return self.model if self.ema is None else self.ema
 
     def checkpoint_items(self) -> dict[str, object]:
-        """Return the contents of a checkpoint, {item name: pytree}. The item "model" is `model_to_use`, which other
-        commands load."""
+        """Return the contents of a checkpoint, {item name: pytree}. The item "model" is `model_to_use`."""
         training = {"step": self.step, "optimizer": self.optimizer_state, "guard": self.guard}
         if self.ema is None:
             return {"model": self.model, "training": training}
@@ -73,8 +72,7 @@ def abstract_state(
 
 
 def state_shardings(state: TrainState, mesh: Mesh, zero1: bool = False) -> TrainState:
-    """Return the NamedSharding of every array of the state. With `zero1`, the optimizer state is also sharded over the
-    data axis."""
+    """Return the NamedSharding of every array. With `zero1`, the optimizer state is also sharded over the data axis."""
     optimizer_state = shardings(state.optimizer_state, mesh, zero1)
     return cast(TrainState, shardings(state, mesh))._replace(optimizer_state=cast(optax.OptState, optimizer_state))
 
@@ -88,7 +86,6 @@ def initializer(
     zero1: bool = False,
     ema: bool = False,
 ) -> Callable[[], TrainState]:
-    """Return a jitted function that creates the state at step 0, on each device only its own shards. Traced only
-    once."""
+    """Return a jitted function that creates the state at step 0, on each device its own shards."""
     make = lambda: make_state(config, optimizer, seed, spikes, ema)
     return jax.jit(make, out_shardings=state_shardings(jax.eval_shape(make), mesh, zero1))
