@@ -15,7 +15,7 @@ MOST_JSON_VALUES = 3_000_000
 
 
 def read_bounded(path: Path, most: int) -> bytes:
-    """Return the contents of a file. Raises InputError if it has more than `most` bytes or is a pipe or device, and
+    """Return the contents of a file. Raises InputError if it exceeds `most` bytes or is a pipe or device, and
     OSError."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise InputError(f"{path} is a pipe, socket or device, where a file is expected. Delete it, or give another.")
@@ -30,8 +30,7 @@ def read_bounded(path: Path, most: int) -> bytes:
 
 
 def parse_json(data: bytes) -> Any:
-    """Parse JSON. Raises ValueError if it is malformed or has too many values, RecursionError if it is nested too
-    deeply."""
+    """Parse JSON. Raises ValueError if it is malformed or has too many values, RecursionError if it is too deep."""
     values = sum(map(data.count, (b",", b"[", b"{")))
     if values > MOST_JSON_VALUES:
         raise ValueError(f"it has up to {values:,} values, but the limit for a JSON file is {MOST_JSON_VALUES:,}")

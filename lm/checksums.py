@@ -59,8 +59,7 @@ def damage(folder: Path, written: Mapping[str, Mapping[str, Any]], source: objec
 
 
 def difference_of(path: Path, entry: Mapping[str, Any]) -> str:
-    """Describe where a file differs from its entry in `checksums`: "line 7: not what was written"; "" if it is
-    equal."""
+    """Describe where a file differs from its entry in `checksums`: "line 7: not what was written"; else ""."""
     try:
         data = path.read_bytes()
     except OSError as error:

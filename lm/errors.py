@@ -45,8 +45,7 @@ def network_reason(error: BaseException) -> str:
 
 
 class InputError(Exception):
-    """A problem with a file, package, network or disk; the message has the remedy. The process exits with
-    `exit_code`."""
+    """Problem with a file, package, network or disk; the message has the remedy. The process exits with `exit_code`."""
 
     exit_code = 1
 

@@ -78,8 +78,7 @@ def module_code(module: str) -> list[Code]:
 
 def locate(name: str, path: Sequence[str] | None) -> tuple[str | None, list[str] | None]:
     """Find a module as import would, without importing it: return (its file, None for a folder without __init__.py;
-    folders of its submodules, None if it has none). `path`: folders to search; None: sys.path. May raise
-    ModuleNotFoundError."""
+    folders of its submodules, None if it has none). `path`: folders to search; None: sys.path. Raises ImportError."""
     if (loaded := sys.modules.get(name)) is not None and name != "__main__":
         inside = getattr(loaded, "__path__", None)
         return getattr(loaded, "__file__", None) or (None if inside else "Python"), inside and list(inside)
@@ -146,8 +145,7 @@ def checked_code(name: str, option: str) -> list[Code]:
 
 
 def named[Value](name: str, shipped: Mapping[str, Value], option: str) -> Value:
-    """Return shipped[name], or the user's object with the dotted name `name`. Raises UsageError as `load_named`
-    does."""
+    """Return shipped[name], or the user's object of this dotted name. Raises UsageError as `load_named` does."""
     return shipped[name] if name in shipped else load_named(name, option)
 
 
@@ -161,8 +159,7 @@ def code_hashes(names: Mapping[str, Iterable[str]]) -> dict[str, object]:
 
 
 def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return the user's folder for program state, by default ~/.local/state/gristmill. Raises OSError if HOME is not
-    set."""
+    """Return the user's state folder, by default ~/.local/state/gristmill. Raises OSError if HOME is not set."""
     base = environment.get("XDG_STATE_HOME", "")
     if not Path(base).is_absolute():
         home = environment.get("HOME", "")

@@ -133,8 +133,8 @@ def chunk_of(chunk: bytes | memoryview, limit: int) -> tuple[int, bytes | memory
 
 def parts_of(data: bytes | memoryview, sizes_limit: int, limit: int) -> tuple[bytes, bytes]:
     """Split the data of a chunk into (record sizes as varints, bytes of the records), both decompressed. If
-    `sizes_limit` is 0, compressed sizes are left out: b"". Raises InputError if a part is damaged or above its limit in
-    bytes."""
+    `sizes_limit` is 0, compressed sizes are left out: b"". Raises InputError if a part is damaged or exceeds its
+    limit."""
     length, at = varint(data, 1)
     if length > len(data) - at:
         raise InputError(f"A damaged chunk: {length} bytes of sizes in {len(data)} bytes.")

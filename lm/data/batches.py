@@ -39,8 +39,7 @@ from lm.storage import Place, StorageError, Url
 
 
 class Batch(NamedTuple):
-    """Input of a training step, a pytree: NumPy arrays at first, jax.Arrays in the step. Ids are int32, weights
-    float32."""
+    """Input of a training step, a pytree of NumPy arrays, and of jax.Arrays in the step. Ids are int32."""
 
     inputs_BT: Int[Array, "B T"]  # noqa: N815
     """Token ids; 0 on padding."""
@@ -258,8 +257,7 @@ class BatchSource:
         return heads.reshape(self.stages.at(step).shape)
 
     def sequential_windows(self) -> Iterator[Batch]:
-        """Iterate over all windows once, in order, in batches of the first step's shape, the last padded with zero
-        rows."""
+        """Iterate over all windows once, in order, in batches of the first step's shape, the last one zero-padded."""
         stage = self.stages.at(0)
         for numbers in itertools.batched(range(self.windows), stage.windows):
             batch = self._read(np.array(numbers), dataclasses.replace(stage, windows=len(numbers)))

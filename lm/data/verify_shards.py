@@ -31,8 +31,7 @@ def verify_shards(
     """Compare shards with the SHA-256 in their manifests. Return a record of the intact ones for the next start.
 
     `splits` are (folder, split) pairs. `share` (i, n) verifies only every n-th shard from the i-th. Local shards
-    unchanged since `known`, an earlier return value, are skipped. Shards left when `given_up` is set count as
-    unreadable.
+    unchanged since `known`, an earlier return value, are skipped. Shards left when `given_up` is set are errors.
 
     Raises InputError that lists the shards that differ from their manifest.
     """

@@ -41,8 +41,7 @@ class EvaluatorConfig:
 
 
 class Evaluator(Protocol):
-    """Interface of evaluators, which are created once as `cls(EvaluatorConfig)`, load their data, and evaluate
-    models."""
+    """Interface of evaluators: classes that are created once as `cls(EvaluatorConfig)` and load their data then."""
 
     config: EvaluatorConfig
 

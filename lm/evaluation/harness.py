@@ -66,8 +66,7 @@ class HarnessLM(LM):
         return self.tokenizer.fingerprint
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Return (log-likelihood of the continuation in nats, whether greedy decoding generates it) for each (context,
-        continuation)."""
+        """Return (log p of the continuation in nats, whether it is the greedy one) for each (context, continuation)."""
         pairs = [encode_pair(self.tokenizer, *one.args, add_bos_token=self.add_bos_token) for one in requests]
         found = [tuple(one) for one in self.log_likelihoods.score(self.model, self.mesh, pairs)]
         return self.noted("loglikelihood", requests, found)
@@ -125,8 +124,7 @@ def run_harness(
     """Run tasks of lm-eval; return its results as {part: {task: values}}, such as found["results"]["piqa"], for the
     parts in KEPT. `few_shot` is the number of solved examples before each question (None: the task's default), `limit`
     the maximum number of examples per task (0: all). `include_path` is a folder with your own tasks, `data` one with
-    datasets (see `with_data`); both may be empty. Raises UsageError for unknown tasks, InputError if a download
-    fails."""
+    datasets (`with_data`); both may be empty. Raises UsageError for unknown tasks, InputError if a download fails."""
     # Otherwise it forks for standard errors, which can deadlock because JAX's threads may hold locks.
     os.environ.setdefault("DISABLE_MULTIPROC", "1")
     from lm_eval.evaluator import simple_evaluate

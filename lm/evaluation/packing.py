@@ -84,15 +84,13 @@ def trees_of(rows: Iterable[Row], context_length: int, shared: bool) -> list[Tre
 
 
 def bucket(length: int) -> int:
-    """Round a length up, by at most a quarter, to one of 4 lengths per power of two (..., 8, 10, 12, 14, 16, 20,
-    ...)."""
+    """Round a length up, by at most a quarter, to one of ..., 8, 10, 12, 14, 16, 20, ... (4 per power of two)."""
     step = 1 << max(0, (length - 1).bit_length() - 3)
     return step * math.ceil(length / step)
 
 
 def packed_rows(trees: Sequence[Tree], shortest: int, context_length: int) -> dict[int, list[list[Tree]]]:
-    """Pack trees into rows by best fit, longest first. Return {T: rows with T positions}; T is `shortest`, or more if
-    the row's longest tree needs it."""
+    """Pack trees into rows by best fit, longest first. Return {T: rows with T positions}; T is `shortest` or more."""
     rows: list[tuple[int, list[Tree]]] = []
     rooms: list[tuple[int, int]] = []  # (free positions, index of the row), ascending
     for tree in sorted(trees, key=lambda tree: -tree.length):
@@ -111,8 +109,7 @@ def packed_rows(trees: Sequence[Tree], shortest: int, context_length: int) -> di
 
 
 def rows_at_once(rows: int, most: int) -> int:
-    """Return the number of rows per batch for `rows` rows in total: as many as possible up to `most`, such that the
-    last batch has little padding."""
+    """Return how many of `rows` rows to put into a batch: up to `most`, such that the last one has little padding."""
     fits = lambda size: math.ceil(rows / size) * size <= ROUNDING * rows
     return next(size for size in range(max(1, min(most, rows)), 0, -1) if fits(size))
 
@@ -120,8 +117,7 @@ def rows_at_once(rows: int, most: int) -> int:
 def lay_out(
     trees: Sequence[Tree], context_length: int, tokens_at_once: int, row_parts: int = 1, length_parts: int = 1
 ) -> list[Layout]:
-    """Pack trees (contexts with their continuations) into batches of few shapes, with little padding and about
-    `tokens_at_once` positions per batch.
+    """Pack trees into batches of few shapes, with little padding and about `tokens_at_once` positions each.
 
     `row_parts` and `length_parts` are the numbers of devices that rows and positions are sharded over; the shapes are
     multiples of them. On one device, the positions to compute are at most 1.4 times the tokens of the trees.

@@ -29,8 +29,7 @@ def unsharded(array: jax.Array | np.ndarray) -> nnx.Param:
 
 
 class PreparedLinear(nnx.Module):
-    """Base class of linear maps for generation: x @ weight (+ bias) like `Linear`, but the weight has another layout or
-    type."""
+    """Base class of linear maps for generation: x @ weight (+ bias), with the weight in another layout or type."""
 
     def __init__(self, outputs: int, bias_O: jax.Array | None, compute_dtype: str):
         self.outputs, self.compute_dtype = outputs, compute_dtype
@@ -72,8 +71,7 @@ class TiledLinear(PreparedLinear):
 
 
 class Bfloat16Linear(PreparedLinear):
-    """Linear map for CPUs: bfloat16 weight, one row per output. Inputs are rounded to bfloat16 too; sums are
-    float32."""
+    """Linear map for CPUs: bfloat16 weight, one row per output. Inputs are rounded too; sums are float32."""
 
     def __init__(self, weight_OI: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
         super().__init__(weight_OI.shape[0], bias_O, compute_dtype)
@@ -91,8 +89,7 @@ class Bfloat16Linear(PreparedLinear):
 
 
 class Int8Linear(PreparedLinear):
-    """Linear map with an int8 weight and a float32 scale per output: symmetric quantization, which scales the largest
-    absolute weight of each output to 127."""
+    """Linear map with an int8 weight and a float32 scale per output, so that an output's largest |weight| is 127."""
 
     def __init__(self, weight_OI: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
         super().__init__(weight_OI.shape[0], bias_O, compute_dtype)
@@ -113,8 +110,7 @@ class Int8Linear(PreparedLinear):
 
 
 def int8_product_on_cpu(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I"]) -> Float[Array, "N O"]:
-    """Return x @ weight.T in float32, for an int8 weight in b blocks of o outputs (N x b*o results), by an int8
-    product.
+    """Return x @ weight.T in float32, by an int8 product, for an int8 weight in b blocks of o outputs.
 
     Each row of x is quantized to two int8 digits (steps of 1/64,000 of the row's maximum), and each digit is a row of
     the product: the CPU backend is many times slower with int8 x float, and with a single int8 row.
@@ -142,8 +138,7 @@ def int8_product(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I"]) -> 
 
 
 class JoinedAttention(Attention):
-    """Attention that computes queries, keys and values by one matrix product. Not for models with token shift, in which
-    the three have different inputs."""
+    """Attention with one matrix product for queries, keys and values. Not with token shift: their inputs differ."""
 
     def __init__(self, attention: Attention, joined: PreparedLinear):
         for name, value in vars(attention).items():
@@ -160,8 +155,8 @@ class JoinedAttention(Attention):
 
 
 def argmax(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
-    """Return the index of the first maximum of each row. Faster on CPUs than jnp.argmax: first computes the maximum, in
-    blocks of columns, and then its index."""
+    """Return the index of each row's first maximum. Faster on CPUs than jnp.argmax: first finds the maximum by
+    blocks."""
     width = x_BV.shape[1]
     filled_BV = jnp.pad(x_BV, ((0, 0), (0, -width % TILE)), constant_values=-jnp.inf)
     by_columns_BV = jnp.max(filled_BV.reshape(x_BV.shape[0], -1, TILE), axis=1)

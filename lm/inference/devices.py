@@ -10,8 +10,7 @@ from lm.parallel import MESH_AXES, devices_of, make_mesh, one_device_mesh
 
 def inference_mesh(config: MeshConfig, model: ModelConfig) -> tuple[Mesh, str]:
     """Return (mesh of all devices as `config` shapes it, ""), or (mesh of one device, reason) if they do not fit
-    `config`. Raises UsageError instead if there are several processes: a single device has only a part of the model
-    then."""
+    `config`. Raises UsageError instead if there are several processes: each has only a part of the model."""
     try:
         return make_mesh(config, model, batch_size=jax.device_count()), ""  # rows are padded to the number of devices
     except UsageError as error:
@@ -22,8 +21,7 @@ def inference_mesh(config: MeshConfig, model: ModelConfig) -> tuple[Mesh, str]:
 
 def mesh_for_rows(mesh: Mesh, rows: int) -> Mesh:
     """Return a mesh of the same devices for decoding `rows` sequences. Decoding has no sequence axis to shard, so
-    devices of the mesh axis "context" get rows of their own (axis "fsdp"). If they cannot share the rows evenly, `mesh`
-    is returned.
+    devices of the mesh axis "context" get rows of their own (axis "fsdp"). `mesh` is returned if they cannot.
 
     Each device holds the same shard of every parameter on the two meshes, because fsdp and context shard the same axis.
     """
@@ -36,8 +34,8 @@ def mesh_for_rows(mesh: Mesh, rows: int) -> Mesh:
 
 
 def moved_onto[Tree](arrays: Tree, mesh: Mesh) -> Tree:
-    """Return the arrays as sharded over `mesh` with their own partition specs. Every device must already hold its
-    shards: nothing is copied."""
+    """Return the arrays with the same partition specs on `mesh`, where each device has its shards: nothing is
+    copied."""
 
     def moved(leaf: jax.Array) -> jax.Array:
         assert isinstance(leaf.sharding, NamedSharding)

@@ -207,8 +207,7 @@ class Engine:
         return running.id
 
     def check(self, request: GenerationRequest) -> None:
-        """Raise UsageError if the prompt is empty, too long or has invalid token ids, or if too many alternatives are
-        requested."""
+        """Raise UsageError if the prompt is empty, too long or has invalid ids, or params.logprobs is too large."""
         length, params = len(request.prompt), request.params
         if not length:
             raise UsageError("The prompt is empty; give at least one token, such as BOS.")
@@ -229,15 +228,13 @@ class Engine:
             )
 
     def cancel(self, request_id: int) -> None:
-        """Cancel a request: its last event, in the next round, has finish_reason "cancelled". Does nothing if it has
-        finished."""
+        """Cancel a request unless it has finished. Its last event, in the next round, has finish_reason "cancelled"."""
         with self.lock:
             if request_id in self.open:
                 self.cancelled.append(request_id)
 
     def warm_up(self, length: int) -> None:
-        """Compile the programs that a first prompt of `length` tokens needs, in two threads: half the time on two
-        cores."""
+        """Compile the programs that a first prompt of `length` tokens needs, in two threads."""
         slots = self.shape.slots
         if self.state is None:
             self.state = self.start(self.model, self.shape)
@@ -375,8 +372,7 @@ class Engine:
             self.scheduled(place, running, 1)
 
     def scheduled(self, place: int, running: Running, tokens: int) -> None:
-        """Record that `tokens` more tokens of the request in slot `place` are being drawn. Frees the slot if these are
-        the last."""
+        """Record that `tokens` more tokens are being drawn in slot `place`. Frees it if these are the last."""
         running.scheduled += tokens
         if running.scheduled >= running.limit:
             self.places[place] = None
@@ -424,8 +420,7 @@ class Engine:
 
 
 def bucket(length: int, context: int) -> int:
-    """Return the padded length of a prompt of `length` tokens: a power of two, at most `context`. Few lengths mean few
-    compilations."""
+    """Return the padded length of a prompt of `length` tokens: a power of two, so that few programs are compiled."""
     return min(max(1 << (length - 1).bit_length(), LEAST_BUCKET), context)
 
 

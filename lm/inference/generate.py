@@ -25,8 +25,7 @@ def sample_texts(
     key: jax.Array,
     mesh: Mesh | None = None,
 ) -> list[str]:
-    """Generate one text per prompt, until the end of the document or `tokens` tokens, prompt included. Return the
-    texts, each with its prompt.
+    """Return each prompt with its continuation, up to the end of the document or `tokens` tokens in total.
 
     Text i continues prompts[i], at the beginning of a document, with temperatures[i] and a seed from `key` and i.
     `mesh` is the mesh that the model is sharded over (None: one device); all processes must make the same call. Raises

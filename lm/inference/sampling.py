@@ -109,8 +109,8 @@ def when[R](rows_B: Bool[Array, " B"] | np.ndarray, some: Callable[[], R], none:
 def penalised(
     logits_BV: Float[Array, "B V"], seen_BV: Bool[Array, "B V"], penalty_B: Float[Array, " B"]
 ) -> Float[Array, "B V"]:
-    """Apply the repetition penalty to seen tokens: divide positive logits by it, and multiply negative ones
-    (arXiv:1909.05858, section 4.1)."""
+    """Divide positive logits of seen tokens by the repetition penalty, and multiply negative ones
+    (arXiv:1909.05858)."""
     penalty_B1 = penalty_B[:, None]
     return jnp.where(seen_BV, jnp.where(logits_BV > 0, logits_BV / penalty_B1, logits_BV * penalty_B1), logits_BV)
 
@@ -179,8 +179,7 @@ def kept_by_rank(scaled_BV: Float[Array, "B V"], sampling: Sampling) -> Bool[Arr
 def logprobs(
     logits_BW: Float[Array, "B W"], token_B: Int[Array, " B"], symbols: int, alternatives: int
 ) -> tuple[Float[Array, " B"], Int[Array, "B K"], Float[Array, "B K"]]:
-    """Return (log-probability of each row's token, K most likely of the first `symbols` ids, their log-probabilities),
-    in nats."""
+    """Return (log p of each row's token in nats, K most likely of the first `symbols` ids, their log p)."""
     logits_BW = logits_BW.astype(jnp.float32)
     total_B1 = jax.nn.logsumexp(logits_BW, axis=-1, keepdims=True)
     token_B1 = jnp.take_along_axis(logits_BW, token_B[:, None], axis=-1) - total_B1

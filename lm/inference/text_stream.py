@@ -7,8 +7,7 @@ from lm.tokenizer.base import Tokenizer
 
 
 class StopString:
-    """Finds a string in text that arrives in pieces, by Knuth-Morris-Pratt, in amortized constant time per
-    character."""
+    """Finds a string in text that arrives character by character (Knuth, Morris and Pratt 1977)."""
 
     def __init__(self, string: str):
         self.string = string
@@ -20,8 +19,7 @@ class StopString:
             self.shorter.append(self.longest(self.shorter[-1], character))
 
     def longest(self, matched: int, character: str) -> int:
-        """Return the length of the longest prefix of the string that matches after one more character; `matched` is the
-        length before."""
+        """Return the length of the matching prefix after one more character; `matched` is that before."""
         while matched and (matched == len(self.string) or self.string[matched] != character):
             matched = self.shorter[matched - 1]
         return matched + (self.string[matched] == character)
@@ -49,8 +47,7 @@ class TextStream:
         """Whether a stop string was found; no more text follows."""
 
     def push(self, token: int) -> str:
-        """Add a token; return the new text that is certain: whole characters, and none that could begin a stop
-        string."""
+        """Add a token; return the new text that is final: whole characters that begin no stop string."""
         return self.certain(self.decoder.decode(self.tokenizer.token_bytes(token)))
 
     def finish(self) -> str:

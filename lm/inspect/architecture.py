@@ -51,8 +51,7 @@ class Part:
 
 @functools.cache
 def architecture(config: ModelConfig) -> Part:
-    """Return the tree of a network's parts, with the model as root. Parameters are not allocated; stacked layers are
-    listed one by one."""
+    """Return the tree of a network's parts, without allocating them. Stacked layers are listed one by one."""
     shapes = shapes_of(config)
     about = "A vector for each token of the vocabulary: the network's input."
     parts = [leaf(shapes, "embedding", "embedding", about, "x_BTD = W_VD[token_BT]")]
@@ -91,8 +90,7 @@ type Shapes = Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]]
 
 
 def leaf(shapes: Shapes, path: str, kind: str, about: str, formula: str = "", name: str = "") -> Part:
-    """Return the node of the parameter `path`, such as "blocks.3.mlp.up.weight". Its shape is that of the same
-    parameter in block 0."""
+    """Return the node of the parameter `path`, such as "blocks.3.mlp.up.weight". All blocks have equal shapes."""
     before, _, inside = path.partition("blocks.")
     shape, axes = shapes[f"blocks.0.{inside.partition('.')[2]}" if inside and not before else path]
     return Part(name or path.rpartition(".")[2], path, kind, about, formula, shape, axes, math.prod(shape))
@@ -146,8 +144,7 @@ def norm(config: ModelConfig, shapes: Shapes, path: str, about: str) -> Part:
 
 
 def share(shapes: Shapes, path: str, of: str) -> list[Part]:
-    """Return the node of a token shift's parameter, in a list; [] if the config has no token shift. `of` names what is
-    shifted."""
+    """Return [node of a token shift's parameter]; [] if there is no token shift. `of` names what is shifted."""
     if not has(shapes, path):
         return []
     about = f"How much {of} take from the token before, for each channel."

@@ -85,8 +85,7 @@ class Next(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """Attention, residual stream and logit lens of a network that reads a text. Position t predicts the token at
-    position t + 1."""
+    """Attention, residual stream and logit lens while reading a text. Position t predicts the token at t + 1."""
 
     ids_T: np.ndarray
     """(T,) int32: document head, then the tokens of the text."""
@@ -114,8 +113,7 @@ class Layers(NamedTuple):
 
 
 def bits_per_byte(bits_N: np.ndarray, pieces: Sequence[bytes]) -> np.ndarray:
-    """Return the bits of the first one, two, ... tokens divided by their bytes: (N,) float64, NaN before the first
-    byte."""
+    """Return bits per byte of the first one, two, ... tokens: (N,) float64, NaN before the first byte."""
     return per_byte(np.cumsum(bits_N.astype(np.float64)), pieces)
 
 
@@ -126,8 +124,7 @@ def per_byte(bits_N: np.ndarray, pieces: Sequence[bytes]) -> np.ndarray:
 
 def gzip_bits_per_byte(pieces: Sequence[bytes]) -> np.ndarray:
     """Return the size of `gzip -9`, in bits per byte, of the first one, two, ... tokens' bytes: (N,) float64. Each
-    prefix counts as a file of its own; the deflater continues from prefix to prefix, and a copy of it is flushed at
-    each."""
+    prefix counts as a file; a copy of one deflater is flushed at each."""
     deflater, done, sizes = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS), 0, []
     for piece in pieces:
         done += len(deflater.compress(piece))
@@ -148,16 +145,15 @@ class Guesses(NamedTuple):
 
 
 def padded_length(tokens: int, config: ModelConfig, mesh: Mesh) -> int:
-    """Return the length to pad a text to: `tokens` rounded up to a power of two and to a multiple of the devices that
-    share positions, at most the context length."""
+    """Return the length to pad `tokens` tokens to: a power of two, and a multiple of the devices that share
+    positions."""
     parts = devices_of("length", mesh)
     power = 1 << max(0, tokens - 1).bit_length()
     return min(config.context_length, parts * math.ceil(max(SHORTEST, power) / parts))
 
 
 def guesses(logits_NV: jax.Array, next_N: jax.Array, symbols: int) -> Guesses:
-    """Return the predictions for logits at N positions, whose next tokens are `next_N`. Only the first `symbols` ids,
-    those of the tokenizer, are predicted."""
+    """Return the predictions at N positions, given the actual next tokens, among the tokenizer's `symbols` ids."""
     log_sums_N1 = jax.nn.logsumexp(logits_NV, axis=-1, keepdims=True)
     target_N1 = jnp.take_along_axis(logits_NV, next_N[:, None], axis=-1)
     best_NK, ids_NK = jax.lax.top_k(logits_NV[:, :symbols], min(ALTERNATIVES, symbols))
@@ -171,8 +167,8 @@ def whole[Arrays](arrays: Arrays) -> Arrays:
 
 
 def read_text(symbols: int, model: Transformer, tokens_1T: jax.Array, last: jax.Array) -> tuple[Guesses, jax.Array]:
-    """Return (predictions at every position of one text, logits of `symbols` ids after position `last`). Padding
-    follows the text, and does not affect it."""
+    """Return (predictions at all positions of a text, logits of `symbols` ids after position `last`). Padding
+    follows."""
     length = tokens_1T.shape[1]
     with forward_only():
         x_1TD = model.read(tokens_1T, jnp.ones_like(tokens_1T))
@@ -187,8 +183,7 @@ def read_text(symbols: int, model: Transformer, tokens_1T: jax.Array, last: jax.
 
 
 def look_inside(symbols: int, model: Transformer, tokens_1T: jax.Array) -> tuple[list[jax.Array], Guesses]:
-    """Return ([attention weights, root mean squares] in the order of the fields of Layers; logit-lens predictions, with
-    a first axis E)."""
+    """Return (fields `attention_LHTS` to `mlp_out_LT` of Layers; logit-lens predictions, with a first axis E)."""
     names = ("embedding", "blocks.*.attention.weights", "blocks.*.*.out", "blocks.*.*.residual")
     with forward_only():
         found = model.forward_with_taps(tokens_1T, AttentionMask(jnp.ones_like(tokens_1T)), names)
@@ -205,8 +200,7 @@ def look_inside(symbols: int, model: Transformer, tokens_1T: jax.Array) -> tuple
 @functools.cache
 def programs(mesh: Mesh, symbols: int) -> tuple[dict[str, Callable[..., Any]], set[tuple[ModelConfig, str, int]]]:
     """Return ({name: jitted function} for models on this mesh and tokenizers of `symbols` ids; the set of (config,
-    name, padded length) that were compiled, to which callers add). Cached, so that all checkpoints of a run share
-    them."""
+    name, padded length) that were compiled, to which callers add). Cached for all checkpoints of a run."""
     jitted = lambda function: traced_on(mesh, jax.jit(functools.partial(function, symbols)))
     return {"read_text": jitted(read_text), "look_inside": jitted(look_inside)}, set()
 
@@ -240,8 +234,7 @@ class Inspector:
     def score(self, text: str | Sequence[int], top: int = 5, most: int | None = None, tell: Tell = silent) -> Score:
         """Score each token of a text, with the `top` most likely tokens (at most 20) at its position. At most `most`
         tokens are read, and no more than the model's context holds. `tell` is called with a message before a program is
-        compiled. Raises UsageError for an invalid id, InputError if the text cannot be encoded or the model returns
-        NaN."""
+        compiled. Raises UsageError for an invalid id, InputError for text that cannot be encoded or NaN."""
         ids, dropped = self.cut(text, self.room if most is None else min(most, self.room))
         found, _ = self._read(ids, tell)
         scored = jax.tree.map(lambda array: array[: len(ids)], found)
@@ -290,8 +283,8 @@ class Inspector:
             self.layers([self.tokenizer.bos_id] * positions)
 
     def ids_of(self, text: str | Sequence[int]) -> list[int]:
-        """Return the token ids of a text, without BOS. Raises UsageError for an invalid id, InputError if the tokenizer
-        cannot encode the text."""
+        """Return the ids of a text without BOS. Raises UsageError for an invalid id, InputError if it cannot be
+        encoded."""
         if isinstance(text, str):
             return self.tokenizer.encode(text)
         ids = [int(id) for id in text]

@@ -50,8 +50,7 @@ TPUS = {
 
 
 def table_peak(device_kind: str) -> float | None:
-    """Return the bfloat16 FLOP/s of one JAX device of this kind, such as "TPU v5 lite"; None if it is not in the
-    tables."""
+    """Return the bfloat16 FLOP/s of one JAX device, of a kind such as "TPU v5 lite"; None if not in the tables."""
     if device_kind in TPUS:
         return TPUS[device_kind]
     words = f" {device_kind} ".replace("-", " ")  # "NVIDIA A100-SXM4-40GB"; whole words: a GB200 is not a B200
@@ -73,8 +72,7 @@ class Peak:
 def peak_rate(devices: Sequence[Any], model: ModelConfig, rows: int) -> Peak:
     """Return the peak FLOP/s of `devices`, which are all of one kind.
 
-    For a CPU it is measured, once for all its devices, which share the cores: matrix products of the model's shapes,
-    with at most `rows` rows.
+    On a CPU, whose devices share its cores, products of the model's shapes with up to `rows` rows are measured.
     """
     kind = devices[0].device_kind
     if devices[0].platform == "cpu":
@@ -98,8 +96,7 @@ def peak_rate(devices: Sequence[Any], model: ModelConfig, rows: int) -> Peak:
 
 
 def median_seconds(run: Callable[[], object], seconds: float) -> float:
-    """Call `run` for about `seconds` seconds after three warm-up calls; return the median duration of a call in
-    seconds."""
+    """Return the median seconds of a call of `run`, repeated for about `seconds` after three warm-up calls."""
     for _ in range(3):
         run()
     times, start = [], time.perf_counter()
@@ -112,8 +109,7 @@ def median_seconds(run: Callable[[], object], seconds: float) -> float:
 
 @functools.cache
 def matmul_peak(model: ModelConfig, rows: int, seconds: float = 0.5, most_flop: float = math.inf) -> float:
-    """Measure and return the highest FLOP/s of four matrix products of the model: QKV projection, MLP up and down
-    projection, and output layer.
+    """Measure and return the highest FLOP/s of four matrix products: QKV, MLP up and down projection, output layer.
 
     Each is repeated for about `seconds` in the model's compute dtype. The input has `rows` rows, or fewer, so that a
     product needs at most `most_flop` FLOP.

@@ -51,8 +51,7 @@ class MetricsLog:
         """Write `values` of a step to every writer, rounded to 7 significant digits, without values that are not
         finite. Lists go only to metrics.jsonl.
 
-        A write error, such as a full disk, is printed once per writer; training continues, and later writes are
-        attempted.
+        A write error, such as a full disk, is printed once per writer; training continues.
         """
         row: Row = {}
         lists: dict[str, list[float]] = {}
@@ -90,8 +89,7 @@ def rounded(value: float) -> float:
 
 
 class Meter:
-    """Measures the throughput of a training loop. Only time within `training` counts, not validation, samples and
-    saves."""
+    """Measures the throughput of a training loop. Only time within `training` counts."""
 
     def __init__(self, first: int, steps: int, tokens: Callable[[int], int], flops: Callable[[int], int], peak: Peak):
         """`first` of `steps` steps are already done. `tokens(step)` and `flops(step)` are the totals of all steps
@@ -115,8 +113,7 @@ class Meter:
         return batch
 
     def row(self, step: int) -> Row:
-        """Return throughput metrics after `step` steps: rates since the last call, and totals such as "tokens" and
-        "seconds"."""
+        """Return throughput metrics after `step` steps: rates since the last call, and totals."""
         since = lambda count, first: count(step) - count(first)
         elapsed = time.perf_counter() - self.started
         row: Row = {
@@ -134,8 +131,7 @@ class Meter:
 
 
 def memory(devices: Sequence[Any]) -> Row:
-    """Return current and peak memory in bytes: of the fullest device, or of this process if devices do not report
-    it."""
+    """Return current and peak memory in bytes, of the fullest device, or else of this process."""
     stats = [device.memory_stats() or {} for device in devices]
     row: Row = {
         name: max(one[key] for one in stats)

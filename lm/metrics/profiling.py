@@ -18,8 +18,8 @@ config.json from someone else must not be able to open it.
 
 
 class Profiler:
-    """Traces the training steps `begin` to `begin` + `steps` - 1 (none if `begin` is 0) into `folder`; each process
-    start writes one trace at most."""
+    """Traces training steps `begin` to `begin` + `steps` - 1 (none if `begin` is 0) and writes the trace to
+    `folder`."""
 
     def __init__(self, folder: Path, begin: int, steps: int):
         self.folder, self.wanted = folder, range(begin, begin + steps) if begin else range(0)
@@ -48,8 +48,7 @@ class Profiler:
         )
 
     def step(self, step: int) -> contextlib.AbstractContextManager:
-        """Return a context manager to run a step in, which annotates it in the trace. Starts the trace at the first
-        step to trace."""
+        """Return a context manager to run a step in. Starts the trace at the first step to trace."""
         if step in self.wanted and not self.tracing:
             jax.profiler.start_trace(self.folder)
             self.tracing = True

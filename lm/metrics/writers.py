@@ -29,8 +29,7 @@ class Writer(Protocol):
 
 
 class JsonLines:
-    """Writes metrics.jsonl: one JSON object per line. A restart deletes lines of later steps, so no step is logged
-    twice."""
+    """Writes metrics.jsonl: one JSON object per line. A restart deletes lines of later steps."""
 
     def __init__(self, path: Path, first_step: int, drop: Callable[[Row], bool] = lambda row: False):
         """Also deletes lines for which `drop` returns True."""
@@ -148,8 +147,7 @@ def run_id_in(path: Path) -> str:
 
 
 def import_wandb(project: str) -> ModuleType:
-    """Import and return wandb. Raises UsageError if it is not installed; `project` is train.wandb_project, for the
-    message."""
+    """Import and return wandb. Raises UsageError, which names train.wandb_project, if it is not installed."""
     try:
         return importlib.import_module("wandb")
     except ImportError as error:

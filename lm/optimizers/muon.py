@@ -27,8 +27,7 @@ EPSILON = 1e-8  # added to the norm of a matrix
 
 
 def scale_by_muon(momentum: float, iterations: int) -> optax.GradientTransformation:
-    """Return a transformation: Nesterov momentum with bias correction, as in optax, then orthogonalization of each
-    matrix.
+    """Return a transformation: Nesterov momentum with bias correction (as in optax), each matrix orthogonalized.
 
     The last two axes of every parameter are a matrix; the axes before them count matrices.
     """
@@ -161,8 +160,7 @@ class Layout(NamedTuple):
         return x.reshape(x.shape[len(self.axes) :])
 
     def brought_back(self, x_NMK: Float[Array, "n m k"], count: int, rows: int, columns: int) -> Float[Array, "N M K"]:
-        """Invert `sent`, whose input had the shape (count, rows, columns): return this device's shard of all
-        matrices."""
+        """Invert `sent`, whose input had the shape (count, rows, columns): return a shard of all matrices."""
         groups = self.devices // self.group
         x = x_NMK.reshape(*[1] * len(self.axes), *x_NMK.shape)
         for place, axis in reversed([*enumerate(self.axes)]):
@@ -207,8 +205,7 @@ def cut_of(kind: Kind, mesh: AbstractMesh, axes: dict[str, int]) -> tuple[tuple[
 def newton_schulz(
     x_NMK: Float[Array, "N M K"], iterations: int, total: Callable[[jax.Array], jax.Array] = lambda x: x
 ) -> Float[Array, "N M K"]:
-    """Move the singular values of each matrix close to 1. `total` sums over the devices with columns of the same
-    matrix."""
+    """Move the singular values of each matrix close to 1. `total` sums over the devices that share its columns."""
     a, b, c = COEFFICIENTS
     squares_N11 = total(jnp.sum(x_NMK * x_NMK, axis=(1, 2), keepdims=True))
     x_NMK = x_NMK / (jnp.sqrt(squares_N11) + EPSILON)

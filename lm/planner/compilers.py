@@ -21,8 +21,7 @@ LOCK = Path(tempfile.gettempdir()) / "gristmill-libtpu.lock"
 
 
 def find_libtpu() -> Path:
-    """Return the path of libtpu.so: TPU_LIBRARY_PATH, the download of `make libtpu`, or a package. Raises
-    UsageError."""
+    """Return the path of libtpu.so: TPU_LIBRARY_PATH, the one of `make libtpu`, or a package. Raises UsageError."""
     if given := os.environ.get("TPU_LIBRARY_PATH"):
         if not Path(given).is_file():
             raise UsageError(

@@ -167,8 +167,7 @@ class Goodput:
             self.file = None
 
     def shares(self) -> dict[str, float]:
-        """Return {"goodput": fraction of the time since the run's first start spent on steps that were not
-        repeated}."""
+        """Return {"goodput": fraction of the time since the first start spent on steps that counted}."""
         self.switch(self.current)
         return {"goodput": share_of_steps(totals(self.attempts, self.work))}
 

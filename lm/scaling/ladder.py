@@ -237,8 +237,7 @@ def windows_in(split: Split, context_length: int) -> int:
 
 
 def measured_on(rung: Rung, windows: int) -> Rung:
-    """Return the rung with train.validation_batches such that all rungs use the same held-out text, of `windows`
-    windows."""
+    """Return the rung with its loss measured on the same held-out text, of `windows` windows, as that of all others."""
     train, context = rung.train, rung.model.context_length
     available = -(-windows // train.batch_size)
     wanted = max(train.validation_batches, -(-HELD_OUT_TOKENS // (train.batch_size * context)))

@@ -36,8 +36,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Study:
-    """Results of a ladder: measured rungs, the law fitted to them, a budget. `failed`: rungs without a loss, and
-    why."""
+    """Results of a ladder: measured rungs, the law fitted to them, a budget. `failed`: rungs without a loss."""
 
     fitted: tuple[Measured, ...]
     held_out: tuple[Measured, ...]

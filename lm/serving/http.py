@@ -67,8 +67,7 @@ def host_name(host: str) -> str:
 
 
 def is_here(host: str) -> bool:
-    """Return whether a Host header is an IP address or a name of this machine (RFC 6761), or absent, as no browser
-    does."""
+    """Return whether a Host header is an IP address, a name of this machine (RFC 6761), or absent."""
     name = host_name(host)
     return not host or name == "localhost" or name.endswith(".localhost") or is_address(name)
 

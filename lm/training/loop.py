@@ -88,8 +88,7 @@ def next_batch(run: Run, batches: Iterator[Batch], program: Program, state: Trai
 
 
 def run_hook(run: Run, hook: Hook, state: TrainState, step: int) -> Row | None:
-    """Run a hook and return its metrics. If an evaluation or a sample fails, `state` is saved before the error is
-    raised."""
+    """Run a hook and return its metrics. If an evaluation or sample fails, `state` is saved before the error."""
     try:
         return hook.run(state, step)
     except Exception:

@@ -143,8 +143,7 @@ class Run:
 def setup(
     model: ModelConfig, config: TrainConfig, folder: Path, began: float | None, stack: contextlib.ExitStack
 ) -> Run:
-    """Build the run in `folder`, ready for its next step. `stack` closes its resources. Raises the errors of
-    `train`."""
+    """Build the run in `folder`, ready for its next step. `stack` closes its resources. Raises as `train` does."""
     config.check_model(model)
     check_training_memory(model, config, jax.local_devices(), jax.process_count())
     primary, paths = jax.process_index() == 0, RunPaths(folder)
@@ -261,8 +260,7 @@ def setup(
 
 
 def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption: PreemptionHandler, say: Say) -> Data:
-    """Open tokenizer, batches and evaluators. Raises UsageError or InputError now, not at a later step, if one is
-    invalid."""
+    """Open tokenizer, batches and evaluators. Raises UsageError or InputError if one is invalid."""
     tokenizer = load(RunPaths(folder).tokenizer)
     tokens = shown_place(RunPaths(folder).tokens)
     source = training_batches(model, config, tokens, tokenizer.fingerprint, config.loader_threads)

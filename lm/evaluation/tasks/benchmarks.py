@@ -88,8 +88,7 @@ class ArcEasy(Task):
 
 
 class ArcChallenge(ArcEasy):
-    """ARC-Challenge: the ARC questions that retrieval and word co-occurrence cannot answer. Rows are those of
-    ArcEasy."""
+    """ARC-Challenge: the ARC questions that retrieval and word co-occurrence cannot answer. Rows as in ArcEasy."""
 
     name = "arc_challenge"
 
@@ -131,8 +130,7 @@ class Piqa(Task):
 
 
 class Blimp(Task):
-    """BLiMP (Warstadt et al. 2019, arXiv:1912.00582): which of two sentences is grammatical, for 67 grammatical
-    phenomena ("paradigms").
+    """BLiMP (Warstadt et al. 2019, arXiv:1912.00582): which of two sentences is grammatical, in 67 paradigms.
 
     Fields of a row: sentence_good, sentence_bad, UID (the paradigm). acc is the unweighted mean over the paradigms;
     tasks.limit applies to each of them.

@@ -41,8 +41,7 @@ class Figure(NamedTuple):
 
 
 class Task:
-    """Base class of multiple-choice benchmarks, an evaluator (lm/evaluation/evaluator.py). Subclasses implement
-    `question`."""
+    """Base class of multiple-choice benchmarks, which are evaluators. Subclasses implement `question`."""
 
     name: ClassVar[str]
     """Name in lm-eval, and prefix of the results."""
@@ -82,8 +81,7 @@ class Task:
         return read_rows(path)
 
     def questions_in(self, path: Path, rows: Iterable[Example]) -> Iterator[Question]:
-        """Convert the rows of file `path` to questions. Raises InputError for a row that is not an example of the
-        task."""
+        """Convert rows of the file `path` to questions. Raises InputError for a row of another format."""
         for number, row in enumerate(rows):
             try:
                 question = self.question(row)
@@ -97,8 +95,7 @@ class Task:
             yield question
 
     def question(self, row: Example) -> Question:
-        """Convert one row to a question. Raises KeyError, ValueError, TypeError, AttributeError or IndexError if the
-        row is not an example of the task."""
+        """Convert a row to a question. May raise KeyError, ValueError, TypeError, AttributeError or IndexError."""
         raise NotImplementedError
 
     def score(self, model: Transformer, mesh: Mesh) -> dict[str, Figure]:
