@@ -111,7 +111,8 @@ def within(config: Config, path: str, low: int | float, high: int | float, *name
 
 
 def check_numbers(config: object, path: str = "") -> None:
-    """Raise UsageError, with the field's name after `path`, if a number is not finite or exceeds 64 bits."""
+    """Raise UsageError if a number anywhere in `config` is not finite or exceeds 64 bits. `path` precedes the field's
+    name in the message."""
     for field in dataclasses.fields(config):  # ty: ignore[invalid-argument-type]
         value, name = getattr(config, field.name), f"{path}{field.name}"
         if dataclasses.is_dataclass(value):

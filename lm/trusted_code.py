@@ -176,7 +176,8 @@ def known() -> list[Code]:
 
 
 def is_known(code: Code) -> bool:
-    """Return whether code with this hash and name is trusted; in another package, it may import other modules."""
+    """Return whether code with this name and hash is trusted. Under another name it is not, since it may import other
+    modules."""
     return any((one.name, one.sha256) == (code.name, code.sha256) for one in known())
 
 
@@ -191,7 +192,8 @@ def remembered() -> list[Code]:
 
 
 def codes_of(data: bytes | str, what: str, remedy: str) -> list[Code]:
-    """Parse a JSON list of trusted code. Raises InputError, from `what` to `remedy`, if it is damaged."""
+    """Parse a JSON list of trusted code. Raises InputError if it is damaged; the message begins with `what` and ends
+    with `remedy`."""
     try:
         rows = [Code(*row) for row in json.loads(data)]
         if not all(isinstance(part, str) for row in rows for part in row):

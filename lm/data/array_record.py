@@ -93,8 +93,8 @@ def offsets_of(footer: bytes, start: int, records: int) -> np.ndarray:
 
 
 def offsets_listed(entries: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return the chunk offset in each entry of the footer: (entries,) uint64. `entries` are their bytes, `lengths` the
-    size of each in bytes, at least 6. Raises InputError if an entry is not a chunk of one record."""
+    """Return the chunk offset in each entry of the footer: (entries,) uint64. `entries` are the bytes of all entries,
+    `lengths` the size of each in bytes, at least 6. Raises InputError if an entry is not a chunk of one record."""
     ends = np.cumsum(lengths, dtype=np.int64)
     at = ends - lengths
     if not np.all((entries[at] == 8) & (entries[ends - 2] == 24) & (entries[ends - 1] == 1)):
@@ -133,8 +133,8 @@ def chunk_of(chunk: bytes | memoryview, limit: int) -> tuple[int, bytes | memory
 
 def parts_of(data: bytes | memoryview, sizes_limit: int, limit: int) -> tuple[bytes, bytes]:
     """Split the data of a chunk into (record sizes as varints, bytes of the records), both decompressed. If
-    `sizes_limit` is 0, compressed sizes are left out: b"". Raises InputError if a part is damaged or exceeds its
-    limit."""
+    `sizes_limit` is 0, compressed sizes are left out: b"". Raises InputError if a part is damaged or above its limit in
+    bytes."""
     length, at = varint(data, 1)
     if length > len(data) - at:
         raise InputError(f"A damaged chunk: {length} bytes of sizes in {len(data)} bytes.")

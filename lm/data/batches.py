@@ -39,7 +39,8 @@ from lm.storage import Place, StorageError, Url
 
 
 class Batch(NamedTuple):
-    """Input of a training step, a pytree of NumPy arrays, and of jax.Arrays in the step. Ids are int32."""
+    """Input of one training step: a pytree of NumPy arrays in the input pipeline, and of jax.Arrays in the step. Token
+    and segment ids are int32."""
 
     inputs_BT: Int[Array, "B T"]  # noqa: N815
     """Token ids; 0 on padding."""
@@ -173,7 +174,8 @@ class BatchSource:
         ahead by `loader_threads` threads, and from buckets by further threads (lm.data.read_ahead).
 
         `rows(B, T)` returns the numbers of the rows that this process needs of a batch of B sequences of T tokens; the
-        batches then have only these. None: all rows. Raises UsageError if blocks (train.shuffle_block) exceed memory.
+        batches then have only these. None: all rows. Raises UsageError if the blocks of train.shuffle_block do not fit
+        into memory.
         """
         stages = self.stages.between(start_step, stop_step)
         of_stage = [np.arange(stage.shape[0]) if rows is None else rows(*stage.shape) for stage in stages]
@@ -340,7 +342,8 @@ def refuse_copies(shards: list[tuple[Place, Shard]]) -> None:
 
 class WindowOrder:
     """Order in which a run reads its windows: `order[step]` returns the window numbers of a step, (windows of the
-    batch,) int64. `sources` are the window numbers of each source, `weights` its weight in each stage."""
+    batch,) int64. `sources` are the window numbers of each source. `weights` are the weights of all sources in each
+    stage of the run (lm/config/stages.py)."""
 
     def __init__(self, sources: Sequence[range], weights: Sequence[Sequence[float]], seed: int, stages: Stages):
         import grain

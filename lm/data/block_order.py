@@ -38,8 +38,8 @@ def raw_bits(count: int, *seed: int) -> np.ndarray:
 
 
 class BlockStream:
-    """Windows of one source in an endless, shuffled sequence of blocks: each block has `block` neighbouring windows.
-    They are drawn in groups; a row of the batch reads one group before it gets the next."""
+    """Windows of one source, without end, in shuffled blocks of `block` neighbouring windows. A group is some blocks
+    with their windows shuffled again; a row of the batch reads one group after the other."""
 
     def __init__(self, windows: range, block: int, *seed: int):
         self.windows, self.block, self.seed = windows, block, seed
@@ -88,7 +88,8 @@ def between(turns: Turns, first: int, end: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Span:
-    """Consecutive steps with groups of one size: the windows that a row of the batch reads from the same blocks."""
+    """Range of steps in which all groups have the same size. A group is the windows that a row of the batch reads from
+    the same blocks."""
 
     first_step: int
     steps: int
@@ -107,8 +108,8 @@ class Span:
 
 class BlockOrder:
     """Order in which a run reads windows that are shuffled in blocks: `order[step]` returns the window numbers of a
-    step, (windows of the batch,) int64. `sources` are the window numbers of each source, `weights` the weight of each
-    source in each stage, `block` the windows per block."""
+    step, (windows of the batch,) int64. `sources` are the window numbers of each source, `block` the windows per block.
+    `weights` are the weights of all sources in each stage of the run (lm/config/stages.py)."""
 
     def __init__(
         self, sources: Sequence[range], weights: Sequence[Sequence[float]], seed: int, stages: Stages, block: int

@@ -17,8 +17,9 @@ from lm.storage import Place, place_of
 
 
 def mixture_of(config: TrainConfig, own: Place) -> dict[Place, float]:
-    """Return {folder of shards: weight} of a run with its own shards in `own`; 0 for those read only at later steps.
-    Raises UsageError if a folder is listed twice, InputError if a folder of train.mixture has no manifest."""
+    """Return {folder of shards: weight} of a run whose own shards are in `own`. The weight is 0 for a folder that is
+    read only at later steps. Raises UsageError if a folder is listed twice, InputError if a folder of train.mixture has
+    no manifest."""
     weights: dict[Place, float] = {own: float(config.own_weight)} if config.reads_own_shards else {}
     # Listed even if own_weight is 0: the run's own shards may not be in the mixture too.
     names: dict[Place, str] = {own.resolve(): f"{own} (this run's own, with train.own_weight = {config.own_weight:g})"}

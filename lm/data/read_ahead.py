@@ -61,7 +61,8 @@ class ReadAhead:
         """Stops the requests; also called when the object is garbage-collected."""
 
     def part(self, step: int) -> Part:
-        """Return the records of the part with `step`. Requests that part and the next if necessary."""
+        """Return the requests of the part that contains `step`; starts them, and those of the next part, if
+        necessary."""
         number = step // self.steps
         with self.lock:
             for one in (number, number + 1):
@@ -110,7 +111,7 @@ def runs_of(
     records: ShardRecords, numbers: np.ndarray, steps: np.ndarray, gap_bytes: int
 ) -> list[tuple[int, int, int]]:
     """Merge records of a shard into runs, each read by one request; gaps of up to `gap_bytes` are read too. Return
-    (first record, end, first step that needs it) of each run. `steps` has the step of each record."""
+    (first record, end, first step that needs it) of each run. steps[i] is the step that needs record numbers[i]."""
     order = np.lexsort((steps, numbers))
     numbers, steps = numbers[order], steps[order]
     kept = np.diff(numbers, prepend=-1) != 0
@@ -148,7 +149,8 @@ def work(requests: queue.SimpleQueue[Request | None], pending: set[Future[Run]])
 
 
 def stop(requests: queue.SimpleQueue[Request | None], pending: set[Future[Run]], stopped: list[bool]) -> None:
-    """Cancel pending requests and stop the threads. Takes no lock that the thread of a finalizer could hold."""
+    """Cancel pending requests and stop the threads. Takes no non-reentrant lock: as a finalizer, it can run in a thread
+    that holds one."""
     stopped.append(True)
     for future in pending.copy():
         future.cancel()

@@ -31,9 +31,8 @@ def verify_shards(
     """Compare shards with the SHA-256 in their manifests. Return a record of the intact ones for the next start.
 
     `splits` are (folder, split) pairs. `share` (i, n) verifies only every n-th shard from the i-th. Local shards
-    unchanged since `known`, an earlier return value, are skipped. Shards left when `given_up` is set are errors.
-
-    Raises InputError that lists the shards that differ from their manifest.
+    unchanged since `known`, an earlier return value, are skipped. Once `given_up` is set, the remaining shards count as
+    unreadable. Raises InputError that lists the shards that differ from their manifest.
     """
     named = {folder / s.file: s for folder, split in splits for s in read_manifest(folder).splits[split].shards}
     listed = dict(list(named.items())[share[0] :: share[1]])

@@ -69,15 +69,15 @@ class HarnessLM(LM):
         """Return (log p of the continuation in nats, whether it is the greedy one) for each (context, continuation)."""
         pairs = [encode_pair(self.tokenizer, *one.args, add_bos_token=self.add_bos_token) for one in requests]
         found = [tuple(one) for one in self.log_likelihoods.score(self.model, self.mesh, pairs)]
-        return self.noted("loglikelihood", requests, found)
+        return self.add_to_cache("loglikelihood", requests, found)
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Return the log-likelihood in nats of all tokens of each text, as a document that begins with BOS."""
         documents = [Request([self.tokenizer.bos_id], self.tokenizer.encode(one.args[0])) for one in requests]
         scores = self.log_likelihoods.score(self.model, self.mesh, documents)
-        return self.noted("loglikelihood_rolling", requests, [one.log_likelihood for one in scores])
+        return self.add_to_cache("loglikelihood_rolling", requests, [one.log_likelihood for one in scores])
 
-    def noted[Answer](self, question: str, requests: Sequence[Instance], answers: list[Answer]) -> list[Answer]:
+    def add_to_cache[Answer](self, question: str, requests: Sequence[Instance], answers: list[Answer]) -> list[Answer]:
         """Add the answers to lm-eval's cache, if any, and return them. `question` is the kind of request."""
         for one, answer in zip(requests, answers, strict=True):
             self.cache_hook.add_partial(question, one.args, answer)
@@ -92,7 +92,7 @@ class HarnessLM(LM):
         if self.engine is None:
             self.engine = Engine(self.model, self.config, self.tokenizer, slots=self.batch_size, mesh=self.mesh)
         texts = [one.text for one in self.engine.complete(asked)]
-        return self.noted("generate_until", requests, texts)
+        return self.add_to_cache("generate_until", requests, texts)
 
     def prompt_of(self, number: int, context: str, arguments: Mapping[str, Any]) -> GenerationRequest:
         """Convert lm-eval's (context, arguments) to a request for the engine, with `number` as seed."""
@@ -154,7 +154,8 @@ def run_harness(
 
 def with_data(manager: "TaskManager", task: str, data: str) -> dict[str, Any]:
     """Return lm-eval's definition of a task with its dataset replaced by local files in the folder `data`, in the
-    format of the hub. Few-shot examples come from the same files. Raises UsageError if there are none."""
+    format of the hub. Few-shot examples come from the same files. Raises UsageError if the folder has no files of the
+    task."""
     from lm_eval.tasks._yaml_loader import load_yaml  # a task given by name cannot get another dataset
 
     if task.startswith("blimp_"):

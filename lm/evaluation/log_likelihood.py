@@ -47,9 +47,9 @@ class Score(NamedTuple):
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, add_bos_token: bool | None = None) -> Request:
-    """Encode context + continuation as one text, and split the tokens after the first n, where n is the number of
-    tokens of the context alone, without trailing white space (it belongs to the continuation). At least one token
-    is left for the continuation. These are lm-eval's rules (lm_eval.api.model.TemplateLM), so scores are equal.
+    """Encode `context` + `continuation` as one text. The first n tokens are the context, at least one is the
+    continuation. n is the number of tokens of the context alone, without trailing white space. These are lm-eval's
+    rules (lm_eval.api.model.TemplateLM), so scores are equal.
 
     The context begins with BOS if `add_bos_token` is set (None: tokenizer.add_bos) or if it has no tokens.
     """
@@ -66,10 +66,10 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, add_bos_t
 
 
 def windows_of(number: int, request: Request, context_length: int) -> Iterator[Row]:
-    """Yield the rows that score each token of request `number`'s continuation once: usually one, with a too long
-    context cut from the left. A long continuation is split into parts of context_length tokens; the row of the last,
-    shorter part is filled up with earlier tokens as context (lm-eval's rolling windows). Raises ValueError for an empty
-    context."""
+    """Yield the rows that score each token of a continuation once; `number` is the index of the request. Usually it is
+    one row, with the context cut from the left if it is too long. A long continuation is split into parts of
+    context_length tokens; the row of the last, shorter part is filled up with earlier tokens as context (lm-eval's
+    rolling windows). Raises ValueError for an empty context."""
     if not request.context:
         raise ValueError("a continuation without a context: give at least BOS")
     whole = [*request.context, *request.continuation]

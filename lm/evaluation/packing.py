@@ -67,9 +67,8 @@ class PackedBatch(NamedTuple):
 
 
 def trees_of(rows: Iterable[Row], context_length: int, shared: bool) -> list[Tree]:
-    """Convert rows to trees. If `shared`, rows with the same context become branches of one tree, up to
-    `context_length` tokens, and up to ROW tokens or twice the context, whichever is more. Otherwise each row is a
-    tree."""
+    """Convert rows to trees. If `shared`, rows with the same context become branches of one tree, which has at most ROW
+    tokens, or twice those of the context, and `context_length`. Otherwise each row is a tree."""
     found: list[Tree] = []
     growing: dict[tuple[int, ...], Tree] = {}
     for request, tokens, scored in rows:
@@ -109,7 +108,8 @@ def packed_rows(trees: Sequence[Tree], shortest: int, context_length: int) -> di
 
 
 def rows_at_once(rows: int, most: int) -> int:
-    """Return how many of `rows` rows to put into a batch: up to `most`, such that the last one has little padding."""
+    """Return the number of rows per batch for `rows` rows in total: as many as possible up to `most`, such that the
+    last batch has little padding."""
     fits = lambda size: math.ceil(rows / size) * size <= ROUNDING * rows
     return next(size for size in range(max(1, min(most, rows)), 0, -1) if fits(size))
 

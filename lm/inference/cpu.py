@@ -89,7 +89,8 @@ class Bfloat16Linear(PreparedLinear):
 
 
 class Int8Linear(PreparedLinear):
-    """Linear map with an int8 weight and a float32 scale per output, so that an output's largest |weight| is 127."""
+    """Linear map with an int8 weight and a float32 scale per output; the largest absolute int8 weight of each output is
+    127."""
 
     def __init__(self, weight_OI: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
         super().__init__(weight_OI.shape[0], bias_O, compute_dtype)

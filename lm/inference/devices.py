@@ -20,8 +20,9 @@ def inference_mesh(config: MeshConfig, model: ModelConfig) -> tuple[Mesh, str]:
 
 
 def mesh_for_rows(mesh: Mesh, rows: int) -> Mesh:
-    """Return a mesh of the same devices for decoding `rows` sequences. Decoding has no sequence axis to shard, so
-    devices of the mesh axis "context" get rows of their own (axis "fsdp"). `mesh` is returned if they cannot.
+    """Return a mesh of the same devices for decoding `rows` sequences, with the axis "context" merged into "fsdp":
+    there is no sequence axis to shard, so these devices get rows of their own. Returns `mesh` if the rows cannot be
+    divided evenly.
 
     Each device holds the same shard of every parameter on the two meshes, because fsdp and context shard the same axis.
     """

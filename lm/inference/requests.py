@@ -114,8 +114,8 @@ class QueueFull(UsageError):  # noqa: N818  (it went as it should)
 def check_prompt(
     tokenizer: Tokenizer, prompt: str, tokens: int, remedy: str = "Ask for more tokens, or shorten the prompt."
 ) -> list[int]:
-    """Return the token ids of the prompt, with BOS if the tokenizer adds it. Raises UsageError, with `remedy`, if
-    prompt and new text together may have `tokens` tokens and the prompt leaves no room."""
+    """Return the token ids of the prompt, with BOS if the tokenizer adds it. Raises UsageError, with `remedy`, if the
+    prompt leaves no room for new text within `tokens` tokens in total."""
     row = tokenizer.prompt_ids(prompt)
     if len(row) >= tokens:
         raise UsageError(

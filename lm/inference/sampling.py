@@ -66,8 +66,8 @@ def draw(
     position_B: Int[Array, " B"],
     alternatives: int,
 ) -> Drawn:
-    """Draw a token below V for each row, which becomes the token at position `position_B`. Log-probabilities are those
-    of the model, before penalty, temperature and top-k.
+    """Draw one of the first V token ids for each row; it becomes the token at position `position_B`. Log-probabilities
+    are those of the model, before penalty, temperature and top-k.
 
     `seen_BV` marks the tokens of the prompt and the text so far, `alternatives` is K. The result of a row depends only
     on its own logits, parameters, seed and position, not on other rows.

@@ -137,7 +137,7 @@ def prefill(
     sampling: Sampling,
 ) -> tuple[Slots, Drawn]:
     """Read R prompts into the slots `places_R`, the first lengths_R[r] tokens of each, and draw the next token of each.
-    The arrays of Drawn have an additional first axis of size 1, as `decode` has one of N steps."""
+    The arrays of Drawn have a first axis of steps, as in `decode`; here its size is 1."""
     rows, length = prompts_RT.shape
     positions_RT = jnp.broadcast_to(jnp.arange(length), (rows, length))
     real_RT = positions_RT < lengths_R[:, None]

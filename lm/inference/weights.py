@@ -71,7 +71,7 @@ def is_plain(weights: Weights) -> bool:
 
 
 def prepared_block(block: Block, config: ModelConfig, weights: Weights) -> Block:
-    """Return a copy of the block with all its linear maps prepared."""
+    """Return a copy of the block with all its linear maps in the form for generation with `weights`."""
     block = jax.tree.map(lambda x: x, block)
     attention, mlp = block.attention, block.mlp
     if not config.token_shift and not is_plain(weights):

@@ -145,15 +145,16 @@ class Guesses(NamedTuple):
 
 
 def padded_length(tokens: int, config: ModelConfig, mesh: Mesh) -> int:
-    """Return the length to pad `tokens` tokens to: a power of two, and a multiple of the devices that share
-    positions."""
+    """Return the length to pad `tokens` tokens to: a power of two, and a multiple of the devices that share positions,
+    at most the context length."""
     parts = devices_of("length", mesh)
     power = 1 << max(0, tokens - 1).bit_length()
     return min(config.context_length, parts * math.ceil(max(SHORTEST, power) / parts))
 
 
 def guesses(logits_NV: jax.Array, next_N: jax.Array, symbols: int) -> Guesses:
-    """Return the predictions at N positions, given the actual next tokens, among the tokenizer's `symbols` ids."""
+    """Return the predictions at N positions from their logits, and how they rate the actual next tokens `next_N`. Only
+    the tokenizer's `symbols` ids are predicted."""
     log_sums_N1 = jax.nn.logsumexp(logits_NV, axis=-1, keepdims=True)
     target_N1 = jnp.take_along_axis(logits_NV, next_N[:, None], axis=-1)
     best_NK, ids_NK = jax.lax.top_k(logits_NV[:, :symbols], min(ALTERNATIVES, symbols))
@@ -167,8 +168,8 @@ def whole[Arrays](arrays: Arrays) -> Arrays:
 
 
 def read_text(symbols: int, model: Transformer, tokens_1T: jax.Array, last: jax.Array) -> tuple[Guesses, jax.Array]:
-    """Return (predictions at all positions of a text, logits of `symbols` ids after position `last`). Padding
-    follows."""
+    """Return (predictions at all positions of a text, logits of `symbols` ids after position `last`). Padding after the
+    text does not affect them."""
     length = tokens_1T.shape[1]
     with forward_only():
         x_1TD = model.read(tokens_1T, jnp.ones_like(tokens_1T))

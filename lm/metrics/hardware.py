@@ -72,7 +72,7 @@ class Peak:
 def peak_rate(devices: Sequence[Any], model: ModelConfig, rows: int) -> Peak:
     """Return the peak FLOP/s of `devices`, which are all of one kind.
 
-    On a CPU, whose devices share its cores, products of the model's shapes with up to `rows` rows are measured.
+    On a CPU, it is measured with matrix products of the model's shapes, with up to `rows` rows.
     """
     kind = devices[0].device_kind
     if devices[0].platform == "cpu":

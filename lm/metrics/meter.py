@@ -150,8 +150,7 @@ def memory(devices: Sequence[Any]) -> Row:
 
 
 def live_text(step: int, steps: int, row: Row) -> str:
-    """Format metrics for the terminal: "step 20/800  loss 8.134  3,909 tokens/s  MFU 61 %  13:41 left" (no MFU on a
-    CPU)."""
+    """Format metrics as "step 20/800  loss 8.134  3,909 tokens/s  MFU 61 %  13:41 left"; without MFU on a CPU."""
     mfu = f"MFU {row['mfu']:.0%}  ".replace("%", " %") if "mfu" in row else ""
     speed, left = f"{row['tokens_per_second']:,.0f} tokens/s", duration(row["seconds_left"])
     return f"step {step:,}/{steps:,}  loss {row['loss']:.3f}  {speed}  {mfu}{left} left"

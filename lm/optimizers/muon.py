@@ -79,7 +79,8 @@ def axes_of(node: Any) -> tuple[str, str]:
 
 
 def kind_of(node: Any) -> Kind:
-    """Return the kind of a parameter's matrices. Rows are the smaller side, of a square the first axis by name."""
+    """Return the kind of a parameter's matrices. Their rows are the smaller side; for squares, the axis whose name
+    sorts first."""
     (rows, columns), sides = node.shape[-2:], axes_of(node)
     (rows, first), (columns, second) = sorted([(rows, sides[0]), (columns, sides[1])])
     return Kind((first, second), (rows, columns))
@@ -172,7 +173,8 @@ class Layout(NamedTuple):
         return x.transpose(0, 2, 3, 1, 4).reshape(count, rows, columns)
 
     def side(self, axis: str) -> int | None:
-        """Return the dimension (after one per mesh axis) that a mesh axis shards; None if it shards none."""
+        """Return the dimension that a mesh axis shards, in an array with one more leading dimension per mesh axis; None
+        if it shards none."""
         rows, columns = self.cut
         after = len(self.axes) + 1
         return after if axis in rows else after + 1 if axis in columns else None

@@ -302,7 +302,8 @@ class Schedule:
         return one.wire_bytes / one.times * self.chip.devices / self.chip.link_rate
 
     def role(self, name: str, instruction: Instruction) -> tuple[Collective | None, str]:
-        """Return (collective that an instruction runs or starts, or None; "start", "done" or "")."""
+        """Return (collective that an instruction runs or starts, else None; "start", "done", or "" if it does not start
+        or end one)."""
         operation = instruction.operation
         if operation.endswith("-done"):
             return None, "done"
@@ -327,7 +328,8 @@ class Schedule:
         return [*operands(done.rest), done.name.replace("-done", "-start")]
 
     def count_flops(self, name: str, instruction: Instruction) -> float:
-        """Return the FLOPs of an instruction's matrix products, in the computation `name`; of a loop, in all turns."""
+        """Return the FLOPs of the matrix products in an instruction of the computation `name`; for a loop, of all
+        iterations."""
         if instruction.operation in ("fusion", "call", "while", "conditional"):
             inner = [sum(self.flops(one, part) for part in self.found.get(one, [])) for one in called(instruction)]
             if instruction.operation == "while":

@@ -95,8 +95,9 @@ def candidates(model: ModelConfig, train: TrainConfig, topology: Topology) -> li
 def least_seconds(
     model: ModelConfig, train: TrainConfig, topology: Topology, sizes: dict[str, int]
 ) -> tuple[float, float]:
-    """Estimate (arithmetic, network) seconds of a step without a compiler. `sizes` are the mesh axes. Weights and
-    gradients are assumed to be bfloat16, and sent forward, backward and once more per micro-batch."""
+    """Estimate (arithmetic, network) seconds of a step without a compiler. `sizes` are the mesh axes. Weights are
+    assumed to be gathered in the forward and the backward pass, and gradients reduced, in bfloat16, once per
+    micro-batch."""
     from lm.model.cost import count_parameters, flops_per_token, recomputed_flops_per_token  # they import JAX
 
     chip, stage = topology.chip, train.stages(model.context_length).largest(train.steps)
@@ -134,7 +135,8 @@ def search(
     compiler: Compile | None,
     **of_plan: Any,
 ) -> list[tuple[Candidate, Plan]]:
-    """Return up to WANTED layouts that fit by the compiler, or by the estimates without one, fastest first.
+    """Return up to WANTED layouts that fit, fastest first. `compiler` verifies that they fit; without it, the estimates
+    decide.
 
     After a layout that does not fit, only those that need clearly less are compiled. `of_plan` are further arguments of
     make_plan. Raises UsageError if nothing fits.

@@ -126,7 +126,8 @@ NAME = r"(?:([1-9]\d{0,4}) ?x ?)?([a-z][a-z0-9]{0,19}?)(?:[:-](\d{1,6}(?:x\d{1,3
 
 
 def topology_of(name: str) -> Topology:
-    """Parse a topology's name, such as "v5e:4x4", "v5p-512", "2xv6e-256" or "h100:8". Raises UsageError."""
+    """Parse a topology's name, such as "v5e:4x4", "v5p-512", "2xv6e-256" or "h100:8". Raises UsageError if there is no
+    such topology."""
     match = re.fullmatch(NAME, name.strip().lower())
     slices, kind, size = match.groups() if match else (None, "", None)
     chip = CHIPS.get(ALIASES.get(kind, kind))

@@ -167,7 +167,8 @@ class Goodput:
             self.file = None
 
     def shares(self) -> dict[str, float]:
-        """Return {"goodput": fraction of the time since the first start spent on steps that counted}."""
+        """Return {"goodput": fraction of the time since the run's first start that was spent on steps not repeated
+        later}."""
         self.switch(self.current)
         return {"goodput": share_of_steps(totals(self.attempts, self.work))}
 

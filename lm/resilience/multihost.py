@@ -22,8 +22,8 @@ ROUNDS: collections.defaultdict[str, Iterator[int]] = collections.defaultdict(it
 
 
 def settle[T](question: str, mine: Any, conclude: Callable[[list[Any]], T]) -> T:
-    """Let process 0 decide for all: gather `mine` from every process, and return conclude([value of process 0, of
-    process 1, ...]), computed only there, in all processes.
+    """Let process 0 decide for all: it gathers the value `mine` of each process and computes conclude(values in the
+    order of processes), which all processes return.
 
     Values and results are JSON types. If `conclude` raises, process 0 raises the same error, and the others an
     InputError (or UsageError) with its message. `question` names the exchange; calls from different threads need
@@ -55,8 +55,8 @@ def settle[T](question: str, mine: Any, conclude: Callable[[list[Any]], T]) -> T
 
 
 def collect(question: str, mine: Any) -> list[Any]:
-    """Gather `mine` from all processes: process 0 gets the list, in order of processes, the others []. Use it instead
-    of `settle` if the values are too large to send to all."""
+    """Gather the value `mine` of each process: process 0 returns all in order, the others []. Use it instead of
+    `settle` if the values are too large to send to all."""
     if jax.process_count() == 1:
         return [mine]
     store, place = key_value_store(), f"gristmill/{question}/{next(ROUNDS[question])}"
@@ -77,7 +77,8 @@ def key_value_store() -> Any:
 
 
 def fail_together(question: str, error: Exception | None) -> None:
-    """Raise in all processes if any has an `error`: each its own, those without one an InputError with the first."""
+    """Raise an error in all processes if `error` is not None in one. A process raises its own `error`, or, if it has
+    none, an InputError with the message of the first that has one."""
     said = settle(question, None if error is None else str(error), list)
     if error is not None:
         raise error
@@ -94,7 +95,8 @@ def agree(facts: Mapping[str, Any]) -> None:
 
 
 def first_difference(said: list[dict[str, Any]]) -> str:
-    """Describe how the first process that differs from process 0 differs; "" if none does. said[i] is of process i."""
+    """Describe how the first process that differs from process 0 differs; "" if none does. said[i] are the facts of
+    process i."""
     for process, theirs in enumerate(said):
         names = [name for name in said[0] | theirs if theirs.get(name) != said[0].get(name)]
         if names:

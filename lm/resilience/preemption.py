@@ -17,7 +17,8 @@ class PreemptionHandler:
     step; if it is true, the loop saves a checkpoint and raises Stopped.
 
     Until `training` is set there is nothing to lose: SIGTERM and Ctrl-C end the process immediately, even during a
-    compilation, for which Python's own handlers would wait. Later, a second Ctrl-C does so during the save.
+    compilation, for which Python's own handlers would wait. Later, a second Ctrl-C ends it without waiting for the
+    save.
     """
 
     def __init__(self, processes: int = 1, before_exit: Callable[[], None] = lambda: None):
@@ -63,7 +64,8 @@ class PreemptionHandler:
             os.kill(os.getpid(), signal.SIGTERM)  # JAX handles it and notifies the other processes
 
     def listen(self, pipe: int) -> None:
-        """Read signal numbers from `pipe`, in a separate thread, and end the process if it need not wait."""
+        """Read signal numbers from `pipe` in a separate thread. End the process immediately before training, and at a
+        second Ctrl-C."""
         interrupts = 0
         while byte := os.read(pipe, 1):
             number = byte[0]

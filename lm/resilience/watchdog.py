@@ -16,7 +16,8 @@ TIMES = 20
 
 
 class Watchdog:
-    """Watches the heartbeat of `goodput` in a thread until `close`; if it hangs, writes the stacks of all threads."""
+    """Watches the heartbeat of `goodput` in a thread until `close`. If training hangs, writes the stacks of all
+    threads."""
 
     def __init__(self, goodput: Goodput, folder: Path, hang_seconds: float):
         """Dumps are written to `folder`/step-N.txt. `hang_seconds` = 0 disables the watchdog."""

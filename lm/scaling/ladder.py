@@ -49,7 +49,7 @@ class Rung:
 
     @property
     def name(self) -> str:
-        """Name of its run folder, such as "width64-layers4-steps100-seed0"; the same for identical training."""
+        """Name of the rung's run folder, such as "width64-layers4-steps100-seed0"; the same for identical training."""
         model, train = self.model, self.train
         return f"width{model.width}-layers{model.layers}-steps{train.steps}-seed{train.seed}"
 
@@ -237,7 +237,8 @@ def windows_in(split: Split, context_length: int) -> int:
 
 
 def measured_on(rung: Rung, windows: int) -> Rung:
-    """Return the rung with its loss measured on the same held-out text, of `windows` windows, as that of all others."""
+    """Return the rung with train.validation_batches raised to HELD_OUT_TOKENS tokens, if the held-out text has as many;
+    it has `windows` windows."""
     train, context = rung.train, rung.model.context_length
     available = -(-windows // train.batch_size)
     wanted = max(train.validation_batches, -(-HELD_OUT_TOKENS // (train.batch_size * context)))

@@ -164,7 +164,7 @@ class CompletionServer:
     async def tokenize(self, request: Request) -> Response:
         """Answer POST /tokenize, as vLLM does; lm-eval's local-completions calls it if no tokenizer is configured.
 
-        A text that equals a special token's name is that token, for clients that look up its id.
+        A text that equals a special token's name is encoded as that token, for clients that look up its id.
         """
         fields = await self.token_fields(request, "prompt", "add_special_tokens")
         text, tokenizer = fields.string("prompt", ""), self.tokenizer

@@ -67,7 +67,7 @@ def host_name(host: str) -> str:
 
 
 def is_here(host: str) -> bool:
-    """Return whether a Host header is an IP address, a name of this machine (RFC 6761), or absent."""
+    """Return whether a Host header is an IP address, a name of this machine such as localhost (RFC 6761), or absent."""
     name = host_name(host)
     return not host or name == "localhost" or name.endswith(".localhost") or is_address(name)
 
@@ -85,7 +85,8 @@ NAME = re.compile(r"[a-z0-9._-]+")
 
 
 def check_names(cors_origins: Collection[str], allowed_hosts: Collection[str], loopback: bool) -> None:
-    """Raise UsageError if an origin or host name is invalid, or if `allowed_hosts` is empty without `loopback`."""
+    """Raise UsageError if an origin or host name is invalid, or if `allowed_hosts` is empty although other machines can
+    reach the server (not `loopback`)."""
     for origin in cors_origins:
         if origin != "*" and not ORIGIN.fullmatch(origin):
             raise UsageError(

@@ -42,7 +42,7 @@ class Inspection:
 
 
 class Turn:
-    """Context manager that holds the lane of one running inspection; inspections in the same lane wait for it."""
+    """Context manager around one running inspection: holds its lane, in which only one inspection runs at a time."""
 
     def __init__(self, routes: "InspectRoutes", lane: str, left: threading.Event):
         self.routes, self.left, self.moved = routes, left, False

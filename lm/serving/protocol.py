@@ -64,7 +64,8 @@ class Limits:
 
     def for_tokenizer(self, tokenizer: Tokenizer) -> "Limits":
         """Return the limits with max_prompt_bytes lowered to the most bytes that the context can hold, so that longer
-        prompts are refused unencoded. The limit allows for tokenizers that shorten a text by normalizing it."""
+        prompts are refused before they are encoded. The limit allows for tokenizers that shorten a text by normalizing
+        it."""
         longest = max(len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size))
         room = 1 if tokenizer.kind == "bpe" else SHORTENED
         most = min(self.max_prompt_bytes, self.context * longest * room)

@@ -46,7 +46,8 @@ def bounds(guard: Guard, config: SpikeConfig) -> Float[Array, " 2"]:
 def accept(
     guard: Guard, loss: Float[Array, ""], norm: Float[Array, ""], config: SpikeConfig
 ) -> tuple[Bool[Array, ""], Guard]:
-    """Return (whether to apply a step, updated guard). Raises ValueError if guard and config differ in windows."""
+    """Return (whether to apply a step with this loss and gradient norm, updated guard). Raises ValueError if the guard
+    was made for another config.window."""
     if guard.recent_2W.shape[1] != max(config.window, 1):
         raise ValueError(f"the guard has a window of {guard.recent_2W.shape[1]}, the config one of {config.window}")
     seen_2 = jnp.stack([loss, norm]).astype(jnp.float32)

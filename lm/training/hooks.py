@@ -70,7 +70,8 @@ class Instruments:
     line: LiveLine
 
     def wait_for_step(self) -> None:
-        """Wait for the devices to finish the step; counts as training. Raises InputError if the run has diverged."""
+        """Wait for the devices to finish the step; the time counts as training. Raises InputError if the run has
+        diverged."""
         with self.meter.training(), self.goodput.phase("steps"):
             self.skipped.wait()
 

@@ -20,7 +20,8 @@ from lm.training.state import TrainState
 
 
 def train(model: ModelConfig, config: TrainConfig, folder: Path, began: float | None = None) -> None:
-    """Train on `folder`/tokens with `folder`/tokenizer up to config.steps, from the newest checkpoint in `folder`.
+    """Train on `folder`/tokens with `folder`/tokenizer up to config.steps, resuming from the newest checkpoint in
+    `folder`.
 
     Folders in config.mixture are trained on too, with weights from config.mixture and config.own_weight. Writes
     checkpoints/, metrics.jsonl, tensorboard/, samples/step-*.json, goodput.json and heartbeat.json to `folder`, and if

@@ -22,7 +22,8 @@ optimizer."""
 
 
 def by_axes[Value](parameters: object, value: Callable[[tuple[str, ...]], Value]) -> Any:
-    """Return a tree like `parameters` with value(logical axes) for each, without the axis of stacked layers."""
+    """Return a tree like `parameters` with value(axes) for each, where axes are its logical axes, such as ("width",
+    "mlp"), without that of stacked layers."""
 
     def of(node: Any) -> Any:
         # In optax trees, other nodes can replace a parameter, for example an empty one if it is masked.

@@ -35,7 +35,8 @@ def check_training(
     fingerprint: str | None = None,
     devices: Devices | None = None,
 ) -> None:
-    """Raise UsageError or InputError if a run must fail, before its shards are written to `own`.
+    """Raise UsageError or InputError if a run with this config must fail. Called before its shards are written to
+    `own`.
 
     `fingerprint` is the tokenizer's, if known. `devices` default to those of this machine.
     """
@@ -82,7 +83,7 @@ def devices_with_memory(model: ModelConfig, config: TrainConfig) -> Devices:
 
 
 def check_start(model: ModelConfig, config: TrainConfig, fingerprint: str | None) -> None:
-    """Check train.start.checkpoint (lm.training.restore_or_init.check_start), not its arrays. Imports JAX."""
+    """Check train.start.checkpoint, except its arrays, with lm.training.restore_or_init.check_start. Imports JAX."""
     from lm.training.restore_or_init import check_start
 
     check_start(model, config, fingerprint, files=False)

@@ -90,8 +90,9 @@ def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, 
 def start_from(
     checkpoints: Checkpoints, start: StartConfig, abstract: TrainState, fresh: Callable[[], TrainState]
 ) -> TrainState:
-    """Return the state from another run's checkpoint, or only the parameters of it (train.start.take), with
-    floating-point values cast to the types of `abstract`. `check_start` must have verified the checkpoint."""
+    """Return the state to start with: all of another run's checkpoint, or a fresh state with its parameters
+    (train.start.take). Floating-point values are cast to the types of `abstract`. `check_start` must have verified the
+    checkpoint."""
     folder = start.folder()
     if start.take == "parameters":
         model = cast(Transformer, restore_items(folder, {"model": abstract.model}, cast_types=True)["model"])

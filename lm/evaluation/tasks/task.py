@@ -95,7 +95,8 @@ class Task:
             yield question
 
     def question(self, row: Example) -> Question:
-        """Convert a row to a question. May raise KeyError, ValueError, TypeError, AttributeError or IndexError."""
+        """Convert a row to a question. A malformed row may raise KeyError, ValueError, TypeError, AttributeError or
+        IndexError."""
         raise NotImplementedError
 
     def score(self, model: Transformer, mesh: Mesh) -> dict[str, Figure]:
