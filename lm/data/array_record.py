@@ -116,7 +116,7 @@ def record_of(stored: bytes | memoryview, start: int, limit: int) -> bytes:
     InputError if the chunk is damaged, or the record is larger than `limit` bytes."""
     records, data = chunk_of(without_block_headers(stored, start), stored_limit(limit))
     if records != 1:
-        raise InputError(f"A chunk of {records} records, not of one.")
+        raise InputError(f"A chunk has {records} records instead of one.")
     return parts_of(data, 0, limit)[1]
 
 

@@ -396,7 +396,7 @@ class Windows:
         self.is_packed = manifest.is_packed(split)
         self.shards = shards = [shard for shard in manifest.splits[split].shards if shard.records]
         if not shards:
-            raise InputError(f"The shards of this split in {folder} hold no records. Prepare more documents.")
+            raise InputError(f"The shards of {split!r} in {folder} hold no records. Prepare more documents.")
         self.records = ShardRecords(folder, shards, self.record_length)
         self.first_records = self.records.first
         in_record = self.record_length // context_length

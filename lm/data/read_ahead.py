@@ -53,7 +53,7 @@ class ReadAhead:
         self.lock = threading.Lock()
         self.requests, self.stopped = queue.SimpleQueue[Request | None](), list[bool]()
         self.pending = set[Future[Run]]()
-        """Cancelled by `close`; otherwise a loader thread could wait for one forever."""
+        """Requests that `close` cancels; otherwise a loader thread could wait for one forever."""
         for _ in range(REQUESTS):
             # Daemon threads: an unresponsive server must not keep the process alive.
             threading.Thread(target=work, args=(self.requests, self.pending), name="read-ahead", daemon=True).start()

@@ -162,7 +162,7 @@ class Manifest:
     """Repeated documents in the training split; they are included in its counts of documents and tokens. Not written if
     0."""
     packing: str = "concatenate"
-    """How the records of the training split were filled: "concatenate" or "best_fit". Not written for the first."""
+    """How the records of the training split were filled: "concatenate" or "best_fit". Not written if "concatenate"."""
 
     def is_packed(self, split: str) -> bool:
         """Return whether records of a split hold whole documents (packing "best_fit"), not parts of a stream."""

@@ -75,7 +75,7 @@ class BitsPerByte:
         segments_N = np.cumsum(np.diff(documents_N.astype(np.int64), prepend=documents_N[0].astype(np.int64)) != 0)
         heads_N = np.diff(segments_N, prepend=-1) != 0
         text_bytes = count_text_bytes(byte_lengths(config.tokenizer), tokens_N, heads_N)
-        # Compressors get a newline between documents, as the model gets document heads.
+        # Compressors get a newline between documents, as the model gets BOS.
         pieces = np.split(tokens_N, np.flatnonzero(heads_N))
         text = b"\n".join(config.tokenizer.decode_bytes(piece[1:].tolist()) for piece in pieces if len(piece))
         windows = strided_windows(tokens_N, segments_N, config.model.context_length, config.stride, config.batch_size)

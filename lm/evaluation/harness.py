@@ -49,9 +49,8 @@ class HarnessLM(LM):
         add_bos_token: bool | None = None,
         show: Callable[[str], None] = lambda text: None,
     ):
-        """`model` is on `mesh`; at most `batch_size` rows of the whole context are computed at once. Each context
-        begins with bos_id if `add_bos_token` (by default if the tokenizer's prompts have it), and an empty one always
-        does."""
+        """`model` is sharded over `mesh`; at most `batch_size` rows of the whole context are computed at once. Each
+        context begins with BOS if `add_bos_token` is set (None: tokenizer.add_bos) or if it is empty."""
         super().__init__()
         self.model, self.config, self.tokenizer, self.mesh = model, config, tokenizer, mesh
         self.batch_size, self.show = batch_size, show

@@ -32,7 +32,7 @@ class Request(NamedTuple):
     """Continuation to score, and the context before it, as token ids."""
 
     context: Sequence[int]
-    """Ids that are not scored; at least one, for example the document head (bos_id)."""
+    """Ids that are not scored; at least one, for example BOS."""
     continuation: Sequence[int]
     """Ids to score."""
 

@@ -20,7 +20,7 @@ ROW = 512
 ROUNDING = 1.1
 """Rows per batch are chosen so that the last batch adds at most this factor of padding."""
 FEW_ENOUGH = 1.3
-"""Computed tokens per token of the requests below which fewer compilations matter more than less padding."""
+"""If fewer than this many positions are computed per token, fewer batch shapes are preferred to less padding."""
 
 
 class Row(NamedTuple):

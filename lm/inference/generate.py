@@ -12,7 +12,7 @@ from lm.model.transformer import Transformer
 from lm.tokenizer.base import Tokenizer
 
 DECODE_STEPS = 32
-"""Large, because nothing is streamed."""
+"""Tokens per call of the engine; large, because nothing is streamed."""
 
 
 def sample_texts(

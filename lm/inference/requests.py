@@ -7,7 +7,7 @@ from lm.errors import UsageError, shown
 from lm.tokenizer.base import Tokenizer
 
 MAX_TEMPERATURE = 1e30
-"""Fits into float32."""
+"""Maximum temperature; it fits into float32."""
 
 type FinishReason = Literal["stop", "length", "cancelled"]
 """stop: end of the document or a stop string. length: max_tokens reached, or the context is full."""
@@ -119,6 +119,7 @@ def check_prompt(
     row = tokenizer.prompt_ids(prompt)
     if len(row) >= tokens:
         raise UsageError(
-            f"The prompt {shown(prompt)} is {len(row):,} tokens with BOS; that leaves no room within {tokens}. {remedy}"
+            f"The prompt {shown(prompt)} is {len(row):,} tokens with BOS; that leaves no room within {tokens}, "
+            f"which includes the new text. {remedy}"
         )
     return row

@@ -3,7 +3,7 @@
 architecture on the same mesh.
 
 Axes: N tokens of a text, or positions of one chunk, V vocabulary, K alternatives, D width; T positions, the first of
-which is the document head and not a token of the text; L layers, E the L + 1 stages of the residual stream (after the
+which is BOS and not a token of the text; L layers, E the L + 1 stages of the residual stream (after the
 embedding and after each block), H heads, S key positions.
 """
 
@@ -31,7 +31,7 @@ from lm.tokenizer import Tokenizer
 SHORTEST = 32
 """Minimum padded length of a text."""
 LOGITS_AT_ONCE = 1 << 26
-"""256 MB of float32."""
+"""Maximum number of logits in memory: 256 MB of float32."""
 ALTERNATIVES = 20
 """Number of most likely tokens; fixed, so that one program serves all calls."""
 MOST_POSITIONS = 64
@@ -80,7 +80,7 @@ class Next(NamedTuple):
     """(V,) float32, before the softmax, and after softcapping if the model has it; V is the tokenizer's vocabulary
     size."""
     tokens: int
-    """Number of tokens read, without the document head."""
+    """Number of tokens read, without BOS."""
     dropped: int
 
 
@@ -88,7 +88,7 @@ class Layers(NamedTuple):
     """Attention, residual stream and logit lens while reading a text. Position t predicts the token at t + 1."""
 
     ids_T: np.ndarray
-    """(T,) int32: document head, then the tokens of the text."""
+    """(T,) int32: BOS, then the tokens of the text."""
     attention_LHTS: np.ndarray
     """(L, H, T, T) float32: attention weights of each query position over the key positions. Rows sum to 1."""
     stream_ET: np.ndarray
@@ -327,7 +327,7 @@ class Inspector:
         return found
 
     def _read_uncached(self, ids: tuple[int, ...], tell: Tell = silent) -> tuple[Guesses, np.ndarray]:
-        """Return (predictions at the head and each token of a text, logits after it)."""
+        """Return (predictions at BOS and each token of a text, logits after it)."""
         row_1T = self._row([self.tokenizer.bos_id, *ids])
         with self._compiled_once("read_text", row_1T.shape[1], tell):
             return jax.tree.map(on_host, self._programs["read_text"](self.model, row_1T, jnp.int32(len(ids))))

@@ -41,7 +41,7 @@ def find_libtpu() -> Path:
 
 
 TURN: list[IO] = []
-"""This process's lock, which it keeps until it ends, as long as it has libtpu loaded."""
+"""The lock for libtpu if this process has taken it; it is held until the process ends."""
 
 
 def wait_for_turn(say: Callable[[str], None], lock: Path = LOCK) -> None:

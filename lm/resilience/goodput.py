@@ -71,7 +71,7 @@ class Goodput:
     busy: Callable[[], bool] = staticmethod(lambda: False)
     """Whether the devices are computing a step; OVERLAPPED phases then count as steps."""
     work: Callable[[int], int] = staticmethod(int)
-    """See `totals`."""
+    """Return the work of all steps before a step (see `totals`)."""
 
     def __init__(self, run: Path, began: float | None = None, process: int = 0):
         """`began` is the start of this process in Unix seconds, by default now. Each of several processes writes its

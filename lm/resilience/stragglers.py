@@ -19,9 +19,9 @@ from lm.resilience.goodput import Goodput
 from lm.resilience.multihost import key_value_store
 
 TIMES = 2.0
-"""A straggler has at least TIMES times the median host time of the other processes,"""
+"""Minimum host time of a straggler, relative to the median host time of the other processes."""
 SHARE = 0.5
-"""and at least this fraction of the time of a step."""
+"""Minimum host time of a straggler, as a fraction of the time of a step."""
 
 
 class HostTime(NamedTuple):

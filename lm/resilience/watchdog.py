@@ -20,7 +20,7 @@ class Watchdog:
     threads."""
 
     def __init__(self, goodput: Goodput, folder: Path, hang_seconds: float):
-        """Dumps are written to `folder`/step-N.txt. `hang_seconds` = 0 disables the watchdog."""
+        """Stacks are written to `folder`/step-N.txt. `hang_seconds` = 0 disables the watchdog."""
         self.goodput, self.folder, self.least = goodput, folder, hang_seconds
         self.reported = -1.0  # time of the heartbeat after which a hang was reported
         self.waits: deque[float] = deque(maxlen=64)

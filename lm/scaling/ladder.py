@@ -40,7 +40,7 @@ class Rung:
     model: ModelConfig
     train: TrainConfig
     held_out: bool
-    """Predicted, not used for the fit."""
+    """Whether its loss tests the prediction and is not used for the fit."""
 
     @property
     def tokens(self) -> int:

@@ -43,7 +43,7 @@ class Study:
     failed: tuple[tuple[Rung, str], ...]
     fit: Fit
     budget: float
-    """FLOP."""
+    """FLOPs to spend."""
     corpus_tokens: int
     """Tokens of one pass over the training text."""
 

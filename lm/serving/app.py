@@ -45,7 +45,7 @@ class CompletionServer:
     ):
         """`model` is the name under which the model is served, `step` the step of its checkpoint. If `api_key` is set,
         clients must send it for all paths except /health and `pages`, {path: function that returns its response}, which
-        contain nothing of the run."""
+        have no data of the run."""
         self.worker, self.tokenizer, self.model = worker, tokenizer, model
         self.limits = limits.for_tokenizer(tokenizer)
         self.key = api_key.encode()

@@ -35,7 +35,7 @@ class Limits:
     max_choices: int = 128
     """Texts per call: number of prompts times n."""
     max_logprobs: int = 20
-    """Alternatives per token."""
+    """Most likely tokens returned with each token."""
     max_stop: int = 16
     """Number of stop strings; OpenAI allows 4, but tasks of lm-eval have more."""
     max_stop_characters: int = 256
