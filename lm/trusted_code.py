@@ -127,7 +127,7 @@ def load_named(name: str, option: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UsageError(f"{option} is {name}, which cannot be imported: {error}.") from error
+        raise UsageError(f"{option} is {name}, which cannot be imported: {error}. Correct it.") from error
 
 
 def checked_code(name: str, option: str) -> list[Code]:

@@ -216,7 +216,7 @@ def check_request(
     """Raise UsageError if the shards lack the split, if their records are too short for the context length, or if they
     have another tokenizer (None: any). Raise InputError if a file is missing or has the wrong size."""
     if split not in manifest.splits:
-        raise UsageError(f"There is no split {split!r} in {folder}, only {', '.join(manifest.splits)}.")
+        raise UsageError(f"There is no split {split!r} in {folder}. Choose one of {', '.join(manifest.splits)}.")
     if context_length > manifest.record_length:
         raise UsageError(
             f"A context of {context_length} tokens is longer than the records of {manifest.record_length} in {folder}. "

@@ -193,7 +193,7 @@ class ShardRecords:
     def read_offsets(self, shard: int) -> np.ndarray:
         size, records = self.shards[shard].bytes, self.shards[shard].records
         if not 0 < records <= size // LEAST_RECORD or size < BLOCK:
-            raise InputError(f"{MANIFEST} says {records} records, but {size} bytes.")
+            raise InputError(f"{MANIFEST} says {records} records in {size} bytes, which cannot be.")
         tail = self.read_bytes(shard, size - BLOCK, size - BLOCK + POSTSCRIPT_BYTES)
         start, end = footer_range(tail, size)
         if end - start > 64 * records + 2 * BLOCK:

@@ -87,7 +87,7 @@ def class_of(name: str, option: str) -> "Callable[[EvaluatorConfig], Evaluator]"
     methods = ("run", "run_in_training") if option == "train.evaluators" else ("run",)
     if not isinstance(kind, type) or not any(callable(getattr(kind, method, None)) for method in methods):
         raise UsageError(
-            f"{option} names {name!r}, which is not an evaluator: a class with run(model, mesh)"
+            f"{option} names {name!r}, which is not an evaluator. Name a class with run(model, mesh)"
             f"{' or run_in_training(state, mesh)' if methods[1:] else ''} (lm/evaluation/evaluator.py)."
         )
     return kind
@@ -114,7 +114,7 @@ def numbers_of(source: str, figures: object, taken: Collection[str] = TAKEN) -> 
     """Convert metrics returned by `source`, such as "evaluator NAME", to plain numbers. Raises UsageError if they are
     not a dict of numbers, or a name is in `taken`."""
     if not isinstance(figures, Mapping):
-        raise UsageError(f"The {source} returned {shown(repr(figures))} instead of a dict of metrics.")
+        raise UsageError(f"The {source} returned {shown(repr(figures))} instead of a dict. Return {{name: number}}.")
     import jax
 
     found = {}

@@ -163,7 +163,7 @@ def slice_shape(chip: Chip, name: str, size: str | None) -> tuple[int, ...]:
         shape = tuple(int(one) for one in size.split("x") if one)
         if len(shape) != chip.torus or sorted(shape) not in [sorted(one) for one in known.values()] or min(shape) < 1:
             some = ", ".join("x".join(map(str, one)) for one in known.values())
-            raise UsageError(f"The topology {shown(name)} has a shape that {chip.name} does not have: {some}.")
+            raise UsageError(f"The topology {shown(name)} has a shape that {chip.name} lacks. Choose one of {some}.")
         return shape
     count = int(size) if size else 0
     if count % chip.named_by or count // chip.named_by not in known:

@@ -127,7 +127,7 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
                     raise too_large(f"more than {most:,}")
     except TimeoutError:
         raise ApiError(
-            408, f"The body was incomplete after {seconds:g} seconds ({len(body):,} bytes received).",
+            408, f"The body was incomplete after {seconds:g} seconds ({len(body):,} bytes received). Send it faster.",
             code="timeout", headers=close,
         ) from None  # fmt: skip
     return bytes(body)

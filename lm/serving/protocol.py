@@ -273,7 +273,7 @@ def check_prompt(prompt: Prompt, params: SamplingParams, tokenizer: Tokenizer, l
     tokens = prompt.tokens
     if not tokens:
         raise ApiError(
-            400, "prompt is empty, and add_special_tokens is false: there is nothing to continue.",
+            400, "prompt is empty, and add_special_tokens is false. Give at least one token to continue.",
             param="prompt", code="empty_prompt",
         )  # fmt: skip
     most = limits.context - (1 if params.max_tokens else 0)

@@ -61,10 +61,10 @@ def read_key(file: str, variable: str) -> str:
     try:
         key = Path(file).expanduser().read_text("utf-8").strip() if file else os.environ.get(variable, "").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--api-key-file {file} cannot be read: {error}.") from None
+        raise UsageError(f"--api-key-file {file} cannot be read: {error}. Give a text file.") from None
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         named = f"--api-key-file {file}" if file else f"--api-key-env {variable}"
-        raise UsageError(f"{named} does not hold a key: one word of printable ASCII characters.")
+        raise UsageError(f"{named} does not hold a key. Give one word of printable ASCII characters.")
     return key
 
 

@@ -32,7 +32,7 @@ def test_names_of_hardware(name, canonical, chips, devices):
     ("name", "words"),
     [
         ("v6:2x2", "Did you mean v6e"), ("", "There is no topology ''"), ("v5p-7", "counts cores, 2 to a chip"),
-        ("v5e:3x3", "4x4"), ("v5e:4x4x4", "a shape that v5e does not have"),
+        ("v5e:3x3", "4x4"), ("v5e:4x4x4", "a shape that v5e lacks"),
         ("h100:12", "a multiple of 8"), ("h100:0", "asks for 0 GPUs"),
         ("h100:2x2", "a shape; for GPUs, give"), ("v5e", "no slice"),
         ("tpu" * 5000, "There is no topology"), ("0xv5e-4", "There is no topology"), ("v5e:4xx4", "no topology"),
