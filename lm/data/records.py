@@ -1,9 +1,9 @@
 """SequenceRecord <-> bytes, and the manifest of a folder of records: the contract between data_prep, which writes them,
 and lm, which trains on them. No JAX here.
 
-A record is `length + 1` consecutive tokens of a stream of documents, in which <|endoftext|> heads each document. The
+A record is `length + 1` consecutive tokens of a stream of documents, in which <|endoftext|> begins each document. The
 last token of a record is the first token of the next one, so every token except the first of the stream is a target
-once. The head of a document is also the target that ends the previous document. With packing "best_fit", a training
+once. The <|endoftext|> of a document is also the target that ends the previous one. With packing "best_fit", a training
 record has whole documents, or a part of a longer one, and the target of their last token; the rest is padding. Layout,
 little-endian:
 

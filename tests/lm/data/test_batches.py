@@ -187,7 +187,7 @@ def test_a_missing_manifest_is_an_input_error(tmp_path):
 
 
 def test_invalid_arguments_are_usage_errors_with_both_values(folder):
-    with pytest.raises(UsageError, match=r"no split 'test' in .* only train, val"):
+    with pytest.raises(UsageError, match=r"no split 'test' in .* Choose one of train, val"):
         source(folder, "test")
     with pytest.raises(UsageError, match=r"context of 25 tokens is longer than the records of 24 in .* at most 24"):
         source(folder, context=25)
