@@ -124,7 +124,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "lm.planner.hlo.identity": COMPILER,
     "lm.planner.hlo.integer": COMPILER,
     "lm.planner.hlo.kernels": COMPILER,
-    "lm.planner.hlo.turns": COMPILER,
+    "lm.planner.hlo.trip_count": COMPILER,
     "lm.planner.topology.topology_of": OPTION,
     "lm.storage.http.CONTENT_RANGE": AtPlace("bytes 0-99/1000"),
     "lm.storage.objects.NO_KEYS": Anywhere("Credential"),
