@@ -33,8 +33,7 @@ LOOKED_UP = ("vocab", "position", "ngram")
 
 
 def by_layers(count: Callable[[ModelConfig], tuple[int, ...]], config: ModelConfig) -> tuple[int, ...]:
-    """Apply `count` to the model. If it has too many layers to trace, extrapolate from the counts with one and two
-    layers."""
+    """Return `count(config)`. With too many layers to trace, extrapolate from the counts for one and two layers."""
     if config.layers <= LAYERS_TRACED:
         return count(config)
     one, two = (count(dataclasses.replace(config, layers=layers)) for layers in (1, 2))
@@ -43,7 +42,7 @@ def by_layers(count: Callable[[ModelConfig], tuple[int, ...]], config: ModelConf
 
 @functools.cache
 def counted_parameters(config: ModelConfig) -> tuple[int, int]:
-    """Return (number of all parameters, of those in lookup tables), without allocating them."""
+    """Return (number of all parameters, number of those in lookup tables), without allocating them."""
     import jax
 
     from lm.model.transformer import Transformer
@@ -60,7 +59,7 @@ def counted_parameters(config: ModelConfig) -> tuple[int, int]:
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """Number of parameters of the model, without allocating them."""
+    """Return the number of parameters of the model, without allocating them."""
     return counted_parameters(config)[0]
 
 
@@ -94,7 +93,7 @@ def parameters_in_products(config: ModelConfig) -> int:
 
 
 def flops_per_token(config: ModelConfig) -> int:
-    """Floating-point operations of training on one token of a full context (PaLM, arXiv:2204.02311, appendix B).
+    """Return the FLOPs of training on one token of a full context (PaLM, arXiv:2204.02311, appendix B).
 
     6 per parameter in a matrix product: a multiplication and an addition forward, twice as many backward. Attention is
     12 * layers * context * (heads * head_dim): scores and weighted sum over the whole context (or the layer's window),
@@ -105,7 +104,7 @@ def flops_per_token(config: ModelConfig) -> int:
 
 
 def keys_seen(config: ModelConfig) -> int:
-    """Number of keys that a query may attend to, the layer's whole context or window, summed over layers."""
+    """Return how many keys a query may attend to (the context, or the layer's window), summed over layers."""
     context = config.context_length
     windows = config.attention_windows or (0,)  # layers cycle through the windows
     layers_with = lambda place: len(range(place, config.layers, len(windows)))
@@ -136,7 +135,7 @@ def flops_before(model: ModelConfig, stages: Stages) -> Callable[[int], int]:
 
 
 def inference_bytes(model: ModelConfig, rows: int, tokens: int) -> dict[str, int]:
-    """{purpose: lower bound in bytes} of inference with `rows` sequences of `tokens` tokens at once."""
+    """Return {purpose: minimum bytes} of inference with `rows` sequences of `tokens` tokens at once."""
     return {
         "parameters": count_parameters(model) * BYTES[model.parameter_dtype],
         "batch": rows * tokens * BATCH_BYTES,
@@ -144,7 +143,8 @@ def inference_bytes(model: ModelConfig, rows: int, tokens: int) -> dict[str, int
 
 
 def host_bytes() -> int | None:
-    """Memory limit of this process, the machine's or its container's; None if the system does not report it."""
+    """Return the memory limit of this process in bytes, the machine's or its container's; None if the system reports
+    none."""
     try:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
@@ -184,7 +184,7 @@ def free_host_bytes(system: Path = Path("/")) -> int | None:
 
 
 def numbers_in(file: Path) -> dict[str, int]:
-    """{first word: second word} of the file's lines; empty if there is no such file."""
+    """Return {first word: second word} of the lines in a file such as /proc/meminfo; {} if there is no such file."""
     try:
         lines = [line.split() for line in file.read_text(encoding="ascii").splitlines()]
         return {words[0]: int(words[1]) for words in lines if len(words) > 1}
@@ -193,7 +193,7 @@ def numbers_in(file: Path) -> dict[str, int]:
 
 
 def on_host_alone(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether JAX will compute on the CPU, as far as can be determined without starting it."""
+    """Return whether JAX will compute on the CPU, as far as can be determined without starting it."""
     platforms = environment.get("JAX_PLATFORMS", "")
     return platforms == "cpu" if platforms else not any(Path(path).exists() for path in ACCELERATORS)
 

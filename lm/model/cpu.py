@@ -36,7 +36,7 @@ def on_cpu[**P, R](
 def linear(
     x_BTI: Float[Array, "B T I"], weight_IO: Float[Array, "I O"], bias_O: Float[Array, " O"] | None
 ) -> Float[Array, "B T O"]:
-    """Compute as one product of two matrices; the CPU backend is much slower at the equivalent three-axis form."""
+    """Return x @ weight (+ bias), as a product of two matrices: the CPU backend is much slower with three axes."""
     batch, length, width = x_BTI.shape
     y_NO = x_BTI.reshape(batch * length, width) @ weight_IO
     if bias_O is not None:
@@ -46,7 +46,7 @@ def linear(
 
 @jax.custom_vjp
 def with_bias(y_NO: Float[Array, "N O"], bias_O: Float[Array, " O"]) -> Float[Array, "N O"]:
-    """Add the bias to every row; its gradient is summed in float32 for every type."""
+    """Add the bias to every row. Its gradient is summed in float32, whatever the type."""
     return y_NO + bias_O[None, :]
 
 

@@ -31,7 +31,7 @@ class LayerCache(NamedTuple):
     def joined_by(
         self, k_BTKC: Float[Array, "B T K C"], v_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]
     ) -> "LayerCache":
-        """Return the cache with keys and values of the tokens at these positions of each row added."""
+        """Return the cache with the keys and values of new tokens written at `positions_BT`."""
         return self._replace(
             keys_BKSC=written_by_head(self.keys_BKSC, k_BTKC, positions_BT),
             values_BKSC=written_by_head(self.values_BKSC, v_BTKC, positions_BT),
@@ -40,7 +40,7 @@ class LayerCache(NamedTuple):
     def with_last(
         self, h_BTD: Float[Array, "B T D"], g_BTD: Float[Array, "B T D"], segment_ids_BT: Int[Array, "B T"]
     ) -> "LayerCache":
-        """Return the cache with the inputs of attention (h) and MLP (g) at each row's last token."""
+        """Return the cache with the inputs of attention (h) and MLP (g) at each row's newest token stored."""
         if self.attention_last_B1D is None or self.mlp_last_B1D is None:
             return self
         return self._replace(
@@ -50,7 +50,7 @@ class LayerCache(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Complete cache of a model. The token at position p of its row is in slot p."""
+    """Key-value cache of a model. The token at position p of its row is in slot p."""
 
     layers: list[LayerCache] | LayerCache
     tokens_BS: Int[Array, "B S"]  # noqa: N815
@@ -85,7 +85,7 @@ class Cache(NamedTuple):
 
 
 def written(slots_BS: jax.Array, values_BT: jax.Array, positions_BT: Int[Array, "B T"]) -> jax.Array:
-    """Write `values_BT` (B, T, ...) into `slots_BS` (B, S, ...) at these positions of each row."""
+    """Return `slots_BS` (B, S, ...) with `values_BT` (B, T, ...) written at these positions of each row."""
     rows_B1 = jnp.arange(slots_BS.shape[0])[:, None]
     return slots_BS.at[rows_B1, positions_BT].set(values_BT.astype(slots_BS.dtype), mode="drop")
 
@@ -94,7 +94,8 @@ def written(slots_BS: jax.Array, values_BT: jax.Array, positions_BT: Int[Array, 
 def written_by_head(
     slots_BKSC: Float[Array, "B K S C"], x_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]
 ) -> Float[Array, "B K S C"]:
-    """Write `x_BTKC` into the slots at these positions of each row; tokens beyond the last slot are dropped."""
+    """Return `slots_BKSC` with `x_BTKC` written at these positions of each row; tokens beyond the last slot are
+    dropped."""
     rows_B1 = jnp.arange(slots_BKSC.shape[0])[:, None]
     return slots_BKSC.at[rows_B1, :, positions_BT].set(x_BTKC.astype(slots_BKSC.dtype), mode="drop")
 

@@ -59,8 +59,8 @@ def with_bias(y_BTO: Float[Array, "B T O"], bias_O: Float[Array, " O"] | None) -
 
 
 def used(axis: str) -> str:
-    """Logical axis of the activations that a weight's axis contracts with or produces; activations are not sharded
-    along the width."""
+    """Return the logical axis of activations that match a weight's axis: "embed" for "width", along which activations
+    are not sharded, else `axis`."""
     return "embed" if axis == "width" else axis
 
 
@@ -104,8 +104,9 @@ class Linear(nnx.Module):
     def of_parts(
         self, x_BTI: Float[Array, "B T I"], weight_io: Float[Array, "i o"], bias_o: Float[Array, " o"] | None
     ) -> Float[Array, "B T O"]:
-        """Compute with one device's tokens and its shard of the weight, cut over its width and, with tensor
-        parallelism, over the other axis. If that is the input's, the products are summed over its devices."""
+        """Compute on one device: its tokens, and the whole weight, gathered from the shards of its width. With tensor
+        parallelism, the other axis stays sharded, and if that is the input's, the products are summed over its
+        devices."""
         weight_IO = gather_width(weight_io, self.axes.index("width"))
         bias_O = gather_width(bias_o, 0) if bias_o is not None and self.axes[1] == "width" else bias_o
         if not (summed := manual_axes(used(self.axes[0]))):

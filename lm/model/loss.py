@@ -73,8 +73,8 @@ def summed_cross_entropy(
 
 
 def gathered_table(table_VD: Float[Array, "V D"], dtype: str) -> Float[Array, "V D"]:
-    """All-gather the table's width in the given type, once for several micro-batches; each device keeps its vocabulary
-    shard."""
+    """All-gather the width of the output table in type `dtype`, for several micro-batches. Its vocabulary stays
+    sharded."""
     whole = on_each_device((TABLE,), WHOLE_TABLE)(lambda table_VD: gather_width(table_VD, 1))
     return jax.lax.stop_gradient(whole(table_VD.astype(dtype)))
 
@@ -97,7 +97,7 @@ def table_gradient(gradient_VD: Float[Array, "V D"], dtype: jnp.dtype) -> Float[
 def add(
     totals: tuple[jax.Array, jax.Array], losses_N: jax.Array, log_sums_N: jax.Array, weights_N: jax.Array, z_loss: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Add the losses of one part of the tokens to `totals`, (objective, loss)."""
+    """Return `totals`, (objective, loss), with the losses of one part of the tokens added."""
     objective, loss = totals
     of_part = jnp.sum(losses_N * weights_N)
     penalty = z_loss * jnp.sum(jnp.square(log_sums_N) * weights_N) if z_loss else 0.0
@@ -105,8 +105,8 @@ def add(
 
 
 def in_parts[Arrays](arrays: Arrays, parts: int) -> Arrays:
-    """Reshape arrays (B, T, ...) to (parts, N / parts, ...), with the smallest number of parts >= `parts` that divides
-    the tokens."""
+    """Split the tokens of arrays (B, T, ...) into the smallest number of equal parts that is at least `parts`: arrays
+    (parts, tokens per part, ...)."""
 
     def split(values_BT: jax.Array) -> jax.Array:
         tokens = values_BT.shape[0] * values_BT.shape[1]
@@ -138,13 +138,13 @@ def part_losses(
 
 
 def first_symbol(symbols: int) -> jax.Array | int:
-    """First token id of a device's vocabulary shard of size `symbols`."""
+    """Return the first token id of this device's vocabulary shard, which has `symbols` ids."""
     names = manual_axes("vocab")
     return jax.lax.axis_index(names) * symbols if names else 0
 
 
 def target_logits(logits_NV: Float[Array, "N V"], targets_N: Int[Array, " N"]) -> Float[Array, " N"]:
-    """Logit of the target of each token, from whichever device has it."""
+    """Return the logit of each token's target. If the vocabulary is sharded, it comes from the device that has it."""
     if not manual_axes("vocab"):
         return jnp.take_along_axis(logits_NV, targets_N[:, None], axis=-1)[:, 0]
     symbols = logits_NV.shape[1]

@@ -30,7 +30,8 @@ def tokens_before(
 
 
 def ngram_row(ngram: list[Int[Array, "B T"]], rows: int) -> Int[Array, "B T"]:
-    """Row of each n-gram in a table of `rows` rows, by a multiplicative hash of its tokens, last token first."""
+    """Return the row of each n-gram in a table of `rows` rows, by a multiplicative hash of its tokens, last token
+    first."""
     hash_BT = jnp.zeros(ngram[0].shape, jnp.uint32)
     for tokens_BT in ngram:
         hash_BT = (hash_BT ^ (tokens_BT + 1).astype(jnp.uint32)) * jnp.uint32(FACTOR)
@@ -41,5 +42,6 @@ def ngram_row(ngram: list[Int[Array, "B T"]], rows: int) -> Int[Array, "B T"]:
 def ngram_embeddings(
     tables: list[jax.Array], tokens_BT: Int[Array, "B T"], before: list[Int[Array, "B T"]]
 ) -> list[jax.Array]:
-    """Embeddings (B, T, D) from each table: the first for the last two tokens, the next for the last three, ..."""
+    """Return embeddings (B, T, D) from each table: the first for the last two tokens, the next for the last three,
+    ..."""
     return [table[ngram_row([tokens_BT, *before[:length]], table.shape[0])] for length, table in enumerate(tables, 1)]

@@ -14,7 +14,7 @@ IN_BLOCK = re.compile(r"((?:.*\.)?blocks\.)(?:(\d+)\.)?(.+)")
 
 
 def part_name(key: object) -> str:
-    """Plain name of one key of a tree path."""
+    """Return the plain name of one key in a tree path, such as "blocks", "0" or "weight"."""
     for attribute in ("key", "idx", "name"):
         if hasattr(key, attribute):
             return str(getattr(key, attribute))
@@ -35,12 +35,13 @@ def named_leaves(tree: object) -> dict[str, Any]:
 
 
 def replace_leaves[Tree](tree: Tree, named: Mapping[str, Any]) -> Tree:
-    """Return `tree` with every leaf taken from `named`, by the names of `named_leaves`."""
+    """Return `tree` with each leaf replaced by the value in `named` of the same name (see `named_leaves`)."""
     return jax.tree.unflatten(jax.tree.structure(tree), [named[name] for name in named_leaves(tree)])
 
 
 def are_stacked(names: Mapping[str, object]) -> bool | None:
-    """Whether blocks with these names are one stack (ModelConfig.scan_layers); None if no name belongs to a block."""
+    """Return whether the blocks of these parameter names are stacked (ModelConfig.scan_layers); None if there are no
+    blocks."""
     for name in names:
         if found := IN_BLOCK.fullmatch(name):
             return found[2] is None

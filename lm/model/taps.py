@@ -29,15 +29,16 @@ class Taps:
     """Keep the root mean square of each array instead of its values."""
 
     def at(self, place: str) -> "Taps":
-        """Return the same taps for a part of the model."""
+        """Return taps that share their values with these, for the part of the model named `place`."""
         return replace(self, place=f"{self.place}{place}.")
 
     def empty(self) -> "Taps":
-        """Return the same taps without values: for a function that JAX traces separately and that returns its own."""
+        """Return the same taps without values, for a function that JAX traces separately and that returns its own
+        values."""
         return replace(self, found={}, seen=[])
 
     def wants(self, name: str) -> bool:
-        """Whether a pattern matches the name."""
+        """Return whether a value was requested: one of the patterns matches its name."""
         name = f"{self.place}{name}"
         self.seen.append(name)
         return any(matches(name, pattern) for pattern in self.patterns)
@@ -50,19 +51,20 @@ class Taps:
         self.found[f"{self.place}{name}"] = value
 
     def add_block(self, layer: int, found: dict[str, jax.Array], seen: list[str]) -> None:
-        """Store what a block has found, and the names that it has, under the number of its layer."""
+        """Store the values captured in a block, and the names available there, under the number of its layer."""
         numbered = lambda name: name.replace(ANY_LAYER, f"blocks.{layer}", 1)
         self.seen.extend(map(numbered, seen))
         wanted = lambda name: any(fnmatchcase(numbered(name), pattern) for pattern in self.patterns)
         self.found.update({numbered(name): value for name, value in found.items() if wanted(name)})
 
     def unmatched(self) -> list[str]:
-        """Patterns that no name has matched."""
+        """Return the patterns that no name has matched."""
         return [pattern for pattern in self.patterns if not any(fnmatchcase(name, pattern) for name in self.seen)]
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether the pattern matches the name, or, if this stands for all layers, that of any layer."""
+    """Return whether the pattern matches the name. A name in "blocks.*", whose layer is unknown, matches any
+    layer's."""
     if name.startswith(f"{ANY_LAYER}."):
         pattern = LAYER.sub(f"{ANY_LAYER}.", pattern)
     return fnmatchcase(name, pattern)
@@ -78,5 +80,5 @@ def tap(taps: Taps | None, name: str, value: jax.Array) -> None:
 
 
 def at(taps: Taps | None, place: str) -> Taps | None:
-    """`taps` for a part of the model."""
+    """Return taps for the part of the model named `place`; None if `taps` is None."""
     return None if taps is None else taps.at(place)

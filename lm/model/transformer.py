@@ -46,8 +46,8 @@ from lm.trusted_code import named
 
 
 def row_positions(like_BT: Int[Array, "B T"]) -> Int[Array, "1 T"]:
-    """Positions 0, 1, ... T - 1 for every row. They do not restart at each document: GPT-2 is trained this way, and
-    RoPE is relative."""
+    """Return the positions 0, 1, ... T - 1, for every row. They do not restart at each document: GPT-2 is trained this
+    way, and RoPE is relative."""
     return jnp.arange(like_BT.shape[1])[None]
 
 
@@ -60,7 +60,7 @@ class Dropout(NamedTuple):
     """Indices of the rows in the whole batch, so that dropout does not depend on the micro-batch of a row."""
 
     def at(self, place: int | jax.Array) -> "Dropout":
-        """Fold a place in the model into the key."""
+        """Return dropout with another random key, for place number `place` in the model."""
         return self._replace(key=jax.random.fold_in(self.key, place))
 
 
@@ -141,7 +141,7 @@ BLOCKS: dict[str, Callable[[ModelConfig, jax.Array, int], Block]] = {"pre_norm":
 
 
 def with_layer_axis(blocks: Block, layers: bool) -> Block:
-    """Set the axis names of the parameters to include a first axis "layers", or not; returns `blocks`."""
+    """Add the first axis "layers" to the axis names of the blocks' parameters, or remove it. Returns `blocks`."""
     for _, parameter_ in nnx.iter_graph(blocks):
         if isinstance(parameter_, nnx.Variable):
             own = tuple(axis for axis in parameter_.get_metadata()["axes"] if axis != "layers")
@@ -213,7 +213,7 @@ class Transformer(nnx.Module):
     def embed(
         self, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "#B T"], before: list[Int[Array, "B T"]]
     ) -> Float[Array, "B T D"]:
-        """Input of the first block. `before` is the result of lm.model.ngrams.tokens_before."""
+        """Return the input of the first block. `before` is the result of lm.model.ngrams.tokens_before."""
         one_row = positions_BT.shape[0] == 1
 
         def looked_up(embedding_VD, ngrams, positions_PD, tokens_BT, positions_BT, before):
@@ -241,14 +241,14 @@ class Transformer(nnx.Module):
         return not isinstance(self.blocks, nnx.List)
 
     def layer_blocks(self) -> list[Block]:
-        """Blocks one by one, whether or not they are stacked."""
+        """Return the blocks one by one, whether or not they are stacked."""
         if not self.is_stacked:
             return list(cast(nnx.List, self.blocks))
         one = lambda layer: with_layer_axis(jax.tree.map(lambda stack: stack[layer], self.blocks), False)
         return [one(layer) for layer in range(self.layers)]
 
     def rotary(self, positions_BT: Int[Array, "#B T"]) -> Rotary | None:
-        """Rotary tables, shared by all layers; None if positions are not rotary."""
+        """Return the rotary tables, shared by all layers; None if positions are not rotary."""
         if self.rotary_pairs is None:
             return None
         return rotary_tables(positions_BT, self.rotary_pairs, self.rope_theta, self.rope_scaling)
@@ -344,7 +344,7 @@ class Transformer(nnx.Module):
         dropout: Dropout | None = None,
         taps: Taps | None = None,
     ) -> Float[Array, "B T D"]:
-        """Return the input of `logits` for whole rows of documents that do not attend to each other."""
+        """Return the residual stream after the last norm (the input of `logits`) for whole rows of packed documents."""
         mask = AttentionMask(segment_ids_BT)
         return self(tokens_BT, row_positions(tokens_BT), mask, remat=remat, dropout=dropout, taps=taps)[0]
 
@@ -369,7 +369,7 @@ class Transformer(nnx.Module):
         return taps.found
 
     def output_table(self) -> Float[Array, "V D"]:
-        """Output projection of `logits`: one row per token."""
+        """Return the output projection: one row per token of the vocabulary."""
         return self.embedding[...] if self.head is None else self.head.weight[...].T
 
     def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:

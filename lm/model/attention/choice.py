@@ -26,7 +26,7 @@ class AttentionSpec:
 
 
 def attention_spec_of(model: ModelConfig, context_shards: int) -> AttentionSpec:
-    """Spec of attention in training, with each sequence sharded over `context_shards` devices."""
+    """Return the AttentionSpec of training, with each sequence sharded over `context_shards` devices."""
     return AttentionSpec(model.compute_dtype, model.head_channels, model.context_length, context_shards)
 
 
@@ -35,12 +35,12 @@ CUDNN_CHANNELS, SPLASH_CHANNELS, SPLASH_LENGTH = 8, 64, 128
 
 
 def packs_documents(target: Target) -> bool:
-    """Whether cuDNN supports packed documents, given by offsets and lengths, on this device."""
+    """Return whether cuDNN on this GPU supports packed documents (several per row, given by offsets and lengths)."""
     return target.capability >= (9, 0)
 
 
 def unsupported_by_cudnn(target: Target, spec: AttentionSpec) -> str | None:
-    """Why cuDNN's fused attention cannot run, by the rules of jax.nn.dot_product_attention; None if it can."""
+    """Return why cuDNN's fused attention cannot run, by the rules of jax.nn.dot_product_attention; None if it can."""
     if target.platform != "cuda":
         return f"it needs the platform cuda; this device's is {target.platform}"
     if target.capability < (8, 0):
@@ -59,7 +59,7 @@ def unsupported_by_cudnn(target: Target, spec: AttentionSpec) -> str | None:
 
 
 def unsupported_by_splash(target: Target, spec: AttentionSpec) -> str | None:
-    """Why JAX's splash attention cannot run; None if it can."""
+    """Return why JAX's splash attention cannot run; None if it can."""
     if target.platform != "tpu":
         return f"it needs the platform tpu; this device's is {target.platform}"
     if spec.prefix:
@@ -113,7 +113,7 @@ def explain(choice: str, target: Target, spec: AttentionSpec) -> str:
 
 
 def costs_of(name: str, target: Target, spec: AttentionSpec) -> list[str]:
-    """Overhead of a kernel: padding, and masks instead of packed documents."""
+    """Return text about a kernel's overhead: padding, and masks instead of packed documents; [] if there is none."""
     channels, length = {"cudnn": (CUDNN_CHANNELS, 1), "splash": (SPLASH_CHANNELS, SPLASH_LENGTH)}.get(name, (1, 1))
     found = []
     if missing := -spec.head_dim % channels:

@@ -34,27 +34,29 @@ segment ids of all keys) -> output."""
 
 
 def parts_of(devices: int) -> np.ndarray:
-    """Return the two parts of a sequence whose queries each device computes: (devices, 2). A sequence has 2 * devices
-    equal parts. They are in the order in which `exchanged` delivers them: the even one, then the odd one."""
+    """Return which two of a sequence's 2 * `devices` equal parts each device computes the queries of: (devices, 2), the
+    even part first, then the odd one, as `exchanged` delivers them."""
     low = np.arange(devices)
     both = np.stack([low, 2 * devices - 1 - low], axis=1)
     return np.where((low % 2 == 0)[:, None], both, both[:, ::-1])
 
 
 def routes(devices: int) -> list[list[tuple[int, int]]]:
-    """(source, destination) pairs of devices, for the first and the second half of each device's positions."""
+    """Return (source, destination) pairs of devices for `exchanged`: for the first and the second half of their
+    positions."""
     attends = {int(part): n for n, parts in enumerate(parts_of(devices)) for part in parts}
     return [[(n, attends[2 * n + half]) for n in range(devices)] for half in range(2)]
 
 
 def exchanged(x_BT: jax.Array, devices: int) -> jax.Array:
-    """Exchange a device's positions of (B, T, ...) for those of the parts whose queries it computes."""
+    """Send positions of (B, T, ...) to the devices that compute their queries. Takes a device's own T / N consecutive
+    positions, and returns those of its two parts (see `parts_of`)."""
     halves = zip(jnp.split(x_BT, 2, axis=1), routes(devices), strict=True)
     return jnp.concatenate([jax.lax.ppermute(half, AXIS, route) for half, route in halves], axis=1)
 
 
 def returned(x_BT: jax.Array, devices: int) -> jax.Array:
-    """Inverse of `exchanged`."""
+    """Invert `exchanged`: send the results back to the devices that own the positions."""
     back = [[(there, here) for here, there in route] for route in routes(devices)]
     halves = zip(jnp.split(x_BT, 2, axis=1), back, strict=True)
     return jnp.concatenate([jax.lax.ppermute(half, AXIS, route) for half, route in halves], axis=1)
@@ -68,7 +70,7 @@ def gathered(x_BT: jax.Array) -> jax.Array:
 
 
 def block_length(part: int) -> int:
-    """Largest block length, up to LONGEST_BLOCK, that divides a part."""
+    """Return the largest block length, up to LONGEST_BLOCK, that divides `part`, the length of a part."""
     return next(rows for rows in range(min(part, LONGEST_BLOCK), 0, -1) if part % rows == 0)
 
 

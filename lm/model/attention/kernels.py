@@ -57,8 +57,8 @@ def splash(
 
 
 def named(implementation: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Tag the output with the name that remat policies use. Splash tags its own output and the other values that its
-    backward pass needs."""
+    """Wrap an attention implementation so that its output has the name that remat policies use (checkpoint_name).
+    Splash names its own output and the other values that its backward pass needs."""
     return lambda *arguments: checkpoint_name(implementation(*arguments), KEPT)
 
 

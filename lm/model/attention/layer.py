@@ -52,7 +52,7 @@ class Attention(nnx.Module):
     def project(
         self, x_BTD: Float[Array, "B T D"], before_BTD: Float[Array, "B T D"] | None, rotary: Rotary | None
     ) -> tuple[Float[Array, "B T H C"], Float[Array, "B T K C"], Float[Array, "B T K C"]]:
-        """Return queries and keys (with QK norm and rotary embedding, if configured) and values, by head."""
+        """Return (queries, keys, values) by head; queries and keys with QK norm and rotary embedding, if configured."""
         by_head = lambda x_BTI, heads: x_BTI.reshape(*x_BTI.shape[:2], heads, self.head_dim)
         q_BTI, k_BTJ, v_BTJ = self.products(x_BTD, before_BTD)
         q_BTHC = by_head(q_BTI, self.heads)
@@ -68,7 +68,7 @@ class Attention(nnx.Module):
         return q_BTHC, k_BTKC, v_BTKC
 
     def implementation(self, q_BTHC: Float[Array, "B T H C"], mask: AttentionMask) -> Callable[..., jax.Array]:
-        """Return the attention implementation for the current mesh and device. Raises UsageError like `choose`."""
+        """Return the attention implementation for the current mesh and device. Raises UsageError if it cannot run."""
         context_shards = devices_of("length", jax.sharding.get_abstract_mesh())
         if mask.branched:  # no kernel supports trees
             return ATTENTION["xla"]

@@ -16,8 +16,8 @@ BRANCHES = 64
 
 
 def causal(positions: Any, key_positions: Any, window: int | None) -> Any:
-    """Whether queries at `positions` may attend to `key_positions`: their own and earlier ones, at most `window`. For
-    JAX or NumPy arrays."""
+    """Return whether queries at `positions` may attend to `key_positions`: to their own and earlier ones, at most
+    `window` in all. For JAX or NumPy arrays."""
     seen = key_positions <= positions
     return seen if window is None else seen & (key_positions > positions - window)
 
@@ -54,11 +54,12 @@ class AttentionMask:
         return replace(self, window=narrowest)
 
     def over(self, positions_BT: Int[Array, "B T"], key_segment_ids_BS: Int[Array, "B S"]) -> "AttentionMask":
-        """Return the mask for queries at `positions_BT` among the keys of a cache."""
+        """Return the mask for queries at `positions_BT` and the keys of a cache, whose segment ids are
+        `key_segment_ids_BS`."""
         return replace(self, positions_BT=positions_BT, key_segment_ids_BS=key_segment_ids_BS)
 
     def query_positions(self) -> Int[Array, "#B T"]:
-        """Positions of the queries among the keys."""
+        """Return the positions of the queries among the keys."""
         return jnp.arange(self.segment_ids_BT.shape[1])[None] if self.positions_BT is None else self.positions_BT
 
     def visible(
@@ -85,7 +86,7 @@ class AttentionMask:
         return same_BTS & seen_BTS
 
     def all_visible(self) -> Bool[Array, "B T S"]:
-        """`visible` for the mask's queries and all keys."""
+        """Return `visible` for all of the mask's queries and all keys."""
         return self.visible(self.query_positions(), self.segment_ids_BT)
 
     def same_as_before(self) -> Bool[Array, "B T"]:

@@ -24,7 +24,7 @@ HIDDEN = float(jnp.finfo(jnp.float32).min)
 
 
 class Blocks(NamedTuple):
-    """Positions of the query blocks, and segment ids. Keys are at positions 0, 1, ..."""
+    """Positions of the query blocks, and segment ids of queries and keys. Keys are at positions 0, 1, ..."""
 
     starts_N: Int[Array, " N"]  # noqa: N815
     """Position of the first query of each block; positions within a block are consecutive."""
@@ -40,8 +40,8 @@ def by_pairs(
     pairs_P2: Int[Array, "P 2"],
     window: int | None,
 ) -> Float[Array, "B T H C"]:
-    """Causal attention within documents. `pairs_P2` are (query block, key block) indices; blocks have equal length, and
-    the pairs must cover everything that the queries may attend to."""
+    """Return causal attention within documents, computed for the given pairs of blocks. `pairs_P2` are (query block,
+    key block) indices; blocks have equal length, and the pairs must cover everything that the queries may attend to."""
     q_BKGTC, k_BKSC, v_BKSC = heads_first(q_BTHC, k_BSKC, v_BSKC)
     out_BKGTC = attend_by_pairs(window, q_BKGTC, k_BKSC, v_BKSC, blocks, pairs_P2)
     return heads_last(out_BKGTC)
@@ -63,7 +63,7 @@ def with_block(x: jax.Array, block: jax.Array, number: jax.Array, axis: int) -> 
 def scores_of(
     q_BKGRC: jax.Array, k_BKRC: jax.Array, blocks: Blocks, pair_2: jax.Array, window: int | None
 ) -> tuple[Float[Array, "B K G R R"], Bool[Array, "B 1 1 R R"]]:
-    """Return (scaled scores of one pair, float32; mask of visible keys)."""
+    """Return (scaled float32 scores of one pair of blocks; mask of visible keys)."""
     rows = q_BKGRC.shape[3]
     query, key = pair_2[0], pair_2[1]
     positions_R = blocks.starts_N[query] + jnp.arange(rows)
@@ -112,7 +112,7 @@ def forward(window, q_BKGTC, k_BKSC, v_BKSC, blocks, pairs_P2):
 
 
 def backward(window, saved, g_BKGTC):
-    """Gradients of queries, keys and values, each summed over the pairs in float32."""
+    """Return the gradients of queries, keys and values, each summed over the pairs in float32."""
     q_BKGTC, k_BKSC, v_BKSC, blocks, pairs_P2, out_BKGTC, log_sums_BKGT = saved
     rows, scale = q_BKGTC.shape[3] // blocks.starts_N.shape[0], q_BKGTC.shape[-1] ** -0.5
     # D in the paper: the term that the softmax subtracts from the gradients of a query's scores.
