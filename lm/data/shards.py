@@ -175,7 +175,7 @@ class ShardRecords:
         return Run(begin, self.read_bytes(shard, int(offsets[0]), int(offsets[-1])), offsets, self.limit)
 
     def run_end(self, begin: int) -> int:
-        """Return `end` such that `read_run(begin, end)` reads some RUN_BYTES and stays in one shard."""
+        """Return `end` such that `read_run(begin, end)` reads about RUN_BYTES and stays in one shard."""
         return min(begin + max(RUN_BYTES // max(self.stored_bytes(), 1), 1), self.first[self.shard_of(begin) + 1])
 
     def shard_of(self, index: int) -> int:

@@ -93,7 +93,8 @@ class PreemptionHandler:
         return self.signal is not None
 
     def requested_here(self) -> bool:
-        """Return whether to break off an evaluation. Always False with several processes: all must do the same."""
+        """Return whether to break off work within a step, such as an evaluation. Always False with several processes,
+        since all must do the same."""
         return self.processes == 1 and self.signal is not None
 
     def stopped(self, step: int) -> Stopped:

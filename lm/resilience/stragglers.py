@@ -36,10 +36,10 @@ class HostTime(NamedTuple):
 
 
 class HostTimes:
-    """Compares the host times of all processes (the time that each takes to prepare a step), once per logged step,
-    without a collective. Each process publishes its time in JAX's key-value store before it starts the step. A step
-    ends after all processes have started it, so process 0 then finds every entry without waiting. Does nothing in a run
-    of one process."""
+    """Compares the host times of all processes (time per step for data, logs and other work on the host), once per
+    logged step, without a collective. Each process publishes its time in JAX's key-value store before it starts the
+    step. A step ends after all processes have started it, so process 0 then finds every entry without waiting. Does
+    nothing in a run of one process."""
 
     def __init__(self, goodput: Goodput):
         self.goodput = goodput

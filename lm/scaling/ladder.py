@@ -89,7 +89,8 @@ class LadderConfig:
             raise UsageError(f"--epochs is {self.epochs:g}; it must be above 0, and at most 1000, as in --epochs 2.")
 
     def check(self, train: TrainConfig) -> None:
-        """Raise UsageError if there is no budget, or if `train` has a mixture or a schedule of batches."""
+        """Raise UsageError if there is no budget, or if `train` has a mixture, or a schedule of batch size, context or
+        mixture."""
         if not 1 <= self.budget < 1e40:
             raise UsageError(f"--budget is {self.budget:g}; give the FLOP to spend, such as --budget 1e18.")
         for name in ("batch_schedule", "context_schedule", "mixture_schedule"):

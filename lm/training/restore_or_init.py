@@ -31,8 +31,9 @@ def restore_or_init(
     """Return (state to train from, with the shardings of `abstract`; metadata of the run's checkpoint, {} if none).
 
     The state comes from the run's newest checkpoint, else from train.start.checkpoint (`start`), else from `fresh()`.
-    `metadata` describes this run, `has_resumed` says whether it once had a checkpoint. Raises InputError if the
-    checkpoint belongs to another run, or if there is none although `has_resumed` or the folder is a dangling link.
+    `metadata` describes this run. `has_resumed`: an earlier process of it resumed from a checkpoint. Raises InputError
+    if the checkpoint belongs to another run, or if there is none although `has_resumed` or the folder is a dangling
+    link.
     """
     found = checkpoints.restore_newest(abstract)
     if found is not None:
