@@ -179,7 +179,7 @@ def problem_of(measurements: Sequence[Measurement]) -> Problem:
     if len(table) < LEAST or sizes < SIZES or lengths < SIZES:
         raise UsageError(
             f"There are {len(table)} measurements, of {sizes} sizes and {lengths} numbers of tokens, but a law of five "
-            f"constants needs at least {LEAST}, of {SIZES} and {SIZES}. Add rungs (--rungs, --tokens)."
+            f"constants needs at least {LEAST}, with {SIZES} different numbers of each. Add rungs (--rungs, --tokens)."
         )
     logs = np.log(table)
     n, d = logs[:, 0].mean(), logs[:, 1].mean()
