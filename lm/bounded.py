@@ -15,7 +15,7 @@ MOST_JSON_VALUES = 3_000_000
 
 
 def read_bounded(path: Path, most: int) -> bytes:
-    """Return the contents of a file. Raises InputError if it exceeds `most` bytes or is a pipe or device, OSError as
+    """Return the contents of a file. Raises InputError if it has over `most` bytes or is a pipe or device; OSError as
     `open`."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise InputError(f"{path} is a pipe, socket or device, where a file is expected. Delete it, or give another.")

@@ -342,7 +342,7 @@ def refuse_copies(shards: list[tuple[Place, Shard]]) -> None:
 
 class WindowOrder:
     """Order in which a run reads its windows: `order[step]` returns the window numbers of a step, (windows of the
-    batch,) int64. `sources` are the window numbers of each source. `weights` are the weights of all sources in each
+    batch,) int64. `sources` are the window numbers of each source. `weights` are the weights of all sources, for each
     stage of the run (lm/config/stages.py)."""
 
     def __init__(self, sources: Sequence[range], weights: Sequence[Sequence[float]], seed: int, stages: Stages):

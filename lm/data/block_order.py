@@ -109,7 +109,7 @@ class Span:
 class BlockOrder:
     """Order in which a run reads windows that are shuffled in blocks: `order[step]` returns the window numbers of a
     step, (windows of the batch,) int64. `sources` are the window numbers of each source, `block` the windows per block.
-    `weights` are the weights of all sources in each stage of the run (lm/config/stages.py)."""
+    `weights` are the weights of all sources, for each stage of the run (lm/config/stages.py)."""
 
     def __init__(
         self, sources: Sequence[range], weights: Sequence[Sequence[float]], seed: int, stages: Stages, block: int

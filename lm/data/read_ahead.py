@@ -74,7 +74,7 @@ class ReadAhead:
             return self.parts[number]
 
     def plan(self, number: int) -> Part:
-        """Queue the requests of part `number`, first those that the earliest steps need."""
+        """Start the requests of part `number` (those of the earliest steps first) and return them."""
         begin, end = max(number * self.steps, self.first_step), (number + 1) * self.steps
         end = min(end, self.stop_step)
         part: Part = {}
@@ -149,8 +149,8 @@ def work(requests: queue.SimpleQueue[Request | None], pending: set[Future[Run]])
 
 
 def stop(requests: queue.SimpleQueue[Request | None], pending: set[Future[Run]], stopped: list[bool]) -> None:
-    """Cancel pending requests and stop the threads. Takes no non-reentrant lock: as a finalizer, it can run in a thread
-    that holds one."""
+    """Cancel pending requests and stop the threads. As a finalizer, this can run in a thread that holds a lock, so it
+    takes only reentrant ones."""
     stopped.append(True)
     for future in pending.copy():
         future.cancel()

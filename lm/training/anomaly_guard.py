@@ -19,7 +19,8 @@ would count as a spike."""
 
 
 class Guard(NamedTuple):
-    """Statistics of the last accepted steps, from which `bounds` computes the spike limits; part of the TrainState."""
+    """Statistics of the last accepted steps, from which `bounds` computes the largest loss and gradient norm to accept.
+    Part of the TrainState."""
 
     recent_2W: Float[Array, "2 W"]  # noqa: N815
     """Losses and gradient norms of the last W accepted steps, as a ring buffer; the next entry goes to accepted % W."""

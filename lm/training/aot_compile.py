@@ -35,7 +35,7 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 @dataclass(frozen=True)
 class StepCost:
-    """Cost of one training step."""
+    """FLOP, memory and compile time of one training step."""
 
     flops: int
     """FLOP on all devices together, counted from the config (lm/model/cost.py), not by the compiler."""

@@ -26,7 +26,7 @@ def warmup_stable_decay(config: OptimizerConfig, updates: int, after: jax.Array)
 
 
 def linear_progress(after: jax.Array, updates: int) -> jax.Array:
-    """Return after / updates, clipped to 0 to 1."""
+    """Return after / updates, limited to the range from 0 to 1."""
     return jnp.clip(after / max(updates, 1), 0.0, 1.0)
 
 

@@ -29,7 +29,8 @@ def hub_files(source: Source, environment: Mapping[str, str] = os.environ) -> li
 
 
 def download(source: Source, folder: Path, server: str, token: str) -> None:
-    """Download the dataset's files, then write files.json, their list, to `folder`. Raises InputError if that fails."""
+    """Download the dataset's files to `folder`, then write files.json, the list of their names, there. Raises
+    InputError if a download fails."""
     import requests
 
     index = f"{server}/api/datasets/{quote(source.repository)}/parquet"
