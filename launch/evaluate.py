@@ -29,7 +29,7 @@ def make(experiment: Experiment, run: Path) -> None:
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """Hashes of the data files of the tasks, and of the user's own modules that determine the figures."""
+    """Return {name: SHA-256} of the tasks' data files, and of the user's own modules that affect the results."""
     config = experiment.evaluate
     own = code_names(experiment.model, "model.") | code_names(config, "evaluate.")
     return code_hashes(own) | {

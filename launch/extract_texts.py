@@ -28,8 +28,8 @@ def make(experiment: Experiment, run: Path) -> None:
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """Hashes of the external inputs: URL lists, models, files of the filters, stop words by language, the user's own
-    extractor."""
+    """Return {name: hash} of inputs outside of the run folder: URL lists, models, files of the filters, stop words by
+    language, the user's own extractor."""
     documents = experiment.documents
     found = {f"{one.name}: {name}": value for one in documents.filters for name, value in one.external_inputs().items()}
     found["address lists"] = prepare_lists(documents.url_filter, progress=print)

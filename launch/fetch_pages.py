@@ -16,18 +16,19 @@ from lm.storage import note_write
 
 
 def settings(experiment: Experiment) -> dict[str, object]:
-    """Only the fields of the source in use count; the others may change."""
+    """Return {"pages": the config's fields for its source of pages}, without those that only other sources read."""
     return {"pages": experiment.pages.used()}
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """Sizes of your files. Modification times are returned too, but not part of the key: a copy has others."""
+    """Return the sizes of the user's input files, and their modification times, which are not part of the stage's key,
+    since a copy of a file has another one."""
     sizes, told_by = ({}, {}) if experiment.pages.source == PACKAGES else own_inputs(experiment.pages)
     return {SIZES: sizes, SEEN: told_by}
 
 
 def inputs_alone(old: dict, new: dict) -> bool:
-    """Whether your files were added, removed or replaced, and nothing else changed."""
+    """Whether input files were added, removed or replaced, and nothing else changed between these settings."""
     old, new = flatten(old), flatten(new)
     changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
     sources = ("pages.warc", "pages.tables")

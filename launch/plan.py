@@ -37,8 +37,7 @@ class Options:
     search: tyro.conf.UseCounterAction[int] = 0
     """Try meshes, remat policies and micro-batches, and rank those that fit."""
     mfu: float | None = None
-    """Model FLOPs utilization to estimate days and dollars with; default: that of the row in configs/layouts.py, else
-    0.4."""
+    """Model FLOPs utilization to estimate days and dollars with; default: that of configs/layouts.py, else 0.4."""
     tokens: float | None = None
     """Tokens to train on, instead of those of train.steps."""
     days: float | None = None
@@ -47,7 +46,7 @@ class Options:
 
 
 def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
-    """Print the plan; return True, since the script does nothing else."""
+    """Print the plan. Returns True: `run_command` has nothing else to do."""
     topology, usual_mfu, model, train = on_hardware(experiment.model, experiment.train, options.topology)
     if train.layout != experiment.train.layout:
         say(f"the row {train.layout} of configs/layouts.py; to train with it: --train.layout {train.layout}")
@@ -72,17 +71,18 @@ def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
 
 
 class Size(NamedTuple):
-    """Training of a shipped model in the given time."""
+    """A model in configs/, and the number of tokens that it can be trained on in a given time."""
 
     model: str
     parameters: int
     tokens: float
     layout: str
-    """The row of configs/layouts.py for the hardware; "" if it has none."""
+    """The row of configs/layouts.py for this model on the hardware; "" if there is none."""
 
 
 def sizes_in(topology: Topology, mfu: float, days: float) -> list[Size]:
-    """Tokens that each model of configs/layouts.py could be trained on in `days` days, smallest model first."""
+    """Return each model of configs/layouts.py with the tokens it can be trained on in `days` days at this model FLOPs
+    utilization, smallest model first."""
     from lm.model.cost import count_parameters, flops_per_token  # imports JAX
 
     found = []

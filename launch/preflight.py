@@ -19,11 +19,11 @@ from lm.training.preflight import check_tokenizer, check_training
 
 
 def check(experiment: Experiment, workdir: Path, training: bool = True) -> None:
-    """Raise UsageError or InputError if a later stage cannot succeed, whatever the earlier stages produce. Without
-    `training`, only the data stages run.
+    """Raise UsageError or InputError if a later stage cannot succeed, whatever the earlier stages produce. Set
+    `training` to False if only the data stages will run.
 
-    Nothing is checked twice: if tokenizer and shards exist, training is next, and checks them and the devices itself.
-    With several processes each sees only its own devices; they are checked by launch.train.
+    If the shards exist, training comes next and checks its own settings. With several processes, launch.train does,
+    since each process sees only its own devices.
     """
     if experiment.documents.by_language is not None:
         check_splitters(experiment.documents.language.languages)
@@ -50,7 +50,7 @@ def check(experiment: Experiment, workdir: Path, training: bool = True) -> None:
 
 
 def check_prompts(experiment: Experiment, tokenizer: Path) -> None:
-    """Raise UsageError if a prompt of the samples during or after training leaves no room for new tokens."""
+    """Raise UsageError if a prompt of train.sample_prompt or sample.prompts leaves no room for new tokens."""
     from lm.tokenizer import load
 
     known, train, sample = load(tokenizer), experiment.train, experiment.sample

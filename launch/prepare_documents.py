@@ -26,8 +26,8 @@ def make(experiment: Experiment, run: Path) -> None:
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """Hashes of the external inputs: deduplication indices of earlier runs, thresholds of languages, evaluation
-    sets."""
+    """Return {name: hash} of inputs outside of the run folder: deduplication indices of earlier runs, thresholds by
+    language, evaluation sets."""
     sets = documents.decontamination.sets if "decontamination" in (documents := experiment.documents).steps else ()
     found = {"dedup_index": identities(documents), "evaluation sets": set_digests(sets)}
     return {name: value for name, value in (found | thresholds_identity(documents)).items() if value}

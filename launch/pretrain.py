@@ -40,7 +40,7 @@ class Options:
 
 
 def headline(script: ModuleType) -> str:
-    """The first paragraph of the script's docstring, on one line."""
+    """First paragraph of a script's docstring, on one line."""
     return " ".join((script.__doc__ or "").partition("\n\n")[0].split())
 
 

@@ -25,7 +25,7 @@ from lm.trusted_code import code_hashes
 
 
 def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
-    """Handle the options; return False if none is set."""
+    """Generate and print texts as the options request; return False if none is set."""
     if options == Options():
         return False
     prompts = tuple(itertools.chain.from_iterable(options.prompt))

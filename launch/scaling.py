@@ -34,8 +34,8 @@ DATA = (fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_sh
 
 
 def scale(experiment: Experiment, workdir: Path, asked: Options) -> bool:
-    """Run the data stages and train missing rungs, then write the results; return True, since the script does nothing
-    else."""
+    """Run the data stages, train the models of the ladder that are not trained yet, fit the scaling law and write it.
+    Returns True: `run_command` has nothing else to do."""
     from lm.scaling.ladder import make_ladder
     from lm.scaling.study import study, study_text
     from viewer.answers import key_of
@@ -71,7 +71,7 @@ ATTEMPTS = 2
 
 
 def refuse_bucket(workdir: Path) -> None:
-    """Raise UsageError for a run folder in a bucket: a ladder's runs would stay on this machine."""
+    """Raise UsageError for a run folder in a bucket: the ladder's run folders would stay on this machine."""
     if copy := local_copy_of(workdir):
         raise UsageError(
             f"--workdir {copy.url} is in a bucket, but a ladder needs a local folder. Give one, such as --workdir "
@@ -82,10 +82,8 @@ def refuse_bucket(workdir: Path) -> None:
 def train_rungs(
     training: Stage, shards: Stage, experiment: Experiment, ladder: Sequence[Rung], workdir: Path
 ) -> tuple[list[Measured], list[tuple[Rung, str]]]:
-    """Train all rungs; return (rungs with their losses, failed rungs and why). Trained rungs are not trained again.
-
-    Raises Stopped on a stop signal: the current rung has saved, or will be trained again.
-    """
+    """Train the models of the ladder (rungs); return (rungs with their losses, [(failed rung, why)]). Trained rungs are
+    not trained again. Raises Stopped on a stop signal; the same command then continues."""
     measured, failed = [], []
     for number, rung in enumerate(ladder, 1):
         say = f"[{number}/{len(ladder)}] {rung.name}: {short(rung.parameters)} parameters, {short(rung.tokens)} tokens"
@@ -105,8 +103,8 @@ def train_rungs(
 
 
 def train_rung(training: Stage, shards: Stage, experiment: Experiment, folder: Path, workdir: Path) -> bool:
-    """Train one rung; return False if it was trained before. Raises InputError if training failed, UsageError if the
-    folder is another rung's, Stopped if asked to end."""
+    """Train one rung in `folder` on the data of the run in `workdir`; return False if it was trained before. Raises
+    InputError if training failed, UsageError if `folder` has another rung or other data, Stopped on a stop signal."""
     take_before(training, experiment, folder, workdir)
     here, there = read_marker(shards, folder), read_marker(shards, workdir)
     if here and there and here["key"] != there["key"]:
@@ -130,7 +128,7 @@ def train_rung(training: Stage, shards: Stage, experiment: Experiment, folder: P
 
 
 def loss_of(folder: Path, step: int) -> float:
-    """Loss on held-out text after the last step. Raises InputError if the run has none."""
+    """Validation loss after step `step`, in nats per token. Raises InputError if there is none, or it is not finite."""
     from viewer.training_data import read_curves
 
     if damaged := log_damage(folder, (RunPaths.metrics,)):

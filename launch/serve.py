@@ -52,7 +52,7 @@ class Options:
     allowed_hosts: tuple[str, ...] = ()
     """Host names that clients may use, besides localhost and IP addresses, such as models.example.org."""
     beside: tuple[str, ...] = ()
-    """For comparison in the window: run folders (model and tokenizer), tokenizer folders or files, or published
+    """To compare with in the window: run folders (model and tokenizer), tokenizer folders or files, or published
     names."""
     warm_up: tyro.conf.UseCounterAction[int] = 0  # a flag without value
     """Compile for all prompt lengths before listening; otherwise the first prompt of each length waits for

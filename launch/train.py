@@ -32,8 +32,8 @@ def make(experiment: Experiment, run: Path) -> None:
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """Hashes of the external inputs: the user's own modules that determine the result, manifests of shards and of a
-    checkpoint of other runs."""
+    """Return {name: SHA-256} of inputs outside of the run folder: the user's own modules, shards of other runs (by
+    their manifests), and the checkpoint that training starts from."""
     model, optimizer = experiment.model, experiment.train.optimizer
     own = code_names(model, "model.") | code_names(optimizer, "train.optimizer.")
     found = mixture_manifests(experiment.train) | code_hashes(own)
@@ -44,17 +44,19 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
 
 
 def newest(workdir: Path) -> tuple[str, ...]:
-    """The newest checkpoint. Finished training requires only this one; users may delete older ones."""
+    """Return (path of the newest checkpoint,) or (). Finished training requires only this one: users may delete older
+    ones."""
     return tuple(f"{RunPaths.checkpoints}/{step}" for step in steps_in(folders_of(RunPaths(workdir))[0])[-1:])
 
 
 def holds_work(workdir: Path) -> bool:
-    """Whether there is a checkpoint, or an earlier attempt resumed from one."""
+    """Whether an unfinished training left a checkpoint to resume from, or did resume from one."""
     return bool(newest(workdir)) or any(one.first_step for one in read_attempts(workdir))
 
 
 def goes_on(old: dict, new: dict, workdir: Path) -> bool:
-    """Whether `new` differs from `old` only in train.steps. Raises UsageError if it has fewer steps than are done."""
+    """Whether training with the settings `old` can continue with `new`: only train.steps differs. Raises UsageError if
+    that is below the steps already done."""
     steps = new["train"]["steps"]
     if old | {"train": old["train"] | {"steps": steps}} != new:
         return False
@@ -70,7 +72,8 @@ def goes_on(old: dict, new: dict, workdir: Path) -> bool:
 
 
 def continued_from(workdir: Path, settings: dict) -> list[dict[str, int]]:
-    """Earlier values of train.steps of this run (lm.checkpoints.manifest.lengths)."""
+    """Return the earlier values of train.steps of this run, from its newest checkpoint
+    (lm.checkpoints.manifest.lengths)."""
     for checkpoint in newest(workdir):
         try:
             about = read_manifest(shown_place(workdir / checkpoint))["about"]

@@ -17,7 +17,7 @@ def training(experiment: Experiment) -> QualityTrainingConfig:
 
 
 def training_files(experiment: Experiment) -> dict[str, object]:
-    """Hashes of the files that match the patterns: {set: SHA-256 of each file}."""
+    """Return {"files of good" or "files of other": SHA-256 of each of the documents' files}."""
     from data_prep.quality_classifier.examples import document_sets
 
     sets = document_sets(training(experiment).good, training(experiment).other)

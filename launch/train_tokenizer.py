@@ -14,7 +14,8 @@ SAMPLE_DOCUMENTS = 200  # for the printed bytes per token
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """Fingerprint of a tokenizer that is loaded from a path. Published names always give the same one."""
+    """Return the fingerprint of a tokenizer that is loaded from a path; {} for a published name, which never
+    changes."""
     from lm.tokenizer.published import PUBLISHED, load_published
 
     load = experiment.tokenizer.load

@@ -10,7 +10,7 @@ from lm.run_paths import RunPaths
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """Hashes of the contents of held-out indices of other runs."""
+    """Return {name: hash} of the indices of held-out documents in other runs, shards.held_out_index."""
     from data_prep.shards.encode import identity_of_index
     from lm.storage import place_of
 

@@ -1,4 +1,4 @@
-"""Answers in the form that the page's scripts read."""
+"""Answers of inspections (lm/serving/inspections.py) in the form that the page's scripts read."""
 
 import base64
 import json
@@ -8,18 +8,20 @@ import numpy as np
 
 
 def key_of(name: str, fields: Mapping[str, object]) -> str:
-    """Key of a recorded answer, as in source.js."""
+    """Key of an answer in an exported page: its name and its fields as JSON, such as batch{"step":1} (see
+    source.js)."""
     given = {field: value for field, value in fields.items() if value is not None}
     return name + json.dumps(given, sort_keys=True, separators=(",", ":"))
 
 
 def script_json(value: object) -> str:
-    """JSON that cannot close a <script>, whatever texts it contains."""
+    """JSON for a <script> element: no text in it can close the element."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def packed(array: np.ndarray) -> dict[str, object]:
-    """An array for toArray of dom.js: little-endian numbers in base64, in C order."""
+    """Encode an array for toArray of dom.js: {"type", "shape", "data": little-endian int32 or float32 in C order, in
+    base64}."""
     kind = "int32" if array.dtype.kind in "iu" else "float32"
     data = np.ascontiguousarray(array, f"<{kind[0]}4").tobytes()
     return {"type": kind, "shape": list(array.shape), "data": base64.b64encode(data).decode("ascii")}

@@ -11,22 +11,21 @@ from data_prep.verdict import Threshold
 
 COLUMNS = 60
 OUTLIERS, FAR_OUTLIERS = 0.02, 0.002
-"""Shares of the documents at either end that need not be visible; the first applies only beyond twice the highest
-threshold."""
+"""Shares of documents at either end that need not be visible; the first only beyond twice the highest threshold."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Binned distribution for drawing; the outermost columns include everything beyond them."""
+    """Histogram of a quality signal, as drawn. The first and the last column include everything beyond them."""
 
     kind: str
     """"whole" for integers, "doubling" for a logarithmic scale, or "share"."""
     edges: list[float]
     """Left edges of the columns, and the right edge of the last one."""
     counts: list[list[int]]
-    """[kept, dropped, dropped by other rules] of each column."""
+    """[kept, dropped by this signal's thresholds, dropped by other rules] documents of each column."""
     lines: list[float]
-    """Position of each threshold: for integers, between two of them."""
+    """Where to draw each threshold; for integers, between two columns."""
     below: int
     """Documents below the first edge."""
     above: int
@@ -38,10 +37,8 @@ class Columns:
 
 
 def columns_of(signal: str, thresholds: Sequence[Threshold], groups: Mapping[str, Mapping[str, int]]) -> Columns:
-    """Combine the bins of a signal into about COLUMNS columns at most, with thresholds at edges if possible.
-
-    `groups` is {"kept", "dropped" or "elsewhere": {bin number: documents}}, as in funnel.json.
-    """
+    """Combine the bins of a signal's histogram in funnel.json into about COLUMNS columns, with thresholds at edges if
+    possible. `groups` is {"kept", "dropped" or "elsewhere" (by other rules): {bin number: documents}}."""
     width = bins_kind(signal)
     kind = width if isinstance(width, str) else "share"
     numbers = sorted({int(number) for group in groups.values() for number in group})
@@ -66,12 +63,13 @@ def columns_of(signal: str, thresholds: Sequence[Threshold], groups: Mapping[str
 
 
 def quantile(bins: list[tuple[float, float]], totals: list[int], share: float) -> tuple[float, float]:
-    """Edges of the bin in which that share of the documents is reached."""
+    """Return the edges of the bin in which the documents up to there, counted by `totals`, reach `share` of all."""
     return bins[bisect_left(list(itertools.accumulate(totals)), share * sum(totals))]
 
 
 def edges_between(kind: str, bins: list[tuple[float, float]], low: float, high: float, line: float) -> list[float]:
-    """Edges from `low` to `high`, with a margin; one of them is `line` if the scale is linear."""
+    """Return the edges of columns from `low` to `high` plus a margin. On a linear scale, one of them is the threshold
+    `line`."""
     if kind == "doubling":
         low, high = math.floor(low / 1.3), math.ceil(high * 1.3) + 1
         inner = {edge for pair in bins for edge in pair if low <= edge <= high}

@@ -13,15 +13,15 @@ pre { overflow-x: auto; } img { max-width: 100%; } table { display: block; overf
 
 
 def doc_files() -> dict[str, Path]:
-    """Return {path on the server: file} of README, pages and images, at the paths that their links use."""
+    """Return {path on the server: file} of README.md, the pages of docs/ and their images, at the paths that links
+    use."""
     found = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
     found += [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".md", ".png")]
     return {f"/{path.relative_to(ROOT)}": path for path in sorted(found) if path.is_file()}
 
 
 def doc_html(path: Path) -> tuple[str, str]:
-    """Return (HTML of a Markdown file of this repository, its content security policy). Headings have GitHub's
-    anchors."""
+    """Return (HTML of a Markdown file, content security policy for it). Headings have the same anchors as on GitHub."""
     from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark").enable("table")

@@ -20,20 +20,21 @@ STAGES = {
 
 
 def stage_words(stage: str) -> tuple[str, str]:
-    """(name, explanation) of a stage; an unknown stage has its own name and no explanation."""
+    """Return (name, explanation) of a stage that drops documents, such as "url_filter"; (stage, "") if unknown."""
     if stage in KNOWN:
         return KNOWN[stage].title, KNOWN[stage].summary
     return STAGES.get(stage, (stage, ""))
 
 
 def signal_words(signal: str) -> tuple[str, str]:
-    """(name, explanation) of a signal; an unknown signal has its own name and no explanation."""
+    """Return (name, explanation) of a quality signal, a value that filters measure; (signal, "") if it is unknown."""
     known = find_signal(signal)
     return (known.title, known.sentence) if known else (signal, "")
 
 
 def reason_sentence(stage: str, reason: str) -> str:
-    """Explanation of a reason that no threshold explains; default: the explanation of its stage."""
+    """Explain in a sentence why documents were dropped, for reasons without a threshold, such as "no_text" of the stage
+    "extract". Default: the explanation of the stage."""
     if stage in KNOWN:
         own = {rule.reason: rule.sentence for rule in KNOWN[stage].rules} | dict(KNOWN[stage].other_reasons)
     else:

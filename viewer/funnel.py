@@ -29,7 +29,8 @@ RECORDED = 5
 
 
 def funnel_answer(written: Written, config: DocumentsConfig) -> dict[str, Any]:
-    """The funnel as JSON: stages in order, each with its reasons, the most frequent first."""
+    """Return the counts of funnel.json as JSON for the page: pages read, and documents dropped by each stage and
+    reason, the stages in order and their most frequent reasons first."""
     counts, by_name = written.counts, {(one.stage, one.reason): one for one in written.thresholds}
     stages: dict[str, dict[str, Any]] = {}
     entered = counts["rows"]
@@ -71,14 +72,14 @@ def funnel_answer(written: Written, config: DocumentsConfig) -> dict[str, Any]:
 
 
 def threshold_json(one: Threshold) -> dict[str, Any]:
-    """A threshold with explanations."""
+    """Return a threshold as JSON, with explanations of its stage and its quality signal."""
     title, sentence = signal_words(one.signal)
     stage, about = stage_words(one.stage)
     return dataclasses.asdict(one) | {"stage_title": stage, "about": about, "title": title, "sentence": sentence}
 
 
 def signal_json(signal: str, written: Written) -> dict[str, Any]:
-    """Distribution of a signal, in columns to draw."""
+    """Return the histogram of a quality signal as JSON, in the columns to draw."""
     thresholds = [one for one in written.thresholds if one.signal == signal]
     columns = columns_of(signal, thresholds, written.counts["values"].get(signal, {}))
     title, sentence = signal_words(signal)
@@ -86,8 +87,8 @@ def signal_json(signal: str, written: Written) -> dict[str, Any]:
 
 
 def measured(thresholds: list[Threshold], values: Mapping[str, Any], label: str) -> list[list[Any]]:
-    """[value, threshold, whether the value is on the dropped side] of a document, for each threshold. `label` is its
-    language, for thresholds by language."""
+    """Return [measured value, threshold, whether the value is dropped] of a document for each threshold. `values` are
+    the document's signals; `label` is its language, such as "deu_Latn", for thresholds by language."""
     found: list[list[Any]] = []
     for one in thresholds:
         value, line = finite(values.get(one.signal)), one.of_language(label)
@@ -96,14 +97,14 @@ def measured(thresholds: list[Threshold], values: Mapping[str, Any], label: str)
 
 
 def is_dropped(line: Threshold, value: float) -> bool:
-    """Whether the value is on the dropped side."""
+    """Whether the threshold drops a document with this value."""
     sides = {"below": value < line.value, "at most": value <= line.value, "above": value > line.value}
     return sides.get(line.drops, value >= line.value)
 
 
 def preview_html(path: Path, texts: Path, config: DocumentsConfig, name: str, changes: list[str] | None) -> str:
-    """Page of launch.refilter: the funnel `path` with other thresholds, and examples from texts/. `changes` lists the
-    changed thresholds; None if there is no funnel to compare with."""
+    """Return the page of launch.refilter: the counts in `path`, a funnel.json made with other thresholds, and examples
+    from texts/. `changes` describes the changed thresholds; None if the run has no counts to compare with."""
     written = read_counts(path)
     examples, near = read_examples(written, texts, config)
     signals = {f"{one.stage}/{one.reason}": one.signal for one in written.thresholds}
@@ -123,7 +124,7 @@ def preview_html(path: Path, texts: Path, config: DocumentsConfig, name: str, ch
 
 
 def examples_answer(examples: tuple[Example, ...], signal: str) -> dict[str, Any]:
-    """Examples of the funnel in the form of the answer "documents"; they have no file to open."""
+    """Return examples like /v1/inspect/documents does, but without a file to open, each with its value of `signal`."""
     documents = [
         {"file": "", "row": number, "url": one.url, "beginning": " ".join(one.excerpt.split()), "bytes": one.text_bytes,
          "language": one.language, "value": one.values.get(signal), "passage": ""}

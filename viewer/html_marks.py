@@ -1,4 +1,4 @@
-"""Mark the parts of the HTML of a page that extraction kept: splits the string into pieces, without changing it."""
+"""Mark the parts of a page's HTML that text extraction kept: split the string into pieces, without changing it."""
 
 import html
 import re
@@ -18,7 +18,7 @@ SURE = 24
 NEAR = 4
 """A shorter run must come next: at most a bullet or a table border may come before it."""
 REACH = 100_000
-"""Characters of kept text to search for a run: a bound, so that a page with many runs that were not kept takes linear
+"""Characters of kept text to search for a run: bounded, so that a page with many runs that were not kept takes linear
 time."""
 LONGEST, LONGEST_KEPT = 240, 2000
 """Maximum characters of a piece that was not kept, and of one that was kept."""
@@ -30,17 +30,17 @@ Kind = Literal["kept", "text", "markup", "cut"]
 
 @dataclass(frozen=True)
 class HtmlPiece:
-    """A part of the HTML; if `kind` is "cut", the number of omitted characters."""
+    """Part of the HTML: text that extraction kept, other text, markup, or the number of omitted characters ("cut")."""
 
     kind: Kind
     text: str
 
 
 def pieces_of(source: str, kept: str) -> list[HtmlPiece]:
-    """Split `source` into markup and text; text that is in `kept`, the extracted text, is marked as "kept".
+    """Split the HTML `source` into pieces of markup and text, and mark text that is also in `kept`, the extracted text.
 
     Both are read in order, so that "Home" in a menu does not match one in a sentence. The result is approximate, since
-    it only compares the two texts: runs that extraction joined or changed count as not kept.
+    it only compares the two texts: text that extraction joined or changed counts as not kept.
     """
     wanted, found = " ".join(kept.split()), []
     at = sure_at = 0  # ends in `wanted` of the last run found, and of the last certain one
@@ -67,8 +67,8 @@ def pieces_of(source: str, kept: str) -> list[HtmlPiece]:
 
 
 def scan(source: str) -> Iterator[str]:
-    """Split `source` into runs of text, tags, comments and whole elements without text of the page. Takes linear
-    time."""
+    """Split the HTML `source` into text, tags, comments, and whole elements like <script> without text of the page.
+    Takes linear time."""
     at, endless = 0, set()
     while at < len(source):
         opening = RAW.match(source, at)
@@ -86,7 +86,7 @@ def scan(source: str) -> Iterator[str]:
 
 
 def shown_pieces(pieces: list[HtmlPiece]) -> list[HtmlPiece]:
-    """Pieces up to shortly after the last kept one, with long stretches of others shortened."""
+    """Return the pieces to show: up to shortly after the last kept one, without the middle of long parts not kept."""
     last = max((number for number, piece in enumerate(pieces) if piece.kind == "kept"), default=-1)
     end = last + 1 + CUT_OFF // 8 if last >= 0 else CUT_OFF
     shown: list[HtmlPiece] = []
@@ -102,7 +102,7 @@ def shown_pieces(pieces: list[HtmlPiece]) -> list[HtmlPiece]:
 
 
 def shortened(stretch: list[HtmlPiece], longest: int = LONGEST) -> list[HtmlPiece]:
-    """Shorten a stretch: truncate long pieces, and omit the middle if there are many pieces."""
+    """Shorten pieces between two kept ones: cut each to `longest` characters, and omit the middle ones of many."""
     if len(stretch) > CUT_OFF:
         middle = stretch[CUT_OFF // 2 : -CUT_OFF // 2]
         parts = [*stretch[: CUT_OFF // 2], *left_out(sum(len(p.text) for p in middle)), *stretch[-CUT_OFF // 2 :]]

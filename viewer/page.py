@@ -29,16 +29,14 @@ def read_static(names: Sequence[str], suffix: str) -> str:
 
 
 def sha256_source(text: str) -> str:
-    """Hash source of an inline script or style, for a content security policy."""
+    """Hash of an inline script or style, as a source in a content security policy: 'sha256-...'."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def window_html(recorded: Mapping[str, object] | None = None, pages: Sequence[str] = ()) -> str:
-    """Return the HTML of the served page, or of an exported page, which contacts no server.
-
-    `recorded`, {key: answer} of inspections.record, makes it an exported page; `pages` limits it to these (default:
-    all but "scaling").
-    """
+    """Return the HTML of the served page or, if `recorded` is given, of an exported page, which contacts no server.
+    `recorded` are the answers that it needs, {key: answer}, from inspections.record. An exported page shows only these
+    `pages`; default: all but "scaling"."""
     script = f'"use strict";\n(() => {{\n{read_static(SCRIPTS, "js")}\n}})();\n'
     style = read_static(STYLES, "css")
     answers = ""
@@ -57,7 +55,7 @@ HEADERS = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff", "Re
 
 
 def served_pages() -> dict[str, Callable[[], Response]]:
-    """Return {path: function that responds}: the window, and docs/."""
+    """Return {path: function that makes the response}: the window, README.md and docs/."""
     html = window_html()
 
     def page(content: str | bytes, policy: str, media_type: str = "text/html; charset=utf-8") -> Response:

@@ -43,7 +43,7 @@ TRAINING = (
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """One finished run."""
+    """Contents of the run folder of a finished run."""
 
     name: str
     pages: dict
@@ -71,8 +71,8 @@ class FinishedRun:
 
 
 def read_run(workdir: Path, documents: DocumentsConfig, work: Callable[[int], int] = int) -> FinishedRun:
-    """Read a run folder. For `work` see lm.resilience.goodput.totals. Raises InputError for missing or damaged files,
-    with the script that writes them."""
+    """Read a run folder. `work(step)` is the work before a step, for lm.resilience.goodput.totals. Raises InputError
+    for missing or damaged files, with the script that writes them."""
     attempts = read_attempts(workdir)
     paths = RunPaths(workdir)
     curves, funnel = read_curves(paths.metrics), read_counts(paths.funnel)
@@ -96,14 +96,14 @@ def read_run(workdir: Path, documents: DocumentsConfig, work: Callable[[int], in
 
 
 def reasons_in_order(counts: Counts, config: DocumentsConfig) -> list[tuple[str, str, int, int]]:
-    """(stage, reason, documents, bytes of text) of every reason: in the order of the stages, then most frequent
-    first."""
+    """Return (stage, reason, documents, bytes of text) of every reason for which documents were dropped, in the order
+    of the stages, and most frequent first in each."""
     named = [(*name.split("/", 1), *pair) for name, pair in counts["reasons"].items()]
     return sorted(named, key=lambda one: (config.stage_order(one[0]), -one[2], one[1]))
 
 
 def read_seconds(markers: Path) -> dict[str, float]:
-    """{stage: seconds} from the markers; stages that are not in STAGES come last."""
+    """Return {stage: seconds that it took} from the stages' markers in the folder `markers`, in the order of STAGES."""
     notes = {path.stem: read_json(path, "launch.pretrain") for path in sorted(markers.glob("*.json"))}
     found = {stage: note["seconds"] for stage, note in notes.items() if isinstance(note.get("seconds"), (int, float))}
     found.pop("report", None)  # of an earlier report
@@ -112,7 +112,7 @@ def read_seconds(markers: Path) -> dict[str, float]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that affect results, if installed."""
+    """Return {name: version} of Python and of the installed libraries that affect results."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -123,7 +123,7 @@ def versions() -> dict[str, str]:
 
 
 def summarize(run: FinishedRun) -> dict[str, Any]:
-    """Contents of summary.json. Figures that are not finite, or were not logged, are null."""
+    """Return the contents of summary.json. Numbers that are not finite, or were not logged, are null."""
     bits, counts = dict(run.compression.bits_per_byte), run.funnel.counts
     dropped: dict[str, int] = {}
     for _, reason, documents, _ in run.reasons:

@@ -8,13 +8,13 @@ from lm.run_paths import RunPaths
 from viewer.training_data import Curves, finite, read_json
 
 FIGURES = ("acc", "acc_norm", "perplexity")
-"""Figures of a task to show, in lm-eval's naming."""
+"""Metrics of a task to show, in lm-eval's naming."""
 STEP = "step-"
 
 
 @dataclass(frozen=True)
 class Score:
-    """One figure of a task."""
+    """Values of one metric of a benchmark task."""
 
     task: str
     figure: str
@@ -23,20 +23,18 @@ class Score:
     final: float | None = None
     """Value of the finished model, from evaluation.json."""
     by_harness: bool = False
-    """Whether it is from lm-eval."""
+    """Whether lm-eval measured it."""
 
     @property
     def guessing(self) -> float | None:
-        """Value reached by random guessing; None if unknown."""
+        """Value of the metric for random guessing; None if unknown."""
         chance = SOURCES[self.task].chance if self.task in SOURCES else 0.0
         return chance if chance and self.figure.startswith("acc") else None
 
 
 def read_scores(paths: RunPaths, curves: Curves) -> tuple[Score, ...]:
-    """Scores of every task that the run was evaluated on, those of its own evaluators first; () if there are none.
-
-    Raises InputError for a damaged file.
-    """
+    """Return the scores of all tasks that the run was evaluated on, first those of its own evaluators, then those of
+    lm-eval. Raises InputError for a damaged file."""
     final = read_json(paths.evaluation, "launch.evaluate")
     own = []
     for task in SOURCES:
@@ -49,7 +47,7 @@ def read_scores(paths: RunPaths, curves: Curves) -> tuple[Score, ...]:
 
 
 def harness_scores(paths: RunPaths) -> list[Score]:
-    """Scores in lm_eval/ by task, each over the evaluated steps."""
+    """Return the scores in the files of lm_eval/, for each task and metric over the evaluated steps."""
     found: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for path in sorted(paths.lm_eval.glob(f"{STEP}*.json")):
         step = path.stem.removeprefix(STEP)

@@ -15,7 +15,7 @@ MOST = 1e300
 
 @dataclass(frozen=True)
 class Curves:
-    """Contents of metrics.jsonl. Of a step that was logged twice, around a kill, the later line counts."""
+    """Lines of metrics.jsonl. If a step was logged twice, before and after a crash, the later line counts."""
 
     train: tuple[dict, ...]
     """Lines with "step", "loss" (nats per token), "gradient_norm", "learning_rate", "tokens",
@@ -23,7 +23,7 @@ class Curves:
     validation: tuple[dict, ...]
     """Lines with "step", "validation_loss" (nats per token), "validation_bits_per_byte"."""
     evaluated: tuple[dict, ...] = ()
-    """Lines with "step" that are not from training steps: the figures of all evaluators."""
+    """Lines with "step" that are not from training steps: the metrics of all evaluators."""
 
     @property
     def steps(self) -> int:
@@ -32,25 +32,26 @@ class Curves:
 
     @property
     def tokens_per_second(self) -> int | float | None:
-        """`median` of tokens per second."""
+        """Median of the training speed in tokens per second; None if not logged."""
         return self.median("tokens_per_second")
 
     @property
     def train_flops(self) -> int | None:
-        """FLOPs of all logged steps, counted from the config (lm/model/cost.py), without evaluation and
+        """FLOPs of all training steps so far, counted from the config (lm/model/cost.py), without evaluation and
         recomputation; None if not logged."""
         values = finite_values(self.train, "train_flops")
         return int(values[-1]) if values else None
 
     def median(self, key: str) -> int | float | None:
-        """Median of `key` over the training lines, so that a slow start does not count; None if not logged."""
+        """Median of a metric, such as "mfu", over the training steps, so that a slow start hardly counts; None if
+        absent."""
         values = finite_values(self.train, key)
         return statistics.median(values) if values else None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A text that the model generated."""
+    """A text that the model generated, during training or at its end."""
 
     step: int | None
     """Training step; None at the end."""
@@ -62,7 +63,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Splits:
-    """Counts of tokens/manifest.json."""
+    """Documents, tokens and bytes of text in the two splits, from tokens/manifest.json."""
 
     train_tokens: int
     train_documents: int
@@ -79,7 +80,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class Compression:
-    """The model compared with general-purpose compressors on the same held-out bytes."""
+    """Bits per byte of the model and of general-purpose compressors on the same held-out text."""
 
     bits_per_byte: tuple[tuple[str, float], ...]
     """(name, bits per byte), the model last."""
@@ -90,7 +91,8 @@ class Compression:
 
 
 def read_json(path: Path, script: str) -> dict:
-    """Parse a file with a JSON object. Raises InputError, with the script that writes the file, if it is not one."""
+    """Return the JSON object in a file. Raises InputError if it cannot be read, or is not one; the message names
+    `script`, which writes the file."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -105,22 +107,20 @@ def read_json(path: Path, script: str) -> dict:
 
 
 def finite(value: object) -> int | float | None:
-    """`value`, or None if it is not a number that JSON and JavaScript can represent."""
+    """Return `value` if it is a number that JSON and JavaScript can represent, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not -MOST <= value <= MOST:
         return None
     return value
 
 
 def finite_values(lines: tuple[dict, ...], key: str) -> list[int | float]:
-    """Values of `key` that are finite numbers."""
+    """Values of `key` in these lines that are finite numbers."""
     return [value for line in lines if (value := finite(line.get(key))) is not None]
 
 
 def read_curves(path: Path) -> Curves:
-    """Read metrics.jsonl by step; empty curves if there is no file.
-
-    An incomplete last line, cut off by a kill, is skipped. Raises InputError for any other line that is not JSON.
-    """
+    """Read metrics.jsonl, in the order of steps; empty curves if there is no file. Skips an incomplete last line, cut
+    off by a crash. Raises InputError for any other line that is not JSON."""
     train: dict[int, dict] = {}
     validation: dict[int, dict] = {}
     evaluated: dict[int, dict] = {}
@@ -149,14 +149,14 @@ def read_curves(path: Path) -> Curves:
 
 
 def as_sample(value: dict, step: int | None) -> Sample:
-    """Convert JSON to a sample. Raises KeyError, TypeError or AttributeError if it is not one."""
+    """Convert the JSON object of a sample. Raises KeyError, TypeError or AttributeError if it is not one."""
     prompt, text = value["prompt"], value["text"]
     return Sample(step, prompt, float(value["temperature"]), text.removeprefix(prompt))
 
 
 def read_samples(folder: Path) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """(samples during training by step, samples at the end); either may be empty. Raises InputError for an invalid
-    file."""
+    """Return (samples during training in the order of steps, samples of the final model) from the folder samples/.
+    Either may be empty. Raises InputError for an invalid file."""
     during, final = [], []
     for path in (*sorted(folder.glob("step-*.json")), folder / "final.json"):
         try:
@@ -173,7 +173,7 @@ def read_samples(folder: Path) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
 
 
 def read_splits(path: Path) -> Splits:
-    """Counts in tokens/manifest.json. Raises InputError if it is missing or damaged."""
+    """Read the counts in tokens/manifest.json. Raises InputError if it is missing or damaged."""
     splits = read_manifest(path.parent).splits
     if missing := [name for name in ("train", "val") if name not in splits]:
         raise InputError(f"{path} has no split {missing[0]}. Restore the file from a copy.")
@@ -189,7 +189,7 @@ def read_splits(path: Path) -> Splits:
 
 
 def read_compression(path: Path) -> Compression:
-    """Contents of evaluation.json. Raises InputError if a figure is missing."""
+    """Read evaluation.json. Raises InputError if it is missing or damaged, or lacks a value."""
     values = read_json(path, "launch.evaluate")
     names = {"gzip -9": "gzip", "xz -9e": "xz", "zstd -19": "zstd", "this model": "validation"}
     try:
@@ -214,7 +214,7 @@ def visible(token: bytes) -> str:
 
 
 def short(text: str) -> str:
-    """Abbreviate long runs of one character: "=" 40 times becomes "=×40"."""
+    """Abbreviate runs of 8 or more equal characters: 40 times "=" becomes "=×40"."""
     return re.sub(r"(.)\1{7,}", lambda run: f"{run[1]}×{len(run[0])}", text)
 
 

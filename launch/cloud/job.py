@@ -1,5 +1,4 @@
-"""Shared parts of the launch.cloud scripts: command line, checks before anything is paid for, and writing the job
-file."""
+"""Shared parts of the launch.cloud scripts: command line, checks before anything is paid for, writing the job file."""
 
 import os
 import re
@@ -32,7 +31,7 @@ PACK = "{ git ls-files -z; git ls-files -zo -- %s; } | tar -czf - --null -T -"
 
 @dataclass(frozen=True)
 class Job:
-    """Command and hardware of a job. Commands run in the repository folder."""
+    """One run as a job of a cloud: command and environment of its processes, hardware, and comments of the job file."""
 
     name: str
     file: str  # path of the job's files, without suffix; git ignores runs/
@@ -65,9 +64,9 @@ def job_parser(cloud: str, description: str | None) -> ArgumentParser:
 
 
 def parse_job(parser: ArgumentParser, arguments: list[str] | None) -> tuple[Job, Namespace]:
-    """Return the job, with launch.plan's topology, layout and memory, and all options of the script. Raises UsageError
-    for errors that would otherwise show up only on paid hardware: unknown options, a config that the hosts do not get,
-    a mesh that does not divide the devices, a state that does not fit."""
+    """Parse the command line of a launch.cloud script; return the job and the script's own options. Raises UsageError
+    for errors that would otherwise appear only on paid hardware: unknown options, a config outside of this repository,
+    a mesh that does not divide the devices, a training state that does not fit into memory."""
     given, options = parser.parse_known_args(arguments)
     path = Path(given.config).expanduser().resolve()
     if Path.cwd().resolve() != REPOSITORY or not path.is_relative_to(REPOSITORY):
@@ -107,12 +106,12 @@ def parse_job(parser: ArgumentParser, arguments: list[str] | None) -> tuple[Job,
 
 
 def exports(job: Job) -> str:
-    """Environment of a process, as a line of bash."""
+    """Line of bash that sets the environment of a process: export NAME=VALUE ..."""
     return "export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in job.environment.items())
 
 
 def refuse_lost(job: Job, *places: str) -> None:
-    """Raise UsageError if the URL of the run folder starts with none of `places`."""
+    """Raise UsageError unless --workdir begins with one of `places`, such as "gs://": the run would be lost."""
     folder = job.workdir if "://" in job.workdir else os.path.normpath(job.workdir)
     if not folder.startswith(places):
         raise UsageError(
@@ -122,7 +121,8 @@ def refuse_lost(job: Job, *places: str) -> None:
 
 
 def write_job(job: Job, ending: str, text: str, commands: dict[str, str], dry_run: bool) -> None:
-    """Write the file, with notes and {purpose: command} as comments, and print these; or only print it (`dry_run`)."""
+    """Write `text` to job.file + `ending` after comments, job.notes and {purpose: command}; print these. `dry_run`:
+    print all."""
     notes = [*job.notes, *(f"{purpose}: {command}" for purpose, command in commands.items())]
     comments = "".join(f"# {line}\n" for note in notes for line in note.splitlines())
     text = (BASH if text.startswith(BASH) else "") + comments + text.removeprefix(BASH)

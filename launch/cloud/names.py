@@ -12,8 +12,8 @@ from lm.planner.topology import Topology
 
 
 class Names(NamedTuple):
-    """Names of a chip for each script; "" if the cloud does not offer it. {} is the number in the name of a TPU slice
-    (64 in v5p-64, which has 32 chips, because it counts cores), or the GPUs of a node."""
+    """Names of one kind of chip in each launch.cloud script, such as "v5p-{}"; "" if the cloud does not offer it. {} is
+    the number in the name of a TPU slice (64 in v5p-64, which counts the cores of 32 chips) or the GPUs of a node."""
 
     gke: str  # label gke-tpu-accelerator or gke-accelerator
     skypilot: str
@@ -37,8 +37,8 @@ NAMES = {
 
 
 def accelerator(topology: Topology, cloud: str) -> str:
-    """Return launch.cloud.`cloud`'s name of a slice or a GPU node. Raises UsageError if it does not offer it; SkyPilot
-    cannot join several slices."""
+    """Return the name of a TPU slice or GPU node in launch.cloud.`cloud`, such as "v5p-64" or "H100:8". Raises
+    UsageError if that cloud does not offer it, and for several slices on SkyPilot."""
     offered = [chip for chip, names in NAMES.items() if getattr(names, cloud)]
     if topology.chip.name not in offered or (cloud == "skypilot" and topology.slices > 1):
         raise UsageError(
@@ -51,8 +51,8 @@ def accelerator(topology: Topology, cloud: str) -> str:
 
 
 def hosts_of(topology: Topology) -> tuple[int, int]:
-    """Return (hosts of one TPU slice or of all GPUs, chips of a host). TPU hosts have 4 chips, but slices of v5e and
-    v6e up to 8 chips are one host."""
+    """Return (hosts of one TPU slice, or of all GPUs; chips per host). A TPU host has 4 chips, but a v5e or v6e slice
+    of at most 8 chips is one host."""
     chips = math.prod(topology.shape)
     of_host = min(chips, 4 if topology.chip.torus == 3 or (topology.chip.torus == 2 and chips > 8) else 8)
     return chips // of_host, of_host

@@ -27,7 +27,7 @@ COLUMNS = {
 
 
 def dataset_card(run: DocumentsRun, exported: Exported, folder: str) -> str:
-    """Return the text of README.md with its YAML front matter; `folder` is the name of the dataset folder."""
+    """Text of README.md of the dataset in `folder`, a name: YAML front matter and sections in Markdown."""
     lines = itertools.chain(pages(run.folder, run.experiment), funnel_lines(run.folder, run.experiment))
     source = "\n".join(["## Source and settings", "", *lines])
     parts = [head(run, exported), about(run, exported), how_to_load(folder), columns(run, exported.schema), source]
@@ -35,8 +35,8 @@ def dataset_card(run: DocumentsRun, exported: Exported, folder: str) -> str:
 
 
 def head(run: DocumentsRun, exported: Exported) -> str:
-    """YAML front matter. It lists the data files, so that load_dataset ignores other files in the folder, and the
-    column types, which it would otherwise infer from the first JSONL file."""
+    """YAML front matter of the card. It lists the data files, so that load_dataset ignores other files in the folder,
+    and the column types, which load_dataset would otherwise infer from the first JSONL file."""
     size = SIZES[min(max(len(str(exported.rows)) - 3, 0), len(SIZES) - 1)]
     return "\n".join([
         "---", *language_lines(run.experiment), "task_categories:",
@@ -47,7 +47,7 @@ def head(run: DocumentsRun, exported: Exported) -> str:
 
 
 def features(schema: pa.Schema) -> Iterator[str]:
-    """Columns in the format of `dataset_info` of the datasets library."""
+    """Yield the lines of YAML that describe the columns, as in `dataset_info` of the library datasets."""
     words = {"double": "float64", "float": "float32", "date32[day]": "date32"}
     for field in schema:
         is_list = pa.types.is_list(field.type)
@@ -80,7 +80,7 @@ def columns(run: DocumentsRun, schema: pa.Schema) -> str:
 
 
 def dropped(run: DocumentsRun) -> str:
-    """Number of documents dropped by each step, with reasons; "" if none."""
+    """Markdown table of the documents that each step dropped, with reasons; "" if there are none."""
     config, reasons = run.experiment.documents, read_counts(run.folder.funnel).counts["reasons"]
     names = [(*name.split("/", 1), documents) for name, (documents, _) in reasons.items()]
     names.sort(key=lambda one: (config.stage_order(one[0]), -one[2], one[1]))

@@ -1,5 +1,4 @@
-"""Export the clean documents of a run as a dataset for datasets.load_dataset: Parquet files or JSON lines, and a
-card."""
+"""Export the clean documents of a run for datasets.load_dataset: Parquet files or JSON lines, and a card."""
 
 import functools
 import json
@@ -31,23 +30,23 @@ from lm.storage import Place, appearing, write_atomically, write_json
 from lm.tokenizer import Tokenizer
 
 FORMATS = ("parquet", "jsonl")
-"""File formats of a dataset; also their suffixes."""
+"""File formats of a dataset, which are also the suffixes."""
 
 
 class DamagedDocumentsError(UsageError):
-    """Documents that cannot be exported. Skipping a shard would not help, so the export stops at once."""
+    """Raised for documents that cannot be exported. The export stops at once: skipping a shard would not help."""
 
     exit_code = InputError.exit_code
 
 
 class Group(NamedTuple):
-    """A row group of a file in documents/."""
+    """Row group number `number` of a Parquet file in documents/."""
 
     file: Place
     number: int
     rows: int
     bytes: int
-    """Uncompressed size, according to the file."""
+    """Uncompressed size, by the file's metadata."""
 
 
 def export_documents(
@@ -59,13 +58,14 @@ def export_documents(
     workers: int,
     on_progress: Callable[[Progress], None],
 ) -> Exported:
-    """Write the documents to the folder `out`, atomically: `data/train-NNNNN-of-NNNNN`, README.md. In a bucket, files
-    appear one by one, and gristmill_export.json marks the export as unfinished until the end.
+    """Write the documents to the folder `out` as data/train-00000-of-00007.parquet and so on, with README.md,
+    atomically. In a bucket, files appear one by one, and gristmill_export.json marks the export as unfinished until the
+    end.
 
-    `columns` defaults to FineWeb's and those of pages.keep_columns. Each file has row groups of documents/ of up to
-    `shard_bytes` uncompressed, at least one. The output does not depend on the number of workers. Raises UsageError for
-    unknown columns and like `whole_folder` and `at_address`, InputError for damaged documents and for columns without a
-    common type.
+    `columns` defaults to those of FineWeb and of pages.keep_columns. A file has as many row groups of documents/ as fit
+    in `shard_bytes` uncompressed, at least one. The output does not depend on the number of workers. Raises UsageError
+    for invalid options, unknown columns, or an `out` with other files; InputError for damaged documents, and for
+    columns without a common type.
     """
     if format not in FORMATS:
         raise UsageError(f"--format is {shown(format)}; there are {', '.join(FORMATS)}.")
@@ -107,7 +107,7 @@ def export_documents(
 
 
 def contents_of(run: DocumentsRun, columns: Sequence[str]) -> tuple[pa.Schema, list[Group]]:
-    """Return the schema of the dataset and all row groups, from the metadata of the files."""
+    """Return the schema of the dataset with these columns, and all row groups to export, from the files' metadata."""
     with ThreadPoolExecutor(THREADS) as pool:
         found = [one for one in pool.map(index_of, run.files) if one[1]]
     if not found:
@@ -132,7 +132,7 @@ def contents_of(run: DocumentsRun, columns: Sequence[str]) -> tuple[pa.Schema, l
 
 
 def index_of(file: Place) -> tuple[pa.Schema, list[Group]]:
-    """Return the schema and the row groups of a file. Raises InputError if it is damaged."""
+    """Return the schema and the row groups of a Parquet file. Raises InputError if it is damaged."""
     with opened(file) as table:
         chunks = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
         groups = [Group(file, n, one.num_rows, max(one.total_byte_size, 0)) for n, one in enumerate(chunks)]
@@ -140,7 +140,7 @@ def index_of(file: Place) -> tuple[pa.Schema, list[Group]]:
 
 
 def type_in(name: str, found: list[tuple[pa.Schema, list[Group]]]) -> pa.DataType:
-    """Common type of a column in all files. Raises InputError if there is none."""
+    """Return the common type of the column `name` in the schemas of all files. Raises InputError if there is none."""
     known, known_in = pa.null(), found[0][1][0].file
     for schema, groups in found:
         place = schema.get_field_index(name)
@@ -160,7 +160,7 @@ def type_in(name: str, found: list[tuple[pa.Schema, list[Group]]]) -> pa.DataTyp
 
 
 def cut(groups: Sequence[Group], shard_bytes: int) -> list[list[Group]]:
-    """Divide the row groups into shards of at most `shard_bytes`, with at least one each."""
+    """Divide the row groups, in order, into shards of at most `shard_bytes`, or of one larger row group."""
     shards: list[list[Group]] = []
     size = 0
     for group in groups:
@@ -174,7 +174,7 @@ def cut(groups: Sequence[Group], shard_bytes: int) -> list[list[Group]]:
 
 @dataclass(frozen=True)
 class WriteShard:
-    """Write one file of the dataset."""
+    """Writes one file of the dataset from its row groups (a function for `run_step`)."""
 
     schema: pa.Schema
     format: str
@@ -204,8 +204,8 @@ class WriteShard:
         return {"rows": space.rows, "text_bytes": text_bytes}
 
     def exported(self, batch: pa.RecordBatch, file: Place) -> pa.RecordBatch:
-        """Convert a batch to the schema. Raises InputError for a value that the common type cannot represent
-        exactly."""
+        """Convert a batch of documents of `file` to the dataset's schema. Raises InputError if the type of a column in
+        the schema cannot represent a value exactly."""
         columns = []
         for field in self.schema:
             if field.name == TOKEN_COUNT and self.tokenizer is not None:
@@ -229,7 +229,7 @@ def write_parquet(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatc
 
 
 def write_lines(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
-    """Write a JSON object per line; timestamps and dates in ISO 8601, NaN and Infinity as in Python."""
+    """Write each row as a line of JSON; timestamps and dates in ISO 8601, NaN and Infinity as Python writes them."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for batch in batches:
             for row in zip(*map(json_values, batch.columns), strict=True):
@@ -237,7 +237,7 @@ def write_lines(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]
 
 
 def json_values(array: pa.Array) -> list:
-    """Convert a column to JSON values."""
+    """Return the values of a column as JSON types; timestamps and dates as ISO 8601 strings."""
     if not is_temporal(array.type):
         return array.to_pylist()
     is_date = pa.types.is_date(array.type)

@@ -22,7 +22,7 @@ TOKEN_COUNT, DATA = "token_count", "data"
 
 @dataclass(frozen=True)
 class DocumentsRun:
-    """A run whose stage "documents" is finished."""
+    """A run whose documents are finished, to export them."""
 
     folder: RunFolder
     experiment: Experiment
@@ -45,7 +45,7 @@ class DocumentsRun:
 
 @dataclass(frozen=True)
 class Exported:
-    """Result of an export."""
+    """Schema and counts of an exported dataset."""
 
     schema: pa.Schema
     rows: int
@@ -56,8 +56,8 @@ class Exported:
 
 
 def open_documents(folder: RunFolder) -> DocumentsRun:
-    """Open a run, checking its files by name and size. Raises InputError if the stage "documents" is missing or
-    unfinished, if the tokenizer is damaged, and for links out of the run folder."""
+    """Open a run to export its documents, checking the files by name and size. Raises InputError if the stage
+    "documents" is not finished, if the tokenizer is damaged, or if a link leads out of the run folder."""
     root, place = folder.root, shown_place(folder.root)
     experiment = folder.experiment()
     bucket.fetch(root, [RunPaths.funnel], [RunPaths.tokenizer])

@@ -57,12 +57,13 @@ FORMATS: dict[str, Callable[[StoredRun, Path, ExportOptions], None]] = {
 """{name: function that writes the run to a new, empty folder in that format}. Each raises UsageError for unsupported
 models and options."""
 FILE_FORMATS: dict[str, Callable[[StoredRun, Path, ExportOptions], None]] = {"gguf": write_gguf_file}
-"""The same for formats of a single file, which is written atomically."""
+"""The same for formats of a single file, which the function writes atomically."""
 
 
 def export(run: StoredRun, out: Path, format: str, options: ExportOptions) -> None:
-    """Write the run to the folder or file `out` in that format, atomically. Raises like the format's function and
-    `whole_folder`, and UsageError if the file exists."""
+    """Write the run to the folder or file `out`, in a format such as "gguf", atomically. Raises UsageError if `out`
+    exists and is not an earlier export, and for models and options that the format does not support; InputError if the
+    disk cannot be written."""
     if format in FILE_FORMATS:
         if out.exists() or out.is_symlink():
             raise UsageError(f"OUT {out} already exists. Nothing was changed. Give a file that does not exist yet.")

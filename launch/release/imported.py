@@ -24,10 +24,8 @@ from lm.tokenizer import save
 
 
 def write_run(source: SourceModel, run: Path, origin: str, scan_layers: bool = False) -> None:
-    """Create the run folder `run`, atomically; `origin` names the source, for people.
-
-    Raises UsageError if `run` exists and is not empty, InputError if the disk cannot be written.
-    """
+    """Create the run folder `run` for an imported model, atomically. `origin` is the name of the source, for people.
+    Raises UsageError if `run` exists and is not empty, InputError if the disk cannot be written."""
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise UsageError(f"RUN {run} already exists. Nothing was changed. Give a folder that does not exist yet.")
     check_symbols(source.tokenizer.vocab_size, source.config, origin)
@@ -45,7 +43,7 @@ def write_run(source: SourceModel, run: Path, origin: str, scan_layers: bool = F
 
 
 def fill(run: RunPaths, source: SourceModel, experiment: Experiment, origin: str) -> None:
-    """Write all files of the run folder, the marker last."""
+    """Write all files of the run folder, the marker that makes it a run last."""
     fingerprint = source.tokenizer.fingerprint
     with writing(run.root):
         save(source.tokenizer, run.tokenizer)
@@ -63,7 +61,8 @@ def fill(run: RunPaths, source: SourceModel, experiment: Experiment, origin: str
 
 
 def marker_of(origin: str, files: dict[str, int]) -> dict[str, Any]:
-    """Marker in the format of a stage, which identifies the folder as a run."""
+    """Return a marker like a finished stage's, so that the folder counts as a run. `files` are {path: size in
+    bytes}."""
     settings = {"imported": {"origin": origin}}
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     return {
@@ -73,12 +72,9 @@ def marker_of(origin: str, files: dict[str, int]) -> dict[str, Any]:
 
 
 def experiment_of(source: SourceModel, run: Path) -> Experiment:
-    """Return the config of the run: this model and tokenizer, and what another run needs to continue its training.
-    Values that depend on the texts are chosen when texts are given (configs/own_text.py). `run` is the absolute path of
-    the folder.
-
-    Raises UsageError for a tokenizer with more symbols than the model has embedding rows.
-    """
+    """Return the config of an imported run: this model and tokenizer, and settings with which another run can continue
+    its training. Settings that depend on the size of the texts are chosen when that run has texts
+    (configs/own_text.py). `run` is the absolute path of the folder."""
     base, context = own_text.get_config(), source.config.context_length
     symbols, paths = source.tokenizer.vocab_size, RunPaths(run)
     rate = learning_rate(least_parameters(source.config))
@@ -105,6 +101,6 @@ def experiment_of(source: SourceModel, run: Path) -> Experiment:
 
 
 def learning_rate(parameters: int) -> float:
-    """Peak learning rate to continue training with, rounded to two digits: 1e-4 for 100 million parameters, times
-    sqrt(1e8 / parameters), within 1e-5 to 1e-3."""
+    """Peak learning rate to continue training with: 1e-4 * sqrt(1e8 / parameters), at least 1e-5 and at most 1e-3,
+    rounded to two digits."""
     return float(f"{min(max(1e-4 * math.sqrt(1e8 / parameters), 1e-5), 1e-3):.1e}")

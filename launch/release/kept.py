@@ -14,18 +14,18 @@ RECORD = "imported.json"
 
 @dataclass(frozen=True)
 class Kept:
-    """Kept data; empty for a run that was trained from scratch."""
+    """Data of an imported model's source; empty for a run that was trained from scratch."""
 
     origin: str = ""
     """Name of the source, for people."""
     dtypes: dict[str, str] = field(default_factory=dict)
-    """{name of a tensor in the source: its type there}."""
+    """{name of a tensor in the source: its dtype there}."""
     files: dict[str, bytes] = field(default_factory=dict)
     """The tokenizer's original files, if the run still has that tokenizer."""
 
 
 def kept_of(run: StoredRun) -> Kept:
-    """Read the kept data of a run. Raises InputError if it is damaged."""
+    """Read what an imported run has kept of its source. Raises InputError if it is damaged."""
     folder = run.folder.imported
     if not (folder / RECORD).is_file():
         return Kept()

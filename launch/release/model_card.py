@@ -21,8 +21,8 @@ CURVE_ROWS = 16
 
 
 def model_card(run: StoredRun) -> str:
-    """Return the text of README.md with its YAML front matter. Information missing from the run folder is omitted, and
-    so are figures from damaged logs, after printing the damage."""
+    """Text of README.md of an exported model: YAML front matter and sections in Markdown. Omits what the run folder
+    does not have, and figures from damaged logs, which are printed."""
     damaged = log_damage(run.folder.root, (RunPaths.metrics, RunPaths.evaluation))
     for one in damaged:
         print(f"export: {one} README.md has no losses and no evaluation.", flush=True)
@@ -38,7 +38,7 @@ def head(run: StoredRun) -> str:
 
 
 def language_lines(experiment: Experiment) -> list[str]:
-    """Kept languages for the YAML front matter of a card; empty if all are kept."""
+    """YAML lines with the codes of the languages that the run kept, such as "- deu"; [] if it kept all."""
     codes = [one.partition("_")[0] for one in experiment.documents.language.languages]  # "deu" of "deu_Latn"
     languages = [one for one in dict.fromkeys(codes) if re.fullmatch("[a-z]{2,3}", one)]
     return ["language:", *(f"- {one}" for one in languages)] if languages else []
@@ -79,14 +79,14 @@ def how_to_load(run: StoredRun) -> str:
 
 
 def data(run: StoredRun) -> str:
-    """Sources of the text, filter statistics, and amount of training text."""
+    """Markdown section on the text: sources, kept and dropped documents, training tokens; "" if nothing is known."""
     parts = (pages(run.folder, run.experiment), funnel_lines(run.folder, run.experiment), shard_lines(run))
     lines = list(itertools.chain(*parts))
     return "\n".join(["## Data", "", *lines]) if lines else ""
 
 
 def pages(folder: RunFolder, experiment: Experiment) -> Iterator[str]:
-    """Sources of the pages."""
+    """Yield Markdown lines on where the web pages come from."""
     if not folder.marker("pages").is_file():
         return
     config = experiment.pages
@@ -101,7 +101,7 @@ def pages(folder: RunFolder, experiment: Experiment) -> Iterator[str]:
 
 
 def funnel_lines(folder: RunFolder, experiment: Experiment) -> Iterator[str]:
-    """Numbers of kept and dropped documents, and the rules."""
+    """Yield Markdown lines with the numbers of kept and dropped documents, and a table of the filter rules."""
     if not folder.funnel.is_file():
         return
     written: Written = read_counts(folder.funnel)
@@ -128,7 +128,7 @@ def shard_lines(run: StoredRun) -> Iterator[str]:
 
 
 def recipe(run: StoredRun) -> str:
-    """Training settings."""
+    """Markdown section on the training settings; "" for step 0."""
     if run.step == 0:
         return ""
     train, optimizer = run.experiment.train, run.experiment.train.optimizer
@@ -150,7 +150,7 @@ def recipe(run: StoredRun) -> str:
 
 
 def curve(run: StoredRun) -> str:
-    """Validation losses up to this checkpoint, at most CURVE_ROWS."""
+    """Markdown table of the validation losses up to this checkpoint, at most CURVE_ROWS rows; "" if there are none."""
     lines = [line for line in read_curves(run.folder.metrics).validation if line["step"] <= run.step]
     if not lines:
         return ""
@@ -169,7 +169,8 @@ def curve(run: StoredRun) -> str:
 
 
 def evaluation(run: StoredRun) -> str:
-    """Figures of evaluation.json, which are those of the last checkpoint."""
+    """Markdown section with the results in evaluation.json; "" for any checkpoint but the last, which they belong
+    to."""
     path = run.folder.evaluation
     if not path.is_file() or run.step != run.experiment.train.steps:
         return ""
@@ -199,6 +200,6 @@ def limits(run: StoredRun) -> str:
 
 
 def table(names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """A Markdown table."""
+    """Return the lines of a Markdown table."""
     escaped = lambda row: "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
     return [escaped(names), "|" + "---|" * len(names), *map(escaped, rows)]

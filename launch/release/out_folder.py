@@ -18,22 +18,19 @@ RECORD = "gristmill_export.json"
 CARD = "README.md"
 
 MARK = ".gristmill-partial"
-"""File in a folder that is being written. It is deleted last, so even a killed process leaves no unmarked partial
-folder."""
+"""File in a folder that is being written. It is deleted last, so a killed process leaves no unmarked partial folder."""
 
 
 def files_in(folder: Path) -> dict[str, int]:
-    """{relative path: size} of all files in a folder."""
+    """{relative path: size in bytes} of all files in a folder, except MARK."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MARK]
     return {str(path.relative_to(folder)): path.stat().st_size for path in paths}
 
 
 @contextlib.contextmanager
 def partial_folder(target: Path) -> Generator[Path]:
-    """Create a new folder next to `target`, to be renamed in the block; otherwise it is deleted.
-
-    Leftovers of killed processes are deleted first: a live process has locked its folder.
-    """
+    """Context manager that creates an empty folder next to `target`, which the block fills and renames to `target`;
+    otherwise it is deleted. First deletes such folders of killed processes; a running process has locked its own."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in [path for path in target.parent.iterdir() if path.name.startswith(f".{target.name}.partial-")]:
         with contextlib.suppress(OSError), locked_folder(left):
@@ -52,7 +49,7 @@ def partial_folder(target: Path) -> Generator[Path]:
 
 @contextlib.contextmanager
 def locked_folder(folder: Path) -> Generator[None]:
-    """Lock a folder against other processes. Raises OSError if another process has locked it, or it is a link."""
+    """Lock a folder until the block ends. Raises OSError if another process has locked it, or if it is a link."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,8 +59,8 @@ def locked_folder(folder: Path) -> Generator[None]:
 
 
 def refuse_others(out: Path, option: str) -> None:
-    """Raise UsageError unless `out` does not exist, is an empty folder, or contains only files that launch.export
-    wrote."""
+    """Raise UsageError unless `out` does not exist, is empty, or has exactly the files of an earlier export. `option`
+    is the name of `out` on the command line."""
     if out.is_dir() and not any(out.iterdir()):
         return
     if (not out.exists() and not out.is_symlink()) or is_export(out):
@@ -75,7 +72,7 @@ def refuse_others(out: Path, option: str) -> None:
 
 
 def is_export(folder: Path) -> bool:
-    """Whether the folder contains exactly the files that launch.export wrote."""
+    """Whether the folder has exactly the files that an export wrote, by its RECORD."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         record, found = json.loads((folder / RECORD).read_bytes()), files_in(folder)
         found.pop(RECORD)
@@ -85,11 +82,8 @@ def is_export(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def whole_folder(out: Path, option: str = "OUT") -> Generator[Path]:
-    """Yield a temporary folder next to `out`, which is renamed to `out` if the block succeeds, and otherwise deleted.
-    An earlier export in `out` is replaced.
-
-    Raises UsageError like `refuse_others`, InputError if the disk cannot be written.
-    """
+    """Context manager that yields a temporary folder, and renames it to `out` if the block succeeds. Replaces an
+    earlier export in `out`. Raises UsageError if `out` has other files, InputError if the disk cannot be written."""
     target = out.resolve() if out.is_symlink() else out.absolute()
     before = target.with_name(f".{target.name}.replaced-1")
     if is_export(before):  # moved there by a killed export
@@ -110,14 +104,14 @@ def whole_folder(out: Path, option: str = "OUT") -> Generator[Path]:
 
 
 UNFINISHED = "unfinished"
-"""Key in RECORD in a bucket: names of all files of an unfinished export, and of earlier ones."""
+"""Key in RECORD in a bucket: names of all files of the unfinished export and of earlier ones."""
 
 
 @contextlib.contextmanager
 def at_address(out: Url, option: str, names: Iterable[str]) -> Generator[Url]:
-    """Yield the URL to write CARD, files of these names, markers of units, and finally RECORD to. An interrupted export
-    of the same names resumes. Raises UsageError if there are other objects, or changed ones, and if the URL is not
-    writable."""
+    """Context manager that marks an export to the bucket as unfinished, and yields its URL to write files with these
+    names to. An interrupted export of the same names resumes. Raises UsageError if the address has other or changed
+    objects, or is not in an s3:// or gs:// bucket."""
     if out.scheme not in objects.SCHEMES:
         raise UsageError(f"{option} {out} cannot be written: give a folder on a disk, or an s3:// or gs:// address.")
     there, record = out.files(), {}
@@ -138,7 +132,8 @@ def at_address(out: Url, option: str, names: Iterable[str]) -> Generator[Url]:
 
 
 def keep_only(out: Place, names: Iterable[str]) -> dict[str, int]:
-    """Delete the markers of units, and in a bucket the files of earlier exports; return {name: size} of the files."""
+    """Delete the exporter's temporary files in the folder `out`, and in a bucket all objects except RECORD and `names`;
+    return {name: size in bytes} of the exported files."""
     if isinstance(out, Path):
         for folder in (UNITS, SCRATCH, QUARANTINE):
             delete_all(out / folder)

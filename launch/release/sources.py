@@ -29,7 +29,7 @@ def gguf(path: Path, tokenizer: Tokenizer | None) -> SourceModel:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether the file starts with the GGUF magic, or has its suffix."""
+    """Whether a file begins with the magic number of GGUF, or has its suffix."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

@@ -24,7 +24,7 @@ PUBLISHED = (
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run at one step; its model is not in memory."""
+    """A run at the step of one checkpoint, to export it. The parameters are read from the disk when they are used."""
 
     folder: RunFolder
     experiment: Experiment
@@ -41,17 +41,14 @@ class StoredRun:
 
     @property
     def name(self) -> str:
-        """Name of the run folder, for people."""
+        """Name of the run folder."""
         return self.folder.root.resolve().name
 
 
 def open_run(folder: RunFolder, step: int | None = None, trust_code: bool = False) -> StoredRun:
-    """Open the run at `step` (default: the newest checkpoint), verifying the files of the checkpoint. With
-    `trust_code`, the user code that config.json names is trusted.
-
-    Raises InputError for files that are missing, damaged, or of another model or tokenizer, and for links in PUBLISHED
-    that lead out of the folder; UsageError if there are only checkpoints of other steps.
-    """
+    """Open the run at `step` (default: its newest checkpoint) and verify the checkpoint's files. With `trust_code`, the
+    user's code that config.json names may run. Raises InputError for files that are missing, damaged, or of another
+    model or tokenizer, and for links out of the run folder; UsageError if there is no checkpoint of that step."""
     fetch(folder.root, (), PUBLISHED)
     for part in PUBLISHED:
         for path in (folder.root / part, *(folder.root / part).rglob("*")):

@@ -32,11 +32,9 @@ GROWING = (
 
 @contextlib.contextmanager
 def held(workdir: Path, index: int = 0) -> Generator[None]:
-    """Hold the lease of the run, with its config and markers downloaded, until the block ends. Processes other than 0
-    (`index`) only download.
-
-    Raises UsageError if other things than a run are at the address, InputError if another machine holds the lease.
-    """
+    """Hold the lease of a run in a bucket until the block ends, so that no other machine writes to it. First downloads
+    the config and the markers. Processes other than 0 (`index`) only download. Raises UsageError if the address has
+    objects but no run, InputError if another machine holds the lease."""
     copy = local_copy_of(workdir)
     if copy is None:
         yield
@@ -60,22 +58,22 @@ def held(workdir: Path, index: int = 0) -> Generator[None]:
 
 
 def process_folder(workdir: Path, index: int) -> Path:
-    """The local folder of process `index`; a run in a bucket has one per process, and only that of process 0 is
-    uploaded. For a run on a disk, `workdir`. Reads nothing."""
+    """Return the local folder of process `index`. For a run in a bucket, each process has its own, and only that of
+    process 0 is uploaded; for a run on a disk, it is `workdir`."""
     copy = local_copy_of(workdir) if index else None
     return local_folder(copy.url, f"process-{index}") if copy else workdir
 
 
 def to_read(workdir: Path) -> Path:
-    """A folder for reading the run; for a run in a bucket, a separate local folder."""
+    """Return a folder to read the run from: a separate local copy of a run in a bucket, otherwise `workdir`."""
     if (copy := local_copy_of(workdir)) is None:
         return workdir
     return RunFolder.to_read(copy.url).root
 
 
 def refuse_no_run_there(copy: LocalCopy) -> None:
-    """Raise UsageError if other objects than a run's are at the address. A lease means that a run has begun, though it
-    may have been killed before its first marker."""
+    """Raise UsageError if the run's address in the bucket has objects but no run. A lease counts as a run, which may
+    have been killed before it wrote anything else."""
     if copy.matching(MARKS) or (copy.url / LEASE).is_file():
         return
     tops = dict.fromkeys(name.split("/")[0] for name in copy.there)
@@ -89,13 +87,13 @@ def refuse_no_run_there(copy: LocalCopy) -> None:
 
 
 def size_in(workdir: Path, name: str) -> int | None:
-    """Size of a file of the run, here or in the bucket, in bytes; None if it does not exist."""
+    """Return the size in bytes of a file of the run, on the disk or in the bucket; None if it does not exist."""
     copy = local_copy_of(workdir)
     return copy.size(name) if copy else size_of(workdir / name)
 
 
 def fetch(workdir: Path, names: Iterable[str], patterns: Iterable[str] = ()) -> None:
-    """Download files by name, and files and folders that match a shell pattern."""
+    """Download files of the run by name, and what matches a shell pattern, but no checkpoints or snapshots."""
     if copy := local_copy_of(workdir):
         copied = lambda one: one.split("/")[0] not in AT_ADDRESS
         copy.fetch(filter(copied, names), filter(copied, patterns))
@@ -104,33 +102,34 @@ def fetch(workdir: Path, names: Iterable[str], patterns: Iterable[str] = ()) -> 
 def fetch_inputs(
     workdir: Path, markers: Iterable[Mapping[str, Any]], patterns: Iterable[str], at_address: Iterable[str] = ()
 ) -> None:
-    """Download the outputs that markers list, and logs that match a pattern, but no outputs that this stage reads
-    `at_address`."""
+    """Download the inputs of a stage: files that the `markers` of earlier stages list, and logs that match `patterns`.
+    Skips the folders `at_address`, such as tokens, which the stage reads in the bucket."""
     left_out = {*at_address}
     fetch(workdir, [name for one in markers for name in one["files"] if name.split("/")[0] not in left_out], patterns)
 
 
 def announce(name: str, workdir: Path) -> None:
-    """Upload `.begun` and delete the marker before the first output, so that another machine can resume."""
+    """Record in the bucket that stage `name` has begun, so that another machine can resume it: upload
+    stages/<name>.begun and config.json, and delete the marker."""
     if copy := local_copy_of(workdir):
         copy.push(names_of(workdir, RunPaths(workdir).config_json, RunPaths(workdir).begun(name)))
         copy.delete(names_of(workdir, RunPaths(workdir).marker(name)))
 
 
 def there(copy: LocalCopy, outputs: Iterable[str]) -> dict[str, int]:
-    """{name: size in bytes} of a stage's outputs at the address, from a new listing."""
+    """List the outputs of a stage in the bucket again; return {name: size in bytes}."""
     copy.listed = None
     return {name: copy.there[name].size for name in copy.matching(map(glob.escape, outputs))}
 
 
 def set_aside(workdir: Path, stage: str, outputs: Iterable[str]) -> None:
-    """Move these outputs of training to `replaced-<n>/` at the address."""
+    """Move objects of these outputs that `stage` did not write to `replaced-<n>/` in the bucket."""
     if copy := local_copy_of(workdir):
         move_aside(copy, stage, there(copy, outputs))
 
 
 def move_aside(copy: LocalCopy, stage: str, names: Iterable[str]) -> None:
-    """Move objects that the stage did not write to `replaced-<n>/` at the address, and print their names."""
+    """Move objects with these names that `stage` did not write to `replaced-<n>/` in the bucket; print the names."""
     if not (found := sorted({*names} - written_there(copy, stage))):
         return
     copy.may_write()
@@ -144,7 +143,8 @@ def move_aside(copy: LocalCopy, stage: str, names: Iterable[str]) -> None:
 
 
 def delete_joins(workdir: Path) -> None:
-    """Delete the markers of joins (steps with a digest in their name), whose outputs are intermediate."""
+    """Delete the completion markers of join steps (with a hash in their names), whose outputs, in parts/, are deleted
+    too."""
     if copy := local_copy_of(workdir):
         copy.delete([name for name in copy.there if name.startswith(f"{UNITS}/") and DIGEST.search(name.split("/")[1])])
         return
@@ -154,8 +154,8 @@ def delete_joins(workdir: Path) -> None:
 
 
 def publish(name: str, workdir: Path, by_products: Iterable[str], made_here: bool = True) -> None:
-    """Upload a finished stage: its files if they were `made_here`, its logs, and its marker last. Deletes files of the
-    previous version; files that no run wrote are kept."""
+    """Upload a finished stage to the bucket: its outputs if they are on this disk (`made_here`), files that match the
+    patterns `by_products`, and its marker last. Deletes outputs of its previous version, but no files of the user."""
     copy, paths = local_copy_of(workdir), RunPaths(workdir)
     (marker_name,) = names_of(workdir, paths.marker(name))
     if copy is None or copy.unchanged(marker_name):
@@ -173,7 +173,7 @@ def publish(name: str, workdir: Path, by_products: Iterable[str], made_here: boo
 
 
 def written_there(copy: LocalCopy, name: str) -> set[str]:
-    """Files that the stage had written when it was last published."""
+    """Names of the files that stage `name` wrote, by its record in the bucket."""
     (record,) = names_of(copy.folder, RunPaths(copy.folder).written(name))
     if record not in copy.there:
         return set()
@@ -184,7 +184,7 @@ def written_there(copy: LocalCopy, name: str) -> set[str]:
 
 
 def push(workdir: Path, patterns: Iterable[str]) -> None:
-    """Upload files that belong to no stage."""
+    """Upload the files that match these shell patterns."""
     if copy := local_copy_of(workdir):
         copy.push(copy.here(patterns))
 

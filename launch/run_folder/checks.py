@@ -28,8 +28,8 @@ PREFIXES = ("heartbeat", "supervisor")
 
 
 def refuse_links(workdir: Path) -> None:
-    """Raise UsageError for the first link among the names that a run uses, for a link in these folders that leads out
-    of the run folder, and for a pipe or device."""
+    """Raise UsageError if a file or folder of the run at the top of `workdir` is a link, or if its folders contain a
+    link that leads out of `workdir`, a pipe or a device."""
     if not workdir.is_dir():
         return
     names = sorted(path.name for path in workdir.iterdir() if path.name in NAMES or path.name.startswith(PREFIXES))
@@ -46,7 +46,7 @@ def refuse_links(workdir: Path) -> None:
 
 
 def refuse_link(path: Path) -> None:
-    """Raise UsageError if `path` is a link, or a pipe, socket or device, which could block forever."""
+    """Raise UsageError if `path` is a symbolic link, or a pipe, socket or device, which could block forever."""
     try:
         mode = path.lstat().st_mode
     except OSError:  # another process may have deleted it
@@ -64,8 +64,8 @@ def refuse_link(path: Path) -> None:
 
 
 def break_links(workdir: Path) -> None:
-    """Replace files that a run writes in place and that have other hard links by copies. Only for the process that
-    holds the lock: another one may have these files open."""
+    """Replace files with several hard links by copies, if a run writes to them in place. Only for the process that
+    holds the lock of the run: another one may have these files open."""
     paths, names = RunPaths(workdir), NAMES - {RunPaths.lock}
     logs = [path for path in workdir.iterdir() if path.name in names or path.name.startswith(PREFIXES)]
     for folder in (paths.hangs, paths.tensorboard):
@@ -86,14 +86,14 @@ WORK = (RunPaths.parts, RunPaths.sampling, RunPaths.scratch)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a stage has begun in the folder. Uses one listing, since a running process replaces one mark by
+    """Whether a stage has begun in the folder. It is listed only once: a running process replaces one mark by
     another."""
     return any(path.match(mark) for path in folder.glob(f"{RunPaths.stages}/*") for mark in MARKS)
 
 
 def refuse_no_run(workdir: Path) -> None:
-    """Raise UsageError unless the folder is a run, is empty, or does not exist. Also raises like `refuse_links`. The
-    local folder of a run in a bucket is not checked: whatever a kill left there is cleared."""
+    """Raise UsageError unless the folder is a run, is empty, or does not exist; also if `refuse_links` does. The local
+    copy of a run in a bucket is not checked, since it is cleared."""
     if local_copy_of(workdir):
         return
     if workdir.is_symlink() and not workdir.exists():
@@ -123,7 +123,7 @@ def refuse_no_run(workdir: Path) -> None:
 
 
 def may_be_there(path: Path) -> bool:
-    """Whether a run may begin in a folder that contains `path`."""
+    """Whether a run may begin in a folder that contains `path`, such as a log or an empty folder."""
     if path.name == RunPaths.stages:  # a kill may have come before its first file was complete
         return path.is_dir() and all(entry.suffix == ".partial" for entry in path.iterdir())
     if path.is_dir() and not any(path.iterdir()):
@@ -132,7 +132,7 @@ def may_be_there(path: Path) -> bool:
 
 
 def refuse_inputs_in_outputs(experiment: Experiment, workdir: Path) -> None:
-    """Raise UsageError if an input file of the experiment is in a folder that its run writes to."""
+    """Raise UsageError if an input file that the config names is in a folder that the run writes to."""
     for option, path, names in inputs_of(experiment):
         for name in names:
             output = (workdir / name).resolve()
@@ -144,7 +144,7 @@ def refuse_inputs_in_outputs(experiment: Experiment, workdir: Path) -> None:
 
 
 def inputs_of(experiment: Experiment) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Yield (option, path or shell pattern, outputs of the run that must not contain it)."""
+    """Yield (option, path or shell pattern, outputs of the run that must not contain it) of each input."""
     pages, model, train = experiment.pages, experiment.documents.quality_classifier, experiment.train
     if pages.source == "warc":
         yield from (("pages.warc", pattern, OUTPUTS) for pattern in pages.warc)
@@ -167,7 +167,7 @@ def inputs_of(experiment: Experiment) -> Iterator[tuple[str, str, tuple[str, ...
 
 
 def inside(pattern: str, output: Path) -> Path | None:
-    """A path that matches the shell pattern and is `output` or in it; None if there is none."""
+    """Return a path that matches the shell pattern and is `output` or inside it; None if there is none."""
     try:
         expanded = Path(pattern).expanduser()
     except RuntimeError:  # of an unknown user: reported when it is read

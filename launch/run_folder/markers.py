@@ -31,13 +31,13 @@ KINDS: dict[str, Any] = {
 
 
 def key_of(name: str, settings: dict, external_inputs: dict, continued_from: list) -> str:
-    """Hash of everything that determines the outputs of a stage."""
+    """Return the key of a stage: the SHA-256, in hex, of everything that determines its outputs."""
     described = [name, settings, external_inputs, *([continued_from] if continued_from else [])]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 def all_of(note: dict[str, Any]) -> dict[str, Any]:
-    """Settings and external inputs of a record."""
+    """Settings and external inputs of a marker or `.begun`, as one dict."""
     return note["settings"] | note["external_inputs"]
 
 
@@ -46,8 +46,8 @@ NEEDED = ("key", "settings", "external_inputs", "replaces")
 
 
 def read_note(path: Path) -> dict[str, Any] | None:
-    """Read a marker or `.begun`; None if there is none. Raises InputError if it is damaged, lacks a field, or lists a
-    file outside of the run folder."""
+    """Return the contents of a stage's marker or `.begun`; None if there is none. Raises InputError if it is damaged,
+    lacks a field, or lists a file outside of the run folder."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -73,8 +73,8 @@ def read_note(path: Path) -> dict[str, Any] | None:
 
 
 def report_damage(name: str, workdir: Path, marker: dict[str, Any], remedy: str) -> list[str]:
-    """Print the files in the run folder that differ from the checksums in the marker of stage `name`, once per process,
-    with the `remedy`; return the messages, one per file. Files that are only in a bucket are not checked."""
+    """Print the files that differ from the checksums in the `marker` of stage `name`, each with `remedy`, once per
+    process; return the messages, one per file. Files that are only in a bucket are not checked."""
     here = {file: one for file, one in marker.get("checksums", {}).items() if (workdir / file).is_file()}
     damaged = damage(workdir, here, RunPaths(workdir).marker(name))
     for one in damaged:
@@ -88,11 +88,12 @@ def print_once(text: str) -> None:
 
 
 MOST_FILES = 20
-"""Most input files that `differences` names."""
+"""Maximum input files that `differences` names."""
 
 
 def differences(old: dict, new: dict, there: str = "there", here: str = "asked for") -> list[str]:
-    """One line for each setting that differs, with both values; of input files only for the first MOST_FILES."""
+    """Return a line for each setting that differs, such as "  train.steps: 10 there, 20 asked for"; `there` follows the
+    old value, `here` the new one. Input files are listed up to MOST_FILES."""
     old_flat, new_flat = flatten(old), flatten(new)
     names = sorted(k for k in old_flat.keys() | new_flat.keys() if old_flat.get(k) != new_flat.get(k))
     files = [name for name in names if " of input files." in name]
@@ -108,7 +109,7 @@ def differences(old: dict, new: dict, there: str = "there", here: str = "asked f
 
 
 def refuse_trained(workdir: Path, stage: str) -> None:
-    """Raise UsageError if a model was trained, at least partly, on the outputs that the stage would replace."""
+    """Raise UsageError if the run began training on the outputs of `stage`, which engine.retry_failed would replace."""
     run = RunPaths(workdir)
     if run.marker("train").is_file() or run.begun("train").is_file():
         raise UsageError(
@@ -119,7 +120,7 @@ def refuse_trained(workdir: Path, stage: str) -> None:
 
 @functools.cache
 def installed(library: str) -> str:
-    """Installed version of a library, "" if it is not installed; "python": major and minor version."""
+    """Installed version of a library; "" if it is not installed. That of "python" is such as "3.13"."""
     if library == "python":
         return ".".join(platform.python_version_tuple()[:2])
     try:
@@ -129,8 +130,8 @@ def installed(library: str) -> str:
 
 
 def compare_versions(stage: str, begun: Path, note: dict[str, Any], libraries: Iterable[str], warn_only: bool) -> None:
-    """Raise UsageError if versions of the libraries changed since the parts of the unfinished stage were made, by its
-    `note` in the file `begun`; with `warn_only`, print a warning."""
+    """Raise UsageError if versions of the libraries changed since an unfinished stage wrote its parts; with
+    `warn_only`, print a warning instead. `note`, the contents of the file `begun`, has the old versions."""
     old, new = note.get("versions", {}), {library: installed(library) for library in libraries}
     changed = differences(old, new, "when they were written", "now")
     if not changed:

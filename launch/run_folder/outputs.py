@@ -21,7 +21,7 @@ KEPT_BESIDE = {UNITS, SCRATCH, QUARANTINE, RunPaths.parts}
 
 
 def remove_command(*paths: Path) -> str:
-    """The shell command that deletes the files; for a run in a bucket, the addresses to delete."""
+    """Shell command that deletes the files; for a run in a bucket, the addresses to delete."""
     places = [shown_place(path) for path in paths]
     if any(isinstance(place, Url) for place in places):
         return f"delete {' '.join(map(str, places))}"
@@ -29,8 +29,8 @@ def remove_command(*paths: Path) -> str:
 
 
 def read_record(name: str, workdir: Path) -> dict[str, int]:
-    """{relative path: size in bytes} of the files that the stage wrote; empty if the record cannot be read, so that
-    every file counts as the user's. Raises InputError for a name that leads out of the run folder."""
+    """Return {relative path: size in bytes} of the files that stage `name` wrote. Empty if its record cannot be read:
+    then all files count as the user's. Raises InputError for a path outside of the run folder."""
     path = RunPaths(workdir).written(name)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -44,7 +44,7 @@ def write_record(name: str, workdir: Path, files: dict[str, int]) -> None:
 
 
 def files_in(folder: Path, outputs: Iterable[str]) -> dict[str, int]:
-    """{relative path: size in bytes} of all files of these outputs in `folder`."""
+    """{path in `folder`: size in bytes} of all files of these outputs."""
     found = {}
     for output in outputs:
         path = folder / output
@@ -55,25 +55,25 @@ def files_in(folder: Path, outputs: Iterable[str]) -> dict[str, int]:
 
 
 def entries(path: Path) -> list[Path]:
-    """All files and links at `path`."""
+    """All files and links in the folder `path`; or `path` itself, if it is a file."""
     if path.is_dir():
         return [entry for entry in sorted(path.rglob("*")) if entry.is_symlink() or not entry.is_dir()]
     return [path] if path.exists() else []
 
 
 def below(file: str, output: str) -> bool:
-    """Whether a file is the output or in it; both are names in the run folder."""
+    """Whether `file` is `output` or inside it; both are relative to the run folder."""
     return file == output or file.startswith(f"{output}/")
 
 
 def is_kept_beside(file: str) -> bool:
-    """Whether a file in an output folder is not an output (KEPT_BESIDE)."""
+    """Whether a file is in a subfolder of an output folder that is not part of the output (KEPT_BESIDE)."""
     return not KEPT_BESIDE.isdisjoint(file.split("/")[1:-1])
 
 
 def make_room(name: str, workdir: Path, outputs: Iterable[str]) -> None:
-    """Move files in the outputs of the stage to `replaced-<n>/` if the stage did not write them, or they were changed
-    since. Raises UsageError if an output is a link."""
+    """Move files at the output paths of stage `name` to `replaced-<n>/` if it did not write them, or if they were
+    changed since. Raises UsageError if an output is a link."""
     outputs, record = tuple(outputs), read_record(name, workdir)
     for output in outputs:
         refuse_link(workdir / output)
@@ -86,8 +86,8 @@ def make_room(name: str, workdir: Path, outputs: Iterable[str]) -> None:
 
 
 def keep_only(name: str, workdir: Path, outputs: Iterable[str], files: dict[str, int]) -> None:
-    """Record `files`, {relative path: bytes}, as those of the stage. In its outputs, delete other files that it wrote,
-    and move the rest to `replaced-<n>/`."""
+    """Record `files`, {relative path: bytes}, as the outputs of stage `name`. Of other files at its output paths,
+    delete those that it wrote earlier, and move the rest to `replaced-<n>/`."""
     record, others = read_record(name, workdir), []
     for output in outputs:
         for path in entries(workdir / output):
@@ -106,7 +106,7 @@ def keep_only(name: str, workdir: Path, outputs: Iterable[str], files: dict[str,
 
 
 def delete_folder(folder: Path) -> None:
-    """Delete the folder with all that is in it. Raises UsageError if it is a link."""
+    """Delete a folder and its contents, if it exists. Raises UsageError if it is a link."""
     refuse_link(folder)
     if folder.is_dir():
         shutil.rmtree(folder)
@@ -116,7 +116,7 @@ NOT_OURS = "was not written by this run, or was changed since"
 
 
 def move_aside(workdir: Path, paths: list[Path], why: str) -> None:
-    """Move files and folders to `replaced-<n>/`, and print their names."""
+    """Move files and folders of the run to `replaced-<n>/`, and print their names and `why`."""
     if not paths:
         return
     aside = unused(RunPaths(workdir).replaced)
@@ -129,6 +129,6 @@ def move_aside(workdir: Path, paths: list[Path], why: str) -> None:
 
 
 def set_aside(workdir: Path, names: Iterable[str], why: str) -> None:
-    """Move outputs to `replaced-<n>/`, whole."""
+    """Move whole outputs of the run to `replaced-<n>/`, and print their names and `why`."""
     places = [workdir / name for name in names]
     move_aside(workdir, [place for place in places if place.exists()], why)

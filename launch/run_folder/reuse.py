@@ -23,12 +23,12 @@ from lm.run_paths import RunPaths
 from lm.storage import Place, Url, appearing, shown_place, sizes_below, streamed
 
 LINKED_FROM = 1_000_000
-"""Bytes."""
+"""Size in bytes from which a file is linked instead of copied."""
 
 
 def check_source(source: Path, workdir: Path) -> None:
-    """Raise UsageError unless `source` is the folder of another run, InputError if a process is running there.
-    Downloads the markers of a run in a bucket."""
+    """Raise UsageError unless the folder of --from, `source`, is another run without links, InputError if a process is
+    working in it. Downloads the markers of a run in a bucket."""
     place = shown_place(source)
     if isinstance(place, Url):
         RunFolder.to_read(place)
@@ -44,7 +44,7 @@ def check_source(source: Path, workdir: Path) -> None:
 
 @contextlib.contextmanager
 def held(source: Path) -> Generator[None]:
-    """Lock the run folder against changes. Raises InputError if a process is running there."""
+    """Hold a shared lock on a run folder against changes. Raises InputError if a process is working in it."""
     path = RunPaths(source).lock
     if not path.is_file():  # a copy without hidden files
         yield
@@ -61,12 +61,13 @@ def held(source: Path) -> Generator[None]:
 
 
 def finished_in(source: Path, name: str) -> dict[str, Any] | None:
-    """The marker of a finished stage of another run, or None. Raises InputError if it is damaged."""
+    """Return the marker of stage `name` in the run `source`; None if it is not finished. Raises InputError if it is
+    damaged."""
     return read_note(RunPaths(source).marker(name))
 
 
 def refuse_damaged(source: Path, marker: dict[str, Any]) -> None:
-    """Raise InputError if a file that the marker lists is missing or has another size."""
+    """Raise InputError if a file that the marker lists is missing in the run `source`, or has another size."""
     for name, size in marker["files"].items():
         found = bucket.size_in(source, name)
         if found != size:
@@ -77,7 +78,8 @@ def refuse_damaged(source: Path, marker: dict[str, Any]) -> None:
 
 
 def take(outputs: tuple[str, ...], logs: tuple[str, ...], source: Path, workdir: Path, marker: dict) -> None:
-    """Copy or link the logs, then the outputs that the marker lists. Files of an interrupted copy are overwritten."""
+    """Copy a finished stage from the run `source`: its logs, then the outputs that the marker lists, large ones as hard
+    links. Overwrites files of an interrupted copy."""
     others = listed_by_others(source, marker)
     for log in logs:
         files = [path for path in entries(source / log) if str(path.relative_to(source)) not in others]
@@ -91,7 +93,7 @@ def take(outputs: tuple[str, ...], logs: tuple[str, ...], source: Path, workdir:
 
 
 def take_checkpoints(source: Place, target: Place) -> None:
-    """Copy or link all checkpoints or snapshots (the marker lists only the newest), each with its manifest last."""
+    """Copy or link all checkpoints or snapshots (a marker lists only the newest), each with its manifest last."""
     delete_unfinished(target)
     for step in sorted({*steps_in(source)} - {*steps_in(target)}):
         mark_unfinished(target, step)
@@ -101,20 +103,20 @@ def take_checkpoints(source: Place, target: Place) -> None:
 
 
 def listed_by_others(source: Path, marker: dict) -> set[str]:
-    """Files that the markers of other stages of the run list."""
+    """Outputs of the other stages of the run, as their markers list them."""
     markers = (finished_in(source, path.stem) for path in RunPaths(source).stages.glob("*.json"))
     return {file for one in markers if one and one["key"] != marker["key"] for file in one["files"]}
 
 
 def bring(files: Iterable[Path], source: Path, workdir: Path, link: bool) -> None:
-    """Link or copy files of the run folder `source` to the same names, each atomically."""
+    """Copy or link files of the run `source` to the same relative paths in `workdir`, each atomically."""
     for path in files:
         if path.is_file():
             copy_file(path, workdir / path.relative_to(source), link)
 
 
 def copy_file(source: Place, target: Place, link: bool) -> None:
-    """Link or copy a file or object atomically."""
+    """Copy a file or object atomically; with `link`, make a hard link of a large file if possible."""
     with appearing(target, durable=False) as partial:
         if isinstance(source, Url):
             try:

@@ -21,12 +21,12 @@ from lm.storage import HASHING_THREADS, Place, file_sha256, is_url, shown_place,
 SIZES = "bytes of input files"
 """Name of {path: bytes, or [bytes, SHA-256 or hint]} in the external inputs of `pages`."""
 SEEN = "<seen>"
-"""Name of {path: hint} there; not part of the key."""
+"""Name of {path: modification time, ETag or date} there; not part of the key."""
 
 
 def recognised(workdir: Path, external: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return (external inputs, argument for `remember`) after comparing the files with the run's record of its inputs.
-    Raises InputError if a file cannot be read."""
+    """Compare `external`, the external inputs of `pages`, with the inputs that the run recorded. Returns (external
+    inputs, with the hashes of replaced files; argument for `remember`). Raises InputError if a file cannot be read."""
     external = dict(external)
     told_by = dict(external.pop(SEEN, {}))
     if SIZES not in external:
@@ -48,7 +48,8 @@ def recognised(workdir: Path, external: dict[str, Any]) -> tuple[dict[str, Any],
 
 
 def read_seen(workdir: Path) -> dict[str, list]:
-    """Read what `remember` wrote; empty if it cannot be read."""
+    """Return {path: [entry in the key, modification time or ETag]}, written by `remember`; empty if it cannot be
+    read."""
     try:
         found = json.loads(RunPaths(workdir).seen("pages").read_text())
         return {path: [was, told_by] for path, (was, told_by) in found.items()}
@@ -57,13 +58,13 @@ def read_seen(workdir: Path) -> dict[str, list]:
 
 
 def remember(workdir: Path, seen: dict[str, Any]) -> None:
-    """Record the hints of the files for the next run."""
+    """Record the input files, with their modification times or ETags, for the next command."""
     if seen and seen != read_seen(workdir):
         write_atomically(RunPaths(workdir).seen("pages"), json.dumps(seen))
 
 
 def digests(workdir: Path, paths: list[str]) -> dict[str, tuple[str, str]]:
-    """{path: (SHA-256 of the file that was read, SHA-256 of the current file)}, if the first is known."""
+    """Return {path: (SHA-256 when the run read the file, SHA-256 now)} for files that the run has read."""
     if not paths:
         return {}
     from data_prep.measure.run import TEXTS, unit_names  # imports pyarrow, which most commands do not need
@@ -87,7 +88,7 @@ def digests(workdir: Path, paths: list[str]) -> dict[str, tuple[str, str]]:
 
 
 def digest_in(place: Place, step: str, unit: str) -> str:
-    """SHA-256 of the file that a unit of `texts` read, by its marker or quarantine record; "" if there is none."""
+    """SHA-256 of the input file that a unit of `step` has read, from its marker or quarantine record; "" if unknown."""
     if marker := read_marker(marker_of(step, unit, place)):
         return marker.read
     record = read_quarantine(quarantine_of(step, unit, place))
@@ -95,7 +96,7 @@ def digest_in(place: Place, step: str, unit: str) -> str:
 
 
 def note_replaced(workdir: Path, external: dict[str, Any]) -> None:
-    """Write the hash or hint of files that replaced others to the manifest."""
+    """Add the SHA-256 or ETag of files that replaced others to pages/manifest.json, as "contents"."""
     replaced = {path: told[1] for path, told in external.get(SIZES, {}).items() if isinstance(told, list)}
     path = RunPaths(workdir).pages_manifest
     if not replaced or not path.is_file():

@@ -30,8 +30,8 @@ NONCE_SECONDS = 5.0
 
 
 def agree_on(experiment: Experiment, run: Place, **request: Any) -> None:
-    """Raise UsageError in all processes unless all have the same experiment, run folder, `request` (JSON), code,
-    versions of libraries, flags and shards. Call it after they have connected. Does nothing for one process."""
+    """Raise UsageError in all processes unless all have the same config, run folder, `request` (JSON values), code,
+    library versions, flags and shards. Call it when the processes are connected. Does nothing for one process."""
     index, count = process_index(), process_count()
     if count == 1:
         return
@@ -52,8 +52,8 @@ def agree_on(experiment: Experiment, run: Place, **request: Any) -> None:
 
 
 def shared_nonce(place: Place) -> str:
-    """Return the contents of a file that process 0 has just written to the run folder. A process with another run
-    folder gets other contents or an error text. Returns "" if the run folder is read-only."""
+    """Return what this process reads from the file `place` after process 0 has written a random text to it: other
+    contents or an error text if the processes see different run folders; "" if the run folder is read-only."""
     from lm.resilience.multihost import settle
 
     def write(_: list[None]) -> str:
@@ -70,7 +70,7 @@ def shared_nonce(place: Place) -> str:
 
 
 def facts(experiment: Experiment, run: Place) -> dict[str, Any]:
-    """{name for messages: value} of everything that determines the program and its inputs."""
+    """Return {name for messages: value} of everything that determines the training program and its inputs."""
     code, root = hashlib.sha256(), Path(__file__).parents[2]
     for path in sorted(path for folder in CODE for path in (root / folder).rglob("*.py")):
         code.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
@@ -91,7 +91,7 @@ def facts(experiment: Experiment, run: Place) -> dict[str, Any]:
 
 
 def text_of(place: Place) -> str:
-    """Contents of a file or object, or the reason why it cannot be read."""
+    """Contents of a file or object; if it cannot be read, the error message."""
     try:
         return place.read_text(encoding="utf-8")
     except (OSError, InputError, ValueError) as error:

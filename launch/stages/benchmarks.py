@@ -36,9 +36,9 @@ class Options:
     column: str = "text"
     """The column of a table that holds the documents."""
     tasks: tuple[str, ...] = ()
-    """Scores of these tasks: arc_challenge, arc_easy, blimp, hellaswag, lambada_openai, piqa, winogrande."""
+    """Evaluate these tasks: arc_challenge, arc_easy, blimp, hellaswag, lambada_openai, piqa, winogrande."""
     task_data: str = ""
-    """Folder of the tasks' data sets, or hf://; by default that of evaluate.tasks.data."""
+    """Folder of the tasks' datasets, or hf://; default: that of evaluate.tasks.data."""
     limit: int = 0
     """The first N examples of each task and documents of each table; 0 for all."""
     step: int | None = None
@@ -47,7 +47,7 @@ class Options:
     """Print one JSON object, and no tables."""
 
     def check(self, experiment: Experiment) -> TasksConfig:
-        """Find the tasks' examples. Raises UsageError for options that are impossible."""
+        """Return where the tasks' examples are, and how many to use. Raises UsageError for invalid options."""
         if any(not name.strip() for name in self.text):
             raise UsageError(f"--text has an empty name: {list(self.text)}. Give paths of text files.")
         check_evaluators(self.tasks, "--tasks")
@@ -60,17 +60,15 @@ class Options:
 
 
 def quiet_if(as_json: bool) -> contextlib.redirect_stdout:
-    """Send progress messages to stderr if the output is JSON."""
+    """Context manager that sends progress messages to stderr if the output is JSON."""
     return contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout)
 
 
 def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
-    """Evaluate the texts and tasks of the options, without changing the run. Print tables of the results, or one JSON
-    object: {"step", "texts": {file: figures}, "tasks": {task: figures}}. With only --step or --json, evaluate the
-    held-out text as the stage does. Returns False if no option is set.
-
-    Raises UsageError or InputError if the model, a file or a task cannot be used.
-    """
+    """Evaluate texts and tasks as the options request, without changing the run. Prints tables, or one JSON object:
+    {"step", "texts": {file: {metric: value}}, "tasks": {task: {metric: value}}}. With only --step or --json, evaluates
+    the held-out text like the stage does. Returns False if no option is set. Raises UsageError or InputError if the
+    model, a file or a task cannot be used."""
     tasks = options.check(experiment)
     if not options.text and not options.tasks:
         if options.step is None and not options.json:
@@ -103,7 +101,8 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
 
 
 def documents_of(path: Path, options: Options) -> list[str]:
-    """Documents of a table, else the text of the file. Raises InputError if there are none."""
+    """Texts of the rows of a table, or the text of any other file as one document. Raises InputError if there are
+    none."""
     if not path.name.lower().endswith(TABLES):
         return [read_text(path)]
     from data_prep.sources.tables import read_table
@@ -133,7 +132,8 @@ def evaluate_documents(run: Loaded, documents: Sequence[str]) -> dict[str, float
 
 
 def evaluate_tasks(run: Loaded, workdir: Path, names: Sequence[str], tasks: TasksConfig) -> dict[str, dict[str, float]]:
-    """{task: {figure: value}}; for tasks in the table also "examples" and "acc_stderr"."""
+    """Return {task: {metric: value}}; for the built-in tasks also "examples", their number, and standard errors
+    (acc_stderr)."""
     from lm.evaluation.evaluator import EvaluatorConfig
     from lm.evaluation.evaluators import make_evaluators, numbers_of
     from lm.evaluation.held_out import rows_on
@@ -175,7 +175,7 @@ def text_table(texts: dict[str, dict[str, float]]) -> str:
 
 
 def task_table(tasks: dict[str, dict[str, float]]) -> str:
-    """One line per figure, with `chance`, the score of guessing."""
+    """Table of scores, a line per task and metric (such as acc), with the score of random guessing as "chance"."""
     rows = [("task", "examples", "figure", "value", "+-", "chance")]
     for name, figures in tasks.items():
         for key, value in figures.items():
@@ -192,7 +192,7 @@ def task_table(tasks: dict[str, dict[str, float]]) -> str:
 
 
 def harness_table(found: dict[str, dict[str, Any]]) -> str:
-    """One line per figure of `run_harness`, with the name of lm-eval's answer filter."""
+    """Table of the results of `run_harness`, a line per task and metric, with the name of lm-eval's answer filter."""
     rows = [("task", "few-shot", "figure", "value", "+-")]
     for task, figures in found["results"].items():
         for key, value in figures.items():
@@ -206,7 +206,7 @@ def harness_table(found: dict[str, dict[str, Any]]) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Align columns: the first to the left, the others to the right."""
+    """Align the columns of a table: the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     aligned = lambda row: [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
     return "\n".join("  ".join(aligned(row)).rstrip() for row in rows)
@@ -223,8 +223,8 @@ def evaluate_by_harness(
     add_bos_token: bool | None,
     step: int | None,
 ) -> None:
-    """Run lm-eval's tasks, print the table and write the results to lm_eval/ of the run, in a bucket too. Raises like
-    `load_trained` and `run_harness`, and UsageError for several processes."""
+    """Evaluate tasks of lm-eval, print a table, and write the results to lm_eval/ of the run, also if it is in a
+    bucket. Raises UsageError for several processes, and the errors of `load_trained` and `run_harness`."""
     if process_count() > 1:
         raise UsageError(
             f"lm-eval's tasks need one process, but there are {process_count()}. launch.evaluate --tasks runs the "

@@ -41,16 +41,14 @@ REMEDIES = (
     )
     | {errno.ENAMETOOLONG: "Give a shorter --workdir, or files with shorter names."}
 )
-"""{errno of a disk error: remedy}; any other OSError is a bug."""
+"""{errno of a disk error: remedy to print}; any other OSError is a bug."""
 
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Generator[None]:
-    """Create and lock the run folder, and the local folder of a run in a bucket; of several processes that train
-    together on a disk, process 0 locks it for all.
-
-    Raises UsageError if it is neither empty nor a run, InputError if it cannot be written or is locked.
-    """
+    """Create the run folder and lock it against other processes until the block ends; for a run in a bucket, also hold
+    its lease. Of several processes that train on one disk, process 0 holds the lock for all. Raises UsageError if the
+    folder is neither empty nor a run, InputError if it is not writable, or if another process holds the lock."""
     if process_index() > 0 and local_copy_of(workdir) is None:
         refuse_links(workdir)
         yield
@@ -92,7 +90,7 @@ def locked(workdir: Path) -> Generator[None]:
 
 @contextlib.contextmanager
 def handle_cli_errors(program: str, interrupted: str = "interrupted; nothing was written.") -> Generator[None]:
-    """Turn errors that users can fix into a message and an exit code, and Ctrl-C into `interrupted`."""
+    """Turn errors that users can fix into a message and an exit code. On Ctrl-C, print `interrupted`."""
     try:
         yield
     except InputError as error:
@@ -115,7 +113,7 @@ def handle_cli_errors(program: str, interrupted: str = "interrupted; nothing was
 
 
 def cut_lines(text: str) -> str:
-    """Shorten long lines of a message to their beginning and their end, where the remedy is."""
+    """Shorten long lines of a message: keep their beginning, and their end, which has the remedy."""
     cut = lambda line: (
         f"{line[:LINE_BEGIN]} [... {len(line) - LINE_BEGIN - LINE_END:,} characters ...] {line[-LINE_END:]}"
     )
@@ -130,12 +128,12 @@ def run_command(
     options: type | None = None,
     on_the_side: Callable[[Experiment, Path, Any], bool] | None = None,
 ) -> None:
-    """Main function of a script that works in a run folder: parse the command line, run, handle errors.
+    """Main function of a script that works in a run folder: parse the command line, call `run`, handle errors.
 
-    `run` gets the experiment, the run folder, and the run folder of --from. `reads` lists the sections of the config
-    that its help shows; by default all. `options` is the class of the script's own options, which `run` gets too.
-    `on_the_side`, if given, gets the options instead: it does the requested work without changing the run folder, or
-    returns False if no option is set. A script without `run` only has `on_the_side`.
+    `run` gets the experiment, the run folder and the run folder of --from (None without it). `reads` are the sections
+    of the config that --help shows; default: all. `options` is the class of the script's own options: `run` gets an
+    instance as well. If `on_the_side` is given, it gets the instance instead, and is called first: it does what the
+    options request without changing the run, or returns False if none is set.
     """
     with (
         ending_together(),
@@ -169,7 +167,7 @@ def run_command(
 
 
 def run_alone[Command](program: str, command: type[Command], run: Callable[[Command], None]) -> None:
-    """Main function of a script without config; `command` is the class of its options."""
+    """Main function of a script that needs no config; `run` gets its options, an instance of the class `command`."""
     description = (sys.modules["__main__"].__doc__ or "").strip()
     with handle_cli_errors(program):
         run(
@@ -180,8 +178,8 @@ def run_alone[Command](program: str, command: type[Command], run: Callable[[Comm
 
 
 def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:
-    """Main function of a script that runs one stage, which reads the sections `reads` of the config; `on_the_side` is
-    as in `run_command`."""
+    """Main function of a script that runs one stage. `reads` are the sections of the config that the stage reads;
+    `on_the_side` are keyword arguments for `run_command`."""
 
     def run(experiment: Experiment, workdir: Path, source: Path | None) -> None:
         if source is not None:
@@ -195,11 +193,11 @@ def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:
 
 
 def fit_to_data(command: Command) -> Experiment:
-    """Return the command's experiment. If its config file has a function `fit`, or an imported model is trained in a
-    new run folder, defaults are fitted to the data; each value is printed with its reason when the run begins.
+    """Return the experiment of the command. If its config file has a function `fit`, or if it trains an imported model
+    in a new run folder, defaults are chosen by the size of the data, and printed with reasons when the run begins.
 
-    The text is measured until the run has documents; later commands use the measure in config.json, so new files change
-    no value. Raises UsageError and InputError like `input_sizes` and `fit`.
+    When the run has documents, config.json has the measured size: later commands use it, so new files change no value.
+    Raises the errors of `input_sizes` and `fit`.
     """
     fit, run = command.fit, command.run
     if run is not None and run.root.resolve() != command.workdir.resolve() and run.marker("imported").exists():
@@ -216,7 +214,8 @@ def fit_to_data(command: Command) -> Experiment:
 
 
 def recorded_sizes(workdir: Path) -> InputSizes | None:
-    """Sizes that the run's values were fitted to; None before it has documents, or if config.json cannot be read."""
+    """Return the input sizes in config.json that defaults were chosen by; None before the run has documents, or if
+    unreadable."""
     run = RunPaths(workdir)
     if not run.marker("documents").exists():
         return None

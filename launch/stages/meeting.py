@@ -17,7 +17,7 @@ from lm.errors import InputError, PeerError, UsageError
 NOTICE_SECONDS = 15.0
 """Time after which a process prints the reason of its wait, and an unresolvable host name is an error."""
 READ_SECONDS = 2.0
-"""Time for the one line that a process sends after it has connected."""
+"""Time limit for reading the one line that a process sends after it has connected."""
 RETRY_SECONDS = 0.5
 CONFLICT = "PROCESS_ID must be different, and NUM_PROCESSES the same, in all processes"
 REMEDY = "See its output, start it, or raise --train.join-timeout."
@@ -26,13 +26,12 @@ LATE_NAMES = "KUBERNETES_SERVICE_HOST"
 
 
 def meet(index: int, count: int, address: str, timeout: float) -> None:
-    """Wait until all `count` processes have connected to process 0, at `address` (HOST:PORT). `index` is the number of
-    this process.
+    """Wait until all `count` processes are connected to process 0, which listens at `address` (HOST:PORT). `index` is
+    the number of this process. Failed connections are retried, since hosts may start at different times.
 
-    Hosts may start at different times, so failed connections are retried for `timeout` seconds; then PeerError is
-    raised, which names the missing processes. Raises UsageError immediately if two processes have the same index or
-    different counts, and InputError after NOTICE_SECONDS if the host name cannot be resolved (except on Kubernetes,
-    where names resolve late).
+    Raises PeerError, which names the missing processes, after `timeout` seconds; UsageError if two processes have the
+    same index or different counts; InputError if the host name cannot be resolved for NOTICE_SECONDS (except on
+    Kubernetes, where names resolve late).
     """
     host, _, port = address.rpartition(":")
     if index == 0:
@@ -42,7 +41,8 @@ def meet(index: int, count: int, address: str, timeout: float) -> None:
 
 
 def gather(count: int, port: int, timeout: float) -> None:
-    """Process 0: wait for the others, then answer all of them."""
+    """In process 0: wait until the other processes, `count` - 1, have connected; tell them that all have, or the
+    error."""
     began, noticed = time.monotonic(), False
     there: dict[int, tuple[socket.socket, str]] = {}
     error: InputError | None = None
@@ -73,7 +73,7 @@ def gather(count: int, port: int, timeout: float) -> None:
 
 
 def listen(port: int, count: int) -> socket.socket:
-    """Open a socket on all interfaces, like JAX's service."""
+    """Open the socket of process 0 at `port`, on all interfaces."""
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     try:
@@ -86,7 +86,8 @@ def listen(port: int, count: int) -> socket.socket:
 
 
 def admit(connection: socket.socket, there: dict[int, tuple[socket.socket, str]], count: int) -> InputError | None:
-    """Add a new connection to `there`; return an error if it contradicts the others."""
+    """Add a process that has connected to `there`, {index: (connection, name)}. Return an error if its index is taken,
+    or its count of processes is not `count`."""
     connection.settimeout(READ_SECONDS)
     try:
         said = json.loads(connection.makefile().readline(1000))
@@ -111,14 +112,14 @@ def admit(connection: socket.socket, there: dict[int, tuple[socket.socket, str]]
 
 
 def tell(connection: socket.socket, error: InputError | None) -> None:
-    """Send a process the answer that it waits for: `error`, or that all have connected."""
+    """Send a process `error`, or that all processes have connected, and close the connection."""
     with contextlib.suppress(OSError), connection:
         answer = {"error": str(error or ""), "usage": isinstance(error, UsageError)}
         connection.sendall(json.dumps(answer).encode() + b"\n")
 
 
 def call(index: int, count: int, host: str, port: int, timeout: float) -> None:
-    """All other processes: connect to process 0, retrying, and wait for its answer."""
+    """In other processes: connect to process 0, retrying for `timeout` seconds, and wait for its answer."""
     began, noticed, where = time.monotonic(), False, f"{host}:{port}"
     line = json.dumps({"index": index, "count": count, "name": own_name()}) + "\n"
     while True:
@@ -156,7 +157,7 @@ def call(index: int, count: int, host: str, port: int, timeout: float) -> None:
 
 
 def has_left(connection: socket.socket) -> bool:
-    """Whether the other process has closed the connection, or was killed."""
+    """Whether the process at the other end of the connection has closed it, or was killed."""
     connection.setblocking(False)
     try:
         return connection.recv(1) == b""
@@ -167,7 +168,7 @@ def has_left(connection: socket.socket) -> bool:
 
 
 def named(processes: Iterable[int]) -> str:
-    """Process numbers for a message, at most ten."""
+    """Text for a message, such as "processes 1, 4"; it lists at most ten."""
     indices = [str(one) for one in sorted(processes)]
     more = f" and {len(indices) - 10} more" if len(indices) > 10 else ""
     return f"process{'es' if len(indices) > 1 else ''} {', '.join(indices[:10])}{more}"

@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Files:
-    """Input and output of a command: read before the model is loaded, written at the end."""
+    """Contents of the input file of a command, its path, and the path of the output file."""
 
     data: bytes
     source: Path
     target: Path
 
     def write(self, data: bytes) -> None:
-        """Write the output atomically. Raises InputError."""
+        """Write `data` to the output file atomically. Raises InputError if the disk cannot be written."""
         with writing(self.target):
             write_atomically(self.target, data)
 
 
 def files_of(file: str, out: str, default: Callable[[Path], Path], overwrite: bool) -> Files:
-    """Read the input. Raises UsageError if the output exists and may not be overwritten, InputError if the input cannot
-    be read."""
+    """Read the file `file`. The output path is `out`, or `default` of the input path. Raises UsageError if the output
+    exists and `overwrite` is not set, InputError if the input cannot be read."""
     source = Path(file).expanduser()
     target = Path(out).expanduser() if out else default(source)
     try:
@@ -55,9 +55,9 @@ def files_of(file: str, out: str, default: Callable[[Path], Path], overwrite: bo
 def load_packer(
     run: str, step: int | None = None, all_devices: bool = False, size: int = 0, trust_code: bool = False
 ) -> "Packer":
-    """Load the model of the run folder, on one device or all, for files of `size` bytes. With `trust_code`, the user
-    code that config.json names is trusted. Raises like RunFolder.load, and UsageError if there are several processes or
-    the model does not fit into memory."""
+    """Load the model of a run, as a compressor for a file of `size` bytes, on one device or all. With `trust_code`, the
+    user's code that config.json names may run. Raises UsageError if there are several processes, or if the model does
+    not fit into memory, and the errors of RunFolder.load."""
     if process_count() > 1:
         raise UsageError(f"This command needs one process, but there are {process_count()}. Start only one.")
     keep_compiled_programs()
@@ -80,7 +80,7 @@ def load_packer(
 
 
 def shown_progress(verb: str) -> tuple[Callable[[int, int], None], LiveLine]:
-    """A progress callback, and the line to end when it is done."""
+    """Return a progress callback, called with (tokens done, all tokens), and the terminal line that it updates."""
     line, last = LiveLine(), 0.0
     began: tuple[float, int] | None = None  # after the first step, which waits for programs to be compiled
 
@@ -100,7 +100,7 @@ def shown_progress(verb: str) -> tuple[Callable[[int, int], None], LiveLine]:
 
 
 def compress_file(run: str, files: Files, step: int | None, all_devices: bool, trust_code: bool) -> None:
-    """Compress the file; print its size next to gzip, zstd and xz."""
+    """Compress a file with the model of the folder `run`; print the sizes, also with gzip, zstd and xz."""
     packer = load_packer(run, step, all_devices, len(files.data), trust_code)
     from lm.compression.codec import compress
 
@@ -112,7 +112,8 @@ def compress_file(run: str, files: Files, step: int | None, all_devices: bool, t
 
 
 def decompress_file(run: str, files: Files, all_devices: bool, try_anyway: bool, trust_code: bool) -> None:
-    """Decompress the file with the checkpoint that it names."""
+    """Decompress a file with the checkpoint whose step the file names, in the folder `run`. `try_anyway` ignores that
+    library versions or the processor differ."""
     import io
 
     from lm.compression.container import Header
@@ -131,7 +132,7 @@ def decompress_file(run: str, files: Files, all_devices: bool, try_anyway: bool,
 
 
 def report(files: Files, packed: "Packed", packer: "Packer") -> str:
-    """Sizes in bytes and in bits per byte of the file, for the model and other compressors."""
+    """Text with the size of the compressed file, in bytes and in bits per original byte, also for gzip, zstd and xz."""
     import jax
 
     from lm.evaluation.bits_per_byte import compressed_bits_per_byte

@@ -21,16 +21,15 @@ LOST = re.compile(r"(?:stopped sending heartbeats\):|Some timed out task names:)
 NO_LEADER = "Failed to send RPC to coordination service"
 """JAX's term for process 0, which runs that service."""
 AT_THE_END = "Shutdown barrier has failed"
-"""JAX's error in the other processes, which does not name the lost one."""
+"""JAX's error in the remaining processes, which does not name the lost one."""
 STATUS = re.compile(r"absl::Status: (.*)")
 PR_SET_PDEATHSIG = 1
 
 
 def run_in_child(program: str) -> None:
-    """If there are several processes, run this command in a child, and exit as it does; return in the child.
-
-    SIGTERM and SIGINT are passed on. The child gets its own session, so that Ctrl-C at a terminal reaches it once.
-    """
+    """With several processes, run this command in a child, and exit with its code; in the child, and with one process,
+    return at once. SIGTERM and SIGINT are passed on; the child has its own session, so Ctrl-C at a terminal reaches it
+    once."""
     index, count = process_index(), process_count()
     if PARENT in os.environ:
         if sys.platform == "linux":
@@ -80,7 +79,8 @@ def run_in_child(program: str) -> None:
 
 
 def reason_in(log: str) -> str:
-    """Why JAX ended a process, by its log: the lost processes; "" if it names none."""
+    """Return why JAX ended this process, from its log, such as "process 2 ended, hangs or cannot be reached"; "" if
+    unknown."""
     if found := LOST.search(log):
         lost = named(map(int, re.findall(r"(\d+)$", found[1], re.MULTILINE)))
     elif NO_LEADER in log:

@@ -54,12 +54,12 @@ START_SECONDS = 60
 
 @dataclass(frozen=True)
 class Found:
-    """Process index and count, as the environment defines them."""
+    """Index of this process and number of processes, as found in the environment."""
 
     index: int
     count: int
     by: str
-    """Who defines them, for messages."""
+    """Variables or scheduler that define them, for messages."""
     address: str | None = None
     """host:port of process 0 if set by hand; None: JAX asks the scheduler."""
     whole_host: bool = False
@@ -67,20 +67,20 @@ class Found:
 
 
 def process_index() -> int:
-    """The number of this process, by the environment; 0 if it says nothing. Raises UsageError if it is contradictory or
-    incomplete."""
+    """Return the index of this process by the environment, from 0; 0 if it defines none. Raises UsageError if the
+    variables are incomplete or contradict each other."""
     return find().index
 
 
 def process_count() -> int:
-    """Return the number of processes, by the environment; 1 if it says nothing. Raises UsageError if it is
-    contradictory or incomplete."""
+    """Return the number of processes by the environment; 1 if it defines none. Raises UsageError if the variables are
+    incomplete or contradict each other."""
     return find().count
 
 
 def find() -> Found:
-    """Return the process index and count from the variables that a user sets, else from a scheduler, else from Cloud
-    TPU; index 0 of 1 if there are none."""
+    """Return the process index and count from variables that the user sets, else from Slurm or Open MPI, else from
+    Cloud TPU; index 0 of 1 process if none defines them."""
     return by_hand() or by_scheduler() or by_tpu_variables() or by_tpu_metadata() or Found(0, 1, "nothing")
 
 
@@ -121,8 +121,8 @@ def by_scheduler() -> Found | None:
 
 
 def by_tpu_variables() -> Found | None:
-    """Return the process index and count in one or several TPU slices, from the environment variables of GKE; None if
-    they are not set, or there is only one host."""
+    """Return the process index and count on TPU slices, from the environment variables of GKE; None if they are not
+    set, or if there is only one host."""
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
     if hosts is None:
         return None
@@ -131,7 +131,7 @@ def by_tpu_variables() -> Found | None:
 
 @functools.cache
 def by_tpu_metadata() -> Found | None:
-    """Return the process index and count of a TPU VM, from its metadata server, as JAX does; None on other machines."""
+    """Return the process index and count on TPU VMs, from Google's metadata server; None elsewhere, or for one host."""
     vendors = PCI_DEVICES.glob("*/vendor")
     if "TPU_SKIP_MDS_QUERY" in os.environ or not any(path.read_text().strip() == GOOGLE for path in vendors):
         return None
@@ -144,8 +144,9 @@ def by_tpu_metadata() -> Found | None:
 
 
 def of_slices(variables: Mapping[str, str], index: str | None, hosts: list[str], by: str) -> Found | None:
-    """Return the process index and count over all TPU slices; None for one slice with one host. `index` is that of this
-    process among the `hosts` of its own slice, `by` the source of the values, for messages."""
+    """Return the process index and count over all TPU slices; None for one slice with one host. `variables` has the
+    number of slices, `hosts` are those of this slice, `index` is this host's position in it; `by` is the source, for
+    messages."""
     slices, number = variables.get("MEGASCALE_NUM_SLICES") or "1", variables.get("MEGASCALE_SLICE_ID") or "0"
     if len(hosts) == 1 and slices == "1":
         return None
@@ -155,7 +156,8 @@ def of_slices(variables: Mapping[str, str], index: str | None, hosts: list[str],
 
 
 def metadata(name: str) -> str | None:
-    """An attribute of this virtual machine; None if it has no such attribute or metadata server."""
+    """Attribute of this Google virtual machine; None if it does not exist, or if the metadata server does not
+    answer."""
     host = os.environ.get("GCE_METADATA_IP", "metadata.google.internal")
     request = urllib.request.Request(
         f"http://{host}/computeMetadata/v1/instance/attributes/{name}", headers={"Metadata-Flavor": "Google"}
@@ -168,13 +170,13 @@ def metadata(name: str) -> str | None:
 
 
 def variable(names: tuple[str, ...]) -> tuple[str, str | None]:
-    """(first variable that is set, its value), or (first name, None)."""
+    """Return (name, value) of the first of these environment variables that is set; (first name, None) if none is."""
     return next(((name, os.environ[name]) for name in names if os.environ.get(name)), (names[0], None))
 
 
 def numbers(index: str, mine: str | None, count: str, total: str) -> tuple[int, int]:
-    """Convert (process index, process count) to integers. `index` and `count` are the names of the variables, `mine`
-    and `total` their values. Raises UsageError if they are impossible."""
+    """Return the process index and count as integers. `index` and `count` are the names of their variables, `mine` and
+    `total` the values. Raises UsageError unless 0 <= index < count."""
     if not (mine is not None and mine.isdecimal() and total.isdecimal() and int(mine) < int(total)):
         raise UsageError(
             f"{count} is {total!r} and {index} is {mine or 'not set'!r}: they must be the number of processes, and "
@@ -187,8 +189,8 @@ def initialize_distributed(timeout: float = JOIN_SECONDS) -> None:
     """Wait up to `timeout` seconds for all processes of the run, then call jax.distributed.initialize. Call this before
     any other use of JAX. Does nothing for one process.
 
-    Raises PeerError if processes are missing after `timeout`, UsageError if their indices or counts contradict each
-    other or no coordinator address is set, InputError if its host name cannot be resolved.
+    Raises PeerError if processes are missing after `timeout`; UsageError if indices or counts contradict each other, or
+    if the address of process 0 is unknown; InputError if its host name cannot be resolved.
     """
     found = find()
     if found.count == 1:
@@ -219,7 +221,7 @@ def initialize_distributed(timeout: float = JOIN_SECONDS) -> None:
 
 
 def clusters() -> Any:
-    """JAX's table of schedulers, which it does not export."""
+    """JAX's class for detecting schedulers, which JAX does not export."""
     from jax._src import clusters
 
     return clusters.ClusterEnv
@@ -227,11 +229,9 @@ def clusters() -> Any:
 
 @contextlib.contextmanager
 def ending_together() -> Generator[None]:
-    """If the block raises, end this process at once, without JAX's barrier at exit.
-
-    The other processes end when they miss its heartbeat. If all of them raise, they wait for each other first. An error
-    of a device may be due to the loss of another process: then JAX finds that meanwhile, and ends this process.
-    """
+    """If the block raises, end this process without waiting for the others at JAX's exit barrier; they end when they
+    miss its heartbeat. If all processes raise, they first wait LEAVE_SECONDS for each other. After an error of a
+    device, wait longer first: if another process was lost, JAX finds that meanwhile, and ends this process."""
     try:
         yield
     except BaseException as error:
@@ -257,10 +257,11 @@ def ending_together() -> Generator[None]:
 
 
 def load_training(run: Path, began: float, timeout: float) -> Callable[..., None]:
-    """Import JAX, connect the processes (`initialize_distributed`), and return lm.training.loop.train.
+    """Import JAX, connect the processes (`initialize_distributed`), and return lm.training.loop.train. `began` is the
+    start of the command, in Unix seconds.
 
-    Importing JAX takes seconds and swallows a Ctrl-C. So a stop signal ends the process at once, and is recorded in the
-    run folder: a supervisor must not think that the work is done.
+    Meanwhile a stop signal ends the process at once, since the import takes seconds and swallows a Ctrl-C. The stop is
+    recorded in the run folder: a supervisor must not think that the work is done.
     """
     index, processes = process_index(), process_count()
     before_exit = lambda: Goodput(run, began, index).stop_before_training()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """With any of these options, texts are only printed, as they are generated, and the run is not changed."""
+    """Options of launch.sample with which texts are only printed, as they are generated, and the run is not changed."""
 
     prompt: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
     """Prompts to continue, instead of sample.prompts."""
@@ -56,7 +56,7 @@ class Options:
     """Convert the weights to this type, in a layout for fast decoding on one device; default: as trained."""
 
     def params(self, temperature: float, max_tokens: int, seed: int) -> SamplingParams:
-        """Sampling parameters. Raises UsageError for invalid values."""
+        """Return the sampling parameters of these options for one text. Raises UsageError for invalid values."""
         return SamplingParams(
             max_tokens, temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty, self.stop, seed,
             self.logprobs,
@@ -66,11 +66,11 @@ class Options:
 MOST_SLOTS = 16
 """Maximum number of texts to generate at once."""
 STREAMED_STEPS = 4
-"""Tokens to generate between two outputs."""
+"""Tokens to generate between two prints."""
 
 
 class Text(NamedTuple):
-    """A requested text."""
+    """A text to generate, with its title."""
 
     title: str
     prompt: str
@@ -78,15 +78,15 @@ class Text(NamedTuple):
 
 
 def write(text: str) -> None:
-    """Print without a line end, in process 0 only."""
+    """Print text without a line break after it, in process 0 only."""
     if process_index() == 0:
         sys.stdout.write(for_terminal(text))
         sys.stdout.flush()
 
 
 def continue_prompts(experiment: Experiment, workdir: Path, options: Options, prompts: Sequence[str]) -> None:
-    """Print a continuation of each prompt at each temperature. Raises UsageError for invalid options or a prompt that
-    leaves no room for new tokens, and the errors of `load_trained` if the model cannot be loaded."""
+    """Generate and print a continuation of each prompt at each temperature. Raises UsageError for invalid options or a
+    prompt that leaves no room for new tokens, and the errors of `load_trained`."""
     if options.n < 1:
         raise UsageError(f"--n is {options.n}; it must be at least 1.")
     config = experiment.sample
@@ -120,7 +120,7 @@ def continue_prompts(experiment: Experiment, workdir: Path, options: Options, pr
 
 
 def tokens_of(tokenizer: "Tokenizer", prompt: str, experiment: Experiment, options: Options) -> tuple[list[int], int]:
-    """Return (BOS and prompt as ids, maximum new tokens). Raises UsageError if there is no room for new tokens."""
+    """Return (ids of the prompt with BOS, maximum new tokens). Raises UsageError if the prompt leaves no room."""
     if options.max_tokens is None:
         row = check_prompt(tokenizer, prompt, experiment.sample.tokens)
         return row, experiment.sample.tokens - len(row)
@@ -131,7 +131,8 @@ def tokens_of(tokenizer: "Tokenizer", prompt: str, experiment: Experiment, optio
 
 
 def print_in_order(engine: "Engine", tokenizer: "Tokenizer", texts: Sequence[Text]) -> None:
-    """Print each text under its title: the first unfinished one is streamed, later ones are buffered."""
+    """Generate all texts at once, and print them one after the other, each under its title: the first unfinished one is
+    streamed, later ones are buffered."""
     numbers = {engine.submit(text.request): text for text in texts}
     events: dict[int, list[GenerationEvent]] = {id: [] for id in numbers}
     for id, text in numbers.items():
@@ -174,7 +175,7 @@ SETTINGS: dict[str, type] = {
 
 
 def changed(params: SamplingParams, command: str) -> SamplingParams:
-    """Apply a command such as "/temperature 0.8" to `params`. Raises UsageError for an invalid one."""
+    """Return `params` changed by a command such as "/temperature 0.8". Raises UsageError for an invalid command."""
     name, _, value = command.removeprefix("/").partition(" ")
     field, value = name.replace("-", "_"), value.strip()
     if field == "stop":
@@ -191,20 +192,20 @@ def changed(params: SamplingParams, command: str) -> SamplingParams:
 
 
 def settings(params: SamplingParams) -> str:
-    """Text of /settings."""
+    """Text that /settings prints, a line per sampling parameter."""
     values: dict[str, Any] = {name: getattr(params, name) for name in SETTINGS} | {"stop": params.stop or None}
     return "\n".join(f"  {name.replace('_', '-'):<19} {value}" for name, value in values.items())
 
 
 class Interrupts:
-    """Records whether Ctrl-C was pressed."""
+    """Records in `pressed` whether Ctrl-C was pressed."""
 
     def __init__(self):
         self.pressed = False
 
     @contextlib.contextmanager
     def noted(self) -> Generator[None]:
-        """Context in which the first Ctrl-C is recorded, and a second one ends the program."""
+        """Context manager in which the first Ctrl-C is only recorded, and a second one ends the program."""
 
         def note(*_: object) -> None:
             if self.pressed:
@@ -219,13 +220,14 @@ class Interrupts:
 
 
 class Conversation:
-    """Reads lines and writes texts. The seed increases by one with each text."""
+    """Interactive session: continues typed lines, or executes them as commands. The seed increases by one with each
+    text."""
 
     def __init__(self, engine: "Engine", tokenizer: "Tokenizer", params: SamplingParams):
         self.engine, self.tokenizer, self.params = engine, tokenizer, params
 
     def line(self, line: str) -> bool:
-        """Process one line; return False if it ends the conversation."""
+        """Continue a line, or execute it if it begins with "/"; return False for /quit."""
         if line.strip() == "/quit":
             return False
         try:
@@ -242,7 +244,7 @@ class Conversation:
         return True
 
     def text(self, prompt: str) -> None:
-        """Continue the prompt until the text ends, or is interrupted."""
+        """Print the prompt and a continuation of it, until the text ends or Ctrl-C is pressed."""
         tokens = tuple(self.tokenizer.prompt_ids(prompt))
         interrupts, logprobs = Interrupts(), list[TokenLogprob]()
         with interrupts.noted():
@@ -261,7 +263,7 @@ class Conversation:
 
 
 def lines() -> Generator[str]:
-    """Yield typed or piped lines; on a terminal with a prompt and line editing. Ctrl-C discards a line."""
+    """Yield the lines of standard input; on a terminal, with a prompt and line editing, and Ctrl-C discards a line."""
     if not sys.stdin.isatty():
         for line in sys.stdin:
             yield line.rstrip("\n")
@@ -279,8 +281,8 @@ def lines() -> Generator[str]:
 
 
 def converse(experiment: Experiment, workdir: Path, options: Options) -> None:
-    """Continue prompts from standard input until /quit or the end of the input. Raises UsageError for invalid options,
-    and the errors of `load_trained` if the model cannot be loaded."""
+    """Continue each line of standard input until /quit or its end. Raises UsageError for invalid options and for
+    several processes, and the errors of `load_trained`."""
     if process_count() > 1:
         raise UsageError(f"--interactive needs one process, but there are {process_count()}. Give --prompt instead.")
     config, model = experiment.sample, experiment.model

@@ -43,14 +43,14 @@ from lm.storage import Place, local_copy_of, noting_writes, shown_place, write_a
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the pipeline from pages to report."""
+    """One step of the pipeline from pages to report: its function, and everything that determines its outputs."""
 
     name: str
-    """Name of the marker."""
+    """Name in messages, and of the marker: stages/<name>.json."""
     script: str
     """The launch script that runs only this stage, for messages."""
     after: tuple["Stage", ...]
-    """Stages whose outputs it reads."""
+    """Earlier stages whose outputs it reads."""
     settings: Callable[[Experiment], dict[str, object]]
     """The part of the config that determines its outputs."""
     make: Callable[[Experiment, Any], None]
@@ -59,7 +59,7 @@ class Stage:
     outputs: tuple[str, ...]
     """Files and folders, relative to the run folder, that `make` writes."""
     optional: tuple[str, ...] = ()
-    """Outputs that depend on the config."""
+    """Outputs that only some configs produce."""
     grows: bool = False
     """Outputs are never deleted; `make` resumes from them (training)."""
     required_outputs: Callable[[Path], tuple[str, ...]] | None = None
@@ -76,7 +76,7 @@ class Stage:
     external_inputs: Callable[[Experiment], dict[str, object]] = lambda experiment: {}
     """Files outside of the run folder that also determine the outputs."""
     units: tuple[str, ...] = ()
-    """Steps of units (data_prep.engine) whose markers `--from` copies."""
+    """Steps of data_prep.engine whose markers of finished units `--from` copies."""
     direct: bool = False
     """Whether `make` accepts an address: for a run in a bucket, its units read and write there from any machine, and
     nothing is copied to this one."""
@@ -86,9 +86,9 @@ class Stage:
     """inputs_alone(old, new), of settings with external inputs: whether they differ only in the list of inputs. If so,
     the finished stage runs again, unless other stages than `remade_with` depend on it."""
     remade_with: tuple[str, ...] = ()
-    """Names of stages that may depend on it nevertheless: they are updated unit by unit."""
+    """Names of later stages that do not prevent this: they are updated unit by unit."""
     holds_work: Callable[[Path], bool] | None = None
-    """Whether an unfinished attempt left work; by default, whether a stage that resumes has any file."""
+    """Whether an unfinished attempt left work to resume from; by default, whether a stage that resumes has any file."""
     goes_on: Callable[[dict, dict, Path], bool] = lambda old, new, workdir: False
     """goes_on(old settings, new settings, workdir): whether outputs made with the old settings can be continued with
     the new ones. Raises UsageError if only the state of the run folder prevents it."""
@@ -97,12 +97,9 @@ class Stage:
 
 
 def read_marker(stage: Stage, workdir: Path) -> dict | None:
-    """Return the stage's marker; None if the stage is not finished, or outputs are missing or damaged. Damaged logs of
-    training are only reported.
-
-    Raises InputError if the marker is damaged, or if training would restart from scratch although there are
-    checkpoints.
-    """
+    """Return the marker, the record of a finished stage; None if it is not finished, or an output is missing or
+    damaged. Damaged logs of training are only reported. Raises InputError if the marker is damaged, or if a checkpoint
+    is missing or has another size: training would restart from scratch."""
     path = RunPaths(workdir).marker(stage.name)
     marker = read_note(path)
     if marker is None:
@@ -112,9 +109,8 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
         if found != size and stage.grows:
             there = "missing" if found is None else f"{found} bytes"
             raise InputError(
-                f"{shown_place(file)} is {there}; it should have {size} bytes. Restore it; or, to train "
-                "again from step 0: "
-                f"{outputs.remove_command(path)}"
+                f"{shown_place(file)} is {there}; it should have {size} bytes. Restore it; or, to train again from "
+                f"step 0: {outputs.remove_command(path)}"
             )
         if found != size:
             return None
@@ -124,29 +120,26 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
 
 
 def made_by(stage: Stage, workdir: Path) -> list[str]:
-    """Return the names of the finished stage's outputs, without optional ones that the config did not ask for."""
+    """Return the names of the outputs that the finished stage has: all, except optional ones that it did not write."""
     files = (read_note(RunPaths(workdir).marker(stage.name)) or {"files": {}})["files"]
     asked = {file.split("/", 1)[0] for file in files}
     return [name for name in stage.outputs if name not in stage.optional or name in asked]
 
 
 def by_products_in(stage: Stage, folder: Path) -> tuple[str, ...]:
-    """Names of the stage's by-products in the folder."""
+    """Names at the top of `folder` that match the stage's patterns of logs."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     return tuple(name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in stage.by_products))
 
 
 def settings_of(stage: Stage, experiment: Experiment) -> dict[str, object]:
-    """The stage's part of the config, as JSON types."""
+    """Fields of the config that determine the stage's outputs, as JSON values."""
     return json.loads(json.dumps(identifying(stage.settings(experiment))))
 
 
 def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path) -> dict:
-    """The marker of `before`, whose outputs `stage` reads.
-
-    Raises InputError if `before` is not finished, UsageError if its outputs, or their inputs, belong to another
-    experiment.
-    """
+    """Return the marker of the finished stage `before`, whose outputs `stage` reads. Raises InputError if `before` is
+    not finished, UsageError if its outputs, or those that it read, belong to another experiment."""
     marker = read_marker(before, workdir)
     if marker is None:
         folder = shown_place(workdir)
@@ -164,8 +157,8 @@ def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path)
 
 
 def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
-    """Raise InputError or UsageError unless the stage is finished with these settings. Earlier stages are not
-    checked."""
+    """Raise InputError if the stage is not finished, UsageError if its outputs have other settings. Ignores earlier
+    stages."""
     marker = read_marker(stage, workdir)
     if marker is None:
         folder = shown_place(workdir)
@@ -179,7 +172,8 @@ def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
 
 
 def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
-    """Raise UsageError that lists every setting in which `old` and `new` differ."""
+    """Raise UsageError: the outputs belong to another experiment. Lists the settings in which `old` and `new`
+    differ."""
     other = f" (--from {shlex.quote(str(workdir))} reuses what is the same)" if not local_copy_of(workdir) else ""
     raise UsageError(
         f"{shown_place(workdir)} has {', '.join(stage.outputs)} of another experiment:\n"
@@ -199,11 +193,9 @@ def what_follows(stage: Stage, workdir: Path) -> list[Path]:
 
 
 def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path | None = None) -> bool:
-    """Run a stage, or return False if it is up to date. Outputs that another run, in `source`, has finished with the
-    same key are copied or linked instead.
-
-    Raises UsageError if its outputs or inputs belong to another experiment; then nothing is changed.
-    """
+    """Run or resume a stage; return False if it is up to date. If the run in `source` has finished it with the same
+    settings and inputs, its outputs are copied or linked instead. Raises UsageError if the stage's outputs or inputs
+    belong to another experiment; then nothing is changed."""
     before = {f"<{one.name}>": finished(one, stage, experiment, workdir) for one in stage.after}
     settings = settings_of(stage, experiment) | {name: marker["key"] for name, marker in before.items()}
     external = json.loads(json.dumps(stage.external_inputs(experiment)))
@@ -256,8 +248,9 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
 
 
 def may_replace(stage: Stage, marker: dict, note: dict, before: dict[str, dict], workdir: Path) -> bool:
-    """Whether the finished outputs may be replaced without asking. This is so if training continues, or if the only
-    changed inputs are outputs of a training that continued."""
+    """Whether the finished outputs may be replaced without asking: if training continues, or if only outputs of a
+    continued training changed among the inputs. `note` describes the new outputs, `before` has the markers of earlier
+    stages."""
     old, new = marker["settings"], note["settings"]
     if marker["external_inputs"] != note["external_inputs"]:
         return False
@@ -268,16 +261,16 @@ def may_replace(stage: Stage, marker: dict, note: dict, before: dict[str, dict],
 
 
 def inputs_changed(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
-    """Whether the finished stage runs again because only its list of inputs changed. Later stages made from it then
-    belong to another experiment, since its key does not replace the old one."""
+    """Whether the finished stage runs again because only its list of inputs changed. Stages that used the old outputs
+    then belong to another experiment, since the new key does not replace the old one."""
     old, new = all_of(marker), all_of(note)
     followers = {path.stem for path in what_follows(stage, workdir) if path.suffix == ".json"}
     return stage.inputs_alone(old, new) and followers <= {stage.name, *stage.remade_with}
 
 
 def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
-    """Whether only the user's files changed since the run read them, while the config names the same ones (a folder of
-    notes that somebody edits). Then the run keeps its outputs, and prints a message."""
+    """Whether only the user's input files changed since the run read them, but not the config (someone edits a folder
+    of notes). If so, print that the run keeps its outputs."""
     old, new = all_of(marker), all_of(note)
     if marker["settings"] != note["settings"] or not stage.inputs_alone(old, new):
         return False
@@ -298,8 +291,8 @@ def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
 
 
 def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None, seen: dict) -> None:
-    """Run or resume the stage, then write its marker. `note` describes the new outputs, `marker` the outputs that they
-    replace, `seen` the input files."""
+    """Run or resume the stage, then write its marker. `note` describes the new outputs, `marker` those that they
+    replace; `seen` are the input files to remember."""
     copy = local_copy_of(workdir)
     direct = copy if stage.direct else None
     run: Place = direct.url if direct else workdir.absolute()
@@ -334,7 +327,7 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
 
 
 def refuse_missing(stage: Stage, workdir: Path, files: dict[str, int]) -> None:
-    """Raise FileNotFoundError unless the stage wrote all of its outputs."""
+    """Raise FileNotFoundError unless `files`, which the stage wrote, include each output that is not optional."""
     made = lambda output: any(outputs.below(file, output) for file in files) or (workdir / output).is_dir()
     for output in stage.outputs:
         if output not in stage.optional and not made(output):
@@ -343,7 +336,7 @@ def refuse_missing(stage: Stage, workdir: Path, files: dict[str, int]) -> None:
 
 def tidy(stage: Stage, workdir: Path, made_here: bool = True) -> None:
     """Clean up after a stage whose marker is written: delete files that only an unfinished stage needs, and upload a
-    run in a bucket. Set `made_here` if the stage's outputs are on this disk and must be uploaded too."""
+    run in a bucket. `made_here`: whether the stage's outputs are on this disk, to be uploaded too."""
     RunPaths(workdir).begun(stage.name).unlink(missing_ok=True)
     kept = (*stage.by_products, *(f"{RunPaths.units}/{step}" for step in stage.units))
     bucket.publish(stage.name, workdir, kept, made_here)
@@ -351,7 +344,7 @@ def tidy(stage: Stage, workdir: Path, made_here: bool = True) -> None:
 
 
 def delete_intermediate(stage: Stage, workdir: Path) -> None:
-    """Delete the folders that only an unfinished stage needs, and the markers of joins if `parts` is one of them."""
+    """Delete the stage's `intermediate` folders, and the completion markers of join steps if `parts` is one of them."""
     if RunPaths.parts in stage.intermediate:
         bucket.delete_joins(workdir)
     if stage.direct and (copy := local_copy_of(workdir)):
@@ -361,10 +354,10 @@ def delete_intermediate(stage: Stage, workdir: Path) -> None:
 
 
 def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None) -> None:
-    """Prepare the outputs for a new attempt or a resume, write `.begun`, and delete the marker. Adds to `note` what is
-    known of the earlier attempt.
+    """Prepare the outputs for a new or a resumed attempt, write `.begun`, and delete the marker. Adds the earlier
+    attempt's replaced keys and damaged files to `note`.
 
-    Raises UsageError if that attempt left work with other settings or library versions, and for links.
+    Raises UsageError if that attempt left work with other settings or library versions, or if an output is a link.
     """
     begun = RunPaths(workdir).begun(stage.name)
     found = None if marker else read_note(begun)
@@ -400,8 +393,8 @@ def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marke
 
 
 def same_work(stage: Stage, found: dict, note: dict, workdir: Path) -> bool:
-    """Whether the interrupted attempt can resume: the settings are the same, and only the list of inputs, or the
-    outputs of earlier stages, changed. The stage then checks each part."""
+    """Whether the interrupted attempt, recorded in `found`, can resume: at most the list of input files, or the outputs
+    of earlier stages, changed. The stage then checks each part."""
     same_inputs = found["external_inputs"] == note["external_inputs"]
     if stage.grows:
         old, new = found["settings"], note["settings"]
@@ -411,7 +404,7 @@ def same_work(stage: Stage, found: dict, note: dict, workdir: Path) -> bool:
 
 
 def holds_work(stage: Stage, workdir: Path) -> bool:
-    """Whether an unfinished attempt left work."""
+    """Whether an unfinished attempt of the stage left work to resume from."""
     if stage.holds_work:
         return stage.holds_work(workdir)
     if stage.libraries is None and not stage.grows:
@@ -422,8 +415,9 @@ def holds_work(stage: Stage, workdir: Path) -> bool:
 
 
 def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, note: dict, external: dict | None) -> bool:
-    """Copy or link the outputs of the run in `source`. Returns False if it has no equal ones, or this run already has
-    partial work. `external=None` accepts any external inputs. Training of another length is not equal."""
+    """Copy or link the stage's outputs from the run `source`. Returns False if it has none with equal settings and
+    inputs (as continued training never has), or if this run has partial work. `external=None` accepts any external
+    inputs."""
     marker = reuse.finished_in(source, stage.name)
     if marker is None or marker.get("continued_from") or marker["settings"] != note["settings"]:
         return False
@@ -454,7 +448,7 @@ def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, note
 
 
 def take_before(stage: Stage, experiment: Experiment, workdir: Path, source: Path) -> None:
-    """Take the missing inputs of the stage from the run in `source`."""
+    """Copy or link missing inputs of the stage, and the inputs of these, from the run `source`."""
     for before in stage.after:
         take_before(before, experiment, workdir, source)
         earlier = {one: read_marker(one, workdir) for one in before.after}

@@ -18,25 +18,25 @@ from lm.terminal import duration
 PATIENCE = {"training": 1.0} | dict.fromkeys(LONG_PHASES, 10.0)
 """Multiples of `hang_seconds` without a change, by the state in the heartbeat; infinite for other states."""
 BY_ITSELF = 3.0
-"""Seconds in which a Ctrl-C at the terminal reaches the command too."""
+"""Seconds to wait, after a Ctrl-C, for the command to end by itself: at a terminal it gets the signal too."""
 
 
 @dataclass
 class Supervisor:
-    """Supervisor of one command that trains in a run folder."""
+    """Runs a training command again after each crash, until it is done or restarting does not help."""
 
     command: list[str]
     heart: Path
     """Heartbeat file of the training (lm/resilience/goodput.py); it does not exist before training begins."""
     log: Path
-    """JSON lines, one for every start and end."""
+    """File of JSON lines, one for every start and end."""
     same_step: int = 3
-    """Give up after this many crashes in a row at one step, or before any."""
+    """Give up after this many crashes in a row at one step, or before the first step."""
     no_progress: int = 10
     """Give up after this many crashes in a row without a step beyond the furthest one."""
     hang_seconds: float = 1800.0
-    """Kill and restart the command after this time without a training step; 0: never. Validation, samples and saves may
-    take ten times as long."""
+    """Kill and restart the command after this time without a training step; 0: disabled. Validation, samples and saves
+    may take ten times as long."""
     first_wait: float = 10.0
     """Seconds before a restart after a crash without progress; doubled for each further one, up to `longest_wait`."""
     longest_wait: float = 300.0
@@ -54,8 +54,8 @@ class Supervisor:
     starts: int = field(default=0, init=False)
 
     def run(self) -> int:
-        """Run the command until it is done; return 0, or its own exit code if the supervisor gives up or gets a stop
-        signal; in the latter case `stopped_code` if that is not 0."""
+        """Run the command until it is done; return 0. If the supervisor gives up or gets a stop signal, return the exit
+        code of the command; for a stop signal `stopped_code` instead, unless that is 0."""
         before = {number: signal.signal(number, self.end) for number in (signal.SIGTERM, signal.SIGINT)}
         began, crashes, repeated, last_step = time.monotonic(), 0, 0, None
         furthest, stuck = -2, 0
@@ -93,10 +93,8 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def attempt(self) -> tuple[int, int | None, bool, str]:
-        """Run the command once; return (exit code, last step, whether it stopped when asked, how it ended).
-
-        If it was killed by a signal, the exit code is 128 plus the number of the signal, as in a shell.
-        """
+        """Run the command once; return (exit code, last training step, whether it stopped when asked, how it ended, for
+        messages). For a process that was killed by a signal, the exit code is 128 plus the signal's number."""
         self.starts += 1
         self.passed_on = False
         before = read_heartbeat(self.heart)
@@ -125,7 +123,8 @@ class Supervisor:
         return (code if code >= 0 else 128 - code), step, state == "stopped", how
 
     def beat(self, before: dict | None) -> dict | None:
-        """Last heartbeat of the running process; None if the file still has the one `before` its start."""
+        """Return the last heartbeat of the running process; None if the file still has `before`, from before its
+        start."""
         heart = read_heartbeat(self.heart)
         assert self.process is not None
         # A container may give the same number to one process after another.
@@ -133,7 +132,7 @@ class Supervisor:
         return heart if its else None
 
     def beats_can_be_seen(self) -> bool:
-        """False on a full or read-only disk, where training continues without a heartbeat."""
+        """Whether heartbeats can be written; not on a full or read-only disk, where training continues without them."""
         probe = self.heart.with_name(f"{self.heart.name}.probe")
         try:
             probe.unlink(missing_ok=True)  # would be written through a link
@@ -144,15 +143,15 @@ class Supervisor:
         return True
 
     def end(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler: end the command, which saves first."""
+        """Signal handler: ask the command to save a checkpoint and end."""
         if self.asked is None:
             self.asked, self.asked_at = number, time.monotonic()
         if number == signal.SIGTERM:
             self.pass_on()
 
     def pass_on(self) -> None:
-        """Send SIGTERM once. Ctrl-C reaches the process by itself; a SIGINT sent only to the supervisor does not, so
-        the process still runs some seconds later."""
+        """Send the command SIGTERM once, if the supervisor was asked to end. After Ctrl-C, first wait BY_ITSELF
+        seconds: at a terminal, the command gets it too."""
         if self.asked == signal.SIGINT and time.monotonic() - self.asked_at < BY_ITSELF:
             return
         if self.asked is not None and not self.passed_on and self.process is not None and self.process.poll() is None:

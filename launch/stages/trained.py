@@ -30,11 +30,11 @@ def load_trained(
     step: int | None = None,
     weights: "Weights | None" = None,
 ) -> Loaded:
-    """Load the model of the run in `workdir` at `step` (by default the newest) after all processes have connected. With
-    `weights`, it is on one device, in the format of lm.inference.weights.
+    """Load the model of the run in `workdir` at `step` (default: the newest) when all processes have connected. With
+    `weights`, it is on one device, in that format of lm.inference.weights.
 
     `rows` sequences of `tokens` tokens will be computed at once; `option` is the option that sets `rows`, for messages.
-    Raises UsageError if that does not fit into memory, or the processes have different settings. Raises InputError or
+    Raises UsageError if that does not fit into memory, or if processes have different settings; InputError or
     UsageError if the checkpoint is missing, damaged, or of another model or tokenizer.
     """
     check_address_space(JAX)
@@ -53,8 +53,8 @@ def load_trained(
 
 
 def with_weights(experiment: Experiment, workdir: Path, step: int | None, weights: "Weights") -> Loaded:
-    """Load the model on one device, with its linear layers in the format `weights`. Raises UsageError if there are
-    several processes."""
+    """Load the model on one device, with its linear layers converted to the format `weights`, such as "int8". Raises
+    UsageError if there are several processes."""
     from lm.inference.weights import for_inference
     from lm.parallel import one_device_mesh, traced_on
 
@@ -66,13 +66,13 @@ def with_weights(experiment: Experiment, workdir: Path, step: int | None, weight
 
 
 def say(text: str) -> None:
-    """Print in process 0 only."""
+    """Print a line, in process 0 only."""
     if process_index() == 0:
         print(text, flush=True)
 
 
 def leave_together() -> None:
-    """Wait for all processes: an early exit of one would end the others too."""
+    """Wait for all processes before exiting: if one exits early, JAX ends the others too."""
     if process_count() > 1:
         from lm.resilience.multihost import settle
 
@@ -80,8 +80,8 @@ def leave_together() -> None:
 
 
 def sample(experiment: Experiment, workdir: Path, step: int | None = None) -> list[dict[str, object]]:
-    """Continue each of sample.prompts at each of sample.temperatures; print the texts, and return them in the format of
-    samples/final.json. Raises like `load_trained`, and UsageError for a prompt that leaves no room."""
+    """Print a continuation of each of sample.prompts at each of sample.temperatures; return [{"prompt", "temperature",
+    "text"}]. Raises UsageError for a prompt that leaves no room for new tokens, and the errors of `load_trained`."""
     import jax
 
     from lm.errors import for_terminal
@@ -103,8 +103,8 @@ def sample(experiment: Experiment, workdir: Path, step: int | None = None) -> li
 
 
 def evaluate(experiment: Experiment, workdir: Path, step: int | None = None) -> dict[str, float]:
-    """Return the figures of evaluation.json over all held-out text; prints bits per byte. Raises the errors of
-    `load_trained` if the model cannot be loaded."""
+    """Evaluate the model on all held-out text; print and return the metrics, {name: value}. Raises like
+    `load_trained`."""
     from lm.evaluation.evaluators import evaluate
     from lm.model.cost import count_parameters
 

@@ -14,10 +14,8 @@ EXAMPLES = 48
 
 
 def comparison(tokenizers: Mapping[str, Tokenizer], corpora: Sequence[Corpus]) -> dict[str, Any]:
-    """Answer of the inspection "comparison". `corpora` has one entry per tokenizer, or is empty.
-
-    Tokens are counted for each sample: 0 if a vocabulary of characters lacks some of its characters.
-    """
+    """Return the JSON that compares tokenizers, for the page "Tokens": tokens of each sample text (0 if a tokenizer
+    cannot encode it), longest tokens, and usage in `corpora`, one per tokenizer or none."""
 
     def counted(samples: Mapping[str, str]) -> list[dict[str, Any]]:
         return [
@@ -39,7 +37,8 @@ def comparison(tokenizers: Mapping[str, Tokenizer], corpora: Sequence[Corpus]) -
 
 
 def usage_in(corpus: Corpus, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Usage of a vocabulary in documents: rarest tokens as [id, count], and some of the unused ones."""
+    """Return as JSON how the documents use a vocabulary: bytes per token by language, the rarest tokens as [id, count],
+    and examples of tokens that they never use."""
     usage, unused = corpus.usage, never_used(corpus.usage, tokenizer)
     return {
         "documents": corpus.documents, "read": usage.texts, "bytes": usage.text_bytes, "tokens": usage.tokens,

@@ -19,7 +19,7 @@ DOCUMENT_CHARACTERS = 1_000_000
 
 @dataclass(frozen=True)
 class Corpus:
-    """Usage of tokens in documents of a run."""
+    """How often a tokenizer's tokens occur in documents of a run."""
 
     usage: Usage
     by_language: dict[str, tuple[int, float]]
@@ -29,7 +29,8 @@ class Corpus:
 
 
 def read_corpus(folder: Path, tokenizer: Tokenizer, documents: int, characters: int) -> Corpus:
-    """Usage in about `documents` documents, at most `characters` of each. Raises InputError like `document_files`."""
+    """Count tokens in about `documents` documents of documents/ (`folder`), in at most `characters` of each. Raises
+    InputError if there are no documents."""
     files = document_files(folder)
     texts: dict[str, list[str]] = defaultdict(list)
     for text, language in sampled(files, documents):
@@ -44,8 +45,8 @@ def read_corpus(folder: Path, tokenizer: Tokenizer, documents: int, characters: 
 
 
 def read_corpora(workdir: str, tokenizers: list[Tokenizer], documents: int) -> list[Corpus]:
-    """`read_corpus` of a run for each tokenizer. Raises UsageError if `documents` is not positive, InputError if the
-    run has no documents."""
+    """Count each tokenizer's tokens in about `documents` documents of a run. Raises UsageError if `documents` is not
+    positive, InputError if the run has no documents."""
     if documents < 1:
         raise UsageError(f"--documents is {documents}; it must be at least 1.")
     folder = RunPaths(Path(workdir).expanduser()).documents
@@ -53,8 +54,8 @@ def read_corpora(workdir: str, tokenizers: list[Tokenizer], documents: int) -> l
 
 
 def sampled(files: list[DocumentFile], documents: int) -> list[tuple[str, str]]:
-    """(text, language) of the first documents of files spread over the corpus, about equally many from each; of all if
-    there are no more than `documents`."""
+    """Return (text, language) of the first documents of each file, about equally many, `documents` in total. If there
+    are more files than that, takes one from each of `documents` files spread over the corpus."""
     files = [file for file in files if file.rows]
     if len(files) > documents:
         files = [files[len(files) * i // documents] for i in range(documents)]

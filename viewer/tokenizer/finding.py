@@ -20,7 +20,7 @@ DEFAULT_TEXT = next(iter(LANGUAGES.values()))
 
 @dataclass(frozen=True)
 class Reading:
-    """A text as one tokenizer splits it."""
+    """A text, split into tokens by one tokenizer."""
 
     name: str
     """Display name of the tokenizer: its run, its folder or its published name."""
@@ -42,10 +42,8 @@ def read_with(name: str, tokenizer: Tokenizer, text: str) -> Reading:
 
 
 def find_tokenizer(given: str) -> tuple[str, Tokenizer]:
-    """Return (name, tokenizer) of a run folder, a tokenizer folder, or an argument of load_published.
-
-    Raises InputError or UsageError if there is none, or it is damaged.
-    """
+    """Return (name, tokenizer) for a run folder, a tokenizer's folder or file, or a published name such as "gpt2".
+    Raises InputError or UsageError if there is none, or if it is damaged."""
     path = Path(given).expanduser()
     if (path / FOLDER / META).is_file():
         return path.resolve().name, load(path / FOLDER)
@@ -61,7 +59,8 @@ def find_tokenizer(given: str) -> tuple[str, Tokenizer]:
 
 
 def name_of(given: str) -> str:
-    """Display name of a tokenizer: a published name, or that of the file or folder; NAME for .../NAME/tokenizer."""
+    """Return the display name of a tokenizer: the published name, or the name of its file or folder without suffix;
+    "demo" for runs/demo/tokenizer."""
     if given in PUBLISHED:
         return given
     path = Path(given).expanduser().resolve()
@@ -70,7 +69,7 @@ def name_of(given: str) -> str:
 
 
 def newest_run() -> str:
-    """Run folder with the newest tokenizer. Raises InputError if there is none."""
+    """Return the folder in runs/ that has the newest tokenizer. Raises InputError if there is none."""
     found = [path.parents[1] for path in RUNS.glob(f"*/{FOLDER}/{META}")]
     if not found:
         raise InputError(
@@ -81,11 +80,9 @@ def newest_run() -> str:
 
 
 def read_text(text: str, file: str) -> str:
-    """Return the text to inspect: `text` itself, a file's, standard input's for "-"; default: DEFAULT_TEXT.
-
-    Bytes that are not UTF-8 become U+FFFD, with a message on standard error. Raises UsageError if both are given,
-    InputError for a file that cannot be read.
-    """
+    """Return the text to inspect: `text`, the contents of `file`, standard input if either is "-", or by default
+    DEFAULT_TEXT. Bytes that are not UTF-8 become U+FFFD, with a message on standard error. Raises UsageError if both
+    are given, InputError if the file cannot be read."""
     if text and file:
         raise UsageError(f"Both a text ({text[:40]!r}) and --file {file!r} are given. Give one of them.")
     if not (text == "-" or file):

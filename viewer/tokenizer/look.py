@@ -12,7 +12,7 @@ from lm.tokenizer.base import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One token of a text."""
+    """A token in a text: its id and its bytes."""
 
     id: int
     bytes: bytes
@@ -40,12 +40,12 @@ class Usage:
 
 
 def cut(text: str, tokenizer: Tokenizer) -> list[Piece]:
-    """Tokens of `text`, in order."""
+    """Encode `text`; return its tokens in order."""
     return [Piece(id, tokenizer.token_bytes(id)) for id in tokenizer.encode(text)]
 
 
 def has_tokens(text: str, tokenizer: Tokenizer) -> bool:
-    """Whether `text` can be encoded."""
+    """Whether the tokenizer can encode `text`: one of characters may lack some."""
     try:
         tokenizer.encode(text)
     except InputError:
@@ -54,7 +54,7 @@ def has_tokens(text: str, tokenizer: Tokenizer) -> bool:
 
 
 def count_usage(texts: Iterable[str], tokenizer: Tokenizer, texts_at_once: int = 256, threads: int = 1) -> Usage:
-    """Count the occurrences of each token in `texts`."""
+    """Count how often each token occurs in `texts`, encoding `texts_at_once` at a time."""
     counts_V = np.zeros(tokenizer.vocab_size, np.int64)
     seen = text_bytes = 0
     for batch in itertools.batched(texts, texts_at_once):
@@ -67,23 +67,23 @@ def count_usage(texts: Iterable[str], tokenizer: Tokenizer, texts_at_once: int =
 
 
 def longest(tokenizer: Tokenizer, count: int, keep: Callable[[bytes], bool] = bool) -> list[int]:
-    """Ids of the longest tokens in bytes for which `keep` is true; ties in ascending order."""
+    """Ids of the `count` tokens with the most bytes for which `keep` is true, longest first; ties by ascending id."""
     ids = [id for id in text_ids(tokenizer) if keep(tokenizer.token_bytes(id))]
     return sorted(ids, key=lambda id: (-len(tokenizer.token_bytes(id)), id))[:count]
 
 
 def rarest(usage: Usage, tokenizer: Tokenizer, count: int) -> list[int]:
-    """Ids of the tokens with the fewest occurrences, but at least one; ties in descending order, last merged first."""
+    """Ids of the `count` tokens that occur least often, but at least once; ties by descending id, last merged first."""
     used = [id for id in text_ids(tokenizer) if usage.counts[id]]
     return sorted(used, key=lambda id: (usage.counts[id], -id))[:count]
 
 
 def never_used(usage: Usage, tokenizer: Tokenizer) -> list[int]:
-    """Ids of tokens of text that do not occur, ascending."""
+    """Ids of the tokens that occur in no text, ascending, without special tokens."""
     return [id for id in text_ids(tokenizer) if not usage.counts[id]]
 
 
 def text_ids(tokenizer: Tokenizer) -> list[int]:
-    """Ids of tokens of text, without special and unused ones."""
+    """Ids of all tokens that encode text: not the special tokens, and not unused ids."""
     special = frozenset(tokenizer.special_tokens.values())
     return [id for id in range(tokenizer.vocab_size) if id not in special and tokenizer.token_bytes(id)]

@@ -1,5 +1,4 @@
-"""Show a tokenized text in the terminal: tokens as colored cells, with ids below them. Control characters of the text
-are escaped."""
+"""Show a tokenized text in the terminal: colored tokens with ids below them; control characters are escaped."""
 
 import io
 import sys
@@ -13,17 +12,15 @@ from viewer.training_data import short, visible
 
 CELLS = ("on #f2c79b", "on #b9d9e8", "on #d5e3b0", "on #e3c7e8")
 SHOWN = 500
-"""Maximum tokens to show; figures count all."""
+"""Maximum tokens to show; the counts include all."""
 EXAMPLES = 12
 USUAL_WIDTH = 80
 LANGUAGES = 8
 
 
 def show(readings: list[Reading], with_bytes: bool, corpora: list[Corpus]) -> None:
-    """Print the readings one after another, each with its usage in the documents of a run if requested.
-
-    Plain text if the output is not a terminal, or NO_COLOR is set.
-    """
+    """Print the tokens of each reading, and its usage in `corpora`, one per reading or none. The text is plain if the
+    output is not a terminal, or if NO_COLOR is set."""
     from rich.console import Console
 
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -43,8 +40,8 @@ def show(readings: list[Reading], with_bytes: bool, corpora: list[Corpus]) -> No
 
 
 def flowed(pieces: list[Piece], with_bytes: bool, width: int) -> Iterator:
-    """Lines of cells, each followed by a line of ids, a line of bytes if requested, and an empty line; a token with a
-    line break ends its line."""
+    """Lay out tokens in lines of at most `width` columns: a line of tokens, a line of their ids, a line of bytes if
+    requested, and an empty line. A token with a line break ends its line."""
     from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
@@ -84,7 +81,7 @@ def flowed(pieces: list[Piece], with_bytes: bool, width: int) -> Iterator:
 
 
 def figures(reading: Reading) -> str:
-    """Line of figures."""
+    """Line with the characters, bytes, tokens and bytes per token of a text."""
     return (
         f"{clean(reading.name)}: {len(reading.text):,} characters, {reading.text_bytes:,} bytes, "
         f"{len(reading.pieces):,} tokens, {reading.bytes_per_token:.2f} bytes per token"
@@ -92,7 +89,7 @@ def figures(reading: Reading) -> str:
 
 
 def of_corpus(corpus: Corpus, tokenizer: Tokenizer) -> str:
-    """Usage of the vocabulary in the documents, in a few lines."""
+    """Text of a few lines: bytes per token in the documents by language, the rarest tokens and unused ones."""
     usage, unused = corpus.usage, never_used(corpus.usage, tokenizer)
     name = lambda id: short(visible(tokenizer.token_bytes(id)))
     rare = [f"{name(id)} ({usage.counts[id]:,})" for id in rarest(usage, tokenizer, EXAMPLES)]
@@ -112,5 +109,5 @@ def of_corpus(corpus: Corpus, tokenizer: Tokenizer) -> str:
 
 
 def clean(text: str) -> str:
-    """Replace characters that a terminal might interpret."""
+    """Replace characters that a terminal might interpret by U+FFFD."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -18,15 +18,15 @@ from viewer.tokenizer.finding import Reading
 from viewer.training_data import visible
 
 IN_PAGE = ("bpe", "characters")
-"""Kinds that static/bpe.js encodes in the page; "encode" handles the others, and split patterns that JavaScript does
-not support."""
+"""Kinds of tokenizers that static/bpe.js runs in the page; the server encodes for others (/v1/inspect/encode), and for
+split patterns that JavaScript does not support."""
 MOST_CHARACTERS = 20_000
 """Maximum characters of a text for "encode"."""
 
 
 def vocabulary(name: str, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Text and bytes (in hexadecimal) of each id. Tokens of a BPE except the special ones are merged in order of their
-    ids, sentencepiece's in the order of `order`."""
+    """Return a tokenizer as JSON: text and bytes (in hexadecimal) of each id, special tokens, and the order of merges:
+    that of the ids for a byte-level BPE, "order" for sentencepiece."""
     parts = [tokenizer.token_bytes(id) for id in range(tokenizer.vocab_size)]
     found: dict[str, Any] = {
         "name": name,
@@ -43,8 +43,8 @@ def vocabulary(name: str, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def merge_order(tokenizer: SentencePieceTokenizer) -> list[int]:
-    """Order in which the ids were merged, counted from 0, by the scores of sentencepiece's BPE; -1 for bytes and
-    special tokens, which are not merged. Empty for models of other kinds, and with user-defined pieces."""
+    """Return the rank, from 0, at which each id is merged, by its score in a BPE model of sentencepiece; -1 for bytes
+    and special tokens, which are not merged. Empty for other models, and for those with user-defined pieces."""
     model = read_model(tokenizer.model)
     if model.kind != BPE or any(piece.kind == USER_DEFINED for piece in model.pieces):
         return []
@@ -56,8 +56,8 @@ def merge_order(tokenizer: SentencePieceTokenizer) -> list[int]:
 
 
 def tokens_html(readings: list[Reading], corpora: list[Corpus]) -> str:
-    """The exported page with only the page "Tokens", for one or two tokenizers. `corpora` has one entry per reading, or
-    is empty."""
+    """Return an exported page with only the page "Tokens", for one or two tokenizers; `corpora` has one entry for each,
+    or is empty."""
     first, others = readings[0], [one.name for one in readings[1:]]
     names = " and ".join(one.name for one in readings)
     answers = {
@@ -76,7 +76,7 @@ def tokens_html(readings: list[Reading], corpora: list[Corpus]) -> str:
 
 
 def write_page(path: Path, readings: list[Reading], corpora: list[Corpus]) -> Path:
-    """Write the page. Raises InputError if the file cannot be written."""
+    """Write the page of `tokens_html` to `path`, and return the path. Raises InputError if it cannot be written."""
     try:
         write_atomically(path, tokens_html(readings, corpora))
     except OSError as error:

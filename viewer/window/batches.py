@@ -30,7 +30,7 @@ GROUPS_HELD = 16
 
 
 class Tables:
-    """Tables of documents of a folder of shards: metadata by document number."""
+    """Tables of documents in a folder of token shards: metadata of a document by its number."""
 
     def __init__(self, folder: Path):
         self.files = [Path(str(table)) for table in document_tables(folder)]
@@ -38,8 +38,8 @@ class Tables:
         self._groups: dict[tuple[int, int], tuple[int, list[dict]]] = {}
 
     def at(self, number: int) -> dict[str, Any] | None:
-        """id, url, file, split, tokens and text_bytes of a document; None if there is no such document. Raises
-        InputError if the table cannot be read."""
+        """Return {"id", "url", "file", "split", "tokens", "text_bytes"} of a document; None if there is no document of
+        this number. Raises InputError if the table cannot be read."""
         for first, rows in self._groups.values():
             if first <= number < first + len(rows):
                 return rows[number - first]
@@ -62,14 +62,15 @@ class Tables:
 
 
 class Batches:
-    """Batches of a run, opened on first use."""
+    """Batches that the run trains on. The shards are opened on first use."""
 
     def __init__(self, run: WindowRun):
         self.run, self.config = run, run.experiment.train
         self._stamp: int | None = None
 
     def open(self) -> BatchSource:
-        """Open the shards. Raises InputError or UsageError if they are missing, or not this run's."""
+        """Open the shards, again if they have changed. Raises InputError or UsageError if they are missing or of
+        another run."""
         manifest = self.run.paths.tokens / MANIFEST
         if not manifest.is_file() and self.config.reads_own_shards:
             raise InputError(data_of(self.run).missing(self.run.paths.tokens, "launch.write_shards"))
@@ -87,7 +88,8 @@ class Batches:
         return self.source
 
     def about(self) -> dict[str, Any]:
-        """Fields that are the same for all steps."""
+        """Return the fields of answers that are the same for all steps, such as "batch_size" and "folders" of
+        shards."""
         own, read = self.run.paths.tokens.resolve(), self.source.windows_read(self.config.steps)
         return {
             "steps": self.config.steps, "trained": self.run.steps()[-1], "batch_size": self.config.batch_size,
@@ -128,7 +130,8 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 
 def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
-    """Return the batch of a step, counted from 1 as in metrics.jsonl. Without a step, return the available steps."""
+    """Answer /v1/inspect/batch: the documents in the batch of a training step, which counts from 1, and the tokens of
+    one of its sequences. Without "step", the range of steps."""
     source = batches.open()
     if fields.get("step") is None:
         stages = source.stages.between(0, batches.config.steps)
@@ -153,7 +156,8 @@ def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
 
 
 def sequence_json(batches: Batches, index: int, source: int, number: int, until: float) -> dict[str, Any]:
-    """Return the documents of one sequence: number, position, length and, if found in time, URL of each."""
+    """Return the documents of sequence `index` of a batch: number, position and tokens of each, and its URL if found
+    before `until`. The sequence is window `number` of the shards in folder number `source`."""
     windows = batches.source.sources[source].windows
     _, _, segments, weights = windows[number]
     starts = np.flatnonzero(np.diff(segments, prepend=0) > 0)
@@ -172,8 +176,8 @@ def sequence_json(batches: Batches, index: int, source: int, number: int, until:
 
 
 def url_of(batches: Batches, source: int, document: int, until: float) -> dict[str, str]:
-    """Return {"url": web address} of a training document. Returns {} if it has none, its table is damaged, or the time
-    `until` (time.monotonic) has passed. `source` is the index of the shards' folder."""
+    """Return {"url": web address} of a training document; {} if it has none, its table is damaged, or the time `until`
+    (time.monotonic) has passed. `source` is the index of the shards' folder."""
     try:
         found = batches.tables[source].at(document) if time.monotonic() < until else None
     except InputError:
@@ -182,7 +186,8 @@ def url_of(batches: Batches, source: int, document: int, until: float) -> dict[s
 
 
 def tokens_json(batches: Batches, index: int, source: int, number: int, first: int) -> dict[str, Any]:
-    """Inputs and targets of one sequence."""
+    """Return input and target tokens of sequence `index` of a batch, from position `first` on. The sequence is window
+    `number` of the shards in folder number `source`."""
     windows = batches.source.sources[source].windows
     arrays = windows[number]
     inputs, targets, segments, weights = (array[first : first + MOST_TOKENS].tolist() for array in arrays)
@@ -195,13 +200,14 @@ def tokens_json(batches: Batches, index: int, source: int, number: int, first: i
 
 
 def token_name(run: WindowRun, id: int) -> str:
-    """Text of a token with all characters visible."""
+    """Name of a special token, or the text of a token with all characters visible."""
     special = {number: name for name, number in run.tokenizer.special_tokens.items()}
     return special.get(id) or short(visible(run.tokenizer.token_bytes(id)))
 
 
 def seen(batches: Batches, fields: Fields) -> dict[str, Any]:
-    """Return the steps at which a document was in the batch. If time ran out, `next` is the step to continue from."""
+    """Answer /v1/inspect/seen: the training steps whose batch has a document. "next": the step to continue from, if not
+    null."""
     source = batches.open()
     folder = own_folder(batches) if fields.get("folder") is None else fields.integer(
         "folder", 0, 0, len(source.sources) - 1
@@ -232,6 +238,6 @@ def seen(batches: Batches, fields: Fields) -> dict[str, Any]:
 
 
 def own_folder(batches: Batches) -> int | None:
-    """Index of the run's own shards in the mixture; None if they are not in it."""
+    """Index of the run's own shards among the folders that it trains on; None if it does not train on them."""
     own = batches.run.paths.tokens.resolve()
     return next((i for i, one in enumerate(batches.source.sources) if one.folder.resolve() == own), None)

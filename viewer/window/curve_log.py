@@ -22,13 +22,13 @@ STARTED = (
 
 
 def text_or_number(value: object) -> str | int | float | None:
-    """A string or number of a line, None for other types."""
+    """Return `value` if it is a text or a finite number, else None. A text is cut to 200 characters."""
     return value[:200] if isinstance(value, str) else finite(value)
 
 
 class CurveLog:
-    """Lines of one file. Of a step that was logged twice, around a kill, the later line counts. Invalid lines are
-    skipped and listed in `damaged`; an incomplete last line is only skipped."""
+    """Lines of metrics.jsonl. If a step was logged twice, before and after a crash, the later line counts. Invalid
+    lines are skipped and listed in `damaged`; an incomplete last line is only skipped."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -44,7 +44,7 @@ class CurveLog:
         """A sentence for each of the first invalid lines."""
 
     def follow(self) -> None:
-        """Read new lines; everything if the file was replaced, as after a restart."""
+        """Read the new lines; all lines if the file was replaced, as after a restart."""
         try:
             with self.path.open("rb") as file:
                 now = os.fstat(file.fileno())
@@ -64,7 +64,7 @@ class CurveLog:
                 self.damaged.append(f"{self.path}, line {self.lines:,}, is not a line of metrics, and is skipped.")
 
     def take(self, line: bytes) -> bool:
-        """Parse a line; return whether it is a line of metrics."""
+        """Parse and store a line; return False if it is not a line of metrics."""
         try:
             row = json.loads(line)
             step = row["step"]
@@ -81,9 +81,9 @@ class CurveLog:
         return True
 
     def read(self, after: int = -1) -> dict[str, Any]:
-        """Return columns of the lines of steps after `after`: {"train": {"step": [...], "loss": [...], ...},
-        "validation", "starts": starts of the run by step, "every": one of this many lines is sent, "last": the step to
-        pass as `after` next}. Columns that no line has are omitted; null if a line has no number."""
+        """Return the lines of steps above `after`, as columns: {"train": {"step": [...], "loss": [...], ...},
+        "validation": ..., "starts": starts of the run, "every": N if only every Nth line is included, "last": the value
+        of `after` for the next call}. Columns without any number are omitted; null if a line has no number."""
         self.follow()
         every, train = columns(self.train, TRAIN, after)
         _, validation = columns(self.validation, VALIDATION, after)

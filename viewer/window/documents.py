@@ -1,5 +1,4 @@
-"""Documents of a run: list and search them, and show one with its values, its page and the document that it
-duplicates."""
+"""Documents of a run: list and search them; show one with its values, its page and the document that it duplicates."""
 
 import time
 from collections.abc import Iterator
@@ -82,7 +81,8 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 
 def documents(data: RunData, fields: Fields) -> dict[str, Any]:
-    """A page of the list."""
+    """Answer /v1/inspect/documents: a part of the list of documents that were kept, were dropped for a reason, or
+    contain the words of a query."""
     reason = bounded(fields, "reason", 200)
     if reason and "/" not in reason:
         raise wrong("reason", reason, 'the name of a stage and a reason, as "extract/no_text", or left out')
@@ -103,12 +103,12 @@ def list_of(data: RunData, reason: str, wanted: DocumentFilter, offset: int, lim
 
 
 def threshold_of(data: RunData, reason: str) -> Threshold | None:
-    """Threshold of the reason, if it has one."""
+    """Threshold that drops documents for `reason`, "stage/reason"; None if there is none."""
     return next((one for one in data.thresholds() if f"{one.stage}/{one.reason}" == reason), None)
 
 
 def total(data: RunData, reason: str) -> int | None:
-    """Number of documents according to the funnel; None if there is none."""
+    """Number of documents dropped for `reason`, or kept if it is "", by funnel.json; None if there is no such file."""
     try:
         counts = data.funnel().counts
     except InputError:
@@ -117,7 +117,8 @@ def total(data: RunData, reason: str) -> int | None:
 
 
 def bounded(fields: Fields, name: str, most: int) -> str:
-    """A string field that is valid text with at most `most` characters."""
+    """Return the text in the field `name`, or "". Raises ApiError 400 for more than `most` characters or invalid
+    text."""
     value = fields.string(name, "")
     if len(value) > most:
         raise wrong(name, value, f"{most:,} characters at most")
@@ -129,7 +130,7 @@ def bounded(fields: Fields, name: str, most: int) -> str:
 
 
 def beside(data: RunData, fields: Fields) -> dict[str, Any]:
-    """Kept documents closest to the threshold of a reason, from funnel.json."""
+    """Answer /v1/inspect/beside: the kept documents closest to the threshold of a reason, from funnel.json."""
     reason = bounded(fields, "reason", 200)
     threshold = threshold_of(data, reason)
     found: list[dict[str, Any]] = []
@@ -151,8 +152,9 @@ def beside(data: RunData, fields: Fields) -> dict[str, Any]:
 
 
 def document_row(data: RunData, fields: Fields, ends: bool = False) -> tuple[str, str, int]:
-    """Return (folder, file, row) from the fields file and row, or id, or number: the number in tokens/, where each
-    document has two if the `ends` of documents are held out. Raises ApiError and InputError."""
+    """Return (folder, file, row) of the document that the fields name: by file and row, by id, or by number in tokens/.
+    If shards.held_out is "ends", set `ends`: each document then has two numbers. Raises ApiError for invalid fields,
+    InputError if there is no such document."""
     if fields.get("number") is not None:
         number = fields.integer("number", 0, 0, 2**53)
         folder = data.folder("documents")
@@ -179,7 +181,7 @@ def document_row(data: RunData, fields: Fields, ends: bool = False) -> tuple[str
 
 
 def document(data: RunData, run: WindowRun, fields: Fields) -> dict[str, Any]:
-    """One document."""
+    """Answer /v1/inspect/document: one document with its text, its measured values, and why it was kept or dropped."""
     offset = fields.integer("offset", 0, 0, 2**53)
     characters = fields.integer("characters", MOST_CHARACTERS, 1, MOST_CHARACTERS)
     folder_name, name, row = document_row(data, fields, run.experiment.shards.held_out == "ends")
@@ -203,12 +205,14 @@ def document(data: RunData, run: WindowRun, fields: Fields) -> dict[str, Any]:
 
 
 def number_of(position: int, run: WindowRun) -> int:
-    """Number in tokens/ of the document at that position of documents/; if ends are held out, of its training part."""
+    """Number in tokens/ of the document at a position of documents/; if the ends of documents are held out, of its
+    beginning."""
     return 2 * position if run.experiment.shards.held_out == "ends" else position
 
 
 def copy_of(data: RunData, stays: str) -> dict[str, Any] | None:
-    """File and row of the document that was kept instead of a duplicate, as far as they can be found."""
+    """Return the name, file and row of the document that was kept instead of a duplicate; None for file and row that
+    cannot be found. `stays` is the duplicate's column duplicate_of, "FILE:ROW" in texts/."""
     if not stays:
         return None
     name, _, row = stays.rpartition(":")
@@ -227,7 +231,7 @@ def copy_of(data: RunData, stays: str) -> dict[str, Any] | None:
 
 
 def raw(data: RunData, pages: RawPages, fields: Fields) -> dict[str, Any]:
-    """The web page of a document."""
+    """Answer /v1/inspect/raw: the web page that a document was extracted from."""
     offset = fields.integer("offset", 0, 0, 2**53)
     characters = fields.integer("characters", MOST_CHARACTERS, 1, MOST_CHARACTERS)
     folder_name, name, row = document_row(data, fields)

@@ -1,7 +1,7 @@
 """Follow one document from its HTML to the model: choose it, and collect the data to show. Does not import JAX.
 
-The document is chosen by the hash of its id, so the same run always shows the same one, and from held-out documents if
-possible, so that the model has not been trained on it.
+The choice depends on the hash of the id, so the same run always shows the same document. Held-out documents come first,
+since the model has not been trained on them.
 """
 
 import difflib
@@ -48,7 +48,7 @@ SENTENCES = 0.5
 
 @dataclass(frozen=True)
 class Candidate:
-    """A document that may be shown."""
+    """A document that may be chosen."""
 
     path: Path
     """File in documents/."""
@@ -63,7 +63,7 @@ class Candidate:
 
     @property
     def rank(self) -> tuple:
-        """Sort key; the lowest is shown."""
+        """Sort key; the candidate with the lowest is chosen."""
         prose = (self.columns.get("terminal_punctuation_lines") or 0.0) >= SENTENCES
         order = order_of(self.columns["id"])
         return self.archive is None, not self.held_out, self.tokens not in MODERATE, not prose, order
@@ -71,7 +71,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class FollowedDocument:
-    """Data of the document at every stage."""
+    """Data of the chosen document at every stage of the pipeline."""
 
     url: str
     date: str
@@ -86,7 +86,7 @@ class FollowedDocument:
     lines: tuple[tuple[str, bool], ...]
     """(line of the passage, whether it is in the document); False for lines that filters removed."""
     text: str
-    """The shown passage: the beginning of the document in documents/."""
+    """The shown passage: the beginning of the document, or of its held-out end."""
     bytes: int
     """Bytes of the whole document."""
     tokens: int
@@ -102,8 +102,8 @@ class FollowedDocument:
 def read_followed(
     workdir: Path, experiment: Experiment, tokenizer: Tokenizer, thresholds: list[Threshold], most_tokens: int = SHOWN
 ) -> FollowedDocument:
-    """Choose the document of a run, and read its first `most_tokens` tokens. Raises InputError if documents/, tokens/
-    or pages/manifest.json is missing."""
+    """Choose a document of the run, and collect the data to show of its first `most_tokens` tokens. Raises InputError
+    if documents/, tokens/ or pages/manifest.json is missing."""
     ends = experiment.shards.held_out == "ends"
     ranked = sorted(candidates(workdir, ends), key=lambda one: one.rank)[:CANDIDATES]
     if not ranked:
@@ -118,7 +118,8 @@ def read_followed(
 
 
 def candidates(workdir: Path, ends: bool) -> Iterator[Candidate]:
-    """Documents in the first row groups of the first FILES files that have at least one token to predict."""
+    """Yield the documents with at least two tokens from the first row group of each of the first FILES files. Set
+    `ends` if shards.held_out is "ends"."""
     here = lambda file: file.kind == "warc" and isinstance(file.path, Path) and file.path.is_file()
     archives = {file.name: file for file in manifest_files(workdir) if here(file)}
     paths = sorted(RunPaths(workdir).documents.glob("*.parquet"))[:FILES]
@@ -135,7 +136,7 @@ def candidates(workdir: Path, ends: bool) -> Iterator[Candidate]:
 
 
 def split_of(tokens: Path, rows: int) -> list[tuple[str, int]]:
-    """(split, tokens) of the first `rows` documents, by number."""
+    """Return (split, number of tokens with BOS) of the first `rows` documents in tokens/, in order."""
     found: list[tuple[str, int]] = []
     for path in document_tables(tokens):
         for batch in read_batches(Path(str(path)), ["split", "tokens"]):
@@ -149,7 +150,7 @@ def follow(
     one: Candidate, workdir: Path, experiment: Experiment, tokenizer: Tokenizer, thresholds: list[Threshold],
     most_tokens: int,
 ) -> FollowedDocument:  # fmt: skip
-    """Collect the data to show of one document."""
+    """Collect the data to show of a document, with at most `most_tokens` tokens of its text."""
     paths, shards, personal_data = RunPaths(workdir), experiment.shards, experiment.documents.personal_data
     ((_, row),) = rows_at(one.path, [one.row], pq.read_schema(one.path).names)
     is_end = shards.held_out == "ends"
@@ -188,7 +189,7 @@ def follow(
 
 
 def page_of(one: Candidate) -> WebPage | None:
-    """The web page; None if there is no archive, or the archive has changed."""
+    """Return the web page of a document; None if its archive is missing or has changed."""
     from data_prep.warc import read_pages
 
     try:
@@ -199,7 +200,7 @@ def page_of(one: Candidate) -> WebPage | None:
 
 
 def extracted_text(texts: Path, id: str) -> str | None:
-    """Text of a document as extracted; None if it is not found."""
+    """Return the text of a document before filters changed it, from a file of texts/; None if it is not found."""
     if not texts.is_file():
         return None
     for batch in read_batches(texts, ["id", "text"]):
@@ -210,7 +211,8 @@ def extracted_text(texts: Path, id: str) -> str | None:
 
 
 def lines_of(extracted: str, document: str, passage: str) -> tuple[tuple[str, bool], ...]:
-    """Lines of `passage`, the beginning of `document`, and between them the lines of `extracted` that were removed."""
+    """Return (line, whether it was kept) of `passage`, the beginning of `document`, and of the lines that filters
+    removed from it. `extracted` is the document before filters."""
     shown = passage.split("\n")
     # Enough lines for the passage and for lines that were removed before them.
     before = extracted[: 4 * len(passage) + 2000].split("\n")

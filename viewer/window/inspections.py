@@ -21,7 +21,7 @@ MESSAGES = ("message", "missing", "why")
 
 
 def inspections_of(run: WindowRun) -> list[Inspection]:
-    """All inspections. Those with the field "step" get the field "run" too, to query the other served runs."""
+    """Return all inspections of the window. Those with the field "step" also get "run", to query other served runs."""
     found = [one for room in ROOMS for one in room.inspections(run)]
     return [
         dataclasses.replace(one, known=(*one.known, "run")) if "step" in one.known and "run" not in one.known else one
@@ -30,7 +30,7 @@ def inspections_of(run: WindowRun) -> list[Inspection]:
 
 
 def record(run: WindowRun) -> dict[str, object]:
-    """{key: answer} of everything that an exported page shows."""
+    """Return {key: answer} of everything that an exported page shows."""
     known = {one.name: one for one in inspections_of(run)}
     return dict(recorded(run, known))
 
@@ -52,8 +52,8 @@ def recorded(run: WindowRun, known: Mapping[str, Inspection]) -> Iterator[tuple[
 
 
 def without_place(answer: object, run: WindowRun) -> object:
-    """Replace the path of the run on this machine by its name in messages and folders of an answer, since exported
-    pages are shared. Texts stay unchanged."""
+    """Replace the path of the run folder by the run's name in messages and folder names of an answer, since exported
+    pages are shared. Other texts stay unchanged."""
     here = str(run.paths.root.absolute())
     if isinstance(answer, list):
         return [without_place(one, run) for one in answer]

@@ -29,5 +29,5 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 
 def prompt_of(run: WindowRun) -> str:
-    """Initial prompt of a page: the run's first prompt."""
+    """Text that pages begin with: the run's first prompt for samples, or ""."""
     return next(iter(run.experiment.sample.prompts), "")

@@ -40,8 +40,8 @@ def inspections(run: WindowRun) -> list[Inspection]:
 
 
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
-    """The run's first prompts, and the samples of the model for them, at steps spread over the run; fewer of both if
-    the answers would be large."""
+    """Yield the requests of an exported page: the run's first prompts, and the final samples for them, at steps spread
+    over the run; fewer of each if the answers would be large."""
     yield "architecture", {}
     room, prompts = RECORDED_NUMBERS // 2, []  # at the served step, and at least at one numbered step
     for prompt in run.experiment.sample.prompts[:RECORDED_PROMPTS]:
@@ -63,8 +63,8 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 
 def recorded_numbers(inspector: Inspector, prompt: str) -> int:
-    """Numbers in the answers for one prompt at one step: logits, attention, and the logit lens, where a guess counts as
-    five numbers."""
+    """Estimate how many numbers the answers for one prompt at one step have: logits, attention, and logit lens, in
+    which each guess counts as five."""
     config = inspector.config
     positions = min(MOST_POSITIONS, 1 + len(inspector.tokenizer.encode(prompt)))
     attention = config.layers * config.heads * positions**2
@@ -72,14 +72,15 @@ def recorded_numbers(inspector: Inspector, prompt: str) -> int:
 
 
 def spread(steps: list[int], most: int) -> list[int]:
-    """At most `most` of the steps: the last, the first, and some between them."""
+    """At most `most` of the steps, in order: the first, the last, and some between them; the last if `most` is 1."""
     if len(steps) <= most:
         return steps
     return [steps[-1 - round(one * (len(steps) - 1) / max(1, most - 1))] for one in range(most)][::-1]
 
 
 def given(fields: Fields, inspector: Inspector) -> Given:
-    """The field "text" or "tokens" as ids. Raises ApiError 400 if both are given, or one is too long or invalid."""
+    """Return the ids of the field "text" or "tokens". Raises ApiError 400 if both are given, or one is too long or
+    invalid."""
     tokens = fields.get("tokens")
     if tokens is None:
         text = fields.string("text", "")
@@ -155,7 +156,7 @@ def architecture(run: WindowRun) -> dict[str, object]:
 
 
 def tops(inspector: Inspector, ids_NK: np.ndarray, probabilities_NK: np.ndarray) -> list[list[list]]:
-    """[[id, text, probability], ...] of each row."""
+    """Return the likeliest tokens of each row as [[id, text, probability], ...]. Both arrays are (rows, likeliest)."""
     rows = zip(ids_NK.tolist(), probabilities_NK.tolist(), strict=True)
     return [[[id, text_of(inspector, id), short(p)] for id, p in zip(*row, strict=True)] for row in rows]
 
@@ -165,10 +166,10 @@ def text_of(inspector: Inspector, id: int) -> str:
 
 
 def running(values_N: np.ndarray) -> list[float | None]:
-    """Running values for JSON; null before the first byte."""
+    """Return losses in bits per byte, up to each token, for JSON; None (null) before the first byte."""
     return [None if math.isnan(value) else short(value) for value in values_N.tolist()]
 
 
 def short(value: float) -> float:
-    """Round to six digits, about the precision of float32."""
+    """Round to six significant digits, about the precision of float32."""
     return float(f"{value:.6g}")

@@ -1,5 +1,4 @@
-"""The report of a finished run: its figures, settings and sources, and one document followed from its HTML to the
-model's loss."""
+"""The report of a finished run: figures, settings, sources, and one document followed from its HTML to its loss."""
 
 import contextlib
 import dataclasses
@@ -53,7 +52,7 @@ def followed_document(run: WindowRun) -> FollowedDocument:
 
 
 def report_answer(run: FinishedRun) -> dict[str, Any]:
-    """Figures of a run for the page "Report". Figures that are not finite are null."""
+    """Answer /v1/inspect/report: figures, settings and sources of a run. Numbers that are not finite are null."""
     counts, curves, config = run.funnel.counts, run.curves, run.config
     files, last = run.pages["files"], curves.train[-1] if curves.train else {}
     return {
@@ -85,7 +84,8 @@ def report_answer(run: FinishedRun) -> dict[str, Any]:
 
 
 def compression(run: FinishedRun) -> dict[str, Any]:
-    """Size of the whole clean text if compressed at the held-out rate, including what is needed to decompress it."""
+    """Return bits per byte of each compressor ("rates"), the size of the model's parameters, and the bytes of text from
+    which the model with its parameters takes less space than gzip ("breaks_even"; None: never)."""
     rates = dict(run.compression.bits_per_byte)
     parameter_bytes = run.compression.parameters * DTYPE_BYTES[run.config["model"]["parameter_dtype"]]
     saved = rates["gzip -9"] - rates["this model"]
@@ -98,7 +98,7 @@ def compression(run: FinishedRun) -> dict[str, Any]:
 
 
 def settings(config: dict) -> dict[str, dict[str, object]]:
-    """{section: {field: value}} of config.json, without the packages, which are listed separately."""
+    """Return {section: {field: value}} of a config.json, without pages.packages, which the report lists separately."""
     sections = {name: dict(values) for name, values in config.items() if isinstance(values, dict)}
     sections.get("pages", {}).pop("packages", None)
     return {

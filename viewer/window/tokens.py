@@ -54,7 +54,7 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 
 def asked_for(named: Mapping[str, Tokenizer], fields: Fields) -> tuple[str, Tokenizer]:
-    """(name, tokenizer) of the field "tokenizer", default: the first. Raises ApiError 400 for an unknown name."""
+    """Return (name, tokenizer) for the field "tokenizer"; default: the first. Raises ApiError 400 if it is unknown."""
     name = fields.string("tokenizer", next(iter(named)))
     if name not in named:
         raise wrong("tokenizer", name, f"one of {', '.join(named)}; launch.serve --beside adds others")
@@ -62,7 +62,8 @@ def asked_for(named: Mapping[str, Tokenizer], fields: Fields) -> tuple[str, Toke
 
 
 def encoded(tokenizer: Tokenizer, fields: Fields) -> dict[str, object]:
-    """Ids of the field "text". Raises ApiError 400 if it is too long, or contains a character without a token."""
+    """Answer /v1/inspect/encode: ids of the field "text". Raises ApiError 400 if it is too long, or if a character has
+    no id."""
     text = fields.string("text", "")
     if len(text) > MOST_CHARACTERS:
         raise wrong("text", text, f"of at most {MOST_CHARACTERS:,} characters here, and it has {len(text):,}")

@@ -46,7 +46,7 @@ EXAMPLE_TOKENS, EXAMPLE_CHARACTERS = 200, 240
 
 
 class Corpus:
-    """Index of a run, opened on first use, and again after it was rebuilt."""
+    """Corpus index of a run's training text. It is opened on first use, and again after it was rebuilt."""
 
     def __init__(self, run: WindowRun):
         self.run = run
@@ -57,7 +57,7 @@ class Corpus:
         return (self.run.paths.tokens / MANIFEST).is_file()
 
     def index(self) -> CorpusIndex:
-        """Open the index. Raises InputError, with the command to build it, if it is missing or unusable."""
+        """Return the open index. Raises InputError, with the command that builds it, if it is missing or unusable."""
         path = self.run.paths.corpus_index / INDEX
         if not self.has_shards():
             raise InputError(data_of(self.run).missing(self.run.paths.tokens, "launch.write_shards"))
@@ -106,8 +106,8 @@ def inspections(run: WindowRun) -> list[Inspection]:
 
 
 def about(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    """{"made": False, "message": what to do, "shards": whether there is something to index}, or a description of the
-    index."""
+    """Answer /v1/inspect/corpus: a description of the corpus index; or, if it cannot be used, {"made": False,
+    "message": what to do, "shards": whether there are shards to index}."""
     try:
         index = corpus.index()
     except (InputError, UsageError) as error:
@@ -120,7 +120,7 @@ def about(corpus: Corpus, fields: Fields) -> dict[str, Any]:
 
 
 def epochs(experiment: Experiment, index: CorpusIndex) -> list[list[float]]:
-    """[[step, passes over the training text up to it], ...], linear between and after them; with a mixture, over all of
+    """Return [[step, passes over the training text before it], ...], linear in between; with a mixture, over all of
     it."""
     trained = index.splits().get("train", {"tokens": 0, "documents": 0})
     tokens = trained["tokens"] + trained["documents"]  # including the BOS of each document
@@ -130,7 +130,7 @@ def epochs(experiment: Experiment, index: CorpusIndex) -> list[list[float]]:
 
 
 def examples(corpus: Corpus, index: CorpusIndex) -> dict[str, str]:
-    """{split: a line of one of its documents}, for splits with a document that is long enough."""
+    """Return {split: a line of one of its documents}, for splits with a long enough document."""
     found = {}
     for split in index.splits():
         with contextlib.suppress(InputError):  # a damaged table of documents is reported by lookups
@@ -142,12 +142,12 @@ def examples(corpus: Corpus, index: CorpusIndex) -> dict[str, str]:
 
 
 def room(corpus: Corpus) -> int:
-    """Maximum tokens of a document to read, after BOS."""
+    """Maximum tokens of a document that the model reads, without BOS."""
     return min(MOST_RECITED, corpus.run.experiment.model.context_length - 1)
 
 
 def tokens_of(corpus: Corpus, fields: Fields) -> list[int]:
-    """Tokens of the field "text", or the field "tokens"."""
+    """Return the tokens of the field "text", or those in the field "tokens". Raises ApiError 400 for invalid ones."""
     given = fields.get("tokens")
     if given is None:
         return encoded(corpus, checked_text(fields))
@@ -177,7 +177,7 @@ def encoded(corpus: Corpus, text: str) -> list[int]:
 
 
 def split_of(fields: Fields, index: CorpusIndex) -> str | None:
-    """The field "split"; None for all splits."""
+    """Return the field "split"; None, for all splits, if it is absent. Raises ApiError 400 for an unknown split."""
     split = fields.get("split")
     if split is None:
         return None
@@ -187,7 +187,7 @@ def split_of(fields: Fields, index: CorpusIndex) -> str | None:
 
 
 def search(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    """Occurrences of a passage."""
+    """Answer /v1/inspect/search: how often a text or tokens occur in the training text, and in which documents."""
     index = corpus.index()
     split, most, context = split_of(fields, index), *shown_of(fields)
     given = tokens_of(corpus, fields)
@@ -207,12 +207,13 @@ def search(corpus: Corpus, fields: Fields) -> dict[str, Any]:
 
 
 def shown_of(fields: Fields) -> tuple[int, int]:
-    """Requested (documents, tokens of context)."""
+    """Return the fields "documents" and "context": how many documents to show, and tokens around a passage."""
     return fields.integer("documents", SHOWN, 0, MOST_DOCUMENTS), fields.integer("context", CONTEXT, 0, MOST_CONTEXT)
 
 
 def documents_of(corpus: Corpus, matches: Matches, length: int, most: int, context: int) -> list[dict[str, Any]]:
-    """At most `most` distinct documents with a passage of `length` tokens, with its context."""
+    """Return as JSON at most `most` distinct documents that contain a passage of `length` tokens, each with `context`
+    tokens before and after it. `matches` are the places of the passage."""
     index, found = corpus.index(), {}
     most = max(0, most)
     # Spots are spread over the matches. If several are in one document, look at more.
@@ -238,7 +239,8 @@ def in_context(corpus: Corpus, document: Document, spot: Spot, length: int, cont
 
 
 def traced(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    """Passages of a text after its first `start` characters, the prompt."""
+    """Answer /v1/inspect/trace: passages of a text after its first `start` characters that occur in the training
+    text."""
     text = checked_text(fields)
     start = fields.integer("start", 0, 0, MOST_CHARACTERS)
     if start > len(text):
@@ -272,7 +274,8 @@ def traced(corpus: Corpus, fields: Fields) -> dict[str, Any]:
 
 
 def parts_of(pieces: Sequence[bytes], spans: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-    """Split the text into stretches, each with the indices of the spans that cover it. Spans may overlap."""
+    """Split a text, given as the bytes of its tokens, at the ends of spans, which may overlap: [{"text", "spans":
+    indices of the spans that cover it}]. A span is (first token, end)."""
     edges = sorted({0, len(pieces), *(edge for span in spans for edge in span)})
     found = []
     for low, high in itertools.pairwise(edges):
@@ -282,7 +285,7 @@ def parts_of(pieces: Sequence[bytes], spans: Sequence[tuple[int, int]]) -> list[
 
 
 def contamination(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    """Look up each n-gram of a text in a split."""
+    """Answer /v1/inspect/contamination: how many n-grams of a text occur in a split, and in which documents."""
     index, tokenizer = corpus.index(), corpus.run.tokenizer
     ngram = fields.integer("ngram", usual_ngram(tokenizer), 1, MOST_TOKENS)
     most = fields.integer("documents", QUESTION_DOCUMENTS, 0, MOST_DOCUMENTS)
@@ -308,7 +311,8 @@ def contamination(corpus: Corpus, fields: Fields) -> dict[str, Any]:
 
 
 def recited(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    """Memorization of one of `of` documents spread over a split; {"document": None} if none is long enough."""
+    """Answer /v1/inspect/recite: how far the model continues a document verbatim. The document is one of "of"
+    documents, spread over a split; {"document": None} if none is long enough."""
     index = corpus.index()
     split = split_of(fields, index) or "train"
     of = fields.integer("of", MOST_SAMPLED // 4, 1, MOST_SAMPLED)
@@ -354,7 +358,7 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 
 def samples_of(run: WindowRun) -> list[dict[str, Any]]:
-    """Fields of "trace" for the run's samples: those at the end, or else the last ones during training."""
+    """Fields of /v1/inspect/trace for the run's final samples or, if there are none, the last ones during training."""
     during, final = read_samples(run.paths.samples)
     texts = [(one.prompt, one.prompt + one.continuation) for one in (final or during[-RECORDED_SAMPLES:])]
     return [

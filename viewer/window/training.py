@@ -60,7 +60,8 @@ def inspections(run: WindowRun) -> list[Inspection]:
 
 
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
-    """The curves, the samples, and continuations of the run's first prompt by the model of each step."""
+    """Yield the requests of an exported page: curves, samples, and continuations of the first prompt by each step's
+    model."""
     yield "curves", {}
     yield "samples", {}
     yield "runs", {}
@@ -70,7 +71,8 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 
 def state_of(paths: RunPaths) -> dict[str, object]:
-    """{"state", "at", "seconds_since"} of training, from its last heartbeat; state "" if there is none."""
+    """Return {"state", "at": step, "seconds_since"} of training by its last heartbeat; state "" if there is none,
+    "silent" if it is older than SILENT_SECONDS."""
     try:
         heart = read_json(paths.heartbeat(), "launch.train")
         since, at, state = finite(time.time() - heart["time"]), finite(heart["step"]), str(heart["state"])[:200]
@@ -84,7 +86,7 @@ def state_of(paths: RunPaths) -> dict[str, object]:
 
 
 def changed_at(path: Path) -> tuple[int, int] | None:
-    """Modification time and size of a file; None if it does not exist."""
+    """Return (modification time in ns, size) of a file, to notice changes; None if it does not exist."""
     try:
         stat = path.stat()
     except OSError:
@@ -93,13 +95,14 @@ def changed_at(path: Path) -> tuple[int, int] | None:
 
 
 def sampled_steps(paths: RunPaths) -> dict[int, Path]:
-    """{step: file} of the samples during training."""
+    """Return {step: file} of the samples during training, in the order of steps."""
     found = {path.stem.removeprefix("step-"): path for path in paths.samples.glob("step-*.json")}
     return {int(step): path for step, path in sorted(found.items()) if step.isdecimal()}
 
 
 def samples(run: WindowRun) -> dict[str, object]:
-    """{"during": by step, "final": of the finished model}, each with prompt, temperature, text and its full length."""
+    """Answer /v1/inspect/samples: {"during": samples of training steps, "final": of the finished model}, each with its
+    prompt, temperature, text and full length in characters."""
     taken = sampled_steps(run.paths)
     every = max(1, -(-len(taken) // MOST_SAMPLES))
     steps = [*taken][::-every][::-1]  # always including the last
@@ -131,8 +134,8 @@ def shown(value: dict, step: int | None) -> dict[str, object]:
 
 
 def written(inspector: Inspector, fields: Fields) -> dict[str, object]:
-    """Return {"text", "tokens": number of new ones, "finish_reason"} of a continuation. Of a prompt longer than the
-    context only the end is read. The same seed gives the same text. Raises ApiError 400 for invalid fields."""
+    """Answer /v1/inspect/write: a continuation of a prompt, as {"text", "tokens": number of new ones, "finish_reason"}.
+    Of a prompt longer than the context, only the end is read. Equal seeds give equal texts. Raises ApiError 400."""
     prompt = fields.string("text", "")
     if len(prompt) > MOST_PROMPT:
         raise wrong("text", prompt, f"of at most {MOST_PROMPT:,} characters here")

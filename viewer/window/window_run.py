@@ -24,19 +24,19 @@ LEAST_MODELS, MOST_BYTES = 2, 2**29
 """Models of other steps to keep next to the served one, if memory allows: LEAST_MODELS of any size, more if they are
 smaller than MOST_BYTES together."""
 TO_READ = 1.5
-"""Peak memory for loading a model, as a multiple of its parameters: 1.8 GB for 1.2 GB, measured on a CPU."""
+"""Peak memory while a model is loaded, as a multiple of its parameters: 1.8 GB for 1.2 GB, measured on a CPU."""
 OUT_OF_MEMORY = "out_of_memory"
 NONE: Mapping[str, Tokenizer] = {}
 
 
 class WindowRun:
-    """Data source of the inspections."""
+    """A served run: its folder, its tokenizer, its loaded model, and other runs to compare with."""
 
     def __init__(
         self, experiment: Experiment, workdir: Path, loaded: Loaded, name: str, beside: Mapping[str, Tokenizer] = NONE,
         free: Callable[[Sequence[jax.Device]], int | None] = free_bytes,
     ):  # fmt: skip
-        """`beside`: {name: tokenizer} to compare the run's own with. `free`: free bytes of each of the devices; None if
+        """`beside` are tokenizers to compare with, by name; `free` returns the free bytes per device, None if
         unknown."""
         self.beside = {one: tokenizer for one, tokenizer in beside.items() if one != name}
         self.experiment, self.tokenizer, self.step, self.name = experiment, loaded.tokenizer, loaded.step, name
@@ -49,12 +49,13 @@ class WindowRun:
         """Other runs to compare with."""
 
     def steps(self) -> list[int]:
-        """Steps of the existing checkpoints and snapshots."""
+        """Steps of the existing checkpoints and snapshots, ascending."""
         return sorted({self.step, *saved_steps(self.paths)})
 
     def put_beside(self, given: Sequence[str]) -> None:
-        """Load those of `given` that are run folders with a model, as runs to compare with, by name; a duplicate name
-        gets a number. Raises like RunFolder.load, and UsageError for a model that does not fit into memory."""
+        """Load the models of those paths in `given` that are folders of trained runs, to compare with. A name that is
+        taken gets a number. Raises UsageError for a model that does not fit into memory, and the errors of
+        RunFolder.load."""
         folders = [Path(one).expanduser() for one in given]
         for folder in folders:
             paths = RunFolder(folder)
@@ -78,7 +79,7 @@ class WindowRun:
         return [self, *self.runs]
 
     def of(self, fields: Fields) -> "WindowRun":
-        """The run of the field "run", default: this one. Raises ApiError 400 for an unknown name."""
+        """Return the run named in the field "run"; default: this one. Raises ApiError 400 for an unknown name."""
         asked = fields.get("run", self.name)
         for run in self.all_runs():
             if run.name == asked:
@@ -86,7 +87,7 @@ class WindowRun:
         raise wrong("run", asked, f"a run that is served here: {', '.join(run.name for run in self.all_runs())}")
 
     def about(self) -> dict[str, object]:
-        """Properties that distinguish runs."""
+        """Return as JSON what distinguishes runs: name, steps, size, tokenizer and model config."""
         return {
             "name": self.name,
             "step": self.step,
@@ -99,8 +100,8 @@ class WindowRun:
         }
 
     def at(self, fields: Fields) -> Inspector:
-        """The model of the fields "run" and "step", default: the served one. Raises ApiError 400 if there is none, 503
-        if there is not enough memory, and InputError for a checkpoint that cannot be read."""
+        """Return the model of the run and step in the fields "run" and "step"; default: the served one. Raises ApiError
+        400 if there is none, 503 if memory does not suffice, and InputError for a checkpoint that cannot be read."""
         return self.of(fields).at_step(fields)
 
     def at_step(self, fields: Fields) -> Inspector:
@@ -137,7 +138,7 @@ class WindowRun:
             )  # fmt: skip
 
     def lacks_room(self, model: ModelConfig, mesh: Mesh) -> str:
-        """Why the parameters of a model do not fit into memory; "" if they do."""
+        """Return why the parameters of a model do not fit into free memory, as the end of a sentence; "" if they do."""
         devices = [*mesh.devices.flat]
         size, free = bytes_on_each(model, mesh), self._free(devices)
         if free is None or TO_READ * size <= free:

@@ -21,18 +21,19 @@ MOST_TEXTS, MOST_CHARACTERS = 5, 2000
 
 
 class EvaluationSet(NamedTuple):
-    """Files of examples."""
+    """An evaluation set in the config, with its files of examples."""
 
     name: str
     option: str
     """Option of the config that names it."""
     files: list[ExampleFile]
     fields: tuple[str, ...]
-    """See DecontaminationConfig."""
+    """Fields of an example that contain its text; (): those of known sets."""
 
 
 def named_sets(experiment: Experiment) -> tuple[list[EvaluationSet], list[str]]:
-    """(sets whose files are here, a message for each other one). Downloads nothing."""
+    """Return (evaluation sets in the config with files on this machine, a message for each other set). Downloads
+    nothing."""
     found: list[EvaluationSet] = []
     left_out: list[str] = []
     decontamination = experiment.documents.decontamination
@@ -70,8 +71,8 @@ def inspection(run: WindowRun) -> Inspection:
 
 
 def evaluation_sets(run: WindowRun, fields: Fields) -> dict[str, Any]:
-    """Without `set`, list the sets; else examples from `offset` on, each with its prompt followed by each of its
-    answers."""
+    """Answer /v1/inspect/evaluation_sets: without "set", a list of the sets; else examples of that set from "offset"
+    on, each as a list of texts: the prompt followed by each answer."""
     sets, left_out = named_sets(run.experiment)
     offset = fields.integer("offset", 0, 0, MOST_EXAMPLES - 1)
     if fields.get("set") is None:

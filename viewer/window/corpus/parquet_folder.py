@@ -27,26 +27,26 @@ INDICES = 8
 
 
 class Piece(NamedTuple):
-    """A row group, or the rest of one."""
+    """Rows of one row group of a folder's file, from some row of the group to its end."""
 
     file: int
     """Index of its file in the order of names."""
     group: int
     skipped: int
-    """Skipped rows of the group."""
+    """Rows of the group before the first one."""
     row: int
-    """Row of the first remaining one in the file."""
+    """Number of the first row in the file."""
     position: int
-    """Position of the first remaining row in the folder."""
+    """Position of the first row in the folder."""
     rows: int
-    """Number of remaining rows."""
+    """Number of rows."""
 
 
 class ParquetFolder:
-    """documents/ or dropped/."""
+    """Files of documents/ or dropped/ as one sequence of rows; a position is the number of a row over all files."""
 
     def __init__(self, path: Place):
-        """Files in a bucket are read by ranges."""
+        """`path`: the folder; files in a bucket are read by ranges of bytes."""
         self.path = path
         self._stamp = -1
         self._names: list[str] = []
@@ -56,8 +56,8 @@ class ParquetFolder:
         self._indices: dict[str, pq.FileMetaData] = {}
 
     def refresh(self) -> bool:
-        """Check for new or deleted files; return whether there are any. Call it first. A bucket is not listed again
-        once files were found."""
+        """List the files again if the folder has changed; return whether there are any. Call this before other methods.
+        A bucket is not listed again once files were found."""
         try:
             stamp = self.path.stat().st_mtime_ns if isinstance(self.path, Path) else 0
         except OSError:
@@ -71,14 +71,14 @@ class ParquetFolder:
 
     @property
     def counted(self) -> int | None:
-        """Rows of all files; None if some have not been counted yet."""
+        """Number of rows of all files; None if some have not been counted yet."""
         return self._firsts[-1] if len(self._firsts) > len(self._names) else None
 
     def name(self, file: int) -> str:
         return self._names[file]
 
     def first_of(self, name: str) -> int:
-        """Position of the first row of a file. Raises InputError if there is no such file."""
+        """Position in the folder of the first row of a file. Raises InputError if there is no such file."""
         if name not in self._names:
             raise InputError(f"{self.path} has no file {name!r}.")
         file = self._names.index(name)
@@ -87,7 +87,7 @@ class ParquetFolder:
         return self._firsts[file]
 
     def locate(self, position: int) -> tuple[int, int] | None:
-        """(file, row) of a position; None after the end."""
+        """Return (index of the file, row in the file) of a position in the folder; None after the end."""
         while self._firsts[-1] <= position and self.counted is None:
             self._count_more()
         if position >= self._firsts[-1]:
@@ -96,7 +96,7 @@ class ParquetFolder:
         return file, position - self._firsts[file]
 
     def pieces(self, position: int) -> Iterator[Piece]:
-        """Yield the row groups from `position` on."""
+        """Yield the rows from `position` on, by row group."""
         while place := self.locate(position):
             file, row = place
             begin = self._firsts[file]
@@ -109,7 +109,7 @@ class ParquetFolder:
             position = max(position, self._firsts[file + 1])
 
     def can_hold(self, piece: Piece, column: str, value: str) -> bool:
-        """False if the statistics show that no row of the group has this value in the column."""
+        """Whether a row of the group may have this value in the column, by the statistics of the file."""
         found = self._index(self._names[piece.file])
         names = found.schema.names
         if column not in names:
@@ -119,8 +119,8 @@ class ParquetFolder:
         return not (statistics and statistics.has_min_max) or statistics.min <= value <= statistics.max
 
     def read(self, piece: Piece, columns: Sequence[str]) -> pa.Table:
-        """Read the columns of the remaining rows, as far as the file has them; missing text columns are null. Raises
-        InputError if the file is damaged or a text column is not text, and StorageError."""
+        """Read columns of a piece, without those that the file lacks; missing text columns are null. Raises InputError
+        if the file is damaged or a text column has another type, StorageError if a bucket cannot be read."""
         place = self.path / self._names[piece.file]
         try:
             index = self._index(place.name)
@@ -134,8 +134,8 @@ class ParquetFolder:
             raise
 
     def row(self, name: str, row: int, columns: Sequence[str] | None = None) -> dict:
-        """Read one row; timestamps and dates kept from a table are integers. Raises InputError if there is no such file
-        or row, or it is damaged."""
+        """Return {column: value} of row `row` in the file `name`; timestamps and dates are integers. Raises InputError
+        if there is no such file or row, or if it is damaged."""
         first = self.first_of(name)
         rows = self._firsts[self._names.index(name) + 1] - first
         if not 0 <= row < rows:
@@ -168,7 +168,7 @@ class ParquetFolder:
 
 
 def with_texts(table: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """Add missing text columns as nulls. Raises ValueError if one is not text."""
+    """Add missing text columns as nulls. Raises ValueError if a text column has another type."""
     for name in TEXTS.intersection(columns):
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(len(table), pa.string()))

@@ -14,7 +14,7 @@ from lm.run_paths import RunPaths
 
 
 class RawPages:
-    """Finds pages. Keeps the last page found, and the archive that is being read."""
+    """Finds the web pages of documents in their archives. Keeps the last page, and its place in the open archive."""
 
     def __init__(self, workdir: Path):
         self.workdir = workdir
@@ -25,8 +25,9 @@ class RawPages:
         """(text, bytes, content type)"""
 
     def look(self, file_path: str, id: str, seconds: float) -> dict[str, Any]:
-        """Return {"state": "found", "text", "bytes", "content_type"}; or "looking" with the number of pages read so
-        far, then call again; or "missing", with `why`."""
+        """Search an archive for the page with this id, for at most `seconds` seconds. Returns {"state": "found",
+        "text", "bytes", "content_type"}; "looking" with "read", the pages read so far: call again; or "missing" with
+        "why"."""
         try:
             if self._wanted != (file_path, id):
                 file = self._archive(file_path)

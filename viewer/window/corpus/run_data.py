@@ -18,7 +18,7 @@ FOLDERS = ("documents", "dropped")
 
 
 class RunData:
-    """Data of one run for the inspections, read lazily."""
+    """Documents and funnel.json of a run, read when they are first used."""
 
     def __init__(self, run: WindowRun):
         self.paths, self.config = run.paths, run.experiment.documents
@@ -29,19 +29,19 @@ class RunData:
         return {name: ParquetFolder(self.place(name)) for name in FOLDERS}
 
     def place(self, name: str) -> Place:
-        """Location of a folder of the run: local, or in its bucket if the local copy is incomplete."""
+        """Location of a folder of the run: on this disk, or its URL in a bucket if the local copy is incomplete."""
         root, copy = self.paths.root, local_copy_of(self.paths.root)
         if copy is None or all((root / one).is_file() for one in copy.matching([name])):
             return root / name
         return copy.url / name
 
     def bring(self, name: str) -> None:
-        """Download a file of a run in a bucket, unless it is here. Raises StorageError."""
+        """Download a file of a run in a bucket, unless it is here. Raises StorageError if the bucket cannot be read."""
         if (copy := local_copy_of(self.paths.root)) and not (self.paths.root / name).is_file():
             copy.fetch([name])
 
     def funnel(self) -> Written:
-        """Contents of funnel.json. Raises InputError if it is missing or damaged."""
+        """Read funnel.json, the counts of kept and dropped documents. Raises InputError if it is missing or damaged."""
         path = self.paths.funnel
         self.bring(path.name)
         if not path.is_file():
@@ -53,14 +53,14 @@ class RunData:
         return self._funnel[1]
 
     def thresholds(self) -> list[Threshold]:
-        """Thresholds of the run; empty if there is no funnel."""
+        """Thresholds of the run's filters; [] if there is no funnel.json."""
         try:
             return self.funnel().thresholds
         except InputError:
             return []
 
     def folder(self, name: str) -> ParquetFolder:
-        """documents/ or dropped/. Raises InputError if it has no files."""
+        """Return documents/ or dropped/. Raises InputError if it has no files."""
         found = self.folders[name]
         if not found.refresh():
             if name == "dropped" and not self.config.write_dropped:
@@ -69,7 +69,7 @@ class RunData:
         return found
 
     def missing(self, path: Place, script: str) -> str:
-        """Message that `path` is missing, with the likely cause."""
+        """Message that `path` is missing, with the likely cause, or `script` as the one that writes it."""
         if self.paths.imported.exists():
             return "This model was imported: the run folder has no documents."
         copy = local_copy_of(self.paths.root)
@@ -78,8 +78,8 @@ class RunData:
 
 
 def or_missing(asked: list[Inspection]) -> list[Inspection]:
-    """Turn InputError and UsageError of the inspections into answers: {"missing": why}, since a run may lack any of its
-    data."""
+    """Return inspections that answer {"missing": message} instead of raising InputError or UsageError: any data may be
+    absent."""
 
     def or_why(ask: Callable[[Fields], Mapping[str, object]], fields: Fields) -> Mapping[str, object]:
         try:
@@ -94,5 +94,5 @@ _data: WeakKeyDictionary[WindowRun, RunData] = WeakKeyDictionary()
 
 
 def data_of(run: WindowRun) -> RunData:
-    """Shared RunData of a run."""
+    """Return the RunData of a run, the same one for all callers."""
     return _data.setdefault(run, RunData(run))
