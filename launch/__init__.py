@@ -7,7 +7,7 @@ from types import TracebackType
 
 
 def without_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """sys.excepthook during imports: report Ctrl-C in one line. Once a command runs, launch.stages.command does so."""
+    """Report Ctrl-C during imports in one line (a sys.excepthook); launch.stages.command does so for commands."""
     if issubclass(kind, KeyboardInterrupt):
         print("\ninterrupted; nothing was begun.", file=sys.stderr)
     else:

@@ -21,14 +21,14 @@ def settings(experiment: Experiment) -> dict[str, object]:
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """Return the sizes of the user's input files, and their modification times, which are not part of the stage's key,
-    since a copy of a file has another one."""
+    """Return the sizes and the modification times of the user's input files. The times do not enter the stage's key
+    (the hash of its inputs), since a copy of a file has another time."""
     sizes, told_by = ({}, {}) if experiment.pages.source == PACKAGES else own_inputs(experiment.pages)
     return {SIZES: sizes, SEEN: told_by}
 
 
 def inputs_alone(old: dict, new: dict) -> bool:
-    """Whether input files were added, removed or replaced, and nothing else changed between these settings."""
+    """Whether the settings differ only in the user's input files: some were added, removed or replaced."""
     old, new = flatten(old), flatten(new)
     changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
     sources = ("pages.warc", "pages.tables")

@@ -46,7 +46,7 @@ class Options:
 
 
 def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
-    """Print the plan. Returns True: `run_command` has nothing else to do."""
+    """Print the plan of a run. Returns True, which tells `run_command` that the work is done."""
     topology, usual_mfu, model, train = on_hardware(experiment.model, experiment.train, options.topology)
     if train.layout != experiment.train.layout:
         say(f"the row {train.layout} of configs/layouts.py; to train with it: --train.layout {train.layout}")

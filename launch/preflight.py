@@ -19,12 +19,9 @@ from lm.training.preflight import check_tokenizer, check_training
 
 
 def check(experiment: Experiment, workdir: Path, training: bool = True) -> None:
-    """Raise UsageError or InputError if a later stage cannot succeed, whatever the earlier stages produce. Set
-    `training` to False if only the data stages will run.
-
-    If the shards exist, training comes next and checks its own settings. With several processes, launch.train does,
-    since each process sees only its own devices.
-    """
+    """Raise UsageError or InputError if a later stage cannot succeed, whatever the earlier stages produce. `training`
+    says whether stages after the data stages will run. Settings of training are not checked if the shards exist, since
+    training is next and checks them itself; nor with several processes, each of which sees only its own devices."""
     if experiment.documents.by_language is not None:
         check_splitters(experiment.documents.language.languages)
         check_fixes(experiment.documents.by_language)

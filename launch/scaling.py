@@ -35,7 +35,7 @@ DATA = (fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_sh
 
 def scale(experiment: Experiment, workdir: Path, asked: Options) -> bool:
     """Run the data stages, train the models of the ladder that are not trained yet, fit the scaling law and write it.
-    Returns True: `run_command` has nothing else to do."""
+    Returns True, which tells `run_command` that the work is done."""
     from lm.scaling.ladder import make_ladder
     from lm.scaling.study import study, study_text
     from viewer.answers import key_of

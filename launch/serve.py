@@ -62,8 +62,8 @@ class Options:
 
 
 def serve_run(experiment: Experiment, workdir: Path, options: Options) -> bool:
-    """Serve the run in `workdir` until asked to end. Raises UsageError for impossible
-    options, InputError if the address cannot be bound, and like `load_trained`."""
+    """Serve the run in `workdir` over HTTP until asked to end; then return True. Raises UsageError for invalid options,
+    InputError if it cannot listen at the address, and the errors of `load_trained`."""
     from lm.serving.http import check_names
     from lm.serving.protocol import Limits
     from lm.serving.server import bind, is_loopback, read_key
@@ -90,8 +90,8 @@ def serve_run(experiment: Experiment, workdir: Path, options: Options) -> bool:
 
 
 def named_tokenizers(given: tuple[str, ...]) -> dict[str, Any]:
-    """{name: tokenizer} of everything that launch.inspect_tokenizer accepts; equal names are made distinct by their
-    paths. Raises like `find_tokenizer`."""
+    """Return {name: tokenizer} of these run folders, tokenizer folders or files, or published names. A name that is
+    taken is replaced by the path. Raises the errors of `find_tokenizer`."""
     from viewer.tokenizer.finding import find_tokenizer
 
     found: dict[str, Any] = {}
@@ -104,7 +104,7 @@ def named_tokenizers(given: tuple[str, ...]) -> dict[str, Any]:
 def serve_on(
     bound: Any, experiment: Experiment, workdir: Path, options: Options, limits: Any, key: str, beside: dict[str, Any]
 ) -> None:
-    """Serve on a bound socket."""
+    """Load the model, and serve it on a bound socket until asked to end."""
     from lm.inference.engine import Engine
     from lm.serving.server import is_loopback, serve, warm_up
     from viewer.page import served_pages

@@ -44,8 +44,7 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
 
 
 def newest(workdir: Path) -> tuple[str, ...]:
-    """Return (path of the newest checkpoint,) or (). Finished training requires only this one: users may delete older
-    ones."""
+    """Return (path of the newest checkpoint,) or (): what finished training requires. Users may delete older ones."""
     return tuple(f"{RunPaths.checkpoints}/{step}" for step in steps_in(folders_of(RunPaths(workdir))[0])[-1:])
 
 

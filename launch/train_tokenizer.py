@@ -14,8 +14,7 @@ SAMPLE_DOCUMENTS = 200  # for the printed bytes per token
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """Return the fingerprint of a tokenizer that is loaded from a path; {} for a published name, which never
-    changes."""
+    """Return the fingerprint of a tokenizer that is loaded from a path; {} for a published one, which never changes."""
     from lm.tokenizer.published import PUBLISHED, load_published
 
     load = experiment.tokenizer.load

@@ -32,8 +32,7 @@ class Columns:
     """Documents above the last edge."""
     lowest: float
     highest: float
-    """Lower edge of the first bin and upper edge of the last one; for integers, the largest value that it may
-    contain."""
+    """Lower edge of the first bin and upper edge of the last one; for integers, the largest value in it."""
 
 
 def columns_of(signal: str, thresholds: Sequence[Threshold], groups: Mapping[str, Mapping[str, int]]) -> Columns:
@@ -63,13 +62,12 @@ def columns_of(signal: str, thresholds: Sequence[Threshold], groups: Mapping[str
 
 
 def quantile(bins: list[tuple[float, float]], totals: list[int], share: float) -> tuple[float, float]:
-    """Return the edges of the bin in which the documents up to there, counted by `totals`, reach `share` of all."""
+    """Return the edges of the bin in which the cumulative share of documents (`totals`, by bin) reaches `share`."""
     return bins[bisect_left(list(itertools.accumulate(totals)), share * sum(totals))]
 
 
 def edges_between(kind: str, bins: list[tuple[float, float]], low: float, high: float, line: float) -> list[float]:
-    """Return the edges of columns from `low` to `high` plus a margin. On a linear scale, one of them is the threshold
-    `line`."""
+    """Edges of columns from `low` to `high` plus a margin. On a linear scale, one of them is the threshold `line`."""
     if kind == "doubling":
         low, high = math.floor(low / 1.3), math.ceil(high * 1.3) + 1
         inner = {edge for pair in bins for edge in pair if low <= edge <= high}

@@ -18,8 +18,7 @@ SURE = 24
 NEAR = 4
 """A shorter run must come next: at most a bullet or a table border may come before it."""
 REACH = 100_000
-"""Characters of kept text to search for a run: bounded, so that a page with many runs that were not kept takes linear
-time."""
+"""Characters of kept text to search for a run: bounded, so that a page with many runs not kept takes linear time."""
 LONGEST, LONGEST_KEPT = 240, 2000
 """Maximum characters of a piece that was not kept, and of one that was kept."""
 CUT_OFF = 160
@@ -67,8 +66,7 @@ def pieces_of(source: str, kept: str) -> list[HtmlPiece]:
 
 
 def scan(source: str) -> Iterator[str]:
-    """Split the HTML `source` into text, tags, comments, and whole elements like <script> without text of the page.
-    Takes linear time."""
+    """Split the HTML `source` into text, tags, comments, and whole elements without text, such as <script>."""
     at, endless = 0, set()
     while at < len(source):
         opening = RAW.match(source, at)
@@ -102,7 +100,7 @@ def shown_pieces(pieces: list[HtmlPiece]) -> list[HtmlPiece]:
 
 
 def shortened(stretch: list[HtmlPiece], longest: int = LONGEST) -> list[HtmlPiece]:
-    """Shorten pieces between two kept ones: cut each to `longest` characters, and omit the middle ones of many."""
+    """Shorten a series of pieces: cut each to `longest` characters and, if there are many, omit the middle ones."""
     if len(stretch) > CUT_OFF:
         middle = stretch[CUT_OFF // 2 : -CUT_OFF // 2]
         parts = [*stretch[: CUT_OFF // 2], *left_out(sum(len(p.text) for p in middle)), *stretch[-CUT_OFF // 2 :]]

@@ -43,8 +43,8 @@ class Curves:
         return int(values[-1]) if values else None
 
     def median(self, key: str) -> int | float | None:
-        """Median of a metric, such as "mfu", over the training steps, so that a slow start hardly counts; None if
-        absent."""
+        """Median of a metric, such as "mfu", over the training steps; None if not logged. A slow start hardly
+        counts."""
         values = finite_values(self.train, key)
         return statistics.median(values) if values else None
 

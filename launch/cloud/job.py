@@ -121,8 +121,8 @@ def refuse_lost(job: Job, *places: str) -> None:
 
 
 def write_job(job: Job, ending: str, text: str, commands: dict[str, str], dry_run: bool) -> None:
-    """Write `text` to job.file + `ending` after comments, job.notes and {purpose: command}; print these. `dry_run`:
-    print all."""
+    """Write `text` to runs/cloud/NAME + `ending`, with job.notes and {purpose: command} as comments at its top, and
+    print the comments. With `dry_run`, only print the file."""
     notes = [*job.notes, *(f"{purpose}: {command}" for purpose, command in commands.items())]
     comments = "".join(f"# {line}\n" for note in notes for line in note.splitlines())
     text = (BASH if text.startswith(BASH) else "") + comments + text.removeprefix(BASH)

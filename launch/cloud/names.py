@@ -37,7 +37,7 @@ NAMES = {
 
 
 def accelerator(topology: Topology, cloud: str) -> str:
-    """Return the name of a TPU slice or GPU node in launch.cloud.`cloud`, such as "v5p-64" or "H100:8". Raises
+    """Return what the launch.cloud script `cloud` calls a TPU slice or a GPU node, such as "v5p-64" or "H100:8". Raises
     UsageError if that cloud does not offer it, and for several slices on SkyPilot."""
     offered = [chip for chip, names in NAMES.items() if getattr(names, cloud)]
     if topology.chip.name not in offered or (cloud == "skypilot" and topology.slices > 1):

@@ -27,7 +27,7 @@ COLUMNS = {
 
 
 def dataset_card(run: DocumentsRun, exported: Exported, folder: str) -> str:
-    """Text of README.md of the dataset in `folder`, a name: YAML front matter and sections in Markdown."""
+    """Return README.md of an exported dataset: YAML front matter and Markdown. `folder` is the folder's name."""
     lines = itertools.chain(pages(run.folder, run.experiment), funnel_lines(run.folder, run.experiment))
     source = "\n".join(["## Source and settings", "", *lines])
     parts = [head(run, exported), about(run, exported), how_to_load(folder), columns(run, exported.schema), source]

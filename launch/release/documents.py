@@ -40,7 +40,7 @@ class DamagedDocumentsError(UsageError):
 
 
 class Group(NamedTuple):
-    """Row group number `number` of a Parquet file in documents/."""
+    """A row group of a Parquet file in documents/, by its number in the file."""
 
     file: Place
     number: int
@@ -174,7 +174,7 @@ def cut(groups: Sequence[Group], shard_bytes: int) -> list[list[Group]]:
 
 @dataclass(frozen=True)
 class WriteShard:
-    """Writes one file of the dataset from its row groups (a function for `run_step`)."""
+    """Function for `run_step` that writes one file of the dataset from its row groups."""
 
     schema: pa.Schema
     format: str

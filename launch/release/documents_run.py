@@ -22,7 +22,7 @@ TOKEN_COUNT, DATA = "token_count", "data"
 
 @dataclass(frozen=True)
 class DocumentsRun:
-    """A run whose documents are finished, to export them."""
+    """A run with finished documents, opened for an export."""
 
     folder: RunFolder
     experiment: Experiment

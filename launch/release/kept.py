@@ -14,7 +14,7 @@ RECORD = "imported.json"
 
 @dataclass(frozen=True)
 class Kept:
-    """Data of an imported model's source; empty for a run that was trained from scratch."""
+    """What an imported run keeps of the original model; empty for a run that was trained from scratch."""
 
     origin: str = ""
     """Name of the source, for people."""
@@ -25,7 +25,7 @@ class Kept:
 
 
 def kept_of(run: StoredRun) -> Kept:
-    """Read what an imported run has kept of its source. Raises InputError if it is damaged."""
+    """Read what an imported run keeps of the original model. Raises InputError if it is damaged."""
     folder = run.folder.imported
     if not (folder / RECORD).is_file():
         return Kept()

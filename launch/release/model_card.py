@@ -21,8 +21,8 @@ CURVE_ROWS = 16
 
 
 def model_card(run: StoredRun) -> str:
-    """Text of README.md of an exported model: YAML front matter and sections in Markdown. Omits what the run folder
-    does not have, and figures from damaged logs, which are printed."""
+    """Return README.md of an exported model: YAML front matter and Markdown. Omits what the run folder lacks, and
+    figures from damaged logs, after printing which logs are damaged."""
     damaged = log_damage(run.folder.root, (RunPaths.metrics, RunPaths.evaluation))
     for one in damaged:
         print(f"export: {one} README.md has no losses and no evaluation.", flush=True)
@@ -169,8 +169,7 @@ def curve(run: StoredRun) -> str:
 
 
 def evaluation(run: StoredRun) -> str:
-    """Markdown section with the results in evaluation.json; "" for any checkpoint but the last, which they belong
-    to."""
+    """Markdown section with the results in evaluation.json; "" unless this is the checkpoint that they belong to."""
     path = run.folder.evaluation
     if not path.is_file() or run.step != run.experiment.train.steps:
         return ""

@@ -22,15 +22,15 @@ MARK = ".gristmill-partial"
 
 
 def files_in(folder: Path) -> dict[str, int]:
-    """{relative path: size in bytes} of all files in a folder, except MARK."""
+    """{relative path: size in bytes} of all files in a folder, except the mark of an unfinished one (MARK)."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MARK]
     return {str(path.relative_to(folder)): path.stat().st_size for path in paths}
 
 
 @contextlib.contextmanager
 def partial_folder(target: Path) -> Generator[Path]:
-    """Context manager that creates an empty folder next to `target`, which the block fills and renames to `target`;
-    otherwise it is deleted. First deletes such folders of killed processes; a running process has locked its own."""
+    """Context manager that creates a folder next to `target`. The block fills it and renames it to `target`; otherwise
+    it is deleted. Also deletes such folders of killed processes (a running process holds a lock on its own)."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in [path for path in target.parent.iterdir() if path.name.startswith(f".{target.name}.partial-")]:
         with contextlib.suppress(OSError), locked_folder(left):
@@ -72,7 +72,7 @@ def refuse_others(out: Path, option: str) -> None:
 
 
 def is_export(folder: Path) -> bool:
-    """Whether the folder has exactly the files that an export wrote, by its RECORD."""
+    """Whether the folder has exactly the files that an export wrote, by its gristmill_export.json."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         record, found = json.loads((folder / RECORD).read_bytes()), files_in(folder)
         found.pop(RECORD)
@@ -109,7 +109,7 @@ UNFINISHED = "unfinished"
 
 @contextlib.contextmanager
 def at_address(out: Url, option: str, names: Iterable[str]) -> Generator[Url]:
-    """Context manager that marks an export to the bucket as unfinished, and yields its URL to write files with these
+    """Context manager for an export to a bucket: mark it as unfinished, and yield the URL to write files with these
     names to. An interrupted export of the same names resumes. Raises UsageError if the address has other or changed
     objects, or is not in an s3:// or gs:// bucket."""
     if out.scheme not in objects.SCHEMES:
@@ -132,8 +132,8 @@ def at_address(out: Url, option: str, names: Iterable[str]) -> Generator[Url]:
 
 
 def keep_only(out: Place, names: Iterable[str]) -> dict[str, int]:
-    """Delete the exporter's temporary files in the folder `out`, and in a bucket all objects except RECORD and `names`;
-    return {name: size in bytes} of the exported files."""
+    """Delete temporary files of the export in the folder `out`, and in a bucket all objects but `names` and
+    gristmill_export.json; return {name: size in bytes} of the exported files."""
     if isinstance(out, Path):
         for folder in (UNITS, SCRATCH, QUARANTINE):
             delete_all(out / folder)

@@ -32,9 +32,9 @@ GROWING = (
 
 @contextlib.contextmanager
 def held(workdir: Path, index: int = 0) -> Generator[None]:
-    """Hold the lease of a run in a bucket until the block ends, so that no other machine writes to it. First downloads
-    the config and the markers. Processes other than 0 (`index`) only download. Raises UsageError if the address has
-    objects but no run, InputError if another machine holds the lease."""
+    """Hold the lease (a lock) of a run in a bucket until the block ends, so that no other machine writes to it. First
+    downloads the config and the markers. Processes other than 0 (`index`) only download. Raises UsageError if the
+    address has objects but no run, InputError if another machine holds the lease."""
     copy = local_copy_of(workdir)
     if copy is None:
         yield
@@ -123,13 +123,13 @@ def there(copy: LocalCopy, outputs: Iterable[str]) -> dict[str, int]:
 
 
 def set_aside(workdir: Path, stage: str, outputs: Iterable[str]) -> None:
-    """Move objects of these outputs that `stage` did not write to `replaced-<n>/` in the bucket."""
+    """Move to `replaced-<n>/` in the bucket the objects of these outputs that `stage` did not write."""
     if copy := local_copy_of(workdir):
         move_aside(copy, stage, there(copy, outputs))
 
 
 def move_aside(copy: LocalCopy, stage: str, names: Iterable[str]) -> None:
-    """Move objects with these names that `stage` did not write to `replaced-<n>/` in the bucket; print the names."""
+    """Move to `replaced-<n>/` in the bucket those of these objects that `stage` did not write; print their names."""
     if not (found := sorted({*names} - written_there(copy, stage))):
         return
     copy.may_write()
@@ -143,8 +143,7 @@ def move_aside(copy: LocalCopy, stage: str, names: Iterable[str]) -> None:
 
 
 def delete_joins(workdir: Path) -> None:
-    """Delete the completion markers of join steps (with a hash in their names), whose outputs, in parts/, are deleted
-    too."""
+    """Delete the completion markers of joins (steps named by a hash of their inputs), as parts/ has their outputs."""
     if copy := local_copy_of(workdir):
         copy.delete([name for name in copy.there if name.startswith(f"{UNITS}/") and DIGEST.search(name.split("/")[1])])
         return
@@ -173,7 +172,7 @@ def publish(name: str, workdir: Path, by_products: Iterable[str], made_here: boo
 
 
 def written_there(copy: LocalCopy, name: str) -> set[str]:
-    """Names of the files that stage `name` wrote, by its record in the bucket."""
+    """Names of the files that stage `name` wrote, as recorded in the bucket."""
     (record,) = names_of(copy.folder, RunPaths(copy.folder).written(name))
     if record not in copy.there:
         return set()
@@ -184,7 +183,7 @@ def written_there(copy: LocalCopy, name: str) -> set[str]:
 
 
 def push(workdir: Path, patterns: Iterable[str]) -> None:
-    """Upload the files that match these shell patterns."""
+    """Upload files of the run that match these shell patterns."""
     if copy := local_copy_of(workdir):
         copy.push(copy.here(patterns))
 

@@ -86,14 +86,14 @@ WORK = (RunPaths.parts, RunPaths.sampling, RunPaths.scratch)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a stage has begun in the folder. It is listed only once: a running process replaces one mark by
-    another."""
+    """Whether a stage has begun in the folder, by the files in stages/. Lists them only once, since a running process
+    replaces one by another."""
     return any(path.match(mark) for path in folder.glob(f"{RunPaths.stages}/*") for mark in MARKS)
 
 
 def refuse_no_run(workdir: Path) -> None:
-    """Raise UsageError unless the folder is a run, is empty, or does not exist; also if `refuse_links` does. The local
-    copy of a run in a bucket is not checked, since it is cleared."""
+    """Raise UsageError unless `workdir` is a run folder without links, is empty, or does not exist. The local copy of a
+    run in a bucket is not checked, since it is cleared when a command begins."""
     if local_copy_of(workdir):
         return
     if workdir.is_symlink() and not workdir.exists():

@@ -37,7 +37,7 @@ def key_of(name: str, settings: dict, external_inputs: dict, continued_from: lis
 
 
 def all_of(note: dict[str, Any]) -> dict[str, Any]:
-    """Settings and external inputs of a marker or `.begun`, as one dict."""
+    """Return the settings and external inputs in a stage's record, as one dict."""
     return note["settings"] | note["external_inputs"]
 
 
@@ -46,8 +46,8 @@ NEEDED = ("key", "settings", "external_inputs", "replaces")
 
 
 def read_note(path: Path) -> dict[str, Any] | None:
-    """Return the contents of a stage's marker or `.begun`; None if there is none. Raises InputError if it is damaged,
-    lacks a field, or lists a file outside of the run folder."""
+    """Return the JSON record of a finished stage (its marker) or of an unfinished one (`.begun`); None if there is
+    none. Raises InputError if it is damaged, lacks a field, or lists a file outside of the run folder."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -120,7 +120,7 @@ def refuse_trained(workdir: Path, stage: str) -> None:
 
 @functools.cache
 def installed(library: str) -> str:
-    """Installed version of a library; "" if it is not installed. That of "python" is such as "3.13"."""
+    """Installed version of a library; "" if there is none. "python" gives major and minor version, such as "3.13"."""
     if library == "python":
         return ".".join(platform.python_version_tuple()[:2])
     try:
@@ -130,8 +130,8 @@ def installed(library: str) -> str:
 
 
 def compare_versions(stage: str, begun: Path, note: dict[str, Any], libraries: Iterable[str], warn_only: bool) -> None:
-    """Raise UsageError if versions of the libraries changed since an unfinished stage wrote its parts; with
-    `warn_only`, print a warning instead. `note`, the contents of the file `begun`, has the old versions."""
+    """Raise UsageError if library versions changed since an unfinished stage began; with `warn_only`, print a warning
+    instead. `note`, the contents of the file `begun`, has the old versions."""
     old, new = note.get("versions", {}), {library: installed(library) for library in libraries}
     changed = differences(old, new, "when they were written", "now")
     if not changed:

@@ -67,7 +67,7 @@ def below(file: str, output: str) -> bool:
 
 
 def is_kept_beside(file: str) -> bool:
-    """Whether a file is in a subfolder of an output folder that is not part of the output (KEPT_BESIDE)."""
+    """Whether a file in an output folder is a temporary file or a record in a subfolder, and so not an output."""
     return not KEPT_BESIDE.isdisjoint(file.split("/")[1:-1])
 
 

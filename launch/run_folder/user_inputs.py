@@ -25,8 +25,8 @@ SEEN = "<seen>"
 
 
 def recognised(workdir: Path, external: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Compare `external`, the external inputs of `pages`, with the inputs that the run recorded. Returns (external
-    inputs, with the hashes of replaced files; argument for `remember`). Raises InputError if a file cannot be read."""
+    """Compare the external inputs of the stage "pages" with those that the run recorded. Returns (external inputs, in
+    which a replaced file has a hash; argument for `remember`). Raises InputError if a file cannot be read."""
     external = dict(external)
     told_by = dict(external.pop(SEEN, {}))
     if SIZES not in external:
@@ -48,8 +48,7 @@ def recognised(workdir: Path, external: dict[str, Any]) -> tuple[dict[str, Any],
 
 
 def read_seen(workdir: Path) -> dict[str, list]:
-    """Return {path: [entry in the key, modification time or ETag]}, written by `remember`; empty if it cannot be
-    read."""
+    """Read what `remember` wrote: {path: [size, or size and hash; modification time or ETag]}; {} if unreadable."""
     try:
         found = json.loads(RunPaths(workdir).seen("pages").read_text())
         return {path: [was, told_by] for path, (was, told_by) in found.items()}

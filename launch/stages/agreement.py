@@ -52,8 +52,8 @@ def agree_on(experiment: Experiment, run: Place, **request: Any) -> None:
 
 
 def shared_nonce(place: Place) -> str:
-    """Return what this process reads from the file `place` after process 0 has written a random text to it: other
-    contents or an error text if the processes see different run folders; "" if the run folder is read-only."""
+    """Return the contents of the file `place`, to which process 0 has written a random text, as this process sees them:
+    other contents or an error text if it has another run folder; "" if the folder is read-only."""
     from lm.resilience.multihost import settle
 
     def write(_: list[None]) -> str:

@@ -101,7 +101,7 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
 
 
 def documents_of(path: Path, options: Options) -> list[str]:
-    """Texts of the rows of a table, or the text of any other file as one document. Raises InputError if there are
+    """Texts in the rows of a table, or the text of any other file as the only one. Raises InputError if there is
     none."""
     if not path.name.lower().endswith(TABLES):
         return [read_text(path)]
@@ -132,8 +132,7 @@ def evaluate_documents(run: Loaded, documents: Sequence[str]) -> dict[str, float
 
 
 def evaluate_tasks(run: Loaded, workdir: Path, names: Sequence[str], tasks: TasksConfig) -> dict[str, dict[str, float]]:
-    """Return {task: {metric: value}}; for the built-in tasks also "examples", their number, and standard errors
-    (acc_stderr)."""
+    """Return {task: {metric: value}}; for the built-in tasks also standard errors (acc_stderr) and "examples"."""
     from lm.evaluation.evaluator import EvaluatorConfig
     from lm.evaluation.evaluators import make_evaluators, numbers_of
     from lm.evaluation.held_out import rows_on

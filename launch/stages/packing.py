@@ -112,8 +112,8 @@ def compress_file(run: str, files: Files, step: int | None, all_devices: bool, t
 
 
 def decompress_file(run: str, files: Files, all_devices: bool, try_anyway: bool, trust_code: bool) -> None:
-    """Decompress a file with the checkpoint whose step the file names, in the folder `run`. `try_anyway` ignores that
-    library versions or the processor differ."""
+    """Decompress a file with the model of the folder `run`, at the step that is recorded in the file. `try_anyway`
+    allows other library versions and another processor."""
     import io
 
     from lm.compression.container import Header

@@ -27,8 +27,8 @@ PR_SET_PDEATHSIG = 1
 
 
 def run_in_child(program: str) -> None:
-    """With several processes, run this command in a child, and exit with its code; in the child, and with one process,
-    return at once. SIGTERM and SIGINT are passed on; the child has its own session, so Ctrl-C at a terminal reaches it
+    """With several processes, run this command in a child and exit with its code; in the child, or with one process,
+    return at once. SIGTERM and SIGINT are passed on. The child has its own session: Ctrl-C at a terminal reaches it
     once."""
     index, count = process_index(), process_count()
     if PARENT in os.environ:
@@ -79,8 +79,7 @@ def run_in_child(program: str) -> None:
 
 
 def reason_in(log: str) -> str:
-    """Return why JAX ended this process, from its log, such as "process 2 ended, hangs or cannot be reached"; "" if
-    unknown."""
+    """Why JAX ended a process, by its log, such as "process 2 ended, hangs or cannot be reached"; "" if unknown."""
     if found := LOST.search(log):
         lost = named(map(int, re.findall(r"(\d+)$", found[1], re.MULTILINE)))
     elif NO_LEADER in log:

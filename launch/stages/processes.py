@@ -145,8 +145,8 @@ def by_tpu_metadata() -> Found | None:
 
 def of_slices(variables: Mapping[str, str], index: str | None, hosts: list[str], by: str) -> Found | None:
     """Return the process index and count over all TPU slices; None for one slice with one host. `variables` has the
-    number of slices, `hosts` are those of this slice, `index` is this host's position in it; `by` is the source, for
-    messages."""
+    number of slices, `hosts` are those of this slice, `index` is this host's position in it. `by` names the source of
+    the values."""
     slices, number = variables.get("MEGASCALE_NUM_SLICES") or "1", variables.get("MEGASCALE_SLICE_ID") or "0"
     if len(hosts) == 1 and slices == "1":
         return None
@@ -156,8 +156,7 @@ def of_slices(variables: Mapping[str, str], index: str | None, hosts: list[str],
 
 
 def metadata(name: str) -> str | None:
-    """Attribute of this Google virtual machine; None if it does not exist, or if the metadata server does not
-    answer."""
+    """Attribute of this Google virtual machine; None if there is no such attribute, or no metadata server."""
     host = os.environ.get("GCE_METADATA_IP", "metadata.google.internal")
     request = urllib.request.Request(
         f"http://{host}/computeMetadata/v1/instance/attributes/{name}", headers={"Metadata-Flavor": "Google"}

@@ -220,8 +220,7 @@ class Interrupts:
 
 
 class Conversation:
-    """Interactive session: continues typed lines, or executes them as commands. The seed increases by one with each
-    text."""
+    """Interactive session: continues typed lines, or executes them as commands. Each text has the next seed."""
 
     def __init__(self, engine: "Engine", tokenizer: "Tokenizer", params: SamplingParams):
         self.engine, self.tokenizer, self.params = engine, tokenizer, params

@@ -127,7 +127,7 @@ def made_by(stage: Stage, workdir: Path) -> list[str]:
 
 
 def by_products_in(stage: Stage, folder: Path) -> tuple[str, ...]:
-    """Names at the top of `folder` that match the stage's patterns of logs."""
+    """Names in `folder` that match the stage's `by_products`, the patterns of its logs."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     return tuple(name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in stage.by_products))
 
@@ -157,8 +157,7 @@ def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path)
 
 
 def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
-    """Raise InputError if the stage is not finished, UsageError if its outputs have other settings. Ignores earlier
-    stages."""
+    """Raise InputError if the stage is not finished, UsageError if its outputs were made with other settings."""
     marker = read_marker(stage, workdir)
     if marker is None:
         folder = shown_place(workdir)
@@ -172,8 +171,7 @@ def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
 
 
 def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
-    """Raise UsageError: the outputs belong to another experiment. Lists the settings in which `old` and `new`
-    differ."""
+    """Raise UsageError: the outputs belong to another experiment. Lists where the settings `old` and `new` differ."""
     other = f" (--from {shlex.quote(str(workdir))} reuses what is the same)" if not local_copy_of(workdir) else ""
     raise UsageError(
         f"{shown_place(workdir)} has {', '.join(stage.outputs)} of another experiment:\n"
@@ -249,8 +247,8 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
 
 def may_replace(stage: Stage, marker: dict, note: dict, before: dict[str, dict], workdir: Path) -> bool:
     """Whether the finished outputs may be replaced without asking: if training continues, or if only outputs of a
-    continued training changed among the inputs. `note` describes the new outputs, `before` has the markers of earlier
-    stages."""
+    continued training changed among the inputs. `note` is the record of the new outputs, `before` has the earlier
+    stages' markers."""
     old, new = marker["settings"], note["settings"]
     if marker["external_inputs"] != note["external_inputs"]:
         return False
@@ -261,8 +259,8 @@ def may_replace(stage: Stage, marker: dict, note: dict, before: dict[str, dict],
 
 
 def inputs_changed(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
-    """Whether the finished stage runs again because only its list of inputs changed. Stages that used the old outputs
-    then belong to another experiment, since the new key does not replace the old one."""
+    """Whether the finished stage runs again without asking: only its list of input files changed, and only stages in
+    `remade_with` have used its outputs."""
     old, new = all_of(marker), all_of(note)
     followers = {path.stem for path in what_follows(stage, workdir) if path.suffix == ".json"}
     return stage.inputs_alone(old, new) and followers <= {stage.name, *stage.remade_with}

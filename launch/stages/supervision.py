@@ -123,8 +123,7 @@ class Supervisor:
         return (code if code >= 0 else 128 - code), step, state == "stopped", how
 
     def beat(self, before: dict | None) -> dict | None:
-        """Return the last heartbeat of the running process; None if the file still has `before`, from before its
-        start."""
+        """Last heartbeat of the running process; None if the file still has `before`, that of an earlier process."""
         heart = read_heartbeat(self.heart)
         assert self.process is not None
         # A container may give the same number to one process after another.

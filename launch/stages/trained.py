@@ -103,7 +103,7 @@ def sample(experiment: Experiment, workdir: Path, step: int | None = None) -> li
 
 
 def evaluate(experiment: Experiment, workdir: Path, step: int | None = None) -> dict[str, float]:
-    """Evaluate the model on all held-out text; print and return the metrics, {name: value}. Raises like
+    """Evaluate the model on the held-out text; print and return {metric: value}. Raises the errors of
     `load_trained`."""
     from lm.evaluation.evaluators import evaluate
     from lm.model.cost import count_parameters

@@ -45,7 +45,7 @@ def cut(text: str, tokenizer: Tokenizer) -> list[Piece]:
 
 
 def has_tokens(text: str, tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer can encode `text`: one of characters may lack some."""
+    """Whether the tokenizer can encode `text`; a tokenizer of characters may lack one."""
     try:
         tokenizer.encode(text)
     except InputError:
@@ -54,7 +54,7 @@ def has_tokens(text: str, tokenizer: Tokenizer) -> bool:
 
 
 def count_usage(texts: Iterable[str], tokenizer: Tokenizer, texts_at_once: int = 256, threads: int = 1) -> Usage:
-    """Count how often each token occurs in `texts`, encoding `texts_at_once` at a time."""
+    """Count how often each token occurs in `texts`, encoding `texts_at_once` at a time in `threads` threads."""
     counts_V = np.zeros(tokenizer.vocab_size, np.int64)
     seen = text_bytes = 0
     for batch in itertools.batched(texts, texts_at_once):

@@ -40,8 +40,8 @@ def show(readings: list[Reading], with_bytes: bool, corpora: list[Corpus]) -> No
 
 
 def flowed(pieces: list[Piece], with_bytes: bool, width: int) -> Iterator:
-    """Lay out tokens in lines of at most `width` columns: a line of tokens, a line of their ids, a line of bytes if
-    requested, and an empty line. A token with a line break ends its line."""
+    """Yield lines of at most `width` columns: a line of tokens, a line of their ids, a line of bytes if requested, and
+    an empty line, repeated. A token with a line break ends its line."""
     from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 

@@ -69,8 +69,7 @@ class Batches:
         self._stamp: int | None = None
 
     def open(self) -> BatchSource:
-        """Open the shards, again if they have changed. Raises InputError or UsageError if they are missing or of
-        another run."""
+        """Open the shards, again if they changed. Raises InputError or UsageError if missing, or another run's."""
         manifest = self.run.paths.tokens / MANIFEST
         if not manifest.is_file() and self.config.reads_own_shards:
             raise InputError(data_of(self.run).missing(self.run.paths.tokens, "launch.write_shards"))
@@ -88,8 +87,7 @@ class Batches:
         return self.source
 
     def about(self) -> dict[str, Any]:
-        """Return the fields of answers that are the same for all steps, such as "batch_size" and "folders" of
-        shards."""
+        """Return the fields of answers that are the same for all steps: "batch_size", "folders" of shards, ..."""
         own, read = self.run.paths.tokens.resolve(), self.source.windows_read(self.config.steps)
         return {
             "steps": self.config.steps, "trained": self.run.steps()[-1], "batch_size": self.config.batch_size,
@@ -131,7 +129,7 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
     """Answer /v1/inspect/batch: the documents in the batch of a training step, which counts from 1, and the tokens of
-    one of its sequences. Without "step", the range of steps."""
+    one of its sequences. Without "step", which steps there are."""
     source = batches.open()
     if fields.get("step") is None:
         stages = source.stages.between(0, batches.config.steps)
@@ -157,7 +155,7 @@ def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
 
 def sequence_json(batches: Batches, index: int, source: int, number: int, until: float) -> dict[str, Any]:
     """Return the documents of sequence `index` of a batch: number, position and tokens of each, and its URL if found
-    before `until`. The sequence is window `number` of the shards in folder number `source`."""
+    before the time `until`. It is sequence `number` of the shards in folder number `source`."""
     windows = batches.source.sources[source].windows
     _, _, segments, weights = windows[number]
     starts = np.flatnonzero(np.diff(segments, prepend=0) > 0)
@@ -186,8 +184,8 @@ def url_of(batches: Batches, source: int, document: int, until: float) -> dict[s
 
 
 def tokens_json(batches: Batches, index: int, source: int, number: int, first: int) -> dict[str, Any]:
-    """Return input and target tokens of sequence `index` of a batch, from position `first` on. The sequence is window
-    `number` of the shards in folder number `source`."""
+    """Return input and target tokens of sequence `index` of a batch, from position `first` on. It is sequence `number`
+    of the shards in folder number `source`."""
     windows = batches.source.sources[source].windows
     arrays = windows[number]
     inputs, targets, segments, weights = (array[first : first + MOST_TOKENS].tolist() for array in arrays)
@@ -206,8 +204,7 @@ def token_name(run: WindowRun, id: int) -> str:
 
 
 def seen(batches: Batches, fields: Fields) -> dict[str, Any]:
-    """Answer /v1/inspect/seen: the training steps whose batch has a document. "next": the step to continue from, if not
-    null."""
+    """Answer /v1/inspect/seen: the training steps whose batch has a document; "next" is the step to continue from."""
     source = batches.open()
     folder = own_folder(batches) if fields.get("folder") is None else fields.integer(
         "folder", 0, 0, len(source.sources) - 1

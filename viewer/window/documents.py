@@ -117,8 +117,8 @@ def total(data: RunData, reason: str) -> int | None:
 
 
 def bounded(fields: Fields, name: str, most: int) -> str:
-    """Return the text in the field `name`, or "". Raises ApiError 400 for more than `most` characters or invalid
-    text."""
+    """Return the text in the field `name`, or "". Raises ApiError 400 if it has more than `most` characters, or is
+    invalid."""
     value = fields.string(name, "")
     if len(value) > most:
         raise wrong(name, value, f"{most:,} characters at most")
@@ -205,8 +205,7 @@ def document(data: RunData, run: WindowRun, fields: Fields) -> dict[str, Any]:
 
 
 def number_of(position: int, run: WindowRun) -> int:
-    """Number in tokens/ of the document at a position of documents/; if the ends of documents are held out, of its
-    beginning."""
+    """Number in tokens/ of the document at a position of documents/; if ends are held out, of the part before."""
     return 2 * position if run.experiment.shards.held_out == "ends" else position
 
 

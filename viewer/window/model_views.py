@@ -79,8 +79,7 @@ def spread(steps: list[int], most: int) -> list[int]:
 
 
 def given(fields: Fields, inspector: Inspector) -> Given:
-    """Return the ids of the field "text" or "tokens". Raises ApiError 400 if both are given, or one is too long or
-    invalid."""
+    """Return the ids of the field "text" or "tokens". Raises ApiError 400 for both, or for a long or invalid one."""
     tokens = fields.get("tokens")
     if tokens is None:
         text = fields.string("text", "")

@@ -120,8 +120,7 @@ def about(corpus: Corpus, fields: Fields) -> dict[str, Any]:
 
 
 def epochs(experiment: Experiment, index: CorpusIndex) -> list[list[float]]:
-    """Return [[step, passes over the training text before it], ...], linear in between; with a mixture, over all of
-    it."""
+    """Return [[step, passes over the training text before it], ...], linear in between; a mixture counts as a whole."""
     trained = index.splits().get("train", {"tokens": 0, "documents": 0})
     tokens = trained["tokens"] + trained["documents"]  # including the BOS of each document
     stages, steps = experiment.train.stages(experiment.model.context_length), experiment.train.steps
@@ -239,8 +238,7 @@ def in_context(corpus: Corpus, document: Document, spot: Spot, length: int, cont
 
 
 def traced(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    """Answer /v1/inspect/trace: passages of a text after its first `start` characters that occur in the training
-    text."""
+    """Answer /v1/inspect/trace: passages of a text, after `start` characters, that occur in the training text."""
     text = checked_text(fields)
     start = fields.integer("start", 0, 0, MOST_CHARACTERS)
     if start > len(text):

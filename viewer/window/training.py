@@ -60,8 +60,7 @@ def inspections(run: WindowRun) -> list[Inspection]:
 
 
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
-    """Yield the requests of an exported page: curves, samples, and continuations of the first prompt by each step's
-    model."""
+    """Yield the requests of an exported page: curves, samples, and continuations of a prompt by each step's model."""
     yield "curves", {}
     yield "samples", {}
     yield "runs", {}

@@ -36,8 +36,7 @@ class WindowRun:
         self, experiment: Experiment, workdir: Path, loaded: Loaded, name: str, beside: Mapping[str, Tokenizer] = NONE,
         free: Callable[[Sequence[jax.Device]], int | None] = free_bytes,
     ):  # fmt: skip
-        """`beside` are tokenizers to compare with, by name; `free` returns the free bytes per device, None if
-        unknown."""
+        """`beside` are tokenizers to compare with, by name; `free` returns the free bytes per device, if known."""
         self.beside = {one: tokenizer for one, tokenizer in beside.items() if one != name}
         self.experiment, self.tokenizer, self.step, self.name = experiment, loaded.tokenizer, loaded.step, name
         self.paths = RunFolder(workdir)
@@ -54,8 +53,7 @@ class WindowRun:
 
     def put_beside(self, given: Sequence[str]) -> None:
         """Load the models of those paths in `given` that are folders of trained runs, to compare with. A name that is
-        taken gets a number. Raises UsageError for a model that does not fit into memory, and the errors of
-        RunFolder.load."""
+        taken gets a number. Raises UsageError if a model does not fit into memory, and the errors of RunFolder.load."""
         folders = [Path(one).expanduser() for one in given]
         for folder in folders:
             paths = RunFolder(folder)
@@ -123,8 +121,7 @@ class WindowRun:
             return found
 
     def _make_room(self, step: int) -> None:
-        """Unload the least recently used models until there is room for one more. Raises ApiError 503 if that is not
-        enough."""
+        """Unload the least recently used models until one more fits. Raises ApiError 503 if that is not enough."""
         held = max(LEAST_MODELS, MOST_BYTES // bytes_on_each(self.experiment.model, self._mesh))
         while (lacking := self.lacks_room(self.experiment.model, self._mesh)) or len(self._others) >= held:
             if not self._others:

@@ -32,8 +32,7 @@ class EvaluationSet(NamedTuple):
 
 
 def named_sets(experiment: Experiment) -> tuple[list[EvaluationSet], list[str]]:
-    """Return (evaluation sets in the config with files on this machine, a message for each other set). Downloads
-    nothing."""
+    """Return (evaluation sets in the config with files on this machine, messages on the others). Downloads nothing."""
     found: list[EvaluationSet] = []
     left_out: list[str] = []
     decontamination = experiment.documents.decontamination

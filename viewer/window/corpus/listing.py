@@ -76,7 +76,7 @@ def answer(found: list[dict[str, Any]], offset: int, position: int | None, folde
 def matching(
     folder: ParquetFolder, piece: Piece, wanted: DocumentFilter, threshold: Threshold | None
 ) -> tuple[np.ndarray, pa.Table]:
-    """Return (indices of the piece's matching rows, their columns for the list). Reads no texts if no row can match."""
+    """Return (indices of matching rows in a row group, their columns for the list). Texts are read last."""
     rows = np.arange(piece.rows)
     if wanted.reason:
         stage, _, reason = wanted.reason.partition("/")
@@ -139,8 +139,7 @@ def list_entries(
     threshold: Threshold | None,
     wanted: DocumentFilter,
 ) -> Iterator[dict[str, Any]]:
-    """Yield an entry of the list, as JSON, for each of the rows: `rows` are indices in the piece, `table` their
-    columns."""
+    """Yield an entry of the list, as JSON, for each row: `rows` are indices in the piece, `table` their columns."""
     if not len(rows):
         return
     table = table.slice(0, len(rows))
@@ -203,7 +202,7 @@ def find_id(folder: ParquetFolder, id: str, stop: Callable[[], bool]) -> tuple[s
 
 
 def find_id_in(folder: ParquetFolder, name: str, id: str) -> int | None:
-    """Row of the document with this id in the file `name`; None if it has none. Raises InputError if there is no such
+    """Row of the document with this id in the file `name`; None if there is none. Raises InputError without the
     file."""
     first = folder.first_of(name)
     for piece in folder.pieces(first):

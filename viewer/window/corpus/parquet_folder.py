@@ -27,7 +27,7 @@ INDICES = 8
 
 
 class Piece(NamedTuple):
-    """Rows of one row group of a folder's file, from some row of the group to its end."""
+    """The rows of a row group, or those from a certain row on."""
 
     file: int
     """Index of its file in the order of names."""

@@ -26,8 +26,7 @@ class RawPages:
 
     def look(self, file_path: str, id: str, seconds: float) -> dict[str, Any]:
         """Search an archive for the page with this id, for at most `seconds` seconds. Returns {"state": "found",
-        "text", "bytes", "content_type"}; "looking" with "read", the pages read so far: call again; or "missing" with
-        "why"."""
+        "text", "bytes", "content_type"}; "looking" and the pages "read" so far: call again; or "missing" and "why"."""
         try:
             if self._wanted != (file_path, id):
                 file = self._archive(file_path)

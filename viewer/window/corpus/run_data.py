@@ -78,8 +78,7 @@ class RunData:
 
 
 def or_missing(asked: list[Inspection]) -> list[Inspection]:
-    """Return inspections that answer {"missing": message} instead of raising InputError or UsageError: any data may be
-    absent."""
+    """Return inspections that answer {"missing": message} on InputError and UsageError, since data may be absent."""
 
     def or_why(ask: Callable[[Fields], Mapping[str, object]], fields: Fields) -> Mapping[str, object]:
         try:
