@@ -33,7 +33,10 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
     from lm.corpus_index.lookups import overlaps, search_report
 
     if bool(options.text) == bool(options.file) or options.ngram == 0 or min(options.ngram or 0, options.shown) < 0:
-        raise UsageError("Give a --text or a --file, and an --ngram of at least 1.")
+        raise UsageError(
+            f"--text is {options.text!r}, --file {options.file!r}, --ngram {options.ngram}, --shown {options.shown}. "
+            "Give either a text or a file, an n-gram of at least 1 token, and at least 0 documents to show."
+        )
     if options.text:
         print(search_report(workdir, options.text, options.shown, experiment.train))
     for line in (

@@ -102,7 +102,7 @@ def read_json(path: Path, script: str) -> dict:
             f"{path} is not JSON ({error}). Delete it and its marker under stages/, and run {script}."
         ) from error
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds a {type(value).__name__}, but must hold an object. Write it again: {script}.")
+        raise InputError(f"{path} holds a {type(value).__name__}, not an object. Delete it and run {script}.")
     return value
 
 
@@ -136,7 +136,7 @@ def read_curves(path: Path) -> Curves:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             text = line[:80].decode("utf-8", "replace")
             raise InputError(
-                f"{path}, line {number}, is not a line of metrics: {text!r}. Repair or delete it."
+                f"{path}, line {number}, is not a line of metrics: {text!r}. Repair or delete the line."
             ) from error
         if "loss" in values:
             train[step] = values

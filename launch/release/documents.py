@@ -68,7 +68,7 @@ def export_documents(
     columns without a common type.
     """
     if format not in FORMATS:
-        raise UsageError(f"--format is {shown(format)}; there are {', '.join(FORMATS)}.")
+        raise UsageError(f"--format is {shown(format)}; choose one of {', '.join(FORMATS)}.")
     if shard_bytes < 1 or not 1 <= workers <= 10_000:
         raise UsageError(
             f"--shard-bytes is {shard_bytes} and --workers {workers}; give at least 1 of each, and at most "
@@ -112,7 +112,8 @@ def contents_of(run: DocumentsRun, columns: Sequence[str]) -> tuple[pa.Schema, l
         found = [one for one in pool.map(index_of, run.files) if one[1]]
     if not found:
         raise InputError(
-            f"{run.place / RunPaths.documents} has no documents. Run again: python -m launch.prepare_documents"
+            f"{run.place / RunPaths.documents} has no documents: the filters dropped all. Loosen them, and run "
+            "launch.prepare_documents again."
         )
     there = list(dict.fromkeys(name for schema, _ in found for name in schema.names))
     script = [name for name in ("language_script",) if name in there]

@@ -71,7 +71,7 @@ def export(run: StoredRun, out: Path, format: str, options: ExportOptions) -> No
             FILE_FORMATS[format](run, out, options)
         return
     if format not in FORMATS:
-        raise UsageError(f"--format is {format!r}; there are {', '.join((*FORMATS, *FILE_FORMATS))}.")
+        raise UsageError(f"--format is {format!r}; choose one of {', '.join((*FORMATS, *FILE_FORMATS))}.")
     with whole_folder(out) as partial:
         FORMATS[format](run, partial, options)
         record = {"run": run.name, "step": run.step, "format": format, "files": files_in(partial)}

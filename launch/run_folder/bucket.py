@@ -143,7 +143,8 @@ def move_aside(copy: LocalCopy, stage: str, names: Iterable[str]) -> None:
 
 
 def delete_joins(workdir: Path) -> None:
-    """Delete the completion markers of joins (steps named by a hash of their inputs), as parts/ has their outputs."""
+    """Delete the completion markers of joins (steps named by a hash of their inputs): parts/, which has their outputs,
+    is deleted too."""
     if copy := local_copy_of(workdir):
         copy.delete([name for name in copy.there if name.startswith(f"{UNITS}/") and DIGEST.search(name.split("/")[1])])
         return

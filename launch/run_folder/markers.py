@@ -69,7 +69,7 @@ def read_note(path: Path) -> dict[str, Any] | None:
                 relative_name(name, path)
             found["replaces"] = [key for key in found["replaces"] if isinstance(key, str)]
             return found
-    raise InputError(f"{path} is damaged ({wrong}). To run that step again, delete it: {remove_command(path)}")
+    raise InputError(f"{path} is damaged ({wrong}). To run that stage again, delete it: {remove_command(path)}")
 
 
 def report_damage(name: str, workdir: Path, marker: dict[str, Any], remedy: str) -> list[str]:

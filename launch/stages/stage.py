@@ -157,7 +157,8 @@ def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path)
 
 
 def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
-    """Raise InputError if the stage is not finished, UsageError if its outputs were made with other settings."""
+    """Raise InputError if the stage is not finished, UsageError if its outputs were made with other settings. Earlier
+    stages are not checked."""
     marker = read_marker(stage, workdir)
     if marker is None:
         folder = shown_place(workdir)

@@ -252,7 +252,7 @@ def start(script, *words):
     [
         ("launch.export", [], "Required options"),
         ("launch.export", ["nowhere", "out"], "There is no run folder nowhere"),
-        ("launch.export", ["{run}", "out", "--format", "onnx"], "--format is 'onnx'; there are hugging_face"),
+        ("launch.export", ["{run}", "out", "--format", "onnx"], "--format is 'onnx'; choose one of hugging_face"),
         ("launch.export", ["{run}", "out", "--dtype", "int4"], "--dtype is 'int4'; a Hugging Face folder supports"),
         ("launch.export", ["{run}", "out", "--step", "7"], "There is no checkpoint of step 7"),
         ("launch.import_model", ["{out}"], "Required options"),

@@ -70,7 +70,7 @@ def test_an_unsupported_model_leaves_no_files(runs, tmp_path, monkeypatch, capsy
     assert "model.qk_norm = True (only False)" in capsys.readouterr().err
     with pytest.raises(UsageError, match="--dtype is 'q8_0'; a standalone folder supports float32, bfloat16, float16"):
         export(open_run(runs["modern"]), tmp_path / "out", "standalone", ExportOptions(dtype="q8_0"))
-    with pytest.raises(UsageError, match="there are hugging_face, standalone, gguf"):
+    with pytest.raises(UsageError, match="choose one of hugging_face, standalone, gguf"):
         export(open_run(runs["modern"]), tmp_path / "out", "onnx", ExportOptions())
     (tmp_path / "no.gguf").write_bytes(b"GGUF and no more")
     with pytest.raises(InputError, match="is not a complete GGUF file"):

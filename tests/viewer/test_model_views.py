@@ -172,7 +172,7 @@ def test_architecture_has_the_config_and_the_names(run):
     [
         ({"text": 3}, "text is 3; it must be a string"),
         ({"text": "x" * 100_001}, r"\(100,001 characters\); it must be of at most 100,000 characters here"),
-        ({"text": "x", "tokens": [1]}, "it must be left out where there is a text"),
+        ({"text": "x", "tokens": [1]}, "it must be left out if there is a text"),
         ({"tokens": "1"}, "it must be a list of token ids"),
         ({"tokens": [1, True]}, "it must be a list of token ids"),
         ({"tokens": [1, -1]}, "tokens is -1; it must be of ids from 0 to 319"),

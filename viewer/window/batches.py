@@ -77,7 +77,7 @@ class Batches:
         if stamp != self._stamp:
             for folder in mixture_of(self.config, self.run.paths.tokens):
                 if not isinstance(folder, Path):
-                    raise InputError(f"The run reads {folder}, which is not on this machine; nothing is downloaded.")
+                    raise InputError(f"The run reads {folder}, which is not on this machine: no batch can be shown.")
             self.source = training_batches(
                 self.run.experiment.model, self.config, self.run.paths.tokens, self.run.tokenizer.fingerprint, 1
             )

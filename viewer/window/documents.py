@@ -125,7 +125,7 @@ def bounded(fields: Fields, name: str, most: int) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise wrong(name, value, "text: it holds a lone surrogate") from None
+        raise wrong(name, value, "valid Unicode, without lone surrogates") from None
     return value
 
 
@@ -160,7 +160,7 @@ def document_row(data: RunData, fields: Fields, ends: bool = False) -> tuple[str
         folder = data.folder("documents")
         place = folder.locate(number // 2 if ends else number)
         if place is None:
-            raise InputError(f"There is no document {number:,} in documents/.")
+            raise InputError(f"There is no document {number:,}: documents/ has {folder.counted:,} documents.")
         return "documents", folder.name(place[0]), place[1]
     if id := bounded(fields, "id", MOST_ADDRESS):
         until = time.monotonic() + ID_SECONDS

@@ -90,7 +90,7 @@ def given(fields: Fields, inspector: Inspector) -> Given:
         except InputError as error:  # a vocabulary of characters that lacks one
             raise ApiError(400, str(error), param="text", code="invalid_value") from error
     if fields.get("text") is not None:
-        raise wrong("tokens", tokens, "left out where there is a text")
+        raise wrong("tokens", tokens, "left out if there is a text")
     if not isinstance(tokens, list) or not all(type(id) is int for id in tokens):
         raise wrong("tokens", tokens, "a list of token ids", "invalid_type")
     if len(tokens) > MOST_CHARACTERS:

@@ -62,8 +62,8 @@ def asked_for(named: Mapping[str, Tokenizer], fields: Fields) -> tuple[str, Toke
 
 
 def encoded(tokenizer: Tokenizer, fields: Fields) -> dict[str, object]:
-    """Answer /v1/inspect/encode: ids of the field "text". Raises ApiError 400 if it is long or has unknown
-    characters."""
+    """Answer /v1/inspect/encode: ids of the field "text". Raises ApiError 400 if it is too long, or if the tokenizer
+    lacks a character of it."""
     text = fields.string("text", "")
     if len(text) > MOST_CHARACTERS:
         raise wrong("text", text, f"of at most {MOST_CHARACTERS:,} characters here, and it has {len(text):,}")

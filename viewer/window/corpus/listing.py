@@ -76,7 +76,7 @@ def answer(found: list[dict[str, Any]], offset: int, position: int | None, folde
 def matching(
     folder: ParquetFolder, piece: Piece, wanted: DocumentFilter, threshold: Threshold | None
 ) -> tuple[np.ndarray, pa.Table]:
-    """Return (indices of matching rows in a row group, their columns for the list). Texts are read last."""
+    """Return (indices of matching rows in a row group, their columns for the list). Reads texts only if needed."""
     rows = np.arange(piece.rows)
     if wanted.reason:
         stage, _, reason = wanted.reason.partition("/")
@@ -202,7 +202,7 @@ def find_id(folder: ParquetFolder, id: str, stop: Callable[[], bool]) -> tuple[s
 
 
 def find_id_in(folder: ParquetFolder, name: str, id: str) -> int | None:
-    """Row of the document with this id in the file `name`; None if there is none. Raises InputError without the
+    """Row of the document with this id in the file `name`; None if it has none. Raises InputError if there is no such
     file."""
     first = folder.first_of(name)
     for piece in folder.pieces(first):

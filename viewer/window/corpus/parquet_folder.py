@@ -80,7 +80,7 @@ class ParquetFolder:
     def first_of(self, name: str) -> int:
         """Position in the folder of the first row of a file. Raises InputError if there is no such file."""
         if name not in self._names:
-            raise InputError(f"{self.path} has no file {name!r}.")
+            raise InputError(f"{self.path} has no file {name!r}. Give one that /v1/inspect/documents lists.")
         file = self._names.index(name)
         while len(self._firsts) <= file + 1:  # including its end
             self._count_more()
