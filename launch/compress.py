@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from launch.stages.command import run_alone
+from launch.stages.command import run_without_config
 from launch.stages.packing import compress_file, files_of
 
 
@@ -39,4 +39,4 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    run_alone("launch.compress", Command, run)
+    run_without_config("launch.compress", Command, run)

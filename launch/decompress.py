@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from launch.stages.command import run_alone
+from launch.stages.command import run_without_config
 from launch.stages.packing import decompress_file, files_of
 from lm.errors import UsageError
 
@@ -51,4 +51,4 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    run_alone("launch.decompress", Command, run)
+    run_without_config("launch.decompress", Command, run)

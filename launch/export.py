@@ -11,7 +11,7 @@ from pathlib import Path
 import tyro
 
 from configs.experiment import run_named
-from launch.stages.command import run_alone
+from launch.stages.command import run_without_config
 from lm.errors import UsageError, shown
 
 
@@ -45,4 +45,4 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    run_alone("launch.export", Command, run)
+    run_without_config("launch.export", Command, run)

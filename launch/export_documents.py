@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import tyro
 
 from configs.experiment import run_named
-from launch.stages.command import run_alone
+from launch.stages.command import run_without_config
 from lm.errors import UsageError, shown
 from lm.storage import place_of
 
@@ -48,4 +48,4 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    run_alone("launch.export_documents", Command, run)
+    run_without_config("launch.export_documents", Command, run)

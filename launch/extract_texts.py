@@ -55,7 +55,7 @@ STAGE = Stage(
     libraries=LIBRARIES,
     direct=True,
     units=(TEXTS,),
-    inputs_alone=lambda old, new: old | {"<pages>": ""} == new | {"<pages>": ""},
+    only_inputs_differ=lambda old, new: old | {"<pages>": ""} == new | {"<pages>": ""},
 )
 
 if __name__ == "__main__":

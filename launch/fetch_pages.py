@@ -27,7 +27,7 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
     return {SIZES: sizes, SEEN: told_by}
 
 
-def inputs_alone(old: dict, new: dict) -> bool:
+def only_inputs_differ(old: dict, new: dict) -> bool:
     """Whether the settings differ only in the user's input files: some were added, removed or replaced."""
     old, new = flatten(old), flatten(new)
     changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
@@ -62,7 +62,7 @@ STAGE = Stage(
     libraries=(),
     intermediate=(LISTS,),
     outputs=(RunPaths.pages,),
-    inputs_alone=inputs_alone,
+    only_inputs_differ=only_inputs_differ,
     remade_with=("texts",),
 )
 

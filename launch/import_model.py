@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tyro
 
-from launch.stages.command import run_alone
+from launch.stages.command import run_without_config
 
 
 @dataclass(frozen=True)
@@ -45,4 +45,4 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    run_alone("launch.import_model", Command, run)
+    run_without_config("launch.import_model", Command, run)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tyro
 
-from launch.stages.command import run_alone
+from launch.stages.command import run_without_config
 
 
 @dataclass(frozen=True)
@@ -53,4 +53,4 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    run_alone("launch.inspect_tokenizer", Command, run)
+    run_without_config("launch.inspect_tokenizer", Command, run)

@@ -122,7 +122,7 @@ def serve_on(
     )  # fmt: skip
     warm_up(engine, bool(options.warm_up))
     window = WindowRun(experiment, workdir, run, name, beside)
-    window.put_beside(options.beside)
+    window.load_others(options.beside)
     if options.warm_up:
         window.served.warm(MOST_TOKENS - 1)
     host, port = bound.getsockname()[:2]

@@ -53,7 +53,7 @@ def holds_work(workdir: Path) -> bool:
     return bool(newest(workdir)) or any(one.first_step for one in read_attempts(workdir))
 
 
-def goes_on(old: dict, new: dict, workdir: Path) -> bool:
+def can_continue(old: dict, new: dict, workdir: Path) -> bool:
     """Whether training with the settings `old` can continue with `new`: only train.steps differs. Raises UsageError if
     that is below the steps already done."""
     steps = new["train"]["steps"]
@@ -94,7 +94,7 @@ STAGE = Stage(
     required_outputs=newest,
     grows=True,
     holds_work=holds_work,
-    goes_on=goes_on,
+    can_continue=can_continue,
     continued_from=continued_from,
     multi_process=True,
     by_products=TRAINING_LOGS,

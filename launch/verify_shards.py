@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from launch.stages.command import run_alone
+from launch.stages.command import run_without_config
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
 from lm.storage import place_of
@@ -40,4 +40,4 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    run_alone("launch.verify_shards", Command, run)
+    run_without_config("launch.verify_shards", Command, run)

@@ -19,7 +19,7 @@ class Columns:
     """Histogram of a quality signal, as drawn. The first and the last column include everything beyond them."""
 
     kind: str
-    """"whole" for integers, "doubling" for a logarithmic scale, or "share"."""
+    """"whole" for integers, "doubling" for a logarithmic scale, or "share" for fractions."""
     edges: list[float]
     """Left edges of the columns, and the right edge of the last one."""
     counts: list[list[int]]

@@ -11,7 +11,7 @@ import shlex
 
 import yaml
 
-from launch.cloud.job import PORT, job_parser, parse_job, refuse_lost, write_job
+from launch.cloud.job import PORT, check_workdir, job_parser, parse_job, write_job
 from launch.stages.command import handle_cli_errors
 from lm.errors import UsageError, shown
 from lm.planner.topology import SHAPES
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     label, several, (claim, _, path) = "cloud.google.com/gke-", job.topology.slices > 1, given.volume.partition(":")
     if given.volume and not (claim and path.startswith("/") and os.path.normpath(path) == path != "/"):
         raise UsageError(f"--volume is {shown(given.volume)}. Give CLAIM:/PATH, such as --volume runs:/mnt/shared.")
-    refuse_lost(job, "gs://", "s3://", *([f"{path}/"] if path else []))
+    check_workdir(job, "gs://", "s3://", *([f"{path}/"] if path else []))
     mounts = [{"name": "shared", "mountPath": path}] if path else []
     volumes: list[dict] = [{"name": "shared", "persistentVolumeClaim": {"claimName": claim}}] if path else []
     expanded = {name: value.replace("$", "$$") for name, value in job.environment.items()}  # like `command` below

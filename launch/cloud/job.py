@@ -110,7 +110,7 @@ def exports(job: Job) -> str:
     return "export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in job.environment.items())
 
 
-def refuse_lost(job: Job, *places: str) -> None:
+def check_workdir(job: Job, *places: str) -> None:
     """Raise UsageError unless --workdir begins with one of `places`, such as "gs://": the run would be lost."""
     folder = job.workdir if "://" in job.workdir else os.path.normpath(job.workdir)
     if not folder.startswith(places):

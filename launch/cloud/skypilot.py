@@ -9,7 +9,7 @@ import math
 
 import yaml
 
-from launch.cloud.job import PORT, STOPPED, job_parser, parse_job, refuse_lost, write_job
+from launch.cloud.job import PORT, STOPPED, check_workdir, job_parser, parse_job, write_job
 from launch.stages.command import handle_cli_errors
 
 # Coordinator address for several GPU nodes. TPU VMs do not need it.
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = job_parser("skypilot", __doc__)
     parser.add_argument("--spot", action="store_true", help="cheaper machines that may be preempted")
     job, given = parse_job(parser, arguments)
-    refuse_lost(job, "gs://", "s3://")
+    check_workdir(job, "gs://", "s3://")
     nodes = 1 if job.tpu else job.hosts
     task = {
         "name": job.name,

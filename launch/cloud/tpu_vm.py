@@ -5,7 +5,7 @@ python -m launch.cloud.tpu_vm configs/gpt2_124m.py --topology v6e:2x4 --zone us-
 
 import shlex
 
-from launch.cloud.job import BASH, exports, job_parser, parse_job, refuse_lost, write_job
+from launch.cloud.job import BASH, check_workdir, exports, job_parser, parse_job, write_job
 from launch.cloud.names import NAMES
 from launch.stages.command import handle_cli_errors
 
@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--spot", action="store_true", help="cheaper capacity that may be preempted")
     job, given = parse_job(parser, arguments)
     log, process = "/var/log/gristmill.log", "/run/gristmill.pid"
-    refuse_lost(job, "gs://")  # the hosts' service account has no keys for s3://
+    check_workdir(job, "gs://")  # the hosts' service account has no keys for s3://
     code = shlex.quote(f"{job.workdir.rstrip('/')}.code.tar.gz")  # next to the run folder, which has only the run
     text = f"""{BASH}# Every host runs this as root whenever it boots, so the run continues after a reboot.
 set -eu -o pipefail

@@ -29,7 +29,7 @@ class DocumentsRun:
     files: tuple[Place, ...]
     """Files in documents/, sorted by name; in a bucket, its objects."""
     key: str
-    """Key of the finished stage."""
+    """Key of the stage "documents": the hash of everything that determined its outputs."""
     tokenizer: Tokenizer | None
     """The run's tokenizer; None if it has none yet."""
 

@@ -36,7 +36,7 @@ def key_of(name: str, settings: dict, external_inputs: dict, continued_from: lis
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
-def all_of(note: dict[str, Any]) -> dict[str, Any]:
+def settings_and_inputs(note: dict[str, Any]) -> dict[str, Any]:
     """Return the settings and external inputs in a stage's record, as one dict."""
     return note["settings"] | note["external_inputs"]
 

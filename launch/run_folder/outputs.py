@@ -16,7 +16,7 @@ from launch.run_folder.checks import refuse_link
 from lm.run_paths import RunPaths
 from lm.storage import Url, relative_name, remove_empty_folders, shown_place, unused, write_atomically
 
-KEPT_BESIDE = {UNITS, SCRATCH, QUARANTINE, RunPaths.parts}
+NOT_OUTPUTS = {UNITS, SCRATCH, QUARANTINE, RunPaths.parts}
 """Subfolders of output folders whose files are not outputs."""
 
 
@@ -66,9 +66,9 @@ def below(file: str, output: str) -> bool:
     return file == output or file.startswith(f"{output}/")
 
 
-def is_kept_beside(file: str) -> bool:
+def is_not_output(file: str) -> bool:
     """Whether a file in an output folder is a temporary file or a record in a subfolder, and so not an output."""
-    return not KEPT_BESIDE.isdisjoint(file.split("/")[1:-1])
+    return not NOT_OUTPUTS.isdisjoint(file.split("/")[1:-1])
 
 
 def make_room(name: str, workdir: Path, outputs: Iterable[str]) -> None:
@@ -79,7 +79,7 @@ def make_room(name: str, workdir: Path, outputs: Iterable[str]) -> None:
         refuse_link(workdir / output)
     is_ours = lambda path: path.is_file() and record.get(str(path.relative_to(workdir))) == path.stat().st_size
     there = [path for output in outputs for path in entries(workdir / output)]
-    others = [path for path in there if not is_kept_beside(str(path.relative_to(workdir))) and not is_ours(path)]
+    others = [path for path in there if not is_not_output(str(path.relative_to(workdir))) and not is_ours(path)]
     move_aside(workdir, others, NOT_OURS)
     for output in outputs:
         remove_empty_folders(workdir / output)  # one may be at the path of a new file
@@ -92,7 +92,7 @@ def keep_only(name: str, workdir: Path, outputs: Iterable[str], files: dict[str,
     for output in outputs:
         for path in entries(workdir / output):
             file = str(path.relative_to(workdir))
-            if file in files or is_kept_beside(file):
+            if file in files or is_not_output(file):
                 continue
             whole = file.removesuffix(".partial")  # being copied from another run or, with digits, to another disk
             half_copied = whole != file and not files.keys().isdisjoint({whole, whole.rpartition(".")[0]})

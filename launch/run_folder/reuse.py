@@ -83,13 +83,13 @@ def take(outputs: tuple[str, ...], logs: tuple[str, ...], source: Path, workdir:
     others = listed_by_others(source, marker)
     for log in logs:
         files = [path for path in entries(source / log) if str(path.relative_to(source)) not in others]
-        bring(files, source, workdir, link=False)
+        copy_files(files, source, workdir, link=False)
     for output in outputs:
         if output in bucket.AT_ADDRESS:
             take_checkpoints(shown_place(source / output), shown_place(workdir / output))
             continue
         listed = [source / file for file in marker["files"] if (source / file).is_relative_to(source / output)]
-        bring(listed, source, workdir, link=True)
+        copy_files(listed, source, workdir, link=True)
 
 
 def take_checkpoints(source: Place, target: Place) -> None:
@@ -108,7 +108,7 @@ def listed_by_others(source: Path, marker: dict) -> set[str]:
     return {file for one in markers if one and one["key"] != marker["key"] for file in one["files"]}
 
 
-def bring(files: Iterable[Path], source: Path, workdir: Path, link: bool) -> None:
+def copy_files(files: Iterable[Path], source: Path, workdir: Path, link: bool) -> None:
     """Copy or link files of the run `source` to the same relative paths in `workdir`, each atomically."""
     for path in files:
         if path.is_file():

@@ -101,7 +101,7 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
 
 
 def documents_of(path: Path, options: Options) -> list[str]:
-    """Texts in the rows of a table, or the text of any other file as the only one. Raises InputError if there is
+    """Texts of the rows of a table, or the text of any other file as the only document. Raises InputError if there are
     none."""
     if not path.name.lower().endswith(TABLES):
         return [read_text(path)]
@@ -132,7 +132,8 @@ def evaluate_documents(run: Loaded, documents: Sequence[str]) -> dict[str, float
 
 
 def evaluate_tasks(run: Loaded, workdir: Path, names: Sequence[str], tasks: TasksConfig) -> dict[str, dict[str, float]]:
-    """Return {task: {metric: value}}; for the built-in tasks also standard errors (acc_stderr) and "examples"."""
+    """Return {task: {metric: value}}; for the built-in tasks also the number of "examples" and standard errors, such as
+    "acc_stderr"."""
     from lm.evaluation.evaluator import EvaluatorConfig
     from lm.evaluation.evaluators import make_evaluators, numbers_of
     from lm.evaluation.held_out import rows_on

@@ -21,7 +21,7 @@ from launch.run_folder.checks import break_links, refuse_inputs_in_outputs, refu
 from launch.run_folder.reuse import check_source
 from launch.stages.parent import run_in_child
 from launch.stages.processes import ending_together, process_count, process_index
-from launch.stages.stage import Stage, made_by, run_stage, take_before
+from launch.stages.stage import Stage, output_names, run_stage, take_before
 from lm.errors import InputError, Stopped, UsageError, for_terminal
 from lm.run_paths import RunPaths
 from lm.storage import local_copy_of, shown_place
@@ -166,7 +166,7 @@ def run_command(
             run(experiment, workdir, source, *([asked] if options is not None and not on_the_side else []))
 
 
-def run_alone[Command](program: str, command: type[Command], run: Callable[[Command], None]) -> None:
+def run_without_config[Command](program: str, command: type[Command], run: Callable[[Command], None]) -> None:
     """Main function of a script that needs no config; `run` gets its options, an instance of the class `command`."""
     description = (sys.modules["__main__"].__doc__ or "").strip()
     with handle_cli_errors(program):
@@ -186,7 +186,7 @@ def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:
             take_before(stage, experiment, workdir, source)
         made = run_stage(stage, experiment, workdir, source)
         if process_index() == 0:
-            names = ", ".join(made_by(stage, workdir))
+            names = ", ".join(output_names(stage, workdir))
             print(f"{stage.name}: {'done' if made else 'up to date'} ({names} in {shown_place(workdir)})")
 
     run_command(stage.script, (sys.modules["__main__"].__doc__ or "").strip(), run, reads, **on_the_side)

@@ -37,7 +37,7 @@ def meet(index: int, count: int, address: str, timeout: float) -> None:
     if index == 0:
         gather(count, int(port), timeout)
     else:
-        call(index, count, host.strip("[]"), int(port), timeout)
+        connect(index, count, host.strip("[]"), int(port), timeout)
 
 
 def gather(count: int, port: int, timeout: float) -> None:
@@ -66,7 +66,7 @@ def gather(count: int, port: int, timeout: float) -> None:
                 noticed = True
                 print(f"processes: after {NOTICE_SECONDS:g} {come} Waiting {timeout:g} s in total.", flush=True)
     for connection, _ in there.values():
-        tell(connection, error)
+        send_answer(connection, error)
     if error is not None:
         raise error
 
@@ -106,18 +106,18 @@ def admit(connection: socket.socket, there: dict[int, tuple[socket.socket, str]]
     if error is None:
         there[index] = connection, name
     else:
-        tell(connection, error)
+        send_answer(connection, error)
     return error
 
 
-def tell(connection: socket.socket, error: InputError | None) -> None:
+def send_answer(connection: socket.socket, error: InputError | None) -> None:
     """Send a process `error`, or that all processes have connected, and close the connection."""
     with contextlib.suppress(OSError), connection:
         answer = {"error": str(error or ""), "usage": isinstance(error, UsageError)}
         connection.sendall(json.dumps(answer).encode() + b"\n")
 
 
-def call(index: int, count: int, host: str, port: int, timeout: float) -> None:
+def connect(index: int, count: int, host: str, port: int, timeout: float) -> None:
     """In other processes: connect to process 0, retrying for `timeout` seconds, and wait for its answer."""
     began, noticed, where = time.monotonic(), False, f"{host}:{port}"
     line = json.dumps({"index": index, "count": count, "name": own_name()}) + "\n"

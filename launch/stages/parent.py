@@ -19,7 +19,7 @@ JAX_LOG = re.compile(rb"[WEF]\d{4} [\d:.]+ +\d+ (coordination_service|preemption
 LOST = re.compile(r"(?:stopped sending heartbeats\):|Some timed out task names:)\n((?:.*\d\n)+)")
 """Log lines that end in the index of a lost process."""
 NO_LEADER = "Failed to send RPC to coordination service"
-"""JAX's term for process 0, which runs that service."""
+"""JAX's error if it cannot reach process 0, which runs that service."""
 AT_THE_END = "Shutdown barrier has failed"
 """JAX's error in the remaining processes, which does not name the lost one."""
 STATUS = re.compile(r"absl::Status: (.*)")

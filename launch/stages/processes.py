@@ -259,8 +259,8 @@ def load_training(run: Path, began: float, timeout: float) -> Callable[..., None
     """Import JAX, connect the processes (`initialize_distributed`), and return lm.training.loop.train. `began` is the
     start of the command, in Unix seconds.
 
-    Meanwhile a stop signal ends the process at once, since the import takes seconds and swallows a Ctrl-C. The stop is
-    recorded in the run folder: a supervisor must not think that the work is done.
+    Until then, a stop signal ends the process at once, since the import takes seconds and swallows a Ctrl-C. The stop
+    is recorded in the run folder: a supervisor must not think that the work is done.
     """
     index, processes = process_index(), process_count()
     before_exit = lambda: Goodput(run, began, index).stop_before_training()

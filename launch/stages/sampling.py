@@ -220,7 +220,8 @@ class Interrupts:
 
 
 class Conversation:
-    """Interactive session: continues typed lines, or executes them as commands. Each text has the next seed."""
+    """Interactive session: continues typed lines, or executes them as commands. The seed increases by one after each
+    text."""
 
     def __init__(self, engine: "Engine", tokenizer: "Tokenizer", params: SamplingParams):
         self.engine, self.tokenizer, self.params = engine, tokenizer, params

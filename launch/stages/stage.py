@@ -24,7 +24,6 @@ from data_prep.engine.run import noting
 from launch.run_folder import bucket, outputs, reuse, user_inputs
 from launch.run_folder.checks import refuse_link
 from launch.run_folder.markers import (
-    all_of,
     compare_versions,
     differences,
     installed,
@@ -32,6 +31,7 @@ from launch.run_folder.markers import (
     read_note,
     refuse_trained,
     report_damage,
+    settings_and_inputs,
 )
 from launch.stages.processes import process_count, process_index
 from lm.checksums import checksums
@@ -74,7 +74,7 @@ class Stage:
     """Python packages, and "python" itself, whose versions determine the bytes of the parts from which an interrupted
     stage resumes; None if it does not resume."""
     external_inputs: Callable[[Experiment], dict[str, object]] = lambda experiment: {}
-    """Files outside of the run folder that also determine the outputs."""
+    """Returns {name: hash or size} of inputs outside of the run folder that also determine the outputs."""
     units: tuple[str, ...] = ()
     """Steps of data_prep.engine whose markers of finished units `--from` copies."""
     direct: bool = False
@@ -82,16 +82,16 @@ class Stage:
     nothing is copied to this one."""
     intermediate: tuple[str, ...] = ()
     """Folders to delete when the stage is finished."""
-    inputs_alone: Callable[[dict, dict], bool] = lambda old, new: False
-    """inputs_alone(old, new), of settings with external inputs: whether they differ only in the list of inputs. If so,
-    the finished stage runs again, unless other stages than `remade_with` depend on it."""
+    only_inputs_differ: Callable[[dict, dict], bool] = lambda old, new: False
+    """only_inputs_differ(old, new), of settings and external inputs: whether only the list of input files differs. If
+    so, the finished stage runs again, unless other stages than `remade_with` depend on it."""
     remade_with: tuple[str, ...] = ()
     """Names of later stages that do not prevent this: they are updated unit by unit."""
     holds_work: Callable[[Path], bool] | None = None
     """Whether an unfinished attempt left work to resume from; by default, whether a stage that resumes has any file."""
-    goes_on: Callable[[dict, dict, Path], bool] = lambda old, new, workdir: False
-    """goes_on(old settings, new settings, workdir): whether outputs made with the old settings can be continued with
-    the new ones. Raises UsageError if only the state of the run folder prevents it."""
+    can_continue: Callable[[dict, dict, Path], bool] = lambda old, new, workdir: False
+    """can_continue(old settings, new settings, workdir): whether the new settings can continue outputs of the old ones.
+    Raises UsageError if only the state of the run folder prevents it."""
     continued_from: Callable[[Path, dict], list] = lambda workdir, settings: []
     """continued_from(workdir, settings): earlier lengths of the continued training, for the marker and its key."""
 
@@ -119,7 +119,7 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
     return None if damaged and not stage.grows else marker
 
 
-def made_by(stage: Stage, workdir: Path) -> list[str]:
+def output_names(stage: Stage, workdir: Path) -> list[str]:
     """Return the names of the outputs that the finished stage has: all, except optional ones that it did not write."""
     files = (read_note(RunPaths(workdir).marker(stage.name)) or {"files": {}})["files"]
     asked = {file.split("/", 1)[0] for file in files}
@@ -226,7 +226,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
         elif not inputs_changed(stage, marker, note, workdir):
             if experiment.fitted_to and inputs_kept(stage, marker, note, workdir):
                 return False
-            refuse_other(stage, all_of(marker), all_of(note), workdir)
+            refuse_other(stage, settings_and_inputs(marker), settings_and_inputs(note), workdir)
     index, processes = process_index(), process_count()
     if processes > 1 and not stage.multi_process:
         raise UsageError(
@@ -256,22 +256,22 @@ def may_replace(stage: Stage, marker: dict, note: dict, before: dict[str, dict],
     changed = [name for name in old.keys() | new.keys() if old.get(name) != new.get(name)]
     if changed and all(name in before and old.get(name) in before[name]["replaces"] for name in changed):
         return not stage.grows
-    return stage.goes_on(old, new, workdir)
+    return stage.can_continue(old, new, workdir)
 
 
 def inputs_changed(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
     """Whether the finished stage runs again without asking: only its list of input files changed, and only stages in
     `remade_with` have used its outputs."""
-    old, new = all_of(marker), all_of(note)
+    old, new = settings_and_inputs(marker), settings_and_inputs(note)
     followers = {path.stem for path in what_follows(stage, workdir) if path.suffix == ".json"}
-    return stage.inputs_alone(old, new) and followers <= {stage.name, *stage.remade_with}
+    return stage.only_inputs_differ(old, new) and followers <= {stage.name, *stage.remade_with}
 
 
 def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
     """Whether only the user's input files changed since the run read them, but not the config (someone edits a folder
     of notes). If so, print that the run keeps its outputs."""
-    old, new = all_of(marker), all_of(note)
-    if marker["settings"] != note["settings"] or not stage.inputs_alone(old, new):
+    old, new = settings_and_inputs(marker), settings_and_inputs(note)
+    if marker["settings"] != note["settings"] or not stage.only_inputs_differ(old, new):
         return False
     old, new = flatten(old), flatten(new)
     kinds = {
@@ -307,11 +307,11 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
     else:
         there = bucket.there(direct, stage.outputs) if direct else outputs.files_in(workdir, stage.outputs)
         ours = notes.outputs | written_here  # all other files belong to the user or to an earlier attempt
-        is_output = lambda name: str(run / name) in ours and not outputs.is_kept_beside(name)
+        is_output = lambda name: str(run / name) in ours and not outputs.is_not_output(name)
         files = {name: size for name, size in there.items() if is_output(name)}
         refuse_missing(stage, workdir, files)
         if direct:
-            others = {name for name in there.keys() - files.keys() if not outputs.is_kept_beside(name)}
+            others = {name for name in there.keys() - files.keys() if not outputs.is_not_output(name)}
             bucket.move_aside(direct, stage.name, others)
         outputs.keep_only(stage.name, workdir, stage.outputs, files)
     continued = stage.continued_from(workdir, note["settings"])
@@ -378,7 +378,7 @@ def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marke
         if stage.libraries and holds_work(stage, workdir):
             compare_versions(stage.name, begun, found, stage.libraries, warn_only=stage.direct)
     elif holds_work(stage, workdir):
-        refuse_other(stage, all_of(found), all_of(note), workdir)
+        refuse_other(stage, settings_and_inputs(found), settings_and_inputs(note), workdir)
     elif stage.grows:
         names = (*stage.optional, *by_products_in(stage, workdir))
         logs = tuple(name for name in names if outputs.files_in(workdir, (name,)))
@@ -397,9 +397,11 @@ def same_work(stage: Stage, found: dict, note: dict, workdir: Path) -> bool:
     same_inputs = found["external_inputs"] == note["external_inputs"]
     if stage.grows:
         old, new = found["settings"], note["settings"]
-        return same_inputs and (old == new or stage.goes_on(old, new, workdir))
+        return same_inputs and (old == new or stage.can_continue(old, new, workdir))
     own = lambda one: {name: value for name, value in one["settings"].items() if not name.startswith("<")}
-    return (same_inputs and own(found) == own(note)) or stage.inputs_alone(all_of(found), all_of(note))
+    return (same_inputs and own(found) == own(note)) or stage.only_inputs_differ(
+        settings_and_inputs(found), settings_and_inputs(note)
+    )
 
 
 def holds_work(stage: Stage, workdir: Path) -> bool:

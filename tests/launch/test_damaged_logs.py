@@ -185,7 +185,7 @@ def training(steps: int, killed: bool = False) -> Stage:
 
     return Stage(
         "train", "launch.train", (), lambda experiment: {"steps": steps}, make, ("checkpoints",), grows=True,
-        by_products=("log",), checked=("log",), goes_on=lambda old, new, workdir: True,
+        by_products=("log",), checked=("log",), can_continue=lambda old, new, workdir: True,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from data_prep.config import EngineConfig
 from data_prep.engine.tasks import DIGEST
 from data_prep.warc import write_pages
 from launch.pretrain import SCRIPTS
-from launch.run_folder.outputs import is_kept_beside
+from launch.run_folder.outputs import is_not_output
 from launch.run_folder.reuse import check_source
 from launch.stages.command import locked
 from launch.stages.stage import Stage, run_stage
@@ -87,7 +87,7 @@ def digests(run: Place, *folders: str) -> dict[str, str]:
         if isinstance(run, Url)
         else [str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()]
     )
-    wanted = sorted(name for name in names if name.split("/")[0] in folders and not is_kept_beside(name))
+    wanted = sorted(name for name in names if name.split("/")[0] in folders and not is_not_output(name))
     return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in wanted}
 
 

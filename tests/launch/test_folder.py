@@ -223,7 +223,7 @@ def test_a_kill_while_stages_after_longer_training_are_rebuilt_causes_no_rejecti
 
     def trained(steps: int) -> Stage:
         return dataclasses.replace(
-            training(steps), settings=lambda experiment: {"steps": steps}, goes_on=lambda old, new, workdir: True
+            training(steps), settings=lambda experiment: {"steps": steps}, can_continue=lambda old, new, workdir: True
         )
 
     def follow(before: Stage, name: str) -> Stage:

@@ -171,7 +171,7 @@ def test_another_run_is_compared_under_its_own_name(folder, tmp_path):
     shutil.rmtree(other.checkpoints)
     loaded = folder.load()
     run = WindowRun(loaded.experiment, folder.root, loaded, "run")
-    run.put_beside([str(other.root), str(other.tokenizer)])
+    run.load_others([str(other.root), str(other.tokenizer)])
     assert [(one["name"], one["step"]) for one in ask(run, "runs")["runs"]] == [("run", 4), ("run (2)", 1)]
     assert ask(run, "model", run="run (2)")["steps"] == [0, 1]
     assert ask(run, "curves", run="run (2)")["name"] == "run (2)"
@@ -189,7 +189,7 @@ def test_a_compared_run_that_claims_other_layers_is_rejected_before_tracing(fold
     run = WindowRun(loaded.experiment, folder.root, loaded, "run")
     monkeypatch.setattr(run, "lacks_room", lambda *given: pytest.fail("traced"))
     with pytest.raises(InputError, match=r"it has 1 layers, but model\.layers = 20,000"):
-        run.put_beside([str(other.root)])
+        run.load_others([str(other.root)])
 
 
 @pytest.mark.slow

@@ -209,13 +209,13 @@ def number_of(position: int, run: WindowRun) -> int:
     return 2 * position if run.experiment.shards.held_out == "ends" else position
 
 
-def copy_of(data: RunData, stays: str) -> dict[str, Any] | None:
+def copy_of(data: RunData, duplicate_of: str) -> dict[str, Any] | None:
     """Return the name, file and row of the document that was kept instead of a duplicate; None for file and row that
-    cannot be found. `stays` is the duplicate's column duplicate_of, "FILE:ROW" in texts/."""
-    if not stays:
+    cannot be found. `duplicate_of` is the column of that name, "FILE:ROW" in texts/."""
+    if not duplicate_of:
         return None
-    name, _, row = stays.rpartition(":")
-    kept: dict[str, Any] = {"name": stays, "file": None, "row": None}
+    name, _, row = duplicate_of.rpartition(":")
+    kept: dict[str, Any] = {"name": duplicate_of, "file": None, "row": None}
     if not row.isdecimal():
         return kept
     for folder_name in FOLDERS:  # a later step may have dropped the document that was kept
@@ -235,7 +235,7 @@ def raw(data: RunData, pages: RawPages, fields: Fields) -> dict[str, Any]:
     characters = fields.integer("characters", MOST_CHARACTERS, 1, MOST_CHARACTERS)
     folder_name, name, row = document_row(data, fields)
     values = data.folder(folder_name).row(name, row, ("id", "file_path"))
-    data.bring(RunPaths.pages_manifest)
+    data.download(RunPaths.pages_manifest)
     found = pages.look(values["file_path"] or "", values["id"] or "", SECONDS)
     if found["state"] == "found":
         text = found["text"]

@@ -51,7 +51,7 @@ class WindowRun:
         """Steps of the existing checkpoints and snapshots, ascending."""
         return sorted({self.step, *saved_steps(self.paths)})
 
-    def put_beside(self, given: Sequence[str]) -> None:
+    def load_others(self, given: Sequence[str]) -> None:
         """Load the models of those paths in `given` that are folders of trained runs, to compare with. A name that is
         taken gets a number. Raises UsageError if a model does not fit into memory, and the errors of RunFolder.load."""
         folders = [Path(one).expanduser() for one in given]

@@ -35,7 +35,7 @@ class RunData:
             return root / name
         return copy.url / name
 
-    def bring(self, name: str) -> None:
+    def download(self, name: str) -> None:
         """Download a file of a run in a bucket, unless it is here. Raises StorageError if the bucket cannot be read."""
         if (copy := local_copy_of(self.paths.root)) and not (self.paths.root / name).is_file():
             copy.fetch([name])
@@ -43,7 +43,7 @@ class RunData:
     def funnel(self) -> Written:
         """Read funnel.json, the counts of kept and dropped documents. Raises InputError if it is missing or damaged."""
         path = self.paths.funnel
-        self.bring(path.name)
+        self.download(path.name)
         if not path.is_file():
             raise InputError(self.missing(path, "launch.prepare_documents"))
         stat = path.stat()
