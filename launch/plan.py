@@ -71,7 +71,7 @@ def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
 
 
 class Size(NamedTuple):
-    """A model in configs/, and the number of tokens that it can be trained on in a given time."""
+    """A model in configs/, and how many tokens it can be trained on in a given time."""
 
     model: str
     parameters: int

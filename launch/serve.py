@@ -90,8 +90,8 @@ def serve_run(experiment: Experiment, workdir: Path, options: Options) -> bool:
 
 
 def named_tokenizers(given: tuple[str, ...]) -> dict[str, Any]:
-    """Return {name: tokenizer} of these run folders, tokenizer folders or files, or published names. A name that is
-    taken is replaced by the path. Raises the errors of `find_tokenizer`."""
+    """Return {name: tokenizer} of run folders, tokenizer folders or files, or published names. If two have the same
+    name, the path is the name of the second one. Raises the errors of `find_tokenizer`."""
     from viewer.tokenizer.finding import find_tokenizer
 
     found: dict[str, Any] = {}

@@ -13,7 +13,8 @@ pre { overflow-x: auto; } img { max-width: 100%; } table { display: block; overf
 
 
 def doc_files() -> dict[str, Path]:
-    """Return {path on the server: file} of README.md, and of pages and images in docs/, at the paths of links."""
+    """Return {path on the server: file} of README.md, and of pages and images in docs/. The paths are those that links
+    in the pages have."""
     found = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
     found += [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".md", ".png")]
     return {f"/{path.relative_to(ROOT)}": path for path in sorted(found) if path.is_file()}

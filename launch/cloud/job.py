@@ -111,7 +111,8 @@ def exports(job: Job) -> str:
 
 
 def check_workdir(job: Job, *places: str) -> None:
-    """Raise UsageError unless --workdir begins with one of `places`, such as "gs://": the run would be lost."""
+    """Raise UsageError unless --workdir begins with one of `places`, such as "gs://": elsewhere, the run would be
+    lost."""
     folder = job.workdir if "://" in job.workdir else os.path.normpath(job.workdir)
     if not folder.startswith(places):
         raise UsageError(

@@ -27,7 +27,8 @@ COLUMNS = {
 
 
 def dataset_card(run: DocumentsRun, exported: Exported, folder: str) -> str:
-    """Return README.md of an exported dataset: YAML front matter and Markdown. `folder` is the folder's name."""
+    """Return README.md of an exported dataset: YAML front matter and Markdown. `folder` is the name of the dataset's
+    folder, for the example that loads it."""
     lines = itertools.chain(pages(run.folder, run.experiment), funnel_lines(run.folder, run.experiment))
     source = "\n".join(["## Source and settings", "", *lines])
     parts = [head(run, exported), about(run, exported), how_to_load(folder), columns(run, exported.schema), source]

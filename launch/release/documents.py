@@ -112,7 +112,7 @@ def contents_of(run: DocumentsRun, columns: Sequence[str]) -> tuple[pa.Schema, l
         found = [one for one in pool.map(index_of, run.files) if one[1]]
     if not found:
         raise InputError(
-            f"{run.place / RunPaths.documents} has no documents: the filters dropped all. Loosen them, and run "
+            f"{run.place / RunPaths.documents} has no documents. Loosen the filters, and run "
             "launch.prepare_documents again."
         )
     there = list(dict.fromkeys(name for schema, _ in found for name in schema.names))

@@ -205,7 +205,8 @@ def document(data: RunData, run: WindowRun, fields: Fields) -> dict[str, Any]:
 
 
 def number_of(position: int, run: WindowRun) -> int:
-    """Number in tokens/ of the document at a position of documents/; if ends are held out, of the part before."""
+    """Number in tokens/ of the document at a position of documents/; if the ends of documents are held out, that of the
+    part before the end."""
     return 2 * position if run.experiment.shards.held_out == "ends" else position
 
 

@@ -46,7 +46,7 @@ EXAMPLE_TOKENS, EXAMPLE_CHARACTERS = 200, 240
 
 
 class Corpus:
-    """Corpus index of a run's training text. It is opened on first use, and again after it was rebuilt."""
+    """Index of a run's training text (lm/corpus_index). It is opened on first use, and again after it was rebuilt."""
 
     def __init__(self, run: WindowRun):
         self.run = run
@@ -106,8 +106,8 @@ def inspections(run: WindowRun) -> list[Inspection]:
 
 
 def about(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    """Answer /v1/inspect/corpus: a description of the corpus index; or, if it cannot be used, {"made": False,
-    "message": what to do, "shards": whether there are shards to index}."""
+    """Answer /v1/inspect/corpus: a description of the index of the training text; or, if it cannot be used, {"made":
+    False, "message": what to do, "shards": whether there are shards to index}."""
     try:
         index = corpus.index()
     except (InputError, UsageError) as error:
@@ -238,7 +238,8 @@ def in_context(corpus: Corpus, document: Document, spot: Spot, length: int, cont
 
 
 def traced(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    """Answer /v1/inspect/trace: passages of a text, after `start` characters, that occur in the training text."""
+    """Answer /v1/inspect/trace: passages of a text that occur in the training text. The first "start" characters, the
+    prompt, are not looked up."""
     text = checked_text(fields)
     start = fields.integer("start", 0, 0, MOST_CHARACTERS)
     if start > len(text):
