@@ -17,12 +17,12 @@ class WebPage:
     date: str
     """WARC-Date: time of the request, ISO 8601 in UTC."""
     content_type: str
-    """HTTP Content-Type header as received, or empty; text/html if the page is HTML but declared otherwise; text/plain
-    in a WET file."""
+    """HTTP Content-Type as received, or empty; text/html for HTML that is declared otherwise; text/plain in a WET
+    file."""
     body: bytes
     """Payload after decoding the transfer and content encodings."""
     file_path: str
-    """Name of its WARC file in pages/manifest.json; for a page in a package, archive and member."""
+    """Name of its WARC file in pages/manifest.json; for a page in an archive, archive and member."""
     xhtml: bool = False
     """Whether the crawler, or else the server, declares it to be XHTML."""
 
@@ -44,11 +44,10 @@ class Document:
     language_score: float
     """Probability of that language; 0 until detected."""
     token_count: int | None = None
-    """Number of tokens according to its table, by its author's tokenizer; otherwise None. The run's own counts are in
+    """Number of tokens according to its table, by its author's tokenizer, or None. The run's are in
     tokens/documents/."""
     language_script: str = ""
-    """ISO 15924 code if languages are detected with scripts ("deu_Latn"); `language` is then an ISO 639-3 code.
-    Otherwise empty."""
+    """ISO 15924 code if languages have scripts ("deu_Latn", where `language` is an ISO 639-3 code); otherwise empty."""
     kept: tuple[tuple[str, pa.DataType, Any], ...] = ()
     """(name, type, value) of the kept columns of its table (pages.keep_columns; data_prep/kept_columns.py)."""
 
@@ -72,10 +71,10 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class PlacedDamage(Damage):
-    """Damage in one of several archives of an input file of selected records."""
+    """Damage in an input file that lists selected records of several WARC files."""
 
     path: str
-    """Name of the archive in its documents."""
+    """Name of the WARC file, as in Document.file_path."""
 
 
 DOCUMENT_SCHEMA = pa.schema(
@@ -94,7 +93,7 @@ DOCUMENT_SCHEMA = pa.schema(
 
 
 def document_schema(labelled: bool) -> pa.Schema:
-    """Return the Arrow schema of documents. If `labelled` (LanguageConfig), language_script follows language."""
+    """Return the Arrow schema of documents, with the column language_script if `labelled` (LanguageConfig.labelled)."""
     if not labelled:
         return DOCUMENT_SCHEMA
     place = DOCUMENT_SCHEMA.get_field_index("language") + 1

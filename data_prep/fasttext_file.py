@@ -12,10 +12,8 @@ from lm.storage import file_sha256
 
 
 def load_fasttext(path: Path, sha256: str, option: str, hash_option: str) -> Any:
-    """Return the fastText model in a file. `option` and `hash_option` name the config fields of both values.
-
-    Raises InputError if `sha256` is not the file's SHA-256, or fastText cannot read the file.
-    """
+    """Return the fastText model in the file `path`. `option` and `hash_option` are the config fields that give `path`
+    and `sha256`, for messages. Raises InputError if the file's hash is not `sha256`, or it is unreadable."""
     import fasttext
 
     try:

@@ -31,7 +31,7 @@ def kept_type(type: pa.DataType) -> pa.DataType | None:
 
 
 def in_words(value: object) -> str:
-    """Describe a value that is not supported."""
+    """Describe the type of a value that is not supported, for messages, such as "an object"."""
     words = {dict: "an object", list: "a list of values that are not strings", int: "an integer of more than 64 bits"}
     return words.get(type(value), type(value).__name__)
 
@@ -54,7 +54,7 @@ def type_of(value: object) -> pa.DataType | None:
 
 @functools.cache
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """Return the type for the values of both types; None if there is none."""
+    """Return the type that holds values of both types, such as float64 for int64 and float32; None if there is none."""
     kinds = pa.types
     if one == other or kinds.is_null(other):
         return one
@@ -75,13 +75,13 @@ def is_temporal(type: pa.DataType) -> bool:
 
 
 def as_integers(array: pa.Array) -> pa.Array:
-    """Convert timestamps and dates to Arrow's integers."""
+    """Convert dates to days since 1970 (int32), or timestamps to their units since 1970 (int64)."""
     if pa.types.is_date(array.type):
         return array.cast(pa.date32()).cast(pa.int32())
     return array.cast(pa.int64())
 
 
 def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """Like `batch.to_pylist()`, with timestamps and dates as integers."""
+    """Return the rows as dicts, like `batch.to_pylist()`, with timestamps and dates as integers (`as_integers`)."""
     columns = [as_integers(column) if is_temporal(column.type) else column for column in batch.columns]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()

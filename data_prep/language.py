@@ -48,7 +48,8 @@ OTHER_SCRIPTS = frozenset(
 
 @functools.cache
 def model():
-    """Load lid.176.ftz, once per process. Raises InputError if it is missing or damaged."""
+    """Return the language classifier lid.176, loaded once per process. Raises InputError if its file is missing or
+    damaged."""
     try:
         import fasttext
     except ImportError as error:
@@ -68,8 +69,8 @@ def model():
 
 
 def model_path(config: LanguageConfig) -> Path:
-    """Return the path of GlotLID's file, downloaded once to the user's cache if the config has a URL. Raises InputError
-    if there is none."""
+    """Return the path of GlotLID's file; from a URL, it is downloaded once to the user's cache. Raises InputError if
+    missing."""
     place = place_of(config.model)
     path = as_local_file(place)
     if not path.is_file():
@@ -82,8 +83,8 @@ def model_path(config: LanguageConfig) -> Path:
 
 @functools.cache
 def labelling_model(config: LanguageConfig):
-    """Load GlotLID, or another fastText model whose labels are languages with scripts. Raises InputError for any other
-    file."""
+    """Return GlotLID, or another fastText model whose labels are languages with scripts ("deu_Latn"); loaded once per
+    process. Raises InputError for any other file."""
     path = model_path(config)
     found = load_fasttext(path, config.model_sha256, "documents.language.model", "documents.language.model_sha256")
     labels, _ = found.predict("a", k=1)
@@ -96,21 +97,21 @@ def labelling_model(config: LanguageConfig):
 
 
 def model_identity(config: LanguageConfig) -> dict[str, object]:
-    """Return {description: SHA-256} of a model that is not part of the installation."""
+    """Return {"language model": SHA-256} if the config uses GlotLID, which is not part of the installation; else {}."""
     return {"language model": file_sha256(model_path(config))} if config.detector == "glotlid" else {}
 
 
 @functools.cache
 def letters_and_blanks() -> np.ndarray:
-    """Return (FIRST_PLANE,) uint16: each character, or a blank if NO_LETTERS matches it."""
+    """Return (FIRST_PLANE,) uint16: the character of each code point, or a blank if NO_LETTERS matches it."""
     every = np.arange(FIRST_PLANE, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     kept = NO_LETTERS.sub(lambda found: " " * len(found[0]), every)
     return np.frombuffer(kept.encode("utf-16-le", "surrogatepass"), "<u2")
 
 
 def letters_of(text: str) -> str:
-    """Replace matches of NO_LETTERS by one or several blanks. A table is nine times faster than the regex, and fastText
-    ignores the number of blanks between words."""
+    """Return the text with everything except letters (matches of NO_LETTERS) replaced by blanks. A table is nine times
+    faster than the regex, and fastText ignores the number of blanks between words."""
     units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2")
     if len(units) > len(text):
         return NO_LETTERS.sub(" ", text)
@@ -118,7 +119,7 @@ def letters_of(text: str) -> str:
 
 
 def is_mostly_not_latin(text: str) -> bool:
-    """Whether letters of other scripts outnumber Latin ones."""
+    """Return whether letters of other scripts outnumber Latin ones."""
     in_ascii = text.encode("ascii", "ignore")
     if len(text) - len(in_ascii) <= len(in_ascii.translate(None, NO_ASCII_LETTERS)):
         return False  # fast path for most texts
@@ -128,7 +129,8 @@ def is_mostly_not_latin(text: str) -> bool:
 
 
 def detect_language(document: Document, config: LanguageConfig) -> Document:
-    """Return `document` with its most likely language and its rounded probability; from letters only, if configured.
+    """Return `document` with its most likely language and its rounded probability. With config.letters_only, only
+    letters are classified.
 
     Digits and punctuation lower the probability of every language: with them, as FineWeb scores, 98.4 % of English
     sentences over 100 characters are above 0.65, by only their letters 99.4 % (tests/bench/language.py). The verdict
@@ -154,7 +156,8 @@ def detect_language(document: Document, config: LanguageConfig) -> Document:
 
 
 def with_script(document: Document) -> Document:
-    """Return `document` with separate language and script codes, as in "deu_Latn"."""
+    """Return `document` with ISO 639-3 and script codes ("deu", "Latn") of its language; the script is from its
+    text."""
     if document.language_script or not document.language:
         return document
     language, script = labelled(document.language, document.text)
@@ -162,7 +165,8 @@ def with_script(document: Document) -> Document:
 
 
 def likeliest(line: str, number: int, classifier: Any = None) -> list[tuple[str, float]]:
-    """Return the `number` most likely languages with their probabilities, most likely first."""
+    """Return [(language, probability)] of the `number` most likely languages of a line, most likely first. `classifier`
+    is a fastText model (None: lid.176)."""
     labels, scores = (classifier or model()).predict(line, k=number)
     languages = [label.removeprefix(LABEL_PREFIX) for label in labels]
     # float32 sums may exceed 1

@@ -19,11 +19,9 @@ BROKEN = (
 
 
 def load_npz(file: Path | io.BytesIO, expected: Mapping[str, tuple[str, tuple[int | None, ...]]]) -> list[np.ndarray]:
-    """Return the arrays of `expected`: {name: (dtype, shape)}, in that order; None in a shape allows any length.
-
-    The file must be uncompressed, as np.savez writes it, so no array is larger than the file. Raises OSError, and
-    ValueError for any other content.
-    """
+    """Return the arrays in a file, in the order of `expected`: {name: (dtype, shape)}; None in a shape allows any
+    length. The file must have exactly these arrays, uncompressed as np.savez writes them, so no array is larger than
+    the file. Raises OSError, and ValueError for any other content."""
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()

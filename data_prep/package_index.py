@@ -25,9 +25,9 @@ SETTINGS = ("index-url", "no-index", "cert", "client-cert", "proxy")
 SECTIONS = ("global", "install", "download")
 """Sections of pip's files; those of commands override [global], whatever file they are in."""
 YES = ("1", "true", "t", "yes", "y", "on")
-"""pip's values for true."""
+"""pip's words for true."""
 TIMEOUT_SECONDS = (10.0, 30.0)
-"""To connect, and between two parts of a response."""
+"""Time to connect, and between two parts of a response."""
 PAUSES_SECONDS = (1.0, 3.0)
 """Pauses before the second and third attempt."""
 
@@ -64,11 +64,8 @@ def package_cache() -> Path:
 
 
 def fetch_package(file: PackageFile, progress: Callable[[str], None] = print) -> Path:
-    """Download `file` to the user's cache unless it is there; return its path.
-
-    Raises InputError if the index cannot be reached, does not have the file or sends a different one, or if the cache
-    cannot be written.
-    """
+    """Download `file` to the user's cache unless it is there; return its path. Raises InputError if the index cannot be
+    reached, does not have the file or sends a different one, or if the cache cannot be written."""
     path = package_cache() / file.name
     try:
         if path.is_file() and file_sha256(path) == file.sha256:
@@ -85,7 +82,7 @@ def fetch_package(file: PackageFile, progress: Callable[[str], None] = print) ->
 
 
 def download(file: PackageFile, partial: Path, progress: Callable[[str], None]) -> None:
-    """Stream the file to `partial` and verify its hash, with retries. Raises InputError like `fetch_package`."""
+    """Stream the file to the path `partial` and verify its hash, with retries. Raises as `fetch_package` does."""
     from pypi_simple import (
         DigestMismatchError,
         NoSuchProjectError,
@@ -139,8 +136,8 @@ def download(file: PackageFile, partial: Path, progress: Callable[[str], None]) 
 
 
 def index_client(settings: Mapping[str, str]) -> "PyPISimple":
-    """Return a client for pip's index, with its login, certificates and proxy. Raises InputError if pip's settings
-    forbid using an index."""
+    """Return a client for pip's index, with its login, certificates and proxy. Raises InputError if pip's no-index is
+    set."""
     from pypi_simple import PYPI_SIMPLE_ENDPOINT, PyPISimple
     from requests.auth import HTTPBasicAuth
     from requests.utils import get_auth_from_url, urldefragauth
@@ -176,11 +173,8 @@ def index_client(settings: Mapping[str, str]) -> "PyPISimple":
 
 
 def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the values of SETTINGS that are set. Environment variables override files, later files override earlier
-    ones.
-
-    Raises InputError if a file cannot be parsed, as pip does.
-    """
+    """Return {name: value} of those SETTINGS that are set. Environment variables (PIP_INDEX_URL) override config files,
+    later config files override earlier ones. Raises InputError if a file cannot be parsed, as pip does."""
     parser = configparser.RawConfigParser(strict=False)
     parser.optionxform = lambda optionstr: optionstr.lower().replace("_", "-")
     try:
@@ -195,7 +189,7 @@ def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def config_files(environment: Mapping[str, str]) -> list[Path]:
-    """Return pip's config files by ascending priority: global, user, this environment, PIP_CONFIG_FILE."""
+    """Return the paths of pip's config files by ascending priority: global, user, this environment, PIP_CONFIG_FILE."""
     chosen = environment.get("PIP_CONFIG_FILE", "")
     if chosen == os.devnull:
         return []

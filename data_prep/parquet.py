@@ -15,18 +15,16 @@ from lm.storage import Place, StorageError, appearing, writing
 END_BYTES, THREADS = 2**16, 16
 ROWS_PER_GROUP = 1000
 CHARACTERS_PER_GROUP = 32_000_000
-"""A row group ends at ROWS_PER_GROUP rows or this many characters, which bounds memory. Both are fixed, because they
-affect the bytes of the file."""
+"""A row group ends at ROWS_PER_GROUP rows or this many characters, to bound memory. Both affect the bytes of the
+file."""
 
 PLAIN = {pa.string(): str, pa.float64(): float, pa.int64(): int}
 
 
 def write_rows(rows: Iterable[tuple[Path, dict]], schemas: dict[Path, pa.Schema], scratch: Path) -> None:
-    """Write each row to the path given with it. Files are built in `scratch`, on the same disk; all files of `schemas`,
-    even without rows, appear at the end.
-
-    Equal rows give equal bytes. Raises InputError if the disk is full or not writable.
-    """
+    """Write Parquet files from `rows` of (path, row), with the schema of each path. Files are built in `scratch`, a
+    folder on the same disk; all files of `schemas`, even without rows, appear at the end. Equal rows give equal bytes.
+    Raises InputError if the disk is full or not writable."""
     waiting: dict[Path, list[dict]] = {path: [] for path in schemas}
     characters = dict.fromkeys(schemas, 0)
     with writing(", ".join(map(str, schemas))), ExitStack() as stack:
@@ -52,22 +50,22 @@ def write_rows(rows: Iterable[tuple[Path, dict]], schemas: dict[Path, pa.Schema]
 
 
 def characters_in(value: object) -> int:
-    """Return the characters in a string or a list of strings; 0 for other values."""
+    """Return the number of characters in a string or a list of strings; 0 for other values."""
     if isinstance(value, str):
         return len(value)
     return sum(len(one) for one in value if isinstance(one, str)) if isinstance(value, list) else 0
 
 
 def batch_of(rows: Sequence[dict], schema: pa.Schema) -> pa.RecordBatch:
-    """Convert rows to columns; missing values are null. Raises like `pa.array` if a value does not have the type of its
-    column."""
+    """Return the rows as a record batch; missing values are null. Raises like `pa.array` if a value has a wrong
+    type."""
     columns = [column_of([row.get(field.name) for row in rows], field.type) for field in schema]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def column_of(values: Sequence, kind: pa.DataType) -> pa.Array:
-    """Like `pa.array`, which imports pandas on its first list: a quarter of a second, half of a worker's startup
-    time."""
+    """Return an array of type `kind`. Unlike `pa.array`, does not import pandas for strings and numbers, which would
+    take a quarter of a second: half of a worker's startup time."""
     types = set(map(type, values))
     nulls = None
     if kind in PLAIN and types <= {PLAIN[kind], type(None)}:
@@ -86,7 +84,7 @@ def column_of(values: Sequence, kind: pa.DataType) -> pa.Array:
 
 
 def nulls_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Return (rows,) bool: whether each value is null. Like `column.is_null().to_numpy()`, which imports pandas."""
+    """Return (rows,) bool: whether each value is null. Unlike `column.is_null().to_numpy()`, does not import pandas."""
     if isinstance(column, pa.ChunkedArray):
         return np.concatenate([np.zeros(0, bool), *map(nulls_of, column.chunks)])
     there, first = column.buffers()[0], column.offset
@@ -97,7 +95,7 @@ def nulls_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def floats_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Return a copy as (rows,) float64, NaN for null. Like `column.to_numpy()`, which imports pandas."""
+    """Return a copy as (rows,) float64, NaN for null. Unlike `column.to_numpy()`, does not import pandas."""
     if isinstance(column, pa.ChunkedArray):
         return np.concatenate([np.zeros(0), *map(floats_of, column.chunks)])
     if column.type != pa.float64():
@@ -110,11 +108,8 @@ def floats_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 def read_batches(
     place: Place, columns: list[str] | None = None, rows: int = ROWS_PER_GROUP, row_groups: Sequence[int] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Yield batches of the columns (None: all) of a file, or of the given row groups: at most `rows` rows, all from one
-    group.
-
-    Raises InputError if the file is damaged or lacks a column.
-    """
+    """Yield record batches of a Parquet file, each of at most `rows` rows and from one row group. `columns` and
+    `row_groups` select what is read (None: all). Raises InputError if the file is damaged or lacks a column."""
     with opened(place) as file:
         check_columns(file, place, columns or ())
         groups = range(file.num_row_groups) if row_groups is None else row_groups
@@ -124,10 +119,8 @@ def read_batches(
 
 @contextmanager
 def opened(place: Place, index: pq.FileMetaData | None = None) -> Generator[pq.ParquetFile]:
-    """Open a Parquet file; in a bucket, it is read by byte ranges. `index` is its footer, if already read.
-
-    Raises InputError with `place` if the file turns out to be damaged inside the `with` block.
-    """
+    """Open a Parquet file; in a bucket, it is read by byte ranges. `index` is its footer, if already read. Raises
+    InputError that names `place` if the file turns out to be damaged inside the `with` block."""
     try:
         with ExitStack() as stack:
             source = place if isinstance(place, Path) else stack.enter_context(place.open("rb"))
@@ -137,7 +130,7 @@ def opened(place: Place, index: pq.FileMetaData | None = None) -> Generator[pq.P
 
 
 def parquet_files(folder: Place) -> dict[Place, int]:
-    """Return {place: bytes} of folder/*.parquet, sorted by name. A bucket is listed once."""
+    """Return {path or URL: bytes} of folder/*.parquet, sorted by name. A bucket is listed once."""
     if isinstance(folder, Path):
         return {path: path.stat().st_size for path in sorted(folder.glob("*.parquet"))}
     found = sorted(folder.files().items())
@@ -145,7 +138,7 @@ def parquet_files(folder: Place) -> dict[Place, int]:
 
 
 def read_footer(place: Place) -> pq.FileMetaData:
-    """Read the metadata. Raises InputError if the file is not readable as Parquet."""
+    """Return the footer of a Parquet file: schema and row groups. Raises InputError if the file is not Parquet."""
     try:
         with place.open("rb") as file:
             return pq.read_metadata(file)
@@ -154,7 +147,8 @@ def read_footer(place: Place) -> pq.FileMetaData:
 
 
 def sha256_of_end(place: Place) -> str:
-    """Return the SHA-256 of the last 64 KiB: the footer has the offsets, sizes, minima and maxima of all columns."""
+    """Return the SHA-256 of a file's last 64 KiB, which identifies a Parquet file: the footer has the offsets, sizes,
+    minima and maxima of all columns."""
     with place.open("rb") as file:
         file.seek(max(file.seek(0, 2) - END_BYTES, 0))
         return hashlib.sha256(file.read()).hexdigest()
@@ -175,19 +169,20 @@ def check_columns(file: pq.ParquetFile, path: Place, columns: Iterable[str]) -> 
 
 
 def remedy(path: Place) -> str:
-    """Return how to replace a damaged file of a run folder, for messages."""
+    """Return a sentence for error messages: how to replace the damaged file `path` of a run folder."""
     script = "extract_texts" if path.parent.name == "texts" else "prepare_documents"
     return f"Delete it, and run: python -m launch.{script}"
 
 
 def read_rows(path: Place, columns: list[str] | None = None) -> Iterator[dict]:
-    """Yield the rows of a Parquet file in order, in batches. Raises InputError like `read_batches`."""
+    """Yield the rows of a Parquet file in order, as dicts. Raises InputError like `read_batches`."""
     for batch in read_batches(path, columns):
         yield from batch.to_pylist()
 
 
 def rows_in(place: Place) -> int | None:
-    """Return the number of rows of a Parquet file; None if it does not exist or is truncated. Raises StorageError."""
+    """Return the number of rows of a Parquet file; None if it is missing or damaged. Raises StorageError for a bucket's
+    errors."""
     try:
         with opened(place) as file:
             return file.metadata.num_rows

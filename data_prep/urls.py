@@ -15,10 +15,8 @@ UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123
 
 
 def split_address(url: str) -> tuple[str, str]:
-    """Return (canonical host of `url` as a browser reads it, without user, port and final dot; rest of `url`).
-
-    The scheme may be missing. The host is "" if there is none, or if no name server could resolve it.
-    """
+    """Return (canonical host of `url` as a browser reads it, without user, port and final dot; rest of `url`). The
+    scheme may be missing. The host is "" if there is none, or if no name server could resolve it."""
     start = BEFORE_HOST.match(url)
     host = HOST.match(url, start.end() if start else 0)
     assert host is not None  # the pattern matches the empty string too
@@ -28,10 +26,7 @@ def split_address(url: str) -> tuple[str, str]:
 
 def canonical_host(name: str) -> str:
     """Return `name` in lower case, with %-escapes decoded and international names in Punycode as browsers write them
-    (UTS 46).
-
-    Invalid names are returned unchanged; names that are too long become "".
-    """
+    (UTS 46). Invalid names are returned unchanged; names that are too long become ""."""
     if "%" in name:
         name = unquote(name)
     name = name.lower().strip(".")
@@ -54,16 +49,14 @@ def punycode(name: str) -> str:
 
 
 def parents(host: str) -> list[str]:
-    """Return `host` and all domains above it, longest first: a.b.example, b.example, example."""
+    """Return `host` and all domains above it, longest first: a.b.example gives a.b.example, b.example, example."""
     starts = [0, *(dot.end() for dot in re.finditer(r"\.", host))]
     return [host[start:] for start in starts]
 
 
 def page_key(host: str, rest: str) -> str:
-    """Return the key of a page in a list of single URLs: host without "www.", path and query, in lower case.
-
-    Scheme, port, a final slash and the fragment are ignored; `host` is canonical.
-    """
+    """Return the key of a page in a list of single URLs, such as "example.org/a?b=c": host without "www.", path and
+    query, in lower case, without a final slash and fragment. `host` and `rest` are from `split_address`."""
     path = unquote(rest.partition("#")[0]).replace("\\", "/").lower().rstrip("/")
     return f"{host.removeprefix('www.')}/{path.removeprefix('/')}"
 
@@ -98,6 +91,6 @@ def same_page_key(url: str, ignored_parameters: Sequence[str] = ()) -> str | Non
 
 
 def one_escape(escape: re.Match[str]) -> str:
-    """Normalize a %-escape: decode unreserved characters, else upper case."""
+    """Return a %-escape in normal form: decoded if the character is unreserved, otherwise in upper case."""
     character = chr(int(escape[1], 16))
     return character if character in UNRESERVED else escape[0].upper()

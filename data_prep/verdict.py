@@ -14,41 +14,42 @@ from lm.storage import Place
 
 LANGUAGE_SCORE = "language_score"
 COLUMNS = ("stage", "reason", "language")
-"""Columns that are needed in addition to those of values."""
+"""Columns of texts/ that verdicts need in addition to the columns of values."""
 ROWS_AT_ONCE = 50_000
 
 Verdict = tuple[str, str] | None
-"""(stage, reason) of a dropped row; None for a row that passes."""
+"""(stage, reason) of a dropped row, such as ("fineweb", "short_lines"); None for a row that passes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A limit on one stored value: rows on its wrong side are dropped."""
+    """A limit on one measured value of a text: texts with values on the wrong side are dropped."""
 
     stage: str
     reason: str
     signal: str
-    """Column of texts/ with the value."""
+    """Column of texts/ (the table of measured texts) that has the value."""
     drops: Side
-    """Side of the limit that is dropped."""
+    """Side of the limit on which texts are dropped."""
     value: float
     option: str
-    """Its path in the config, e.g. "documents.fineweb.max_short_lines"."""
+    """Path of the limit in the config, e.g. "documents.fineweb.max_short_lines"."""
     by_language: dict[str, float] = field(default_factory=dict)
-    """{"deu_Latn": limit of its texts} for languages with their own limits; `value` applies to all others."""
+    """{"deu_Latn": limit} of languages with their own limits; `value` is the limit of all others."""
 
     def of_language(self, label: str) -> "Threshold":
-        """Return the threshold with only the limit of the language `label`."""
+        """Return the threshold for texts of the language `label`, such as "deu_Latn": `value` is its limit."""
         return replace(self, value=self.by_language.get(label, self.value), by_language={})
 
-    def lines(self, languages: np.ndarray | None) -> float | np.ndarray:
-        """Return the limit of each row, (rows,) float64, or one for all; `languages`, (rows,) str, is from
+    def row_limits(self, languages: np.ndarray | None) -> float | np.ndarray:
+        """Return the limit of each row, (rows,) float64, or one for all. `languages`, (rows,) str, is from
         `languages_of`."""
-        return lines_of(self.value, self.by_language, languages)
+        return row_limits(self.value, self.by_language, languages)
 
 
-def lines_of(value: float, by_language: dict[str, float], languages: np.ndarray | None) -> float | np.ndarray:
-    """Return the limit of each row by its language, (rows,) float64, or one for all."""
+def row_limits(value: float, by_language: dict[str, float], languages: np.ndarray | None) -> float | np.ndarray:
+    """Return the limit of each row, (rows,) float64: by its language if that is in `by_language`, otherwise `value`.
+    Returns only `value` if it applies to all rows."""
     if not by_language or languages is None:
         return value
     names, places = np.unique(languages, return_inverse=True)
@@ -58,8 +59,8 @@ def lines_of(value: float, by_language: dict[str, float], languages: np.ndarray 
 def limits_of(
     one: Filter, config: DocumentsConfig, min_quality: float | None
 ) -> Iterator[tuple[Rule, float, dict[str, float]]]:
-    """Yield each rule of a filter with its limit and {"deu_Latn": limit} of languages with their own limits. The
-    quality classifier has no limit while `min_quality` is None."""
+    """Yield (rule, limit, {"deu_Latn": limit} of languages with their own limits) for each rule of a filter that has a
+    limit. The quality classifier's is `min_quality`; it has none while that is None."""
     for rule in one.rules:
         limit = min_quality if one is config.quality_classifier else rule.limit(one)
         if limit is not None:
@@ -69,7 +70,7 @@ def limits_of(
 
 
 def languages_of(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig) -> np.ndarray | None:
-    """Return the language of each row, (rows,), if languages have their own limits; else None."""
+    """Return (rows,) str, the language of each row, such as "deu_Latn"; None if no language has its own limits."""
     return np.array(config.language.named(rows), dtype=np.str_) if config.thresholds_by_language else None
 
 
@@ -92,7 +93,7 @@ def columns_needed(config: DocumentsConfig) -> list[str]:
 
 
 def values_of(rows: pa.RecordBatch | pa.Table, thresholds: tuple[Threshold, ...]) -> dict[str, np.ndarray]:
-    """Return {signal: (rows,) float64} of all values with a threshold; NaN for rows without text."""
+    """Return {column: (rows,) float64} of all measured values with a threshold; NaN for rows without text."""
     values = {signal: column(rows, signal) for signal in dict.fromkeys(one.signal for one in thresholds)}
     has_text = nulls_of(rows["stage"])
     values[LANGUAGE_SCORE] = np.where(has_text, values[LANGUAGE_SCORE], np.nan)
@@ -100,8 +101,9 @@ def values_of(rows: pa.RecordBatch | pa.Table, thresholds: tuple[Threshold, ...]
 
 
 def verdicts(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quality: float | None) -> list[Verdict]:
-    """Return the verdict on each row by the first rule that it breaks: language, then the used filters in order, then
-    the score of the quality classifier, which must be at least `min_quality` if that is set."""
+    """Return (stage, reason) of the first rule that each row of texts/ breaks, None if it passes. The order is:
+    language, then the used filters, then the score of the quality classifier, which must be at least `min_quality`
+    (None: any score)."""
     names: list[Verdict] = [None]
     first = np.zeros(rows.num_rows, np.intp)  # index in `names` of each row's verdict
     for verdict, broken in checks(rows, config, min_quality):
@@ -116,27 +118,24 @@ def verdicts(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quali
 def checks(
     rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quality: float | None
 ) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
-    """Yield (verdict, (rows,) bool) for everything that may drop a row, in order."""
+    """Yield ((stage, reason), (rows,) bool: whether it drops the row) for each rule, in order of application."""
     languages = languages_of(rows, config)
     for one in config.used_filters:
         for rule, limit, own in limits_of(one, config, min_quality):
-            lines = lines_of(limit, own, languages)
-            yield (one.name, rule.reason), breaks(column(rows, rule.signal), rule.side(one), lines)
+            limits = row_limits(limit, own, languages)
+            yield (one.name, rule.reason), breaks(column(rows, rule.signal), rule.side(one), limits)
         for reason, broken in one.other_checks(rows):
             yield (one.name, reason), broken
 
 
 def column(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
-    """Return (rows,) float64; null becomes NaN, for which every comparison is false."""
+    """Return the column `name` as (rows,) float64; null becomes NaN, for which every comparison is false."""
     return floats_of(rows[name])
 
 
 def read_measured(texts: Place, columns: list[str]) -> Iterator[pa.Table]:
-    """Yield columns of one file of texts/, ROWS_AT_ONCE rows at a time, which need little memory because they have no
-    text.
-
-    Raises InputError like `read_batches`.
-    """
+    """Yield columns of one file of texts/, as tables of ROWS_AT_ONCE rows or somewhat more. They need little memory if
+    the text is not among the columns. Raises InputError like `read_batches`."""
     waiting: list[pa.RecordBatch] = []
     for batch in read_batches(texts, columns):
         waiting.append(batch)

@@ -26,8 +26,8 @@ class LanguageThresholds(Config):
     dup_line_frac: float
     """Maximum share of lines that repeat an earlier line; 0: no limit."""
     top_n_grams: tuple[float, float, float]
-    """Maximum share of characters in the most frequent 2-, 3- and 4-gram. Overlapping occurrences all count, so a share
-    can exceed 1."""
+    """Maximum share of characters in the most frequent 2-, 3- and 4-gram. May exceed 1, as overlapping occurrences
+    count."""
     dup_n_grams: tuple[float, float, float, float, float, float]
     """Maximum share of characters in 5- to 10-grams that repeat earlier ones."""
     line_punct_thr: float
@@ -59,7 +59,8 @@ class LanguageThresholds(Config):
             )
 
     def limits(self) -> Mapping[tuple[str, str], tuple[float, ...]]:
-        """Return {(filter, field): limits that replace the field}; one limit, or as many as the field has."""
+        """Return {(filter, field): values}, the limits of this language that replace those fields of the filters, such
+        as {("fineweb", "max_newlines_per_word"): (0.3,), ...}. There are several values if the field is a tuple."""
         return {
             # The rule drops scores at or below its limit, FineWeb-2 only scores below it.
             ("language", "min_score"): (math.nextafter(self.language_score, 0),),
@@ -83,10 +84,8 @@ STOP_WORDS = ("gopher_quality", "stop_words")
 
 @dataclass(frozen=True)
 class ByLanguageConfig(Config):
-    """Thresholds, stop words and word splitters per language, for documents.language.languages.
-
-    The contents of the thresholds are part of the hash of texts/ and documents/; their location is not.
-    """
+    """Thresholds, stop words and word splitters for each of documents.language.languages. The contents of the
+    thresholds are part of the hash of texts/ and documents/; their location is not."""
 
     folder: str = not_hashed(default="")
     """Your own files of thresholds, one NAME_Scrp.yml per language, e.g. deu_Latn.yml: the path or URL (s3://, gs://,
@@ -104,8 +103,8 @@ class ByLanguageConfig(Config):
             raise UsageError(f"documents.by_language.symbol_lines has {long[0]!r}; give one character each.")
 
     def check_languages(self, languages: tuple[str, ...]) -> None:
-        """Raise UsageError unless `languages` is not empty, every entry has a script, and all have thresholds if these
-        were read."""
+        """Raise UsageError unless `languages` is not empty, all have a script ("deu_Latn") and, if set, `thresholds`
+        has all."""
         if not languages:
             raise UsageError(
                 "documents.by_language has thresholds for each language, but documents.language.languages is empty. "
@@ -120,8 +119,8 @@ class ByLanguageConfig(Config):
             self.read(languages)
 
     def read(self, languages: tuple[str, ...]) -> dict[str, LanguageThresholds]:
-        """Return {language: thresholds} for `languages`. Raises UsageError if one has no thresholds, or they were not
-        read yet."""
+        """Return {language: its thresholds} for `languages`. Raises UsageError if `thresholds` lacks one or is not
+        set."""
         found = {one.language: one for one in self.thresholds}
         if missing := [one for one in languages if one not in found]:
             raise UsageError(
@@ -132,7 +131,7 @@ class ByLanguageConfig(Config):
         return {one: found[one] for one in languages}
 
     def of_texts(self, languages: tuple[str, ...]) -> dict[str, object]:
-        """Return the part of `DocumentsConfig.of_texts` that depends on the language: languages with their own
-        measurement, and their stop words."""
+        """Return {name: value} of the settings here that determine texts/: the `languages`, each measured with its own
+        word splitter, and their stop words. A part of `DocumentsConfig.of_texts`."""
         found = {one.language: one.stopwords for one in self.thresholds if one.language in languages}
         return {"by_language": sorted(languages), **({"stop words": found} if found else {})}

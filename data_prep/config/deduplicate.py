@@ -33,16 +33,14 @@ class DedupIndexConfig(Config):
     write: bool = False
     """Write an index of the documents of this run to dedup_index/."""
     key_bytes: Literal[8, 16] = 8
-    """Bytes per key of the written index. With 8, about one document in a million is wrongly dropped by an index of
-    10^12 keys."""
+    """Bytes per key of the written index. With 8, an index of 10^12 keys wrongly drops one document in about a
+    million."""
 
 
 @dataclass(frozen=True)
 class MinHashConfig(Config):
     """Near-duplicates by MinHash (Broder 1997) with banding (Leskovec et al., Mining of Massive Datasets, chapter 3).
-
-    Two documents whose shingles have the Jaccard similarity s match with probability 1 - (1 - s^rows)^bands.
-    """
+    Two documents whose shingles have the Jaccard similarity s match with probability 1 - (1 - s^rows)^bands."""
 
     shingle_words: int
     """Words per shingle."""
@@ -150,8 +148,7 @@ class SubstringDedupConfig(Config):
 
 @dataclass(frozen=True)
 class DecontaminationConfig(Config):
-    """Drop documents that share an n-gram with an evaluation example (Brown et al. 2020, arXiv:2005.14165, appendix
-    C)."""
+    """Drop documents that share an n-gram with an evaluation example (Brown et al. 2020, arXiv:2005.14165, App. C)."""
 
     sets: tuple[str, ...] = ()
     """Evaluation sets: paths, shell patterns or URLs of .jsonl or .parquet files, also with .gz, .bz2 or .zst. Each
@@ -162,10 +159,10 @@ class DecontaminationConfig(Config):
     ngram_words: int = 13
     """Words per n-gram; an n-gram in both an example and a document is an overlap."""
     min_words: int = 8
-    """Examples shorter than an n-gram are searched as a whole if they have at least this many words; others are
+    """Examples shorter than an n-gram are searched for as a whole if they have at least this many words, else
     skipped."""
     max_corpus_documents: int = 10
-    """N-grams in more documents of the deduplicated corpus than this are common phrases: reported, but no reason to
+    """N-grams in more documents of the deduplicated corpus than this are common phrases: reported, never a reason to
     drop."""
     action: Literal["drop", "report"] = "drop"
     """Drop documents with an overlap, with the reason `contaminated`, or only report them."""

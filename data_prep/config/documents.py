@@ -63,8 +63,7 @@ class DocumentsConfig(Config):
     """Measure the signals of texts in unwanted languages too. If disabled, their signals are null and launch.refilter
     cannot select other languages; the texts are dropped either way."""
     write_dropped: bool = True
-    """Write the dropped documents to dropped/; if disabled, its files have no rows. Dropped documents are counted
-    either way."""
+    """Write the dropped documents to dropped/; if disabled, its files have no rows. Counts include them either way."""
 
     by_language: ByLanguageConfig | None = None
     """Per-language thresholds, stop words and word splitters, after FineWeb-2; None: the same for all languages."""
@@ -137,7 +136,7 @@ class DocumentsConfig(Config):
         return (*BEFORE_FILTERS, *self.sections, *AFTER_FILTERS)
 
     def stage_order(self, stage: str) -> tuple[int, str]:
-        """Sort key of a stage; unknown stages sort last."""
+        """Return the key that sorts stages into the order of `stages`; unknown ones come last."""
         return (self.stages.index(stage), "") if stage in self.stages else (len(self.stages), stage)
 
     @functools.cached_property
@@ -167,7 +166,8 @@ class DocumentsConfig(Config):
         raise UsageError(f"The recipe has no filter {kind.name}. It has {', '.join(self.sections) or 'none'}.")
 
     def of_texts(self) -> dict[str, object]:
-        """Return {name: value} of everything that determines texts/: the steps before any threshold."""
+        """Return {name: value} of all settings that determine texts/: extracted texts with measured values, before any
+        threshold."""
         filters = {one.name: [signal.name for signal in one.signals] for one in self.filters}
         return {
             "dump": self.dump,
@@ -194,11 +194,9 @@ class DocumentsConfig(Config):
 
 
 def documents_config(filters: Sequence[Filter], **fields: Any) -> DocumentsConfig:
-    """Make a DocumentsConfig with these filters, in their order. Each becomes a section with its name, set by
-    --documents.NAME.FIELD. `fields` are the other fields of DocumentsConfig.
-
-    Raises UsageError if a filter is incomplete, or two of them share a name, a signal or a reason.
-    """
+    """Return a DocumentsConfig with these filters, in their order. Each becomes a section, whose fields are set by
+    --documents.NAME.FIELD. `fields` are the other fields of DocumentsConfig. Raises UsageError if a filter is
+    incomplete, or two filters share a name, a signal or a reason."""
     kind = class_with(tuple(type(one) for one in filters))
     KNOWN.update({one.name: type(one) for one in filters})
     return kind(**fields, **{one.name: one for one in filters})
@@ -206,8 +204,8 @@ def documents_config(filters: Sequence[Filter], **fields: Any) -> DocumentsConfi
 
 @functools.cache
 def class_with(kinds: tuple[type[Filter], ...]) -> Any:
-    """Make a subclass of DocumentsConfig with a field for each filter, so the command line, markers and messages treat
-    it like any section."""
+    """Return a subclass of DocumentsConfig with one field per filter class, so that a filter is a section like any
+    other."""
     sections = tuple(kind.name for kind in kinds)
     fields_taken = {field.name for field in dataclasses.fields(DocumentsConfig)} | {*dir(DocumentsConfig)}
     taken = fields_taken.union(BEFORE_FILTERS, AFTER_FILTERS) - {LanguageConfig.name, QualityClassifierConfig.name}

@@ -10,7 +10,7 @@ from lm.fields import Config, not_hashed, within
 
 @dataclass(frozen=True)
 class Executor:
-    """How the units of a step are run."""
+    """How the units of a step are run: a value of engine.runner."""
 
     module: str
     """Module with run_units(attempts), which runs all remaining units."""
@@ -37,7 +37,7 @@ SET_BY_US = ("--array", "--dependency", "--wait", "--wrap", "--test-only")
 
 @dataclass(frozen=True)
 class EngineConfig(Config):
-    """How to run units of work: an input file or a hash range each (docs/engines.md)."""
+    """How to run units of work (an input file or a hash range each), and what to do if they fail (docs/engines.md)."""
 
     workers: int = not_hashed(default=1)
     """Worker processes on this machine; with runner slurm, tasks per array job. With 1, units run in the main process,
@@ -79,8 +79,8 @@ class EngineConfig(Config):
                         f"engine.{option} is {shown(getattr(self, option))}, but engine.runner is {self.runner}; only "
                         f"{name} uses it. Give --engine.runner {name}, or remove the option."
                     )
-        refuse_bad_words("beam_options", self.beam_options, "--runner=FlinkRunner --flink_master=HOST:8081")
-        words = refuse_bad_words("slurm_options", self.slurm_options, "--partition=cpu --mem=4G")
+        split_options("beam_options", self.beam_options, "--runner=FlinkRunner --flink_master=HOST:8081")
+        words = split_options("slurm_options", self.slurm_options, "--partition=cpu --mem=4G")
         for word in words:
             name = word.partition("=")[0]
             if not name.startswith("--") or any(own.startswith(name) for own in SET_BY_US):
@@ -90,11 +90,12 @@ class EngineConfig(Config):
                 )
 
     def refuse_detached(self, script: str) -> None:
-        """Raise UsageError if jobs of one core would continue the script, which needs more."""
+        """Raise UsageError if engine.runner would continue the command in single-core jobs; `script` cannot train in
+        these."""
         if self.executor.detached:
             raise UsageError(
-                f"engine.runner is {self.runner}, which continues the command in jobs with one core, but {script} "
-                "trains after the data stages. Prepare the data first: python -m launch.pretrain CONFIG --workdir "
+                f"engine.runner is {self.runner}, which continues the command in single-core jobs, but {script} also "
+                "trains, which needs more. Prepare the data first: python -m launch.pretrain CONFIG --workdir "
                 f"DIR --engine.runner {self.runner} --until shards; then run {script} with --engine.runner processes."
             )
 
@@ -103,8 +104,9 @@ class EngineConfig(Config):
         return EXECUTORS[self.runner]
 
 
-def refuse_bad_words(field: str, text: str, example: str) -> list[str]:
-    """Split a field by the syntax of the shell. Raises UsageError if that fails."""
+def split_options(field: str, text: str, example: str) -> list[str]:
+    """Return the words of `text`, the value of engine.`field`, split as a shell does. Raises UsageError with the
+    `example`."""
     try:
         return shlex.split(text)
     except ValueError as error:
@@ -115,4 +117,4 @@ def refuse_bad_words(field: str, text: str, example: str) -> list[str]:
 
 
 ONE_PROCESS = EngineConfig()
-"""Run in this process only."""
+"""Runs all units in this process."""

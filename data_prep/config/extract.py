@@ -38,8 +38,8 @@ class ExtractConfig(Config):
     """Extraction of the main text from HTML."""
 
     engine: Annotated[Literal[*ENGINES] | str, NAMES_CODE]  # ty: ignore[invalid-type-form] - its keys
-    """Extractor: gristmill (our fitted trees), a library, or your own function (html, config) -> text as
-    my_module.my_extractor."""
+    """Extractor: gristmill (our fitted trees), a library, or my_module.my_extractor: your function (html, config) ->
+    text."""
     min_probability: float
     """Minimum probability that a block is main text, on articles; on other pages 5/7 of it times the expected F1 (0 to
     1, exclusive; gristmill only). Higher values give less but cleaner text."""

@@ -77,22 +77,20 @@ class Rule:
         return value if self.place is None else value[self.place]
 
     def side(self, config: "Filter") -> "Side":
-        """Side of the limit that is dropped with `config`."""
+        """Return the side of the limit on which texts are dropped, according to `config`."""
         return WITH_LIMIT[self.drops] if self.limit_falls and getattr(config, self.limit_falls) else self.drops
 
 
 def breaks(values: "np.ndarray", drops: str, limit: "float | np.ndarray") -> "np.ndarray":
-    """Compare `values`, (rows,) float64, with `limit`, a scalar or one per row; return (rows,) bool, True for dropped
-    rows. NaN is never dropped."""
+    """Return (rows,) bool, True for rows to drop: those whose `values`, (rows,) float64, are on the side `drops` (such
+    as "above") of `limit`, a scalar or one per row. NaN is never dropped."""
     return COMPARE[drops](values, limit)
 
 
 @dataclass(frozen=True)
 class Filter(Config):
-    """Base class of filters. Fields are the options; class attributes describe the filter.
-
-    A field marked `measured` (lm/fields.py) determines the value of a signal; all others are thresholds.
-    """
+    """Base class of filters. Fields are the options; class attributes describe the filter. A field marked `measured`
+    (lm/fields.py) determines the value of a signal; all others are thresholds."""
 
     name: ClassVar[str] = ""
     """Name of the step, its config section, and its stage in the counts."""
@@ -111,7 +109,7 @@ class Filter(Config):
 
     @classmethod
     def path(cls) -> str:
-        """Path of its section in the config."""
+        """Return the path of its section in the config, "documents.NAME"."""
         return f"documents.{cls.name}"
 
     def external_inputs(self) -> dict[str, object]:
@@ -120,30 +118,29 @@ class Filter(Config):
         return {}
 
     def measure(self, passage: "Passage") -> list[float]:
-        """Return the values of `signals` for a non-empty text. Must be a pure function of the text and the `measured`
+        """Return the values of `signals` for a non-empty text. They may depend only on the text and `measured`
         fields."""
         raise NotImplementedError(f"{type(self).__name__} has signals, so it needs measure().")
 
     def rewrite(self, passage: "Passage") -> "Passage":
-        """Return the text that is kept, and that later filters see, if this filter is used; see `rewrites`."""
+        """Return the part of the text to keep if this filter is used; later filters see only this. Needs `rewrites`."""
         return passage
 
     def left_of(self, passage: "Passage") -> "Passage":
-        """Return the cached result of `rewrite`."""
+        """Return the result of `rewrite`, which is cached in `passage`."""
         if self not in passage.rewritten:
             passage.rewritten[self] = self.rewrite(passage)
             passage.rewritten[self].words_of = passage.words_of
         return passage.rewritten[self]
 
     def other_checks(self, rows: "pa.RecordBatch | pa.Table") -> Iterator[tuple[str, "np.ndarray"]]:
-        """Yield (reason, (rows,) bool) for drops that depend on more than one number, from columns of texts/. Applied
+        """Yield (reason, (rows,) bool: True for rows to drop) for checks that need several columns of texts/. Applied
         after `rules`."""
         yield from ()
 
 
 KNOWN: dict[str, type[Filter]] = {}
-"""{name: class} of the filters of all configs made in this process, for the bins of counts and the texts of the
-report."""
+"""{name: class} of the filters of all configs made in this process, for the bins of histograms and the report."""
 
 
 def find_signal(name: str) -> Signal | None:

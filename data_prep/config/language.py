@@ -45,8 +45,7 @@ LABEL = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
 
 @dataclass(frozen=True)
 class LanguageConfig(Filter):
-    """Language identification by fastText's lid.176 (arXiv:1607.01759) or GlotLID (Kargaran et al. 2023,
-    arXiv:2310.16248)."""
+    """Language identification by fastText's lid.176 (arXiv:1607.01759) or by GlotLID (arXiv:2310.16248)."""
 
     languages: tuple[str, ...]
     """Languages to keep; (): all. Codes of lid.176 ("de"), or language and script ("deu_Latn")."""
@@ -61,8 +60,7 @@ class LanguageConfig(Filter):
     use them (lid.176 only)."""
 
     detector: Literal["lid.176", "glotlid"] = measured(default="lid.176")
-    """Model: lid.176 knows 176 languages and is installed with the package; GlotLID knows about 2,000, each with its
-    script."""
+    """Model: lid.176 knows 176 languages and is installed with the package; GlotLID knows some 2,000, with scripts."""
     model: str = not_hashed(default="")
     """GlotLID's fastText .bin: a path, or a URL (hf://cis-lmu/glotlid/model_v3.bin, 1.69 GB; s3://, gs://, https://),
     which is downloaded once to the user's cache. Its SHA-256 is part of the hash of texts/."""
@@ -91,7 +89,8 @@ class LanguageConfig(Filter):
             self.check_language(code)
 
     def check_language(self, code: str) -> None:
-        """Raise UsageError if the detector does not know the language, or not in this notation."""
+        """Raise UsageError if the detector does not know the language `code`, or it is not in this notation
+        ("deu_Latn", "de")."""
         has = f"documents.language.languages has {code!r}, "
         if self.labelled and not LABEL.fullmatch(code):
             like = f"as {'_'.join(LABELS[code])!r}" if code in LABELS else "like 'deu_Latn'"
@@ -120,7 +119,7 @@ class LanguageConfig(Filter):
             yield "other_language", np.fromiter(others, bool, rows.num_rows)
 
     def named(self, rows: "pa.RecordBatch | pa.Table") -> list[str]:
-        """Return the language of each row in the notation of `languages`; "" if none was detected."""
+        """Return the language of each row in the notation of `languages` ("de" or "deu_Latn"); "" if not detected."""
         languages = rows["language"].to_pylist()
         if not self.labelled:
             return languages

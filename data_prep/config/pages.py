@@ -98,8 +98,7 @@ class CommonCrawlPages(Config):
     seed: int
     """Seed of the choice `random`."""
     address: str = not_hashed(default="https://data.commoncrawl.org/")
-    """Server or mirror with the folder crawl-data/: https://, http://, or s3://commoncrawl with the keys of an AWS
-    account."""
+    """Server or mirror with the folder crawl-data/: https://, http://, or s3://commoncrawl with AWS keys."""
     index: CrawlIndex = CrawlIndex()
 
     def __post_init__(self):
@@ -136,8 +135,7 @@ class TfdsPages(Config):
     rows_per_file: int
     """Rows per unit of work."""
     data_dir: str = not_hashed(default="")
-    """Folder of prepared datasets; empty: the default of tensorflow-datasets, TFDS_DATA_DIR or
-    ~/tensorflow_datasets."""
+    """Folder of prepared datasets; empty: TFDS_DATA_DIR or ~/tensorflow_datasets, as in tensorflow-datasets."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -156,8 +154,8 @@ class Source:
     """A source of pages."""
 
     module: str
-    """Module with fetch(config, out, progress), which provides the input files, and inputs(config), the user's files
-    that it reads."""
+    """Module with fetch(config, out, progress), which provides the input files, and inputs(config), the user's own
+    files."""
     option: str
     """Option that selects the source if it is not empty."""
     fields: tuple[str, ...]
@@ -203,11 +201,11 @@ class PagesConfig(Config):
     def __post_init__(self):
         super().__post_init__()
         if not all(self.text_field.split(".")):
-            raise UsageError(f"pages.text_field is {self.text_field!r}; give a name, or names joined by single dots.")
+            raise UsageError(f"pages.text_field is {self.text_field!r}; give a name without empty parts between dots.")
         for name in self.keep_columns:
             if not all(name.split(".")) or not name.isprintable():
                 raise UsageError(
-                    f"pages.keep_columns has {shown(name)}; give printable names, or names joined by single dots."
+                    f"pages.keep_columns has {shown(name)}; give a printable name without empty parts between dots."
                 )
             if name == self.text_field:
                 raise UsageError(
@@ -235,7 +233,8 @@ class PagesConfig(Config):
             )
 
     def given(self, own: bool) -> dict[str, object]:
-        """Return {source: value of its option} of the user's own files, or of fetched sources, without packages."""
+        """Return {source: value of its option} of the sources that are set: the user's own files if `own`, otherwise
+        sources to fetch, except packages."""
         return {name: value for name, one in SOURCES.items() if one.own == own and (value := one.value(self))}
 
     @property
@@ -244,6 +243,7 @@ class PagesConfig(Config):
         return next(iter([*self.given(own=True), *self.given(own=False)]), PACKAGES)
 
     def used(self) -> dict[str, object]:
-        """Fields that determine the pages of the source in use; the others have no effect."""
+        """Return {field: value} of the settings that determine the pages of the source in use; others have no
+        effect."""
         fields = SOURCES[self.source].fields if self.source in SOURCES else ("packages",)
         return {name: value for name in fields if (value := getattr(self, name)) or name != "keep_columns"}

@@ -13,8 +13,7 @@ class QualityTrainingConfig(Config):
     """Training of launch.train_quality_classifier."""
 
     good: tuple[str, ...]
-    """Texts of the wanted kind: shell patterns of Parquet or JSONL files (plain, gzip or zstd) with a column or key
-    `text`."""
+    """Texts of the wanted kind: shell patterns of Parquet or JSONL files (.gz, .zst) with a column or key `text`."""
     other: tuple[str, ...]
     """Ordinary web texts, in the same formats; no file may be in both sets."""
     documents_per_set: int

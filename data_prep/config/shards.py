@@ -19,8 +19,8 @@ class ShardsConfig(Config):
     """Minimum number of files of the training split: fewer if there are fewer document files, more if files would
     exceed shard_bytes. Each document file is encoded separately, however many shards there are."""
     validation_fraction: float
-    """Share of documents, or of the characters of each, to hold out (0 to 1, exclusive); less if it would exceed
-    validation_tokens."""
+    """Share of documents, or of the characters of each, to hold out (0 to 1, exclusive). validation_tokens limits
+    it."""
     held_out: Literal["documents", "ends"] = "documents"
     """What to hold out: whole documents, by a hash of their URL, or the last characters of every document, as is common
     for a corpus of a few long texts. The two parts of a document are then documents of their own: rows 2n and 2n + 1 of
@@ -31,8 +31,8 @@ class ShardsConfig(Config):
     """Approximate maximum of held-out tokens; the tokens of the corpus are estimated from a sample. Larger corpora hold
     out a smaller share of documents."""
     held_out_index: tuple[str, ...] = ()
-    """Paths or URLs of held_out_keys.parquet of other runs; documents held out there are not trained on here either
-    (only with held_out documents)."""
+    """Paths or URLs of held_out_keys.parquet of other runs, whose documents are not trained on (only with held_out
+    documents)."""
     repeat_documents: bool = False
     """Repeat each training document as often as the column repeat of documents/ says
     (documents.minhash.upsampling_weights). The copies are spread over the shards of its file. Held-out documents are

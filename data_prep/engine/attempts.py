@@ -40,21 +40,19 @@ from lm.errors import InputError, for_terminal, shown
 from lm.storage import Place, Url, write_atomically, writing
 
 HOPELESS = 5
-"""Stop the step after this many different units failed while none is done: then the cause is a bug or a setting, not
-the units."""
+"""Number of different failed units after which a step stops if none is done: a bug or a setting is then the cause."""
 NAMED = 20
 SECONDS_BETWEEN_REPORTS = 0.5
 LISTS = ("pickle", "submitted", "stopped")
-"""Suffixes of the executors' files of a step, next to the folder of its markers. They are deleted when the step is
-done."""
+"""Suffixes of the files that executors write for a step, such as units/texts.pickle. Deleted when the step is done."""
 SINCE = re.compile(r"since (\d{1,12}\.?\d{0,12})$")
-"""Matches the start time of the last attempt in a running record, in seconds since the epoch."""
+"""Matches the start of an attempt (seconds since the epoch) at the end of its line in the record of `running_of`."""
 READERS = 16
 
 
 class Attempts:
-    """State of one step in the process that runs it: the queue of units (input files or ranges of hashes), the attempts
-    of each, and the finished units."""
+    """State of one step in the process that runs it: the queue of units (input files or ranges of hashes) and the
+    attempts."""
 
     def __init__(
         self,
@@ -74,8 +72,7 @@ class Attempts:
         self.deaths: dict[str, int] = {}
         """{name of a unit: attempts whose process died}, in this and earlier commands."""
         self.suspects: set[str] = set()
-        """Units with one attempt left because their processes died. They run last, and only while no other unit
-        runs."""
+        """Units with one attempt left because their processes died. They run last, each while no other unit runs."""
         self.working: dict[str, int] = {}
         """{name of a running unit: rows so far}."""
         self.queue: deque[Unit] = deque()
@@ -93,9 +90,10 @@ class Attempts:
         self.bytes_found = self.bytes_done
 
     def load_state(self, retry: bool) -> None:
-        """Read the markers and quarantine records of earlier commands, and queue the remaining units."""
+        """Read from the step's folder which units are done or quarantined, and queue the others. With `retry`,
+        quarantined units are queued too."""
         there = files_in(self.folder / UNITS / self.step.name)
-        self.done = finished(self.step, there, self.folder)
+        self.done = finished_units(self.step, there, self.folder)
         self.rows = sum(marker.counts.get("rows", 0) for marker in self.done.values())
         self.bytes_done = sum(self.sizes[name] for name in self.done)
         left = [unit for unit in self.step.units if unit.name not in self.done]
@@ -106,18 +104,16 @@ class Attempts:
                 if record and record["identity"] == unit.identity:
                     error = for_terminal(" ".join(str(record["error"]).split()))  # the record may come from a stranger
                     self.failed[unit.name] = shown(error, quotes=False)
-        running = named(there, RUNNING)
+        running = unit_names(there, RUNNING)
         self.count_running([unit for unit in left if unit.name in running and unit.name not in self.failed], retry)
         left = [unit for unit in left if unit.name not in self.failed]
         self.queue = deque(sorted(left, key=lambda unit: (unit.name in self.suspects, -unit.bytes)))
 
     def count_running(self, found: Sequence[Unit], retry: bool) -> None:
-        """Count the failed attempts of earlier commands by their running records (`running_of`): a worker died, or the
-        whole command. With `retry`, delete the records instead.
-
-        The command may have died for another reason. So a unit without attempts left is tried once more, last and with
-        no other unit running; it is quarantined if the command dies during that attempt too.
-        """
+        """Count the attempts of earlier commands that died: each unit in `found` still has a running record
+        (`running_of`), which an attempt deletes when it ends. With `retry`, delete the records instead. As the unit may
+        not be the cause, after engine.attempts deaths it is tried once more, last and with no other unit running. If
+        the command dies then too, the unit is quarantined."""
         if retry:
             delete_running(self.step, [unit.name for unit in found], self.folder)
             return
@@ -135,7 +131,7 @@ class Attempts:
 
     def next(self) -> Unit | None:
         """Return the next unit to try: the largest first, retries last. Returns None if no unit is left, or if the next
-        one must wait because it or a running unit is one of `suspects`."""
+        one must wait: a unit in `suspects` runs only while no other does."""
         while self.queue:
             if self.suspects and self.working and ({self.queue[0].name, *self.working} & self.suspects):
                 return None
@@ -145,8 +141,9 @@ class Attempts:
         return None
 
     def ended(self, unit: Unit, result: Marker | Failure) -> None:
-        """Record the result of an attempt. Raises its error if every other unit would fail too (a full disk, a missing
-        package). Raises the first error if all units, or HOPELESS different ones, have failed and none is done."""
+        """Record the result of an attempt: the unit's marker if it is done, otherwise the failure. Raises the error of
+        a failure that every unit would have (a full disk, a missing package), and the first error if all units, or
+        HOPELESS different ones, failed and none is done."""
         self.working.pop(unit.name, None)
         if isinstance(result, Marker):
             self.done[unit.name] = result
@@ -185,14 +182,14 @@ class Attempts:
         self.queue.append(unit)
 
     def record_of(self, unit: Unit) -> str:
-        """Read the running record (`running_of`) of a unit; "" if it is missing or unreadable."""
+        """Return the text of a unit's running record (`running_of`); "" if it is missing or unreadable."""
         with contextlib.suppress(OSError, InputError):
             return running_of(self.step.name, unit.name, self.folder).read_bytes().decode(errors="replace")
         return ""
 
     def death(self, unit: Unit, how: str, log: str = "", record: str | None = None) -> Failure:
-        """Return the failure of an attempt whose process died, or was ended after engine.unit_hours. `record` is the
-        result of `record_of`, read here if it is None."""
+        """Count an attempt whose process died, or was ended after engine.unit_hours, and return its Failure. `how` says
+        how the process died, `log` is the end of its output, `record` is the unit's running record (None: read it)."""
         record = self.record_of(unit) if record is None else record
         last, _, stacks = record.rpartition(ATTEMPT)[2].partition("\n")
         since = SINCE.search(last)
@@ -204,8 +201,8 @@ class Attempts:
 
     @contextlib.contextmanager
     def forgetting_running(self) -> Generator[None]:
-        """If the block raises, delete the running records: these attempts ended with this process and do not count as
-        deaths."""
+        """If the block raises, delete the running records of all running units: their attempts end with this process,
+        and must not count as deaths in the next command."""
         try:
             yield
         except BaseException:
@@ -213,7 +210,7 @@ class Attempts:
             raise
 
     def write_records(self) -> None:
-        """Write the quarantine records of failed units. Called once any unit is done; before that, the units may not be
+        """Write the quarantine records of failed units. Called only if a unit of the step is done: else a bug may be
         the cause."""
         for name, (unit, failure) in self.last.items():
             quarantine(self.step, unit, failure, self.attempts_of(name), self.folder)
@@ -245,7 +242,8 @@ class Attempts:
 
 
 def check_failures(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: Place) -> None:
-    """Print the units that were quarantined. Raises InputError if their share of the step exceeds engine.max_failed."""
+    """Print the quarantined units, `failed` ({name: error}). Raises InputError if there are more than
+    engine.max_failed."""
     where = folder / QUARANTINE / step.name
     lines = [f"  {name}: {failed[name]}" for name in sorted(failed)[:NAMED]]
     lines += [f"  and {len(failed) - NAMED:,} more"] if len(failed) > NAMED else []
@@ -261,7 +259,8 @@ def check_failures(step: Step, failed: Mapping[str, str], engine: EngineConfig, 
 
 
 def manifest_of(step: str, folder: Place) -> Place:
-    """Path of the file with all markers of a finished step. It is deleted before any unit of the step is run again."""
+    """Return the path of a step's manifest, the file with the markers of all its finished units. The manifest is
+    deleted before any unit of the step is run again."""
     return folder / UNITS / step / "manifest"
 
 
@@ -272,8 +271,8 @@ def write_manifest(step: str, folder: Place, made: Mapping[str, Marker]) -> None
 
 
 def read_manifest(step: str, folder: Place) -> dict[str, Marker]:
-    """Return {name of a unit: marker}; empty if the manifest is missing or damaged. Raises InputError if a marker lists
-    an output outside of the step's folder."""
+    """Return {unit name: marker} of a step's finished units, from its manifest (`manifest_of`); empty if that is
+    missing or damaged. Raises InputError if a marker lists an output outside of `folder`."""
     place = manifest_of(step, folder)
     try:
         found = json.loads(place.read_bytes()).items()
@@ -283,7 +282,8 @@ def read_manifest(step: str, folder: Place) -> dict[str, Marker]:
 
 
 def make_folders(step: Step, folder: Place) -> None:
-    """Create the step's folders, unless they are in a bucket. Raises InputError if the disk cannot be written."""
+    """Create the folders for the step's markers, quarantine records and temporary files; a bucket needs none. Raises
+    InputError if the disk cannot be written."""
     if isinstance(folder, Path):
         with writing(folder):
             for part in (UNITS, QUARANTINE, SCRATCH):
@@ -304,12 +304,12 @@ def run_here(attempts: "Attempts") -> None:
 
 
 def clean_up(step: Step, folder: Place, done: Mapping[str, Marker], failed: Set[str]) -> None:
-    """Delete outputs and markers of units that the step no longer has, quarantine records of units that are done, and
-    files that killed processes left."""
+    """Delete what a finished step no longer needs: markers and outputs of units not in `done`, quarantine records of
+    units not in `failed`, and files that killed processes left."""
     for name in names_in(folder / QUARANTINE / step.name) - failed:
         quarantine_of(step.name, name, folder).unlink(missing_ok=True)
     there = files_in(folder / UNITS / step.name)
-    stale = sorted(named(there) - done.keys())
+    stale = sorted(unit_names(there) - done.keys())
     before = {name: read_marker(marker_of(step.name, name, folder)) for name in stale}
     outputs = {output for marker in before.values() if marker for output in marker.outputs}
     if outputs:
@@ -317,7 +317,7 @@ def clean_up(step: Step, folder: Place, done: Mapping[str, Marker], failed: Set[
         delete_files(folder, in_folders_of(ours, outputs - ours))
     for name in stale:
         marker_of(step.name, name, folder).unlink(missing_ok=True)
-    delete_running(step, named(there, RUNNING), folder)
+    delete_running(step, unit_names(there, RUNNING), folder)
     delete_files(folder, [f"{UNITS}/{step.name}.{suffix}" for suffix in LISTS])
     if isinstance(folder, Path):
         shutil.rmtree(folder / SCRATCH / step.name, ignore_errors=True)
@@ -331,25 +331,25 @@ def delete_running(step: Step, names: Iterable[str], folder: Place) -> None:
 
 
 def files_in(folder: Place) -> set[str]:
-    """Names of the files directly in a folder."""
+    """Return the names of the files directly in `folder`; empty if it does not exist."""
     if isinstance(folder, Url):
         return {name for name in folder.files() if "/" not in name}
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
-def named(files: Iterable[str], ending: str = ".json") -> set[str]:
-    """Names of the units that have a file with this suffix."""
+def unit_names(files: Iterable[str], ending: str = ".json") -> set[str]:
+    """Return the names of the units that have a file with this suffix: {"a"} for "a.json" and "b.running"."""
     return {name.removesuffix(ending) for name in files if name.endswith(ending)}
 
 
 def names_in(folder: Place) -> set[str]:
-    return named(files_in(folder))
+    return unit_names(files_in(folder))
 
 
-def finished(step: Step, there: Set[str], folder: Place) -> dict[str, Marker]:
-    """Return {name: marker} of the units that are done. `there` is the set of file names in the folder of markers,
-    listed once for all units."""
-    marked = named(there)
+def finished_units(step: Step, there: Set[str], folder: Place) -> dict[str, Marker]:
+    """Return {unit name: marker} of the finished units: the marker has the unit's identity, and its outputs exist with
+    the listed sizes. `there` is the set of file names in the folder of markers."""
+    marked = unit_names(there)
     units = [unit for unit in step.units if unit.name in marked]
     if not units:
         return {}

@@ -37,14 +37,15 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
 MOST_RANGES = 10_000
-"""Maximum number of ranges, the elements of a graph."""
+"""Maximum number of ranges of units. A range is what Beam sends to a worker."""
 DASK = "apache_beam.runners.dask.dask_runner.DaskRunner"
 TRIED = {"done": 0, "failed": 0}
-"""Number of units of the current step that this worker process tried."""
+"""Number of units of the current step that were done, or failed, in this worker process."""
 
 
 def run_units(attempts: Attempts) -> None:
-    """Run all remaining units. Raises the error that ended the run, or the first error if every unit failed."""
+    """Run all queued units of a step on an Apache Beam runner. Raises UsageError if Beam does not accept
+    engine.beam_options, InputError if the runner fails, and a unit's error if it ended the run or every unit failed."""
     engine, step, folder, units = attempts.engine, attempts.step, attempts.folder, list(attempts.queue)
     places = folder / UNITS / f"{step.name}.pickle", folder / UNITS / f"{step.name}.stopped"
     listed, stopped = places
@@ -95,8 +96,8 @@ def run_units(attempts: Attempts) -> None:
 
 
 def beam_options(engine: EngineConfig) -> "PipelineOptions":
-    """Return Beam's options. DaskRunner without an address gets a local cluster of `engine.workers` processes. Raises
-    UsageError if an option does not take its value; Beam itself would print 200 lines and exit."""
+    """Return Beam's pipeline options from engine.beam_options. DaskRunner without an address gets a local cluster of
+    engine.workers processes. Raises UsageError if a value is invalid; Beam itself would print 200 lines and exit."""
     words = shlex.split(engine.beam_options)
     if not any(word.startswith("--runner=") for word in words):
         words.append("--runner=FnApiRunner")
@@ -133,16 +134,17 @@ def dask_cluster(workers: int) -> Any:
 
 @functools.lru_cache(1)
 def load_list(place: Place, version: str) -> tuple[Any, list, Place, EngineConfig]:
-    """Read the pickled step and its units from `place`, once per worker process. `version` differs between two runs of
-    a step, so that the cached list of the first is not used in the second."""
+    """Return the pickled (step, units, folder, engine) at `place`, read once per worker process. `version` is unique to
+    a run of the step, so that no later run gets the cached list of an earlier one."""
     TRIED.update(done=0, failed=0)
     inherit()  # unpickling imports modules that the step names
     return pickle.loads(place.read_bytes())
 
 
 def run_range(bounds: tuple[int, int], places: tuple[Place, Place], version: str) -> None:
-    """Run the units numbered `bounds`, except finished ones, since a runner may repeat a range. An error that
-    ends the run is written to the step's folder; no worker starts a unit after it."""
+    """Run the units with the numbers first to last - 1, where `bounds` is (first, last). Skips finished ones, since a
+    runner may repeat a range. `places` are the paths of the list (`load_list`) and of the error that ended the run:
+    workers write that error, and start no unit after it."""
     from apache_beam.metrics import Metrics
 
     listed, stopped = places

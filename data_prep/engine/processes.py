@@ -53,9 +53,9 @@ class Worker:
         self.step = 0
 
     def begin(self, unit: Unit, deaths: int, number: int, step: bytes) -> None:
-        """Send a unit to the worker process. `deaths` is the number of earlier attempts at the unit whose process died.
-        `step` is the pickled step; it is sent only if its `number` differs from that of the last unit. Raises OSError
-        if the process has ended."""
+        """Send a unit to the worker process. `deaths` is the number of earlier attempts at the unit in which the
+        process died. `step` is the pickled step and `number` identifies it: the step is sent only if the number changed
+        since the last unit. Raises OSError if the process has ended."""
         self.unit = unit
         os.truncate(self.log, 0)
         if self.step != number:
@@ -113,7 +113,8 @@ POOL: list[Pool] = []
 
 @contextlib.contextmanager
 def pool() -> Generator[Pool]:
-    """The pool of workers, which share the environment of this process. An exception in the block ends all of them."""
+    """Yield this process's pool of workers. It is created on first use, and again if the environment variables, the
+    import path or the working folder changed. An exception in the block ends all workers."""
     key = (dict(os.environ), list(sys.path), Path.cwd())
     if POOL and POOL[0].key != key:
         end_pool()
@@ -133,8 +134,8 @@ def end_pool() -> None:
 
 
 def run_units(attempts: Attempts) -> None:
-    """Run all remaining units, in worker processes or, with engine.workers = 1, in this process. Raises an error that
-    every unit would have, or the first error if all failed (`Attempts.ended`)."""
+    """Run all queued units of a step in worker processes, or in this process if engine.workers is 1. Raises the errors
+    of `Attempts.ended`."""
     if attempts.engine.workers == 1:
         run_here(attempts)
     else:
@@ -142,8 +143,8 @@ def run_units(attempts: Attempts) -> None:
 
 
 def run_in_processes(attempts: Attempts, workers: int) -> None:
-    """Run all remaining units in `workers` processes. Raises the errors of `run_units`; after an exception or interrupt
-    the workers end."""
+    """Run all queued units of a step in `workers` processes. After an exception, ends these. Raises as
+    `Attempts.ended`."""
     with attempts.forgetting_running(), pool() as found:
         found.steps += 1
         number = found.steps
@@ -165,7 +166,8 @@ def run_in_processes(attempts: Attempts, workers: int) -> None:
 
 
 def take_message(worker: Worker, attempts: Attempts) -> bool:
-    """Handle a worker's message; return whether its unit has ended."""
+    """Receive a message from a worker: the number of rows so far, or the result of its unit. A closed pipe means that
+    the process died. Returns whether the unit has ended."""
     assert worker.unit is not None
     try:
         kind, value = worker.connection.recv()

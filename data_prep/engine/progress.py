@@ -17,21 +17,21 @@ class Progress:
     files_done: int
     files: int
     bytes_done: int
-    """Bytes of input read so far. For unfinished files, estimated from their pages and the bytes per page of finished
-    files."""
+    """Bytes of input read so far. For unfinished files, estimated from their pages by the ratio of finished files."""
     bytes: int
     pages_found: int
-    """Pages of an earlier run, which do not count in the speed of this run."""
+    """Pages processed by an earlier run; they do not count in the speed of this run."""
     bytes_found: int
     step: str = ""
-    """Step of the stage, if it has several. The remaining time is that of the step."""
+    """Name of the current step, if the stage has several. The remaining time is that of the step."""
     unit: str = "pages"
-    """Noun for the counted rows; "" if none are counted."""
+    """Noun for the counted rows, such as "pages"; "" if none are counted."""
     inputs: str = "files"
 
 
 class ProgressLine:
-    """Print progress. Call it with each Progress; as a context manager, it removes the live line at the end."""
+    """Prints progress, as a live line on a terminal and otherwise every few seconds. Call it with each Progress. As a
+    context manager, it removes the live line at the end."""
 
     def __init__(self, label: str, clock: Callable[[], float] = time.monotonic):
         from rich.console import Console

@@ -28,18 +28,18 @@ from lm.trusted_code import VARIABLE
 TASKS_PER_CPU = 2
 """Tasks submitted per CPU, so that an idle worker has a next unit and an autoscaler sees waiting work."""
 LOST_NODES = 10
-"""Number of lost nodes that a unit is not charged for. After that each loss is an attempt: spot nodes vanish, but a
-unit may also crash its node."""
+"""Number of times that a unit's node may be lost without counting as an attempt, since spot nodes vanish. Later losses
+count, since a unit may crash its node."""
 CONNECT_SECONDS = 30
 NODE = re.compile(r"node (\w{1,100}),")
-"""Matches the node ID in a line of a running record."""
+"""Matches the ID of a Ray node in a line of a running record (`running_of`)."""
 CONNECTED: list[object] = []
-"""Address, or number of workers, of the cluster that this process uses."""
+"""Address of the cluster that this process uses; for a local cluster, its number of workers."""
 
 
 def run_units(attempts: Attempts) -> None:
-    """Run all remaining units as Ray tasks. Raises an error that every unit would have, or the first error if all
-    failed (`Attempts.ended`). After an exception or interrupt the running tasks are cancelled."""
+    """Run all queued units of a step as Ray tasks. Raises the errors of `Attempts.ended`, and InputError if Ray cannot
+    run a task. An exception or interrupt cancels the running tasks."""
     ray = connect(attempts.engine)
     step = pickle.dumps((replace(attempts.step, units=()), attempts.folder, attempts.engine))
     trusted = {VARIABLE: os.environ.get(VARIABLE)}
@@ -81,7 +81,8 @@ def run_units(attempts: Attempts) -> None:
 
 
 def connect(engine: EngineConfig) -> Any:
-    """Connect to the cluster of the config and return the module `ray`. A local cluster ends with this process."""
+    """Connect to the Ray cluster at engine.address and return the module `ray`. Without an address, starts a local
+    cluster, which ends with this process. Raises UsageError if Ray is not installed, InputError if connecting fails."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not engine.address:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's servers then listen on the loopback interface
@@ -115,8 +116,8 @@ def connect(engine: EngineConfig) -> Any:
 
 
 def run_task(given: tuple[dict[str, str | None], list[str], str, bytes], unit: bytes) -> Marker | Failure:
-    """Run one attempt in a Ray worker, with the import path, working folder and storage settings of the submitting
-    process."""
+    """Run one attempt in a Ray worker. `unit` is the pickled (unit, number of its attempts that died). `given` is from
+    the submitting process: environment variables, import path, working folder, pickled (step, folder, engine)."""
     import ray  # ty: ignore[import-not-found]
 
     environment, path, folder, step = given
@@ -128,8 +129,8 @@ def run_task(given: tuple[dict[str, str | None], list[str], str, bytes], unit: b
 
 
 def result_of(task: Any, attempts: Attempts, unit: Unit, lost_nodes: dict[str, int]) -> Marker | Failure | None:
-    """Return the result of a task; None if its node was lost, which is not charged to the unit (LOST_NODES). Raises
-    InputError if Ray could not run it."""
+    """Return the result of a Ray task; None if its node was lost and the unit must be tried again, up to LOST_NODES
+    times. Raises InputError if Ray could not run the task."""
     import ray  # ty: ignore[import-not-found]
     from ray import exceptions  # ty: ignore[import-not-found]
 
@@ -157,7 +158,8 @@ def result_of(task: Any, attempts: Attempts, unit: Unit, lost_nodes: dict[str, i
 
 
 def is_lost(record: str) -> bool:
-    """Whether the node of the last attempt in the record is dead or draining."""
+    """Return whether Ray reports the node of a unit's last attempt as dead or draining. `record` is the text of the
+    unit's running record (`running_of`), which names the nodes."""
     from ray import nodes  # ty: ignore[import-not-found]
     from ray._private.state import state  # ty: ignore[import-not-found]
 

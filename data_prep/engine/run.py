@@ -29,7 +29,7 @@ class Notes:
     check: Callable[[], None]
     """Called regularly while a step runs; an exception from it ends the step."""
     failed: set[str] = field(default_factory=set)
-    """Units, as step/name, that are missing in the results of their steps."""
+    """Failed units, as "step/unit". The results of the step lack them."""
     outputs: set[str] = field(default_factory=set)
 
 
@@ -38,7 +38,8 @@ NOTES: ContextVar[Notes | None] = ContextVar("NOTES", default=None)
 
 @contextlib.contextmanager
 def noting(check: Callable[[], None]) -> Generator[Notes]:
-    """Collect notes from all steps that run in the block."""
+    """Collect the names of failed units and of outputs from all steps that run in the block. `check` is called
+    regularly; an exception from it ends the step."""
     notes = Notes(check)
     before = NOTES.set(notes)
     try:
@@ -50,13 +51,12 @@ def noting(check: Callable[[], None]) -> Generator[Notes]:
 def run_step(
     step: Step, engine: EngineConfig, folder: Place, on_progress: Callable[[Progress], None] = lambda progress: None
 ) -> Mapping[str, Marker]:
-    """Run the units of the step that are not done, in `folder`. Return {name of the unit: marker} of all finished
-    units, in order. Units that fail `engine.attempts` times are quarantined and printed. Outputs of units that the step
-    no longer has are deleted.
+    """Run the units of `step` that are not done. Returns {unit name: marker} of all finished units, in the step's
+    order; a marker has the counts and the outputs of its unit. Outputs and records are written to `folder`. Units that
+    fail engine.attempts times are quarantined and printed. Outputs of units that the step no longer has are deleted.
 
-    Raises InputError if more units failed than engine.max_failed allows, after all others are done; immediately, an
-    error that every unit would have (UsageError, a full disk, a missing package); and the first error if the first
-    units all fail.
+    Raises InputError, after all other units are done, if the share of failed units exceeds engine.max_failed. Raises at
+    once an error that every unit would have (UsageError, a full disk), and the first error if the first units all fail.
     """
     assert len({unit.name for unit in step.units}) == len(step.units), f"{step.name}: two units share a name"
     folder = folder.absolute() if isinstance(folder, Path) else folder  # workers may have another working folder

@@ -34,7 +34,7 @@ from lm.storage import Place, place_of, write_atomically, writing
 from lm.trusted_code import inherit
 
 LOGS = Path("runs/cloud")
-"""Folder for logs, relative to the working folder. Slurm does not create it."""
+"""Folder of the jobs' logs, relative to the working folder. Created here, since Slurm does not create it."""
 NO_RETRY = ["--engine.retry-failed", "False"]
 PAUSES = (10, 60, 300)
 """Seconds between attempts to reach Slurm's controller from within a job, where an error would end the chain."""
@@ -49,7 +49,7 @@ class Submission:
     left: int
     """Number of units that were not done at submission."""
     lost: int
-    """Number of their attempts that had died with their process before the submission."""
+    """Number of attempts at these units whose process had died before the submission."""
     log: str
 
     @property
@@ -58,8 +58,9 @@ class Submission:
 
 
 def run_units(attempts: Attempts) -> None:
-    """Submit the remaining units and a job that runs the command again; a step with a single unit runs in a local
-    worker process. Raises Stopped after submitting, and InputError."""
+    """Submit the queued units of a step, and a job that runs the command again after them; a step with a single unit
+    runs in a local worker process instead. Raises Stopped after submitting. Raises InputError if Slurm fails, if a task
+    of the last submission ended with an error, or if no unit of it ended."""
     step, folder, engine = attempts.step, attempts.folder, attempts.engine
     if len(step.units) == 1:
         run_in_processes(attempts, 1)
@@ -91,8 +92,8 @@ def run_units(attempts: Attempts) -> None:
 
 
 def submit(attempts: Attempts, left: int, lost: int) -> Submission:
-    """Submit an array of the remaining units, and this command after it. Raises InputError after cancelling what it
-    submitted."""
+    """Submit an array job for the queued units, and a job that runs this command after it. `left` and `lost` are stored
+    in the returned Submission. Raises InputError, after cancelling the jobs already submitted."""
     step, folder, engine = attempts.step, attempts.folder, attempts.engine
     most = max_array_size()
     name, command = chain(engine)
@@ -130,8 +131,8 @@ def submit(attempts: Attempts, left: int, lost: int) -> Submission:
 
 
 def sbatch(engine: EngineConfig, name: str, command: list[str], log: str, *words: str) -> str:
-    """Submit a job that runs a command in the working folder; return its ID. Later options override earlier ones.
-    Raises InputError."""
+    """Submit a job that runs `command` in the working folder, and return its job ID. `log` is the name of its log in
+    LOGS. `words` are options of sbatch that override engine.slurm_options. Raises InputError if sbatch fails."""
     printed = ask(
         "sbatch", "--parsable", "--cpus-per-task=1", *shlex.split(engine.slurm_options), "--nodes=1", "--ntasks=1",
         "--requeue", "--open-mode=append", f"--job-name={name}", f"--chdir={Path.cwd()}", f"--output={LOGS / log}",
@@ -144,8 +145,7 @@ def sbatch(engine: EngineConfig, name: str, command: list[str], log: str, *words
 
 
 def chain(engine: EngineConfig) -> tuple[str, list[str]]:
-    """Return the name of all jobs of this command, and the command that continues it. Only the first command retries
-    failed units."""
+    """Return the name for all jobs of this command, and the command that continues it without retrying failed units."""
     words = sys.orig_argv[1:]
     continued = words[-2:] == NO_RETRY
     words = words[:-2] if continued else words
@@ -155,7 +155,7 @@ def chain(engine: EngineConfig) -> tuple[str, list[str]]:
 
 
 def max_array_size() -> int:
-    """Return the limit on tasks in an array of this Slurm. Raises UsageError if it does not support arrays."""
+    """Return Slurm's limit on the tasks of an array job. Raises UsageError if this Slurm has no array jobs."""
     lines = [line.partition("=") for line in ask("scontrol", "show", "config").splitlines()]
     found = {name.strip(): value.strip() for name, _, value in lines}.get("MaxArraySize", "")
     if not found.isdigit() or int(found) < 2:
@@ -164,7 +164,8 @@ def max_array_size() -> int:
 
 
 def ask(*words: str) -> str:
-    """Run a Slurm command and return its output. Raises UsageError if it is not installed, InputError if it fails."""
+    """Run a Slurm command and return its output. Within a job, waits and retries if Slurm's controller cannot be
+    reached. Raises UsageError if the command is not installed, InputError if it fails."""
     for pause in (*(PAUSES if own_job() else ()), None):
         try:
             ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
@@ -190,7 +191,7 @@ def own_job() -> str:
 
 
 def refuse_submitted(step: str, folder: Place) -> None:
-    """Raise InputError if jobs of the step that another command submitted are in Slurm's queue."""
+    """Raise InputError if jobs that another command submitted for this step are still in Slurm's queue."""
     submitted = read_submission(step, folder)
     if submitted is None or submitted.next == own_job() != "":
         return
@@ -240,8 +241,9 @@ def read_json(place: Place) -> dict:
 
 
 def main(words: list[str]) -> None:
-    """Run an array task: every `world`-th unit of the list, starting at its rank, with a worker process per core.
-    `words` are the path of the list, its SHA-256, the rank of the array's first task, and `world`."""
+    """Run one task of an array job. `words` are the path of the pickled list of units, its SHA-256, the rank of the
+    array's first task, and `world`, the number of tasks in all arrays. The task of rank r runs the units r, r + world,
+    r + 2 world, ... of the list, with one worker process per core."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # a time limit is not an attempt
     listed, sha256, first, world = words
     data = place_of(listed).read_bytes()

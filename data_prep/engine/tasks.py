@@ -37,28 +37,27 @@ FILES_AT_ONCE = 64
 FILTERING = "filtering"
 """The step that writes documents/."""
 File = tuple[str, str]
-"""(name in the step's folder, SHA-256)."""
+"""(name in the step's folder, SHA-256) of an output file."""
 OnProgress = Callable[[Progress], None]
 DIGEST = re.compile("[0-9a-f]{12}")
-"""Matches the digest in the name of a folder: the hash of the keys that a join reads."""
+"""Matches the digest in the name of a join's folder: a hash of the keys that the join reads."""
 
 
-def whole(engine: EngineConfig, units: int) -> EngineConfig:
-    """Return `engine` with max_failed = 0, for a step in which no unit may fail. If the engine uses only this machine,
-    a single unit runs in this process, which saves a second for starting a worker."""
+def allow_no_failures(engine: EngineConfig, units: int) -> EngineConfig:
+    """Return `engine` for a step in which no unit may fail: with max_failed = 0. On an engine that uses only this
+    machine, a step with one unit runs in this process, which saves a second for starting a worker."""
     alone = units == 1 and engine.executor.this_machine
     return dataclasses.replace(engine, max_failed=0.0, workers=1 if alone else engine.workers)
 
 
 def files_of(markers: Iterable[Marker], folder: str = "") -> list[File]:
-    """Return (name, SHA-256) of the outputs whose names in the step's folder begin with `folder`, in the order of the
-    markers."""
+    """Return (name, SHA-256) of the outputs in the markers whose names begin with `folder`, in the markers' order."""
     return [(name, sha) for one in markers for name, (_, sha) in one.outputs.items() if name.startswith(folder)]
 
 
 def file_of_each(markers: Collection[Marker], folder: str) -> list[File]:
-    """Return (name, SHA-256) of each unit's output in `folder`. Raises InputError if there are more or fewer outputs
-    than markers: the results would lack the documents of a file."""
+    """Return (name, SHA-256) of each finished unit's only output in `folder`. Raises InputError if the markers list
+    more or fewer outputs there than there are markers: the results would lack documents."""
     files = files_of(markers, folder)
     if len(files) != len(markers):
         raise InputError(
@@ -70,11 +69,11 @@ def file_of_each(markers: Collection[Marker], folder: str) -> list[File]:
 
 
 Merge = Callable[[Sequence[Path], Path, Path], int]
-"""(input files, output file, folder for scratch) -> rows"""
+"""(input files, output file, folder for temporary files) -> number of rows written"""
 
 
 def merge_files(unit: Unit[tuple[str, ...]], space: Workspace, folder: str, merge: Merge) -> Counts:
-    """Merge the unit's files into folder/<name of the unit>.merged."""
+    """Merge the input files of a unit into `folder`/<unit name>.merged with `merge`. Returns {"rows": rows written}."""
     target = space.output(f"{folder}/{unit.name}.merged")
     return {"rows": merge([space.input(name) for name in unit.input], target, space.scratch)}
 
@@ -82,8 +81,8 @@ def merge_files(unit: Unit[tuple[str, ...]], space: Workspace, folder: str, merg
 def merge_in_groups(
     name: str, files: Sequence[File], merge: Merge, folder: Place, engine: EngineConfig, on_progress: OnProgress
 ) -> Sequence[File]:
-    """Merge the files FILES_AT_ONCE at a time in parts/<name>, repeatedly, until at most FILES_AT_ONCE are left; return
-    these. Raises InputError if a merge fails."""
+    """Merge `files` into at most FILES_AT_ONCE files and return these: groups of FILES_AT_ONCE are merged into one file
+    each, repeatedly, in parts/<name> of `folder`. Raises InputError if a merge fails."""
     for level in itertools.count(1):
         if len(files) <= FILES_AT_ONCE:
             return files
@@ -98,20 +97,20 @@ def merge_in_groups(
         ]
         work = functools.partial(merge_files, folder=f"parts/{name}", merge=merge)
         step = Step(f"{name}-{level}", tuple(units), work, "rows", "groups")
-        files = files_of(run_step(step, whole(engine, len(units)), folder, on_progress).values())
+        files = files_of(run_step(step, allow_no_failures(engine, len(units)), folder, on_progress).values())
     raise AssertionError("a count ended")
 
 
 Work = Callable[[Any, Path], Counts | None]
-"""(task, local file to write) -> counts"""
+"""(task, local path to write) -> counts, or None for no counts"""
 Run = Callable[[Sequence[Any], Work], list[Counts]]
-"""(tasks, work) -> counts of each task, in order. A task is a dataclass with the field `run_file`, the path of its
-output. Tasks whose output exists are skipped."""
+"""Runs the work on all tasks: (tasks, work) -> counts of each task, in order. A task is a dataclass with a field
+`run_file`, the path of its output. Tasks whose output exists are skipped."""
 
 
 @dataclass(frozen=True)
 class TaskRunner:
-    """Runs tasks on the engine, each as one unit of a step; a callable of the type `Run`. All files are in `folder`."""
+    """Runs tasks on the configured engine, each as one unit of a step. Has the type `Run`. Outputs are in `folder`."""
 
     folder: Place
     engine: EngineConfig
@@ -119,7 +118,7 @@ class TaskRunner:
     label: str
     """Name of the work in progress lines."""
     identity: str = ""
-    """Hash of everything besides the names that determines the outputs."""
+    """Hash of everything that determines the outputs, except their names."""
 
     def __call__(self, tasks: Sequence[Any], work: Work) -> list[Counts]:
         """Run `work` on all tasks. Raises like `run_step`, also if a single task fails."""
@@ -132,19 +131,19 @@ class TaskRunner:
         named = f"{self.label.replace(' ', '-')}.{names[0].replace('/', '.')}"
         label = f"{self.label}{self.detail(tasks[0].run_file.parent.name)}"
         step = Step(named, units, functools.partial(run_task, work=work), rows="", inputs="tasks", label=label)
-        made = run_step(step, whole(self.engine, len(units)), self.folder, self.on_progress)
+        made = run_step(step, allow_no_failures(self.engine, len(units)), self.folder, self.on_progress)
         return [made[unit.name].counts for unit in units]
 
     def detail(self, folder: str) -> str:
-        """Suffix for progress lines: the part of the work that the tasks in this folder belong to; "" if its name has a
-        digest."""
+        """Return a suffix for progress lines that names the part of the work, such as ", round 2" if the tasks write to
+        the folder "round-2"; "" if the folder's name has a digest."""
         return "" if DIGEST.search(folder) else f", {folder.replace('-', ' ')}"
 
 
 def delete_other_digests(folder: Place) -> None:
-    """Delete the folders next to `folder` whose names differ only in the digest. They are of joins of other keys, and
-    could fill the disk; in a bucket they stay until the stage ends. Each is renamed first, so that an interrupted
-    deletion leaves none that looks complete."""
+    """Delete the outputs of earlier joins: the folders next to `folder` whose names differ from its name only in the
+    digest (DIGEST). They could fill the disk; in a bucket they stay until the stage ends. Each is renamed first, so
+    that an interrupted deletion leaves no folder that looks complete."""
     if not isinstance(folder, Path) or not folder.parent.is_dir():
         return
     name = re.compile(DIGEST.sub(DIGEST.pattern, re.escape(folder.name)) + r"(\.deleted)?")
@@ -155,12 +154,12 @@ def delete_other_digests(folder: Place) -> None:
 
 
 def absolute(place: Place) -> Place:
-    """Return an absolute path, since workers may have another working folder."""
+    """Return `place` with an absolute path, since workers may have another working folder. URLs are unchanged."""
     return place.absolute() if isinstance(place, Path) else place
 
 
 def relative(folder: Place, place: Place) -> str:
-    """Return the name of a file relative to the folder. Raises ValueError if it is not in the folder."""
+    """Return the path of the file `place` relative to `folder`. Raises ValueError if the file is not in the folder."""
     above, below = f"{folder}/", str(place)
     if not below.startswith(above):
         raise ValueError(f"{place} is not in {folder}")
@@ -168,7 +167,8 @@ def relative(folder: Place, place: Place) -> str:
 
 
 def run_task(unit: Unit[Any], space: Workspace, work: Work) -> Counts:
-    """Run the work of a task on a local file, which the workspace stores at `run_file`."""
+    """Call `work` with the unit's task and a local path; return its counts. The file written is stored at
+    `run_file`."""
     return work(unit.input, space.output(relative(space.folder, unit.input.run_file))) or {}
 
 
@@ -181,7 +181,7 @@ class StoredFile:
     counts: Counts
     """Counts of the unit that wrote it."""
     id: int = 0
-    """For a file of texts/, and files derived from it: its number in the joins, a hash of its name (`file_ids`)."""
+    """For files of texts/ and files derived from them: number of the file in joins, a hash of its name (`file_ids`)."""
 
     @property
     def name(self) -> str:
@@ -194,10 +194,10 @@ class StoredFile:
 
 
 def stored_files(folder: Place, step: str, *counts: str) -> list[StoredFile]:
-    """List folder/*.parquet by name, with hashes and counts from the manifest of the step that wrote them: one read
-    instead of 90,000 footers. Files that are not in the manifest are identified by their ends; if `counts` are
-    requested, their "documents" and "text_bytes" are read from their footers. Raises InputError if a footer cannot be
-    read."""
+    """Return the Parquet files of `folder`, sorted by name, with hashes and counts from the manifest of the step that
+    wrote them: one read instead of 90,000 footers. A file that is not in the manifest is identified by its end
+    (`sha256_of_end`). If names of `counts` are given, its "documents" and "text_bytes" are read from its footer. Raises
+    InputError if a footer cannot be read."""
     made = read_manifest(step, folder.parent).values()
     known = {name: (*about, one.counts) for one in made for name, about in one.outputs.items()}
 
@@ -217,21 +217,20 @@ def stored_files(folder: Place, step: str, *counts: str) -> list[StoredFile]:
 
 @dataclass(frozen=True)
 class FileRunner:
-    """Run pipeline steps that process each input file independently. Outputs and the records of finished files are
+    """Runs pipeline steps in which each input file is one unit of work. Outputs and the records of finished files are
     written to `folder`, so a repeated call processes only new or changed files."""
 
     folder: Place
     engine: EngineConfig
     on_progress: OnProgress
     failed: dict[str, str] = field(default_factory=dict)
-    """{name of a file that failed: the first step in which it failed}, over all steps so far."""
+    """{name of a failed file: the first step in which it failed}, over all steps so far."""
 
     def __call__[F: StoredFile](
         self, step: str, files: Sequence[F], work: Callable[[F, Workspace], Counts | None], identity: object
     ) -> tuple[list[F], dict[str, Marker]]:
         """Run `work` on each file. Return the finished files and their markers; failed files are printed, or end the
-        step (`run_step`). `identity`, a value or a function of the file, is everything besides the file that determines
-        the outputs."""
+        step (`run_step`). `identity`, a value or a function of the file, is whatever else determines the outputs."""
         of = identity if callable(identity) else lambda file: identity
         units = tuple(Unit(one.name, identity_of(step, one.identity, of(one)), one.bytes, one) for one in files)
         wanted = Step(step, units, functools.partial(run_file, work=work), label=step.replace("-", " "))
@@ -255,9 +254,9 @@ def run_file(unit: Unit[Any], space: Workspace, work: Callable[[Any, Workspace],
 
 
 def quarantine_in(step: str, file: str, failed_in: str, folder: Place) -> None:
-    """Quarantine a file in `step`, which it had passed, with the record of the later step `failed_in`, and delete its
-    outputs of `step`. Later runs of `step` skip the file until it or the settings change, or failed units are
-    retried."""
+    """Quarantine a file in `step`, which it passed, because it failed in the later step `failed_in`, and delete its
+    outputs of `step`. Later runs of `step` skip the file until it or the settings change, or failed units are retried.
+    Raises InputError if the record of the failure is missing."""
     record = read_quarantine(quarantine_of(failed_in, file, folder))
     marker = read_marker(marker_of(step, file, folder))
     if record is None or marker is None:

@@ -45,15 +45,14 @@ from lm.storage import (
 
 UNITS, QUARANTINE, SCRATCH = "units", "quarantine", "scratch"
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-"""Errors of a full or read-only disk, which every unit would have. EIO is not among them: it may be a bad sector of one
-input file."""
+"""Errors of a full or read-only disk, which every unit would have. Not EIO: it may be a bad sector of one file."""
 SECONDS_BETWEEN_COUNTS = 0.5
 USUAL_THRESHOLDS = gc.get_threshold()
 ATTEMPT = "attempt of "
 """Prefix of a line of a running record (`running_of`), followed by the identity of the unit."""
 RUNNING = ".running"
 NO_RECORD = (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError)
-"""Raised by reading a JSON file that is missing or damaged."""
+"""Exceptions raised by reading a JSON file that is missing or damaged."""
 Counts = dict[str, Any]
 
 
@@ -66,13 +65,13 @@ class Unit[Input]:
     identity: str
     """SHA-256 of everything that determines the outputs: input and settings, not other units or library versions."""
     bytes: int
-    """Approximate size of the work."""
+    """Approximate size of the work; larger units run first."""
     input: Input
     """Input of `Step.work`; picklable and small."""
 
 
 def no_digest(unit: Unit) -> str:
-    """Default `Step.digest`, for steps that read no input files."""
+    """Return "", the default of `Step.digest`, for steps that read no input files."""
     return ""
 
 
@@ -81,25 +80,24 @@ class Step[Input]:
     """A step of the pipeline: the same work on each of many units."""
 
     name: str
-    """File name of the folders of markers and quarantine records."""
+    """Name of the step, and of its folders in units/ and quarantine/."""
     units: tuple[Unit[Input], ...]
     work: Callable[[Unit[Input], "Workspace"], Counts | None]
-    """Write the unit's outputs and return counts (JSON types); "rows" is for progress. A picklable, pure function of
-    the unit. Called again after an interruption."""
+    """Writes the unit's outputs and returns counts (JSON types), of which "rows" is shown as progress. It must be
+    picklable and depend only on the unit. It is called again after an interruption."""
     rows: str = "documents"
     """Noun for rows in progress lines; "" if none are counted."""
     inputs: str = "files"
     """Noun for units in progress lines."""
     label: str = ""
-    """Name of the step in progress lines, if not `name`."""
+    """Name of the step in progress lines; `name` if empty."""
     digest: Callable[[Unit[Input]], str] = no_digest
-    """SHA-256 of the file that a unit reads, stored in its marker or quarantine record to detect another file with the
-    same name and size."""
+    """SHA-256 of the file that a unit reads, stored in its marker or quarantine record to detect a changed file."""
 
 
 @dataclass(frozen=True)
 class Marker:
-    """Record that a unit is done, stored as units/STEP/NAME.json."""
+    """Record that a unit is done, stored as units/STEP/UNIT.json. It lists the outputs and counts."""
 
     identity: str
     counts: Counts
@@ -115,8 +113,8 @@ class Marker:
 
     @classmethod
     def of(cls, found: Any, place: Place) -> "Marker | None":
-        """Convert parsed JSON from the file `place` to a marker; return None if it is invalid. Raises InputError if it
-        lists an output outside of the step's folder."""
+        """Return the marker that was stored in the file `place`, from its parsed JSON; None if that is invalid. Raises
+        InputError if it lists an output outside of the step's folder."""
         try:
             outputs = {name: (int(size), str(sha256)) for name, (size, sha256) in found["outputs"].items()}
             counts, seconds = found["counts"], float(found["seconds"])
@@ -139,7 +137,7 @@ class Failure:
     """The end of the worker's output."""
     host: str = dataclasses.field(default_factory=lambda: os.uname().nodename)
     ends_run: bool = False
-    """Whether every other unit would fail of it too: impossible settings, a full disk, a missing package."""
+    """Whether every other unit would fail in the same way: invalid settings, a full disk, a missing package."""
     permanent: bool = False
     """Whether another attempt would fail the same way."""
     died: bool = False
@@ -158,7 +156,7 @@ class Failure:
         )
 
     def raised(self) -> Exception:
-        """Return the original exception, or one with its text."""
+        """Return the original exception or, if it was not kept, one with its text."""
         if self.exception:
             return self.exception
         return RuntimeError(f"{self.error}\n{self.traceback}") if self.traceback else InputError(self.error)
@@ -190,7 +188,8 @@ class StoreWriteError(InputError):
 
 @contextlib.contextmanager
 def storing(place: Place) -> Generator[None]:
-    """Turn disk errors in the block into InputError, and errors of a store into StoreWriteError."""
+    """Raise InputError for disk errors in the block, and StoreWriteError for errors of an object store. `place` is the
+    path that is written, for messages."""
     try:
         with writing(place):
             yield
@@ -206,8 +205,7 @@ def line_of(error: BaseException) -> str:
 
 
 def ends_run(error: BaseException) -> bool:
-    """Whether an error ends the step, because every other unit would fail too: a full disk, a missing package, a wrong
-    option."""
+    """Return whether an error ends the step, because every other unit would fail too: a full disk, a missing module."""
     chain, causes = error, []
     while chain is not None and chain not in causes:
         causes.append(chain)
@@ -217,14 +215,14 @@ def ends_run(error: BaseException) -> bool:
 
 
 def identity_of(*parts: object) -> str:
-    """SHA-256 of the parts as JSON. Config fields that do not affect the outputs are left out
-    (lm.fields.identifying)."""
+    """Return the SHA-256 of the parts as JSON, the identity of a unit. Config fields that do not affect the outputs are
+    left out (lm.fields.identifying)."""
     return hashlib.sha256(json.dumps(identifying(parts), sort_keys=True).encode()).hexdigest()
 
 
 class Workspace:
-    """Paths of the files that one unit reads and writes, and counts of its work. On a disk, they are in the step's
-    folder. For a bucket, they are in a local folder, whose outputs are uploaded at the end."""
+    """Paths of the files that one unit reads and writes, and counts of its work. On a disk, the paths are in the step's
+    folder. For a bucket, they are in a local folder, from which outputs are uploaded at the end."""
 
     def __init__(
         self, folder: Place, root: Path, scratch: Path, max_bytes: int, on_rows: Callable[[int], None] = lambda _: None
@@ -236,7 +234,8 @@ class Workspace:
         self.reported_at = 0.0
 
     def input(self, name: str) -> Path:
-        """Path of a file in the step's folder; from a bucket, the file is downloaded. Raises FileNotFoundError."""
+        """Return the local path of a file in the step's folder. If that is in a bucket, the file is downloaded. Raises
+        FileNotFoundError if the bucket has no such file."""
         path = self.root / name
         if isinstance(self.folder, Url) and not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -244,18 +243,18 @@ class Workspace:
         return path
 
     def place(self, name: str) -> Place:
-        """Location of a file in the step's folder, to read ranges of it without a download."""
+        """Return the path or URL of a file in the step's folder, to read ranges of it without a download."""
         return self.folder / name
 
     def output(self, name: str) -> Path:
-        """Return the local path for the output `name`, and register it as an output of the unit. The caller writes it,
-        atomically: with `lm.storage.appearing(path, scratch)`."""
+        """Return the local path for the output `name` and register it as an output of the unit. The caller must write
+        the file atomically: `with lm.storage.appearing(path, space.scratch) as partial`."""
         path = self.outputs[name] = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def count(self, rows: int = 0, bytes: int = 0) -> None:
-        """Add to the counts: rows written, and bytes of contents read. Raises TooManyBytesError above
+        """Add to the counts: rows written, bytes of contents read. Raises TooManyBytesError above
         engine.max_unit_bytes."""
         self.rows += rows
         self.bytes += bytes
@@ -266,8 +265,8 @@ class Workspace:
             self.on_rows(self.rows)
 
     def meter(self, read: int, unpacked: int) -> None:
-        """Add to the counts: bytes of the input as stored, and as unpacked (lm.storage.metered). Raises
-        TooManyBytesError above engine.max_unit_bytes."""
+        """Add to the unit's counts: input bytes `read` from storage, and `unpacked` from them (called by
+        lm.storage.metered). Raises TooManyBytesError if either sum exceeds engine.max_unit_bytes."""
         self.read += read
         self.unpacked += unpacked
         self.check_bytes(self.read, "were read")
@@ -281,8 +280,8 @@ class Workspace:
             )
 
     def publish(self) -> dict[str, tuple[int, str]]:
-        """Upload the outputs if the folder is in a bucket; return {name: (bytes, SHA-256)}. Raises FileNotFoundError
-        for an output that was not written."""
+        """Return {output name: (bytes, SHA-256)}, after uploading the outputs if the folder is in a bucket. Raises
+        FileNotFoundError for an output that was not written."""
         found = {name: digest(path) for name, path in sorted(self.outputs.items())}
         if isinstance(self.folder, Url):
             for name, path in self.outputs.items():
@@ -292,7 +291,8 @@ class Workspace:
 
 @contextlib.contextmanager
 def workspace(step: Step, folder: Place, max_bytes: int, on_rows: Callable[[int], None]) -> Generator[Workspace]:
-    """Create the workspace of a unit. For a bucket, its local folder is deleted afterwards."""
+    """Yield the workspace of a unit; a bucket's local folder is deleted afterwards. `on_rows` gets the number of rows
+    so far."""
     if isinstance(folder, Path):
         scratch = folder / SCRATCH / step.name
         scratch.mkdir(parents=True, exist_ok=True)
@@ -308,8 +308,8 @@ def workspace(step: Step, folder: Place, max_bytes: int, on_rows: Callable[[int]
 
 @contextlib.contextmanager
 def rare_collections() -> Generator[None]:
-    """Run Python's garbage collector a fiftieth as often, and only over new objects, which saves a tenth of the time
-    per page."""
+    """In the block, run Python's garbage collector a fiftieth as often, and only over objects created in the block.
+    Saves a tenth of the time per page."""
     gc.freeze()
     gc.set_threshold(50 * USUAL_THRESHOLDS[0], *USUAL_THRESHOLDS[1:])
     try:
@@ -322,9 +322,9 @@ def rare_collections() -> Generator[None]:
 def run_unit(
     step: Step, unit: Unit, folder: Place, engine: EngineConfig, on_rows: Callable[[int], None] = lambda _: None
 ) -> Marker:
-    """Run the work of one unit, write its outputs, and write its marker, the record that it is done. Files that an
-    earlier run of the unit wrote and this one did not are then deleted. `on_rows` is called with the number of rows so
-    far. Raises the exceptions of `step.work`, and InputError if an output cannot be written."""
+    """Run the work of one unit, then write and return its marker, the record that the unit is done. Outputs of an
+    earlier run of the unit that this run did not write are deleted. `on_rows` is called with the number of rows so far.
+    Raises the exceptions of `step.work`, and InputError if an output cannot be written."""
     start, path = time.perf_counter(), marker_of(step.name, unit.name, folder)
     before = read_marker(path)
     with workspace(step, folder, engine.max_unit_bytes, on_rows) as space:
@@ -356,8 +356,8 @@ def marker_of(step: str, unit: str, folder: Place) -> Place:
 
 
 def running_of(step: str, unit: str, folder: Place) -> Place:
-    """Return the path of a unit's running record, which lists the attempts that are running or died. Each has a line
-    that starts with ATTEMPT; the stacks of a process that hung follow."""
+    """Return the path of a unit's running record: a file with one line, beginning with ATTEMPT, for each attempt that
+    is running or died. If a process hung, the stacks of its threads follow the line."""
     return folder / UNITS / step / (unit + RUNNING)
 
 
@@ -366,8 +366,7 @@ def quarantine_of(step: str, unit: str, folder: Place) -> Place:
 
 
 def read_marker(path: Place) -> Marker | None:
-    """Return the marker; None if it is missing or damaged. Raises InputError if it lists an output outside of the
-    step's folder."""
+    """Return the marker; None if missing or damaged. Raises InputError if an output is outside of the step's folder."""
     try:
         return Marker.of(json.loads(path.read_bytes()), path)
     except NO_RECORD:
@@ -375,15 +374,15 @@ def read_marker(path: Place) -> Marker | None:
 
 
 def is_done(unit: Unit, marker: Marker | None, folder: Place) -> bool:
-    """Whether the marker has the unit's identity, and its outputs exist with their sizes."""
+    """Return whether a unit is done: `marker` has its identity, and the listed outputs exist with these sizes."""
     if marker is None or marker.identity != unit.identity:
         return False
     return all(size_of(folder / name) == size for name, (size, _) in marker.outputs.items())
 
 
 def sizes_of(places: Iterable[Place]) -> dict[Place, int]:
-    """Return {place: bytes} of the existing files among `places`. For a bucket each folder is listed once, and the
-    result has all files in it."""
+    """Return {place: bytes} of the `places` that exist. In a bucket, lists each folder once and returns all its
+    files."""
     found: dict[Place, int] = {}
     for folder in {one.parent for one in places if isinstance(one, Url)}:
         found |= {folder / name: one.size for name, one in folder.files().items()}
@@ -416,14 +415,14 @@ def read_quarantine(path: Place) -> dict[str, Any] | None:
 
 
 def in_folders_of(outputs: Iterable[str], names: Iterable[str]) -> list[str]:
-    """Return those names that are in the folder of one of the outputs. A marker that lists files elsewhere was not
-    written by this run and must not delete them."""
+    """Return those `names` that are in the same folder as one of the `outputs`. Files elsewhere that a marker lists
+    were not written by this run, and must not be deleted."""
     folders = {output.rpartition("/")[0] for output in outputs}
     return [name for name in names if name.rpartition("/")[0] in folders]
 
 
 def delete_files(folder: Place, names: Iterable[str]) -> None:
-    """Delete outputs that exist. Raises InputError for a name that leads out of the folder."""
+    """Delete the files `names` of `folder` that exist. Raises InputError if a name leads out of the folder."""
     places = [inside(folder, name, folder / UNITS) for name in names]
     if isinstance(folder, Url):
         stores.delete(map(str, places))

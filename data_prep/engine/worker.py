@@ -24,7 +24,8 @@ from lm.trusted_code import inherit
 
 
 def main() -> None:
-    """Run the process. Command-line arguments: the file descriptor of the pipe, and the folder of all workers."""
+    """Run the worker process until its parent ends. Command-line arguments: the file descriptor of the pipe to the
+    parent, and the temporary folder of all workers, which is deleted at the end."""
     for one in (signal.SIGINT, signal.SIGTERM):  # sent to all processes at once; the parent ends its workers
         signal.signal(one, signal.SIG_IGN)
     faulthandler.enable()
@@ -51,12 +52,10 @@ def load(pickled: bytes) -> Any:
 def attempt(
     pickled: bytes, message: bytes, on_rows: Callable[[int], None] = lambda rows: None, node: str = "-"
 ) -> Marker | Failure:
-    """Run one attempt of a unit in a process that it may crash.
-
-    `pickled` is (step, folder, engine), `message` is (unit, number of its earlier attempts that died), `node` is Ray's
-    ID of this machine. While it runs, the attempt is recorded in the run folder (`running_of`), so that a death of this
-    process or of the command is counted.
-    """
+    """Run one attempt at a unit, which may crash this process, and return its marker or failure. The arguments are
+    pickled: (step, folder, engine), and (unit, number of its earlier attempts that died); `node` is Ray's ID of this
+    machine. The attempt is recorded in the run folder (`running_of`), so that a death of this process or of the command
+    is counted."""
     try:
         step, folder, engine = load(pickled)
     except Exception as error:  # for example, a missing module
@@ -79,9 +78,9 @@ def attempt(
 
 @contextlib.contextmanager
 def recorded(place: Place, record: str, seconds: float) -> Generator[None]:
-    """Write the running record. If the block takes longer than `seconds`, a thread of faulthandler, which runs even if
-    a library never returns to Python, writes the stacks of all threads and ends the process: on a disk to the record,
-    otherwise to the log."""
+    """Write `record`, a unit's running record, to `place`, then run the block. If that takes longer than `seconds`, the
+    stacks of all threads are written to the record (in a bucket, to the log) and the process ends: a thread of
+    faulthandler does this, even if a library never returns to Python."""
     with contextlib.ExitStack() as stack:
         if isinstance(place, Path):
             place.unlink(missing_ok=True)  # the file may be hard-linked in a backup

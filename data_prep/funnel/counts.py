@@ -130,7 +130,7 @@ def count_values(
             "kept": tally(bins[kept]), "dropped": tally(bins[by_it]), "elsewhere": tally(bins[~kept & ~by_it]),
         }  # fmt: skip
         for one in mine:
-            distances = np.abs(values[signal] - one.lines(labels))
+            distances = np.abs(values[signal] - one.row_limits(labels))
             rows = np.flatnonzero(kept & ~np.isnan(distances))
             counts["near"][f"{one.stage}/{one.reason}"] = smallest(distances, rows, place)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from data_prep.config import DocumentsConfig, EngineConfig
 from data_prep.config.documents import AFTER_DEDUP, DEDUP
 from data_prep.engine import Progress, Workspace
-from data_prep.engine.tasks import FileRunner, StoredFile, files_of, whole
+from data_prep.engine.tasks import FileRunner, StoredFile, allow_no_failures, files_of
 from data_prep.funnel.counts import Counts, append_counts, count_rows, empty_counts, merge
 from data_prep.funnel.report import Written
 from data_prep.measure.row import QUALITY_SCORE
@@ -46,7 +46,7 @@ def count_again(
     texts, scratch = texts.absolute(), scratch.absolute()
     shutil.rmtree(scratch, ignore_errors=True)
     files = texts_files(texts)
-    run = FileRunner(scratch, whole(engine, len(files)), on_progress)
+    run = FileRunner(scratch, allow_no_failures(engine, len(files)), on_progress)
     _, min_quality = lowest_score(files, config, run)
     _, counted = run("counting", files, functools.partial(count_file, config=config, min_quality=min_quality), config)
     counts = merge_counts(files_of(counted.values(), "counts/"), run)

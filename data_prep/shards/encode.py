@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from data_prep.config import EngineConfig, ShardsConfig
 from data_prep.engine import Step, Unit, Workspace, identity_of, run_step
-from data_prep.engine.tasks import OnProgress, files_of, merge_in_groups, whole
+from data_prep.engine.tasks import OnProgress, allow_no_failures, files_of, merge_in_groups
 from data_prep.parquet import opened, read_batches
 from data_prep.shards.held_out import RULE, article_keys, is_drawn, may_be_drawn, read_index, union, write_index
 from data_prep.shards.tokenize import DocumentFile, Encode, TokenizedDocument, texts_where, tokenize_file
@@ -76,7 +76,7 @@ def held_out_index(
     settings = [[sha256 for _, sha256 in some], [identity_of_index(place) for place in earlier]]
     unit = Unit("index", identity_of("index", settings), len(some), tuple(name for name, _ in some))
     step = Step("index", (unit,), functools.partial(join_all_keys, earlier=tuple(earlier)), "keys", "tables")
-    return files_of(run_step(step, whole(engine, 1), folder, on_progress).values())[0]
+    return files_of(run_step(step, allow_no_failures(engine, 1), folder, on_progress).values())[0]
 
 
 def identity_of_index(place: Place) -> str:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from data_prep.config import ONE_PROCESS, EngineConfig
 from data_prep.engine import Step, Unit, Workspace, identity_of, run_step
-from data_prep.engine.tasks import OnProgress, files_of, whole
+from data_prep.engine.tasks import OnProgress, allow_no_failures, files_of
 from data_prep.parquet import read_rows, write_rows
 from data_prep.shards.tokenize import DocumentFile, read_texts, texts_where
 from lm.storage import Place
@@ -38,7 +38,7 @@ def sample_texts(
         return
     units = [Unit(one.name, identity_of(SAMPLE, one.identity, share), one.bytes, one) for one in files]
     step = Step(SAMPLE, tuple(units), functools.partial(write_sample, share=share))
-    made = run_step(step, whole(engine, len(units)), folder, on_progress)
+    made = run_step(step, allow_no_failures(engine, len(units)), folder, on_progress)
     drawn = 0
     for name, _ in files_of(made.values()):
         for row in read_rows(folder / name):

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from data_prep.config import ONE_PROCESS, EngineConfig, ShardsConfig
 from data_prep.engine import Marker, Step, Unit, Workspace, identity_of, run_step
 from data_prep.engine.attempts import names_in
-from data_prep.engine.tasks import OnProgress, absolute, whole
+from data_prep.engine.tasks import OnProgress, absolute, allow_no_failures
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, WriteError, delete_all
 from data_prep.parquet import read_batches, read_footer
 from data_prep.shards.encode import PARTS, TABLE_SCHEMA, Entry, encode_file, encoded, held_out_index, repeated
@@ -118,7 +118,7 @@ def write_shards(
     made = run_step(Step("encode", tuple(units), work), engine, out, on_progress)
     groups = plan_shards(made, config)
     step = Step("shards", tuple(groups), functools.partial(write_group, config=config), inputs="shards")
-    done = run_step(step, whole(engine, len(groups)), out, on_progress)
+    done = run_step(step, allow_no_failures(engine, len(groups)), out, on_progress)
     shards: dict[str, list[Shard]] = {"train": [], "val": []}
     for unit in groups:
         shards[unit.input.split] += [Shard(**shard) for shard in done[unit.name].counts["shards"]]
