@@ -54,7 +54,7 @@ from lm.storage import Place, Url, write_json, writing
 ROWS_AT_ONCE = 1 << 20
 """Rows of a block in memory, 32 bytes each. Sorting takes about ten times that."""
 DONE = "done.json"
-"""Written to the folder of a finished step: how many edges changed, and the number of bits of its partitions."""
+"""File in the folder of a finished step: the number of edges that changed, and the number of bits of its partitions."""
 
 PAIRS_AT_ONCE = 1 << 20
 """Number of (key, node) pairs, 32 bytes each, that are sorted in memory."""
@@ -62,23 +62,22 @@ Node = tuple[int, int]
 """A document as two 64-bit words. The first is its fetch time, then a hash of its ID (32 bits each); the second is its
 place: the number of its file, then its row (32 bits each). The smallest node of a cluster is kept."""
 INDEX_FILES = 2**31
-"""Files of the run have smaller numbers; files of the indices of earlier runs have numbers from here on, one index
-after another."""
+"""First number of files of earlier runs' indices, one index after another. Files of this run have smaller numbers."""
 LOW_WORD = 2**32 - 1
 Kind = Literal["link", "large", "small", "result"]
 UNKNOWN_DATE = 2**32 - 1
 
 
 def make_node(date: str, document_id: str, file: int, row: int) -> Node:
-    """Return the node that identifies a document in deduplication, and orders the documents of a cluster: by date (ISO
-    8601; invalid dates last), then by a hash of the ID, so that the kept document does not depend on the order of the
-    files. `file` is the number of the document's file."""
+    """Return the node of a document (see Node), which orders the documents of a cluster: by date (ISO 8601; invalid
+    dates last), then by a hash of the ID, so that the kept document does not depend on the order of the files. `file`
+    is the number of the document's file."""
     digest = hashlib.blake2b(document_id.encode("utf-8", "surrogatepass"), digest_size=4).digest()
     return seconds_since_1970(date) << 32 | int.from_bytes(digest, "little"), file << 32 | row
 
 
 def seconds_since_1970(date: str) -> int:
-    """Parse an ISO 8601 date, UTC by default, to seconds since 1970, clipped to 32 bits. Returns UNKNOWN_DATE if it is
+    """Parse an ISO 8601 date, UTC by default, to seconds since 1970, clipped to 32 bits; UNKNOWN_DATE if it is
     invalid."""
     try:
         moment = datetime.fromisoformat(date)
@@ -103,9 +102,9 @@ def file_ids(names: Iterable[str]) -> dict[str, int]:
 
 @contextlib.contextmanager
 def writing_pairs(path: Path) -> Generator[Callable[[Sequence[bytes], Node], None]]:
-    """Yield a function (keys, node) that adds a document's keys to a file for `find_duplicates`. A key has 16 uniformly
-    distributed bytes. The file is written atomically when the block ends. Raises InputError if the disk cannot be
-    written."""
+    """Yield a function (keys, node) that writes the keys of a document to the file `path`, for `find_duplicates`. A key
+    is 16 uniformly distributed bytes; documents with a common key are duplicates. The file is written atomically when
+    the block ends. Raises InputError if the disk cannot be written."""
     waiting, nodes = bytearray(), array("Q")
     with writing_run_file(path) as add_run:
 
@@ -129,9 +128,9 @@ def find_duplicates(
     pairs: Sequence[Place], folder: Path | Url, run: Run, rows_at_once: int = ROWS_AT_ONCE
 ) -> Partitions:
     """Find the clusters of documents that share keys, directly or by way of others, in files written by
-    `writing_pairs`. Return the result for `duplicates_in`.
+    `writing_pairs`. Return the files from which `duplicates_in` reads the duplicates.
 
-    `run` runs the work on many tasks. `folder` stores the steps, and finished steps are not repeated, so other pairs
+    `run` runs the tasks of each join. `folder` stores the steps, and finished steps are not repeated, so other pairs
     need another folder. `rows_at_once` bounds the memory and does not affect the result. Raises InputError if a file is
     damaged or the disk cannot be written.
     """
@@ -152,7 +151,8 @@ def find_duplicates(
 
 
 def duplicates_in(result: Partitions, file: int) -> dict[int, tuple[int, int]]:
-    """Return {row of a duplicate: (file, row) of the document that is kept} for the file with this number."""
+    """Return {row of a duplicate: (file, row) of the document that is kept instead} for the file with the number
+    `file`. `result` is from `find_duplicates`."""
     low, last = keys_of_file(file)
     duplicates = {}
     for keys, _, _, kept in read_blocks(runs_in(result.of(low)), low, last, ROWS_AT_ONCE):
@@ -164,7 +164,7 @@ def duplicates_in(result: Partitions, file: int) -> dict[int, tuple[int, int]]:
 def take_step(
     kind: Kind, run_files: Sequence[Place], folder: Path | Url, run: Run, rows_at_once: int
 ) -> tuple[Partitions, int]:
-    """Run one join of the search for clusters in `folder`, unless it is done. Return (its files, number of changed
+    """Run one join of the search for clusters, unless `folder` has its result. Return (files, number of changed
     edges)."""
     done = folder / DONE
     if not done.is_file():
@@ -179,7 +179,8 @@ def take_step(
 
 
 def write_edges(task: Partition, path: Path, read: Rows, kind: Kind, rows_at_once: int) -> Counts:
-    """Write one partition's file of a step, reading its blocks twice; count the changed edges."""
+    """Write the edges that a step of this kind makes in one partition, calling `read` twice. Returns {"changes": edges
+    changed}."""
     group, firsts = first_rows(read())
     changes = 0
 
@@ -203,7 +204,8 @@ def write_edges(task: Partition, path: Path, read: Rows, kind: Kind, rows_at_onc
 
 def edges_of_step(kind: Kind, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, int]:
     """Return the edges that a step makes from the rows of a block, uint64 (4, edges), each with the larger node first,
-    and how many are new. `least` has the smallest node of the key of each row, `starts` is True where a key begins."""
+    and how many are new. `least` is the smallest node of each row's key; `starts` is True for rows at which a key
+    begins."""
     node = block[2:]
     if kind == "link":
         return np.concatenate([node, least])[:, node[1] != least[1]], 0
@@ -222,8 +224,8 @@ def edges_of_step(kind: Kind, block: np.ndarray, starts: np.ndarray, least: np.n
 
 
 def contract(edges: np.ndarray) -> tuple[np.ndarray, int]:
-    """Replace edges by edges from each node to the smallest of its component. Also returns whether any is new (0 or
-    1)."""
+    """Return the edges from each node to the smallest node of its component, and 1 if they differ from the given edges,
+    else 0. Edges are uint64 (4, n): the larger node, then the smaller one."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -246,8 +248,8 @@ def contract(edges: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def keyed(edges: np.ndarray, both_ways: bool) -> np.ndarray:
-    """Return edges as rows of a run file: the larger node is the key of the smaller one; with `both_ways`, also the
-    reverse."""
+    """Return edges as rows (key, node) of a run file. The key is the larger node, with its place permuted by `spread`.
+    With `both_ways`, each edge also gives a row with the smaller node as key."""
     rows = edges[[1, 0, 2, 3]]
     if both_ways:
         rows = np.concatenate([rows, edges[[3, 2, 0, 1]]], axis=1)
@@ -256,7 +258,7 @@ def keyed(edges: np.ndarray, both_ways: bool) -> np.ndarray:
 
 
 def less(nodes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Whether each node is smaller than the other; both are uint64 (2, n)."""
+    """Return (n,) bool: whether each node is smaller than the other. Nodes are uint64 (2, n)."""
     return (nodes[0] < others[0]) | ((nodes[0] == others[0]) & (nodes[1] < others[1]))
 
 
@@ -264,17 +266,16 @@ def less(nodes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def count_clusters(result: Partitions, folder: Place, run: Run, rows_at_once: int = ROWS_AT_ONCE) -> Partitions:
-    """Compute the cluster sizes of a result of `find_duplicates`, for `sizes_in`. The other arguments are as for
-    `find_duplicates`."""
+    """Count the documents in each cluster of a `result` of `find_duplicates`, and return the files from which
+    `sizes_in` reads the sizes. The other arguments are as for `find_duplicates`."""
     counts = [Gather((place,), folder / f"{number:06d}.counts") for number, place in enumerate(result.places)]
     run(counts, functools.partial(count_kept, rows_at_once=rows_at_once))
     return join([task.run_file for task in counts], add_up, run, folder, rows_at_once)[0]
 
 
 def count_kept(task: Gather, path: Path, rows_at_once: int) -> None:
-    """Write the number of duplicates of each kept document in one result file, block by block. A row has the document's
-    place (its file and row, permuted by `spread`), the numbers of file and block, which distinguish equal counts, the
-    count, and 0."""
+    """Write how many duplicates each kept document has in one result file, as rows for `add_up`: the document's place
+    (permuted by `spread`), the numbers of file and block, which keep equal counts apart, the count, and 0."""
 
     def counted() -> Iterator[np.ndarray]:
         seen = np.empty(0, np.uint64)  # a row of a partition of many blocks may be in several runs
@@ -289,8 +290,8 @@ def count_kept(task: Gather, path: Path, rows_at_once: int) -> None:
 
 
 def add_up(task: Partition, path: Path, rows: Rows) -> None:
-    """Add up the counts of each kept document in a partition. A row has the document's place (permuted by `spread`), 0,
-    the sum, and 0."""
+    """Add up the counts (`count_kept`) of each kept document in a partition. Writes rows of the document's place
+    (permuted by `spread`), 0, the sum, and 0."""
     places, counts = np.empty(0, np.uint64), np.empty(0, np.uint64)
     for block in rows():
         every = np.concatenate([places, block[0]])
@@ -303,8 +304,8 @@ def add_up(task: Partition, path: Path, rows: Rows) -> None:
 
 
 def sizes_in(sums: Partitions, file: int) -> dict[int, int]:
-    """Return {row of a kept document of the file: number of documents in its cluster, including itself}, only for
-    clusters of several documents."""
+    """Return {row of a kept document: number of documents in its cluster, itself included} for the file with the number
+    `file`, without clusters of one document. `sums` is from `count_clusters`."""
     low, last = keys_of_file(file)
     return {
         key & LOW_WORD: count + 1

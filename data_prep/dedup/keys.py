@@ -9,21 +9,21 @@ from data_prep.urls import same_page_key
 
 
 def scope_of(row: Mapping[str, str], config: DocumentsConfig) -> str:
-    """Return the scope in which a document is compared: its dump ("" if dumps are compared with each other) and, with
-    minhash.by_language, its language."""
+    """Return the scope of a document; only documents of the same scope are compared. It is the dump, or "" with
+    documents.across_dumps, and with minhash.by_language also the language."""
     dump = dump_of(row, config)
     script = f"_{row['language_script']}" if config.language.labelled else ""
     return f"{dump}\0{row['language']}{script}" if config.minhash.by_language else dump
 
 
 def dump_of(row: Mapping[str, str], config: DocumentsConfig) -> str:
-    """Return the scope of URLs: the dump, or "" if dumps are compared with each other. It has no language, since a URL
-    is one page."""
+    """Return the scope in which URLs are compared: the dump, or "" with documents.across_dumps. The language is not
+    part of it, since a URL is one page."""
     return "" if config.across_dumps else row["dump"]
 
 
 def index_scope_of(row: Mapping[str, str], config: DocumentsConfig) -> str:
-    """Return the scope of keys of an index (data_prep/dedup_index), which is independent of the dump."""
+    """Return the scope of a document's keys in an index (data_prep/dedup_index), which does not depend on the dump."""
     return f"\0{row['language']}" if config.minhash.by_language else ""
 
 
@@ -36,19 +36,19 @@ def key_of(text: str, scope: str) -> bytes:
 
 
 def text_key(text: str, scope: str) -> bytes:
-    """Hash the words of `text`, joined by single spaces. Texts that differ only in white space have the same key."""
+    """Return the key of a text: a hash of scope and words. Texts that differ only in white space have the same key."""
     return key_of(" ".join(text.split()), scope)
 
 
 def url_key(url: str, scope: str, config: UrlDedupConfig) -> bytes | None:
-    """Hash the page's URL after normalization by `same_page_key`; None if it has no host."""
+    """Return the key of a page: a hash of its URL as normalized by `same_page_key`; None if the URL has no host."""
     spelled = same_page_key(url, config.ignored_parameters)
     return None if spelled is None else key_of(spelled, scope)
 
 
 def url_node(date: str, document_id: str, file: int, row: int, config: UrlDedupConfig) -> Node:
-    """Return the node of a document for URL deduplication. The smallest node of a URL is kept, which is the first or
-    the latest according to config.keep; invalid dates come last."""
+    """Return the node of a document (clusters.py) for URL deduplication. The document with the smallest node of a URL
+    is kept: the first or the latest, according to config.keep; invalid dates come last."""
     order, place = make_node(date, document_id, file, row)
     seconds = order >> 32
     if config.keep == "latest" and seconds != UNKNOWN_DATE:

@@ -50,8 +50,8 @@ ROWS_AT_ONCE = 1 << 20
 
 def remove_lines(files: list[SurvivorFile], config: LineDedupConfig, run: FileRunner) -> list[SurvivorFile]:
     """Find lines or paragraphs that are in more than config.max_documents documents, and write the edits that remove
-    them. Return the files with their edits, without files that failed. Raises InputError if too many failed
-    (engine.max_failed)."""
+    them from all but the first. Return the files with their edits, without failed files. Raises InputError if too many
+    fail."""
     files, keys = run("line-keys", files, functools.partial(write_line_keys, config=config), [config])
     written = files_of(keys.values())
     identity = identity_of([sha256 for _, sha256 in written], config)
@@ -79,8 +79,8 @@ def write_line_keys(file: SurvivorFile, space: Workspace, config: LineDedupConfi
 
 
 def keyed_spans(text: str, scope: str, config: LineDedupConfig) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (key, start, end) of each span of the text that has enough words, in order. A span is config.span
-    consecutive lines or paragraphs. Equal words give equal keys."""
+    """Yield (key, start, end), in characters, of each span of the text that has at least config.min_words words, in
+    order. A span is config.span consecutive lines or paragraphs. Spans with the same words have the same key."""
     salt = salt_of(scope)
     units = [(hashed_words(found[0]), *found.span()) for found in UNITS[config.unit].finditer(text)]
     units = [unit for unit in units if len(unit[0])]
@@ -92,16 +92,16 @@ def keyed_spans(text: str, scope: str, config: LineDedupConfig) -> Iterator[tupl
 
 
 def join_lines(keys: Sequence[Place], config: LineDedupConfig, folder: Place, run: Run) -> Partitions:
-    """Join the keys of all files to find repeated spans. The result has one row for each distinct span to remove from a
-    document: (the document's place, permuted by `spread`; the two words of the key; 0)."""
+    """Join the keys of all files to find repeated spans. Return files with one row for each distinct span to remove
+    from a document: the document's place (permuted by `spread`), the two words of the span's key, and 0."""
     work = functools.partial(write_repeated, max_documents=config.max_documents)
     repeated, _ = join(keys, work, run, folder / "keys", ROWS_AT_ONCE)
     return join(repeated.places, write_by_place, run, folder / "removed", ROWS_AT_ONCE)[0]
 
 
 def write_repeated(task: Partition, path: Path, read: Rows, max_documents: int) -> None:
-    """Write a row for each document from which a span of the partition is removed. The rows of a key may be in several
-    blocks."""
+    """Write a row (`join_lines`) for each document from which a span of this partition is removed: all but the first,
+    if more than `max_documents` have the span."""
     counts: list[np.ndarray] = [np.empty(0, np.int64)]
     group, first = first_rows(read(), counts)
     total = np.bincount(group, np.concatenate(counts))
@@ -124,8 +124,8 @@ def removed_name(file: SurvivorFile) -> str:
 
 
 def write_removed(file: SurvivorFile, space: Workspace, removed: Partitions) -> None:
-    """Write the keys of the spans to remove from a file, uint64 (3, keys): row of the file, then the two words of the
-    key. They are sorted, so that equal sets of keys give equal bytes."""
+    """Write the spans to remove from the documents of a file, uint64 (3, spans): row of the document, then the two
+    words of the span's key. They are sorted, so that equal sets give equal bytes. `removed` is from `join_lines`."""
     low, last = keys_of_file(file.id)
     blocks = read_blocks(runs_in(removed.of(low)), low, last, ROWS_AT_ONCE)
     rows = sorted_rows(np.concatenate([np.empty((4, 0), np.uint64), *blocks], axis=1))[:3]
@@ -140,7 +140,7 @@ def write_line_edits(file: SurvivorFile, space: Workspace, config: LineDedupConf
 
 
 def removed_keys(removed: Place) -> dict[int, set[bytes]]:
-    """Return {row of the file: keys of the spans to remove}."""
+    """Return {row of a document: keys of the spans to remove}, from a file of `write_removed`."""
     found: dict[int, set[bytes]] = {}
     rows = np.load(io.BytesIO(removed.read_bytes()))
     keys = np.ascontiguousarray(rows[1:].T).astype(">u8").tobytes()

@@ -28,15 +28,14 @@ NUMBER = re.compile(rb"00*(?:[.,]00*)?")  # begins with a literal: 6 times as fa
 LOWER_WORDS = bytes(ord(chr(byte).lower()) if chr(byte).isalnum() else ord(" ") for byte in range(128)) + bytes(
     range(128, 256)
 )
-"""Translation table for ASCII: letters to lower case, characters that are neither letters nor digits to spaces. Other
-bytes are unchanged."""
+"""Translation table for UTF-8: ASCII letters to lower case, other ASCII characters except digits to spaces."""
 
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 MIXERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 """The constants of SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195)."""
 SHINGLES_AT_ONCE = 1024
-"""Shingles per block. A block takes this many times 4 bytes times the number of hash functions, which fits into a
-core's cache."""
+"""Shingles per block. It takes this times 4 bytes times the number of hash functions, which fits into a core's
+cache."""
 WITHOUT_SPACES = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x1000, 0x109F),  # Myanmar
@@ -61,20 +60,21 @@ LONGEST_REMEMBERED = 64
 
 
 def band_keys(text: str, scope: str, config: MinHashConfig) -> tuple[bytes, ...] | None:
-    """Return one 16-byte key per band; None if the text has fewer words than a shingle. Texts of one scope (keys.py)
-    with a key in common are near-duplicates."""
+    """Return one 16-byte key per band of the text's MinHash signature; None if the text has fewer words than a shingle.
+    Texts of the same scope (keys.py) with a common key are near-duplicates."""
     found = signature(text, config)
     return None if found is None else keys_of_signature(found, scope, config)
 
 
 def signature(text: str, config: MinHashConfig) -> bytes | None:
-    """Return `least_hashes` of the text as little-endian bytes; None if the text has fewer words than a shingle."""
+    """Return the MinHash signature of a text, `least_hashes` as little-endian bytes; None if it is shorter than a
+    shingle."""
     shingles = hashed_shingles(text, config.shingle_words, config.normalisation)
     return least_hashes(shingles, config).astype("<u4").tobytes() if len(shingles) else None
 
 
 def keys_of_signature(rows: bytes, scope: str, config: MinHashConfig) -> tuple[bytes, ...]:
-    """Return the band keys of a signature, as `band_keys`."""
+    """Return the 16-byte key of each band of a `signature`, for comparison within `scope`, as `band_keys` does."""
     size = 4 * config.rows
     salt = salt_of(scope)
     return tuple(
@@ -85,8 +85,8 @@ def keys_of_signature(rows: bytes, scope: str, config: MinHashConfig) -> tuple[b
 
 
 def least_hashes(shingles: np.ndarray, config: MinHashConfig) -> np.ndarray:
-    """Return the signature, uint32 (bands * rows,): the minimum of each hash function over all shingles. The
-    probability that two texts agree in one of them is their Jaccard similarity."""
+    """Return the MinHash signature, uint32 (bands * rows,): the minimum of each hash function over all shingles. The
+    probability that two texts agree in one of these numbers is their Jaccard similarity."""
     factor, offset = hash_functions(config.bands * config.rows, config.seed)
     least = np.full(len(factor), np.iinfo(np.uint32).max, np.uint32)
     block = np.empty((len(factor), min(SHINGLES_AT_ONCE, len(shingles))), np.uint32)
@@ -101,16 +101,16 @@ def least_hashes(shingles: np.ndarray, config: MinHashConfig) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def hash_functions(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return odd factors and offsets of x -> factor * x + offset modulo 2^32, each uint32 (number, 1). These are
-    permutations of uint32; `hashed_shingles` distributes their inputs uniformly."""
+    """Return the odd factors and the offsets of `number` hash functions x -> factor * x + offset modulo 2^32, each
+    uint32 (number, 1). They are permutations of uint32; `hashed_shingles` distributes their inputs uniformly."""
     digits = hashlib.shake_256(f"minhash {seed}".encode()).digest(8 * number)
     factor, offset = np.frombuffer(digits, "<u4").astype(np.uint32).reshape(2, number, 1)
     return factor | np.uint32(1), offset
 
 
 def hashed_shingles(text: str, words: int, normalisation: str = "datatrove_0_10") -> np.ndarray:
-    """Return the hashes of all sequences of `words` normalized words in text order, uint32; empty if the text has fewer
-    words."""
+    """Return the hashes of all sequences of `words` normalized words, in text order, uint32 (shingles,), which may be
+    0."""
     hashes = hashed_words(text, normalisation)
     count = len(hashes) - words + 1
     if count <= 0:
@@ -126,7 +126,7 @@ def hashed_shingles(text: str, words: int, normalisation: str = "datatrove_0_10"
 
 
 def hashed_words(text: str, normalisation: str = "datatrove_0_10") -> np.ndarray:
-    """Return a hash of each normalized word of the text, in order, uint64."""
+    """Return the hash of each normalized word of the text, in order, uint64 (words,)."""
     if normalisation == "fineweb_2024":
         words_2024 = [word.encode("utf-8", "surrogatepass") for word in text.lower().split()]
         return np.frombuffer(b"".join(map(_remembered_2024.__getitem__, words_2024)), "<u8").astype(np.uint64)
@@ -144,8 +144,8 @@ WORD_HASHES = Memo(word_hash)
 
 
 class WordHashes(dict[bytes, bytes]):
-    """Cache from a space-separated word to the concatenated 8-byte hashes of its normalized words. Only short words are
-    cached."""
+    """Cache from text without spaces (UTF-8) to the concatenated 8-byte hashes of its normalized words. Keeps only
+    short texts."""
 
     def __init__(self, hashes: Callable[[bytes], bytes]):
         self.hashes = hashes
@@ -160,14 +160,15 @@ class WordHashes(dict[bytes, bytes]):
 
 
 def hashes_0_10(word: bytes) -> bytes:
-    """Hashes for "datatrove_0_10" of a UTF-8 word whose ASCII is already normalized."""
+    """Return the concatenated hashes of the "datatrove_0_10" words of UTF-8 text without spaces, with ASCII normalized
+    before."""
     if word.isascii():
         return word_hash(word)
     return b"".join(map(WORD_HASHES.__getitem__, normalised_words(word.decode("utf-8", "surrogatepass"))))
 
 
 def hashes_2024(word: bytes) -> bytes:
-    """Hashes for "fineweb_2024" of a word in lower case."""
+    """Return the hashes, concatenated, of the "fineweb_2024" words of a lower-case UTF-8 text without spaces."""
     return b"".join(map(WORD_HASHES.__getitem__, words_2024(word.decode("utf-8", "surrogatepass"))))
 
 
@@ -175,14 +176,13 @@ _remembered, _remembered_2024 = WordHashes(hashes_0_10), WordHashes(hashes_2024)
 
 
 def normalised_words(text: str) -> list[bytes]:
-    """Normalize a text without white space, whose ASCII `hashed_words` already normalized; return its words in
-    UTF-8."""
+    """Return the normalized words, in UTF-8, of a text without white space whose ASCII is already normalized."""
     spaced = unicodedata.normalize("NFD", text.lower()).translate(_replacements)
     return re.sub("00+", "0", spaced).encode("utf-8").split()
 
 
 def words_2024(word: str) -> list[bytes]:
-    """Normalize lower-case text without white space by "fineweb_2024"; return its words in UTF-8, usually one."""
+    """Return the UTF-8 words, usually one, of a lower-case text without white space, normalized as "fineweb_2024"."""
     decomposed = unicodedata.normalize("NFD", word.translate(DELETED_2024))
     kept = "".join(character for character in decomposed if unicodedata.category(character) != "Mn")
     words = []
@@ -214,6 +214,6 @@ _replacements = _Replacements()
 
 
 def written_without_spaces(character: str) -> bool:
-    """Whether a character is of Han, kana, Thai, Lao, Myanmar or Khmer script."""
+    """Return whether a character is of Han, kana, Thai, Lao, Myanmar or Khmer script."""
     code = ord(character)
     return any(first <= code <= last for first, last in WITHOUT_SPACES)

@@ -47,7 +47,7 @@ Rows = Callable[[], Iterator[np.ndarray]]
 
 @dataclass(frozen=True)
 class Gather:
-    """Task that copies the rows of some run files, grouped by partition, or counts about them, into one file."""
+    """Task that reads some run files and writes one file: their rows grouped by partition, or counts of their rows."""
 
     run_files: tuple[Place, ...]
     run_file: Place
@@ -55,14 +55,14 @@ class Gather:
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Task that joins the rows whose key begins with the `bits` bits of `number`, and writes the result to
-    `run_file`."""
+    """Task that joins the rows of one partition into `run_file`: those whose key begins with the `bits` bits of
+    `number`."""
 
     number: int
     bits: int
     run_file: Place
     extents: np.ndarray | None = None
-    """int64 (files, 2): first row and end of its rows in each gathered file. None: all rows of the run files."""
+    """int64 (files, 2): first row and end of the partition's rows in each gathered file. None: all rows."""
 
     @property
     def low(self) -> int:
@@ -79,7 +79,7 @@ JoinWork = Callable[[Partition, Path, Rows], Counts | None]
 
 @dataclass(frozen=True)
 class Partitions:
-    """Files that a join writes, one for each partition."""
+    """Output files of a join, one for each of the 2^bits partitions, such as `folder`/000000.runs."""
 
     folder: Place
     bits: int
@@ -91,14 +91,14 @@ class Partitions:
 
     @property
     def tasks(self) -> list[Partition]:
-        """Tasks that write the files, without extents."""
+        """The tasks that write the files, one per partition, without `extents`."""
         return [Partition(number, self.bits, place) for number, place in enumerate(self.places)]
 
     def place(self, number: int) -> Place:
         return self.folder / f"{number:06d}{self.suffix}"
 
     def of(self, key: int) -> Place:
-        """Return the file of the partition to which a key belongs; `key` is the first word of the key, key_0."""
+        """Return the file of the partition that has a key. `key` is the first of the two 64-bit words of the key."""
         return self.place(key >> 64 - self.bits)
 
 
@@ -110,12 +110,13 @@ def join(
     rows_at_once: int,
     made: Callable[[int], Partitions] | None = None,
 ) -> tuple[Partitions, list[Counts]]:
-    """Join the rows of `run_files` by key: split them into 2^bits partitions by the first bits of the key, and call
-    `work` for each. Return (output files, one per partition; counts that `work` returned for each).
+    """Bring together the rows with equal keys of all `run_files`: split the rows into 2^bits partitions by the first
+    bits of their keys, and call `work` for each partition. Return (output files, one per partition; counts that `work`
+    returned for each).
 
-    `run` executes the tasks, possibly on several machines. `folder` gets the intermediate files, and the outputs too,
-    unless `made` is given: it returns the output files for a number of bits. A partition is read in blocks of at most
-    `rows_at_once` rows, which bounds the memory.
+    `run` runs the tasks, possibly on several machines. `folder` gets the intermediate files and the outputs. To store
+    the outputs elsewhere, pass `made`, which returns them for a number of bits. `work` reads a partition in blocks of
+    at most `rows_at_once` rows, which bounds the memory.
     """
     found = sizes_of(run_files)
     sizes = [found.get(one, 0) for one in run_files]
@@ -133,8 +134,8 @@ def join(
 
 
 def gathers_of(run_files: Sequence[Place], sizes: Iterable[int], most: int, folder: Place) -> list[Gather]:
-    """Group the files, in order, into tasks of at most `most` bytes and FILES_AT_ONCE files. A larger file is a task of
-    its own."""
+    """Return tasks that gather the files, in order, each at most `most` bytes and FILES_AT_ONCE files. A larger file is
+    a task of its own. `sizes` are the bytes of the files."""
     groups: list[list[Place]] = []
     left = -1
     for place, size in zip(run_files, sizes, strict=True):
@@ -147,7 +148,7 @@ def gathers_of(run_files: Sequence[Place], sizes: Iterable[int], most: int, fold
 
 
 def gather(task: Gather, path: Path, bits: int, rows_at_once: int) -> Counts:
-    """Write the rows of some run files by partition; count the rows of each."""
+    """Write the rows of the task's run files to `path` by partition. Returns {"partitions": number of rows in each}."""
     runs = runs_of(task.run_files)
     counts = np.zeros(1 << bits, np.int64)
     with writing(path), appearing(path, scratch=path.parent) as partial, partial.open("wb") as file:
@@ -160,8 +161,8 @@ def gather(task: Gather, path: Path, bits: int, rows_at_once: int) -> Counts:
 
 
 def gathered(runs: Sequence[Run], bits: int, rows: int, number: int = 0, depth: int = 0) -> Iterator[np.ndarray]:
-    """Yield the rows whose key_0 begins with the `depth` bits of `number`, about `rows` at a time. A block has either
-    several whole partitions or rows of only one."""
+    """Yield the rows of `runs` in blocks of about `rows`, each of either several whole partitions or a part of one.
+    `number` and `depth` are for the recursion: only keys that begin with the `depth` bits of `number`."""
     low, last = number << 64 - depth, (number + 1 << 64 - depth) - 1
     if depth == bits:
         yield from pieces_between(runs, low, last, rows)

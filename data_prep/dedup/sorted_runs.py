@@ -24,7 +24,7 @@ from lm.errors import InputError
 from lm.storage import Place, StorageError, Url, appearing, size_of, writing
 
 COLUMNS = 4
-"""A key of two words, and a node of two (clusters.py). In memory, rows are arrays of shape (4, rows)."""
+"""A row has a key of two words, then a node of two (clusters.py). In memory, rows are uint64 (4, rows)."""
 ROW_BYTES = 8 * COLUMNS
 SAMPLE_ROWS = 1024
 MAGIC = int.from_bytes(b"GMRUNS1\n", "little")
@@ -37,8 +37,8 @@ Part = tuple[Place, int, int]
 
 @contextlib.contextmanager
 def writing_run_file(path: Path) -> Generator[Callable[[np.ndarray], None]]:
-    """Yield a function that sorts rows, uint64 (4, rows), and appends them to a run file as one run. The file is
-    written atomically when the block ends. Raises InputError if the disk cannot be written."""
+    """Yield a function that sorts rows, uint64 (4, rows), and appends them to the run file `path` as one run. The file
+    is written atomically when the block ends. Raises InputError if the disk cannot be written."""
     table: list[tuple[int, int]] = []
     samples: list[np.ndarray] = []
     with writing(path), appearing(path, scratch=path.parent) as partial, partial.open("wb") as file:
@@ -64,7 +64,7 @@ def write_run_file(path: Path, runs: Iterable[np.ndarray]) -> None:
 
 
 def sorted_rows(rows: np.ndarray) -> np.ndarray:
-    """Return the distinct rows, sorted (`order_of`)."""
+    """Return the rows, uint64 (4, rows), sorted by all columns (`order_of`) and each only once."""
     rows = rows[:, order_of(rows)]
     new = begins(rows)
     return rows if new.all() else rows[:, new]
@@ -83,7 +83,7 @@ def order_of(rows: np.ndarray) -> np.ndarray:
 
 
 def begins(rows: np.ndarray) -> np.ndarray:
-    """Return which of the sorted rows differ from the row before; bool (rows,)."""
+    """Return (rows,) bool: whether each of the sorted rows differs from the row before."""
     new = np.ones(rows.shape[1], bool)
     new[1:] = (rows[:, 1:] != rows[:, :-1]).any(axis=0)
     return new
@@ -98,10 +98,10 @@ class Run:
     """Position of its first byte in the file."""
     rows: int
     samples: np.ndarray
-    """key_0 of every SAMPLE_ROWS-th row, and of the last, uint64."""
+    """First word of the key of every SAMPLE_ROWS-th row, and of the last row, uint64."""
 
     def around(self, low: int, last: int) -> tuple[int, int]:
-        """Return a range (begin, end) of rows that includes all rows with a key_0 from `low` to `last`, and few
+        """Return (begin, end), row numbers that include all rows whose first key word is from `low` to `last`, and few
         others."""
         if not low <= last or self.samples[-1] < low or self.samples[0] > last:
             return 0, 0
@@ -162,7 +162,7 @@ def runs_of(places: Sequence[Place]) -> list[Run]:
 
 
 def read_many[Item, Read](read: Callable[[Item], Read], items: Sequence[Item], remote: bool) -> Iterator[Read]:
-    """Read the items in order; from a bucket, READERS at a time."""
+    """Yield read(item) for each item, in order; if the items are `remote` (in a bucket), READERS at a time."""
     if not remote:
         yield from map(read, items)
         return
@@ -172,7 +172,7 @@ def read_many[Item, Read](read: Callable[[Item], Read], items: Sequence[Item], r
 
 
 def read_rows(parts: Sequence[Part], rows: int) -> Iterator[np.ndarray]:
-    """Yield the rows of some parts of files, at most `rows` at a time: uint64 (4, rows)."""
+    """Yield the rows in some parts of files, at most `rows` at a time: uint64 (4, rows)."""
     step = rows * ROW_BYTES
     cuts = [(place, cut, min(cut + step, end)) for place, begin, end in parts for cut in range(begin, end, step)]
     for data in read_many(lambda cut: read_range(*cut), cuts, any(isinstance(place, Url) for place, *_ in cuts)):
@@ -180,7 +180,8 @@ def read_rows(parts: Sequence[Part], rows: int) -> Iterator[np.ndarray]:
 
 
 def pieces_between(runs: Sequence[Run], low: int, last: int, rows: int) -> Iterator[np.ndarray]:
-    """Yield the rows of the runs with a key_0 from `low` to `last`, at most `rows` at a time, in stored order."""
+    """Yield the rows whose first key word is from `low` to `last`, at most `rows` at a time, in the order of the
+    runs."""
     bounds = [(run, *run.around(low, last)) for run in runs]
     part = lambda run, begin, end: (run.place, run.offset + begin * ROW_BYTES, run.offset + end * ROW_BYTES)
     parts = [part(*one) for one in bounds if one[1:] != (0, 0)]
@@ -206,7 +207,7 @@ def in_blocks(pieces: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
 
 
 def read_blocks(runs: Sequence[Run], low: int, last: int, rows: int) -> Iterator[np.ndarray]:
-    """Yield the rows with a key_0 from `low` to `last`, in sorted blocks of at most `rows` rows."""
+    """Yield the rows whose first key word is from `low` to `last`, in sorted blocks of at most `rows` rows."""
     return in_blocks(pieces_between(runs, low, last, rows), rows)
 
 
@@ -216,19 +217,19 @@ FACTOR, INVERSE = 0x9E3779B1, pow(0x9E3779B1, -1, 2**32)
 
 
 def spread(places: np.ndarray, factor: int = FACTOR) -> np.ndarray:
-    """Permute the file numbers in places, uint64, which may be small or close together, so that the places are
-    distributed evenly over 32 bits and can be used as keys."""
+    """Return places (file number << 32 | row, uint64) with permuted file numbers. File numbers may be small or close
+    together; the permuted ones are distributed evenly over 32 bits, so that the places can be used as keys."""
     file = (places >> np.uint64(32)) * np.uint64(factor) << np.uint64(32)
     return file | places & np.uint64(2**32 - 1)
 
 
 def places_of(keys: np.ndarray) -> np.ndarray:
-    """The inverse of `spread`."""
+    """Return the places from keys made by `spread`."""
     return spread(keys, INVERSE)
 
 
 def keys_of_file(file: int) -> tuple[int, int]:
-    """Return the first and the last key of the places in the file with this number."""
+    """Return the smallest and the largest key that `spread` makes of places in the file with this number."""
     low = file * FACTOR % 2**32 << 32
     return low, low | 2**32 - 1
 
@@ -237,10 +238,9 @@ def keys_of_file(file: int) -> tuple[int, int]:
 
 
 def first_rows(blocks: Iterable[np.ndarray], counts: list[np.ndarray] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Find the first row of each key in blocks of sorted rows; a key may be in several blocks. Return (number of the
-    key that begins at each start, over all blocks; first row of each key: uint64 (4, keys)). A start is a row of a
-    block whose key differs from that of the row before. Appends to `counts`, for each block, the number of rows of each
-    start."""
+    """Find the first row of each key in blocks of sorted rows; a key may be in several blocks. A start is the first row
+    of a key in a block. Return (number of the key at each start of all blocks; first row of each key, uint64 (4,
+    keys)). Appends to `counts`, for each block, the number of rows from each start to the next."""
     firsts = [np.empty((4, 0), np.uint64)]
     for block in blocks:
         starts = begins(block[:2])
@@ -258,8 +258,8 @@ def first_rows(blocks: Iterable[np.ndarray], counts: list[np.ndarray] | None = N
 
 
 def with_keys(blocks: Iterable[np.ndarray], group: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield (block, which rows are starts of a key, number of the key of each start) for each block. `group` is the
-    first result of `first_rows` for the same blocks."""
+    """Yield (block; (rows,) bool, True for starts; number of the key at each start) for each block. Starts are as in
+    `first_rows`, and `group` is its first result for the same blocks."""
     at = 0
     for block in blocks:
         starts = begins(block[:2])

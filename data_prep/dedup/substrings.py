@@ -47,7 +47,7 @@ WORD = re.compile(r"\S+")
 
 @dataclass(frozen=True)
 class Group:
-    """A task: some row groups of some files, in the order of the files, and the file for their edits."""
+    """A task: row groups of files, whose documents are compared with each other, and the file for their edits."""
 
     parts: tuple[tuple[SurvivorFile, tuple[int, ...]], ...]
     """(file, numbers of its row groups)."""
@@ -56,8 +56,8 @@ class Group:
 
 
 def remove_substrings(files: list[SurvivorFile], config: SubstringDedupConfig, run: FileRunner) -> list[SurvivorFile]:
-    """Find passages that are repeated in groups of files, and write the edits that remove them. Return the files with
-    their edits, without files that failed. Raises InputError if too many failed (engine.max_failed)."""
+    """Find passages that are repeated within groups of files, and write the edits that remove all but the first. Return
+    the files with these edits, without failed files. Raises InputError if too many fail (engine.max_failed)."""
     identity = identity_of([file.sha256 for file in files], config)
     folder = run.folder / "parts/substring_dedup" / identity[:12]
     delete_other_digests(folder)
@@ -72,8 +72,8 @@ def remove_substrings(files: list[SurvivorFile], config: SubstringDedupConfig, r
 
 
 def groups_of(files: Sequence[SurvivorFile], most: int, folder: Place) -> list[Group]:
-    """Group all row groups, in order, so that the texts of a group have at most `most` bytes. A larger row group is a
-    group of its own."""
+    """Return groups of all row groups, in order, each with at most `most` bytes of text. A larger row group is a group
+    of its own. The groups' edits are to be written to `folder`."""
     groups: list[Group] = []
     parts: dict[int, tuple[SurvivorFile, list[int]]] = {}
     size = 0
@@ -95,7 +95,7 @@ def groups_of(files: Sequence[SurvivorFile], most: int, folder: Place) -> list[G
 
 
 def places_by_file(groups: Sequence[Group]) -> dict[int, list[Place]]:
-    """Return {number of a file: edit files of the groups that have documents of it}."""
+    """Return {number of a file: edit files of all groups that have documents of it}."""
     places: dict[int, list[Place]] = defaultdict(list)
     for group in groups:
         for file, _ in group.parts:
@@ -119,8 +119,8 @@ def write_group_edits(group: Group, path: Path, config: SubstringDedupConfig) ->
 
 
 def covered_tokens(group: Group, config: SubstringDedupConfig) -> dict[tuple[int, int], np.ndarray]:
-    """Return {(file, row): which tokens of the document to remove, bool (tokens,)}, only for documents that lose
-    any."""
+    """Return {(file, row): which of the document's tokens to remove, bool (tokens,)}, without documents that lose
+    none."""
     numbers: dict[str, int] = {}
     documents: list[tuple[int, int, int, np.ndarray]] = []
     for file, row_groups in group.parts:
@@ -144,7 +144,7 @@ def covered_tokens(group: Group, config: SubstringDedupConfig) -> dict[tuple[int
 
 
 def only_repeated(tokens: np.ndarray) -> np.ndarray:
-    """Replace tokens that occur only once by 0."""
+    """Return the tokens, uint32 (n,), with 0 for those that occur only once."""
     counts = np.bincount(tokens, minlength=1)
     counts[0] = 0
     return np.where(counts[tokens] > 1, tokens, np.uint32(0))
@@ -162,7 +162,7 @@ def numbered(text: str, numbers: dict[str, int]) -> np.ndarray:
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words between white space; each character of a script without spaces is a word."""
+    """Return the words of a text: what is between white space; in scripts without spaces, each character."""
     words = text.split()
     if text.isascii():
         return words
@@ -170,7 +170,7 @@ def words_of(text: str) -> list[str]:
 
 
 def spans_of(text: str, chosen: np.ndarray) -> list[tuple[int, int]]:
-    """Return (start, end), in characters, of each stretch of chosen words, bool (words,)."""
+    """Return (start, end), in characters, of each stretch of consecutive chosen words. `chosen` is bool (words,)."""
     edges = np.diff(np.concatenate([[0], chosen.astype(np.int8), [0]]))
     stretches = zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True)
     places = list(word_places(text))
@@ -178,7 +178,7 @@ def spans_of(text: str, chosen: np.ndarray) -> list[tuple[int, int]]:
 
 
 def word_places(text: str) -> Iterator[tuple[int, int]]:
-    """Yield (start, end), in characters, of each of `words_of`."""
+    """Yield (start, end), in characters, of each word of `words_of`."""
     for word in WORD.finditer(text):
         if word[0].isascii():
             yield word.span()
@@ -224,8 +224,8 @@ def number_repeated(values: np.ndarray) -> np.ndarray:
 
 
 def repeated_earlier(tokens: np.ndarray, length: int) -> np.ndarray:
-    """Return which tokens are in a sequence of `length` that also occurs earlier without overlap; bool (n,). tokens are
-    as for `sequence_ranks`; a 0 between two documents keeps sequences from crossing."""
+    """Return bool (n,): which tokens are in a sequence of `length` tokens that also occurs earlier, without overlap.
+    `tokens` is as for `sequence_ranks`; a 0 between documents keeps sequences from crossing."""
     ranks = sequence_ranks(tokens, length)
     places = np.flatnonzero(ranks)
     numbers = ranks[places]

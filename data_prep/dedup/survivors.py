@@ -32,21 +32,20 @@ TOTALS = ("documents_changed", "documents_dropped", "spans_removed", "characters
 
 @dataclass(frozen=True, slots=True)
 class Survivor:
-    """A document that no step has dropped so far."""
+    """A document that no step has dropped so far, with the text that the steps so far left."""
 
     row: int
     when: int
     """First word of its node (clusters.py): fetch time, then a hash of its ID."""
     id: str
     scope: str
-    """Lines are compared only within a scope (`scope_of`): the dump, and the language if documents are compared by
-    language."""
+    """Lines are compared only within a scope (`scope_of`): the dump and, with minhash.by_language, the language."""
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """The change that a step makes to one document."""
+    """What a step changes in one document."""
 
     spans: tuple[tuple[int, int], ...] = ()
     """(start, end) of the removed parts, in characters of the text before the step; sorted, without overlap."""
@@ -65,7 +64,8 @@ class Edit:
 
 @dataclass(frozen=True)
 class SurvivorFile(StoredFile):
-    """Survivors of one file of texts/, with the same name. Its SHA-256 covers them and the edits."""
+    """File with the survivors of one file of texts/, and the files of their edits; `sha256` covers both. Has the same
+    name."""
 
     edits: tuple[Place, ...] = ()
     groups: tuple[Place, ...] = ()
@@ -82,20 +82,21 @@ class SurvivorFile(StoredFile):
 
 
 def edits_name(step: str, file: str) -> str:
-    """Path of the edits of a file by a step, in the run folder."""
+    """Return the path, in the run folder, of the edits that `step` makes in the documents of `file`."""
     return f"parts/{step}/edits/{file}.parquet"
 
 
 def write_survivors(path: Path, survivors: Iterable[Survivor]) -> Counts:
-    """Write survivors; return the text_bytes of each row group. Raises InputError if the disk cannot be written."""
+    """Write survivors. Returns {"text_bytes": bytes of text in each row group}. Raises InputError if the disk is not
+    writable."""
     rows = ({name: getattr(one, name) for name in SURVIVOR_SCHEMA.names} for one in survivors)
     write_rows(((path, row) for row in rows), {path: SURVIVOR_SCHEMA}, scratch=path.parent)
     return {"text_bytes": text_bytes_of(read_footer(path))}
 
 
 def read_survivors(file: SurvivorFile, row_groups: Sequence[int] | None = None) -> Iterator[Survivor]:
-    """Yield the survivors after the edits, in order; only of some row groups if given. Raises InputError if a file is
-    damaged."""
+    """Yield the survivors of a file in order, after the edits so far; only those in `row_groups` if given. Raises
+    InputError if a file is damaged."""
     edits = [read_edits(path) for path in file.edits]
     for batch in read_batches(file.path, row_groups=row_groups):
         for row in batch.to_pylist():
@@ -110,7 +111,8 @@ def read_survivors(file: SurvivorFile, row_groups: Sequence[int] | None = None) 
 
 
 def write_edits(path: Path, edits: Iterable[tuple[int, Edit]]) -> Counts:
-    """Write (row, edit) pairs, sorted by row; return the totals. Raises InputError if the disk cannot be written."""
+    """Write (row, edit) pairs, sorted by row. Returns {name: total} for TOTALS. Raises InputError if the disk is not
+    writable."""
     totals = dict.fromkeys(TOTALS, 0)
 
     def rows() -> Iterator[tuple[Path, dict]]:
@@ -137,8 +139,8 @@ def edits_from(rows: Iterable[dict]) -> Iterator[tuple[int, Edit]]:
 def edit_of(
     text: str, spans: Sequence[tuple[int, int]], max_removed: float, min_words_left: int, reasons: tuple[str, str]
 ) -> Edit:
-    """Return the edit that removes the spans. It drops the document instead if they are more than the share
-    `max_removed` of its characters (first reason), or if fewer than `min_words_left` words are left (second reason)."""
+    """Return the edit that removes the spans from the text. It drops the document instead if the spans are more than
+    the share `max_removed` of the characters (first reason), or fewer than `min_words_left` words are left (second)."""
     edit = Edit(tuple(spans))
     if sum(end - start for start, end in spans) > max_removed * len(text):
         return Edit(reason=reasons[0])
@@ -146,7 +148,7 @@ def edit_of(
 
 
 def with_gaps(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Extend spans over the white space around them so that the rest of the text keeps its lines, without empty
+    """Widen spans to be removed by white space next to them, so that the rest keeps its lines and gets no empty
     ones."""
     return [with_gap(text, start, end) for start, end in spans]
 
@@ -169,6 +171,6 @@ def with_gap(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def write_totals(place: Place, markers: Iterable[Marker]) -> None:
-    """Write the totals of a step over all files: the sums of the results of `write_edits`."""
+    """Write the sums of the results of `write_edits` over all files, as JSON."""
     counts = [one.counts for one in markers]
     write_json(place, {name: sum(one[name] for one in counts) for name in TOTALS})

@@ -13,8 +13,8 @@ APOSTROPHES = "'’‘ʼ＇`"
 
 
 def pieces(text: str) -> list[bytes]:
-    """Convert ASCII letters to lower case, delete ASCII apostrophes, and split at other ASCII punctuation and white
-    space. Returns UTF-8; `words_of_piece` does the rest."""
+    """Split a text at white space and ASCII punctuation, after converting ASCII letters to lower case and deleting
+    ASCII apostrophes. Returns UTF-8 pieces, of which `words_of_piece` makes words."""
     return text.encode("utf-8", "surrogatepass").translate(LOWER_WORDS, b"'`").split()
 
 
@@ -51,7 +51,7 @@ _remembered = WordHashes(lambda piece: b"".join(word_hash(word.encode()) for wor
 
 
 def hashed_words(text: str) -> np.ndarray:
-    """Return a hash of each word of `words_of`, in order, uint64."""
+    """Return the hash of each word of `words_of`, in order, uint64 (words,)."""
     return np.frombuffer(b"".join(map(_remembered.__getitem__, pieces(text))), "<u8").astype(np.uint64, copy=False)
 
 

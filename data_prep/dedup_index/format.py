@@ -21,13 +21,12 @@ FORMAT = "gristmill deduplication index, version 1"
 KINDS = ("url", "exact", "near")
 """Kinds of keys: of URLs, of whole texts, and of bands of MinHash signatures."""
 KINDS_OF = {"url_dedup": ("url",), "exact_dedup": ("exact",), "minhash_dedup": ("exact", "near")}
-"""Kinds of keys that each deduplication step uses. minhash_dedup also uses exact keys, for copies too short for a
-signature."""
+"""Kinds of keys that each deduplication step uses. minhash_dedup also uses exact keys, for texts too short for it."""
 ID_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string())])
 
 
 class KeyFile(NamedTuple):
-    """A file of keys: its range of first words is `low` to `last`, inclusive."""
+    """A file of the keys whose first 8 bytes, as a number, are from `low` to `last`."""
 
     name: str
     low: int
@@ -45,11 +44,11 @@ class Keys(NamedTuple):
 
 @dataclass(frozen=True)
 class Index:
-    """An opened index in the folder `where`."""
+    """An opened index: the deduplication keys of an earlier run's documents, in the folder `where`."""
 
     where: Place
     name: str
-    """The dump, and the first digits of a hash of the contents."""
+    """Name of the crawl (the dump), and the first digits of a hash of the contents."""
     key_bytes: int
     settings: dict[str, Any]
     """Settings that determine the keys. Keys can be compared only with keys of the same settings."""
@@ -58,8 +57,8 @@ class Index:
     """Names of the files of the run's texts/, by index."""
 
     def read_keys(self, kind: str, low: int, last: int) -> Iterator[Keys]:
-        """Yield the keys whose first word is from `low` to `last`, sorted, one row group at a time. Raises InputError
-        if a file is missing or damaged."""
+        """Yield the keys of a kind (KINDS) whose first 8 bytes are from `low` to `last`, sorted, one row group at a
+        time. Raises InputError if a file is missing or damaged."""
         columns = ["key_0", "file", "row"] + ["key_1"] * (self.key_bytes > 8)
         for file in self.keys[kind]:
             if file.low > last or file.last < low:
@@ -72,8 +71,8 @@ class Index:
                 yield Keys(first[begin:end], second[0][begin:end] if second else None, place[begin:end])
 
     def ids_of(self, file: int, rows: Sequence[int]) -> dict[int, str]:
-        """Return {row: ID} of documents of a file. Raises InputError if the file of IDs is missing or damaged, or lacks
-        a row."""
+        """Return {row: ID} of documents in the file self.texts[file]. Raises InputError if IDs are missing or
+        damaged."""
         found, path = {}, self.where / "ids" / self.texts[file]
         wanted = np.array(sorted(rows), np.int64)
         for group in groups_between(path, "row", int(wanted[0]), int(wanted[-1]), ID_SCHEMA.names, wanted):
@@ -87,8 +86,9 @@ class Index:
 def groups_between(
     path: Place, column: str, low: int, last: int, columns: Sequence[str], wanted: np.ndarray | None = None
 ) -> Iterator[pa.Table]:
-    """Yield the row groups of a Parquet file whose statistics allow a value of `column` from `low` to `last`, and one
-    of `wanted` (sorted) if given. Raises InputError if the file is missing or damaged."""
+    """Yield the `columns` of the row groups of a Parquet file in which `column` may have a value from `low` to `last`
+    and, if given, one of `wanted` (sorted), by their statistics. Raises InputError if the file is missing or
+    damaged."""
     try:
         with path.open("rb") as stream, pq.ParquetFile(stream) as file:
             index = file.schema_arrow.get_field_index(column)
@@ -109,7 +109,7 @@ def groups_between(
 
 
 def settings_of(config: DocumentsConfig) -> dict[str, Any]:
-    """Return {path under documents: value} of the settings that determine the keys of an index."""
+    """Return {field under documents: value} of the settings that determine the keys of an index."""
     minhash = {
         f"minhash.{name}": getattr(config.minhash, name)
         for name in ("shingle_words", "bands", "rows", "seed", "normalisation", "before_filters", "by_language")
@@ -120,8 +120,7 @@ def settings_of(config: DocumentsConfig) -> dict[str, Any]:
 def header_of(
     config: DocumentsConfig, keys: dict[str, list[KeyFile]], texts: Iterable[str], identity: str
 ) -> dict[str, Any]:
-    """Return the contents of index.json. `identity` is a hash of the keys and IDs; the name of the index depends on
-    it."""
+    """Return the contents of index.json. `identity`, a hash of the keys and IDs, determines the name of the index."""
     header = {
         "format": FORMAT,
         "key_bytes": config.dedup_index.key_bytes,
@@ -135,8 +134,8 @@ def header_of(
 
 
 def open_index(where: str) -> Index:
-    """Open the index in the folder or at the URL `where`, or that of the run folder there. Raises InputError if it is
-    missing or damaged."""
+    """Open the index at `where`, a path or URL: the folder of the index, or the run folder that has it. Raises
+    InputError if it is missing or damaged."""
     place = place_of(where)
     place = place.resolve()  # workers may have another working folder
     for folder in (place, place / FOLDER):
@@ -162,8 +161,8 @@ def open_index(where: str) -> Index:
 
 
 def open_indices(config: DocumentsConfig) -> tuple[Index, ...]:
-    """Open the indices of documents.dedup_index.against. Raises InputError like `open_index`, and UsageError for an
-    index with other settings or without keys that a step needs."""
+    """Open the indices of documents.dedup_index.against. Raises InputError like `open_index`. Raises UsageError if an
+    index was written with other settings, or lacks keys that a step needs."""
     indices = tuple(map(open_index, config.dedup_index.against))
     wanted = settings_of(config)
     for index in indices:
@@ -185,6 +184,5 @@ def open_indices(config: DocumentsConfig) -> tuple[Index, ...]:
 
 
 def identities(config: DocumentsConfig) -> list[str]:
-    """Return the names of the indices of documents.dedup_index.against. They identify the contents, wherever the
-    indices are stored."""
+    """Return the names of the indices of documents.dedup_index.against, which identify their contents."""
     return [index.name for index in open_indices(config)]

@@ -18,7 +18,7 @@ from data_prep.parquet import read_batches, write_rows
 from lm.storage import Place, appearing, write_json, writing
 
 KEYS_IN_GROUP = 1 << 16
-"""Keys per row group, the smallest part of an index that can be read: about 0.7 MB."""
+"""Keys per row group, about 0.7 MB: the smallest part of an index that can be read."""
 
 
 # An index also has the keys of dropped duplicates: a document near one belongs to its cluster and is dropped.
@@ -27,11 +27,11 @@ KEYS_IN_GROUP = 1 << 16
 def map_keys(
     texts: Place, pairs: Sequence[tuple[Place, Path]], places: Mapping[int, tuple[int, int]], ids: Path
 ) -> None:
-    """Write the keys of one file of texts/ with the place of the kept document for each, and the IDs of the documents
-    of this file that are kept.
+    """Write the keys of one file of texts/, each with the place of the document that is kept, and the IDs of the kept
+    documents of this file.
 
-    `pairs` has (keys, file to write). `places` is {row of a duplicate: (file, row) of the document of this run that is
-    kept}; a duplicate of a document of an earlier index has no entry, keeps its own place and gets an ID.
+    `pairs` is [(file of keys, file to write)]. `places` is {row of a duplicate: (file, row) of the document of this run
+    that is kept}. A duplicate of a document of an earlier index is not in it: it has its own place and gets an ID.
     """
     duplicates = np.array(sorted(places), np.uint64)
     kept_places = np.array([places[row][0] << 32 | places[row][1] for row in sorted(places)], np.uint64)
@@ -55,7 +55,7 @@ def map_keys(
 
 
 def ids_of(texts: Place, named: Iterator[int], path: Path) -> Iterator[tuple[Path, dict]]:
-    """Yield the rows of the file of IDs for the rows `named` of texts/, ascending."""
+    """Yield (path, {"row": row, "id": ID}) for the rows `named`, ascending, of the file `texts`."""
     first, row = 0, next(named, None)
     for batch in read_batches(texts, ["id"]):
         while row is not None and row < first + batch.num_rows:
@@ -74,11 +74,9 @@ def write_index(
     run: Run,
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> None:
-    """Write the index in `folder`, which already has the IDs.
-
-    `texts` is {number of a file in the joins: its name}; `mapped` has the files of `map_keys` by kind; `identity` is a
-    hash of the contents; `partial` stores intermediate results. Raises InputError if the disk cannot be written.
-    """
+    """Write the keys and index.json of an index to `folder`, which already has the IDs. `texts` is {number of a file in
+    the joins: its name}; `mapped` has the files of `map_keys` by kind; `identity` is a hash of the contents; `partial`
+    gets intermediate files. Raises InputError if the disk cannot be written."""
     keys: dict[str, list[KeyFile]] = {}
     work = functools.partial(write_keys, files=tuple(texts), key_bytes=config.dedup_index.key_bytes)
     for kind, places in mapped.items():
@@ -90,8 +88,8 @@ def write_index(
 
 
 def write_keys(task: Partition, path: Path, blocks: Rows, files: Sequence[int], key_bytes: int) -> None:
-    """Write the keys of one partition, each once, with the smallest of its nodes. `files` are the numbers of the files;
-    a file is stored as its position in them."""
+    """Write the keys of one partition to an index, each once, with the smallest of its nodes. `files` are the numbers
+    of the run's files; the index stores the position of a number in them."""
     found = [np.empty((4, 0), np.uint64)]
     for block in blocks():
         if key_bytes == 8:
@@ -129,8 +127,10 @@ def join_with_indices(
     run: Run,
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> list[Place]:
-    """Join files of the run's keys with the indices. Return files of pairs in `folder`, for `find_duplicates`. Files of
-    the indices have numbers from INDEX_FILES on. `run` and `rows_at_once` are as for `find_duplicates`."""
+    """Find the documents of this run that share keys of `kinds` with documents in indices of earlier runs. `pairs` are
+    files of this run's keys (`writing_pairs`). Return such files in `folder`, with the shared keys and the documents of
+    both, for `find_duplicates`. Files of the indices have numbers from INDEX_FILES on. `run`, `rows_at_once`: see
+    `find_duplicates`."""
     return join(
         pairs, functools.partial(write_matching_pairs, indices=indices, kinds=kinds), run, folder, rows_at_once
     )[0].places
@@ -143,7 +143,8 @@ def write_matching_pairs(
 
 
 def matching_pairs(task: Partition, rows: Rows, indices: Sequence[Index], kinds: Sequence[str]) -> Iterator[np.ndarray]:
-    """Yield runs of pairs, uint64 (4, pairs). Reads the run's rows twice and the keys of the indices once."""
+    """Yield the rows (key, node) of `join_with_indices` for one partition, uint64 (4, rows). Reads the run's rows twice
+    and the keys of the indices once."""
     own = sorted_rows(
         np.concatenate([np.empty((2, 0), np.uint64), *(block[:2, begins(block[:2])] for block in rows())], axis=1)
     )
@@ -165,8 +166,8 @@ def matching_pairs(task: Partition, rows: Rows, indices: Sequence[Index], kinds:
 
 
 def matches(keys: np.ndarray, first: np.ndarray, second: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of equal keys in `keys`, uint64 (2, n), and in the sorted keys (first, second). Without
-    `second`, only the first words are compared."""
+    """Return the positions of equal keys: (in `keys`, uint64 (2, n); in the sorted keys of the words `first` and
+    `second`). If `second` is None, only first words are compared."""
     begin = np.searchsorted(first, keys[0], side="left")
     many = np.searchsorted(first, keys[0], side="right") - begin
     mine, theirs = [np.empty(0, np.intp)], [np.empty(0, np.intp)]

@@ -29,8 +29,7 @@ class Duplicate(NamedTuple):
     stage: str
     reason: str
     file: int
-    """Number, in the joins, of the file of the kept document. Numbers from INDEX_FILES on are files of the indices, one
-    index after another."""
+    """Number, in the joins, of the kept document's file. From INDEX_FILES on, files of the indices of earlier runs."""
     row: int
     name: str = ""
     """Name of the kept document: NAME.parquet:ROW of texts/, or INDEX#ID."""
@@ -48,17 +47,18 @@ class Found:
     names: dict[int, str]
     """{number: name} of all files of texts/."""
     clusters: dict[str, Partitions]
-    """{deduplication step in use: its result}."""
+    """{deduplication step in use: result of `find_duplicates`}."""
     sizes: Partitions | None = None
     """Sizes of the clusters, if the config asks for them (clusters.py)."""
     indices: tuple[Index, ...] = ()
 
     def duplicates_of(self, file: int) -> dict[int, Duplicate]:
-        """Return {row: the duplicate} of a file. A duplicate always refers to a document that is kept.
+        """Return {row of a duplicate: why it is dropped, and what is kept instead} for the file with the number `file`.
 
-        Stage and reason are those of the first step in which it duplicates a document of an index, otherwise of the
-        first step that finds it. The kept document is that of the last step that finds it: clusters include those of
-        earlier steps, and the document kept by an earlier step may be a duplicate in a later one.
+        Stage and reason are those of the first step that finds it to be a duplicate of a document of an earlier run's
+        index, otherwise of the first step that finds it. The kept document is that of the last step that finds it:
+        clusters include those of earlier steps, and the document kept by an earlier step may be a duplicate in a later
+        one.
         """
         places: dict[int, tuple[int, int]] = {}
         reasons: dict[int, tuple[str, str]] = {}
@@ -71,8 +71,8 @@ class Found:
         return {row: Duplicate(*reasons[row], *place) for row, place in sorted(places.items())}
 
     def names_of(self, duplicates: Iterable[Duplicate]) -> dict[tuple[int, int], str]:
-        """Return {(file, row) of a kept document: `Duplicate.name`}. Raises InputError if ids of an index are missing
-        or damaged."""
+        """Return {(file, row) of a kept document: `Duplicate.name`}. Raises InputError if IDs of an index are
+        missing."""
         places = {(one.file, one.row) for one in duplicates}
         names = {(file, row): f"{self.names[file]}:{row}" for file, row in places if file < INDEX_FILES}
         first = INDEX_FILES
@@ -94,13 +94,10 @@ def find_clusters(
     indices: tuple[Index, ...],
     run: FileRunner,
 ) -> tuple[list[StoredFile], dict[str, Partitions]]:
-    """Write the deduplication keys of all files, and join them to clusters of duplicates. Return (files whose keys
-    could be written, {deduplication step in use: its clusters}). Clusters are stored in folders of parts/ that are
-    named after the hash of the keys.
-
-    Duplicates by URL are found first, without reading texts. Of several fetches of a page, only the kept document takes
-    part in the other steps.
-    """
+    """Write the deduplication keys of all files, and join them to clusters of duplicates. Return (files without failed
+    ones, {deduplication step in use: its clusters}). Clusters are stored in folders of parts/ that are named after the
+    hash of the keys. Duplicates by URL are found first, without reading texts. Of several fetches of a page, only the
+    kept one takes part in the other steps."""
     clusters: dict[str, Partitions] = {}
     decided = [config, min_quality, [index.name for index in indices]]
 
@@ -139,13 +136,13 @@ def find_clusters(
 
 
 def names_of(clusters: dict[str, Partitions]) -> dict[str, str]:
-    """Return {step: name of its folder}, which identifies the clusters."""
+    """Return {deduplication step: name of the folder of its clusters}. The name identifies the clusters."""
     return {step: result.folder.parent.name for step, result in clusters.items()}
 
 
 def find_sizes(clusters: dict[str, Partitions], config: DocumentsConfig, run: FileRunner) -> Partitions | None:
-    """Return the sizes of the clusters of the last step, which include those of all steps; None if the config does not
-    ask for them."""
+    """Return the cluster sizes (`count_clusters`) of the last step in use, whose clusters include those of earlier
+    steps; None if the config does not ask for sizes."""
     if not config.counts_clusters:
         return None
     *_, last = clusters.values()
@@ -155,7 +152,7 @@ def find_sizes(clusters: dict[str, Partitions], config: DocumentsConfig, run: Fi
 
 
 def write_duplicates(file: StoredFile, space: Workspace, found: Found) -> None:
-    """Write which documents of a file are duplicates, and the sizes of its clusters, for `read_duplicates`."""
+    """Write the duplicates of a file and the sizes of its clusters, for `read_duplicates`."""
     duplicates = found.duplicates_of(file.id)
     names = found.names_of(duplicates.values())
     rows = [[row, *one._replace(name=names[one.file, one.row])] for row, one in duplicates.items()]
@@ -168,14 +165,14 @@ def duplicates_name(file: StoredFile) -> str:
 
 
 def read_duplicates(file: StoredFile, space: Workspace) -> tuple[dict[int, Duplicate], dict[int, int]]:
-    """Return {row: duplicate} and {kept row: documents in its cluster}. The second has only clusters of more than one
-    document, and is empty if the config does not ask for sizes."""
+    """Return ({row: duplicate}, {row of a kept document: documents in its cluster}) of a file. The second has only
+    clusters of several documents, and is empty if the config does not ask for sizes."""
     found = json.loads(space.place(duplicates_name(file)).read_bytes())
     return {row: Duplicate(*rest) for row, *rest in found["duplicates"]}, dict(found["sizes"])
 
 
 def write_index_of(files: list[StoredFile], config: DocumentsConfig, found: Found, run: FileRunner) -> None:
-    """Write the run's index. If a file fails, `run` reports it and no index is written."""
+    """Write the run's index of deduplication keys (data_prep/dedup_index). If a file fails, none is written."""
     kinds = [kind for kind in KINDS if any(kind in KINDS_OF[step] for step in found.clusters)]
     digest = identity_of(names_of(found.clusters), config)[:12]
     done, made = run("index-keys", files, functools.partial(map_file, found=found, kinds=kinds), digest)
