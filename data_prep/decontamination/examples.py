@@ -24,7 +24,7 @@ ANSWERS = (
 """Field names of answers; all of them in a row are used."""
 IDS = ("id", "ind", "idx", "uid", "question_id", "task_id")
 TEXT_LINES = 6
-"""Lines per example in HellaSwag's .txt format: query, number of the correct ending, four endings."""
+"""Lines per example in HellaSwag's .txt format: context, number of the correct ending, four endings."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Example:
     id: str
     """Id in the row; empty if the row has none."""
     texts: tuple[str, ...]
-    """The prompt followed by each answer; only the prompt if there are no answers."""
+    """The prompt joined with each answer; only the prompt if there are no answers."""
 
 
 def example_files(sets: Sequence[str]) -> list[ExampleFile]:
-    """Return the files that `sets` names. Raises UsageError if a pattern matches no file, InputError if a URL cannot be
-    downloaded."""
+    """Return the files of the evaluation sets `sets` (DecontaminationConfig.sets), after downloading URLs. Raises
+    UsageError if a pattern matches no file, InputError if a download fails."""
     found: list[ExampleFile] = []
     for one in sets:
         name, named, pattern = one.partition("=")
@@ -65,13 +65,13 @@ def example_files(sets: Sequence[str]) -> list[ExampleFile]:
 
 
 def set_digests(sets: Sequence[str]) -> list[list[str]]:
-    """Return [[name of the set, SHA-256 of a file], …], for the stage's marker."""
+    """Return [[name of the evaluation set, SHA-256 of a file], ...], which identifies the contents of `sets`."""
     return [[one.set, file_sha256(one.path)] for one in example_files(sets)]
 
 
 def read_examples(files: Sequence[ExampleFile], fields: Sequence[str]) -> Iterator[Example]:
-    """Yield all examples, in the order of the files; `fields` is DecontaminationConfig.fields. Raises InputError for a
-    bad file or row."""
+    """Yield the examples in the files, in order. `fields` names their texts (DecontaminationConfig.fields). Raises
+    InputError for a bad file or row."""
     numbers: dict[str, int] = {}
     for file in files:
         for row in rows_of(file.path):
@@ -88,7 +88,7 @@ def read_examples(files: Sequence[ExampleFile], fields: Sequence[str]) -> Iterat
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    """Return the rows of one file. Raises InputError if the file is damaged or of unknown type."""
+    """Return the rows of one evaluation file as dicts. Raises InputError if it is damaged or of unknown type."""
     name = path.name.removesuffix(path.suffix) if path.suffix in (".gz", ".bz2", ".zst") else path.name
     if name.endswith(".parquet"):
         return read_parquet_rows(path, REMEDY)
@@ -99,7 +99,7 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def texts_of(row: dict[str, Any], fields: Sequence[str]) -> tuple[str, ...]:
-    """Return the texts of an example (Example.texts); () if it has none of the fields."""
+    """Return the texts of an example (Example.texts) from its row; () if it has none of the fields."""
     if fields:
         named = {
             role: [f.partition("=")[2] for f in fields if f.startswith(f"{role}=")] for role in ("prompt", "answer")
@@ -122,14 +122,14 @@ def texts_of(row: dict[str, Any], fields: Sequence[str]) -> tuple[str, ...]:
 
 
 def joined(prompt: str, answers: Sequence[str]) -> tuple[str, ...]:
-    """Join the prompt, without "Question:" and "Answer:" around it, with each answer."""
+    """Return the prompt, without "Question:" before and "Answer:" after it, joined with each answer."""
     prompt = prompt.strip().removeprefix("Question:").removesuffix("Answer:").strip()
     return tuple(dict.fromkeys(text for one in answers or [""] if (text := f"{prompt} {one}".strip())))
 
 
 def strings_in(value: Any) -> list[str]:
-    """Return all strings in a string, list or dict, at any depth. Strings of one character are left out, such as the
-    labels A, B, C and D of answers."""
+    """Return all strings in a string, list or dict, at any depth, except those of one character, such as the labels A,
+    B, C and D of answers."""
     if isinstance(value, str):
         return [value] if len(value.strip()) > 1 else []
     if isinstance(value, dict):

@@ -22,29 +22,30 @@ from lm.storage import Place, write_atomically
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """N-grams in the order of their hashes."""
+    """The n-grams of evaluation examples, in the order of their hashes."""
 
     hashes: np.ndarray
     """uint64 (ngrams,): unique and sorted."""
     text: np.ndarray
-    """int64 (ngrams,): index into `texts`."""
+    """int64 (ngrams,): index into `texts` of a text that has the n-gram."""
     start: np.ndarray
     """int64 (ngrams,): first word in that text."""
     words: np.ndarray
-    """int64 (ngrams,): number of words."""
+    """int64 (ngrams,): number of its words."""
     offsets: np.ndarray
-    """int64 (ngrams + 1,): examples of n-gram i are examples[offsets[i]:offsets[i + 1]]."""
+    """int64 (ngrams + 1,): the examples that have n-gram i are examples[offsets[i]:offsets[i + 1]]."""
     examples: np.ndarray
     """int64: indices into `names`."""
     texts: tuple[str, ...]
     names: tuple[tuple[str, int, str], ...]
-    """(set, number in the set, id) of each example."""
+    """(evaluation set, number in the set, id) of each example."""
     skipped: tuple[int, ...]
     """Indices into `names` of examples that are too short to be searched for."""
 
     @functools.cached_property
     def tables(self) -> dict[int, tuple[np.uint64, np.ndarray]]:
-        """{words of an n-gram: (shift, table)}: table[hash >> shift] is False if no n-gram has that hash."""
+        """{number of words: (shift, table)}: table[hash >> shift] is False if no n-gram of so many words has that
+        hash."""
         tables = {}
         for length in np.unique(self.words).tolist():
             hashes = self.hashes[self.words == length]
@@ -67,7 +68,8 @@ class Index:
 
 
 def build_index(examples: Iterable[Example], config: DecontaminationConfig) -> Index:
-    """Build the index of all examples. Examples that have only texts shorter than min_words are skipped."""
+    """Return the index of the n-grams of all examples. Examples that have only texts shorter than min_words are
+    skipped."""
     texts: list[str] = []
     names: list[tuple[str, int, str]] = []
     skipped: list[int] = []
@@ -99,7 +101,7 @@ ARRAYS = ("hashes", "text", "start", "words", "offsets", "examples")
 
 
 def write_index(index: Index, folder: Place) -> None:
-    """Write the index for `read_index`; index.json is written last."""
+    """Write the index to `folder`, for `read_index`; index.json is written last."""
     arrays = io.BytesIO()
     np.savez(arrays, **{name: getattr(index, name) for name in ARRAYS})
     write_atomically(folder / "index.npz", arrays.getvalue())
@@ -109,7 +111,7 @@ def write_index(index: Index, folder: Place) -> None:
 
 @functools.lru_cache(maxsize=1)
 def read_index(folder: Place) -> Index:
-    """Read the index in `folder`, once per process."""
+    """Return the index in `folder`, read once per process."""
     rest = json.loads((folder / "index.json").read_bytes())
     expected = {name: ("<u8" if name == "hashes" else "<i8", (None,)) for name in ARRAYS}
     columns = load_npz(io.BytesIO((folder / "index.npz").read_bytes()), expected)
@@ -118,7 +120,8 @@ def read_index(folder: Place) -> Index:
 
 
 def overlaps(texts: Sequence[str], index: Index) -> dict[int, list[int]]:
-    """Return {index of a text: its n-grams that are in the index, sorted and unique}, without texts that have none."""
+    """Return {position of a text: sorted numbers of the index's n-grams that it contains}, without texts that have
+    none."""
     hashed = [hashed_words(text) for text in texts]
     ends = np.cumsum([len(words) for words in hashed])
     words = np.concatenate([np.empty(0, np.uint64), *hashed])

@@ -25,21 +25,18 @@ from lm.storage import Place, appearing, size_of, write_json
 
 REASON = "contaminated"
 DOCUMENTS_AT_ONCE = 200
-"""Documents searched together."""
+"""Number of documents that are searched together."""
 MAX_REPORTED_EXAMPLES = 20
-"""Maximum examples listed per document in the report."""
+"""Maximum number of examples listed per document in the report."""
 MAX_REPORTED_NGRAMS = 100
-"""Maximum too frequent n-grams listed per set in the report."""
+"""Maximum number of n-grams listed per set in the report as too frequent."""
 HIT_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("ngrams", pa.list_(pa.int64()))])
 
 
 def decontaminate(files: list[SurvivorFile], config: DecontaminationConfig, run: FileRunner) -> list[SurvivorFile]:
-    """Return the files, without failed ones, with edits that drop documents containing an n-gram of an evaluation set.
-    There are no edits if config.action is "report".
-
-    Writes dropped/_decontamination.json and .jsonl, which Parquet readers ignore. Raises UsageError for a missing set,
-    InputError for an unreadable one, and like `run_step`.
-    """
+    """Return the files, without failed ones, with edits that drop documents containing an n-gram of an evaluation set;
+    without edits if config.action is "report". Writes dropped/_decontamination.json and .jsonl, which Parquet readers
+    ignore. Raises UsageError for a missing set, InputError for an unreadable one, and like `run_step`."""
     settings = [config.fields, config.ngram_words, config.min_words, set_digests(config.sets)]
     identity, report = identity_of(settings), run.folder / "dropped"
     own = run.folder / "parts/decontamination" / identity[:12]
@@ -68,7 +65,8 @@ def lines_name(file: str) -> str:
 
 
 def find_hits(file: SurvivorFile, space: Workspace, index: Place) -> None:
-    """Write the row, id and n-grams of each document in the file that contains an n-gram of the index."""
+    """Write the row, id and n-grams of each document in the file that contains an n-gram of the index in the folder
+    `index`."""
     path = space.output(hits_name(file.name))
 
     def rows() -> Iterator[tuple[Path, dict]]:
@@ -80,7 +78,8 @@ def find_hits(file: SurvivorFile, space: Workspace, index: Place) -> None:
 
 
 def count_documents(files: Sequence[Place], ngrams: int) -> np.ndarray:
-    """Count the documents that contain each n-gram, int64 (ngrams,), from files of hits or merged counts."""
+    """Return the number of documents that contain each n-gram, int64 (ngrams,), from files of `find_hits` or of such
+    counts."""
     documents = np.zeros(ngrams, np.int64)
     for file in files:
         if file.name.endswith(".merged"):
@@ -106,8 +105,8 @@ def join_lines(files: Sequence[Place], target: Path, scratch: Path | None = None
 def write_contaminated(
     file: SurvivorFile, space: Workspace, index: Place, frequent: frozenset[int], drops: bool
 ) -> Counts:
-    """For each document with an n-gram that is not `frequent`, write a line of the report and, if `drops`, an edit that
-    drops it. Return the number of such documents per evaluation set."""
+    """Write a line of the report for each document with an n-gram that is not `frequent` and, if `drops`, an edit that
+    drops it. Return {"sets": {evaluation set: number of such documents}}."""
     sets: Counter[str] = Counter()
     overlapping = []
     with space.output(lines_name(file.name)).open("w", encoding="utf-8") as out:
@@ -126,8 +125,8 @@ def write_contaminated(
 def write_report(
     touched: Sequence[dict[str, int]], index: Index, documents: np.ndarray, config: DecontaminationConfig, report: Place
 ) -> None:
-    """Write _decontamination.json with one entry per set. `touched` has the number of overlapping documents per set,
-    for each file."""
+    """Write _decontamination.json, with one entry per evaluation set, to the folder `report`. `touched` has {set:
+    overlapping documents} of each file; `documents`, (ngrams,), is the number of documents with each n-gram."""
     rare = documents <= config.max_corpus_documents
     counts = {
         name: sum(one.get(name, 0) for one in touched) for name in dict.fromkeys(name for name, *_ in index.names)
@@ -159,7 +158,8 @@ def write_report(
 
 
 def report_entry(row: dict, name: str, index: Index, frequent: frozenset[int]) -> dict:
-    """Return the report entry of one document: each overlapping example with its first n-gram."""
+    """Return the report's line on one document, as a dict: each overlapping example with its first n-gram that is not
+    `frequent`."""
     found: dict[int, int] = {}
     for ngram in row["ngrams"]:
         if ngram not in frequent:

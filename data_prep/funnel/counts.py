@@ -17,7 +17,7 @@ from data_prep.config.filters import SHARE_STEP, find_signal
 from data_prep.verdict import Threshold, Verdict
 
 EXAMPLES = 10
-"""Number of examples per reason, and of kept documents near its threshold."""
+"""Number of examples per reason, and of kept documents near the threshold of each rule."""
 BINS_PER_OCTAVE = 8
 """Bins per factor of 2 for signals with "doubling" bins (data_prep/config/filters.py)."""
 CLUSTER_BINS = (1, 2, 3, 4, 5, 10, 30, 100, 300, 1000)
@@ -25,10 +25,10 @@ CLUSTER_BINS = (1, 2, 3, 4, 5, 10, 30, 100, 300, 1000)
 TOP_DOMAINS = 12
 """Number of hosts in funnel.json."""
 COUNTED_DOMAINS = 2_000
-"""Hosts that are counted for one file, and for several: those with the most bytes. The largest hosts of a corpus are
-among the largest of nearly every file, so their counts are at most slightly too low."""
+"""Maximum number of hosts in counts: those with the most bytes. The largest hosts of a corpus are among the largest of
+nearly every file, so their counts are at most slightly too low."""
 MAX_PARTS = 100
-"""Counts of batches that are held in memory."""
+"""Maximum number of counts, one per batch of rows, that are held in memory."""
 GROUPS = ("kept", "dropped", "elsewhere")
 
 Counts = dict[str, Any]
@@ -36,11 +36,9 @@ Counts = dict[str, Any]
 
 
 def empty_counts() -> Counts:
-    """Return counts of zero; docs/contracts.md ("funnel.json") explains the keys.
-
-    Two optional keys are added if requested: `by_language` {"deu_Latn": {"stage/reason" or "kept": [documents, bytes]}}
-    and `cluster_sizes` {lower bound in CLUSTER_BINS: [kept documents, documents of their clusters]}.
-    """
+    """Return counts of zero; docs/contracts.md ("funnel.json") explains the keys. Two keys are optional: `by_language`
+    is {"deu_Latn": {"stage/reason" or "kept": [documents, bytes]}}, and `cluster_sizes` is {lower bound in
+    CLUSTER_BINS: [kept documents, documents of their clusters]}."""
     return {
         "rows": 0,
         "reasons": {},
@@ -64,12 +62,9 @@ def count_rows(
     thresholds: tuple[Threshold, ...],
     labels: np.ndarray | None = None,
 ) -> Counts:
-    """Count consecutive rows of one file.
-
-    `columns` has id, url, language and text_bytes. `values` has the signals of `thresholds`, (rows,) float64, NaN if
-    missing. `place` is (number of the file in the joins, number of the first row). `labels`, (rows,) str, is from
-    `languages_of`.
-    """
+    """Return the funnel counts of consecutive rows of one file. `columns` has id, url, language and text_bytes.
+    `values` has the signals of `thresholds`, (rows,) float64, NaN if missing. `place` is (number of the file, number of
+    the first row). `labels`, (rows,) str, is the language of each row (`languages_of`)."""
     counts = empty_counts()
     counts["rows"] = len(verdicts)
     sizes = np.array(columns["text_bytes"], np.int64)
@@ -119,8 +114,8 @@ def count_values(
     place: tuple[int, int],
     labels: np.ndarray | None,
 ) -> None:
-    """Add the histogram of each signal, and the kept rows nearest to each threshold, to `counts`. `groups`, (rows,), is
-    the number of each row's verdict in `numbers`; 0 for kept rows."""
+    """Add to `counts` the histogram of each signal, and the kept rows with values nearest to each threshold. `groups`,
+    (rows,), is the number of each row's verdict according to `numbers`; 0 for kept rows."""
     kept = groups == 0
     for signal in dict.fromkeys(one.signal for one in thresholds):
         mine = [one for one in thresholds if one.signal == signal]
@@ -136,7 +131,8 @@ def count_values(
 
 
 def smallest(keys: np.ndarray, rows: np.ndarray, place: tuple[int, int]) -> list[list]:
-    """Return the EXAMPLES rows with the smallest keys as [[key, file, row], …]; of equal keys, the first rows."""
+    """Return the EXAMPLES of `rows` with the smallest keys as [[key, file, row], ...]; of equal keys, the first rows.
+    `place` is (number of the file, number of the first row)."""
     file, first = place
     if len(rows) > EXAMPLES:  # the rest need not be sorted
         limit = np.partition(keys[rows], EXAMPLES - 1)[EXAMPLES - 1]
@@ -146,19 +142,20 @@ def smallest(keys: np.ndarray, rows: np.ndarray, place: tuple[int, int]) -> list
 
 
 def order_of(document_id: str) -> int:
-    """Return the sort key, a hash of the id, by which examples are sampled: uniform and independent of the order of the
+    """Return a hash of a document's id. Examples are the documents with the smallest, a uniform sample in any order of
     files."""
     return int.from_bytes(hashlib.blake2b(document_id.encode("utf-8", "surrogatepass"), digest_size=6).digest())
 
 
 def bins_kind(signal: str) -> Literal["whole", "doubling"] | float:
-    """Return the kind of bins of a signal, or their width; SHARE_STEP for a signal of no filter in this process."""
+    """Return the kind of a signal's histogram bins, or their width; SHARE_STEP if no filter in this process has the
+    signal."""
     known = find_signal(signal)
     return known.bins if known else SHARE_STEP
 
 
 def bins_of(signal: str, values: np.ndarray) -> np.ndarray:
-    """Return the bin number of each value, (rows,) float; NaN for NaN."""
+    """Return the number of the histogram bin of each value of a signal, (rows,) float; NaN for NaN."""
     width = bins_kind(signal)
     if width == "whole":
         return np.floor(values)
@@ -168,7 +165,7 @@ def bins_of(signal: str, values: np.ndarray) -> np.ndarray:
 
 
 def bin_edges(signal: str, number: int) -> tuple[float, float]:
-    """Return the bounds of bin `number` of a signal: `low` <= value < `high`."""
+    """Return (low, high) of bin `number` in the histogram of a signal: it has the values low <= value < high."""
     width = bins_kind(signal)
     if width == "whole":
         return float(number), number + 1.0
@@ -179,13 +176,13 @@ def bin_edges(signal: str, number: int) -> tuple[float, float]:
 
 
 def tally(bins: np.ndarray) -> dict[str, int]:
-    """Return {bin number: count}, ignoring NaN."""
+    """Return {bin number: number of values in it} for the bin of each value, without NaN."""
     numbers, counts = np.unique(bins[~np.isnan(bins)], return_counts=True)
     return {str(int(number)): int(count) for number, count in zip(numbers, counts, strict=True)}
 
 
 def cluster_bins(sizes: Mapping[int, int]) -> dict[str, list[int]]:
-    """Convert {size of a cluster: kept documents} to the key `cluster_sizes` of counts."""
+    """Return the counts' key `cluster_sizes` (`empty_counts`) from {size of a cluster: number of kept documents}."""
     bins: dict[str, list[int]] = {}
     for size, documents in sizes.items():
         pair = bins.setdefault(str(max(begin for begin in CLUSTER_BINS if begin <= size)), [0, 0])
@@ -203,7 +200,7 @@ def host(url: str | None) -> str:
 
 
 def largest(pairs: Mapping[str, list[int]], number: int) -> dict[str, list[int]]:
-    """Return the `number` names with the most bytes, largest first."""
+    """Return the `number` names with the most bytes, largest first, from {name: [documents, bytes]}."""
     return dict(sorted(pairs.items(), key=lambda one: (-one[1][1], one[0]))[:number])
 
 
@@ -214,7 +211,8 @@ def add_pair(pairs: dict[str, list[int]], name: str, size: int) -> None:
 
 
 def append_counts(parts: list[Counts], part: Counts) -> None:
-    """Append, merging all when they are MAX_PARTS, so that the hosts of a file of any length fit in memory."""
+    """Append `part` to `parts`. At MAX_PARTS, replace them by their sum, so that counts of a file of any length fit in
+    memory."""
     parts.append(part)
     if len(parts) >= MAX_PARTS:
         parts[:] = [merge(parts)]
@@ -225,7 +223,8 @@ def add_counts(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, in
 
 
 def merge(parts: Iterable[Counts]) -> Counts:
-    """Return the sum of counts, with the largest COUNTED_DOMAINS; the order of `parts` does not matter."""
+    """Return the sum of counts. Only the COUNTED_DOMAINS largest hosts are kept. The order of `parts` does not
+    matter."""
     total = empty_counts()
     for part in parts:
         total["rows"] += part["rows"]

@@ -24,12 +24,12 @@ TOP_LANGUAGES = 12
 EXCERPT_CHARACTERS = 900
 
 Spot = tuple[int, int]
-"""(number of the file in the joins, row)."""
+"""(number of the file, row) of a document of texts/."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One document as extracted, shortened to its beginning."""
+    """A document as extracted: the beginning of its text, and its values."""
 
     url: str
     excerpt: str
@@ -43,7 +43,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Tally:
-    """Documents, and UTF-8 bytes of their extracted texts, for one domain, language or reason."""
+    """Number of documents, and UTF-8 bytes of their extracted texts, with one domain, language or reason."""
 
     name: str
     documents: int
@@ -52,7 +52,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class LanguageFunnel:
-    """Kept and dropped texts of one language."""
+    """Number of kept and dropped texts of one language."""
 
     language: str
     documents: int
@@ -65,7 +65,7 @@ class LanguageFunnel:
 
 
 class Excerpts:
-    """Reads selected rows of texts/, opening each file once."""
+    """Reads chosen rows of texts/ as examples, opening each file once. Call `want` for rows, then `read`, then `at`."""
 
     def __init__(self, texts: Path, files: Mapping[int, str], signals: list[str], personal_data: PersonalDataConfig):
         self.texts, self.files, self.personal_data = texts, files, personal_data
@@ -78,7 +78,7 @@ class Excerpts:
             self.wanted[file].add(row)
 
     def read(self) -> None:
-        """Read all selected rows. Raises InputError if a file is missing, damaged, or shorter than when it was
+        """Read all rows given to `want`. Raises InputError if a file is missing, damaged, or shorter than when it was
         counted."""
         columns = ["url", "text", "text_bytes", "language", "language_score", *self.signals]
         for file, rows in sorted(self.wanted.items()):
@@ -108,8 +108,8 @@ class Excerpts:
 
 
 def rows_at(place: Place, rows: list[int], columns: list[str]) -> Iterator[tuple[int, dict]]:
-    """Yield (number, row) for the ascending row numbers `rows`, skipping numbers that the file does not have. Raises
-    InputError like `opened`."""
+    """Yield (row number, row) of a Parquet file for the ascending row numbers `rows`. Numbers that it does not have are
+    skipped. Raises InputError like `opened`."""
     with opened(place) as file:
         first = 0
         for group in range(file.num_row_groups):
@@ -129,11 +129,9 @@ def write_funnel(
     config: DocumentsConfig,
     min_quality: float | None = None,
 ) -> None:
-    """Write the counts with the data needed to interpret them.
-
-    `files` is {number of a file in the counts: its name in texts/}; `min_quality` is the threshold of the quality
-    classifier, if used.
-    """
+    """Write funnel.json to `path`: the counts, and the thresholds, languages and numbers of records needed to read
+    them. `files` is {number of a file in the counts: its name in texts/}; `min_quality` is the threshold of the quality
+    classifier, if used."""
     funnel = {
         "files": dict(sorted(files.items(), key=lambda one: one[1])),
         "thresholds": [
@@ -157,13 +155,13 @@ class Written:
     """Languages that the config keeps; () for all."""
     records: Records
     keep_share: float | None
-    """Share of documents that the quality classifier keeps, from which its threshold was computed; None if it was not
+    """Share of documents to keep by the quality classifier, from which its threshold follows; None if it was not
     used."""
     counts: Counts
 
 
 def read_counts(path: Path) -> Written:
-    """Read funnel.json. Raises InputError if it is missing or damaged."""
+    """Return the contents of the funnel.json at `path`. Raises InputError if it is missing or damaged."""
     try:
         written = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
         thresholds = [Threshold(**one) for one in written["thresholds"]]
@@ -181,10 +179,8 @@ def read_counts(path: Path) -> Written:
 def read_examples(
     written: Written, texts: Path, config: DocumentsConfig
 ) -> tuple[dict[str, tuple[Example, ...]], dict[str, tuple[Example, ...]]]:
-    """Read the example documents of a funnel from texts/. Raises InputError if a file is missing or damaged.
-
-    Returns ({"kept" or "stage/reason": examples}, {"stage/reason" of a threshold: kept documents nearest to it}).
-    """
+    """Read the example documents of a funnel from texts/. Return ({"kept" or "stage/reason": examples}, {"stage/reason"
+    of a rule: kept documents nearest to its threshold}). Raises InputError if a file is missing or damaged."""
     counts = written.counts
     excerpts = Excerpts(texts, written.files, [one.signal for one in written.thresholds], config.personal_data)
     for kind in ("examples", "near"):
@@ -198,8 +194,8 @@ def read_examples(
 
 
 def language_lines(funnel: Path, config: DocumentsConfig) -> list[str]:
-    """Return a line for the terminal for each language with its own thresholds. Raises InputError like
-    `read_counts`."""
+    """Return a line for the terminal on each language with its own thresholds: how many texts were kept, and the main
+    reasons for dropping. `funnel` is the path of funnel.json. Raises InputError like `read_counts`."""
     if config.by_language is None:
         return []
     found = language_funnels(read_counts(funnel).counts.get("by_language", {}), config)
@@ -211,7 +207,8 @@ def language_lines(funnel: Path, config: DocumentsConfig) -> list[str]:
 
 
 def language_funnels(counts: dict[str, dict[str, list[int]]], config: DocumentsConfig) -> tuple[LanguageFunnel, ...]:
-    """Return the funnels of the languages that the config keeps, from the key `by_language` of counts."""
+    """Return the funnels of the languages that the config keeps, largest first, from the key `by_language` of
+    counts."""
     found = []
     for label, reasons in counts.items():
         if label in config.language.languages:
@@ -223,6 +220,7 @@ def language_funnels(counts: dict[str, dict[str, list[int]]], config: DocumentsC
 
 
 def tallies(pairs: dict[str, list[int]], by: Callable[[list[int]], int], limit: int) -> tuple[Tally, ...]:
-    """Return the `limit` largest names; ties are sorted alphabetically."""
+    """Return the `limit` largest names of {name: [documents, bytes]}. `by` returns the number to compare of such a
+    pair; ties are in alphabetical order."""
     names = sorted(pairs, key=lambda name: (-by(pairs[name]), name))[:limit]
     return tuple(Tally(name, *pairs[name]) for name in names)

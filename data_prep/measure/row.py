@@ -24,10 +24,10 @@ from lm.errors import UsageError, shown
 QUALITY_SCORE = "quality_score"
 """The quality classifier's score (0 to 1); null if the step quality_classifier is not used."""
 KEPT = "kept of its table"
-"""Key, in a row in memory, of the kept columns of its table (Document.kept). Not a column of a file."""
+"""Key, in a row in memory, of the kept columns of its table (Document.kept). Not a column of texts/."""
 DOCUMENT_COLUMNS = tuple(document_schema(labelled=True).names)
 NOT_SAMPLED = "not_sampled"
-"""Key, in the counts of skipped records, of pages excluded by documents.sample_rate."""
+"""Reason, in the counts of skipped records, for pages excluded by documents.sample_rate."""
 RECORD_BYTES = 500
 """Approximate bytes of the headers and delimiters of a record."""
 
@@ -37,8 +37,8 @@ def value_columns(config: DocumentsConfig) -> tuple[str, ...]:
 
 
 def text_schema(config: DocumentsConfig) -> pa.Schema:
-    """Return the schema of texts/. stage and reason are null for rows with a text; values are null for rows without
-    one, or not measured."""
+    """Return the schema of texts/. In rows with a text, stage and reason are null. Values are null in rows without one,
+    or if they are not measured."""
     values = ((name, pa.float64()) for name in value_columns(config))
     own = (("stage", pa.string()), ("reason", pa.string()), ("text_bytes", pa.int64()))
     return pa.schema([*document_schema(config.language.labelled), *own, *values])
@@ -50,11 +50,9 @@ def rows_of_input(
     skipped: Counter[str] | None = None,
     on_read: Callable[[int], None] = lambda size: None,
 ) -> Iterator[dict]:
-    """Yield one row of `text_schema` for each page, document and damaged place in the file, in order.
-
-    `skipped` is as in `read_input`, and also counts pages excluded by documents.sample_rate. `on_read` receives the
-    bytes of each page or text. Exceptions get a note with the page and the file.
-    """
+    """Yield one row of `text_schema` for each page, document and damaged place in the file, in order. `skipped` counts
+    records without a row by reason: those of `read_input`, and pages excluded by documents.sample_rate. `on_read` is
+    called with the bytes of each page or text. Exceptions get a note that names the page and the file."""
     not_sampled = 0
     extract.begin_file(config.extract)
     for found in read_input(file, skipped):
@@ -74,8 +72,8 @@ def rows_of_input(
 
 
 def is_sampled(found: WebPage | Document | Damage, config: DocumentsConfig) -> bool:
-    """Whether documents.sample_rate includes the document, by a hash of its id. The choice is the same in every run,
-    and a larger rate keeps all documents of a smaller one. Damage is always included."""
+    """Return whether documents.sample_rate includes a page or document, by a hash of its id. The choice is the same in
+    every run, and a larger rate includes all documents of a smaller one. Damage is always included."""
     if config.sample_rate == 1 or isinstance(found, Damage):
         return True
     seed = config.sample_seed.to_bytes(8, "little")
@@ -84,10 +82,8 @@ def is_sampled(found: WebPage | Document | Damage, config: DocumentsConfig) -> b
 
 
 def row_of(found: WebPage | Document | Damage, file: InputFile, config: DocumentsConfig) -> dict:
-    """Return the row of one page, document or damaged record. It depends only on them and the config.
-
-    A document of a table keeps its own columns; its language is detected unless the table has it with a score.
-    """
+    """Return the row of texts/ of one page, document or damaged record. It depends only on these and the config. A
+    document keeps its own columns; its language is detected unless its table has a language with a score."""
     if isinstance(found, Damage):
         name = found.path if isinstance(found, PlacedDamage) else file.name
         document = Document("", f"{name}#{found.offset}", config.dump, "", "", name, "", 0.0)
@@ -114,7 +110,7 @@ def row_of(found: WebPage | Document | Damage, file: InputFile, config: Document
 
 
 def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, str | None]:
-    """Return (text, None), or ("", reason) if there is none. Plain text is only normalized."""
+    """Return (text, None), or ("", reason) if there is no text. Plain text is only normalized, not extracted."""
     if isinstance(found, WebPage) and found.content_type != "text/plain":
         return extract.extract_text(found, config.extract)
     if isinstance(found, WebPage) and len(found.body) > MAX_TEXT_BYTES:
@@ -125,7 +121,8 @@ def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, st
 
 
 def values_of(text: str, config: DocumentsConfig, label: str = "") -> dict[str, float | None]:
-    """Return {column: value} of a nonempty text, in the order of `value_columns`; `label` is as in `measure`."""
+    """Return {column of texts/: measured value} of a nonempty text, in the order of `value_columns`. `label` is as in
+    `measure`."""
     values: dict[str, float | None] = dict(measure(text, config, label))
     values[QUALITY_SCORE] = None
     if "quality_classifier" in config.steps:
@@ -136,12 +133,10 @@ def values_of(text: str, config: DocumentsConfig, label: str = "") -> dict[str, 
 
 
 def measure(text: str, config: DocumentsConfig, label: str = "") -> dict[str, float]:
-    """Return {signal: value} for every filter of the recipe, used or not, on a nonempty text.
-
-    A filter measures the text as rewritten by the used filters before it; if that is empty, its signals are 0. Only
-    config fields marked `measured` affect the values. If thresholds depend on the language, a text of the language
-    `label` ("deu_Latn") uses that language's word splitter and stop words; other texts use those of English.
-    """
+    """Return {signal: value} of a nonempty text, for every filter of the recipe, whether used or not. A filter measures
+    the text that the used filters before it left; if that is empty, its signals are 0. Only config fields marked
+    `measured` affect the values. If thresholds depend on the language, a text of the language `label` ("deu_Latn") uses
+    that language's word splitter and stop words; other texts use those of English."""
     values: dict[str, float] = {}
     filters = config.filters_by_language.get(label)
     passage = Passage(text, words_of=splitter_of(label) if filters else None)
@@ -165,7 +160,7 @@ def rejected(document: Document, stage: str, reason: str, config: DocumentsConfi
 
 
 def columns_of(document: Document) -> dict:
-    """Return {column: value} of a document, and the kept columns of its table under KEPT."""
+    """Return {column: value} of a document, with the kept columns of its table under KEPT."""
     return {name: getattr(document, name) for name in DOCUMENT_COLUMNS} | {KEPT: document.kept}
 
 

@@ -28,7 +28,7 @@ from lm.storage import Place, file_sha256, write_atomically, writing
 TEXTS = "texts"
 """Name of the step, and of its output folder in the step's folder."""
 MOST_STEM_BYTES = 150
-"""Maximum bytes of the stem in a unit's name: a file name has at most 255 bytes, and partial outputs have longer
+"""Maximum bytes of the stem in a unit's name. File names have at most 255 bytes, and partial outputs have longer
 names."""
 SUFFIXES = (".gz", ".zst", ".parquet", ".jsonl", ".warc", ".wet")
 
@@ -41,14 +41,13 @@ def extract_texts(
     engine: EngineConfig = ONE_PROCESS,
     external: object = None,
 ) -> Counts:
-    """Extract the texts of all input files, and write folder/texts/NAME.parquet (`text_schema`) for each. `external`
-    identifies other inputs that determine the texts: hashes of URL lists and models.
+    """Extract the texts of all input files, measure them, and write folder/texts/NAME.parquet (`text_schema`) for each
+    file. `external` identifies other inputs that determine the texts: hashes of URL lists and models.
 
-    Returns {"files": number of files, "rows": texts written, "seen": records read, "skipped": {reason: records without
-    a text}}. "seen" and "skipped" are also written to folder/texts/records.json.
-
-    Raises InputError if the files contain no pages, or more files failed than engine.max_failed allows. Errors that
-    affect every file (UsageError, a full disk) are raised immediately.
+    Returns {"files": finished files, "rows": rows written, "seen": records read, "skipped": {reason: records without a
+    row}}. "seen" and "skipped" are also written to folder/texts/records.json. Raises InputError if there are no pages,
+    or more files failed than engine.max_failed allows; at once, errors that affect every file (UsageError, a full
+    disk).
     """
     check_splitters(config.thresholds_by_language)
     work = functools.partial(write_texts, config=config)
@@ -87,8 +86,8 @@ def digest_of(unit: Unit[InputFile]) -> str:
 
 
 def write_texts(unit: Unit[InputFile], space: Workspace, config: DocumentsConfig) -> dict:
-    """Write the file's texts, with the kept columns of a table. Return the numbers of rows, records seen, and skipped
-    records by reason."""
+    """Write the rows of a file to texts/, with the kept columns of a table. Return {"rows": rows, "seen": records read,
+    "skipped": {reason: records without a row}}."""
     skipped: Counter[str] = Counter()
     path = space.output(f"{TEXTS}/{unit.name}.parquet")
     on_read = lambda size: space.count(bytes=size)
@@ -106,11 +105,9 @@ def write_texts(unit: Unit[InputFile], space: Workspace, config: DocumentsConfig
 def typed_columns(
     rows: Iterable[dict], file: InputFile, schema: pa.Schema, space: Workspace
 ) -> Generator[tuple[Iterator[dict], list[pa.Field]]]:
-    """Return the rows with the kept columns of their table, and the fields of these columns.
-
-    The types are known only after the last row, so rows are first written to a temporary file, with the kept values as
-    JSON. Raises InputError if no document has a value or null in a column, or its values have no common type.
-    """
+    """Yield (the rows, with the kept columns of their table; the fields of these columns). The types are known only
+    after the last row, so rows are first written to a temporary file, with the kept values as JSON. Raises InputError
+    if no document has a value or null in a column, or its values have no common type."""
     types: dict[str, pa.DataType] = {}
     documents = 0
     waiting = space.scratch / f"{secrets.token_hex(8)}.columns"
@@ -166,12 +163,9 @@ def counted(rows: Iterable[dict], space: Workspace) -> Iterator[dict]:
 
 
 def unit_names(files: list[InputFile]) -> list[str]:
-    """Return a unique name for each file.
-
-    It is the last part of the file's name without suffixes. If the name has folders or is long, a hash of the name,
-    kind, rows and split is appended. Thus it does not depend on other files, except that the second of two files that
-    differ only in suffixes or case ("a.jsonl", "a.parquet") also gets a hash.
-    """
+    """Return a unique name for each file: the last part of its name, without suffixes. If the name has folders or is
+    long, a hash of the name, kind, rows and split is appended. Thus it does not depend on other files, except that the
+    second of two files that differ only in suffixes or case ("a.jsonl", "a.parquet") also gets a hash."""
     names: list[str] = []
     taken: set[str] = set()
     for file in files:
@@ -186,7 +180,7 @@ def unit_names(files: list[InputFile]) -> list[str]:
 
 
 def stem_of(name: str) -> str:
-    """Return the last part of a file name without the suffixes of its format: "a/b.warc.gz" -> "b"."""
+    """Return the last part of a file name, without the suffixes of its format: "b" for "a/b.warc.gz"."""
     stem = Path(name).name
     while stem.lower().endswith(SUFFIXES):
         shorter = stem[: stem.rindex(".")]

@@ -30,8 +30,8 @@ CLUSTER_SIZE = "cluster_size"
 REPEAT = "repeat"
 """Column of documents/: how often to repeat the document, by the size of its cluster (minhash.upsampling_weights)."""
 DUPLICATE_OF = "duplicate_of"
-"""Column of dropped/: the kept row of texts/ ("NAME.parquet:ROW") or document of an index ("INDEX#ID") that this one
-duplicates, or null."""
+"""Column of dropped/: the document kept instead of this duplicate, "NAME.parquet:ROW" of texts/ or "INDEX#ID"; or
+null."""
 
 
 def kept_schema(config: DocumentsConfig, from_table: Sequence[pa.Field] = ()) -> pa.Schema:
@@ -45,13 +45,13 @@ def kept_schema(config: DocumentsConfig, from_table: Sequence[pa.Field] = ()) ->
 
 
 def dropped_schema(config: DocumentsConfig, from_table: Sequence[pa.Field] = ()) -> pa.Schema:
-    """Return the schema of dropped/. `from_table` is as for `kept_schema`."""
+    """Return the schema of dropped/. `from_table` are the columns of the input table (pages.keep_columns)."""
     return pa.schema([*text_schema(config), (DUPLICATE_OF, pa.string()), *from_table])
 
 
 def refuse_own_columns(names: Iterable[str], config: DocumentsConfig) -> None:
-    """Raise UsageError if a column of pages.keep_columns has the name of a column that the pipeline writes to texts/,
-    documents/ or dropped/."""
+    """Raise UsageError if one of `names`, the columns of pages.keep_columns, is a column that the pipeline itself
+    writes to texts/, documents/ or dropped/."""
     documents = document_schema(labelled=True).names
     computed = {*text_schema(config).names, CLUSTER_SIZE, REPEAT, DUPLICATE_OF} - {*documents}
     for name in names:
@@ -65,7 +65,8 @@ def refuse_own_columns(names: Iterable[str], config: DocumentsConfig) -> None:
 
 
 def edits_of(file: StoredFile, space: Workspace, config: DocumentsConfig) -> dict[int, list[tuple[str, Edit]]]:
-    """Return {row: [(step, edit)]}, the steps in the order in which they run; rows without edits are missing."""
+    """Return {row: [(step, edit), ...]} for the documents of a file that have edits, with the steps in the order in
+    which they run."""
     found: dict[int, list[tuple[str, Edit]]] = {}
     for step in edit_steps(config):
         for row, edit in read_edits(space.place(edits_name(step, file.name))).items():
@@ -74,7 +75,8 @@ def edits_of(file: StoredFile, space: Workspace, config: DocumentsConfig) -> dic
 
 
 def apply_filters(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> dict:
-    """Write the file's kept and dropped documents, in order, with personal data replaced, and its counts."""
+    """Write the kept and the dropped documents of a file of texts/, in order, with personal data replaced, and their
+    funnel counts. Returns {"documents": kept documents, "text_bytes": bytes of their texts}."""
     counts: list[Counts] = [empty_counts()]
     kept, dropped = (space.output(f"{name}/{file.path.name}") for name in ("documents", "dropped"))
     duplicates, sizes = read_duplicates(file, space)
@@ -102,8 +104,8 @@ def kept_and_dropped(
     columns: list[str],
     counts: list[Counts],
 ) -> Iterator[tuple[bool, dict]]:
-    """Yield (whether it is kept, row) for each row to write. Dropped rows are left out unless config.write_dropped is
-    set. Appends to `counts`."""
+    """Yield (whether the document is kept, its row to write) for all documents of a file, in order; dropped ones only
+    with config.write_dropped. Appends the funnel counts of each batch to `counts`."""
     for filtered in parts:
         replaced, clean_text_bytes, clusters = Counter(), 0, Counter()
         for number, row in enumerate(filtered.rows):

@@ -35,18 +35,18 @@ class FilteredRows:
     first: int
     """Row number, in the file, of the first row of the batch."""
     rows: list[dict]
-    """Rows of texts/. Their text is that after the filters that they passed (`text_left`)."""
+    """Rows of texts/, but with the text that the filters in use left (`text_left`)."""
     verdicts: list[Verdict]
     values: Mapping[str, np.ndarray]
     """{signal: (rows,) float64} of the signals that have a threshold."""
     min_quality: float | None
     languages: np.ndarray | None
-    """(rows,) str, from `languages_of`."""
+    """(rows,) str, the language of each row; None if all have the same limits (`languages_of`)."""
     from_table: tuple[pa.Field, ...] = ()
-    """Columns of the input table that the file has (pages.keep_columns)."""
+    """Columns of the input table that were kept (pages.keep_columns)."""
 
     def counts(self, file: int, config: DocumentsConfig) -> Counts:
-        """Return the funnel counts of these rows; `file` is the number of their file."""
+        """Return the funnel counts (funnel/counts.py) of these rows; `file` is the number of their file."""
         columns = {name: [row[name] for row in self.rows] for name in ("id", "url", "language", "text_bytes")}
         thresholds = thresholds_of(config, self.min_quality)
         return count_rows(columns, self.values, self.verdicts, (file, self.first), thresholds, self.languages)
@@ -59,9 +59,9 @@ def filtered_rows(
     count: Callable[[int], None],
     duplicates: Mapping[int, tuple[str, str]] = MappingProxyType({}),
 ) -> Iterator[FilteredRows]:
-    """Yield all rows of one file of texts/, in order and in batches. Calls `count` with the number of rows of each
-    batch. The verdict in `duplicates`, {row: (stage, reason)}, replaces that of the rules. Raises InputError like
-    `read_batches`."""
+    """Yield all rows of one file of texts/ with their verdicts, in order, in batches. Calls `count` with the number of
+    rows of each batch. For rows in `duplicates`, {row: (stage, reason)}, that is the verdict instead of the filters'.
+    Raises InputError like `read_batches`."""
     first, thresholds, own = 0, thresholds_of(config, min_quality), {*text_schema(config).names}
     for batch in read_batches(texts):
         found, values = verdicts(batch, config, min_quality), values_of(batch, thresholds)
@@ -77,12 +77,12 @@ def filtered_rows(
 
 
 def passed_language(verdict: Verdict, config: DocumentsConfig) -> bool:
-    """Whether a document with this verdict reached the filters: it was not dropped before them."""
+    """Return whether a document with this verdict reached the filters: it was not dropped before them."""
     return verdict is None or verdict[0] in (*config.sections, *AFTER_FILTERS)
 
 
 def is_dedup_candidate(verdict: Verdict, config: DocumentsConfig) -> bool:
-    """Whether deduplication compares documents with this verdict."""
+    """Return whether deduplication compares documents with this verdict."""
     return passed_language(verdict, config) if config.minhash.before_filters else verdict is None
 
 
@@ -90,8 +90,8 @@ def candidates(
     texts: Place, config: DocumentsConfig, min_quality: float | None, count: Callable[[int], None]
 ) -> Iterator[tuple[int, dict]]:
     """Yield (row number, row) of the documents of one file that deduplication compares: those that passed all rules,
-    with their filtered text; with minhash.before_filters, those that passed the language stage, with their whole
-    text."""
+    with the text that the filters left. With minhash.before_filters: those that passed the language stage, with all of
+    their text."""
     if not config.minhash.before_filters:
         for filtered in filtered_rows(texts, config, min_quality, count):
             for number, (row, verdict) in enumerate(zip(filtered.rows, filtered.verdicts, strict=True)):
@@ -113,8 +113,8 @@ def edit_steps(config: DocumentsConfig) -> list[str]:
 
 
 def text_left(text: str, verdict: Verdict, config: DocumentsConfig) -> str:
-    """Return `text` without the parts that the filters in use remove. Only filters before the one that drops the
-    document are applied; a document that was dropped before the filters keeps its text."""
+    """Return `text` without the parts that the filters in use remove: those before the filter that drops the document,
+    or all if none does. A document that was dropped before the filters keeps its text."""
     if verdict and not passed_language(verdict, config):
         return text
     if verdict and config.minhash.before_filters and verdict[0] in DEDUP:

@@ -16,18 +16,17 @@ from data_prep.verdict import columns_needed, read_measured, verdicts
 from lm.storage import write_atomically
 
 NEVER_STAYS = 2**64 - 1
-"""First word of the node of a document that is never kept: it joins a cluster only to find out which document of it
-is."""
+"""First word of a node that is never the smallest of its cluster: the document joins it only to find out which is."""
 
 
 def pairs_name(kind: str, file: StoredFile) -> str:
-    """Return the path, in the step's folder, of a file's deduplication keys. `kind` is url, exact or near, with the
-    prefix "index/" for keys of an index."""
+    """Return the path, in the run folder, of a file's deduplication keys. `kind` is "url", "exact" or "near", or one of
+    these after "index/" for keys of an index."""
     return f"parts/{kind}/{file.name}.pairs"
 
 
 def write_url_keys(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> None:
-    """Write a key of the URL of each document that takes part in deduplication. Reads no text."""
+    """Write the URL keys of the documents of a file that take part in deduplication. Reads no texts."""
     path = space.output(pairs_name("url", file))
     with writing_pairs(path) as add, writing_index_keys(file, space, ("url",), config) as index:
         for number, row in candidate_rows(file, space, config, min_quality):
@@ -39,8 +38,8 @@ def write_url_keys(file: StoredFile, space: Workspace, config: DocumentsConfig, 
 
 
 def document_node(order: int, place: int) -> Node:
-    """Return the node, by which deduplication orders documents, of a document of this run. The smallest node of a
-    cluster is kept: documents of an index come before those of this run, and NEVER_STAYS after them."""
+    """Return the node (clusters.py) of a document of this run, with the first word between those of documents of an
+    index, which are smaller, and NEVER_STAYS. The document with the smallest node of a cluster is kept."""
     return min(max(order, 1), NEVER_STAYS - 1), place
 
 
@@ -48,8 +47,8 @@ def document_node(order: int, place: int) -> Node:
 def writing_index_keys(
     file: StoredFile, space: Workspace, kinds: Sequence[str], config: DocumentsConfig
 ) -> Generator[dict[str, Callable[[Sequence[bytes], Node], None]]]:
-    """Yield {kind: function (keys, node) that adds a document's keys for a deduplication index}. Yields {} if the
-    config neither writes such an index nor compares with one."""
+    """Yield {kind: function (keys, node) that writes a document's keys for a deduplication index}; {} if the config
+    neither writes an index nor compares with one."""
     with contextlib.ExitStack() as stack:
         asked = config.dedup_index.write or config.dedup_index.against
         paths = {kind: space.output(pairs_name(f"index/{kind}", file)) for kind in kinds if asked}
@@ -75,9 +74,9 @@ def same_url_name(file: StoredFile) -> str:
 
 
 def write_same_url(file: StoredFile, space: Workspace, clusters: Partitions) -> None:
-    """Write a JSON list with [row, kept_here] for each document of the file that is a duplicate by URL. `clusters` is
-    the result of URL deduplication. kept_here is False if the document that is kept instead belongs to a deduplication
-    index of earlier runs, True if it belongs to this run."""
+    """Write a JSON list of [row, in_this_run] for each document of the file that is a duplicate by URL. in_this_run is
+    False if the document that is kept instead is in an index of earlier runs. `clusters` is the result of URL
+    deduplication."""
     found = duplicates_in(clusters, file.id)
     rows = [[row, stays < INDEX_FILES] for row, (stays, _) in found.items()]
     write_atomically(space.output(same_url_name(file)), json.dumps(rows))
@@ -86,11 +85,11 @@ def write_same_url(file: StoredFile, space: Workspace, clusters: Partitions) -> 
 def write_keys(
     file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None, after_urls: bool = False
 ) -> None:
-    """Write the keys by which exact and near-duplicates of the file's documents are found. The file of near-duplicate
-    keys also has the exact keys, so that copies are in one cluster however short they are.
+    """Write the keys by which exact and near-duplicates among the file's documents are found. The file of
+    near-duplicate keys also has the exact keys, so that copies are in one cluster however short they are.
 
-    Set `after_urls` if `write_same_url` ran before. Duplicates by URL then have only the key of their URL, which tells
-    which document is finally kept; they have no key if that document is in an index.
+    Set `after_urls` if `write_same_url` ran before. A duplicate by URL then gets only the key of its URL, which
+    connects it to the document kept for that URL, or no key if that document is in an index of earlier runs.
     """
     refetched = dict(json.loads(space.place(same_url_name(file)).read_bytes())) if after_urls else {}
     exact, near = (space.output(pairs_name(kind, file)) for kind in ("exact", "near"))
@@ -118,8 +117,8 @@ def write_keys(
 
 
 def keys_of_text(row: Mapping[str, str], config: DocumentsConfig) -> tuple[list[bytes], list[tuple[bytes, ...]]]:
-    """Return the keys of a row's text, each as [for this run, for an index]: first of the whole text, then of the
-    MinHash bands, which are empty if the step is not used or the text is too short."""
+    """Return ([key of the whole text], [keys of its MinHash bands]), where each list has two entries: for comparison
+    within this run, and for an index. Bands are () if minhash_dedup is not used or the text is too short."""
     scopes = scope_of(row, config), index_scope_of(row, config)
     rows = signature(row["text"], config.minhash) if "minhash_dedup" in config.steps else None
     bands = [keys_of_signature(rows, scope, config.minhash) if rows is not None else () for scope in scopes]

@@ -21,7 +21,7 @@ from data_prep.verdict import Threshold, columns_needed, languages_of, read_meas
 from lm.storage import write_atomically
 
 NOT_REPEATED = {*DEDUP, *AFTER_DEDUP}
-"""Stages that compare documents with other documents or data."""
+"""Stages that compare documents with others or with evaluation sets. `count_again` does not repeat them."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ def count_again(
     on_progress: Callable[[Progress], None],
     engine: EngineConfig,
 ) -> Recounted:
-    """Count all files of `texts` with the thresholds of `config`, whose measured settings must equal those of the run
-    (DocumentsConfig.of_texts). `scratch` is emptied first and deleted at the end. Raises InputError if a file cannot be
-    read."""
+    """Count the funnel of all files of `texts` with the thresholds of `config`, whose measured settings must equal
+    those of the run (DocumentsConfig.of_texts). `scratch` is emptied first and deleted at the end. Raises InputError if
+    a file cannot be read."""
     texts, scratch = texts.absolute(), scratch.absolute()
     shutil.rmtree(scratch, ignore_errors=True)
     files = texts_files(texts)
@@ -68,7 +68,8 @@ def count_file(file: StoredFile, space: Workspace, config: DocumentsConfig, min_
 
 
 def changes(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
-    """Return a line for each threshold that differs from that of the run, or that only one of the two has."""
+    """Return a line of text for each threshold that differs between the run and `config`, or that only one of the two
+    has."""
     lines = changed_thresholds(before.thresholds, thresholds_of(config, now.min_quality), config)
     if set(before.languages_kept) != set(config.language.languages):
         was, is_now = (", ".join(one) or "all" for one in (before.languages_kept, config.language.languages))
@@ -77,7 +78,8 @@ def changes(before: Written, config: DocumentsConfig, now: Recounted) -> list[st
 
 
 def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...], config: DocumentsConfig) -> list[str]:
-    """Lines for all thresholds except the quality classifier's, which is not in the config."""
+    """Return a line of text for each threshold that changed, except the quality classifier's, which is not in the
+    config."""
     olds, news = (
         {(one.stage, one.reason): one for one in many if one.signal != QUALITY_SCORE} for many in (before, after)
     )
@@ -97,7 +99,8 @@ def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...], co
 
 
 def changed_share(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
-    """Line for the quality classifier, whose threshold follows from keep_share and the other rules; [] if unchanged."""
+    """Return a line for the quality classifier, whose threshold follows from keep_share and the other rules; [] if
+    unchanged."""
     scores = [one.value for one in before.thresholds if one.signal == QUALITY_SCORE]
     old_score, old_share = (scores[0], before.keep_share) if scores else (None, None)
     share = config.quality_classifier.keep_share if now.min_quality is not None else None
@@ -114,8 +117,9 @@ def changed_share(before: Written, config: DocumentsConfig, now: Recounted) -> l
 
 
 def comparison(before: Written | None, changed: list[str], counts: Counts, config: DocumentsConfig) -> str:
-    """Return the text to print: changed thresholds, and how many documents each rule dropped and would drop now.
-    `before` is the funnel of the run, None if there is none; `changed` is the result of `changes`."""
+    """Return the text to print: changed thresholds, and how many documents each rule dropped in the run and drops now.
+    `before` is the funnel of the run, or None; `changed` is the result of `changes`, `counts` are those of
+    `count_again`."""
     lines, columns = [], [passing(counts)]
     if before:
         columns.insert(0, passing(before.counts))
@@ -132,21 +136,22 @@ def comparison(before: Written | None, changed: list[str], counts: Counts, confi
 
 
 def dropped_as(stages: tuple[str, ...], counts: Counts) -> dict[tuple[str, str], int]:
-    """Return {(stage, reason): documents} of the documents that these stages dropped."""
+    """Return {(stage, reason): number of documents} that these stages dropped."""
     named = ((*name.split("/", 1), pair[0]) for name, pair in counts["reasons"].items())
     return {(stage, reason): documents for stage, reason, documents in named if stage in stages}
 
 
 def passing(counts: Counts) -> dict[tuple[str, str], int]:
-    """Return {(stage, reason): documents dropped}, with all pages as ("pages", "") and the documents that pass as
-    ("pass all rules", "")."""
+    """Return {(stage, reason): number of dropped documents}, without stages in NOT_REPEATED. Includes the number of all
+    pages as ("pages", "") and of documents that pass as ("pass all rules", "")."""
     stages = {name.split("/", 1)[0] for name in counts["reasons"]}
     dropped = dropped_as(tuple(stages - NOT_REPEATED), counts)
     return {("pages", ""): counts["rows"], **dropped, ("pass all rules", ""): counts["rows"] - sum(dropped.values())}
 
 
 def table(columns: list[dict[tuple[str, str], int]], config: DocumentsConfig) -> list[str]:
-    """Format one number per column in each line, and the difference of the second column from the first."""
+    """Return the lines of a table: one per (stage, reason), with the number from each of one or two columns, and with
+    their difference."""
     first, last = ("pages", ""), ("pass all rules", "")
     names = [first, *sorted({*columns[0], *columns[-1]} - {first, last}, key=place_in(config)), last]
     stages = max(len(stage) for stage, _ in names)
@@ -162,7 +167,7 @@ def table(columns: list[dict[tuple[str, str], int]], config: DocumentsConfig) ->
 
 
 def place_in(config: DocumentsConfig) -> Callable[[tuple[str, str]], tuple]:
-    """Return a sort key for (stage, reason): stages in their order, rules in the order of application."""
+    """Return a sort key for (stage, reason) that gives the order in which stages and rules are applied."""
     rules = [(one.name, rule.reason) for one in config.all_filters for rule in one.rules]
     order = {name: number for number, name in enumerate(rules)}
     return lambda name: (config.stage_order(name[0]), order.get(name, len(order)), name[1])

@@ -60,8 +60,8 @@ from lm.storage import Place, write_atomically, writing
 def lowest_score(
     files: list[StoredFile], config: DocumentsConfig, run: FileRunner
 ) -> tuple[list[StoredFile], float | None]:
-    """Return the files whose scores could be counted, and the minimum score to keep among documents that pass the
-    rules. Returns all files and None if the step is not used."""
+    """Return (files whose scores could be counted, minimum score of the quality classifier to keep), so that keep_share
+    of the documents that pass the other rules is kept. Returns all files and None if the step is not used."""
     if "quality_classifier" not in config.steps:
         return files, None
     files, counted = run("scores", files, functools.partial(count_scores, config=config), config)
@@ -111,8 +111,8 @@ def find_edits(
     identity: Callable[[StoredFile], object],
     run: FileRunner,
 ) -> dict[str, str]:
-    """Run the steps that remove parts of texts, on the survivors: documents that pass the rules and are not duplicates.
-    Return {name of a file: SHA-256 of its edits} (`edits_name`), without files that failed. `identity` returns
+    """Run the steps that remove parts of texts, on documents that pass the rules and are not duplicates (survivors).
+    Return {name of a file: SHA-256 of its survivors and their edits}, without failed files. `identity` returns
     everything that determines the survivors of a file."""
     work = functools.partial(find_survivors, config=config, min_quality=min_quality)
     files, made = run("survivors", files, work, identity)
@@ -127,7 +127,7 @@ def find_edits(
 
 
 def find_survivors(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> Counts:
-    """Write the file's documents that pass the rules and are not duplicates."""
+    """Write the survivors of a file: its documents that pass the rules and are not duplicates."""
     duplicates, _ = read_duplicates(file, space)
     reasons = {row: (one.stage, one.reason) for row, one in duplicates.items()}
 
@@ -152,12 +152,13 @@ STEPS: dict[str, Callable[..., list[SurvivorFile]]] = {
 @dataclass(frozen=True)
 class Outcome:
     pages: int
-    """Rows of texts/: pages, documents and damaged records."""
+    """Rows of texts/: pages, documents of tables, and damaged records."""
     kept: int
     dropped: dict[tuple[str, str], int]
     """{(stage, reason): documents}, in the order of the stages, the most frequent reason first."""
     extracted_bytes: dict[tuple[str, str], int]
-    """UTF-8 bytes of the texts as extracted, with the keys of `dropped`; of kept documents under ("", "documents")."""
+    """{(stage, reason): UTF-8 bytes of the dropped texts as extracted}; those of kept documents as ("",
+    "documents")."""
     clean_text_bytes: int
     """UTF-8 bytes of the texts of kept documents, as written."""
     replaced: dict[str, int]
@@ -181,12 +182,13 @@ def prepare_documents(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     engine: EngineConfig = ONE_PROCESS,
 ) -> Outcome:
-    """Filter the files of `texts` into folder/documents/ and folder/dropped/, write folder/funnel.json, and
+    """Select documents from the files of `texts`: write folder/documents/ and folder/dropped/, folder/funnel.json, and
     folder/dedup_index/ if the config asks for it.
 
-    folder/parts/ has intermediate files and folder/units/ has markers, so adding or removing files costs only the work
-    on these files and the joins. If a file fails after the joins, they are repeated without it, so that no document is
-    dropped as a copy of a document that is missing. Raises InputError like `run_step`, and if no document is kept.
+    Intermediate files are in folder/parts/ and the records of finished files in folder/units/, so adding or removing
+    files costs only the work on these files and the joins. If a file fails after the joins, they are repeated without
+    it, so that no document is dropped as a copy of one that is missing. Raises InputError like `run_step`, and if no
+    document is kept.
     """
     texts, folder = absolute(texts), absolute(folder)
     (folder / FUNNEL).unlink(missing_ok=True)
@@ -224,8 +226,8 @@ def prepare_documents(
 def select(
     files: list[StoredFile], config: DocumentsConfig, indices: tuple[Index, ...], run: FileRunner
 ) -> tuple[float | None, list[Marker]]:
-    """Run all steps once. Return the threshold of the quality classifier and the markers of the filtered files; failed
-    files are in `run.failed`."""
+    """Run all steps once. Return (minimum score of the quality classifier, or None; markers of the filtered files,
+    which list their outputs and counts). Failed files are in `run.failed`."""
     names = {file.id: file.path.name for file in files}
     files, min_quality = lowest_score(files, config, run)
     files, clusters = find_clusters(files, config, min_quality, indices, run)
@@ -247,8 +249,8 @@ def select(
 
 
 def first_step(config: DocumentsConfig) -> str:
-    """Return the first step that reads the files of texts/. A file that fails in a later step is quarantined in this
-    one (`quarantine_in`), so that no document is compared with a document that is missing."""
+    """Return the name of the first step that reads texts/. A file that fails in a later step is quarantined in the
+    first one (`quarantine_in`) and excluded from all, so that no document is compared with one that is missing."""
     steps = set(config.steps)
     if "quality_classifier" in steps:
         return "scores"

@@ -26,7 +26,7 @@ from lm.errors import InputError
 from lm.storage import Place, appearing, writing
 
 PARTS = "parts"
-"""Folder in tokens/ for intermediate files; deleted when the stage is finished."""
+"""Folder in tokens/ for intermediate files. It is deleted when the stage is finished."""
 ROWS_AT_ONCE = 10_000  # rows of the table of documents in memory
 TOKENS_AT_ONCE = 1 << 20  # tokens in memory per split, exceeded by at most one document
 TABLE_SCHEMA = pa.schema(
@@ -44,7 +44,7 @@ TOKENS_SCHEMA = pa.schema(
 )
 ENTRY = ["number", "text_bytes", "tokens"]
 MOST_COPIES = 100
-"""Maximum number of copies of a document. Each pass over a group holds some documents in memory."""
+"""Maximum number of copies of a document. Each needs a pass over its group, with some documents in memory."""
 SPLITS = ("train", "val")
 
 
@@ -64,11 +64,9 @@ def held_out_index(
     engine: EngineConfig,
     on_progress: OnProgress,
 ) -> tuple[str, str]:
-    """Write the index of the documents drawn at `fraction`, merged with the `earlier` indices; return (its name in
-    `folder`, SHA-256).
-
-    Raises InputError like `read_index`, `read_batches` and `run_step`.
-    """
+    """Write the held-out index (held_out.py): the keys of the documents drawn for validation at `fraction`, and those
+    of the `earlier` indices. Return (path in `folder`, SHA-256). Raises InputError like `read_index`, `read_batches`,
+    `run_step`."""
     units = [Unit(file.name, identity_of("keys", RULE, file.identity, fraction), file.bytes, file) for file in files]
     step = Step("keys", tuple(units), functools.partial(write_keys, fraction=fraction))
     tables = files_of(run_step(step, engine, folder, on_progress).values())
@@ -84,8 +82,8 @@ def identity_of_index(place: Place) -> str:
 
 
 def write_keys(unit: Unit[DocumentFile], space: Workspace, fraction: float) -> dict[str, int]:
-    """Write the keys of the documents in a file that are drawn for validation. Texts are read only in row groups where
-    a URL may be drawn."""
+    """Write the keys of the documents in a file that are drawn for validation (held_out.py). Texts are read only in row
+    groups with a URL that may be drawn."""
     some = texts_where(unit.input, "url", lambda url: may_be_drawn(url, fraction))
     keys = union(article_keys(url, text) for url, text in some if is_drawn(url, text, fraction))
     write_index(space.output(f"{PARTS}/keys/{unit.name}.parquet"), keys, space.scratch)
@@ -93,7 +91,7 @@ def write_keys(unit: Unit[DocumentFile], space: Workspace, fraction: float) -> d
 
 
 def join_keys(tables: Sequence[Place], path: Path, scratch: Path) -> int:
-    """Write the keys of all tables, each once, and return their number."""
+    """Write the keys of all tables to one, each once, and return their number."""
     keys = union(map(read_index, tables))
     write_index(path, keys, scratch)
     return len(keys)
@@ -108,10 +106,10 @@ def encode_file(
     unit: Unit[DocumentFile], space: Workspace, encode: Encode, head: int, fraction: float, index: str | None,
     config: ShardsConfig,
 ) -> dict[str, int]:  # fmt: skip
-    """Write the tokens of a file's documents, one output per split, and one row per document in the table of documents.
-
-    `index` is the name of the held-out index in the folder of the steps; None if the ends of documents are held out.
-    """
+    """Write the tokens of a file's documents, one output per split, and one row per document to the table of documents
+    (tokens/documents/). `head` is the token at the beginning of each document. `index` is the name of the held-out
+    index in the run folder; None if the ends of documents are held out. Returns counts of documents and tokens per
+    split."""
     keys = read_index(space.input(index)) if index else np.empty(0, np.uint64)
     paths = {kind: space.output(f"{PARTS}/encoded/{unit.name}.{kind}") for kind in (*SPLITS, "table")}
     documents = tokenize_file(unit.input, encode, head, fraction, keys, config.held_out, config.repeat_documents)
@@ -126,7 +124,7 @@ def encode_file(
 
 
 class Notes:
-    """Writers of the outputs of one file: rows of the table of documents, and the tokens of each split."""
+    """Writes the outputs of `encode_file`: rows of the table of documents, and the tokens of each split."""
 
     def __init__(self, paths: dict[str, Path]):
         self.table = pq.ParquetWriter(paths["table"], TABLE_SCHEMA)
@@ -181,15 +179,15 @@ class Notes:
 
 
 def encoded(space: Workspace, name: str, split: str, first: int) -> Iterator[Entry]:
-    """Yield the documents of a split of the unit `name` in order, numbered from `first`."""
+    """Yield the documents of a split that `encode_file` wrote for the file `name`, in order, numbered from `first`."""
     for batch in read_batches(space.input(f"{PARTS}/encoded/{name}.{split}"), ENTRY):
         for number, text_bytes, tokens in zip(*batch.columns, strict=True):
             yield Entry(first + number.as_py(), text_bytes.as_py(), tokens.values.to_numpy())
 
 
 def repeated(space: Workspace, files: Sequence[tuple[str, int]], split: str) -> Iterator[Entry]:
-    """Yield the documents of a split of several units with their copies, far apart from one another. `files` is (name,
-    number of the first document) of each unit.
+    """Yield the documents of a split of several encoded files, with their copies far apart from one another. `files` is
+    [(name, number of the first document)].
 
     With P copies of the most repeated document, P cursors walk through all documents together; cursor i starts at i/P.
     A document with r copies is yielded by r evenly chosen cursors, so its copies are about 1/r of the documents apart.

@@ -27,20 +27,17 @@ from lm.storage import Place, appearing, writing
 
 SplitName = Literal["train", "val", "withheld"]
 NEAR = MinHashConfig(shingle_words=5, bands=14, rows=8, seed=1)
-"""Definition of a near-duplicate, the same as FineWeb's. It is fixed, because indices of different runs are
-compared."""
+"""Definition of a near-duplicate, as in FineWeb. It is fixed, because indices of different runs are compared."""
 RULE = "url, text, minhash 14x8 of 5 words, seed 1; version 2"
-"""Version of the way keys are computed. Change it whenever they change, here or in data_prep.dedup: keys of different
-rules never match."""
+"""Version of the rule that computes keys. Change it if they change, here or in data_prep.dedup: indices of different
+rules cannot be compared."""
 INDEX_SCHEMA = pa.schema([("key", pa.uint64())], metadata={"rule": RULE})
 
 
 def canonical_url(url: str) -> str:
-    """Normalize `url` like `same_page_key`, and also lower-case it and decode %-escapes. Return "" if there is none.
-
-    Withholding a page unnecessarily is better than training on a held-out one. The ignored query parameters are fixed,
-    because indices of different runs are compared.
-    """
+    """Return `url` in the form that identifies a page: like `same_page_key`, but in lower case and with %-escapes
+    decoded; "" if it has no host. Withholding a page unnecessarily is better than training on a held-out one. The
+    ignored query parameters are fixed, because indices of different runs are compared."""
     return unquote(same_page_key(url.lower(), TRACKING) or "").lower()
 
 
@@ -49,31 +46,30 @@ def as_number(key: bytes) -> int:
 
 
 def draw_key(url: str | None, text: str | None) -> int | None:
-    """Return the 64-bit hash that decides whether a document is drawn: of its URL, or of its text if it has no URL.
-    None if the document has no URL and `text` is None."""
+    """Return the 64-bit hash that decides whether a document is drawn for validation: of its URL, or of its text if it
+    has no URL. Returns None if it has no URL and `text` is None."""
     if name := canonical_url(url or ""):
         return as_number(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8, person=b"url").digest())
     return None if text is None else as_number(text_key(text, ""))
 
 
 def is_drawn(url: str | None, text: str, fraction: float) -> bool:
-    """Whether the document is drawn for validation: whether its key is below `fraction` of the range of keys.
-
-    The result does not depend on other documents and is the same for re-crawls of the URL. A document that is drawn is
-    also drawn at every larger fraction.
-    """
+    """Return whether a document is drawn for validation: whether its `draw_key` is below `fraction` of all 64-bit
+    numbers. The result does not depend on other documents and is the same for re-crawls of the URL. A document that is
+    drawn is also drawn at every larger fraction."""
     key = draw_key(url, text)
     return key is not None and key < fraction * 2**64
 
 
 def may_be_drawn(url: str | None, fraction: float) -> bool:
-    """Whether a document with this URL is drawn, or might be, depending on its text."""
+    """Return whether a document with this URL is drawn for validation, or may be, depending on its text."""
     key = draw_key(url, None)
     return key is None or key < fraction * 2**64
 
 
 def article_keys(url: str | None, text: str) -> np.ndarray:
-    """Return all keys that identify the document and its duplicates, uint64 (1 to 16,)."""
+    """Return the keys that a document shares with its duplicates, uint64 (1 to 16,): of the text, URL and MinHash
+    bands."""
     keys = {as_number(text_key(text, "")), draw_key(url, text), *map(as_number, band_keys(text, "", NEAR) or ())}
     return np.array(sorted(key for key in keys if key is not None), np.uint64)
 
@@ -83,7 +79,8 @@ def union(tables: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def splits_of(documents: Sequence[tuple[str | None, str]], fraction: float, index: np.ndarray) -> list[SplitName]:
-    """Return the split of each (URL, text). `index` holds the sorted keys of all held-out documents."""
+    """Return the split of each document, given as (URL, text): "val" if it is drawn at `fraction`, "withheld" if it
+    shares a key with `index`, the sorted keys of all held-out documents, otherwise "train"."""
     drawn = [is_drawn(url, text, fraction) for url, text in documents]
     keys = [
         np.empty(0, np.uint64) if aside else article_keys(*one) for one, aside in zip(documents, drawn, strict=True)
@@ -104,8 +101,8 @@ def write_index(path: Path, keys: np.ndarray, scratch: Path) -> None:
 
 
 def read_index(place: Place) -> np.ndarray:
-    """Return the sorted keys of a held-out index. Raises InputError if it is missing, damaged, or made by another
-    rule."""
+    """Return the sorted keys of a held-out index, uint64 (keys,). Raises InputError if it is missing or damaged, or has
+    keys of another RULE."""
     remedy = "Give the held_out_keys.parquet in the tokens/ of a run (shards.held_out_index), or write it again."
     try:
         with place.open("rb") as file, pq.ParquetFile(file) as table:

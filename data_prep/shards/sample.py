@@ -15,7 +15,7 @@ from data_prep.shards.tokenize import DocumentFile, read_texts, texts_where
 from lm.storage import Place
 
 SAMPLE = "sample"
-"""Name of the step, and of the folder of sampled texts in the folder of the step."""
+"""Name of the step, and of its output folder."""
 
 
 def sample_texts(
@@ -26,11 +26,9 @@ def sample_texts(
     on_progress: OnProgress = lambda progress: None,
 ) -> Iterator[str]:
     """Yield about `characters` characters of text, or all of it if there is less: whole documents, sampled uniformly by
-    the hash of their ids.
-
-    The share of documents is computed from bytes, so that non-Latin scripts give fewer characters. Each file is a unit
-    that writes its texts to folder/sample/. Raises InputError like `run_step` and `read_batches`.
-    """
+    the hash of their ids. The share of documents is computed from bytes, so non-Latin scripts give fewer characters.
+    The sampled texts of each file are first written to folder/sample/. Raises InputError like `run_step` and
+    `read_batches`."""
     text_bytes = sum(file.text_bytes for file in files)
     share = characters / text_bytes if text_bytes else 1
     if share >= 1:
@@ -49,7 +47,7 @@ def sample_texts(
 
 
 def write_sample(unit: Unit[DocumentFile], space: Workspace, share: float) -> None:
-    """Write the sampled texts of a file in order."""
+    """Write the texts of a file that are sampled at `share`, in order."""
     path = space.output(f"{SAMPLE}/{unit.name}.parquet")
 
     def rows() -> Iterator[tuple]:
@@ -61,10 +59,10 @@ def write_sample(unit: Unit[DocumentFile], space: Workspace, share: float) -> No
 
 
 def position(id: str, purpose: bytes) -> float:
-    """Map a document's id to [0, 1) by a hash; independent for each `purpose`."""
+    """Return a hash of a document's id as a number in [0, 1). It is independent for each `purpose`."""
     return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8, key=purpose).digest(), "big") / 2**64
 
 
 def drawn_texts(file: DocumentFile, share: float) -> Iterator[str]:
-    """Return the texts of a file whose id is at a `position` below `share`, in order."""
+    """Yield the texts of a file that are sampled at `share`, by a hash of their ids (`position`), in order."""
     return (text for _, text in texts_where(file, "id", lambda id: position(id, b"tokenizer") < share))

@@ -21,7 +21,8 @@ BYTES_A_FILE = 2**18
 
 
 def estimated_tokens(files: Sequence[DocumentFile], encode: Encode) -> int:
-    """Estimate the number of tokens in the documents, increased by MARGIN. Raises InputError like `read_batches`."""
+    """Return an estimate, increased by MARGIN, of the number of tokens in the documents. Raises InputError like
+    `read_batches`."""
     tokens, text_bytes = 0, 0
     for file in files[:: -(-len(files) // SAMPLED_FILES)]:
         for rows in read_batches(file.path, ["text"], SAMPLED_DOCUMENTS):
@@ -33,24 +34,22 @@ def estimated_tokens(files: Sequence[DocumentFile], encode: Encode) -> int:
 
 
 def held_out_fraction(tokens: int, config: ShardsConfig) -> float:
-    """Return config.validation_fraction, reduced if it would hold out more than config.validation_tokens of `tokens`.
-
-    It is then divided by the smallest sufficient power of 2^(1/4), so that a corpus that grows slightly holds out the
-    same documents.
-    """
+    """Return the share of documents to hold out: config.validation_fraction, reduced if it would hold out more than
+    config.validation_tokens of `tokens`. A reduced share is the original one divided by the smallest sufficient power
+    of 2^(1/4), so that a corpus that grows slightly holds out the same documents."""
     asked, most = config.validation_fraction, config.validation_tokens / max(tokens, 1)
     return asked if asked <= most else asked * 2 ** (-math.ceil(4 * math.log2(asked / most)) / 4)
 
 
 def shard_count(files: int, tokens: int, config: ShardsConfig, least: int) -> int:
-    """Return the number of groups of document files for a split of `tokens` tokens: at least `least`, at most `files`.
-    A group is one shard, or several if it is too large."""
+    """Return the number of groups into which `files` document files are divided to write a split of `tokens` tokens: at
+    least `least`, at most `files`. A group is one shard, or several if it is too large."""
     size = tokens * DTYPES[config.token_dtype]
     return min(max(least, -(-size // config.shard_bytes)), files)
 
 
 def most_bytes(tokens: int, documents: int, config: ShardsConfig) -> int:
-    """Return an upper bound on the size of a shard with these numbers of tokens and documents, even if
+    """Return an upper bound on the bytes of a shard with this number of tokens and documents, even if
     incompressible."""
     records = max(-(-(tokens - 1) // config.record_length), 0)
     if config.packing == "best_fit":  # of two records that are packed together, one is more than half full

@@ -31,16 +31,15 @@ class DocumentFile(StoredFile):
 
     @property
     def text_bytes(self) -> int:
-        """Uncompressed size of the text column in the Parquet footer; smaller than the sum of the texts if texts
-        repeat."""
+        """Uncompressed size of the text column in the Parquet file; less than the sum of the texts if texts repeat."""
         return self.counts["text_bytes"]
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedDocument:
     number: int
-    """Position in its file. If ends are held out, twice the position for the beginning of the document, plus one for
-    its end."""
+    """Position in its file. If the ends of documents are held out: twice the position, plus one for the end of the
+    document."""
     id: str
     url: str
     file: str
@@ -48,12 +47,13 @@ class TokenizedDocument:
     """Split of the document; "withheld" documents are in neither split (held_out.py)."""
     text_bytes: int
     tokens: np.ndarray
-    """(1 + tokens of the text,) uint32, beginning with the head token; empty for withheld documents."""
+    """uint32 (1 + tokens of the text,), beginning with the token `head` of `tokenize_file`; empty for withheld
+    documents."""
     repeat: int = 1
 
 
 def document_files(folder: Place) -> list[DocumentFile]:
-    """Return the files folder/*.parquet, by name. Raises InputError if there is none, one is unreadable, or all are
+    """Return the files folder/*.parquet, by name. Raises InputError if there are none, one is unreadable, or all are
     empty."""
     stored = stored_files(folder, FILTERING, "documents", "text_bytes")
     files = [DocumentFile(one.path, one.bytes, one.sha256, one.counts) for one in stored]
@@ -72,11 +72,8 @@ def read_texts(files: Iterable[DocumentFile]) -> Iterator[str]:
 
 
 def texts_where(file: DocumentFile, column: str, chosen: Callable[[Any], bool]) -> Iterator[tuple[Any, str]]:
-    """Yield (value of `column`, text) of the documents whose value is `chosen`, in order. Reads no texts of row groups
-    without such documents.
-
-    Raises InputError like `read_batches`.
-    """
+    """Yield (value of `column`, text) of the documents of a file for whose value `chosen` returns True, in order. Row
+    groups without such documents are not read. Raises InputError like `read_batches`."""
     with opened(file.path) as table:
         check_columns(table, file.path, [column, "text"])
         for group in range(table.num_row_groups):
@@ -100,12 +97,12 @@ def tokenize_file(
     held_out: Literal["documents", "ends"] = "documents",
     repeats: bool = False,
 ) -> Iterator[TokenizedDocument]:
-    """Tokenize the documents of a file in order, each beginning with the token `head`.
+    """Yield the documents of a file as tokens, in order, each beginning with the token `head`.
 
-    `index` holds the keys of all held-out documents (held_out.py) and decides the splits; withheld documents have no
-    tokens. If `held_out` is "ends", each document becomes two: the last `fraction` of its characters is for validation.
-    If `repeats` is set, training documents have the number of copies in the column "repeat". Raises InputError, with
-    the document's id, if the tokenizer cannot encode a text.
+    `index` has the sorted keys of all held-out documents; with `fraction`, it decides the splits (`splits_of`), and
+    withheld documents have no tokens. If `held_out` is "ends", each document becomes two: the last `fraction` of its
+    characters is for validation. With `repeats`, the column "repeat" is the number of copies of training documents.
+    Raises InputError, with the document's id, if the tokenizer cannot encode a text.
     """
     heading, number = np.array([head], np.uint32), 0
     for batch in read_batches(file.path, [*COLUMNS, REPEAT] if repeats else COLUMNS, DOCUMENTS_AT_ONCE):
@@ -130,11 +127,8 @@ def tokenize_file(
 
 
 def cut_records(documents: Iterable[tuple[int, np.ndarray]], length: int, dtype: str) -> Iterator[SequenceRecord]:
-    """Concatenate documents (number, tokens) and cut the stream into records of `length` + 1 tokens that overlap by
-    one.
-
-    Only the last record may be padded. A stream of one token has no targets, so it gives no record.
-    """
+    """Concatenate documents (number, tokens), cut the stream into records of `length` + 1 tokens that overlap by one,
+    and yield these. Only the last record may be padded. A stream of one token has no targets, so it gives no record."""
     tokens, filled = np.zeros(length + 1, dtype), 0
     starts: list[int] = []
     numbers: list[int] = []
@@ -160,12 +154,12 @@ def cut_records(documents: Iterable[tuple[int, np.ndarray]], length: int, dtype:
 
 
 def packed_records(documents: Iterable[tuple[int, np.ndarray]], length: int, dtype: str) -> Iterator[SequenceRecord]:
-    """Fill records of `length` tokens with whole documents (number, tokens) by best-fit decreasing (Ding et al. 2024,
-    arXiv:2404.10830), PACKED_AT_ONCE tokens at a time.
+    """Yield records of `length` tokens, filled with whole documents (number, tokens) by best-fit decreasing (Ding et
+    al. 2024, arXiv:2404.10830), PACKED_AT_ONCE tokens at a time.
 
-    Only documents of more than `length` tokens are split: into full records and a rest, which starts a record of its
-    own, so that each token is followed by the next one of its document, or by a document head. That last target is
-    stored after the tokens of a record; the rest of the record is padding. No token is lost or repeated.
+    Only documents of more than `length` tokens are split: into full records and a rest, which starts another record. So
+    each token is followed by the next one of its document, or by the first token of another; after the last token of a
+    record, one more is stored as its target. The rest of a record is padding. No token is lost or repeated.
     """
     held: list[tuple[int, np.ndarray]] = []
     size = 0
@@ -179,7 +173,7 @@ def packed_records(documents: Iterable[tuple[int, np.ndarray]], length: int, dty
 
 
 def packed_together(documents: list[tuple[int, np.ndarray]], length: int, dtype: str) -> Iterator[SequenceRecord]:
-    """`packed_records` of documents in memory. Records are in the order of their first documents."""
+    """Yield `packed_records` of a list of documents, in the order of the first document of each record."""
     bins: list[list[tuple[int, np.ndarray]]] = []
     """Pieces of each record, as (index of the document, its tokens and, in a full record, the next one)."""
     rooms: list[int] = []

@@ -54,14 +54,14 @@ ERRNO_OF = {os.strerror(code): code for code in errno.errorcode}
 
 @dataclass(frozen=True)
 class Group:
-    """Encoded files from which the shards of one split are written and, for the training split, a table of
+    """Encoded files from which the shards of one split are written and, for train, a table of all of their
     documents."""
 
     split: Literal["train", "val"]
     index: int
     count: int
     files: tuple[tuple[str, int], ...]
-    """(name, number of the first document) of each file's unit."""
+    """(name, number of its first document) of each encoded file."""
 
     @property
     def name(self) -> str:
@@ -69,7 +69,7 @@ class Group:
 
     @property
     def table(self) -> str:
-        """Path in tokens/ of the table of the group's documents."""
+        """Path, relative to tokens/, of the table of the group's documents."""
         return f"documents/{self.index:05d}-of-{self.count:05d}.parquet"
 
 
@@ -81,9 +81,10 @@ def write_shards(
     engine: EngineConfig = ONE_PROCESS,
     on_progress: OnProgress = lambda progress: None,
 ) -> Manifest:
-    """Write the shards of both splits, documents/, the held-out index and, last, manifest.json to `out`.
+    """Write the shards of both splits, documents/, the held-out index and, last, manifest.json to `out`. Return the
+    manifest.
 
-    Resumes from the folders `INTERMEDIATE` of `out`, which the caller deletes. Raises UsageError if token_dtype cannot
+    Resumes from the folders INTERMEDIATE in `out`, which the caller deletes. Raises UsageError if token_dtype cannot
     hold the vocabulary or shard_bytes a record, if documents are to be repeated but have no column "repeat", and like
     `fast_encoder`; InputError if there are no documents or a split has no token to predict, and like `run_step`.
     """
@@ -144,7 +145,8 @@ def write_shards(
 
 
 def plan_shards(made: Mapping[str, Marker], config: ShardsConfig) -> list[Unit[Group]]:
-    """Return one unit per contiguous group of encoded files. The number of groups of a split depends on its tokens."""
+    """Return one unit of work per group of consecutive encoded files, which writes the group's shards of one split.
+    `made` is {name of an encoded file: marker}. The number of groups of a split depends on its tokens."""
     files, planned = list(made.items()), []
     firsts = itertools.accumulate((one.counts["rows"] for one in made.values()), initial=0)
     named = list(zip(made, firsts, strict=False))
@@ -186,7 +188,7 @@ def write_group(unit: Unit[Group], space: Workspace, config: ShardsConfig) -> di
 
 
 def join_tables(tables: Iterable[Path], path: Path, scratch: Path) -> int:
-    """Concatenate tables of documents into one and return its number of rows."""
+    """Concatenate tables of documents into one file and return its number of rows."""
     rows = 0
     with appearing(path, scratch) as partial, pq.ParquetWriter(partial, TABLE_SCHEMA) as writer:
         for table in tables:
@@ -199,11 +201,9 @@ def join_tables(tables: Iterable[Path], path: Path, scratch: Path) -> int:
 def write_stream(
     documents: Iterator[Entry], path: Path, scratch: Path, config: ShardsConfig, to_records: ToRecords = cut_records
 ) -> list[Shard]:
-    """Write the documents, as records by `to_records`, to `path` and, whenever the next one could exceed
-    config.shard_bytes, to further files such as train-00000-of-00002-part-00001.array_record. Writes at least one file.
-
-    Raises OSError if the disk is full.
-    """
+    """Write the documents to the shard `path`, as records made by `to_records`. Whenever the next one could exceed
+    config.shard_bytes, continue in another file such as train-00000-of-00002-part-00001.array_record. Return the
+    shards, at least one. Raises OSError if the disk is full."""
     shards: list[Shard] = []
     stem, _, suffix = path.name.partition(".")
     waiting = next(documents, None)
