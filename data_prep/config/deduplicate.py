@@ -73,7 +73,7 @@ class MinHashConfig(Config):
         limits = [limit for limit, _ in self.upsampling_weights]
         if limits and (limits[0] != 1 or limits != sorted(set(limits))):
             raise UsageError(
-                f"documents.minhash.upsampling_weights has the sizes {shown(limits)}; they must begin with 1 and grow."
+                f"documents.minhash.upsampling_weights has the sizes {shown(limits)}; give increasing sizes from 1."
             )
         if bad := [weight for _, weight in self.upsampling_weights if weight < 1]:
             raise UsageError(

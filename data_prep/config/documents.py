@@ -163,7 +163,7 @@ class DocumentsConfig(Config):
         for one in self.all_filters:
             if isinstance(one, kind):
                 return one
-        raise UsageError(f"The recipe has no filter {kind.name}. It has {', '.join(self.sections) or 'none'}.")
+        raise UsageError(f"The recipe has no filter {kind.name}, only {', '.join(self.sections) or 'none'}. Add it.")
 
     def of_texts(self) -> dict[str, object]:
         """Return {name: value} of all settings that determine texts/: extracted texts with measured values, before any

@@ -201,11 +201,11 @@ class PagesConfig(Config):
     def __post_init__(self):
         super().__post_init__()
         if not all(self.text_field.split(".")):
-            raise UsageError(f"pages.text_field is {self.text_field!r}; give a name without empty parts between dots.")
+            raise UsageError(f"pages.text_field is {self.text_field!r}, a name with an empty part. Correct it.")
         for name in self.keep_columns:
             if not all(name.split(".")) or not name.isprintable():
                 raise UsageError(
-                    f"pages.keep_columns has {shown(name)}; give a printable name without empty parts between dots."
+                    f"pages.keep_columns has {shown(name)}, a name with an empty part or an unprintable character. Correct it."
                 )
             if name == self.text_field:
                 raise UsageError(

@@ -79,7 +79,7 @@ class Index:
             here = np.isin(group["row"].to_numpy(), wanted)
             found |= dict(zip(group["row"].filter(here).to_pylist(), group["id"].filter(here).to_pylist(), strict=True))
         if len(found) < len(rows):
-            raise InputError(f"{path} has no id of row {min({*rows} - {*found})}: it belongs to another index.")
+            raise InputError(f"{path} has no id of row {min({*rows} - {*found})}: it is of another index. Restore it.")
         return found
 
 
@@ -153,7 +153,9 @@ def open_index(where: str) -> Index:
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"{folder / HEADER} cannot be read ({type(error).__name__}: {error}).") from error
+            raise InputError(
+                f"{folder / HEADER} cannot be read ({type(error).__name__}: {error}). Restore it, or write it again."
+            ) from error
     raise InputError(
         f"{place} has no index: neither {HEADER} nor {FOLDER}/{HEADER}. A run writes one with "
         "--documents.dedup-index.write True."

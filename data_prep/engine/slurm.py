@@ -159,7 +159,9 @@ def max_array_size() -> int:
     lines = [line.partition("=") for line in ask("scontrol", "show", "config").splitlines()]
     found = {name.strip(): value.strip() for name, _, value in lines}.get("MaxArraySize", "")
     if not found.isdigit() or int(found) < 2:
-        raise UsageError(f"Slurm's MaxArraySize is {found or 'not known'}, but --engine.runner slurm needs job arrays.")
+        raise UsageError(
+            f"Slurm's MaxArraySize is {found or 'not known'}, but --engine.runner slurm needs arrays. Choose another."
+        )
     return int(found)
 
 
@@ -248,7 +250,7 @@ def main(words: list[str]) -> None:
     listed, sha256, first, world = words
     data = place_of(listed).read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise InputError(f"{listed} is not the list that was submitted. No unit was run.")
+        raise InputError(f"{listed} is not the list that was submitted, so no unit was run. Repeat the command.")
     inherit()  # unpickling imports modules that the step names
     step, units, folder, engine = pickle.loads(data)
     rank = int(first) + int(os.environ["SLURM_ARRAY_TASK_ID"])
@@ -265,7 +267,7 @@ def main(words: list[str]) -> None:
             with contextlib.suppress(OSError, InputError):
                 write_atomically(folder / UNITS / f"{step.name}.stopped", json.dumps(found) + "\n")
             raise
-    print(f"{label}: {len(attempts.done):,} units done, {len(attempts.failed):,} set aside", flush=True)
+    print(f"{label}: {len(attempts.done):,} units done, {len(attempts.failed):,} quarantined", flush=True)
 
 
 if __name__ == "__main__":

@@ -268,10 +268,10 @@ def check_splits(splits: dict[str, Split], config: ShardsConfig) -> None:
         if not split.records:
             counts = ", ".join(f"{other.documents} to {key}" for key, other in splits.items())
             whole = config.held_out == "documents"
-            ends = " --shards.held-out ends holds out the end of every document instead of whole ones;"
+            choose = "Hold out the end of every document (--shards.held-out ends), choose" if whole else "Choose"
             raise InputError(
                 f"shards.validation_fraction = {config.validation_fraction} gives {counts}: nothing to predict in "
-                f"{name} (shards.validation_tokens = {config.validation_tokens:,}).{ends if whole else ''} or choose "
+                f"{name} (shards.validation_tokens = {config.validation_tokens:,}). {choose} "
                 "another fraction or number of tokens (--shards.validation-fraction, --shards.validation-tokens), or "
                 "prepare more documents."
             )

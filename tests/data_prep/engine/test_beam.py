@@ -99,7 +99,7 @@ UNSUITABLE = ("--runner=Nobody", "--flink_master=x --runner=a.b.C", "--direct_nu
 
 @pytest.mark.parametrize("options", UNSUITABLE)
 def test_options_unknown_to_beam_are_rejected_in_one_line(options, tmp_path):
-    with pytest.raises(UsageError, match=r"^Beam does not take engine.beam_options .+: .+"):
+    with pytest.raises(UsageError, match=r"^Beam rejects engine.beam_options .+: .+"):
         run_step(step_of(texts(2)), EngineConfig(runner="beam", beam_options=options), tmp_path)
 
 
