@@ -205,7 +205,7 @@ class PagesConfig(Config):
         for name in self.keep_columns:
             if not all(name.split(".")) or not name.isprintable():
                 raise UsageError(
-                    f"pages.keep_columns has {shown(name)}, a name with an empty part or an unprintable character. Correct it."
+                    f"pages.keep_columns has {shown(name)}, a name with an empty part or unprintable. Correct it."
                 )
             if name == self.text_field:
                 raise UsageError(

@@ -299,7 +299,7 @@ def test_a_computed_column_is_rejected_with_the_fix(name):
             r"has 'a' and 'a\.b', which overlap",
         ),
         ({"tables": ("a/",), "keep_columns": ("a", "a")}, r"has 'a' and 'a', which overlap"),
-        ({"tables": ("a/",), "keep_columns": ("a..b",)}, r"has 'a\.\.b'; a name with an empty part"),
+        ({"tables": ("a/",), "keep_columns": ("a..b",)}, r"has 'a\.\.b', a name with an empty part"),
         ({"tables": ("a/",), "keep_columns": ("a\nb",)}, r"a name with an empty part"),
         ({"tables": ("a/",), "text_field": "author"}, r"has 'author', which is the text \(pages.text_field\)"),
     ],
