@@ -59,7 +59,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A place in an input file where a record could not be read or is invalid: a quarantined record."""
+    """A place in an input file where a record cannot be read or is invalid."""
 
     offset: int
     """Byte offset of the record, or of the start of the search for one."""

@@ -48,8 +48,7 @@ OTHER_SCRIPTS = frozenset(
 
 @functools.cache
 def model():
-    """Return the language classifier lid.176, loaded once per process. Raises InputError if its file is missing or
-    damaged."""
+    """Return the language classifier lid.176, loaded once per process. Raises InputError if its file is missing."""
     try:
         import fasttext
     except ImportError as error:
@@ -69,7 +68,7 @@ def model():
 
 
 def model_path(config: LanguageConfig) -> Path:
-    """Return the path of GlotLID's file; from a URL, it is downloaded once to the user's cache. Raises InputError if
+    """Return the path of GlotLID's file; if a URL is given, downloaded once to the cache. Raises InputError if
     missing."""
     place = place_of(config.model)
     path = as_local_file(place)
@@ -133,8 +132,8 @@ def detect_language(document: Document, config: LanguageConfig) -> Document:
     letters are classified.
 
     Digits and punctuation lower the probability of every language: with them, as FineWeb scores, 98.4 % of English
-    sentences over 100 characters are above 0.65, by only their letters 99.4 % (tests/bench/language.py). The verdict
-    changes for one of 442 real pages.
+    sentences over 100 characters are above 0.65, by only their letters 99.4 % (tests/bench/language.py). Of 442 real
+    pages, the verdict on one changes.
 
     lid.176 labels text that is mostly Cherokee, Tifinagh or Chinese as English. So if letters of other scripts
     outnumber Latin ones, the most likely language of OTHER_SCRIPTS is chosen, with its probability, which is low if the
@@ -156,7 +155,7 @@ def detect_language(document: Document, config: LanguageConfig) -> Document:
 
 
 def with_script(document: Document) -> Document:
-    """Return `document` with ISO 639-3 and script codes ("deu", "Latn") of its language; the script is from its
+    """Return `document` with its language as two codes, ISO 639-3 and script ("deu", "Latn"), the latter found from the
     text."""
     if document.language_script or not document.language:
         return document

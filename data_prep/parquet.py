@@ -57,8 +57,7 @@ def characters_in(value: object) -> int:
 
 
 def batch_of(rows: Sequence[dict], schema: pa.Schema) -> pa.RecordBatch:
-    """Return the rows as a record batch; missing values are null. Raises like `pa.array` if a value has a wrong
-    type."""
+    """Return the rows as a record batch; missing values are null. Raises as `pa.array` if a value has a wrong type."""
     columns = [column_of([row.get(field.name) for row in rows], field.type) for field in schema]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
@@ -181,8 +180,8 @@ def read_rows(path: Place, columns: list[str] | None = None) -> Iterator[dict]:
 
 
 def rows_in(place: Place) -> int | None:
-    """Return the number of rows of a Parquet file; None if it is missing or damaged. Raises StorageError for a bucket's
-    errors."""
+    """Return the number of rows of a Parquet file; None if it is missing or damaged. Raises StorageError if a bucket
+    cannot be read."""
     try:
         with opened(place) as file:
             return file.metadata.num_rows

@@ -38,18 +38,18 @@ class Threshold:
     """{"deu_Latn": limit} of languages with their own limits; `value` is the limit of all others."""
 
     def of_language(self, label: str) -> "Threshold":
-        """Return the threshold for texts of the language `label`, such as "deu_Latn": `value` is its limit."""
+        """Return the threshold for texts of one language (`label`, such as "deu_Latn"): `value` is the limit of that
+        language."""
         return replace(self, value=self.by_language.get(label, self.value), by_language={})
 
     def row_limits(self, languages: np.ndarray | None) -> float | np.ndarray:
-        """Return the limit of each row, (rows,) float64, or one for all. `languages`, (rows,) str, is from
-        `languages_of`."""
+        """Return the limit of each row, (rows,) float64, or one for all. `languages` is from `languages_of`."""
         return row_limits(self.value, self.by_language, languages)
 
 
 def row_limits(value: float, by_language: dict[str, float], languages: np.ndarray | None) -> float | np.ndarray:
     """Return the limit of each row, (rows,) float64: by its language if that is in `by_language`, otherwise `value`.
-    Returns only `value` if it applies to all rows."""
+    Returns one float if all rows have the same limit."""
     if not by_language or languages is None:
         return value
     names, places = np.unique(languages, return_inverse=True)
@@ -59,8 +59,8 @@ def row_limits(value: float, by_language: dict[str, float], languages: np.ndarra
 def limits_of(
     one: Filter, config: DocumentsConfig, min_quality: float | None
 ) -> Iterator[tuple[Rule, float, dict[str, float]]]:
-    """Yield (rule, limit, {"deu_Latn": limit} of languages with their own limits) for each rule of a filter that has a
-    limit. The quality classifier's is `min_quality`; it has none while that is None."""
+    """Yield (rule, limit, {"deu_Latn": limit} of languages with their own limits) for each rule of a filter. The limit
+    of the quality classifier is `min_quality`; while that is None, its rule is skipped."""
     for rule in one.rules:
         limit = min_quality if one is config.quality_classifier else rule.limit(one)
         if limit is not None:

@@ -90,8 +90,8 @@ class EngineConfig(Config):
                 )
 
     def refuse_detached(self, script: str) -> None:
-        """Raise UsageError if engine.runner would continue the command in single-core jobs; `script` cannot train in
-        these."""
+        """Raise UsageError if engine.runner would continue the command in single-core jobs, in which `script` cannot
+        train."""
         if self.executor.detached:
             raise UsageError(
                 f"engine.runner is {self.runner}, which continues the command in single-core jobs, but {script} also "

@@ -44,7 +44,8 @@ class Signal:
     sentence: str
     """One-sentence explanation for readers new to it."""
     bins: Literal["whole", "doubling"] | float = SHARE_STEP
-    """Histogram bins: "whole" numbers; whole numbers in "doubling" bins; or the bin width."""
+    """Histogram bins: "whole" for one per integer, "doubling" for bins that widen with the value, or the width of all
+    bins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +135,8 @@ class Filter(Config):
         return passage.rewritten[self]
 
     def other_checks(self, rows: "pa.RecordBatch | pa.Table") -> Iterator[tuple[str, "np.ndarray"]]:
-        """Yield (reason, (rows,) bool: True for rows to drop) for checks that need several columns of texts/. Applied
-        after `rules`."""
+        """Yield (reason, (rows,) bool: True for rows to drop) for checks, after `rules`, that need several columns of
+        texts/."""
         yield from ()
 
 

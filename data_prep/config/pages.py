@@ -91,8 +91,8 @@ class CommonCrawlPages(Config):
     files: int
     """Number of files."""
     choice: Literal["first", "spread", "random"]
-    """Which files of the crawl's list: consecutive, evenly spaced, or random by `seed`. With `first` and `random`,
-    raising `files` only adds files."""
+    """Which files of the crawl's list: consecutive, evenly spaced, or random by `seed`. Raising `files` only adds
+    files, except with `spread`."""
     first_file: int
     """Index of the first file in the list, from 0; earlier ones are never chosen."""
     seed: int

@@ -19,19 +19,17 @@ class ShardsConfig(Config):
     """Minimum number of files of the training split: fewer if there are fewer document files, more if files would
     exceed shard_bytes. Each document file is encoded separately, however many shards there are."""
     validation_fraction: float
-    """Share of documents, or of the characters of each, to hold out (0 to 1, exclusive). validation_tokens limits
-    it."""
+    """Share of documents, or of the characters of each, to hold out (0 to 1, exclusive), up to validation_tokens."""
     held_out: Literal["documents", "ends"] = "documents"
     """What to hold out: whole documents, by a hash of their URL, or the last characters of every document, as is common
-    for a corpus of a few long texts. The two parts of a document are then documents of their own: rows 2n and 2n + 1 of
-    documents/."""
+    for a corpus of a few long texts. The two parts of document n are then rows 2n and 2n + 1 of tokens/documents/."""
     shard_bytes: int = 1_000_000_000
     """Maximum bytes per file. Documents are not split: a larger one makes a larger file."""
     validation_tokens: int = 100_000_000
     """Approximate maximum of held-out tokens; the tokens of the corpus are estimated from a sample. Larger corpora hold
     out a smaller share of documents."""
     held_out_index: tuple[str, ...] = ()
-    """Paths or URLs of held_out_keys.parquet of other runs, whose documents are not trained on (only with held_out
+    """Paths or URLs of held_out_keys.parquet of other runs, whose documents are not trained on (only if held_out =
     documents)."""
     repeat_documents: bool = False
     """Repeat each training document as often as the column repeat of documents/ says

@@ -44,7 +44,7 @@ class Index:
 
     @functools.cached_property
     def tables(self) -> dict[int, tuple[np.uint64, np.ndarray]]:
-        """{number of words: (shift, table)}: table[hash >> shift] is False if no n-gram of so many words has that
+        """{number of words: (shift, table)}: if table[hash >> shift] is False, no n-gram of that length has this
         hash."""
         tables = {}
         for length in np.unique(self.words).tolist():
@@ -120,8 +120,8 @@ def read_index(folder: Place) -> Index:
 
 
 def overlaps(texts: Sequence[str], index: Index) -> dict[int, list[int]]:
-    """Return {position of a text: sorted numbers of the index's n-grams that it contains}, without texts that have
-    none."""
+    """Return {position of a text: numbers of the n-grams of the index that it contains, sorted}, without texts that
+    have none."""
     hashed = [hashed_words(text) for text in texts]
     ends = np.cumsum([len(words) for words in hashed])
     words = np.concatenate([np.empty(0, np.uint64), *hashed])

@@ -65,8 +65,7 @@ def lines_name(file: str) -> str:
 
 
 def find_hits(file: SurvivorFile, space: Workspace, index: Place) -> None:
-    """Write the row, id and n-grams of each document in the file that contains an n-gram of the index in the folder
-    `index`."""
+    """Write the row, id and n-grams of each document in the file that contains an n-gram of the index at `index`."""
     path = space.output(hits_name(file.name))
 
     def rows() -> Iterator[tuple[Path, dict]]:
@@ -78,8 +77,7 @@ def find_hits(file: SurvivorFile, space: Workspace, index: Place) -> None:
 
 
 def count_documents(files: Sequence[Place], ngrams: int) -> np.ndarray:
-    """Return the number of documents that contain each n-gram, int64 (ngrams,), from files of `find_hits` or of such
-    counts."""
+    """Return the number of documents that contain each n-gram, int64 (ngrams,), from files of `find_hits` or counts."""
     documents = np.zeros(ngrams, np.int64)
     for file in files:
         if file.name.endswith(".merged"):
@@ -106,7 +104,7 @@ def write_contaminated(
     file: SurvivorFile, space: Workspace, index: Place, frequent: frozenset[int], drops: bool
 ) -> Counts:
     """Write a line of the report for each document with an n-gram that is not `frequent` and, if `drops`, an edit that
-    drops it. Return {"sets": {evaluation set: number of such documents}}."""
+    drops the document. Return {"sets": {evaluation set: number of such documents}}."""
     sets: Counter[str] = Counter()
     overlapping = []
     with space.output(lines_name(file.name)).open("w", encoding="utf-8") as out:
@@ -158,8 +156,7 @@ def write_report(
 
 
 def report_entry(row: dict, name: str, index: Index, frequent: frozenset[int]) -> dict:
-    """Return the report's line on one document, as a dict: each overlapping example with its first n-gram that is not
-    `frequent`."""
+    """Return the report's line on one document, as a dict: each overlapping example with its first rare n-gram."""
     found: dict[int, int] = {}
     for ngram in row["ngrams"]:
         if ngram not in frequent:

@@ -164,8 +164,8 @@ def duplicates_in(result: Partitions, file: int) -> dict[int, tuple[int, int]]:
 def take_step(
     kind: Kind, run_files: Sequence[Place], folder: Path | Url, run: Run, rows_at_once: int
 ) -> tuple[Partitions, int]:
-    """Run one join of the search for clusters, unless `folder` has its result. Return (files, number of changed
-    edges)."""
+    """Run one step of the search for clusters (link, large star, small star or result; see the module), unless `folder`
+    has its result. Return (its output files, number of edges that changed)."""
     done = folder / DONE
     if not done.is_file():
         work = functools.partial(write_edges, kind=kind, rows_at_once=rows_at_once)
@@ -179,8 +179,8 @@ def take_step(
 
 
 def write_edges(task: Partition, path: Path, read: Rows, kind: Kind, rows_at_once: int) -> Counts:
-    """Write the edges that a step of this kind makes in one partition, calling `read` twice. Returns {"changes": edges
-    changed}."""
+    """Write the edges (pairs of connected documents) that a step of this kind makes in one partition of its input,
+    calling `read` twice. Returns {"changes": number of changed edges}."""
     group, firsts = first_rows(read())
     changes = 0
 
@@ -203,9 +203,9 @@ def write_edges(task: Partition, path: Path, read: Rows, kind: Kind, rows_at_onc
 
 
 def edges_of_step(kind: Kind, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the edges that a step makes from the rows of a block, uint64 (4, edges), each with the larger node first,
-    and how many are new. `least` is the smallest node of each row's key; `starts` is True for rows at which a key
-    begins."""
+    """Return the edges (pairs of connected documents) that a step makes from the rows of a block, uint64 (4, edges),
+    the larger node of each first, and how many are new. `least` is the smallest node of each row's key; `starts` is
+    True for rows at which a key begins."""
     node = block[2:]
     if kind == "link":
         return np.concatenate([node, least])[:, node[1] != least[1]], 0
@@ -224,8 +224,8 @@ def edges_of_step(kind: Kind, block: np.ndarray, starts: np.ndarray, least: np.n
 
 
 def contract(edges: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the edges from each node to the smallest node of its component, and 1 if they differ from the given edges,
-    else 0. Edges are uint64 (4, n): the larger node, then the smaller one."""
+    """Return the edges from each node (document) to the smallest node of its component, and 1 if they differ from the
+    given edges, else 0. Edges are uint64 (4, n): the larger node, then the smaller one."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -248,8 +248,8 @@ def contract(edges: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def keyed(edges: np.ndarray, both_ways: bool) -> np.ndarray:
-    """Return edges as rows (key, node) of a run file. The key is the larger node, with its place permuted by `spread`.
-    With `both_ways`, each edge also gives a row with the smaller node as key."""
+    """Return edges (pairs of connected documents) as rows (key, node) of a run file. The key is the larger node, with
+    its place permuted by `spread`. With `both_ways`, each edge also gives a row with the smaller node as key."""
     rows = edges[[1, 0, 2, 3]]
     if both_ways:
         rows = np.concatenate([rows, edges[[3, 2, 0, 1]]], axis=1)
@@ -258,7 +258,7 @@ def keyed(edges: np.ndarray, both_ways: bool) -> np.ndarray:
 
 
 def less(nodes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return (n,) bool: whether each node is smaller than the other. Nodes are uint64 (2, n)."""
+    """Return (n,) bool: whether each node (document) is smaller than the other. Nodes are uint64 (2, n)."""
     return (nodes[0] < others[0]) | ((nodes[0] == others[0]) & (nodes[1] < others[1]))
 
 

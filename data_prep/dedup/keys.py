@@ -9,8 +9,8 @@ from data_prep.urls import same_page_key
 
 
 def scope_of(row: Mapping[str, str], config: DocumentsConfig) -> str:
-    """Return the scope of a document; only documents of the same scope are compared. It is the dump, or "" with
-    documents.across_dumps, and with minhash.by_language also the language."""
+    """Return the scope of a document; only documents of the same scope are compared. It is the dump (crawl), or "" with
+    documents.across_dumps; with minhash.by_language, also the language."""
     dump = dump_of(row, config)
     script = f"_{row['language_script']}" if config.language.labelled else ""
     return f"{dump}\0{row['language']}{script}" if config.minhash.by_language else dump
@@ -23,7 +23,8 @@ def dump_of(row: Mapping[str, str], config: DocumentsConfig) -> str:
 
 
 def index_scope_of(row: Mapping[str, str], config: DocumentsConfig) -> str:
-    """Return the scope of a document's keys in an index (data_prep/dedup_index), which does not depend on the dump."""
+    """Return the scope (`scope_of`) of a document's keys in an index of earlier runs (data_prep/dedup_index): only its
+    language with minhash.by_language, otherwise ""."""
     return f"\0{row['language']}" if config.minhash.by_language else ""
 
 
@@ -47,8 +48,8 @@ def url_key(url: str, scope: str, config: UrlDedupConfig) -> bytes | None:
 
 
 def url_node(date: str, document_id: str, file: int, row: int, config: UrlDedupConfig) -> Node:
-    """Return the node of a document (clusters.py) for URL deduplication. The document with the smallest node of a URL
-    is kept: the first or the latest, according to config.keep; invalid dates come last."""
+    """Return the node of a document for URL deduplication: two words that order the documents with the same URL. The
+    smallest is kept, which is the first or the latest according to config.keep; invalid dates come last."""
     order, place = make_node(date, document_id, file, row)
     seconds = order >> 32
     if config.keep == "latest" and seconds != UNKNOWN_DATE:

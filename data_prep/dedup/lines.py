@@ -92,8 +92,9 @@ def keyed_spans(text: str, scope: str, config: LineDedupConfig) -> Iterator[tupl
 
 
 def join_lines(keys: Sequence[Place], config: LineDedupConfig, folder: Place, run: Run) -> Partitions:
-    """Join the keys of all files to find repeated spans. Return files with one row for each distinct span to remove
-    from a document: the document's place (permuted by `spread`), the two words of the span's key, and 0."""
+    """Find the spans that are repeated, by joining the keys of all files. Return files with one row for each distinct
+    span to remove from a document: the document's place (permuted by `spread`), the two words of the span's key, and
+    0."""
     work = functools.partial(write_repeated, max_documents=config.max_documents)
     repeated, _ = join(keys, work, run, folder / "keys", ROWS_AT_ONCE)
     return join(repeated.places, write_by_place, run, folder / "removed", ROWS_AT_ONCE)[0]

@@ -67,14 +67,13 @@ def band_keys(text: str, scope: str, config: MinHashConfig) -> tuple[bytes, ...]
 
 
 def signature(text: str, config: MinHashConfig) -> bytes | None:
-    """Return the MinHash signature of a text, `least_hashes` as little-endian bytes; None if it is shorter than a
-    shingle."""
+    """Return the MinHash signature of a text, `least_hashes` as little-endian bytes; None if shorter than a shingle."""
     shingles = hashed_shingles(text, config.shingle_words, config.normalisation)
     return least_hashes(shingles, config).astype("<u4").tobytes() if len(shingles) else None
 
 
 def keys_of_signature(rows: bytes, scope: str, config: MinHashConfig) -> tuple[bytes, ...]:
-    """Return the 16-byte key of each band of a `signature`, for comparison within `scope`, as `band_keys` does."""
+    """Return the 16-byte key of each band of a signature, `rows`. Only keys of the same scope can be equal."""
     size = 4 * config.rows
     salt = salt_of(scope)
     return tuple(
@@ -109,8 +108,8 @@ def hash_functions(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def hashed_shingles(text: str, words: int, normalisation: str = "datatrove_0_10") -> np.ndarray:
-    """Return the hashes of all sequences of `words` normalized words, in text order, uint32 (shingles,), which may be
-    0."""
+    """Return the hashes of all sequences of `words` normalized words, in text order, uint32 (shingles,); (0,) for a
+    shorter text."""
     hashes = hashed_words(text, normalisation)
     count = len(hashes) - words + 1
     if count <= 0:
@@ -144,8 +143,8 @@ WORD_HASHES = Memo(word_hash)
 
 
 class WordHashes(dict[bytes, bytes]):
-    """Cache from text without spaces (UTF-8) to the concatenated 8-byte hashes of its normalized words. Keeps only
-    short texts."""
+    """Cache from text without spaces (UTF-8) to the concatenated 8-byte hashes of its normalized words, for short
+    texts."""
 
     def __init__(self, hashes: Callable[[bytes], bytes]):
         self.hashes = hashes
@@ -160,8 +159,8 @@ class WordHashes(dict[bytes, bytes]):
 
 
 def hashes_0_10(word: bytes) -> bytes:
-    """Return the concatenated hashes of the "datatrove_0_10" words of UTF-8 text without spaces, with ASCII normalized
-    before."""
+    """Return the concatenated hashes of the "datatrove_0_10" words of UTF-8 text without spaces, whose ASCII is
+    normalized."""
     if word.isascii():
         return word_hash(word)
     return b"".join(map(WORD_HASHES.__getitem__, normalised_words(word.decode("utf-8", "surrogatepass"))))
@@ -176,7 +175,8 @@ _remembered, _remembered_2024 = WordHashes(hashes_0_10), WordHashes(hashes_2024)
 
 
 def normalised_words(text: str) -> list[bytes]:
-    """Return the normalized words, in UTF-8, of a text without white space whose ASCII is already normalized."""
+    """Return the normalized words, in UTF-8, of a text without white space whose ASCII characters are normalized
+    already."""
     spaced = unicodedata.normalize("NFD", text.lower()).translate(_replacements)
     return re.sub("00+", "0", spaced).encode("utf-8").split()
 

@@ -47,7 +47,7 @@ Rows = Callable[[], Iterator[np.ndarray]]
 
 @dataclass(frozen=True)
 class Gather:
-    """Task that reads some run files and writes one file: their rows grouped by partition, or counts of their rows."""
+    """Task that reads run files (sorted_runs.py) and writes one file: their rows by partition, or counts of them."""
 
     run_files: tuple[Place, ...]
     run_file: Place
@@ -55,8 +55,7 @@ class Gather:
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Task that joins the rows of one partition into `run_file`: those whose key begins with the `bits` bits of
-    `number`."""
+    """Task that joins the rows whose key begins with the `bits` bits of `number` (one partition) into `run_file`."""
 
     number: int
     bits: int
@@ -161,8 +160,8 @@ def gather(task: Gather, path: Path, bits: int, rows_at_once: int) -> Counts:
 
 
 def gathered(runs: Sequence[Run], bits: int, rows: int, number: int = 0, depth: int = 0) -> Iterator[np.ndarray]:
-    """Yield the rows of `runs` in blocks of about `rows`, each of either several whole partitions or a part of one.
-    `number` and `depth` are for the recursion: only keys that begin with the `depth` bits of `number`."""
+    """Yield the rows of `runs` in blocks of about `rows`: a block has either several whole partitions or rows of only
+    one. Callers leave out `number` and `depth`, which select the keys that begin with the `depth` bits of `number`."""
     low, last = number << 64 - depth, (number + 1 << 64 - depth) - 1
     if depth == bits:
         yield from pieces_between(runs, low, last, rows)

@@ -32,13 +32,13 @@ TRAILER = np.dtype([("magic", "<u8"), ("runs", "<u8"), ("index_bytes", "<u8"), (
 LAST_KEY = 2**64 - 1
 READERS = 16
 Part = tuple[Place, int, int]
-"""Some rows of a file: (file, first byte, end)."""
+"""(file, first byte, end) of some rows of a file."""
 
 
 @contextlib.contextmanager
 def writing_run_file(path: Path) -> Generator[Callable[[np.ndarray], None]]:
-    """Yield a function that sorts rows, uint64 (4, rows), and appends them to the run file `path` as one run. The file
-    is written atomically when the block ends. Raises InputError if the disk cannot be written."""
+    """Yield a function that appends a sorted run to the run file `path`: it sorts the given rows, uint64 (4, rows). The
+    file is written atomically when the block ends. Raises InputError if the disk cannot be written."""
     table: list[tuple[int, int]] = []
     samples: list[np.ndarray] = []
     with writing(path), appearing(path, scratch=path.parent) as partial, partial.open("wb") as file:
@@ -101,7 +101,7 @@ class Run:
     """First word of the key of every SAMPLE_ROWS-th row, and of the last row, uint64."""
 
     def around(self, low: int, last: int) -> tuple[int, int]:
-        """Return (begin, end), row numbers that include all rows whose first key word is from `low` to `last`, and few
+        """Return (begin, end), row numbers that include all rows with a first key word from `low` to `last`, and few
         others."""
         if not low <= last or self.samples[-1] < low or self.samples[0] > last:
             return 0, 0
@@ -180,8 +180,7 @@ def read_rows(parts: Sequence[Part], rows: int) -> Iterator[np.ndarray]:
 
 
 def pieces_between(runs: Sequence[Run], low: int, last: int, rows: int) -> Iterator[np.ndarray]:
-    """Yield the rows whose first key word is from `low` to `last`, at most `rows` at a time, in the order of the
-    runs."""
+    """Yield the rows whose first key word is from `low` to `last`, at most `rows` at a time, in stored order."""
     bounds = [(run, *run.around(low, last)) for run in runs]
     part = lambda run, begin, end: (run.place, run.offset + begin * ROW_BYTES, run.offset + end * ROW_BYTES)
     parts = [part(*one) for one in bounds if one[1:] != (0, 0)]
@@ -224,12 +223,12 @@ def spread(places: np.ndarray, factor: int = FACTOR) -> np.ndarray:
 
 
 def places_of(keys: np.ndarray) -> np.ndarray:
-    """Return the places from keys made by `spread`."""
+    """Return the places whose keys `spread` made."""
     return spread(keys, INVERSE)
 
 
 def keys_of_file(file: int) -> tuple[int, int]:
-    """Return the smallest and the largest key that `spread` makes of places in the file with this number."""
+    """Return the smallest and the largest key (`spread`) of a document in the file with this number."""
     low = file * FACTOR % 2**32 << 32
     return low, low | 2**32 - 1
 
@@ -238,9 +237,9 @@ def keys_of_file(file: int) -> tuple[int, int]:
 
 
 def first_rows(blocks: Iterable[np.ndarray], counts: list[np.ndarray] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Find the first row of each key in blocks of sorted rows; a key may be in several blocks. A start is the first row
-    of a key in a block. Return (number of the key at each start of all blocks; first row of each key, uint64 (4,
-    keys)). Appends to `counts`, for each block, the number of rows from each start to the next."""
+    """Find the first row of each key in blocks of sorted rows, where a key may be in several blocks. A start is the
+    first row of a key in a block. Return (number of the key at each start, over all blocks; first row of each key,
+    uint64 (4, keys)). Appends to `counts`, for each block, the number of rows of each start."""
     firsts = [np.empty((4, 0), np.uint64)]
     for block in blocks:
         starts = begins(block[:2])

@@ -95,7 +95,7 @@ def groups_of(files: Sequence[SurvivorFile], most: int, folder: Place) -> list[G
 
 
 def places_by_file(groups: Sequence[Group]) -> dict[int, list[Place]]:
-    """Return {number of a file: edit files of all groups that have documents of it}."""
+    """Return {number of a file: paths of the edits of all groups that have documents of the file}."""
     places: dict[int, list[Place]] = defaultdict(list)
     for group in groups:
         for file, _ in group.parts:
@@ -104,7 +104,8 @@ def places_by_file(groups: Sequence[Group]) -> dict[int, list[Place]]:
 
 
 def write_group_edits(group: Group, path: Path, config: SubstringDedupConfig) -> None:
-    """Write the edits of a group. The texts are read twice, and are never all in memory."""
+    """Write the edits that remove passages repeated within a group of documents. The texts are read twice, and are
+    never all in memory."""
     covered = covered_tokens(group, config)
 
     def rows() -> Iterator[tuple[Path, dict]]:
@@ -119,8 +120,7 @@ def write_group_edits(group: Group, path: Path, config: SubstringDedupConfig) ->
 
 
 def covered_tokens(group: Group, config: SubstringDedupConfig) -> dict[tuple[int, int], np.ndarray]:
-    """Return {(file, row): which of the document's tokens to remove, bool (tokens,)}, without documents that lose
-    none."""
+    """Return {(file, row): which tokens of the document to remove, bool (tokens,)}, if there are any."""
     numbers: dict[str, int] = {}
     documents: list[tuple[int, int, int, np.ndarray]] = []
     for file, row_groups in group.parts:
@@ -188,8 +188,9 @@ def word_places(text: str) -> Iterator[tuple[int, int]]:
 
 
 def sequence_ranks(tokens: np.ndarray, length: int) -> np.ndarray:
-    """Return, for each position, the number of the sequence of `length` tokens that begins there, uint32 (n,); 0 if it
-    occurs only once. Equal sequences have equal numbers. tokens: uint32 (n,), 0 for a token that occurs only once."""
+    """Return uint32 (n,): for each position, the number of the sequence of `length` tokens that begins there; 0 if it
+    occurs only once. Equal sequences have equal numbers. `tokens` is uint32 (n,), 0 for a token that occurs only
+    once."""
     ranks, depth = tokens, 1
     while depth < length and len(ranks):
         step = min(depth, length - depth)

@@ -64,8 +64,8 @@ class Edit:
 
 @dataclass(frozen=True)
 class SurvivorFile(StoredFile):
-    """File with the survivors of one file of texts/, and the files of their edits; `sha256` covers both. Has the same
-    name."""
+    """File with the survivors (documents kept so far) of one file of texts/, which has the same name, and the paths of
+    their edits. `sha256` covers both."""
 
     edits: tuple[Place, ...] = ()
     groups: tuple[Place, ...] = ()
@@ -87,16 +87,16 @@ def edits_name(step: str, file: str) -> str:
 
 
 def write_survivors(path: Path, survivors: Iterable[Survivor]) -> Counts:
-    """Write survivors. Returns {"text_bytes": bytes of text in each row group}. Raises InputError if the disk is not
-    writable."""
+    """Write survivors (documents kept so far). Returns {"text_bytes": bytes of text in each row group}. Raises
+    InputError if the disk cannot be written."""
     rows = ({name: getattr(one, name) for name in SURVIVOR_SCHEMA.names} for one in survivors)
     write_rows(((path, row) for row in rows), {path: SURVIVOR_SCHEMA}, scratch=path.parent)
     return {"text_bytes": text_bytes_of(read_footer(path))}
 
 
 def read_survivors(file: SurvivorFile, row_groups: Sequence[int] | None = None) -> Iterator[Survivor]:
-    """Yield the survivors of a file in order, after the edits so far; only those in `row_groups` if given. Raises
-    InputError if a file is damaged."""
+    """Yield the survivors (documents kept so far) of a file in order, with the edits of earlier steps applied; only
+    those in `row_groups` if given. Raises InputError if a file is damaged."""
     edits = [read_edits(path) for path in file.edits]
     for batch in read_batches(file.path, row_groups=row_groups):
         for row in batch.to_pylist():
@@ -111,8 +111,8 @@ def read_survivors(file: SurvivorFile, row_groups: Sequence[int] | None = None) 
 
 
 def write_edits(path: Path, edits: Iterable[tuple[int, Edit]]) -> Counts:
-    """Write (row, edit) pairs, sorted by row. Returns {name: total} for TOTALS. Raises InputError if the disk is not
-    writable."""
+    """Write (row, edit) pairs, sorted by row, as Parquet. Returns {name: total} for the names in TOTALS. Raises
+    InputError if the disk cannot be written."""
     totals = dict.fromkeys(TOTALS, 0)
 
     def rows() -> Iterator[tuple[Path, dict]]:
@@ -131,7 +131,7 @@ def read_edits(path: Place) -> dict[int, Edit]:
 
 
 def edits_from(rows: Iterable[dict]) -> Iterator[tuple[int, Edit]]:
-    """Yield (row, edit) from rows of EDIT_SCHEMA."""
+    """Yield (row number of the document, edit) from rows of EDIT_SCHEMA."""
     for row in rows:
         yield row["row"], Edit(tuple(zip(row["starts"], row["ends"], strict=True)), row["reason"])
 
@@ -148,8 +148,7 @@ def edit_of(
 
 
 def with_gaps(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Widen spans to be removed by white space next to them, so that the rest keeps its lines and gets no empty
-    ones."""
+    """Widen spans to be removed by white space next to them, so that the rest keeps its lines, without empty ones."""
     return [with_gap(text, start, end) for start, end in spans]
 
 

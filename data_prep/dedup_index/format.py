@@ -71,8 +71,7 @@ class Index:
                 yield Keys(first[begin:end], second[0][begin:end] if second else None, place[begin:end])
 
     def ids_of(self, file: int, rows: Sequence[int]) -> dict[int, str]:
-        """Return {row: ID} of documents in the file self.texts[file]. Raises InputError if IDs are missing or
-        damaged."""
+        """Return {row: ID} of the given rows of the file self.texts[file]. Raises InputError if an ID is missing."""
         found, path = {}, self.where / "ids" / self.texts[file]
         wanted = np.array(sorted(rows), np.int64)
         for group in groups_between(path, "row", int(wanted[0]), int(wanted[-1]), ID_SCHEMA.names, wanted):
@@ -86,7 +85,7 @@ class Index:
 def groups_between(
     path: Place, column: str, low: int, last: int, columns: Sequence[str], wanted: np.ndarray | None = None
 ) -> Iterator[pa.Table]:
-    """Yield the `columns` of the row groups of a Parquet file in which `column` may have a value from `low` to `last`
+    """Yield the `columns` of those row groups of a Parquet file that may have a value of `column` from `low` to `last`
     and, if given, one of `wanted` (sorted), by their statistics. Raises InputError if the file is missing or
     damaged."""
     try:

@@ -27,8 +27,8 @@ KEYS_IN_GROUP = 1 << 16
 def map_keys(
     texts: Place, pairs: Sequence[tuple[Place, Path]], places: Mapping[int, tuple[int, int]], ids: Path
 ) -> None:
-    """Write the keys of one file of texts/, each with the place of the document that is kept, and the IDs of the kept
-    documents of this file.
+    """Write the keys of one file of texts/ for an index, each with the document that is kept for it, and the IDs of the
+    kept documents of this file.
 
     `pairs` is [(file of keys, file to write)]. `places` is {row of a duplicate: (file, row) of the document of this run
     that is kept}. A duplicate of a document of an earlier index is not in it: it has its own place and gets an ID.
@@ -55,7 +55,7 @@ def map_keys(
 
 
 def ids_of(texts: Place, named: Iterator[int], path: Path) -> Iterator[tuple[Path, dict]]:
-    """Yield (path, {"row": row, "id": ID}) for the rows `named`, ascending, of the file `texts`."""
+    """Yield (path, {"row": row, "id": ID}) of the rows `named`, which ascend, of the file `texts`."""
     first, row = 0, next(named, None)
     for batch in read_batches(texts, ["id"]):
         while row is not None and row < first + batch.num_rows:
@@ -88,8 +88,8 @@ def write_index(
 
 
 def write_keys(task: Partition, path: Path, blocks: Rows, files: Sequence[int], key_bytes: int) -> None:
-    """Write the keys of one partition to an index, each once, with the smallest of its nodes. `files` are the numbers
-    of the run's files; the index stores the position of a number in them."""
+    """Write the keys of one partition to an index, each once, with the smallest node (document) of it. `files` are the
+    numbers of the run's files; the index stores the position of a number in this list."""
     found = [np.empty((4, 0), np.uint64)]
     for block in blocks():
         if key_bytes == 8:
@@ -127,10 +127,10 @@ def join_with_indices(
     run: Run,
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> list[Place]:
-    """Find the documents of this run that share keys of `kinds` with documents in indices of earlier runs. `pairs` are
-    files of this run's keys (`writing_pairs`). Return such files in `folder`, with the shared keys and the documents of
-    both, for `find_duplicates`. Files of the indices have numbers from INDEX_FILES on. `run`, `rows_at_once`: see
-    `find_duplicates`."""
+    """Find the documents of this run that share keys of `kinds` with documents in the indices of earlier runs. `pairs`
+    are files of this run's keys (`writing_pairs`). Return files of the shared keys in `folder`, with the documents of
+    this run and of the indices, for `find_duplicates`; its `run` and `rows_at_once` apply. Files of the indices have
+    numbers from INDEX_FILES on."""
     return join(
         pairs, functools.partial(write_matching_pairs, indices=indices, kinds=kinds), run, folder, rows_at_once
     )[0].places
@@ -166,8 +166,8 @@ def matching_pairs(task: Partition, rows: Rows, indices: Sequence[Index], kinds:
 
 
 def matches(keys: np.ndarray, first: np.ndarray, second: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of equal keys: (in `keys`, uint64 (2, n); in the sorted keys of the words `first` and
-    `second`). If `second` is None, only first words are compared."""
+    """Return (positions in `keys`, positions in the index) of equal keys. `keys` is uint64 (2, n); the index's sorted
+    keys have the words `first` and `second`. If `second` is None, only first words are compared."""
     begin = np.searchsorted(first, keys[0], side="left")
     many = np.searchsorted(first, keys[0], side="right") - begin
     mine, theirs = [np.empty(0, np.intp)], [np.empty(0, np.intp)]

@@ -51,8 +51,8 @@ READERS = 16
 
 
 class Attempts:
-    """State of one step in the process that runs it: the queue of units (input files or ranges of hashes) and the
-    attempts."""
+    """State of one step while it runs: the queue of units (input files or ranges of hashes), their attempts and
+    results."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Attempts:
         self.bytes_found = self.bytes_done
 
     def load_state(self, retry: bool) -> None:
-        """Read from the step's folder which units are done or quarantined, and queue the others. With `retry`,
+        """Read from the step's folder which units of work are done or quarantined, and queue the others. With `retry`,
         quarantined units are queued too."""
         there = files_in(self.folder / UNITS / self.step.name)
         self.done = finished_units(self.step, there, self.folder)
@@ -110,10 +110,12 @@ class Attempts:
         self.queue = deque(sorted(left, key=lambda unit: (unit.name in self.suspects, -unit.bytes)))
 
     def count_running(self, found: Sequence[Unit], retry: bool) -> None:
-        """Count the attempts of earlier commands that died: each unit in `found` still has a running record
-        (`running_of`), which an attempt deletes when it ends. With `retry`, delete the records instead. As the unit may
-        not be the cause, after engine.attempts deaths it is tried once more, last and with no other unit running. If
-        the command dies then too, the unit is quarantined."""
+        """Count the attempts at the units `found` that died in earlier commands. These units still have a running
+        record (`running_of`), which an attempt deletes when it ends. With `retry`, delete these records instead.
+
+        After engine.attempts deaths, a unit is tried once more, last and with no other unit running, as another one may
+        have been the cause. If the command dies then too, the unit is quarantined.
+        """
         if retry:
             delete_running(self.step, [unit.name for unit in found], self.folder)
             return
@@ -142,8 +144,8 @@ class Attempts:
 
     def ended(self, unit: Unit, result: Marker | Failure) -> None:
         """Record the result of an attempt: the unit's marker if it is done, otherwise the failure. Raises the error of
-        a failure that every unit would have (a full disk, a missing package), and the first error if all units, or
-        HOPELESS different ones, failed and none is done."""
+        a failure that every unit would have (a full disk, a missing package). Raises the first error if all units, or
+        HOPELESS different units, failed and none is done."""
         self.working.pop(unit.name, None)
         if isinstance(result, Marker):
             self.done[unit.name] = result
@@ -201,8 +203,8 @@ class Attempts:
 
     @contextlib.contextmanager
     def forgetting_running(self) -> Generator[None]:
-        """If the block raises, delete the running records of all running units: their attempts end with this process,
-        and must not count as deaths in the next command."""
+        """If the block raises, delete the running records (`running_of`) of all running units: their attempts end with
+        this process, and must not count as deaths when the command is repeated."""
         try:
             yield
         except BaseException:
@@ -210,8 +212,8 @@ class Attempts:
             raise
 
     def write_records(self) -> None:
-        """Write the quarantine records of failed units. Called only if a unit of the step is done: else a bug may be
-        the cause."""
+        """Write the quarantine records of failed units: their errors, in quarantine/. Called only after a unit of the
+        step is done; if none is, a bug may be the cause."""
         for name, (unit, failure) in self.last.items():
             quarantine(self.step, unit, failure, self.attempts_of(name), self.folder)
         self.last.clear()
@@ -242,7 +244,7 @@ class Attempts:
 
 
 def check_failures(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: Place) -> None:
-    """Print the quarantined units, `failed` ({name: error}). Raises InputError if there are more than
+    """Print the units that failed, {name: error}. Raises InputError if their share of the step exceeds
     engine.max_failed."""
     where = folder / QUARANTINE / step.name
     lines = [f"  {name}: {failed[name]}" for name in sorted(failed)[:NAMED]]
@@ -259,7 +261,7 @@ def check_failures(step: Step, failed: Mapping[str, str], engine: EngineConfig, 
 
 
 def manifest_of(step: str, folder: Place) -> Place:
-    """Return the path of a step's manifest, the file with the markers of all its finished units. The manifest is
+    """Return the path of a step's manifest: one file with the markers (counts and outputs) of all finished units. It is
     deleted before any unit of the step is run again."""
     return folder / UNITS / step / "manifest"
 
@@ -271,8 +273,9 @@ def write_manifest(step: str, folder: Place, made: Mapping[str, Marker]) -> None
 
 
 def read_manifest(step: str, folder: Place) -> dict[str, Marker]:
-    """Return {unit name: marker} of a step's finished units, from its manifest (`manifest_of`); empty if that is
-    missing or damaged. Raises InputError if a marker lists an output outside of `folder`."""
+    """Return {unit name: marker} of a step's finished units, read from one file (`manifest_of`); empty if that is
+    missing or damaged. A marker has the unit's counts and outputs. Raises InputError if it lists an output outside of
+    `folder`."""
     place = manifest_of(step, folder)
     try:
         found = json.loads(place.read_bytes()).items()
@@ -282,8 +285,8 @@ def read_manifest(step: str, folder: Place) -> dict[str, Marker]:
 
 
 def make_folders(step: Step, folder: Place) -> None:
-    """Create the folders for the step's markers, quarantine records and temporary files; a bucket needs none. Raises
-    InputError if the disk cannot be written."""
+    """Create the folders for a step's records and temporary files; a bucket needs none. Raises InputError if that
+    fails."""
     if isinstance(folder, Path):
         with writing(folder):
             for part in (UNITS, QUARANTINE, SCRATCH):
@@ -304,8 +307,8 @@ def run_here(attempts: "Attempts") -> None:
 
 
 def clean_up(step: Step, folder: Place, done: Mapping[str, Marker], failed: Set[str]) -> None:
-    """Delete what a finished step no longer needs: markers and outputs of units not in `done`, quarantine records of
-    units not in `failed`, and files that killed processes left."""
+    """Delete what a finished step no longer needs: outputs and markers of units that are not in `done`, quarantine
+    records of units not in `failed`, and files that killed processes left."""
     for name in names_in(folder / QUARANTINE / step.name) - failed:
         quarantine_of(step.name, name, folder).unlink(missing_ok=True)
     there = files_in(folder / UNITS / step.name)
@@ -347,8 +350,8 @@ def names_in(folder: Place) -> set[str]:
 
 
 def finished_units(step: Step, there: Set[str], folder: Place) -> dict[str, Marker]:
-    """Return {unit name: marker} of the finished units: the marker has the unit's identity, and its outputs exist with
-    the listed sizes. `there` is the set of file names in the folder of markers."""
+    """Return {unit name: marker} of the finished units: those whose marker has their identity, and whose outputs exist
+    with the listed sizes. `there` is the set of file names in the folder of markers."""
     marked = unit_names(there)
     units = [unit for unit in step.units if unit.name in marked]
     if not units:

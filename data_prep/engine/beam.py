@@ -143,8 +143,8 @@ def load_list(place: Place, version: str) -> tuple[Any, list, Place, EngineConfi
 
 def run_range(bounds: tuple[int, int], places: tuple[Place, Place], version: str) -> None:
     """Run the units with the numbers first to last - 1, where `bounds` is (first, last). Skips finished ones, since a
-    runner may repeat a range. `places` are the paths of the list (`load_list`) and of the error that ended the run:
-    workers write that error, and start no unit after it."""
+    runner may repeat a range. `places` are two paths: of the list of units (`load_list`), and of the error that ended
+    the run. A worker with such an error writes it there, and no worker starts a unit after that."""
     from apache_beam.metrics import Metrics
 
     listed, stopped = places

@@ -134,8 +134,8 @@ def end_pool() -> None:
 
 
 def run_units(attempts: Attempts) -> None:
-    """Run all queued units of a step in worker processes, or in this process if engine.workers is 1. Raises the errors
-    of `Attempts.ended`."""
+    """Run all queued units of a step in worker processes, or in this one if engine.workers is 1. Raises as
+    `Attempts.ended`."""
     if attempts.engine.workers == 1:
         run_here(attempts)
     else:
@@ -143,8 +143,8 @@ def run_units(attempts: Attempts) -> None:
 
 
 def run_in_processes(attempts: Attempts, workers: int) -> None:
-    """Run all queued units of a step in `workers` processes. After an exception, ends these. Raises as
-    `Attempts.ended`."""
+    """Run all queued units of a step in `workers` processes. Raises the errors of `Attempts.ended`; the processes then
+    end."""
     with attempts.forgetting_running(), pool() as found:
         found.steps += 1
         number = found.steps

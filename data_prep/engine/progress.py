@@ -17,7 +17,8 @@ class Progress:
     files_done: int
     files: int
     bytes_done: int
-    """Bytes of input read so far. For unfinished files, estimated from their pages by the ratio of finished files."""
+    """Bytes of input read so far. For unfinished files, estimated from their pages and the bytes per page of finished
+    files."""
     bytes: int
     pages_found: int
     """Pages processed by an earlier run; they do not count in the speed of this run."""

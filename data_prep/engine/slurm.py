@@ -59,8 +59,8 @@ class Submission:
 
 def run_units(attempts: Attempts) -> None:
     """Submit the queued units of a step, and a job that runs the command again after them; a step with a single unit
-    runs in a local worker process instead. Raises Stopped after submitting. Raises InputError if Slurm fails, if a task
-    of the last submission ended with an error, or if no unit of it ended."""
+    runs in a local worker process instead. Raises Stopped after submitting. Raises InputError if Slurm fails, or if the
+    last submission ended with an error or without a finished or failed unit."""
     step, folder, engine = attempts.step, attempts.folder, attempts.engine
     if len(step.units) == 1:
         run_in_processes(attempts, 1)
@@ -92,8 +92,9 @@ def run_units(attempts: Attempts) -> None:
 
 
 def submit(attempts: Attempts, left: int, lost: int) -> Submission:
-    """Submit an array job for the queued units, and a job that runs this command after it. `left` and `lost` are stored
-    in the returned Submission. Raises InputError, after cancelling the jobs already submitted."""
+    """Submit an array job for the queued units, and a job that runs this command after it. `left`, the number of units,
+    and `lost`, the number of their attempts that died before, are stored in the returned Submission. Raises InputError,
+    after cancelling the jobs already submitted."""
     step, folder, engine = attempts.step, attempts.folder, attempts.engine
     most = max_array_size()
     name, command = chain(engine)
@@ -145,7 +146,7 @@ def sbatch(engine: EngineConfig, name: str, command: list[str], log: str, *words
 
 
 def chain(engine: EngineConfig) -> tuple[str, list[str]]:
-    """Return the name for all jobs of this command, and the command that continues it without retrying failed units."""
+    """Return (name for all jobs of this command, command that continues it). The latter does not retry failed units."""
     words = sys.orig_argv[1:]
     continued = words[-2:] == NO_RETRY
     words = words[:-2] if continued else words
@@ -221,7 +222,7 @@ def write_submission(step: str, folder: Place, submission: Submission) -> None:
 
 
 def read_submission(step: str, folder: Place) -> Submission | None:
-    """Return the last submission of a step; None if it is missing or damaged."""
+    """Return the job IDs and counts stored when a step was last submitted; None if they are missing or damaged."""
     found = read_json(folder / UNITS / f"{step}.submitted")
     try:
         submission = Submission(

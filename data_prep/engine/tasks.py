@@ -35,7 +35,7 @@ from lm.storage import Place, write_atomically, writing
 
 FILES_AT_ONCE = 64
 FILTERING = "filtering"
-"""The step that writes documents/."""
+"""Name of the step that writes documents/."""
 File = tuple[str, str]
 """(name in the step's folder, SHA-256) of an output file."""
 OnProgress = Callable[[Progress], None]
@@ -44,20 +44,20 @@ DIGEST = re.compile("[0-9a-f]{12}")
 
 
 def allow_no_failures(engine: EngineConfig, units: int) -> EngineConfig:
-    """Return `engine` for a step in which no unit may fail: with max_failed = 0. On an engine that uses only this
-    machine, a step with one unit runs in this process, which saves a second for starting a worker."""
+    """Return `engine` for a step in which no unit may fail: with max_failed = 0. If the step has one unit and the
+    engine uses only this machine, the unit runs in this process, which saves a second for starting a worker."""
     alone = units == 1 and engine.executor.this_machine
     return dataclasses.replace(engine, max_failed=0.0, workers=1 if alone else engine.workers)
 
 
 def files_of(markers: Iterable[Marker], folder: str = "") -> list[File]:
-    """Return (name, SHA-256) of the outputs in the markers whose names begin with `folder`, in the markers' order."""
+    """Return (name, SHA-256) of the outputs that the markers list, in order; only of names that begin with `folder`."""
     return [(name, sha) for one in markers for name, (_, sha) in one.outputs.items() if name.startswith(folder)]
 
 
 def file_of_each(markers: Collection[Marker], folder: str) -> list[File]:
-    """Return (name, SHA-256) of each finished unit's only output in `folder`. Raises InputError if the markers list
-    more or fewer outputs there than there are markers: the results would lack documents."""
+    """Return (name, SHA-256) of the output that each finished unit has in `folder`. Raises InputError unless the number
+    of outputs there is that of the markers: otherwise the results would lack documents."""
     files = files_of(markers, folder)
     if len(files) != len(markers):
         raise InputError(
@@ -110,7 +110,7 @@ Run = Callable[[Sequence[Any], Work], list[Counts]]
 
 @dataclass(frozen=True)
 class TaskRunner:
-    """Runs tasks on the configured engine, each as one unit of a step. Has the type `Run`. Outputs are in `folder`."""
+    """Callable (tasks, work) of the type `Run`: runs each task as one unit of a step. All outputs are in `folder`."""
 
     folder: Place
     engine: EngineConfig
@@ -141,9 +141,9 @@ class TaskRunner:
 
 
 def delete_other_digests(folder: Place) -> None:
-    """Delete the outputs of earlier joins: the folders next to `folder` whose names differ from its name only in the
-    digest (DIGEST). They could fill the disk; in a bucket they stay until the stage ends. Each is renamed first, so
-    that an interrupted deletion leaves no folder that looks complete."""
+    """Delete outdated results of joins: the folders next to `folder` whose names differ from its name only in the
+    digest of the joined keys. They could fill the disk; in a bucket they stay until the stage ends. Each is renamed
+    first, so that an interrupted deletion leaves no folder that looks complete."""
     if not isinstance(folder, Path) or not folder.parent.is_dir():
         return
     name = re.compile(DIGEST.sub(DIGEST.pattern, re.escape(folder.name)) + r"(\.deleted)?")
@@ -167,7 +167,7 @@ def relative(folder: Place, place: Place) -> str:
 
 
 def run_task(unit: Unit[Any], space: Workspace, work: Work) -> Counts:
-    """Call `work` with the unit's task and a local path; return its counts. The file written is stored at
+    """Call `work` with the unit's task and a local path to write; return its counts. The file is stored at the task's
     `run_file`."""
     return work(unit.input, space.output(relative(space.folder, unit.input.run_file))) or {}
 
@@ -181,7 +181,8 @@ class StoredFile:
     counts: Counts
     """Counts of the unit that wrote it."""
     id: int = 0
-    """For files of texts/ and files derived from them: number of the file in joins, a hash of its name (`file_ids`)."""
+    """For files of texts/ and files derived from them: number of the file in deduplication, a hash of its name
+    (`file_ids`)."""
 
     @property
     def name(self) -> str:

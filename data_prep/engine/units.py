@@ -291,8 +291,8 @@ class Workspace:
 
 @contextlib.contextmanager
 def workspace(step: Step, folder: Place, max_bytes: int, on_rows: Callable[[int], None]) -> Generator[Workspace]:
-    """Yield the workspace of a unit; a bucket's local folder is deleted afterwards. `on_rows` gets the number of rows
-    so far."""
+    """Yield the workspace of a unit; for a bucket, its local folder is deleted afterwards. `on_rows` is called with the
+    number of rows so far."""
     if isinstance(folder, Path):
         scratch = folder / SCRATCH / step.name
         scratch.mkdir(parents=True, exist_ok=True)
@@ -415,8 +415,8 @@ def read_quarantine(path: Place) -> dict[str, Any] | None:
 
 
 def in_folders_of(outputs: Iterable[str], names: Iterable[str]) -> list[str]:
-    """Return those `names` that are in the same folder as one of the `outputs`. Files elsewhere that a marker lists
-    were not written by this run, and must not be deleted."""
+    """Return those `names` that are in the same folder as one of the `outputs`. Other files, which an old record may
+    list, were not written by this run and must not be deleted."""
     folders = {output.rpartition("/")[0] for output in outputs}
     return [name for name in names if name.rpartition("/")[0] in folders]
 

@@ -52,10 +52,12 @@ def load(pickled: bytes) -> Any:
 def attempt(
     pickled: bytes, message: bytes, on_rows: Callable[[int], None] = lambda rows: None, node: str = "-"
 ) -> Marker | Failure:
-    """Run one attempt at a unit, which may crash this process, and return its marker or failure. The arguments are
-    pickled: (step, folder, engine), and (unit, number of its earlier attempts that died); `node` is Ray's ID of this
-    machine. The attempt is recorded in the run folder (`running_of`), so that a death of this process or of the command
-    is counted."""
+    """Run one attempt at a unit, which may crash this process, and return the unit's marker or its failure.
+
+    `pickled` is (step, folder, engine), `message` is (unit, number of its earlier attempts that died), `node` is Ray's
+    ID of this machine. While it runs, the attempt is recorded in the run folder (`running_of`), so that a death of this
+    process or of the command is counted.
+    """
     try:
         step, folder, engine = load(pickled)
     except Exception as error:  # for example, a missing module

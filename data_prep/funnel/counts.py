@@ -62,9 +62,10 @@ def count_rows(
     thresholds: tuple[Threshold, ...],
     labels: np.ndarray | None = None,
 ) -> Counts:
-    """Return the funnel counts of consecutive rows of one file. `columns` has id, url, language and text_bytes.
-    `values` has the signals of `thresholds`, (rows,) float64, NaN if missing. `place` is (number of the file, number of
-    the first row). `labels`, (rows,) str, is the language of each row (`languages_of`)."""
+    """Count the kept and dropped documents among consecutive rows of one file (keys: `empty_counts`). `columns` has id,
+    url, language and text_bytes. `values` has the signals of `thresholds`, (rows,) float64, NaN if missing. `place` is
+    (number of the file, number of the first row). `labels`, (rows,) str, is the language of each row
+    (`languages_of`)."""
     counts = empty_counts()
     counts["rows"] = len(verdicts)
     sizes = np.array(columns["text_bytes"], np.int64)
@@ -97,7 +98,8 @@ def count_rows(
 
 
 def count_by_language(labels: np.ndarray, verdicts: list[Verdict], sizes: np.ndarray) -> dict[str, dict]:
-    """Return {"deu_Latn": {"stage/reason" or "kept": [documents, bytes]}}, without documents that have no language."""
+    """Return {"deu_Latn": {"stage/reason" or "kept": [documents, bytes]}} of the rows with these languages (`labels`),
+    verdicts and sizes, without rows that have no language."""
     found: dict[str, dict] = {}
     for label, verdict, size in zip(labels.tolist(), verdicts, sizes.tolist(), strict=True):
         if label:
@@ -142,14 +144,13 @@ def smallest(keys: np.ndarray, rows: np.ndarray, place: tuple[int, int]) -> list
 
 
 def order_of(document_id: str) -> int:
-    """Return a hash of a document's id. Examples are the documents with the smallest, a uniform sample in any order of
-    files."""
+    """Return a hash of a document's id. The documents with the smallest are the examples: a uniform sample that does
+    not depend on the order of the files."""
     return int.from_bytes(hashlib.blake2b(document_id.encode("utf-8", "surrogatepass"), digest_size=6).digest())
 
 
 def bins_kind(signal: str) -> Literal["whole", "doubling"] | float:
-    """Return the kind of a signal's histogram bins, or their width; SHARE_STEP if no filter in this process has the
-    signal."""
+    """Return the kind of a signal's histogram bins, or their width; SHARE_STEP if no filter of this process has it."""
     known = find_signal(signal)
     return known.bins if known else SHARE_STEP
 
@@ -176,7 +177,7 @@ def bin_edges(signal: str, number: int) -> tuple[float, float]:
 
 
 def tally(bins: np.ndarray) -> dict[str, int]:
-    """Return {bin number: number of values in it} for the bin of each value, without NaN."""
+    """Return {bin number: number of values} from the bin number of each value; NaN is left out."""
     numbers, counts = np.unique(bins[~np.isnan(bins)], return_counts=True)
     return {str(int(number)): int(count) for number, count in zip(numbers, counts, strict=True)}
 
@@ -211,8 +212,8 @@ def add_pair(pairs: dict[str, list[int]], name: str, size: int) -> None:
 
 
 def append_counts(parts: list[Counts], part: Counts) -> None:
-    """Append `part` to `parts`. At MAX_PARTS, replace them by their sum, so that counts of a file of any length fit in
-    memory."""
+    """Append `part` to `parts`. At MAX_PARTS, replace these by their sum, so that memory does not grow with the
+    file."""
     parts.append(part)
     if len(parts) >= MAX_PARTS:
         parts[:] = [merge(parts)]
@@ -223,8 +224,7 @@ def add_counts(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, in
 
 
 def merge(parts: Iterable[Counts]) -> Counts:
-    """Return the sum of counts. Only the COUNTED_DOMAINS largest hosts are kept. The order of `parts` does not
-    matter."""
+    """Return the sum of counts, with only the COUNTED_DOMAINS largest hosts. The order of `parts` does not matter."""
     total = empty_counts()
     for part in parts:
         total["rows"] += part["rows"]
@@ -255,5 +255,5 @@ def merge(parts: Iterable[Counts]) -> Counts:
 
 
 def ordered(value: Any) -> Any:
-    """Return `value` with the keys of all dicts sorted, so that equal counts are equal bytes."""
+    """Return `value` with the keys of all dicts in it sorted, so that equal counts are equal bytes."""
     return {key: ordered(value[key]) for key in sorted(value)} if isinstance(value, dict) else value

@@ -29,7 +29,7 @@ Spot = tuple[int, int]
 
 @dataclass(frozen=True)
 class Example:
-    """A document as extracted: the beginning of its text, and its values."""
+    """A document to show in the report: the beginning of its extracted text, and its measured values."""
 
     url: str
     excerpt: str
@@ -78,7 +78,7 @@ class Excerpts:
             self.wanted[file].add(row)
 
     def read(self) -> None:
-        """Read all rows given to `want`. Raises InputError if a file is missing, damaged, or shorter than when it was
+        """Read all rows given to `want`. Raises InputError if a file is missing, damaged, or shorter than when
         counted."""
         columns = ["url", "text", "text_bytes", "language", "language_score", *self.signals]
         for file, rows in sorted(self.wanted.items()):
@@ -129,8 +129,8 @@ def write_funnel(
     config: DocumentsConfig,
     min_quality: float | None = None,
 ) -> None:
-    """Write funnel.json to `path`: the counts, and the thresholds, languages and numbers of records needed to read
-    them. `files` is {number of a file in the counts: its name in texts/}; `min_quality` is the threshold of the quality
+    """Write funnel.json to `path`: the counts, and the thresholds, languages and numbers of records that explain them.
+    `files` is {number of a file in the counts: its name in texts/}; `min_quality` is the threshold of the quality
     classifier, if used."""
     funnel = {
         "files": dict(sorted(files.items(), key=lambda one: one[1])),
@@ -179,8 +179,9 @@ def read_counts(path: Path) -> Written:
 def read_examples(
     written: Written, texts: Path, config: DocumentsConfig
 ) -> tuple[dict[str, tuple[Example, ...]], dict[str, tuple[Example, ...]]]:
-    """Read the example documents of a funnel from texts/. Return ({"kept" or "stage/reason": examples}, {"stage/reason"
-    of a rule: kept documents nearest to its threshold}). Raises InputError if a file is missing or damaged."""
+    """Read from texts/ the documents that funnel.json lists as examples. Return ({"kept" or "stage/reason": examples},
+    {"stage/reason" of a rule: kept documents nearest to its threshold}). Raises InputError if a file is missing or
+    damaged."""
     counts = written.counts
     excerpts = Excerpts(texts, written.files, [one.signal for one in written.thresholds], config.personal_data)
     for kind in ("examples", "near"):

@@ -37,8 +37,8 @@ def value_columns(config: DocumentsConfig) -> tuple[str, ...]:
 
 
 def text_schema(config: DocumentsConfig) -> pa.Schema:
-    """Return the schema of texts/. In rows with a text, stage and reason are null. Values are null in rows without one,
-    or if they are not measured."""
+    """Return the schema of texts/, the extracted texts with their measured values. In rows with a text, stage and
+    reason are null. Values are null in rows without a text, or if they are not measured."""
     values = ((name, pa.float64()) for name in value_columns(config))
     own = (("stage", pa.string()), ("reason", pa.string()), ("text_bytes", pa.int64()))
     return pa.schema([*document_schema(config.language.labelled), *own, *values])
@@ -82,8 +82,8 @@ def is_sampled(found: WebPage | Document | Damage, config: DocumentsConfig) -> b
 
 
 def row_of(found: WebPage | Document | Damage, file: InputFile, config: DocumentsConfig) -> dict:
-    """Return the row of texts/ of one page, document or damaged record. It depends only on these and the config. A
-    document keeps its own columns; its language is detected unless its table has a language with a score."""
+    """Return the row of texts/ for one page, document or damaged record. It depends only on that and the config. A
+    document of a table keeps its own columns; its language is detected unless the table gives it with a score."""
     if isinstance(found, Damage):
         name = found.path if isinstance(found, PlacedDamage) else file.name
         document = Document("", f"{name}#{found.offset}", config.dump, "", "", name, "", 0.0)
@@ -160,7 +160,7 @@ def rejected(document: Document, stage: str, reason: str, config: DocumentsConfi
 
 
 def columns_of(document: Document) -> dict:
-    """Return {column: value} of a document, with the kept columns of its table under KEPT."""
+    """Return {column: value} of a document. The kept columns of its table are under KEPT."""
     return {name: getattr(document, name) for name in DOCUMENT_COLUMNS} | {KEPT: document.kept}
 
 

@@ -28,8 +28,7 @@ from lm.storage import Place, file_sha256, write_atomically, writing
 TEXTS = "texts"
 """Name of the step, and of its output folder in the step's folder."""
 MOST_STEM_BYTES = 150
-"""Maximum bytes of the stem in a unit's name. File names have at most 255 bytes, and partial outputs have longer
-names."""
+"""Maximum bytes of the stem in a unit's name: file names have at most 255 bytes, and partial outputs longer names."""
 SUFFIXES = (".gz", ".zst", ".parquet", ".jsonl", ".warc", ".wet")
 
 
@@ -71,7 +70,8 @@ def extract_texts(
 
 
 def units_of(files: list[InputFile], config: DocumentsConfig, external: object = None) -> tuple[Unit[InputFile], ...]:
-    """Return one unit per input file. Its identity depends on the file's name and contents, not on its location."""
+    """Return one unit of work per input file. Its identity depends on the file's name and contents, not its
+    location."""
     settings = identity_of(config.of_texts(), external)
     identity = lambda file: identity_of(settings, file.identity)
     return tuple(
@@ -80,7 +80,7 @@ def units_of(files: list[InputFile], config: DocumentsConfig, external: object =
 
 
 def digest_of(unit: Unit[InputFile]) -> str:
-    """Return the SHA-256 of a local file; "" for a remote file or a dataset. Raises OSError."""
+    """Return the SHA-256 of a unit's input file if it is local; "" for a remote file or a dataset. Raises OSError."""
     path = unit.input.path
     return file_sha256(path) if isinstance(path, Path) and path.is_file() else ""
 
@@ -105,9 +105,9 @@ def write_texts(unit: Unit[InputFile], space: Workspace, config: DocumentsConfig
 def typed_columns(
     rows: Iterable[dict], file: InputFile, schema: pa.Schema, space: Workspace
 ) -> Generator[tuple[Iterator[dict], list[pa.Field]]]:
-    """Yield (the rows, with the kept columns of their table; the fields of these columns). The types are known only
+    """Yield (the rows, with the kept columns of their table; the fields of these columns). Their types are known only
     after the last row, so rows are first written to a temporary file, with the kept values as JSON. Raises InputError
-    if no document has a value or null in a column, or its values have no common type."""
+    if no document has a kept column (not even null), or its values have no common type."""
     types: dict[str, pa.DataType] = {}
     documents = 0
     waiting = space.scratch / f"{secrets.token_hex(8)}.columns"

@@ -30,8 +30,7 @@ CLUSTER_SIZE = "cluster_size"
 REPEAT = "repeat"
 """Column of documents/: how often to repeat the document, by the size of its cluster (minhash.upsampling_weights)."""
 DUPLICATE_OF = "duplicate_of"
-"""Column of dropped/: the document kept instead of this duplicate, "NAME.parquet:ROW" of texts/ or "INDEX#ID"; or
-null."""
+"""Column of dropped/: the document kept instead of a duplicate, "NAME.parquet:ROW" of texts/ or "INDEX#ID", or null."""
 
 
 def kept_schema(config: DocumentsConfig, from_table: Sequence[pa.Field] = ()) -> pa.Schema:
@@ -65,8 +64,7 @@ def refuse_own_columns(names: Iterable[str], config: DocumentsConfig) -> None:
 
 
 def edits_of(file: StoredFile, space: Workspace, config: DocumentsConfig) -> dict[int, list[tuple[str, Edit]]]:
-    """Return {row: [(step, edit), ...]} for the documents of a file that have edits, with the steps in the order in
-    which they run."""
+    """Return {row: [(step, edit), ...]} of the documents of a file that have edits, in the order of the steps."""
     found: dict[int, list[tuple[str, Edit]]] = {}
     for step in edit_steps(config):
         for row, edit in read_edits(space.place(edits_name(step, file.name))).items():
@@ -75,8 +73,8 @@ def edits_of(file: StoredFile, space: Workspace, config: DocumentsConfig) -> dic
 
 
 def apply_filters(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> dict:
-    """Write the kept and the dropped documents of a file of texts/, in order, with personal data replaced, and their
-    funnel counts. Returns {"documents": kept documents, "text_bytes": bytes of their texts}."""
+    """Write the kept and the dropped documents of a file of texts/, in order, with personal data replaced, and counts
+    of both (funnel/counts.py). Returns {"documents": kept documents, "text_bytes": bytes of their texts}."""
     counts: list[Counts] = [empty_counts()]
     kept, dropped = (space.output(f"{name}/{file.path.name}") for name in ("documents", "dropped"))
     duplicates, sizes = read_duplicates(file, space)
@@ -105,7 +103,7 @@ def kept_and_dropped(
     counts: list[Counts],
 ) -> Iterator[tuple[bool, dict]]:
     """Yield (whether the document is kept, its row to write) for all documents of a file, in order; dropped ones only
-    with config.write_dropped. Appends the funnel counts of each batch to `counts`."""
+    with config.write_dropped. Appends counts of each batch (funnel/counts.py) to `counts`."""
     for filtered in parts:
         replaced, clean_text_bytes, clusters = Counter(), 0, Counter()
         for number, row in enumerate(filtered.rows):

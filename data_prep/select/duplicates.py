@@ -29,7 +29,7 @@ class Duplicate(NamedTuple):
     stage: str
     reason: str
     file: int
-    """Number, in the joins, of the kept document's file. From INDEX_FILES on, files of the indices of earlier runs."""
+    """Number of the kept document's file. From INDEX_FILES on, files of the indices of earlier runs."""
     row: int
     name: str = ""
     """Name of the kept document: NAME.parquet:ROW of texts/, or INDEX#ID."""
@@ -71,8 +71,7 @@ class Found:
         return {row: Duplicate(*reasons[row], *place) for row, place in sorted(places.items())}
 
     def names_of(self, duplicates: Iterable[Duplicate]) -> dict[tuple[int, int], str]:
-        """Return {(file, row) of a kept document: `Duplicate.name`}. Raises InputError if IDs of an index are
-        missing."""
+        """Return {(file, row) of a kept document: `Duplicate.name`}. Raises InputError if an index lacks an ID."""
         places = {(one.file, one.row) for one in duplicates}
         names = {(file, row): f"{self.names[file]}:{row}" for file, row in places if file < INDEX_FILES}
         first = INDEX_FILES
@@ -141,8 +140,8 @@ def names_of(clusters: dict[str, Partitions]) -> dict[str, str]:
 
 
 def find_sizes(clusters: dict[str, Partitions], config: DocumentsConfig, run: FileRunner) -> Partitions | None:
-    """Return the cluster sizes (`count_clusters`) of the last step in use, whose clusters include those of earlier
-    steps; None if the config does not ask for sizes."""
+    """Return the files of cluster sizes (`count_clusters`) of the last deduplication step, whose clusters include those
+    of earlier steps; None if the config does not ask for sizes."""
     if not config.counts_clusters:
         return None
     *_, last = clusters.values()

@@ -30,7 +30,8 @@ def texts_files(folder: Place) -> list[StoredFile]:
 
 @dataclass(slots=True)
 class FilteredRows:
-    """A batch of rows of one file of texts/, with the verdict of the filter rules on each."""
+    """A batch of rows of one file of texts/, with the verdict on each: (stage, reason) if it is dropped, otherwise
+    None."""
 
     first: int
     """Row number, in the file, of the first row of the batch."""
@@ -59,9 +60,9 @@ def filtered_rows(
     count: Callable[[int], None],
     duplicates: Mapping[int, tuple[str, str]] = MappingProxyType({}),
 ) -> Iterator[FilteredRows]:
-    """Yield all rows of one file of texts/ with their verdicts, in order, in batches. Calls `count` with the number of
-    rows of each batch. For rows in `duplicates`, {row: (stage, reason)}, that is the verdict instead of the filters'.
-    Raises InputError like `read_batches`."""
+    """Yield all rows of one file of texts/ in order, in batches with the verdict on each row: that in `duplicates`,
+    {row: (stage, reason)}, otherwise that of the filters. Calls `count` with the number of rows of each batch. Raises
+    InputError like `read_batches`."""
     first, thresholds, own = 0, thresholds_of(config, min_quality), {*text_schema(config).names}
     for batch in read_batches(texts):
         found, values = verdicts(batch, config, min_quality), values_of(batch, thresholds)
@@ -77,12 +78,13 @@ def filtered_rows(
 
 
 def passed_language(verdict: Verdict, config: DocumentsConfig) -> bool:
-    """Return whether a document with this verdict reached the filters: it was not dropped before them."""
+    """Return whether a document with this verdict, (stage, reason) or None, reached the filters: no earlier stage
+    dropped it."""
     return verdict is None or verdict[0] in (*config.sections, *AFTER_FILTERS)
 
 
 def is_dedup_candidate(verdict: Verdict, config: DocumentsConfig) -> bool:
-    """Return whether deduplication compares documents with this verdict."""
+    """Return whether deduplication compares documents with this verdict, (stage, reason) or None."""
     return passed_language(verdict, config) if config.minhash.before_filters else verdict is None
 
 
@@ -108,13 +110,13 @@ def candidates(
 
 
 def edit_steps(config: DocumentsConfig) -> list[str]:
-    """Return the steps in use that edit texts, in the order in which they run."""
+    """Return the names of the steps in use that edit texts, such as "line_dedup", in the order in which they run."""
     return [step for step in AFTER_DEDUP if step in config.steps]
 
 
 def text_left(text: str, verdict: Verdict, config: DocumentsConfig) -> str:
-    """Return `text` without the parts that the filters in use remove: those before the filter that drops the document,
-    or all if none does. A document that was dropped before the filters keeps its text."""
+    """Return `text` without the parts that the filters in use remove. If a filter drops the document (`verdict`), only
+    those before it are applied; a document that was dropped before the filters keeps its text."""
     if verdict and not passed_language(verdict, config):
         return text
     if verdict and config.minhash.before_filters and verdict[0] in DEDUP:

@@ -38,8 +38,8 @@ def write_url_keys(file: StoredFile, space: Workspace, config: DocumentsConfig, 
 
 
 def document_node(order: int, place: int) -> Node:
-    """Return the node (clusters.py) of a document of this run, with the first word between those of documents of an
-    index, which are smaller, and NEVER_STAYS. The document with the smallest node of a cluster is kept."""
+    """Return the node of a document of this run: two words that order the documents of a cluster, of which the smallest
+    is kept. Documents of an index come before those of this run, and NEVER_STAYS after them."""
     return min(max(order, 1), NEVER_STAYS - 1), place
 
 
@@ -58,7 +58,7 @@ def writing_index_keys(
 def candidate_rows(
     file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None
 ) -> Iterator[tuple[int, dict]]:
-    """Yield (row number, row) of the same documents as `candidates`, without their texts."""
+    """Yield (row number, row) of the documents that deduplication compares, like `candidates`, but without texts."""
     names, first = ["id", "url", "date", "dump"], 0
     for rows in read_measured(file.path, list(dict.fromkeys([*columns_needed(config), *names]))):
         found = verdicts(rows, config, min_quality)
@@ -75,8 +75,7 @@ def same_url_name(file: StoredFile) -> str:
 
 def write_same_url(file: StoredFile, space: Workspace, clusters: Partitions) -> None:
     """Write a JSON list of [row, in_this_run] for each document of the file that is a duplicate by URL. in_this_run is
-    False if the document that is kept instead is in an index of earlier runs. `clusters` is the result of URL
-    deduplication."""
+    False if the document kept instead is in an index of earlier runs. `clusters` is from `find_duplicates`."""
     found = duplicates_in(clusters, file.id)
     rows = [[row, stays < INDEX_FILES] for row, (stays, _) in found.items()]
     write_atomically(space.output(same_url_name(file)), json.dumps(rows))
@@ -117,8 +116,9 @@ def write_keys(
 
 
 def keys_of_text(row: Mapping[str, str], config: DocumentsConfig) -> tuple[list[bytes], list[tuple[bytes, ...]]]:
-    """Return ([key of the whole text], [keys of its MinHash bands]), where each list has two entries: for comparison
-    within this run, and for an index. Bands are () if minhash_dedup is not used or the text is too short."""
+    """Return ([key for this run, key for an index] of the whole text, [keys for this run, keys for an index] of its
+    MinHash bands). The keys differ by their scope. There are no band keys if minhash_dedup is not used or the text is
+    too short."""
     scopes = scope_of(row, config), index_scope_of(row, config)
     rows = signature(row["text"], config.minhash) if "minhash_dedup" in config.steps else None
     bands = [keys_of_signature(rows, scope, config.minhash) if rows is not None else () for scope in scopes]

@@ -40,9 +40,9 @@ def count_again(
     on_progress: Callable[[Progress], None],
     engine: EngineConfig,
 ) -> Recounted:
-    """Count the funnel of all files of `texts` with the thresholds of `config`, whose measured settings must equal
-    those of the run (DocumentsConfig.of_texts). `scratch` is emptied first and deleted at the end. Raises InputError if
-    a file cannot be read."""
+    """Count the kept and dropped documents of all files of `texts` with the thresholds of `config`, whose measured
+    settings must equal those of the run (DocumentsConfig.of_texts). `scratch` is emptied first and deleted at the end.
+    Raises InputError if a file cannot be read."""
     texts, scratch = texts.absolute(), scratch.absolute()
     shutil.rmtree(scratch, ignore_errors=True)
     files = texts_files(texts)
@@ -68,7 +68,7 @@ def count_file(file: StoredFile, space: Workspace, config: DocumentsConfig, min_
 
 
 def changes(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
-    """Return a line of text for each threshold that differs between the run and `config`, or that only one of the two
+    """Return lines of text: each threshold that differs between the run (`before`) and `config`, or that only one
     has."""
     lines = changed_thresholds(before.thresholds, thresholds_of(config, now.min_quality), config)
     if set(before.languages_kept) != set(config.language.languages):
@@ -78,8 +78,7 @@ def changes(before: Written, config: DocumentsConfig, now: Recounted) -> list[st
 
 
 def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...], config: DocumentsConfig) -> list[str]:
-    """Return a line of text for each threshold that changed, except the quality classifier's, which is not in the
-    config."""
+    """Return a line of text for each threshold that changed, except the quality classifier's (`changed_share`)."""
     olds, news = (
         {(one.stage, one.reason): one for one in many if one.signal != QUALITY_SCORE} for many in (before, after)
     )
@@ -99,8 +98,8 @@ def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...], co
 
 
 def changed_share(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
-    """Return a line for the quality classifier, whose threshold follows from keep_share and the other rules; [] if
-    unchanged."""
+    """Return a line for the quality classifier, whose threshold follows from keep_share and the other rules; [] if the
+    same."""
     scores = [one.value for one in before.thresholds if one.signal == QUALITY_SCORE]
     old_score, old_share = (scores[0], before.keep_share) if scores else (None, None)
     share = config.quality_classifier.keep_share if now.min_quality is not None else None
@@ -118,8 +117,7 @@ def changed_share(before: Written, config: DocumentsConfig, now: Recounted) -> l
 
 def comparison(before: Written | None, changed: list[str], counts: Counts, config: DocumentsConfig) -> str:
     """Return the text to print: changed thresholds, and how many documents each rule dropped in the run and drops now.
-    `before` is the funnel of the run, or None; `changed` is the result of `changes`, `counts` are those of
-    `count_again`."""
+    `before` is the run's funnel.json, or None; `changed` is from `changes`, `counts` from `count_again`."""
     lines, columns = [], [passing(counts)]
     if before:
         columns.insert(0, passing(before.counts))
@@ -150,8 +148,8 @@ def passing(counts: Counts) -> dict[tuple[str, str], int]:
 
 
 def table(columns: list[dict[tuple[str, str], int]], config: DocumentsConfig) -> list[str]:
-    """Return the lines of a table: one per (stage, reason), with the number from each of one or two columns, and with
-    their difference."""
+    """Return the lines of a table: for each (stage, reason) the number in each of one or two columns, and their
+    difference."""
     first, last = ("pages", ""), ("pass all rules", "")
     names = [first, *sorted({*columns[0], *columns[-1]} - {first, last}, key=place_in(config)), last]
     stages = max(len(stage) for stage, _ in names)

@@ -111,7 +111,7 @@ def find_edits(
     identity: Callable[[StoredFile], object],
     run: FileRunner,
 ) -> dict[str, str]:
-    """Run the steps that remove parts of texts, on documents that pass the rules and are not duplicates (survivors).
+    """Run the steps that remove parts of texts, on the survivors: documents that pass the rules and are not duplicates.
     Return {name of a file: SHA-256 of its survivors and their edits}, without failed files. `identity` returns
     everything that determines the survivors of a file."""
     work = functools.partial(find_survivors, config=config, min_quality=min_quality)

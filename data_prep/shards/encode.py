@@ -107,9 +107,9 @@ def encode_file(
     config: ShardsConfig,
 ) -> dict[str, int]:  # fmt: skip
     """Write the tokens of a file's documents, one output per split, and one row per document to the table of documents
-    (tokens/documents/). `head` is the token at the beginning of each document. `index` is the name of the held-out
-    index in the run folder; None if the ends of documents are held out. Returns counts of documents and tokens per
-    split."""
+    (tokens/documents/). Returns counts of documents and tokens per split. `head` is the token at the beginning of each
+    document. `index` is the name of the held-out index in the run folder; None if the ends of documents are held
+    out."""
     keys = read_index(space.input(index)) if index else np.empty(0, np.uint64)
     paths = {kind: space.output(f"{PARTS}/encoded/{unit.name}.{kind}") for kind in (*SPLITS, "table")}
     documents = tokenize_file(unit.input, encode, head, fraction, keys, config.held_out, config.repeat_documents)

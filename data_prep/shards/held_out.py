@@ -46,30 +46,29 @@ def as_number(key: bytes) -> int:
 
 
 def draw_key(url: str | None, text: str | None) -> int | None:
-    """Return the 64-bit hash that decides whether a document is drawn for validation: of its URL, or of its text if it
-    has no URL. Returns None if it has no URL and `text` is None."""
+    """Return the 64-bit hash that decides whether a document is held out for validation: of its URL, or of its text if
+    it has no URL. Returns None if it has no URL and `text` is None."""
     if name := canonical_url(url or ""):
         return as_number(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8, person=b"url").digest())
     return None if text is None else as_number(text_key(text, ""))
 
 
 def is_drawn(url: str | None, text: str, fraction: float) -> bool:
-    """Return whether a document is drawn for validation: whether its `draw_key` is below `fraction` of all 64-bit
-    numbers. The result does not depend on other documents and is the same for re-crawls of the URL. A document that is
-    drawn is also drawn at every larger fraction."""
+    """Return whether a document is drawn, i.e. held out for validation: whether its `draw_key` is below `fraction` of
+    the range of keys. The result does not depend on other documents and is the same for re-crawls of the URL. A
+    document that is drawn is also drawn at every larger fraction."""
     key = draw_key(url, text)
     return key is not None and key < fraction * 2**64
 
 
 def may_be_drawn(url: str | None, fraction: float) -> bool:
-    """Return whether a document with this URL is drawn for validation, or may be, depending on its text."""
+    """Return whether a document with this URL is held out for validation, or may be, depending on its text."""
     key = draw_key(url, None)
     return key is None or key < fraction * 2**64
 
 
 def article_keys(url: str | None, text: str) -> np.ndarray:
-    """Return the keys that a document shares with its duplicates, uint64 (1 to 16,): of the text, URL and MinHash
-    bands."""
+    """Return the keys that a document shares with its duplicates, uint64 (1 to 16,): of text, URL and MinHash bands."""
     keys = {as_number(text_key(text, "")), draw_key(url, text), *map(as_number, band_keys(text, "", NEAR) or ())}
     return np.array(sorted(key for key in keys if key is not None), np.uint64)
 
@@ -79,8 +78,8 @@ def union(tables: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def splits_of(documents: Sequence[tuple[str | None, str]], fraction: float, index: np.ndarray) -> list[SplitName]:
-    """Return the split of each document, given as (URL, text): "val" if it is drawn at `fraction`, "withheld" if it
-    shares a key with `index`, the sorted keys of all held-out documents, otherwise "train"."""
+    """Return the split of each document, given as (URL, text): "val" if it is drawn at `fraction`, "withheld" (not
+    used) if it shares a key with `index`, the sorted keys of all held-out documents, otherwise "train"."""
     drawn = [is_drawn(url, text, fraction) for url, text in documents]
     keys = [
         np.empty(0, np.uint64) if aside else article_keys(*one) for one, aside in zip(documents, drawn, strict=True)

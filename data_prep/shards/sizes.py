@@ -21,8 +21,8 @@ BYTES_A_FILE = 2**18
 
 
 def estimated_tokens(files: Sequence[DocumentFile], encode: Encode) -> int:
-    """Return an estimate, increased by MARGIN, of the number of tokens in the documents. Raises InputError like
-    `read_batches`."""
+    """Return an estimate, increased by MARGIN, of the number of tokens in the documents. Raises as `read_batches`
+    does."""
     tokens, text_bytes = 0, 0
     for file in files[:: -(-len(files) // SAMPLED_FILES)]:
         for rows in read_batches(file.path, ["text"], SAMPLED_DOCUMENTS):
@@ -49,8 +49,7 @@ def shard_count(files: int, tokens: int, config: ShardsConfig, least: int) -> in
 
 
 def most_bytes(tokens: int, documents: int, config: ShardsConfig) -> int:
-    """Return an upper bound on the bytes of a shard with this number of tokens and documents, even if
-    incompressible."""
+    """Return an upper bound on the bytes of a shard of this number of tokens and documents, even if incompressible."""
     records = max(-(-(tokens - 1) // config.record_length), 0)
     if config.packing == "best_fit":  # of two records that are packed together, one is more than half full
         records = 2 * records + tokens // PACKED_AT_ONCE + 1

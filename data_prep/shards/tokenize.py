@@ -38,8 +38,7 @@ class DocumentFile(StoredFile):
 @dataclass(frozen=True, slots=True)
 class TokenizedDocument:
     number: int
-    """Position in its file. If the ends of documents are held out: twice the position, plus one for the end of the
-    document."""
+    """Position in its file. If ends are held out: twice the position for the beginning, plus one for the end."""
     id: str
     url: str
     file: str
@@ -47,13 +46,12 @@ class TokenizedDocument:
     """Split of the document; "withheld" documents are in neither split (held_out.py)."""
     text_bytes: int
     tokens: np.ndarray
-    """uint32 (1 + tokens of the text,), beginning with the token `head` of `tokenize_file`; empty for withheld
-    documents."""
+    """uint32 (1 + tokens of the text,), beginning with the `head` of `tokenize_file`; empty for withheld documents."""
     repeat: int = 1
 
 
 def document_files(folder: Place) -> list[DocumentFile]:
-    """Return the files folder/*.parquet, by name. Raises InputError if there are none, one is unreadable, or all are
+    """Return the files folder/*.parquet, by name. Raises InputError if there are none, one is unreadable or all are
     empty."""
     stored = stored_files(folder, FILTERING, "documents", "text_bytes")
     files = [DocumentFile(one.path, one.bytes, one.sha256, one.counts) for one in stored]
@@ -157,9 +155,9 @@ def packed_records(documents: Iterable[tuple[int, np.ndarray]], length: int, dty
     """Yield records of `length` tokens, filled with whole documents (number, tokens) by best-fit decreasing (Ding et
     al. 2024, arXiv:2404.10830), PACKED_AT_ONCE tokens at a time.
 
-    Only documents of more than `length` tokens are split: into full records and a rest, which starts another record. So
-    each token is followed by the next one of its document, or by the first token of another; after the last token of a
-    record, one more is stored as its target. The rest of a record is padding. No token is lost or repeated.
+    Only documents of more than `length` tokens are split: into full records and a rest, which begins another record. A
+    record also has the target of its last token: the next one of its document, or else a document head. The rest of a
+    record is padding. No token is lost or repeated.
     """
     held: list[tuple[int, np.ndarray]] = []
     size = 0

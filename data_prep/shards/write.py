@@ -145,8 +145,9 @@ def write_shards(
 
 
 def plan_shards(made: Mapping[str, Marker], config: ShardsConfig) -> list[Unit[Group]]:
-    """Return one unit of work per group of consecutive encoded files, which writes the group's shards of one split.
-    `made` is {name of an encoded file: marker}. The number of groups of a split depends on its tokens."""
+    """Return one unit of work for each group of consecutive encoded files, which writes the group's shards of one
+    split. `made` is {name of an encoded file: marker}. The number of groups of a split depends on its number of
+    tokens."""
     files, planned = list(made.items()), []
     firsts = itertools.accumulate((one.counts["rows"] for one in made.values()), initial=0)
     named = list(zip(made, firsts, strict=False))
