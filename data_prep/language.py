@@ -68,8 +68,8 @@ def model():
 
 
 def model_path(config: LanguageConfig) -> Path:
-    """Return the path of GlotLID's file; if a URL is given, downloaded once to the cache. Raises InputError if
-    missing."""
+    """Return the path of GlotLID's file, which is downloaded once to the user's cache if the config gives a URL. Raises
+    InputError if the file is missing."""
     place = place_of(config.model)
     path = as_local_file(place)
     if not path.is_file():

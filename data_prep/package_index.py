@@ -136,8 +136,8 @@ def download(file: PackageFile, partial: Path, progress: Callable[[str], None]) 
 
 
 def index_client(settings: Mapping[str, str]) -> "PyPISimple":
-    """Return a client for pip's index, with its login, certificates and proxy. Raises InputError if pip's no-index is
-    set."""
+    """Return a client for pip's index, with its login, certificates and proxy. Raises InputError if pip's settings
+    forbid an index, or name certificates that do not exist."""
     from pypi_simple import PYPI_SIMPLE_ENDPOINT, PyPISimple
     from requests.auth import HTTPBasicAuth
     from requests.utils import get_auth_from_url, urldefragauth

@@ -22,8 +22,8 @@ PLAIN = {pa.string(): str, pa.float64(): float, pa.int64(): int}
 
 
 def write_rows(rows: Iterable[tuple[Path, dict]], schemas: dict[Path, pa.Schema], scratch: Path) -> None:
-    """Write Parquet files from `rows` of (path, row), with the schema of each path. Files are built in `scratch`, a
-    folder on the same disk; all files of `schemas`, even without rows, appear at the end. Equal rows give equal bytes.
+    """Write Parquet files from (path, row) pairs; `schemas` has the schema of each path. Files are built in `scratch`,
+    a folder on the same disk, and all of them appear at the end, even those without rows. Equal rows give equal bytes.
     Raises InputError if the disk is full or not writable."""
     waiting: dict[Path, list[dict]] = {path: [] for path in schemas}
     characters = dict.fromkeys(schemas, 0)
@@ -57,7 +57,8 @@ def characters_in(value: object) -> int:
 
 
 def batch_of(rows: Sequence[dict], schema: pa.Schema) -> pa.RecordBatch:
-    """Return the rows as a record batch; missing values are null. Raises as `pa.array` if a value has a wrong type."""
+    """Return the rows as a record batch; missing values are null. Raises like `pa.array` if a value has the wrong
+    type."""
     columns = [column_of([row.get(field.name) for row in rows], field.type) for field in schema]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 

@@ -118,7 +118,8 @@ def verdicts(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quali
 def checks(
     rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quality: float | None
 ) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
-    """Yield ((stage, reason), (rows,) bool: whether it drops the row) for each rule, in order of application."""
+    """Yield ((stage, reason), (rows,) bool: whether that rule drops each row) for all rules, in order of
+    application."""
     languages = languages_of(rows, config)
     for one in config.used_filters:
         for rule, limit, own in limits_of(one, config, min_quality):

@@ -103,8 +103,8 @@ class ByLanguageConfig(Config):
             raise UsageError(f"documents.by_language.symbol_lines has {long[0]!r}; give one character each.")
 
     def check_languages(self, languages: tuple[str, ...]) -> None:
-        """Raise UsageError unless `languages` is not empty, all have a script ("deu_Latn") and, if set, `thresholds`
-        has all."""
+        """Raise UsageError unless `languages` is not empty, all have a script ("deu_Latn") and, if `thresholds` is set,
+        all have thresholds."""
         if not languages:
             raise UsageError(
                 "documents.by_language has thresholds for each language, but documents.language.languages is empty. "
@@ -131,7 +131,7 @@ class ByLanguageConfig(Config):
         return {one: found[one] for one in languages}
 
     def of_texts(self, languages: tuple[str, ...]) -> dict[str, object]:
-        """Return {name: value} of the settings here that determine texts/: the `languages`, each measured with its own
+        """Return {name: value} of those settings that determine texts/: the `languages`, each measured with its own
         word splitter, and their stop words. A part of `DocumentsConfig.of_texts`."""
         found = {one.language: one.stopwords for one in self.thresholds if one.language in languages}
         return {"by_language": sorted(languages), **({"stop words": found} if found else {})}

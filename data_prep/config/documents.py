@@ -34,7 +34,7 @@ AFTER_FILTERS = ("quality_classifier", *DEDUP, *AFTER_DEDUP)
 
 @dataclass(frozen=True)
 class DocumentsConfig(Config):
-    """From web pages to clean, deduplicated documents."""
+    """Settings of all steps from web pages to clean, deduplicated documents."""
 
     # Made by `documents_config`, which adds a section for each filter.
 
@@ -166,8 +166,8 @@ class DocumentsConfig(Config):
         raise UsageError(f"The recipe has no filter {kind.name}, only {', '.join(self.sections) or 'none'}. Add it.")
 
     def of_texts(self) -> dict[str, object]:
-        """Return {name: value} of all settings that determine texts/: extracted texts with measured values, before any
-        threshold."""
+        """Return {name: value} of all settings that determine texts/, the extracted texts with their measured values.
+        Thresholds do not."""
         filters = {one.name: [signal.name for signal in one.signals] for one in self.filters}
         return {
             "dump": self.dump,

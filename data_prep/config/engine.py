@@ -10,7 +10,7 @@ from lm.fields import Config, not_hashed, within
 
 @dataclass(frozen=True)
 class Executor:
-    """How the units of a step are run: a value of engine.runner."""
+    """One way to run the units of a step, chosen by engine.runner."""
 
     module: str
     """Module with run_units(attempts), which runs all remaining units."""
@@ -105,8 +105,8 @@ class EngineConfig(Config):
 
 
 def split_options(field: str, text: str, example: str) -> list[str]:
-    """Return the words of `text`, the value of engine.`field`, split as a shell does. Raises UsageError with the
-    `example`."""
+    """Return the words of `text`, the value of engine.`field`, split as a shell does. Raises UsageError, which shows
+    the `example`, if that fails."""
     try:
         return shlex.split(text)
     except ValueError as error:

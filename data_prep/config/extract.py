@@ -41,8 +41,9 @@ class ExtractConfig(Config):
     """Extractor: gristmill (our fitted trees), a library, or my_module.my_extractor: your function (html, config) ->
     text."""
     min_probability: float
-    """Minimum probability that a block is main text, on articles; on other pages 5/7 of it times the expected F1 (0 to
-    1, exclusive; gristmill only). Higher values give less but cleaner text."""
+    """Minimum probability that a block is main text (0 to 1, exclusive; gristmill only). Higher values give less but
+    cleaner text. On pages other than articles, the minimum is 5/7 of this, times the highest F1 that a selection of the
+    page's blocks is expected to have."""
     favor_precision: bool
     """Prefer less boilerplate to complete text (trafilatura only)."""
     include_tables: bool

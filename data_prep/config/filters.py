@@ -91,7 +91,7 @@ def breaks(values: "np.ndarray", drops: str, limit: "float | np.ndarray") -> "np
 @dataclass(frozen=True)
 class Filter(Config):
     """Base class of filters. Fields are the options; class attributes describe the filter. A field marked `measured`
-    (lm/fields.py) determines the value of a signal; all others are thresholds."""
+    (lm/fields.py) determines the values of signals, the numbers measured for each text; all others are thresholds."""
 
     name: ClassVar[str] = ""
     """Name of the step, its config section, and its stage in the counts."""
@@ -145,7 +145,7 @@ KNOWN: dict[str, type[Filter]] = {}
 
 
 def find_signal(name: str) -> Signal | None:
-    """Return the signal with that name, of any known filter; None if there is none."""
+    """Return the signal with that name of any filter in KNOWN; None if there is none."""
     return next((one for kind in KNOWN.values() for one in kind.signals if one.name == name), None)
 
 

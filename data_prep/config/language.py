@@ -89,8 +89,8 @@ class LanguageConfig(Filter):
             self.check_language(code)
 
     def check_language(self, code: str) -> None:
-        """Raise UsageError if the detector does not know the language `code`, or it is not in this notation
-        ("deu_Latn", "de")."""
+        """Raise UsageError if the detector does not know the language `code`, or if it is not written as "deu_Latn"
+        although languages have scripts (`labelled`)."""
         has = f"documents.language.languages has {code!r}, "
         if self.labelled and not LABEL.fullmatch(code):
             like = f"as {'_'.join(LABELS[code])!r}" if code in LABELS else "like 'deu_Latn'"

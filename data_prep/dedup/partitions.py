@@ -133,8 +133,8 @@ def join(
 
 
 def gathers_of(run_files: Sequence[Place], sizes: Iterable[int], most: int, folder: Place) -> list[Gather]:
-    """Return tasks that gather the files, in order, each at most `most` bytes and FILES_AT_ONCE files. A larger file is
-    a task of its own. `sizes` are the bytes of the files."""
+    """Return tasks that gather the files, in order, each of at most `most` bytes and FILES_AT_ONCE files. A larger file
+    is a task of its own. `sizes` are the bytes of the files."""
     groups: list[list[Place]] = []
     left = -1
     for place, size in zip(run_files, sizes, strict=True):

@@ -192,7 +192,8 @@ def pieces_between(runs: Sequence[Run], low: int, last: int, rows: int) -> Itera
 
 
 def in_blocks(pieces: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
-    """Combine pieces, each of at most `rows` rows, into sorted blocks of at most `rows` rows."""
+    """Yield sorted blocks of at most `rows` rows, each combined from consecutive pieces. A piece has at most `rows`
+    rows."""
     waiting: list[np.ndarray] = []
     count = 0
     for piece in pieces:
@@ -223,12 +224,12 @@ def spread(places: np.ndarray, factor: int = FACTOR) -> np.ndarray:
 
 
 def places_of(keys: np.ndarray) -> np.ndarray:
-    """Return the places whose keys `spread` made."""
+    """Invert `spread`: return the places from their keys."""
     return spread(keys, INVERSE)
 
 
 def keys_of_file(file: int) -> tuple[int, int]:
-    """Return the smallest and the largest key (`spread`) of a document in the file with this number."""
+    """Return the range (first, last) of the keys that `spread` makes for the documents of the file with this number."""
     low = file * FACTOR % 2**32 << 32
     return low, low | 2**32 - 1
 
@@ -257,8 +258,8 @@ def first_rows(blocks: Iterable[np.ndarray], counts: list[np.ndarray] | None = N
 
 
 def with_keys(blocks: Iterable[np.ndarray], group: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield (block; (rows,) bool, True for starts; number of the key at each start) for each block. Starts are as in
-    `first_rows`, and `group` is its first result for the same blocks."""
+    """Yield for each block: (block; (rows,) bool, whether each row is the first of its key there, a start; number of
+    the key at each start). `group`, the first result of `first_rows` for the same blocks, has these numbers."""
     at = 0
     for block in blocks:
         starts = begins(block[:2])
@@ -268,7 +269,7 @@ def with_keys(blocks: Iterable[np.ndarray], group: np.ndarray) -> Iterator[tuple
 
 
 def put_together(blocks: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
-    """Concatenate consecutive blocks until they have at least `rows` rows."""
+    """Yield consecutive blocks concatenated, each time until there are at least `rows` rows."""
     waiting: list[np.ndarray] = []
     count = 0
     for block in blocks:

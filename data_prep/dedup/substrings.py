@@ -120,7 +120,8 @@ def write_group_edits(group: Group, path: Path, config: SubstringDedupConfig) ->
 
 
 def covered_tokens(group: Group, config: SubstringDedupConfig) -> dict[tuple[int, int], np.ndarray]:
-    """Return {(file, row): which tokens of the document to remove, bool (tokens,)}, if there are any."""
+    """Return {(file, row): which tokens of the document to remove, bool (tokens,)}. Documents that lose none are left
+    out."""
     numbers: dict[str, int] = {}
     documents: list[tuple[int, int, int, np.ndarray]] = []
     for file, row_groups in group.parts:
@@ -226,7 +227,7 @@ def number_repeated(values: np.ndarray) -> np.ndarray:
 
 def repeated_earlier(tokens: np.ndarray, length: int) -> np.ndarray:
     """Return bool (n,): which tokens are in a sequence of `length` tokens that also occurs earlier, without overlap.
-    `tokens` is as for `sequence_ranks`; a 0 between documents keeps sequences from crossing."""
+    `tokens` is as for `sequence_ranks`; a 0 between documents keeps sequences from crossing them."""
     ranks = sequence_ranks(tokens, length)
     places = np.flatnonzero(ranks)
     numbers = ranks[places]

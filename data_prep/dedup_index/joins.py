@@ -31,7 +31,8 @@ def map_keys(
     kept documents of this file.
 
     `pairs` is [(file of keys, file to write)]. `places` is {row of a duplicate: (file, row) of the document of this run
-    that is kept}. A duplicate of a document of an earlier index is not in it: it has its own place and gets an ID.
+    that is kept}. Duplicates of documents of an earlier index are not in `places`: like kept documents, they are
+    written with their own place and ID.
     """
     duplicates = np.array(sorted(places), np.uint64)
     kept_places = np.array([places[row][0] << 32 | places[row][1] for row in sorted(places)], np.uint64)
@@ -88,7 +89,7 @@ def write_index(
 
 
 def write_keys(task: Partition, path: Path, blocks: Rows, files: Sequence[int], key_bytes: int) -> None:
-    """Write the keys of one partition to an index, each once, with the smallest node (document) of it. `files` are the
+    """Write each key of one partition to an index once, with the smallest of its nodes (documents). `files` are the
     numbers of the run's files; the index stores the position of a number in this list."""
     found = [np.empty((4, 0), np.uint64)]
     for block in blocks():

@@ -110,8 +110,8 @@ class Attempts:
         self.queue = deque(sorted(left, key=lambda unit: (unit.name in self.suspects, -unit.bytes)))
 
     def count_running(self, found: Sequence[Unit], retry: bool) -> None:
-        """Count the attempts at the units `found` that died in earlier commands. These units still have a running
-        record (`running_of`), which an attempt deletes when it ends. With `retry`, delete these records instead.
+        """Count the attempts of earlier commands that died, for the units `found`. These still have a running record
+        (`running_of`), which an attempt deletes when it ends. With `retry`, delete these records instead.
 
         After engine.attempts deaths, a unit is tried once more, last and with no other unit running, as another one may
         have been the cause. If the command dies then too, the unit is quarantined.

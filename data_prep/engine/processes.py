@@ -134,8 +134,8 @@ def end_pool() -> None:
 
 
 def run_units(attempts: Attempts) -> None:
-    """Run all queued units of a step in worker processes, or in this one if engine.workers is 1. Raises as
-    `Attempts.ended`."""
+    """Run all queued units of a step in worker processes, or in this process if engine.workers is 1. Raises the errors
+    of `Attempts.ended`."""
     if attempts.engine.workers == 1:
         run_here(attempts)
     else:

@@ -51,13 +51,13 @@ def allow_no_failures(engine: EngineConfig, units: int) -> EngineConfig:
 
 
 def files_of(markers: Iterable[Marker], folder: str = "") -> list[File]:
-    """Return (name, SHA-256) of the outputs that the markers list, in order; only of names that begin with `folder`."""
+    """Return (name, SHA-256) of the outputs that the markers list, in order, if their names begin with `folder`."""
     return [(name, sha) for one in markers for name, (_, sha) in one.outputs.items() if name.startswith(folder)]
 
 
 def file_of_each(markers: Collection[Marker], folder: str) -> list[File]:
-    """Return (name, SHA-256) of the output that each finished unit has in `folder`. Raises InputError unless the number
-    of outputs there is that of the markers: otherwise the results would lack documents."""
+    """Return (name, SHA-256) of the output that each finished unit has in `folder`. Raises InputError unless there is
+    one output per marker, as the results would lack documents."""
     files = files_of(markers, folder)
     if len(files) != len(markers):
         raise InputError(

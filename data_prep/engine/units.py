@@ -97,7 +97,7 @@ class Step[Input]:
 
 @dataclass(frozen=True)
 class Marker:
-    """Record that a unit is done, stored as units/STEP/UNIT.json. It lists the outputs and counts."""
+    """Record that a unit of work is done, with its outputs and counts; stored as units/STEP/UNIT.json."""
 
     identity: str
     counts: Counts
@@ -179,11 +179,11 @@ class TooManyBytesError(InputError):
 
 
 class WriteError(OSError):
-    """An output could not be written, whatever the errno; the input of the unit is not the cause."""
+    """An output could not be written. Whatever the errno, the input of the unit is not the cause, so the step stops."""
 
 
 class StoreWriteError(InputError):
-    """A store did not accept an output, marker or record after minutes of retries."""
+    """An object store did not accept an output, marker or record after minutes of retries."""
 
 
 @contextlib.contextmanager
@@ -254,8 +254,8 @@ class Workspace:
         return path
 
     def count(self, rows: int = 0, bytes: int = 0) -> None:
-        """Add to the counts: rows written, bytes of contents read. Raises TooManyBytesError above
-        engine.max_unit_bytes."""
+        """Add to the unit's counts: rows written, and bytes of contents read. Raises TooManyBytesError if the bytes
+        exceed engine.max_unit_bytes."""
         self.rows += rows
         self.bytes += bytes
         self.check_bytes(self.bytes, "of contents were read")
@@ -366,7 +366,8 @@ def quarantine_of(step: str, unit: str, folder: Place) -> Place:
 
 
 def read_marker(path: Place) -> Marker | None:
-    """Return the marker; None if missing or damaged. Raises InputError if an output is outside of the step's folder."""
+    """Return the marker of a unit (Marker) stored at `path`; None if it is missing or damaged. Raises InputError if it
+    lists an output outside of the step's folder."""
     try:
         return Marker.of(json.loads(path.read_bytes()), path)
     except NO_RECORD:
@@ -374,15 +375,16 @@ def read_marker(path: Place) -> Marker | None:
 
 
 def is_done(unit: Unit, marker: Marker | None, folder: Place) -> bool:
-    """Return whether a unit is done: `marker` has its identity, and the listed outputs exist with these sizes."""
+    """Return whether a unit is done: `marker` has its identity, and the outputs listed there exist with the listed
+    sizes."""
     if marker is None or marker.identity != unit.identity:
         return False
     return all(size_of(folder / name) == size for name, (size, _) in marker.outputs.items())
 
 
 def sizes_of(places: Iterable[Place]) -> dict[Place, int]:
-    """Return {place: bytes} of the `places` that exist. In a bucket, lists each folder once and returns all its
-    files."""
+    """Return {place: bytes} of the `places` that exist. For places in a bucket, each of their folders is listed once,
+    and the result has all files of these folders."""
     found: dict[Place, int] = {}
     for folder in {one.parent for one in places if isinstance(one, Url)}:
         found |= {folder / name: one.size for name, one in folder.files().items()}

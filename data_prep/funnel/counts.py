@@ -183,7 +183,7 @@ def tally(bins: np.ndarray) -> dict[str, int]:
 
 
 def cluster_bins(sizes: Mapping[int, int]) -> dict[str, list[int]]:
-    """Return the counts' key `cluster_sizes` (`empty_counts`) from {size of a cluster: number of kept documents}."""
+    """Return `cluster_sizes`, a key of counts (`empty_counts`), from {size of a cluster: number of kept documents}."""
     bins: dict[str, list[int]] = {}
     for size, documents in sizes.items():
         pair = bins.setdefault(str(max(begin for begin in CLUSTER_BINS if begin <= size)), [0, 0])

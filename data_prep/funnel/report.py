@@ -108,8 +108,8 @@ class Excerpts:
 
 
 def rows_at(place: Place, rows: list[int], columns: list[str]) -> Iterator[tuple[int, dict]]:
-    """Yield (row number, row) of a Parquet file for the ascending row numbers `rows`. Numbers that it does not have are
-    skipped. Raises InputError like `opened`."""
+    """Yield (row number, row) of a Parquet file for the ascending row numbers `rows`. Those beyond its end are skipped.
+    Raises InputError like `opened`."""
     with opened(place) as file:
         first = 0
         for group in range(file.num_row_groups):
@@ -208,8 +208,8 @@ def language_lines(funnel: Path, config: DocumentsConfig) -> list[str]:
 
 
 def language_funnels(counts: dict[str, dict[str, list[int]]], config: DocumentsConfig) -> tuple[LanguageFunnel, ...]:
-    """Return the funnels of the languages that the config keeps, largest first, from the key `by_language` of
-    counts."""
+    """Return the kept and dropped texts of each language that the config keeps, largest first. `counts` is the key
+    `by_language` of counts (`empty_counts`)."""
     found = []
     for label, reasons in counts.items():
         if label in config.language.languages:

@@ -45,8 +45,8 @@ def extract_texts(
 
     Returns {"files": finished files, "rows": rows written, "seen": records read, "skipped": {reason: records without a
     row}}. "seen" and "skipped" are also written to folder/texts/records.json. Raises InputError if there are no pages,
-    or more files failed than engine.max_failed allows; at once, errors that affect every file (UsageError, a full
-    disk).
+    or more files failed than engine.max_failed allows. Errors that affect every file (UsageError, a full disk) are
+    raised immediately.
     """
     check_splitters(config.thresholds_by_language)
     work = functools.partial(write_texts, config=config)

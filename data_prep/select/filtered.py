@@ -47,7 +47,7 @@ class FilteredRows:
     """Columns of the input table that were kept (pages.keep_columns)."""
 
     def counts(self, file: int, config: DocumentsConfig) -> Counts:
-        """Return the funnel counts (funnel/counts.py) of these rows; `file` is the number of their file."""
+        """Return counts of these rows, kept and dropped (funnel/counts.py). `file` is the number of their file."""
         columns = {name: [row[name] for row in self.rows] for name in ("id", "url", "language", "text_bytes")}
         thresholds = thresholds_of(config, self.min_quality)
         return count_rows(columns, self.values, self.verdicts, (file, self.first), thresholds, self.languages)

@@ -39,7 +39,8 @@ def write_url_keys(file: StoredFile, space: Workspace, config: DocumentsConfig, 
 
 def document_node(order: int, place: int) -> Node:
     """Return the node of a document of this run: two words that order the documents of a cluster, of which the smallest
-    is kept. Documents of an index come before those of this run, and NEVER_STAYS after them."""
+    is kept. Documents of an index come before those of this run, and NEVER_STAYS after them. `order` and `place` are
+    from `make_node` or `url_node`."""
     return min(max(order, 1), NEVER_STAYS - 1), place
 
 

@@ -68,8 +68,8 @@ def count_file(file: StoredFile, space: Workspace, config: DocumentsConfig, min_
 
 
 def changes(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
-    """Return lines of text: each threshold that differs between the run (`before`) and `config`, or that only one
-    has."""
+    """Return lines of text: each threshold that differs between the run (`before`) and `config`, or that only one of
+    them has."""
     lines = changed_thresholds(before.thresholds, thresholds_of(config, now.min_quality), config)
     if set(before.languages_kept) != set(config.language.languages):
         was, is_now = (", ".join(one) or "all" for one in (before.languages_kept, config.language.languages))
@@ -98,8 +98,8 @@ def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...], co
 
 
 def changed_share(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
-    """Return a line for the quality classifier, whose threshold follows from keep_share and the other rules; [] if the
-    same."""
+    """Return [a line of text: how keep_share of the quality classifier changed, and the minimum score that follows from
+    it and from the other rules]; [] if neither changed."""
     scores = [one.value for one in before.thresholds if one.signal == QUALITY_SCORE]
     old_score, old_share = (scores[0], before.keep_share) if scores else (None, None)
     share = config.quality_classifier.keep_share if now.min_quality is not None else None
@@ -140,8 +140,8 @@ def dropped_as(stages: tuple[str, ...], counts: Counts) -> dict[tuple[str, str],
 
 
 def passing(counts: Counts) -> dict[tuple[str, str], int]:
-    """Return {(stage, reason): number of dropped documents}, without stages in NOT_REPEATED. Includes the number of all
-    pages as ("pages", "") and of documents that pass as ("pass all rules", "")."""
+    """Return {(stage, reason): number of dropped documents}, without the stages NOT_REPEATED (deduplication and later).
+    Also has the number of all pages, ("pages", ""), and of documents that pass, ("pass all rules", "")."""
     stages = {name.split("/", 1)[0] for name in counts["reasons"]}
     dropped = dropped_as(tuple(stages - NOT_REPEATED), counts)
     return {("pages", ""): counts["rows"], **dropped, ("pass all rules", ""): counts["rows"] - sum(dropped.values())}

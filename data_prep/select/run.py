@@ -226,8 +226,8 @@ def prepare_documents(
 def select(
     files: list[StoredFile], config: DocumentsConfig, indices: tuple[Index, ...], run: FileRunner
 ) -> tuple[float | None, list[Marker]]:
-    """Run all steps once. Return (minimum score of the quality classifier, or None; markers of the filtered files,
-    which list their outputs and counts). Failed files are in `run.failed`."""
+    """Run all steps from texts/ to documents/ once. Return (minimum score of the quality classifier, or None; markers
+    of the filtered files, which list their outputs and counts). Failed files are in `run.failed`."""
     names = {file.id: file.path.name for file in files}
     files, min_quality = lowest_score(files, config, run)
     files, clusters = find_clusters(files, config, min_quality, indices, run)

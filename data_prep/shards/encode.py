@@ -91,7 +91,7 @@ def write_keys(unit: Unit[DocumentFile], space: Workspace, fraction: float) -> d
 
 
 def join_keys(tables: Sequence[Place], path: Path, scratch: Path) -> int:
-    """Write the keys of all tables to one, each once, and return their number."""
+    """Write the keys of several held-out indices to one, each once, and return their number."""
     keys = union(map(read_index, tables))
     write_index(path, keys, scratch)
     return len(keys)
