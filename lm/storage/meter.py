@@ -51,11 +51,6 @@ class MeteredFile(io.RawIOBase):
         count_bytes(read=len(data))
         return data
 
-    def readinto(self, buffer) -> int:  # type: ignore[override]
-        size = self.file.readinto(buffer)
-        count_bytes(read=size or 0)
-        return size or 0
-
     def close(self) -> None:
         self.file.close()
         super().close()
