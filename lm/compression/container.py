@@ -130,10 +130,7 @@ class Body:
     def read(cls, data: bytes, size: int) -> Self:
         """Parse the body of a compressed file whose original has `size` bytes. Raises ValueError with the reason."""
         file = io.BytesIO(data)
-        count = read_varint(file)
-        if count > len(data):
-            raise ValueError(f"a count of {count:,} pieces in {len(data):,} bytes")
-        lengths = array.array("Q", (read_varint(file) for _ in range(count)))
+        lengths = array.array("Q", (read_varint(file) for _ in range(read_varint(file))))
         if sum(lengths) != size:
             raise ValueError(f"pieces of {sum(lengths):,} bytes in total for a file of {size:,} bytes")
         kind, packed = read_varint(file), read_varint(file)
