@@ -1,12 +1,16 @@
-"""Type checks of config fields do not need beartype."""
+"""Every config checks the types of its fields, mostly without beartype."""
 
+import dataclasses
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Literal
 
 import pytest
 
-from lm.fields import is_of_type, is_plainly
+from configs import demo
+from lm.errors import UsageError
+from lm.fields import Config, is_of_type, is_plainly
 
 HINTS = (
     int, float, bool, str, int | None, tuple[str, ...], tuple[int, float], tuple[str | None, ...], tuple[()],
@@ -31,3 +35,17 @@ def test_most_field_types_are_checked_without_beartype():
     program = "import sys, configs.demo; configs.demo.get_config(); print('beartype' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout.split()[-1] == "False"
+
+
+def configs_in(config: Config) -> Iterator[Config]:
+    yield config
+    for field in dataclasses.fields(config):  # ty: ignore[invalid-argument-type]
+        if isinstance(value := getattr(config, field.name), Config):
+            yield from configs_in(value)
+
+
+@pytest.mark.parametrize("config", [*configs_in(demo.get_config())], ids=lambda config: type(config).__name__)
+def test_every_field_rejects_a_value_of_another_type(config):
+    for field in dataclasses.fields(config):
+        with pytest.raises(UsageError, match=rf"^{type(config).__name__}\.{field.name} must be .*; it is "):
+            dataclasses.replace(config, **{field.name: object()})

@@ -139,8 +139,14 @@ def test_groups_are_bounded_and_cover_every_row_group(tmp_path):
     covered = [(file.id, number) for group in groups for file, numbers in group.parts for number in numbers]
     assert covered == list(itertools.product(range(2), range(3)))
     assert len(groups) > 2 and all(group.bytes <= size * 3 // 2 for group in groups)
-    with pytest.raises(UsageError, match=r"group_bytes is 10,000,000,000; a worker would take more than 1\.2 GB"):
+    with pytest.raises(
+        UsageError, match=r"group_bytes is 10,000,000,000; a worker would take more than 1\.2 GB"
+    ) as over:
         SubstringDedupConfig(group_bytes=10**10)
+    most = int(str(over.value).rpartition("at most ")[2].strip(".").replace(",", ""))
+    assert SubstringDedupConfig(group_bytes=most).group_bytes == most
+    with pytest.raises(UsageError, match=f"Give at most {most:,}"):
+        SubstringDedupConfig(group_bytes=most + 1)
 
 
 def test_grouping_many_files_takes_linear_time_and_reads(tmp_path):

@@ -99,6 +99,8 @@ def test_the_parser_never_truncates_a_page_silently(config):
     [
         ("trafilatura", {"max_depth": 256}, "max_depth is 256"),
         ("trafilatura", {"max_elements": 10_001}, "max_elements is 10001"),
+        ("resiliparse", {"max_elements": 200_001}, "max_elements is 200001"),
+        ("gristmill", {"max_elements": 1_000_001}, "max_elements is 1000001"),
         ("gristmill", {"max_depth": 0}, "it must be from 1 to 10000"),
         ("gristmill", {"min_probability": 1.0}, "min_probability is 1.0"),
         ("gristmill", {"max_bytes": 0}, "max_bytes is 0"),

@@ -12,9 +12,11 @@ import pytest
 
 from configs.recipes import fineweb_2024
 from data_prep.measure.row import text_schema, values_of
+from data_prep.text.marks import SIGNS_2024
 from data_prep.text.nltk_words import nltk_words
 from data_prep.verdict import verdicts
 from tests.bench.decisions import STAGES, fineweb_config
+from tests.data_prep.dedup.test_minhash import PUNCTUATION_2024
 from tests.data_prep.measured import TABLE, fetch_punkt
 from tests.data_prep.quality.test_datatrove import ROOT, TEXTS
 from tests.fixtures.make_datatrove_2024 import digest
@@ -51,6 +53,11 @@ def reasons(steps: tuple[str, ...]) -> list[tuple[str, str] | None]:
 def test_the_file_has_these_texts_and_the_supported_versions():
     assert (HEADER["datatrove"], HEADER["nltk"]) == ("05194d39", "3.8.1")
     assert [one["name"] for one in VERDICTS] == [text["name"] for text in TEXTS]
+
+
+def test_the_signs_are_datatroves():
+    controls = "".join(map(chr, [*range(9), *range(11, 32), *range(127, 160)]))
+    assert {*PUNCTUATION_2024, *controls} == SIGNS_2024
 
 
 def test_words_equal_those_of_nltk():

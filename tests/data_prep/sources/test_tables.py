@@ -315,12 +315,15 @@ def test_a_truncated_file_gives_the_rows_before(tmp_path, pack, monkeypatch):
         read(tmp_path / "b.jsonl")
 
 
-def test_a_damaged_row_group_is_skipped(tmp_path):
-    pq.write_table(pa.Table.from_pylist(many(900)), tmp_path / "d.parquet", row_group_size=300, compression="zstd")
+def test_a_damaged_row_group_is_skipped_and_unused_columns_are_not_read(tmp_path):
+    rows = [row | {"unused": n} for n, row in enumerate(many(900))]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet", row_group_size=300, compression="zstd")
     data = bytearray((tmp_path / "d.parquet").read_bytes())
-    column = pq.read_metadata(tmp_path / "d.parquet").row_group(1).column(0)
-    begin = column.dictionary_page_offset or column.data_page_offset
-    data[begin : begin + column.total_compressed_size] = bytes(column.total_compressed_size)
+    footer = pq.read_metadata(tmp_path / "d.parquet")
+    for group, name in ((1, "text"), (2, "unused")):
+        column = footer.row_group(group).column(footer.schema.names.index(name))
+        begin = column.dictionary_page_offset or column.data_page_offset
+        data[begin : begin + column.total_compressed_size] = bytes(column.total_compressed_size)
     (tmp_path / "d.parquet").write_bytes(data)
     documents, (row,) = read(tmp_path / "d.parquet")
     assert [document.id for document in documents] == [str(n) for n in (*range(300), *range(600, 900))]
