@@ -6,11 +6,10 @@ chooses the communication. Activations are constrained because XLA may otherwise
 fsdp over 8 devices it all-reduced activations and logits of the whole batch.
 """
 
-import contextlib
-import contextvars
 import functools
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import jax
@@ -43,9 +42,9 @@ AXES: Table = {
     "layers": None,
 }
 """Activations have batch, length, residual_length (between blocks, sharded along tensor too: sequence parallelism,
-arXiv:2205.05198), embed, rows (of the batch, if activations move to the weights: `weights_stay`), and drawn (rows whose
-next token is sampled, over all devices). Parameters have ngram, width (of the residual stream; also sharded along
-context), position, layers. Both have heads, kv_heads, mlp, vocab."""
+arXiv:2205.05198), embed, rows (of the batch, if activations move to the weights: `Context.weights_stay`), and drawn
+(rows whose next token is sampled, over all devices). Parameters have ngram, width (of the residual stream; also sharded
+along context), position, layers. Both have heads, kv_heads, mlp, vocab."""
 
 ZERO1: Table = {**AXES, "width": ("fsdp", "context", "data")}
 """For optimizer state with MeshConfig.zero1. `data` is the last axis, so that the shards of devices along it are
@@ -69,8 +68,9 @@ def mesh_axes(axis: str | None, table: Table = AXES) -> tuple[str, ...]:
     return (cut,) if isinstance(cut, str) else cut or ()
 
 
-def devices_of(axis: str | None, mesh: Mesh | AbstractMesh, table: Table = AXES) -> int:
-    """Return the number of shards of the logical axis."""
+def devices_of(axis: str | None, mesh: Mesh | AbstractMesh | None = None, table: Table = AXES) -> int:
+    """Return the number of shards of the logical axis on the mesh, by default on that of this trace."""
+    mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
     return math.prod(mesh.shape.get(name, 1) for name in mesh_axes(axis, table))
 
 
@@ -97,46 +97,48 @@ def constrain[A: jax.Array](x: A, *axes: str | None) -> A:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*map(dividing, axes, x.shape)))
 
 
-FORWARD_ONLY: contextvars.ContextVar[bool] = contextvars.ContextVar("forward_only", default=False)
+@dataclass(frozen=True)
+class Context:
+    """What a function is traced for, besides JAX's own mesh (jax.sharding.get_abstract_mesh). Set by `traced_on`; a
+    jitted function is traced again for another one."""
+
+    target: Target
+    """Devices to compile for."""
+    training: bool = True
+    """Whether gradients are taken."""
+    scatter_steps: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """Result of `scatter_steps` for the mesh."""
+
+    @property
+    def width_is_sharded(self) -> bool:
+        """Whether the width of parameters is sharded; False within `on_each_device`, where arrays are shards."""
+        return not jax.sharding.get_abstract_mesh().manual_axes and devices_of("width") > 1
+
+    @property
+    def gathers_weights(self) -> bool:
+        """Whether to gather weights explicitly, by `gather_width` within `on_each_device`."""
+        return self.training and self.width_is_sharded
+
+    def weights_stay(self, tokens: int, weight: jax.Array) -> bool:
+        """Whether to move the activations of this many tokens instead of the weight (I, O) that multiplies them:
+        without gradients, if they are smaller, as in token-by-token generation (arXiv:2211.05102, section 3.2)."""
+        return not self.training and self.width_is_sharded and tokens * sum(weight.shape) < weight.size
 
 
-@contextlib.contextmanager
-def forward_only() -> Generator[None]:
-    """Context for tracing without gradients: no weight is gathered before it is needed (`when_ready`), and few tokens
-    move to the weights (`weights_stay`)."""
-    before = FORWARD_ONLY.set(True)
-    try:
-        yield
-    finally:
-        FORWARD_ONLY.reset(before)
+CONTEXT = jax.make_user_context()
 
 
-def inference_width_is_cut() -> bool:
-    """Whether the width of parameters is sharded in this trace, and no gradients are taken."""
-    return FORWARD_ONLY.get() and devices_of("width", jax.sharding.get_abstract_mesh()) > 1 and not manual_axes("width")
+def context() -> Context:
+    """Return the context of this trace; outside of `traced_on`, that of the default device."""
+    return CONTEXT.value or Context(target_of(jax.devices()[0]))
 
 
 def when_ready[A: jax.Array](x: A, weight: A) -> tuple[A, A]:
-    """Return both unchanged. Under `forward_only`, no use of the weight starts before `x` is computed: XLA would
-    otherwise gather the weights of all layers at the start and hold them. With gradients it may gather early, which is
-    faster."""
-    return jax.lax.optimization_barrier((x, weight)) if inference_width_is_cut() else (x, weight)
-
-
-def weights_stay(tokens: int, weight: jax.Array) -> bool:
-    """Whether to move the activations of this many tokens instead of the weight (I, O) that multiplies them: without
-    gradients, if they are smaller, as in token-by-token generation (arXiv:2211.05102, section 3.2)."""
-    return inference_width_is_cut() and tokens * sum(weight.shape) < weight.size
-
-
-def rows_are_cut() -> bool:
-    """Whether the rows of a batch are sharded in this trace."""
-    return devices_of("batch", jax.sharding.get_abstract_mesh()) > 1
-
-
-def length_is_cut() -> bool:
-    """Whether sequences are sharded along their length in this trace."""
-    return devices_of("length", jax.sharding.get_abstract_mesh()) > 1
+    """Return both unchanged. Without gradients, no use of the weight starts before `x` is computed: XLA would otherwise
+    gather the weights of all layers at the start and hold them. With gradients it may gather early, which is faster."""
+    if context().training or not context().width_is_sharded:
+        return x, weight
+    return jax.lax.optimization_barrier((x, weight))
 
 
 def manual_axes(*axes: str) -> tuple[str, ...]:
@@ -185,13 +187,6 @@ def on_each_device[**P, R](
     return decorate
 
 
-def gathers_weights() -> bool:
-    """Whether to gather weights explicitly, by `gather_width` within `on_each_device`: if their width is sharded and
-    gradients are taken."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return not FORWARD_ONLY.get() and not mesh.manual_axes and devices_of("width", mesh) > 1
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gather_width(part: jax.Array, axis: int) -> jax.Array:
     """Within `on_each_device`: all-gather an array whose axis number `axis` is the sharded width. The gradient is
@@ -209,10 +204,11 @@ def reduce_scatter_width(gradient: jax.Array, axis: int) -> jax.Array:
     number `axis`.
 
     libtpu turns a reduce-scatter over three axes of a torus, or over two of a v6e's, into an all-reduce: so it is done
-    in the steps of SCATTER_STEPS."""
+    in the steps of `scatter_steps`."""
+    steps = dict(context().scatter_steps)
     for name in manual_axes("width"):
         count, outer = jax.lax.axis_size(name), 1
-        for size in (SCATTER_STEPS.get() or {}).get(name, (count,)):
+        for size in steps.get(name, (count,)):
             inner = count // outer // size
             lines = [
                 [(first * size + step) * inner + last for step in range(size)]
@@ -264,16 +260,10 @@ gather_width.defvjp(
 )
 
 
-SCATTER_STEPS: contextvars.ContextVar[dict[str, tuple[int, ...]] | None] = contextvars.ContextVar(
-    "scatter_steps", default=None
-)
-"""{mesh axis: group sizes of the successive reduce-scatters over it; their product is the size of the axis}."""
-
-
-def scatter_steps(mesh: Mesh) -> dict[str, tuple[int, ...]]:
-    """SCATTER_STEPS of a mesh of TPUs: for each mesh axis that spans several axes of the torus, the number of chips
-    along all of these but the fastest, and along the fastest."""
-    found = {}
+def scatter_steps(mesh: Mesh) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Return (mesh axis, group sizes of the successive reduce-scatters over it) for each axis of a mesh of TPUs that
+    spans several axes of the torus: the number of chips along all of these but the fastest, and along the fastest."""
+    found = []
     for number, name in enumerate(mesh.axis_names):
         line = np.moveaxis(mesh.devices, number, 0).reshape(mesh.devices.shape[number], -1)[:, 0]
         if len(line) == 1 or line[0].platform != "tpu":
@@ -283,8 +273,8 @@ def scatter_steps(mesh: Mesh) -> dict[str, tuple[int, ...]]:
         slowest_first = sorted(crossed, key=lambda axis: -np.flatnonzero(axis != axis[0])[0])
         sizes = [len(np.unique(axis)) for axis in slowest_first]
         if len(sizes) > 1 and math.prod(sizes) == len(line):
-            found[name] = (math.prod(sizes[:-1]), sizes[-1])
-    return found
+            found.append((name, (math.prod(sizes[:-1]), sizes[-1])))
+    return tuple(found)
 
 
 def device_grid(shape: list[int], devices: Sequence[jax.Device], slices: int = 1) -> np.ndarray:
@@ -325,14 +315,6 @@ def training_mesh(train: TrainConfig, model: ModelConfig, devices: list[jax.Devi
 def one_device_mesh(model: ModelConfig) -> Mesh:
     """Return a mesh of one device of this process."""
     return make_mesh(MeshConfig(), model, 1, jax.local_devices()[:1])
-
-
-TARGET: contextvars.ContextVar[Target | None] = contextvars.ContextVar("target", default=None)
-
-
-def target() -> Target:
-    """Compilation target of this trace: the devices of the mesh of `traced_on`, else the default device."""
-    return TARGET.get() or target_of(jax.devices()[0])
 
 
 def is_parameter(node: object) -> bool:
@@ -400,19 +382,14 @@ def on_host(array: jax.Array) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
-def traced_on[**P, R](mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
-    """Return `function` with the mesh set while it is traced, for `constrain` and for kernels that XLA cannot
-    partition, which use jax.sharding.get_abstract_mesh(). `target` returns the kind of the mesh's devices."""
+def traced_on[**P, R](mesh: Mesh, function: Callable[P, R], *, training: bool = False) -> Callable[P, R]:
+    """Return `function` with the mesh, for `constrain` and `on_each_device`, and its `context` set while it is
+    traced. `training`: gradients are taken."""
+    traced_for = Context(target_of(mesh.devices.flat[0]), training, scatter_steps(mesh))
 
     @functools.wraps(function)
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:
-        target_before = TARGET.set(target_of(mesh.devices.flat[0]))
-        steps_before = SCATTER_STEPS.set(scatter_steps(mesh))
-        try:
-            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-                return function(*args, **kwargs)
-        finally:
-            TARGET.reset(target_before)
-            SCATTER_STEPS.reset(steps_before)
+        with CONTEXT(traced_for), jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args, **kwargs)
 
     return traced

@@ -22,7 +22,7 @@ from lm.config import ModelConfig
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import Cache, empty_cache
 from lm.model.transformer import Transformer, row_positions
-from lm.parallel import forward_only, on_host, traced_on
+from lm.parallel import on_host, traced_on
 
 LEAST_TOKENS, CONTEXTS = 512, 2
 """Minimum length of a segment: this many tokens, and this many times the model's context. A segment starts without
@@ -99,10 +99,9 @@ def no_tokens(config: ModelConfig, segments: int, capacity: int) -> Cache:
 def next_logits(
     model: Transformer, cache: Cache, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "#B T"]
 ) -> tuple[Float[Array, "B V"], Cache]:
-    with forward_only():
-        mask = AttentionMask(jnp.ones_like(tokens_BT))
-        x_BTD, read = model(tokens_BT, positions_BT, mask, cache)
-        return model.logits(x_BTD[:, -1:])[:, 0].astype(jnp.float32), cast(Cache, read)
+    mask = AttentionMask(jnp.ones_like(tokens_BT))
+    x_BTD, read = model(tokens_BT, positions_BT, mask, cache)
+    return model.logits(x_BTD[:, -1:])[:, 0].astype(jnp.float32), cast(Cache, read)
 
 
 @functools.partial(jax.jit, donate_argnums=1)

@@ -17,15 +17,14 @@ from lm.data.batches import Batch, BatchSource
 from lm.evaluation.evaluator import EvaluationInterrupted, EvaluatorConfig
 from lm.model.loss import token_losses
 from lm.model.transformer import Transformer
-from lm.parallel import constrain, devices_of, forward_only, on_host, shard_batch, traced_on
+from lm.parallel import constrain, devices_of, on_host, shard_batch, traced_on
 from lm.tokenizer import Tokenizer
 
 
 def batch_losses(model: Transformer, batch: Batch) -> Float[Array, "B T"]:
     """Return -log p of every target in nats, 0 where its weight is 0. Not differentiable."""
-    with forward_only():
-        x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT)
-        losses_BT = token_losses(x_BTD, model.output_table(), batch.targets_BT, model.logit_softcap)
+    x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT)
+    losses_BT = token_losses(x_BTD, model.output_table(), batch.targets_BT, model.logit_softcap)
     return losses_BT * batch.weights_BT
 
 

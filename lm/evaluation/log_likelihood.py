@@ -20,7 +20,7 @@ from lm.evaluation.packing import Layout, PackedBatch, Row, fill, lay_out, trees
 from lm.model.attention.mask import AttentionMask
 from lm.model.loss import token_scores
 from lm.model.transformer import Transformer
-from lm.parallel import constrain, devices_of, forward_only, on_host, shard_batch, traced_on
+from lm.parallel import constrain, devices_of, on_host, shard_batch, traced_on
 from lm.tokenizer import Tokenizer
 
 TOKENS_AT_ONCE = {"cpu": 1 << 12}
@@ -83,11 +83,10 @@ def scored_tokens(
 ) -> tuple[Float[Array, "B K"], Bool[Array, "B K"]]:
     """Return (log p of each scored token in nats, whether it is the most likely token), replicated on all devices.
     Logits are computed only for scored tokens. `branched`: several continuations share a context (see `fill`)."""
-    with forward_only():
-        mask = AttentionMask(batch.segment_ids_BT, branched=branched)
-        x_BTD, _ = model(batch.tokens_BT, batch.positions_BT, mask)
-        x_BKD = jnp.take_along_axis(x_BTD, batch.at_BK[..., None], axis=1)
-        losses_BK, greedy_BK = token_scores(x_BKD, model.output_table(), batch.targets_BK, model.logit_softcap)
+    mask = AttentionMask(batch.segment_ids_BT, branched=branched)
+    x_BTD, _ = model(batch.tokens_BT, batch.positions_BT, mask)
+    x_BKD = jnp.take_along_axis(x_BTD, batch.at_BK[..., None], axis=1)
+    losses_BK, greedy_BK = token_scores(x_BKD, model.output_table(), batch.targets_BK, model.logit_softcap)
     return constrain(-losses_BK, None), constrain(greedy_BK, None)
 
 

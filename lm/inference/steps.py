@@ -21,7 +21,7 @@ from lm.inference.sampling import Drawn, Sampling, draw, logprobs
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import Cache, empty_cache
 from lm.model.transformer import Transformer
-from lm.parallel import constrain, forward_only, traced_on
+from lm.parallel import constrain, traced_on
 
 SCORED_TOGETHER = 64
 """Positions of a prompt whose logits exist at once."""
@@ -115,10 +115,9 @@ def last_logits(
     """Run the model on further tokens and return (logits after each row's last real token, updated cache). `real_BT` is
     True for real tokens, which come before padding."""
     last_B11 = jnp.maximum(jnp.sum(real_BT, axis=1) - 1, 0)[:, None, None]
-    with forward_only():
-        mask = AttentionMask(real_BT.astype(jnp.int32))
-        x_BTD, cache = cast(tuple[jax.Array, Cache], model(tokens_BT, positions_BT, mask, cache))
-        return model.logits(jnp.take_along_axis(x_BTD, last_B11, axis=1))[:, 0], cache
+    mask = AttentionMask(real_BT.astype(jnp.int32))
+    x_BTD, cache = cast(tuple[jax.Array, Cache], model(tokens_BT, positions_BT, mask, cache))
+    return model.logits(jnp.take_along_axis(x_BTD, last_B11, axis=1))[:, 0], cache
 
 
 def also_seen(seen_BV: Bool[Array, "B V"], tokens_BT: Int[Array, "B T"]) -> Bool[Array, "B V"]:
@@ -202,13 +201,12 @@ def score(
     """Return (log-probability of the token after each position, K most likely tokens there, their log-probabilities),
     in nats, for one prompt. Undefined at its last position and on padding, which follows it."""
     length = tokens_1T.shape[1]
-    with forward_only():
-        x_1TD = model.read(tokens_1T, jnp.ones_like(tokens_1T))
-        blocks = -(-length // SCORED_TOGETHER)
-        padding = (0, -length % blocks)
-        x_NCD = jnp.pad(x_1TD[0], (padding, (0, 0))).reshape(blocks, -1, x_1TD.shape[-1])
-        next_NC = jnp.pad(jnp.roll(tokens_1T[0], -1), padding).reshape(blocks, -1)
-        of_block = lambda block: logprobs(model.logits(block[0][None])[0], block[1], symbols, alternatives)
-        found = jax.lax.map(of_block, (x_NCD, next_NC))
+    x_1TD = model.read(tokens_1T, jnp.ones_like(tokens_1T))
+    blocks = -(-length // SCORED_TOGETHER)
+    padding = (0, -length % blocks)
+    x_NCD = jnp.pad(x_1TD[0], (padding, (0, 0))).reshape(blocks, -1, x_1TD.shape[-1])
+    next_NC = jnp.pad(jnp.roll(tokens_1T[0], -1), padding).reshape(blocks, -1)
+    of_block = lambda block: logprobs(model.logits(block[0][None])[0], block[1], symbols, alternatives)
+    found = jax.lax.map(of_block, (x_NCD, next_NC))
     logprob_T, top_TK, top_logprob_TK = (x.reshape(-1, *x.shape[2:])[:length] for x in found)
     return logprob_T, top_TK, top_logprob_TK

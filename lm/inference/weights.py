@@ -19,7 +19,7 @@ from lm.inference.cpu import Bfloat16Linear, Int8Linear, JoinedAttention, Prepar
 from lm.model.layers import Linear
 from lm.model.loss import softcapped
 from lm.model.transformer import Block, Transformer, with_blocks
-from lm.parallel import target
+from lm.parallel import context
 
 type Weights = Literal["float32", "bfloat16", "int8"]
 
@@ -67,7 +67,7 @@ def inference_config(model: Transformer, config: ModelConfig) -> ModelConfig:
 
 def is_plain(weights: Weights) -> bool:
     """Return whether linear maps keep their layout: on accelerators with float32 or bfloat16, which are fast in it."""
-    return target().platform != "cpu" and weights != "int8"
+    return context().target.platform != "cpu" and weights != "int8"
 
 
 def prepared_block(block: Block, config: ModelConfig, weights: Weights) -> Block:

@@ -25,7 +25,7 @@ from lm.errors import InputError, UsageError
 from lm.inspect.architecture import Part, architecture
 from lm.model.attention.mask import AttentionMask
 from lm.model.transformer import Transformer
-from lm.parallel import constrain, devices_of, forward_only, on_host, traced_on
+from lm.parallel import constrain, devices_of, on_host, traced_on
 from lm.tokenizer import Tokenizer
 
 SHORTEST = 32
@@ -171,28 +171,26 @@ def read_text(symbols: int, model: Transformer, tokens_1T: jax.Array, last: jax.
     """Return (predictions at all positions of a text, logits of `symbols` ids after position `last`). Padding after the
     text does not affect them."""
     length = tokens_1T.shape[1]
-    with forward_only():
-        x_1TD = model.read(tokens_1T, jnp.ones_like(tokens_1T))
-        parts = math.ceil(length * model.embedding.shape[0] / LOGITS_AT_ONCE)
-        padding = (0, -length % parts)
-        x_PND = jnp.pad(x_1TD[0], (padding, (0, 0))).reshape(parts, -1, x_1TD.shape[-1])
-        next_PN = jnp.pad(jnp.roll(tokens_1T[0], -1), padding).reshape(parts, -1)
-        of_part = lambda part: guesses(model.logits(part[0][None])[0], part[1], symbols)
-        found = jax.lax.map(of_part, (x_PND, next_PN))
-        logits_V = model.logits(jax.lax.dynamic_slice_in_dim(x_1TD, last, 1, axis=1))[0, 0, :symbols]
+    x_1TD = model.read(tokens_1T, jnp.ones_like(tokens_1T))
+    parts = math.ceil(length * model.embedding.shape[0] / LOGITS_AT_ONCE)
+    padding = (0, -length % parts)
+    x_PND = jnp.pad(x_1TD[0], (padding, (0, 0))).reshape(parts, -1, x_1TD.shape[-1])
+    next_PN = jnp.pad(jnp.roll(tokens_1T[0], -1), padding).reshape(parts, -1)
+    of_part = lambda part: guesses(model.logits(part[0][None])[0], part[1], symbols)
+    found = jax.lax.map(of_part, (x_PND, next_PN))
+    logits_V = model.logits(jax.lax.dynamic_slice_in_dim(x_1TD, last, 1, axis=1))[0, 0, :symbols]
     return whole((jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:length], found), logits_V))
 
 
 def look_inside(symbols: int, model: Transformer, tokens_1T: jax.Array) -> tuple[list[jax.Array], Guesses]:
     """Return (fields `attention_LHTS` to `mlp_out_LT` of Layers; logit-lens predictions, with a first axis E)."""
     names = ("embedding", "blocks.*.attention.weights", "blocks.*.*.out", "blocks.*.*.residual")
-    with forward_only():
-        found = model.forward_with_taps(tokens_1T, AttentionMask(jnp.ones_like(tokens_1T)), names)
-        of_layers = lambda name: jnp.concatenate([found[f"blocks.{one}.{name}"] for one in range(model.layers)])
-        stream_ETD = jnp.concatenate([found["embedding"], of_layers("mlp.residual")])
-        next_T = jnp.roll(tokens_1T[0], -1)
-        said = lambda x_TD: guesses(model.logits(model.norm(x_TD[None]))[0], next_T, symbols)
-        lens = jax.lax.map(said, stream_ETD)
+    found = model.forward_with_taps(tokens_1T, AttentionMask(jnp.ones_like(tokens_1T)), names)
+    of_layers = lambda name: jnp.concatenate([found[f"blocks.{one}.{name}"] for one in range(model.layers)])
+    stream_ETD = jnp.concatenate([found["embedding"], of_layers("mlp.residual")])
+    next_T = jnp.roll(tokens_1T[0], -1)
+    said = lambda x_TD: guesses(model.logits(model.norm(x_TD[None]))[0], next_T, symbols)
+    lens = jax.lax.map(said, stream_ETD)
     size = lambda x: jnp.sqrt(jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1))
     parts = [of_layers(f"attention.{name}") for name in ("residual", "out")] + [of_layers("mlp.out")]
     return whole(([of_layers("attention.weights"), *map(size, (stream_ETD, *parts))], lens))

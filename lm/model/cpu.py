@@ -13,19 +13,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lm.parallel import target
+from lm.parallel import context, devices_of
 
 
 def on_cpu[**P, R](
-    fast: Callable[P, R], unless: Callable[[], bool] = lambda: False
+    fast: Callable[P, R], unless_sharded: str | None = None
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate the plain form of an operation: on a CPU target, `fast` is used instead, except if `unless()` is True at
-    trace time."""
+    """Decorate the plain form of an operation: on a CPU target, `fast` is used instead, except if this logical axis is
+    sharded."""
 
     def choice(plain: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(plain)
         def chosen(*args: P.args, **kwargs: P.kwargs) -> R:
-            form = fast if target().platform == "cpu" and not unless() else plain
+            form = fast if context().target.platform == "cpu" and devices_of(unless_sharded) == 1 else plain
             return form(*args, **kwargs)
 
         return chosen

@@ -14,7 +14,6 @@ from lm.config import ModelConfig
 from lm.model import cpu
 from lm.model.cpu import on_cpu
 from lm.model.ngrams import NOTHING
-from lm.parallel import rows_are_cut
 
 
 class LayerCache(NamedTuple):
@@ -90,7 +89,7 @@ def written(slots_BS: jax.Array, values_BT: jax.Array, positions_BT: Int[Array, 
     return slots_BS.at[rows_B1, positions_BT].set(values_BT.astype(slots_BS.dtype), mode="drop")
 
 
-@on_cpu(cpu.written_by_head, unless=rows_are_cut)  # row by row, each device would receive all rows
+@on_cpu(cpu.written_by_head, unless_sharded="batch")  # row by row, each device would receive all rows
 def written_by_head(
     slots_BKSC: Float[Array, "B K S C"], x_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]
 ) -> Float[Array, "B K S C"]:

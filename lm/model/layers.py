@@ -21,13 +21,11 @@ from lm.model.taps import Taps, tap
 from lm.parallel import (
     TOKENS,
     constrain,
+    context,
     gather_width,
-    gathers_weights,
-    length_is_cut,
     manual_axes,
     on_each_device,
     sum_over,
-    weights_stay,
     when_ready,
 )
 from lm.trusted_code import named
@@ -43,7 +41,7 @@ def constant(value: float, shape: tuple[int, ...], axes: tuple[str, ...], dtype:
     return nnx.Param(jnp.full(shape, value, jnp.dtype(dtype)), axes=axes)
 
 
-@on_cpu(cpu.linear, unless=length_is_cut)  # merging B and T would replicate sharded sequences
+@on_cpu(cpu.linear, unless_sharded="length")  # merging B and T would replicate sharded sequences
 def linear(
     x_BTI: Float[Array, "B T I"], weight_IO: Float[Array, "I O"], bias_O: Float[Array, " O"] | None
 ) -> Float[Array, "B T O"]:
@@ -85,7 +83,7 @@ class Linear(nnx.Module):
     def __call__(self, x_BTI: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
         x_BTI, weight_IO = x_BTI.astype(self.compute_dtype), self.weight[...]
         bias_O = None if self.bias is None else self.bias[...]
-        if weights_stay(x_BTI.shape[0] * x_BTI.shape[1], weight_IO):
+        if context().weights_stay(x_BTI.shape[0] * x_BTI.shape[1], weight_IO):
             # Each device has, for all rows, the channels of its shard of the weight.
             channels_in, channels_out = self.axes
             x_BTI = constrain(x_BTI, "rows", None, channels_in)
@@ -93,7 +91,7 @@ class Linear(nnx.Module):
             y_BTO = constrain(y_BTO, "rows", None, channels_out)
             return constrain(y_BTO, "batch", "length", used(channels_out))
         # Gather here: over the devices that share the width, weights and their gradients move, but activations do not.
-        if gathers_weights():
+        if context().gathers_weights:
             channels_in, channels_out = map(used, self.axes)
             on_parts = on_each_device(((*TOKENS, channels_in), self.axes, self.axes[1:]), (*TOKENS, channels_out))
             return on_parts(self.of_parts)(x_BTI, weight_IO.astype(self.compute_dtype), bias_O)

@@ -36,11 +36,10 @@ from lm.model.taps import ANY_LAYER, Taps, at, tap
 from lm.parallel import (
     TOKENS,
     constrain,
+    context,
     exchange_width,
     gather_tokens,
-    gathers_weights,
     on_each_device,
-    weights_stay,
 )
 from lm.trusted_code import named
 
@@ -226,7 +225,9 @@ class Transformer(nnx.Module):
             return exchange_width(x_BTD.astype(self.compute_dtype))
 
         look_up: Callable[..., jax.Array] = looked_up
-        if gathers_weights():  # each device looks up its shard of the width for all tokens; no table is gathered
+        if (
+            context().gathers_weights
+        ):  # each device looks up its shard of the width for all tokens; no table is gathered
             tables = (("vocab", "width"), ("ngram", "width"), ("position", "width"))
             positions = (None, "length") if one_row else TOKENS
             on_parts = on_each_device((*tables, TOKENS, positions, TOKENS), (*TOKENS, None), left_to_xla=("tensor",))
@@ -375,6 +376,6 @@ class Transformer(nnx.Module):
     def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Return float32 logits of the next token from the output of `__call__`."""
         x_ND, table_VD = x_BTD.reshape(-1, x_BTD.shape[-1]), self.output_table()
-        if weights_stay(x_ND.shape[0], table_VD):
+        if context().weights_stay(x_ND.shape[0], table_VD):
             x_ND = constrain(constrain(x_ND, "batch", "embed"), "rows", "width")
         return logits_of(x_ND, table_VD, self.logit_softcap).reshape(*x_BTD.shape[:2], -1)

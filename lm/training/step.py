@@ -17,7 +17,7 @@ from lm.model.loss import gathered_table, summed_cross_entropy
 from lm.model.taps import Taps
 from lm.model.transformer import Dropout, Transformer
 from lm.optimizers.rounding import apply_updates
-from lm.parallel import batch_sharding, gathers_weights, shardings, traced_on
+from lm.parallel import batch_sharding, context, shardings, traced_on
 from lm.training.anomaly_guard import accept, bounds, where_applied
 from lm.training.schedule import learning_rate
 from lm.training.state import TrainState
@@ -82,7 +82,7 @@ def loss_and_gradients(
         (_, (loss, tapped)), gradients = differentiate(model, micro_batch, config, own, table_VD)
         return jax.tree.map(lambda total, new: total + new.astype(total.dtype), totals, (loss, gradients)), tapped
 
-    table_VD = gathered_table(model.output_table(), model.compute_dtype) if gathers_weights() else None
+    table_VD = gathered_table(model.output_table(), model.compute_dtype) if context().gathers_weights else None
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), model)
     parts = micro_batches((batch, jnp.arange(batch.inputs_BT.shape[0])), config.micro_batches)
     (loss, gradients), tapped = jax.lax.scan(add, (jnp.zeros((), jnp.float32), zeros), parts)
@@ -183,7 +183,7 @@ def compile_step(
     """Jit `update` over the mesh, for states with the shardings of `state`. The input state is donated."""
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(
-        traced_on(mesh, lambda state, batch: update(state, batch, optimizer, config)),
+        traced_on(mesh, lambda state, batch: update(state, batch, optimizer, config), training=True),
         in_shardings=(state_shardings, batch_sharding(mesh)),
         out_shardings=(state_shardings, None),
         donate_argnums=0,

@@ -13,8 +13,9 @@ from lm.config import MeshConfig
 from lm.devices import Devices, Target, mesh_sizes
 from lm.errors import UsageError
 from lm.parallel import (
+    CONTEXT,
     MESH_AXES,
-    SCATTER_STEPS,
+    Context,
     device_grid,
     on_each_device,
     own_rows,
@@ -70,7 +71,7 @@ def test_neighbours_in_the_mesh_are_close_in_the_torus(size, shape, axis, most):
 )
 def test_gradients_are_scattered_along_one_axis_of_the_torus_at_a_time(size, shape, steps):
     mesh = Mesh(device_grid(list(shape), torus(*size)), MESH_AXES)
-    found = scatter_steps(mesh)
+    found = dict(scatter_steps(mesh))
     assert found.keys() == steps.keys()
     assert all(found[name] in steps[name] for name in steps)
 
@@ -80,12 +81,9 @@ def test_scattering_in_steps_equals_scattering_at_once(sizes):
     mesh = Mesh(np.reshape(jax.devices()[:8], (1, 8, 1, 1)), MESH_AXES, axis_types=(AxisType.Auto,) * 4)
     values = np.random.default_rng(0).normal(size=(8, 3, 16)).astype(np.float32)
     scatter = on_each_device((("batch", None, None),), (None, "width"))(lambda part: reduce_scatter_width(part[0], 1))
-    before = SCATTER_STEPS.set({"fsdp": sizes})
-    try:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            found = jax.jit(scatter)(jax.device_put(values, NamedSharding(mesh, PartitionSpec("fsdp"))))
-    finally:
-        SCATTER_STEPS.reset(before)
+    in_steps = Context(Target("cpu"), scatter_steps=(("fsdp", sizes),))
+    with CONTEXT(in_steps), jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        found = jax.jit(scatter)(jax.device_put(values, NamedSharding(mesh, PartitionSpec("fsdp"))))
     np.testing.assert_allclose(found, values.sum(0), rtol=1e-5, atol=1e-5)
 
 

@@ -16,7 +16,7 @@ from lm.model.attention.cudnn import masked, packed
 from lm.model.attention.mask import AttentionMask
 from lm.model.attention.pairs import KEPT
 from lm.model.attention.plain import filled_up, xla
-from lm.parallel import on_each_device, target
+from lm.parallel import context, on_each_device
 
 BY_HEAD = ("batch", None, "heads", None)
 OF_ITS_HEADS = (BY_HEAD, BY_HEAD, BY_HEAD, ("batch",)), BY_HEAD
@@ -32,7 +32,7 @@ def cudnn(
 ) -> Float[Array, "B T H C"]:
     """cuDNN's attention: over packed documents if the GPU supports it and there is no prefix; else with a T x T mask.
     It has not run on a GPU yet."""
-    attend = packed if mask.prefix_B is None and packs_documents(target()) else masked
+    attend = packed if mask.prefix_B is None and packs_documents(context().target) else masked
     return attend(q_BTHC, k_BTKC, v_BTKC, mask)
 
 

@@ -20,7 +20,7 @@ from lm.model.attention.plain import attention_weights, over_cache
 from lm.model.kv_cache import LayerCache
 from lm.model.layers import Linear, Rotary, mixed, rotate, shift_share, unit_rms
 from lm.model.taps import Taps, tap
-from lm.parallel import constrain, devices_of, target
+from lm.parallel import constrain, context, devices_of
 
 
 class Attention(nnx.Module):
@@ -69,12 +69,12 @@ class Attention(nnx.Module):
 
     def implementation(self, q_BTHC: Float[Array, "B T H C"], mask: AttentionMask) -> Callable[..., jax.Array]:
         """Return the attention implementation for the current mesh and device. Raises UsageError if it cannot run."""
-        context_shards = devices_of("length", jax.sharding.get_abstract_mesh())
+        context_shards = devices_of("length")
         if mask.branched:  # no kernel supports trees
             return ATTENTION["xla"]
         prefix = mask.prefix_B is not None
         spec = AttentionSpec(str(q_BTHC.dtype), self.head_dim, q_BTHC.shape[1], context_shards, prefix)
-        choice = choose(self.choice, target(), spec)
+        choice = choose(self.choice, context().target, spec)
         return over_context(choice) if context_shards > 1 else ATTENTION[choice]
 
     def __call__(

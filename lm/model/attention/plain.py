@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from lm.model import cpu
 from lm.model.attention.mask import AttentionMask
 from lm.model.cpu import on_cpu
-from lm.parallel import length_is_cut
+from lm.parallel import devices_of
 
 WHOLE_LENGTH = 1024  # up to this length, `xla` computes the scores of a whole sequence at once
 LEAST_ROWS = 128  # queries per block: fewer would not fill a matrix unit
@@ -130,7 +130,7 @@ def by_causal_blocks(
     length = q_BTHC.shape[1]
     blocks = min(CAUSAL_BLOCKS, length // CAUSAL_ROWS)
     causal = mask.prefix_B is None and mask.positions_BT is None
-    if blocks < 2 or length % blocks or not causal or length_is_cut():
+    if blocks < 2 or length % blocks or not causal or devices_of("length") > 1:
         return attend(q_BTHC, k_BSKC, v_BSKC, mask.all_visible())
     q_BKGTC, k_BKSC, v_BKSC = heads_first(q_BTHC, k_BSKC, v_BSKC)
     rows, out = length // blocks, []

@@ -222,12 +222,12 @@ def test_splash_is_lowered_to_kernels_for_tpu(shape, devices):
 
 
 def of_gpu(monkeypatch, capability):
-    """Replace JAX's queries for the GPU's cuDNN version and compute capability."""
+    """Replace the queries for the GPU's cuDNN version and compute capability."""
     module = "jax._src.cudnn.fused_attention_stablehlo"
     monkeypatch.setattr(f"{module}.check_cudnn_version", lambda: 91_000)
     asked = lambda text: capability >= tuple(map(int, text.split(".")))
     monkeypatch.setattr(f"{module}.check_compute_capability", asked)
-    monkeypatch.setattr("lm.model.attention.kernels.target", lambda: Target("cuda", capability))
+    monkeypatch.setattr("lm.parallel.target_of", lambda device: Target("cuda", capability))
 
 
 @pytest.mark.parametrize("shape", [LLAMA_8B, GPT2_124M, (2, 1023, 4, 2, 60)], ids=str)

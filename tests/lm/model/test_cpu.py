@@ -1,7 +1,5 @@
 """The operations for CPUs equal the plain ones in values and gradients, and are compiled only for CPUs."""
 
-import contextlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +9,7 @@ from lm.devices import Target
 from lm.model import cpu
 from lm.model.attention.plain import weighted
 from lm.model.layers import gelu, linear
-from lm.parallel import TARGET
+from lm.parallel import CONTEXT, Context
 
 
 def plain_linear(x, weight, bias):
@@ -35,15 +33,6 @@ FORMS = {
 EACH = pytest.mark.parametrize(("chosen", "fast", "plain", "shapes"), FORMS.values(), ids=FORMS)
 
 
-@contextlib.contextmanager
-def compiled_for(platform):
-    token = TARGET.set(Target(platform))
-    try:
-        yield
-    finally:
-        TARGET.reset(token)
-
-
 def with_gradients(form):
     def step(*inputs):
         value, pull = jax.vjp(form, *inputs)
@@ -54,7 +43,7 @@ def with_gradients(form):
 
 def program(form, shapes, platform):
     inputs = [jax.ShapeDtypeStruct(shape, "bfloat16") for shape in shapes]
-    with compiled_for(platform):
+    with CONTEXT(Context(Target(platform))):
         traced = jax.jit(with_gradients(form)).trace(*inputs)
         return traced.lower(lowering_platforms=(platform,)).as_text()
 

@@ -272,7 +272,7 @@ def gradients_on(config, **sizes):
     mesh = make_mesh(MeshConfig(**{k: v for k, v in sizes.items() if k != "data"}), config, 8, devices)
     model = jax.device_put(model_of(config), shardings(model_of(config), mesh))
     batch = jax.device_put(batch_of(config), batch_sharding(mesh))
-    step = traced_on(mesh, lambda model, batch: loss_and_gradients(model, batch, TRAIN))  # as in compile_step
+    step = traced_on(mesh, lambda model, batch: loss_and_gradients(model, batch, TRAIN), training=True)
     loss, gradients = jax.jit(step)(model, batch)
     return float(loss), {name: np.asarray(value) for name, value in named_leaves(gradients).items()}
 
