@@ -46,6 +46,10 @@ arXiv:2205.05198), embed, rows (of the batch, if activations move to the weights
 (rows whose next token is sampled, over all devices). Parameters have ngram, width (of the residual stream; also sharded
 along context), position, layers. Both have heads, kv_heads, mlp, vocab."""
 
+TABLES = ("vocab", "position", "ngram")
+"""Logical axes of tables, whose rows are looked up one by one, and of the output projection, whose columns each score
+one token."""
+
 ZERO1: Table = {**AXES, "width": ("fsdp", "context", "data")}
 """For optimizer state with MeshConfig.zero1. `data` is the last axis, so that the shards of devices along it are
 neighbors within the shard of the parameter that these devices hold."""

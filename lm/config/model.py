@@ -94,7 +94,7 @@ class ModelConfig(Config):
     arXiv:2408.00118); None: unchanged."""
     token_shift: bool = False
     """Mix the inputs of queries, keys, values and MLP with those of the previous token of the same document, by a
-    learned weight per channel (RWKV, arXiv:2305.13048, section 3.1)."""
+    learned weight per channel (RWKV, arXiv:2305.13048, section 3.1). Only in the block pre_norm."""
     ngram_rows: int = 0
     """Rows of each n-gram embedding table (arXiv:2501.16975). The embeddings of the last 2 to ngram_longest tokens,
     looked up by hash, are added to the token embedding. They cost memory but almost no compute; 0: none."""
@@ -168,6 +168,11 @@ class ModelConfig(Config):
                 f"model.ngram_rows is {shown(self.ngram_rows)} and model.ngram_longest is "
                 f"{shown(self.ngram_longest)}; rows must be at least 0 (0: no n-gram embeddings), and n-grams have 2 "
                 f"to {LONGEST_NGRAM} tokens."
+            )
+        if self.token_shift and self.block != "pre_norm":
+            raise UsageError(
+                f"model.token_shift = True, but model.block = {self.block}; only pre_norm has a token shift. Set "
+                "--model.token_shift False."
             )
         if self.logit_softcap is not None:
             positive(self, "model", "logit_softcap")

@@ -12,7 +12,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from lm.model.attention.layer import Attention
+from lm.model.attention.mask import AttentionMask
 from lm.model.cpu import on_cpu
+from lm.model.kv_cache import LayerCache
 
 TILE = 32
 """Outputs per tile: their sums stay in registers while a thread reads the weights of the tile, which are contiguous."""
@@ -139,7 +141,8 @@ def int8_product(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I"]) -> 
 
 
 class JoinedAttention(Attention):
-    """Attention with one matrix product for queries, keys and values. Not with token shift: their inputs differ."""
+    """Attention that computes queries, keys and values by one product. Replaces only plain Attention, in which all
+    three have the same input."""
 
     def __init__(self, attention: Attention, joined: PreparedLinear):
         for name, value in vars(attention).items():
@@ -148,7 +151,7 @@ class JoinedAttention(Attention):
         self.joined = joined
 
     def products(
-        self, x_BTD: Float[Array, "B T D"], before_BTD: Float[Array, "B T D"] | None
+        self, x_BTD: Float[Array, "B T D"], mask: AttentionMask, cache: LayerCache | None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         inner, inner_kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         y_BTO = self.joined(x_BTD)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from lm.config import ModelConfig
 from lm.errors import UsageError
 from lm.inference.cpu import Bfloat16Linear, Int8Linear, JoinedAttention, PreparedLinear, TiledLinear
+from lm.model.attention.layer import Attention
 from lm.model.layers import Linear
 from lm.model.loss import softcapped
 from lm.model.transformer import Block, Transformer, with_blocks
@@ -74,7 +75,7 @@ def prepared_block(block: Block, config: ModelConfig, weights: Weights) -> Block
     """Return a copy of the block with all its linear maps in the form for generation with `weights`."""
     block = jax.tree.map(lambda x: x, block)
     attention, mlp = block.attention, block.mlp
-    if not config.token_shift and not is_plain(weights):
+    if type(attention) is Attention and not is_plain(weights):
         three = [attention.query, attention.key, attention.value]
         block.attention = attention = JoinedAttention(attention, side_by_side(three, config, weights))
     for part in (attention, mlp):

@@ -28,8 +28,6 @@ TRAINING_ROWS = "train.batch_size, or give more train.micro_batches"
 SIZES = ("layers", "width", "mlp_width", "vocab_size", "ngram_rows", "context_length")
 LAYERS_TRACED = 256
 """Models with more layers are extrapolated from one and two of their layers; no published model has more."""
-LOOKED_UP = ("vocab", "position", "ngram")
-"""First axes of parameters that are lookup tables."""
 
 
 def by_layers(count: Callable[[ModelConfig], tuple[int, ...]], config: ModelConfig) -> tuple[int, ...]:
@@ -46,12 +44,12 @@ def counted_parameters(config: ModelConfig) -> tuple[int, int]:
     import jax
 
     from lm.model.transformer import Transformer
-    from lm.parallel import is_parameter
+    from lm.parallel import TABLES, is_parameter
 
     def count(config: ModelConfig) -> tuple[int, int]:
         abstract = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
         leaves: list[Any] = [node for node in jax.tree.leaves(abstract, is_leaf=is_parameter) if is_parameter(node)]
-        tables = [node.size for node in leaves if node.get_metadata()["axes"][0] in LOOKED_UP]
+        tables = [node.size for node in leaves if node.get_metadata()["axes"][0] in TABLES]
         return sum(node.size for node in leaves), sum(tables)
 
     total, looked_up = by_layers(count, config)

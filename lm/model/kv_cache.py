@@ -1,5 +1,4 @@
-"""Cache for generation, so that each token is computed once: keys, values, and the previous inputs that token shift and
-n-grams need. Rows may have different lengths.
+"""Cache of keys and values for generation, so that each token is computed once. Rows may have different lengths.
 
 Axes: B batch, T positions of new tokens, S positions of the cache, K key-value heads, C channels of a head, D width.
 """
@@ -13,7 +12,9 @@ from jaxtyping import Array, Float, Int
 from lm.config import ModelConfig
 from lm.model import cpu
 from lm.model.cpu import on_cpu
-from lm.model.ngrams import NOTHING
+
+NOTHING = -1
+"""Segment id of an empty slot, and token id before the start of a document."""
 
 
 class LayerCache(NamedTuple):
@@ -23,9 +24,8 @@ class LayerCache(NamedTuple):
     """Stored head by head, so that attention over the cache needs no transpose."""
     values_BKSC: Float[Array, "B K S C"]  # noqa: N815
     attention_last_B1D: Float[Array, "B 1 D"] | None  # noqa: N815
-    """Attention input at each row's last token; None without a token shift."""
     mlp_last_B1D: Float[Array, "B 1 D"] | None  # noqa: N815
-    """MLP input at each row's last token; None without a token shift."""
+    """Inputs of attention and MLP at each row's last token, for token shift (lm/model/lookback.py); None without it."""
 
     def joined_by(
         self, k_BTKC: Float[Array, "B T K C"], v_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]
@@ -34,17 +34,6 @@ class LayerCache(NamedTuple):
         return self._replace(
             keys_BKSC=written_by_head(self.keys_BKSC, k_BTKC, positions_BT),
             values_BKSC=written_by_head(self.values_BKSC, v_BTKC, positions_BT),
-        )
-
-    def with_last(
-        self, h_BTD: Float[Array, "B T D"], g_BTD: Float[Array, "B T D"], segment_ids_BT: Int[Array, "B T"]
-    ) -> "LayerCache":
-        """Return the cache with the inputs of attention (h) and MLP (g) at each row's newest token stored."""
-        if self.attention_last_B1D is None or self.mlp_last_B1D is None:
-            return self
-        return self._replace(
-            attention_last_B1D=newest(h_BTD, self.attention_last_B1D, segment_ids_BT),
-            mlp_last_B1D=newest(g_BTD, self.mlp_last_B1D, segment_ids_BT),
         )
 
 
@@ -71,17 +60,6 @@ class Cache(NamedTuple):
             lengths_B=jnp.maximum(self.lengths_B, jnp.max(ends_BT, axis=1)),
         )
 
-    def tokens_before(
-        self, positions_BT: Int[Array, "B T"], segment_ids_BT: Int[Array, "B T"], count: int
-    ) -> list[Int[Array, "B T"]]:
-        """Like lm.model.ngrams.tokens_before, for tokens added by `reading`."""
-        found = []
-        for back in range(1, count + 1):
-            slots_BT = jnp.maximum(positions_BT - back, 0)
-            tokens_BT, of_BT = (jnp.take_along_axis(x, slots_BT, axis=1) for x in (self.tokens_BS, self.segment_ids_BS))
-            found.append(jnp.where((positions_BT >= back) & (of_BT == segment_ids_BT), tokens_BT, NOTHING))
-        return found
-
 
 def written(slots_BS: jax.Array, values_BT: jax.Array, positions_BT: Int[Array, "B T"]) -> jax.Array:
     """Return `slots_BS` (B, S, ...) with `values_BT` (B, T, ...) written at these positions of each row."""
@@ -97,15 +75,6 @@ def written_by_head(
     dropped."""
     rows_B1 = jnp.arange(slots_BKSC.shape[0])[:, None]
     return slots_BKSC.at[rows_B1, :, positions_BT].set(x_BTKC.astype(slots_BKSC.dtype), mode="drop")
-
-
-def newest(
-    x_BTD: Float[Array, "B T D"], last_B1D: Float[Array, "B 1 D"], segment_ids_BT: Int[Array, "B T"]
-) -> Float[Array, "B 1 D"]:
-    """Return the value at each row's last token, or `last_B1D` if the row has no new tokens. Padding (segment 0) comes
-    after a row's tokens."""
-    count_B11 = jnp.sum(segment_ids_BT > 0, axis=1)[:, None, None]
-    return jnp.take_along_axis(jnp.concatenate([last_B1D, x_BTD], axis=1), count_B11, axis=1)
 
 
 def empty_cache(config: ModelConfig, batch_size: int, capacity: int | None = None) -> Cache:

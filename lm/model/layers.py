@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from lm.config import ModelConfig, RopeScalingConfig
 from lm.model import cpu
@@ -156,33 +156,6 @@ def unit_rms(x_BTHC: Float[Array, "B T H C"], epsilon: float) -> Float[Array, "B
     x32_BTHC = x_BTHC.astype(jnp.float32)
     inverse_BTH1 = jax.lax.rsqrt(jnp.mean(jnp.square(x32_BTHC), axis=-1, keepdims=True) + epsilon)
     return (x32_BTHC * inverse_BTH1).astype(x_BTHC.dtype)
-
-
-def shifted(
-    x_BTD: Float[Array, "B T D"], same_BT: Bool[Array, "B T"], last_B1D: Float[Array, "B 1 D"] | None = None
-) -> Float[Array, "B T D"]:
-    """Shift by one position: the value of the previous token, `last_B1D` for the first token, or 0 if the previous
-    token belongs to another document (`same_BT`)."""
-    if last_B1D is None:
-        before_BTD = jnp.pad(x_BTD[:, :-1], ((0, 0), (1, 0), (0, 0)))
-    else:
-        before_BTD = jnp.concatenate([last_B1D, x_BTD[:, :-1]], axis=1)
-    return jnp.where(same_BT[:, :, None], before_BTD, 0)
-
-
-def mixed(
-    x_BTD: Float[Array, "B T D"], before_BTD: Float[Array, "B T D"] | None, share: nnx.Param | None
-) -> Float[Array, "B T D"]:
-    """share * before + (1 - share) * x per channel: token shift of RWKV (arXiv:2305.13048). Returns x if there is
-    none."""
-    if share is None or before_BTD is None:
-        return x_BTD
-    return x_BTD + (before_BTD - x_BTD) * share[...].astype(x_BTD.dtype)[None, None, :]
-
-
-def shift_share(config: ModelConfig) -> nnx.Param | None:
-    """Return the share of the previous token per channel, for `mixed`, initialized to 0.5; None without token shift."""
-    return constant(0.5, (config.width,), ("width",), config.parameter_dtype) if config.token_shift else None
 
 
 @on_cpu(cpu.gelu)

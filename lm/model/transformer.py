@@ -15,23 +15,12 @@ from jaxtyping import Array, Float, Int
 
 from lm.config import ModelConfig, RematPolicy
 from lm.errors import UsageError
+from lm.model import lookback
 from lm.model.attention.layer import Attention
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import Cache, LayerCache
-from lm.model.layers import (
-    GatedMLP,
-    Linear,
-    PlainMLP,
-    Rotary,
-    make_norm,
-    mixed,
-    parameter,
-    rotary_tables,
-    shift_share,
-    shifted,
-)
+from lm.model.layers import GatedMLP, Linear, PlainMLP, Rotary, make_norm, parameter, rotary_tables
 from lm.model.loss import logits_of
-from lm.model.ngrams import ngram_embeddings, tokens_before
 from lm.model.taps import ANY_LAYER, Taps, at, tap
 from lm.parallel import (
     TOKENS,
@@ -100,10 +89,11 @@ class Block(nnx.Module):
         # Two residual additions per layer: scaled so that the variance of the stream does not grow with depth (GPT-2).
         residual_std = 0.0 if config.zero_init else config.initial_std * (2 * config.layers) ** -0.5
         self.attention_norm = make_norm(config)
-        self.attention = Attention(config, attention_key, layer, residual_std)
+        attention = lookback.ShiftedAttention if config.token_shift else Attention
+        self.attention = attention(config, attention_key, layer, residual_std)
         self.mlp_norm = make_norm(config)
         self.mlp = (GatedMLP if config.gated_mlp else PlainMLP)(config, mlp_key, residual_std)
-        self.mlp_share = shift_share(config)
+        self.mlp_share = lookback.shift_share(config) if config.token_shift else None
 
     def __call__(
         self,
@@ -116,23 +106,20 @@ class Block(nnx.Module):
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
         """Return the residual stream after the block, and the cache, if any, with the tokens added. `rotary`, `mask`
         and `cache` are as in Attention."""
-        before = lambda h_BTD, last: None if self.mlp_share is None else shifted(h_BTD, mask.same_as_before(), last)
         whole = lambda h_BTD: constrain(h_BTD, "batch", "length", "embed")
         x_BTD = residual(x_BTD)
         h_BTD = whole(self.attention_norm(x_BTD))
-        shift_BTD = before(h_BTD, None if cache is None else cache.attention_last_B1D)
-        out_BTD, cache = self.attention(h_BTD, shift_BTD, rotary, mask, cache, at(taps, "attention"))
+        out_BTD, cache = self.attention(h_BTD, rotary, mask, cache, at(taps, "attention"))
         out_BTD = residual(out_BTD)
         x_BTD = x_BTD + drop(out_BTD, dropout, 0)
         tap(taps, "attention.out", out_BTD)
         tap(taps, "attention.residual", x_BTD)
         g_BTD = whole(self.mlp_norm(x_BTD))
-        shift_BTD = before(g_BTD, None if cache is None else cache.mlp_last_B1D)
-        out_BTD = residual(self.mlp(mixed(g_BTD, shift_BTD, self.mlp_share), at(taps, "mlp")))
+        out_BTD = residual(self.mlp(lookback.mlp_input(g_BTD, self.mlp_share, mask, cache), at(taps, "mlp")))
         x_BTD = residual(x_BTD + drop(out_BTD, dropout, 1))
         tap(taps, "mlp.out", out_BTD)
         tap(taps, "mlp.residual", x_BTD)
-        return x_BTD, None if cache is None else cache.with_last(h_BTD, g_BTD, mask.segment_ids_BT)
+        return x_BTD, lookback.with_last_inputs(cache, h_BTD, g_BTD, mask.segment_ids_BT)
 
 
 BLOCKS: dict[str, Callable[[ModelConfig, jax.Array, int], Block]] = {"pre_norm": Block}
@@ -178,13 +165,7 @@ class Transformer(nnx.Module):
         self.layers, self.logit_softcap = config.layers, config.logit_softcap
         table, dtype, std = (config.vocab_size, config.width), config.parameter_dtype, config.initial_std
         self.embedding = parameter(embedding_key, table, ("vocab", "width"), std, dtype)
-        self.ngrams = nnx.List(
-            parameter(
-                jax.random.fold_in(embedding_key, length), (config.ngram_rows, config.width), ("ngram", "width"),
-                0.0 if config.zero_init else std, dtype,
-            )
-            for length in range(2, config.tokens_back + 2)
-        )  # fmt: skip
+        self.ngrams = nnx.List(lookback.ngram_tables(config, embedding_key))
         positions = (config.context_length, config.width)
         self.positions = (
             parameter(position_key, positions, ("position", "width"), std, dtype)
@@ -212,14 +193,12 @@ class Transformer(nnx.Module):
     def embed(
         self, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "#B T"], before: list[Int[Array, "B T"]]
     ) -> Float[Array, "B T D"]:
-        """Return the input of the first block. `before` is the result of lm.model.ngrams.tokens_before."""
+        """Input of the first block. `before` is the result of lm.model.lookback.tokens_before."""
         one_row = positions_BT.shape[0] == 1
 
         def looked_up(embedding_VD, ngrams, positions_PD, tokens_BT, positions_BT, before):
             tokens_BT, before = gather_tokens(tokens_BT), [gather_tokens(ids_BT) for ids_BT in before]
-            x_BTD = embedding_VD[tokens_BT]
-            for ngram_BTD in ngram_embeddings(ngrams, tokens_BT, before):
-                x_BTD = x_BTD + ngram_BTD
+            x_BTD = lookback.with_ngrams(embedding_VD[tokens_BT], ngrams, tokens_BT, before)
             if positions_PD is not None:
                 x_BTD = x_BTD + positions_PD[gather_tokens(positions_BT, rows_are_cut=not one_row)]
             return exchange_width(x_BTD.astype(self.compute_dtype))
@@ -325,17 +304,14 @@ class Transformer(nnx.Module):
         Without a cache, the tokens are whole rows. With one, they are added to it: each token goes to the slot of its
         position, and padding (segment 0) comes after a row's tokens. `remat` is as in `with_remat`.
         """
-        if cache is None:
-            before = tokens_before(tokens_BT, mask.segment_ids_BT, len(self.ngrams))
-            x_BTD = self.embed(tokens_BT, positions_BT, before)
-            return self.hidden(x_BTD, positions_BT, mask, None, remat, dropout, taps)[0], None
-        positions_BT = jnp.broadcast_to(positions_BT, tokens_BT.shape)
-        cache = cache.reading(tokens_BT, positions_BT, mask.segment_ids_BT)
-        before = cache.tokens_before(positions_BT, mask.segment_ids_BT, len(self.ngrams))
-        mask = mask.over(positions_BT, cache.segment_ids_BS)
-        x_BTD = self.embed(tokens_BT, positions_BT, before)
-        x_BTD, layers = self.hidden(x_BTD, positions_BT, mask, cache.layers, remat, dropout, taps)
-        return x_BTD, cache._replace(layers=cast(list[LayerCache] | LayerCache, layers))
+        if cache is not None:
+            positions_BT = jnp.broadcast_to(positions_BT, tokens_BT.shape)
+            cache = cache.reading(tokens_BT, positions_BT, mask.segment_ids_BT)
+            mask = mask.over(positions_BT, cache.segment_ids_BS)
+        x_BTD = self.embed(tokens_BT, positions_BT, lookback.tokens_before(tokens_BT, mask, len(self.ngrams), cache))
+        caches = None if cache is None else cache.layers
+        x_BTD, caches = self.hidden(x_BTD, positions_BT, mask, caches, remat, dropout, taps)
+        return x_BTD, None if cache is None else cache._replace(layers=cast(list[LayerCache] | LayerCache, caches))
 
     def read(
         self,

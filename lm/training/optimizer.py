@@ -11,14 +11,9 @@ import optax
 from lm.config import MuonConfig, OptimizerConfig
 from lm.errors import UsageError
 from lm.optimizers.muon import scale_by_muon
-from lm.parallel import is_parameter
+from lm.parallel import TABLES, is_parameter
 from lm.training.schedule import learning_rate
 from lm.trusted_code import named
-
-TABLES = ("vocab", "position", "ngram")
-"""Logical axes of tables: embeddings and positions, whose rows are looked up one by one, and the output projection,
-whose columns each score one token. Muon is meant for linear maps between hidden layers, so tables use the other
-optimizer."""
 
 
 def by_axes[Value](parameters: object, value: Callable[[tuple[str, ...]], Value]) -> Any:
@@ -42,7 +37,7 @@ def weight_decay_mask(parameters: object) -> Any:
 LINEAR_MAPS = (
     ("width", "heads"), ("width", "kv_heads"), ("heads", "width"), ("width", "mlp"), ("mlp", "width"),
 )  # fmt: skip
-"""Logical axes of the linear maps within blocks, which Muon updates."""
+"""Logical axes of the linear maps between hidden layers, which Muon updates. Tables use the other optimizer."""
 
 
 def label_of(axes: tuple[str, ...]) -> str:
@@ -54,8 +49,8 @@ def label_of(axes: tuple[str, ...]) -> str:
         return "rule"
     raise UsageError(
         f"train.optimizer.muon is given, but a parameter has the axes {', '.join(axes)}, which are neither in "
-        f"{'; '.join(map(', '.join, LINEAR_MAPS))} nor a table or vector. Add them to LINEAR_MAPS or TABLES in "
-        "lm/training/optimizer.py, or set train.optimizer.muon to None."
+        f"{'; '.join(map(', '.join, LINEAR_MAPS))} nor a table or vector. Add them to LINEAR_MAPS in "
+        "lm/training/optimizer.py or TABLES in lm/parallel.py, or set train.optimizer.muon to None."
     )
 
 

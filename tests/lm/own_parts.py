@@ -30,7 +30,7 @@ class ParallelBlock(Block):
 
     def __call__(self, x_BTD, rotary, mask, cache=None, dropout=None, taps=None):
         h_BTD = self.attention_norm(x_BTD)
-        out_BTD, cache = self.attention(h_BTD, None, rotary, mask, cache)
+        out_BTD, cache = self.attention(h_BTD, rotary, mask, cache)
         mlp_BTD = self.mlp(self.mlp_norm(x_BTD))
         tap(taps, "share", jnp.mean(jnp.abs(mlp_BTD)) / jnp.mean(jnp.abs(out_BTD) + jnp.abs(mlp_BTD)))
         return x_BTD + out_BTD + mlp_BTD, cache

@@ -46,20 +46,23 @@ def rotated(config, x, position):
     return np.concatenate([turned.real, turned.imag])
 
 
-def mixture(config, share, x, segments):
+def mixture(config, part, name, x, segments):
     """The token shift, token by token."""
     if not config.token_shift:
         return x
+    share = array(getattr(part, name))
     before = [x[t - 1] if t and segments[t - 1] == segments[t] else np.zeros_like(x[t]) for t in range(len(x))]
-    return array(share) * np.stack(before) + (1 - array(share)) * x
+    return share * np.stack(before) + (1 - share) * x
 
 
 def attention(config, layer, x, segments, window):
     """(result, weights of each head, query and key)."""
     length, channels, group = len(x), config.head_channels, config.heads // config.kv_heads
-    q = linear(layer.query, mixture(config, layer.query_share, x, segments)).reshape(length, config.heads, channels)
-    k = linear(layer.key, mixture(config, layer.key_share, x, segments)).reshape(length, config.kv_heads, channels)
-    v = linear(layer.value, mixture(config, layer.value_share, x, segments)).reshape(length, config.kv_heads, channels)
+    q = linear(layer.query, mixture(config, layer, "query_share", x, segments)).reshape(length, config.heads, channels)
+    k = linear(layer.key, mixture(config, layer, "key_share", x, segments)).reshape(length, config.kv_heads, channels)
+    v = linear(layer.value, mixture(config, layer, "value_share", x, segments)).reshape(
+        length, config.kv_heads, channels
+    )
     if config.qk_norm:
         q, k = (x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_epsilon) for x in (q, k))
     out, shares = np.zeros((length, config.heads, channels)), np.zeros((config.heads, length, length))
@@ -115,7 +118,7 @@ def row(config, model, tokens, segments):
         found |= {f"blocks.{number}.attention.{name}": y for name, y in
                   (("weights", weights), ("out", out), ("residual", x))}  # fmt: skip
         h = norm(config, block.mlp_norm, x)
-        out = mlp(config, block.mlp, mixture(config, block.mlp_share, h, segments))
+        out = mlp(config, block.mlp, mixture(config, block, "mlp_share", h, segments))
         x = x + out
         found |= {f"blocks.{number}.mlp.out": out, f"blocks.{number}.mlp.residual": x}
     found["norm"] = norm(config, model.norm, x)

@@ -18,7 +18,7 @@ from lm.model.attention.kernels import ATTENTION
 from lm.model.attention.mask import AttentionMask
 from lm.model.attention.plain import attention_weights, over_cache
 from lm.model.kv_cache import LayerCache
-from lm.model.layers import Linear, Rotary, mixed, rotate, shift_share, unit_rms
+from lm.model.layers import Linear, Rotary, rotate, unit_rms
 from lm.model.taps import Taps, tap
 from lm.parallel import constrain, context, devices_of
 
@@ -35,26 +35,23 @@ class Attention(nnx.Module):
         self.key = Linear(config, keys[1], (config.width, inner_kv), ("width", "kv_heads"), std=std, bias=bias)
         self.value = Linear(config, keys[2], (config.width, inner_kv), ("width", "kv_heads"), std=std, bias=bias)
         self.out = Linear(config, keys[3], (inner, config.width), ("heads", "width"), std=residual_std, bias=bias)
-        self.query_share, self.key_share, self.value_share = (shift_share(config) for _ in range(3))
         self.heads, self.kv_heads = config.heads, config.kv_heads
         self.window = config.window(layer)
         self.qk_norm_epsilon = config.norm_epsilon if config.qk_norm else None
         self.choice = config.attention
 
     def products(
-        self, x_BTD: Float[Array, "B T D"], before_BTD: Float[Array, "B T D"] | None
+        self, x_BTD: Float[Array, "B T D"], mask: AttentionMask, cache: LayerCache | None
     ) -> tuple[Float[Array, "B T I"], Float[Array, "B T J"], Float[Array, "B T J"]]:
-        """Project to queries, keys and values, with heads concatenated."""
-        query = self.query(mixed(x_BTD, before_BTD, self.query_share))
-        key = self.key(mixed(x_BTD, before_BTD, self.key_share))
-        return query, key, self.value(mixed(x_BTD, before_BTD, self.value_share))
+        """Project to queries, keys and values, with heads concatenated. Only subclasses use mask and cache."""
+        return self.query(x_BTD), self.key(x_BTD), self.value(x_BTD)
 
     def project(
-        self, x_BTD: Float[Array, "B T D"], before_BTD: Float[Array, "B T D"] | None, rotary: Rotary | None
+        self, x_BTD: Float[Array, "B T D"], rotary: Rotary | None, mask: AttentionMask, cache: LayerCache | None
     ) -> tuple[Float[Array, "B T H C"], Float[Array, "B T K C"], Float[Array, "B T K C"]]:
         """Return (queries, keys, values) by head; queries and keys with QK norm and rotary embedding, if configured."""
         by_head = lambda x_BTI, heads: x_BTI.reshape(*x_BTI.shape[:2], heads, self.head_dim)
-        q_BTI, k_BTJ, v_BTJ = self.products(x_BTD, before_BTD)
+        q_BTI, k_BTJ, v_BTJ = self.products(x_BTD, mask, cache)
         q_BTHC = by_head(q_BTI, self.heads)
         k_BTKC, v_BTKC = by_head(k_BTJ, self.kv_heads), by_head(v_BTJ, self.kv_heads)
         if self.qk_norm_epsilon is not None:
@@ -80,7 +77,6 @@ class Attention(nnx.Module):
     def __call__(
         self,
         x_BTD: Float[Array, "B T D"],
-        before_BTD: Float[Array, "B T D"] | None,
         rotary: Rotary | None,
         mask: AttentionMask,
         cache: LayerCache | None = None,
@@ -88,11 +84,11 @@ class Attention(nnx.Module):
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
         """Return the attention output for each token, and the cache, if any, with the tokens' keys and values added.
 
-        `before_BTD` is the input of the token shift and `rotary` the rotary tables, if the model has them. With a
-        cache, the mask must contain the positions of the tokens in it (AttentionMask.over).
+        `rotary` has the rotary tables, if the model has them. With a cache, the mask must contain the positions of the
+        tokens in it (AttentionMask.over).
         """
         mask = mask.within(self.window)
-        q_BTHC, k_BTKC, v_BTKC = self.project(x_BTD, before_BTD, rotary)
+        q_BTHC, k_BTKC, v_BTKC = self.project(x_BTD, rotary, mask, cache)
         if cache is None:
             attend = self.implementation(q_BTHC, mask)
         else:

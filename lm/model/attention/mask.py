@@ -88,11 +88,3 @@ class AttentionMask:
     def all_visible(self) -> Bool[Array, "B T S"]:
         """Return `visible` for all of the mask's queries and all keys."""
         return self.visible(self.query_positions(), self.segment_ids_BT)
-
-    def same_as_before(self) -> Bool[Array, "B T"]:
-        """True where the previous token belongs to the same document; False for the first token of a row."""
-        if self.key_segment_ids_BS is None or self.positions_BT is None:
-            before_BT = jnp.pad(self.segment_ids_BT[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
-            return before_BT == self.segment_ids_BT
-        before_BT = jnp.take_along_axis(self.key_segment_ids_BS, jnp.maximum(self.positions_BT - 1, 0), axis=1)
-        return (self.positions_BT > 0) & (before_BT == self.segment_ids_BT)

@@ -86,6 +86,7 @@ def test_contradictory_numbers_are_rejected_with_both_values_and_the_remedy(chan
         ({"head_dim": 7}, ["model.head_dim", "= 7 is odd", "even"]),
         ({"attention_windows": (8, -1)}, ["attention_windows = (8, -1)", "at least 0"]),
         ({"attention_windows": (8, 0), "scan_layers": True}, ["(8, 0)", "scan_layers = True", "one window"]),
+        ({"block": "my_block.MyBlock"}, ["token_shift = True", "block = my_block.MyBlock", "token_shift False"]),
     ],
 )
 def test_invalid_heads_and_windows_are_rejected(changes, words):

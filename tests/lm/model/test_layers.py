@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from lm.model import cpu
-from lm.model.attention.mask import AttentionMask
-from lm.model.layers import shifted, unit_rms
+from lm.model.layers import unit_rms
 
 GELUS = pytest.mark.parametrize(
     "gelu", [cpu.gelu, functools.partial(jax.nn.gelu, approximate=True)], ids=["on a CPU", "elsewhere"]
@@ -33,16 +32,6 @@ def test_gelu_of_large_values_is_the_identity_or_zero_with_finite_gradients(gelu
     x = jnp.array([-1e4, -50.0, 50.0, 1e4])
     np.testing.assert_allclose(gelu(x), [0.0, 0.0, 50.0, 1e4])
     np.testing.assert_allclose(jax.vmap(jax.grad(gelu))(x), [0.0, 0.0, 1.0, 1.0])
-
-
-def test_the_token_shift_uses_only_the_previous_token_of_the_same_document():
-    x_BTD = jnp.arange(1.0, 11.0).reshape(1, 5, 2)
-    mask = AttentionMask(jnp.array([[1, 1, 2, 2, 0]], jnp.int32))
-    found = np.asarray(shifted(x_BTD, mask.same_as_before()))
-    np.testing.assert_array_equal(found[0], [[0, 0], [1, 2], [0, 0], [5, 6], [0, 0]])
-    over = mask.over(jnp.arange(1, 6)[None], jnp.array([[1, 1, 1, 2, 2, 0, -1]], jnp.int32))
-    found = np.asarray(shifted(x_BTD, over.same_as_before(), jnp.full((1, 1, 2), 20.0)))
-    np.testing.assert_array_equal(found[0], [[20, 20], [1, 2], [0, 0], [5, 6], [0, 0]])
 
 
 def test_normalized_queries_keep_their_direction():

@@ -10,7 +10,7 @@ import pytest
 from lm.errors import UsageError
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import empty_cache
-from lm.model.ngrams import tokens_before
+from lm.model.lookback import tokens_before
 from lm.model.param_names import named_leaves
 from lm.model.transformer import Transformer, row_positions, stack_layers, unstack_layers
 from tests.lm import reference_model
@@ -49,7 +49,7 @@ def gradient(model, tokens_BT, segments_BT, target):
         x_BTD, _ = model.hidden(x_BTD, row_positions(tokens_BT), AttentionMask(segments_BT))
         return jnp.sum(jnp.sin(model.logits(x_BTD)[0, target]))
 
-    before = tokens_before(tokens_BT, segments_BT, len(model.ngrams))
+    before = tokens_before(tokens_BT, AttentionMask(segments_BT), len(model.ngrams))
     return jax.grad(felt)(model.embed(tokens_BT, row_positions(tokens_BT), before))
 
 
