@@ -1,2 +1,2 @@
-"""From web pages to token shards. No jax here; of lm, only lm.tokenizer, lm.data.records, lm.storage, lm.errors and
-lm.fields."""
+"""Convert web pages to token shards. Imports no jax; from lm, only lm.tokenizer, lm.data.records, lm.storage, lm.errors
+and lm.fields."""

@@ -13,7 +13,7 @@ from lm.storage import file_sha256
 
 def load_fasttext(path: Path, sha256: str, option: str, hash_option: str) -> Any:
     """Return the fastText model in the file `path`. `option` and `hash_option` are the config fields that give `path`
-    and `sha256`, for messages. Raises InputError if the file's hash is not `sha256`, or it is unreadable."""
+    and `sha256`, for messages. Raises InputError if the file is unreadable or has another hash."""
     import fasttext
 
     try:

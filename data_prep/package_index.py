@@ -173,8 +173,8 @@ def index_client(settings: Mapping[str, str]) -> "PyPISimple":
 
 
 def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return {name: value} of those SETTINGS that are set. Environment variables (PIP_INDEX_URL) override config files,
-    later config files override earlier ones. Raises InputError if a file cannot be parsed, as pip does."""
+    """Return {name: value} of those of pip's SETTINGS that the user has set. Environment variables (PIP_INDEX_URL)
+    override config files, later config files override earlier ones. Raises InputError if a file is not valid."""
     parser = configparser.RawConfigParser(strict=False)
     parser.optionxform = lambda optionstr: optionstr.lower().replace("_", "-")
     try:

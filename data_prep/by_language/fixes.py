@@ -1,6 +1,6 @@
-"""FineWeb-2's fixes of kept texts: repair encodings, and remove lines of table rules.
+"""FineWeb-2's fixes of kept texts: repair encodings, and remove lines of symbols, such as table rules.
 
-Encodings are repaired before personal data is replaced, lines are removed after that.
+Encodings are repaired before personal data is replaced, lines are removed afterwards.
 """
 
 import functools

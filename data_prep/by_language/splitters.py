@@ -52,7 +52,7 @@ PACKAGES = {
 
 
 def splitter_name(label: str) -> str:
-    """Return the key in SPLITTERS of the word splitter for a language such as "tha_Thai", or "spaces"."""
+    """Return the key in SPLITTERS for a language such as "tha_Thai"; by default "spaces"."""
     return BY_LANGUAGE.get(label) or BY_SCRIPT.get(label[4:], "spaces")
 
 

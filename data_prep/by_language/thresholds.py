@@ -53,8 +53,8 @@ def thresholds_identity(config: DocumentsConfig, *names: str) -> dict[str, objec
 
 
 def refuse_other_stop_words(config: DocumentsConfig, marker: Mapping[str, Any] | None) -> None:
-    """Raise UsageError if the stop words of the config differ from those with which the folder texts/ was measured.
-    `marker` is the record of that measurement, with its "external_inputs"."""
+    """Raise UsageError if texts/ was measured with other stop words than those of the config. `marker` is the stored
+    record of that measurement: its "external_inputs" have the hash of the stop words."""
     measured = (marker or {}).get("external_inputs", {})
     if any(measured.get(name) != value for name, value in thresholds_identity(config, "stopwords").items()):
         raise UsageError(
@@ -90,7 +90,7 @@ def read_thresholds(language: str, given: str) -> LanguageThresholds:
 @functools.cache
 def published_files() -> dict[str, bytes]:
     """Return {file name: contents} of FineWeb-2's thresholds, from the user's cache or downloaded. Raises InputError if
-    that fails, or they do not have the hash SHA256."""
+    the download fails or has another SHA-256 than expected."""
     own = "To use your own files, give their folder: --documents.by-language.folder fineweb-2/configs"
     path = user_cache() / "fineweb-2" / f"{SHA256[:16]}.tar"
     try:
@@ -143,7 +143,7 @@ def digest(files: Mapping[str, bytes]) -> str:
 
 
 def refuse_unknown(language: str, files: Collection[str], place: str) -> None:
-    """Raise UsageError, with similar languages, if none of `files`, file names in `place`, is for the language."""
+    """Raise UsageError that lists similar languages if `files`, the file names in `place`, lack this language."""
     known = {name.removesuffix(".yml") for name in files}
     if language in known:
         return

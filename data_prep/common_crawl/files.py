@@ -27,8 +27,9 @@ INDEX_PATH = re.compile(r"cc-index/table/(?:[\w.=-]+/)+[\w=-][\w.=-]*\.parquet")
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """Return (input files, [] because there are no packages): the selected files of the crawl, or groups of selected
-    records if config.common_crawl.index is enabled. Raises like `streamed_files` and `chosen_records`."""
+    """Return (input files, []), as a crawl has no packages. The input files are selected files or, if
+    config.common_crawl.index is enabled, groups of selected records. Raises like `streamed_files` and
+    `chosen_records`."""
     crawl = config.common_crawl
     if crawl.index.enabled:
         tables = [Url(address_of(crawl, path)) for path in listed(crawl, out, "cc-index-table", INDEX_PATH)]

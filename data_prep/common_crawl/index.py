@@ -175,8 +175,8 @@ def records_of(
 
 
 def values_of(column: pa.ChunkedArray, wanted: tuple[Any, ...]) -> list[Any]:
-    """Return the values in a column that match `wanted`. A text matches by its part before a comma, so the languages
-    "eng,deu" match "eng", the main language of the page. For integers, `wanted` is returned."""
+    """Return the values that select rows of `column`. Integers: `wanted` itself. Texts: each value of the column whose
+    part before the first comma is wanted, so "eng" selects "eng,deu", a page that is mainly in English."""
     if isinstance(wanted[0], int):
         return list(wanted)
     return [value for value in column.unique().to_pylist() if value and value.split(",")[0] in wanted]

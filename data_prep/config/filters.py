@@ -114,8 +114,8 @@ class Filter(Config):
         return f"documents.{cls.name}"
 
     def external_inputs(self) -> dict[str, object]:
-        """Return {name: SHA-256} of the files it reads, e.g. a model, which determine its values. Called once, before
-        the work. Raises InputError or UsageError if a file cannot be used."""
+        """Return {name: SHA-256} of the files that the filter reads, such as a model, and that determine its values.
+        Called once, before the work. Raises InputError or UsageError if a file cannot be used."""
         return {}
 
     def measure(self, passage: "Passage") -> list[float]:
@@ -124,7 +124,7 @@ class Filter(Config):
         raise NotImplementedError(f"{type(self).__name__} has signals, so it needs measure().")
 
     def rewrite(self, passage: "Passage") -> "Passage":
-        """Return the part of the text to keep if this filter is used; later filters see only this. Needs `rewrites`."""
+        """Return the part of the text to keep if this filter is used. Called only if `rewrites` is True."""
         return passage
 
     def left_of(self, passage: "Passage") -> "Passage":
@@ -135,8 +135,8 @@ class Filter(Config):
         return passage.rewritten[self]
 
     def other_checks(self, rows: "pa.RecordBatch | pa.Table") -> Iterator[tuple[str, "np.ndarray"]]:
-        """Yield (reason, (rows,) bool: True for rows to drop) for checks, after `rules`, that need several columns of
-        texts/."""
+        """Yield (reason, which rows to drop as (rows,) bool) for each check that needs several columns of texts/. These
+        checks come after `rules`."""
         yield from ()
 
 

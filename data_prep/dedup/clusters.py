@@ -69,9 +69,9 @@ UNKNOWN_DATE = 2**32 - 1
 
 
 def make_node(date: str, document_id: str, file: int, row: int) -> Node:
-    """Return the node of a document (see Node), which orders the documents of a cluster: by date (ISO 8601; invalid
-    dates last), then by a hash of the ID, so that the kept document does not depend on the order of the files. `file`
-    is the number of the document's file."""
+    """Return the node of a document: two integers that order the documents of a cluster (see Node). The order is by
+    date (ISO 8601; invalid dates last), then by a hash of the ID, so it does not depend on the order of the files.
+    `file` is the number of the document's file."""
     digest = hashlib.blake2b(document_id.encode("utf-8", "surrogatepass"), digest_size=4).digest()
     return seconds_since_1970(date) << 32 | int.from_bytes(digest, "little"), file << 32 | row
 
@@ -179,8 +179,8 @@ def take_step(
 
 
 def write_edges(task: Partition, path: Path, read: Rows, kind: Kind, rows_at_once: int) -> Counts:
-    """Write the edges (pairs of connected documents) that a step of this kind makes in one partition of its input,
-    calling `read` twice. Returns {"changes": number of changed edges}."""
+    """Write the edges (pairs of connected documents) that a step of this kind makes in one partition of its input.
+    `read` is called twice. Returns {"changes": number of changed edges}."""
     group, firsts = first_rows(read())
     changes = 0
 
@@ -203,9 +203,9 @@ def write_edges(task: Partition, path: Path, read: Rows, kind: Kind, rows_at_onc
 
 
 def edges_of_step(kind: Kind, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the edges (pairs of connected documents) that a step makes from the rows of a block, uint64 (4, edges),
-    the larger node of each first, and how many are new. `least` is the smallest node of each row's key; `starts` is
-    True for rows at which a key begins."""
+    """Return (edges that a step makes from the rows of a block, number of new edges). An edge is a pair of connected
+    documents; edges are uint64 (4, edges), the larger node first. `least` is the smallest node of each row's key;
+    `starts` is True for rows at which a key begins."""
     node = block[2:]
     if kind == "link":
         return np.concatenate([node, least])[:, node[1] != least[1]], 0
@@ -274,8 +274,8 @@ def count_clusters(result: Partitions, folder: Place, run: Run, rows_at_once: in
 
 
 def count_kept(task: Gather, path: Path, rows_at_once: int) -> None:
-    """Count the duplicates of each kept document in one result file. Writes rows for `add_up`: the place of the
-    document (permuted by `spread`), the numbers of file and block, which keep equal counts apart, the count, and 0."""
+    """Count the duplicates of each kept document in one result file. Writes rows of four words for `add_up`: the place
+    of the document (permuted by `spread`); the numbers of file and block, which make the row unique; the count; 0."""
 
     def counted() -> Iterator[np.ndarray]:
         seen = np.empty(0, np.uint64)  # a row of a partition of many blocks may be in several runs

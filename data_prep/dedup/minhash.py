@@ -159,8 +159,8 @@ class WordHashes(dict[bytes, bytes]):
 
 
 def hashes_0_10(word: bytes) -> bytes:
-    """Return the concatenated hashes of the "datatrove_0_10" words of UTF-8 text without spaces, whose ASCII is
-    normalized."""
+    """Return the hashes, concatenated, of the "datatrove_0_10" words of a UTF-8 text without spaces. ASCII characters
+    must be normalized already."""
     if word.isascii():
         return word_hash(word)
     return b"".join(map(WORD_HASHES.__getitem__, normalised_words(word.decode("utf-8", "surrogatepass"))))
@@ -175,14 +175,14 @@ _remembered, _remembered_2024 = WordHashes(hashes_0_10), WordHashes(hashes_2024)
 
 
 def normalised_words(text: str) -> list[bytes]:
-    """Return the normalized words, in UTF-8, of a text without white space whose ASCII characters are normalized
+    """Return the "datatrove_0_10" words, in UTF-8, of a text without white space. ASCII characters must be normalized
     already."""
     spaced = unicodedata.normalize("NFD", text.lower()).translate(_replacements)
     return re.sub("00+", "0", spaced).encode("utf-8").split()
 
 
 def words_2024(word: str) -> list[bytes]:
-    """Return the UTF-8 words, usually one, of a lower-case text without white space, normalized as "fineweb_2024"."""
+    """Return the "fineweb_2024" words, in UTF-8, of a lower-case text without white space; usually one."""
     decomposed = unicodedata.normalize("NFD", word.translate(DELETED_2024))
     kept = "".join(character for character in decomposed if unicodedata.category(character) != "Mn")
     words = []

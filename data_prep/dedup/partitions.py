@@ -47,7 +47,7 @@ Rows = Callable[[], Iterator[np.ndarray]]
 
 @dataclass(frozen=True)
 class Gather:
-    """Task that reads run files (sorted_runs.py) and writes one file: their rows by partition, or counts of them."""
+    """Task that reads run files (sorted_runs.py) and writes their rows by partition, or counts, to one file."""
 
     run_files: tuple[Place, ...]
     run_file: Place
@@ -55,7 +55,7 @@ class Gather:
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Task that joins the rows whose key begins with the `bits` bits of `number` (one partition) into `run_file`."""
+    """Task that joins the rows of one partition, whose keys begin with the `bits` bits of `number`."""
 
     number: int
     bits: int
@@ -90,7 +90,7 @@ class Partitions:
 
     @property
     def tasks(self) -> list[Partition]:
-        """The tasks that write the files, one per partition, without `extents`."""
+        """The tasks that write the files, one per partition. Their `extents` are not set yet."""
         return [Partition(number, self.bits, place) for number, place in enumerate(self.places)]
 
     def place(self, number: int) -> Place:
@@ -109,13 +109,12 @@ def join(
     rows_at_once: int,
     made: Callable[[int], Partitions] | None = None,
 ) -> tuple[Partitions, list[Counts]]:
-    """Bring together the rows with equal keys of all `run_files`: split the rows into 2^bits partitions by the first
-    bits of their keys, and call `work` for each partition. Return (output files, one per partition; counts that `work`
-    returned for each).
+    """Join the rows of all `run_files` by key: split the rows into 2^bits partitions by the first bits of their keys,
+    and call `work` for each partition. Return (output files, one per partition; counts that `work` returned for each).
 
     `run` runs the tasks, possibly on several machines. `folder` gets the intermediate files and the outputs. To store
-    the outputs elsewhere, pass `made`, which returns them for a number of bits. `work` reads a partition in blocks of
-    at most `rows_at_once` rows, which bounds the memory.
+    the outputs elsewhere, give a function `made`, which returns the output files for a number of bits. `work` reads a
+    partition in blocks of at most `rows_at_once` rows, which bounds the memory.
     """
     found = sizes_of(run_files)
     sizes = [found.get(one, 0) for one in run_files]

@@ -238,9 +238,9 @@ def keys_of_file(file: int) -> tuple[int, int]:
 
 
 def first_rows(blocks: Iterable[np.ndarray], counts: list[np.ndarray] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Find the first row of each key in blocks of sorted rows, where a key may be in several blocks. A start is the
-    first row of a key in a block. Return (number of the key at each start, over all blocks; first row of each key,
-    uint64 (4, keys)). Appends to `counts`, for each block, the number of rows of each start."""
+    """Find the first row of each key in sorted blocks of rows. A key may be in several blocks; its first row in each
+    block is called a start. Return (index of the key at each start of all blocks, int64 (starts,); first row of each
+    key, uint64 (4, keys)). Appends to `counts` one array per block: the number of rows of each start."""
     firsts = [np.empty((4, 0), np.uint64)]
     for block in blocks:
         starts = begins(block[:2])
@@ -258,8 +258,8 @@ def first_rows(blocks: Iterable[np.ndarray], counts: list[np.ndarray] | None = N
 
 
 def with_keys(blocks: Iterable[np.ndarray], group: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield for each block: (block; (rows,) bool, whether each row is the first of its key there, a start; number of
-    the key at each start). `group`, the first result of `first_rows` for the same blocks, has these numbers."""
+    """Yield (block, starts, keys) for each block. `starts`, (rows,) bool, is True for the first row of each key in the
+    block; `keys` are the indices of these keys. `group` is the first result of `first_rows` for the same blocks."""
     at = 0
     for block in blocks:
         starts = begins(block[:2])
@@ -269,7 +269,7 @@ def with_keys(blocks: Iterable[np.ndarray], group: np.ndarray) -> Iterator[tuple
 
 
 def put_together(blocks: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
-    """Yield consecutive blocks concatenated, each time until there are at least `rows` rows."""
+    """Concatenate consecutive blocks. Yields the result whenever it has at least `rows` rows, and at the end."""
     waiting: list[np.ndarray] = []
     count = 0
     for block in blocks:

@@ -72,8 +72,8 @@ def remove_substrings(files: list[SurvivorFile], config: SubstringDedupConfig, r
 
 
 def groups_of(files: Sequence[SurvivorFile], most: int, folder: Place) -> list[Group]:
-    """Return groups of all row groups, in order, each with at most `most` bytes of text. A larger row group is a group
-    of its own. The groups' edits are to be written to `folder`."""
+    """Divide the row groups of all files, in order, into tasks of at most `most` bytes of text. A larger row group is a
+    task of its own. The tasks write their edits to files in `folder`."""
     groups: list[Group] = []
     parts: dict[int, tuple[SurvivorFile, list[int]]] = {}
     size = 0
@@ -189,9 +189,9 @@ def word_places(text: str) -> Iterator[tuple[int, int]]:
 
 
 def sequence_ranks(tokens: np.ndarray, length: int) -> np.ndarray:
-    """Return uint32 (n,): for each position, the number of the sequence of `length` tokens that begins there; 0 if it
-    occurs only once. Equal sequences have equal numbers. `tokens` is uint32 (n,), 0 for a token that occurs only
-    once."""
+    """Return uint32 (n,): an ID of the sequence of `length` tokens that begins at each position. Equal sequences have
+    the same ID; a sequence that occurs only once has the ID 0. `tokens` is uint32 (n,), with 0 for tokens that occur
+    only once."""
     ranks, depth = tokens, 1
     while depth < length and len(ranks):
         step = min(depth, length - depth)
@@ -209,8 +209,8 @@ def sequence_ranks(tokens: np.ndarray, length: int) -> np.ndarray:
 
 
 def number_repeated(values: np.ndarray) -> np.ndarray:
-    """Return a number from 1 for each value that occurs more than once, in the order of the values, and 0 for others;
-    uint32 (n,). Sorts `values` in place."""
+    """Return an ID for each value, uint32 (n,): equal values have the same ID, larger values have larger IDs, and a
+    value that occurs only once has the ID 0. Sorts `values` in place."""
     order = np.argsort(values)
     values[:] = values[order]
     same = values[1:] == values[:-1]
@@ -227,7 +227,7 @@ def number_repeated(values: np.ndarray) -> np.ndarray:
 
 def repeated_earlier(tokens: np.ndarray, length: int) -> np.ndarray:
     """Return bool (n,): which tokens are in a sequence of `length` tokens that also occurs earlier, without overlap.
-    `tokens` is as for `sequence_ranks`; a 0 between documents keeps sequences from crossing them."""
+    `tokens` is as for `sequence_ranks`. A 0 separates documents, because sequences with a 0 are ignored."""
     ranks = sequence_ranks(tokens, length)
     places = np.flatnonzero(ranks)
     numbers = ranks[places]

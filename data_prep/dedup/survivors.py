@@ -32,7 +32,7 @@ TOTALS = ("documents_changed", "documents_dropped", "spans_removed", "characters
 
 @dataclass(frozen=True, slots=True)
 class Survivor:
-    """A document that no step has dropped so far, with the text that the steps so far left."""
+    """A document that no earlier step has dropped, with its text after the edits of these steps."""
 
     row: int
     when: int
@@ -64,8 +64,8 @@ class Edit:
 
 @dataclass(frozen=True)
 class SurvivorFile(StoredFile):
-    """File with the survivors (documents kept so far) of one file of texts/, which has the same name, and the paths of
-    their edits. `sha256` covers both."""
+    """File with the survivors (documents kept so far) of the file of texts/ with the same name, and the paths of their
+    edits. `sha256` identifies survivors and edits together."""
 
     edits: tuple[Place, ...] = ()
     groups: tuple[Place, ...] = ()
@@ -111,7 +111,7 @@ def read_survivors(file: SurvivorFile, row_groups: Sequence[int] | None = None) 
 
 
 def write_edits(path: Path, edits: Iterable[tuple[int, Edit]]) -> Counts:
-    """Write (row, edit) pairs, sorted by row, as Parquet. Returns {name: total} for the names in TOTALS. Raises
+    """Write (row, edit) pairs, sorted by row, as Parquet. Returns {name in TOTALS: total over all edits}. Raises
     InputError if the disk cannot be written."""
     totals = dict.fromkeys(TOTALS, 0)
 
@@ -139,8 +139,8 @@ def edits_from(rows: Iterable[dict]) -> Iterator[tuple[int, Edit]]:
 def edit_of(
     text: str, spans: Sequence[tuple[int, int]], max_removed: float, min_words_left: int, reasons: tuple[str, str]
 ) -> Edit:
-    """Return the edit that removes the spans from the text. It drops the document instead if the spans are more than
-    the share `max_removed` of the characters (first reason), or fewer than `min_words_left` words are left (second)."""
+    """Return the edit that removes the spans from the text. It drops the document if the spans are more than the share
+    `max_removed` of the characters (reasons[0]), or fewer than `min_words_left` words are left (reasons[1])."""
     edit = Edit(tuple(spans))
     if sum(end - start for start, end in spans) > max_removed * len(text):
         return Edit(reason=reasons[0])
@@ -148,7 +148,7 @@ def edit_of(
 
 
 def with_gaps(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Widen spans to be removed by white space next to them, so that the rest keeps its lines, without empty ones."""
+    """Extend spans to be removed by white space next to them, so that other lines stay separate and none is empty."""
     return [with_gap(text, start, end) for start, end in spans]
 
 

@@ -57,8 +57,8 @@ class Index:
     """Names of the files of the run's texts/, by index."""
 
     def read_keys(self, kind: str, low: int, last: int) -> Iterator[Keys]:
-        """Yield the keys of a kind (KINDS) whose first 8 bytes are from `low` to `last`, sorted, one row group at a
-        time. Raises InputError if a file is missing or damaged."""
+        """Yield the sorted keys whose first 8 bytes are from `low` to `last`, one row group at a time. `kind` is "url",
+        "exact" or "near". Raises InputError if a file is missing or damaged."""
         columns = ["key_0", "file", "row"] + ["key_1"] * (self.key_bytes > 8)
         for file in self.keys[kind]:
             if file.low > last or file.last < low:
@@ -85,9 +85,9 @@ class Index:
 def groups_between(
     path: Place, column: str, low: int, last: int, columns: Sequence[str], wanted: np.ndarray | None = None
 ) -> Iterator[pa.Table]:
-    """Yield the `columns` of those row groups of a Parquet file that may have a value of `column` from `low` to `last`
-    and, if given, one of `wanted` (sorted), by their statistics. Raises InputError if the file is missing or
-    damaged."""
+    """Yield the `columns` of some row groups of a Parquet file: those that, by their statistics, may have a value of
+    `column` from `low` to `last` (if `wanted` is given, one of these sorted values). Raises InputError if the file is
+    missing or damaged."""
     try:
         with path.open("rb") as stream, pq.ParquetFile(stream) as file:
             index = file.schema_arrow.get_field_index(column)

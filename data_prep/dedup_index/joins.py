@@ -56,7 +56,7 @@ def map_keys(
 
 
 def ids_of(texts: Place, named: Iterator[int], path: Path) -> Iterator[tuple[Path, dict]]:
-    """Yield (path, {"row": row, "id": ID}) of the rows `named`, which ascend, of the file `texts`."""
+    """Yield (path, {"row": row, "id": ID}) for some rows of the file `texts`. `named` are their numbers, ascending."""
     first, row = 0, next(named, None)
     for batch in read_batches(texts, ["id"]):
         while row is not None and row < first + batch.num_rows:
@@ -129,8 +129,8 @@ def join_with_indices(
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> list[Place]:
     """Find the documents of this run that share keys of `kinds` with documents in the indices of earlier runs. `pairs`
-    are files of this run's keys (`writing_pairs`). Return files of the shared keys in `folder`, with the documents of
-    this run and of the indices, for `find_duplicates`; its `run` and `rows_at_once` apply. Files of the indices have
+    are files of this run's keys (`writing_pairs`). Return files in `folder` with the shared keys and all their
+    documents, as input for `find_duplicates`, which explains `run` and `rows_at_once`. Files of the indices have
     numbers from INDEX_FILES on."""
     return join(
         pairs, functools.partial(write_matching_pairs, indices=indices, kinds=kinds), run, folder, rows_at_once

@@ -110,11 +110,11 @@ class Attempts:
         self.queue = deque(sorted(left, key=lambda unit: (unit.name in self.suspects, -unit.bytes)))
 
     def count_running(self, found: Sequence[Unit], retry: bool) -> None:
-        """Count the attempts of earlier commands that died, for the units `found`. These still have a running record
+        """Count the attempts at the units `found` that died with an earlier command. They have left running records
         (`running_of`), which an attempt deletes when it ends. With `retry`, delete these records instead.
 
-        After engine.attempts deaths, a unit is tried once more, last and with no other unit running, as another one may
-        have been the cause. If the command dies then too, the unit is quarantined.
+        After engine.attempts deaths, a unit gets a last attempt while no other unit runs, as another one may be the
+        cause. If the command dies then too, the unit is quarantined.
         """
         if retry:
             delete_running(self.step, [unit.name for unit in found], self.folder)
@@ -143,9 +143,9 @@ class Attempts:
         return None
 
     def ended(self, unit: Unit, result: Marker | Failure) -> None:
-        """Record the result of an attempt: the unit's marker if it is done, otherwise the failure. Raises the error of
-        a failure that every unit would have (a full disk, a missing package). Raises the first error if all units, or
-        HOPELESS different units, failed and none is done."""
+        """Record the result of an attempt: the unit's marker if it is done, otherwise the failure. Raises an error that
+        every unit would have (a full disk, a missing package). Raises the first error if no unit is done, and all units
+        or HOPELESS (a number) of them have failed."""
         self.working.pop(unit.name, None)
         if isinstance(result, Marker):
             self.done[unit.name] = result
@@ -184,14 +184,14 @@ class Attempts:
         self.queue.append(unit)
 
     def record_of(self, unit: Unit) -> str:
-        """Return the text of a unit's running record (`running_of`); "" if it is missing or unreadable."""
+        """Return a unit's running record (`running_of`), its unfinished attempts, as text; "" if unreadable."""
         with contextlib.suppress(OSError, InputError):
             return running_of(self.step.name, unit.name, self.folder).read_bytes().decode(errors="replace")
         return ""
 
     def death(self, unit: Unit, how: str, log: str = "", record: str | None = None) -> Failure:
         """Count an attempt whose process died, or was ended after engine.unit_hours, and return its Failure. `how` says
-        how the process died, `log` is the end of its output, `record` is the unit's running record (None: read it)."""
+        how the process died, `log` is the end of its output. `record` is the result of `record_of` (None: read it)."""
         record = self.record_of(unit) if record is None else record
         last, _, stacks = record.rpartition(ATTEMPT)[2].partition("\n")
         since = SINCE.search(last)
@@ -212,8 +212,8 @@ class Attempts:
             raise
 
     def write_records(self) -> None:
-        """Write the quarantine records of failed units: their errors, in quarantine/. Called only after a unit of the
-        step is done; if none is, a bug may be the cause."""
+        """Write the errors of failed units to quarantine/, so that later runs skip these units. Called only after
+        another unit of the step is done: if all units fail, a bug may be the cause."""
         for name, (unit, failure) in self.last.items():
             quarantine(self.step, unit, failure, self.attempts_of(name), self.folder)
         self.last.clear()
@@ -350,8 +350,8 @@ def names_in(folder: Place) -> set[str]:
 
 
 def finished_units(step: Step, there: Set[str], folder: Place) -> dict[str, Marker]:
-    """Return {unit name: marker} of the finished units: those whose marker has their identity, and whose outputs exist
-    with the listed sizes. `there` is the set of file names in the folder of markers."""
+    """Return {unit name: marker} of the finished units: the marker has the unit's current identity, and the listed
+    outputs exist with the listed sizes. `there` is the set of file names in the folder of markers."""
     marked = unit_names(there)
     units = [unit for unit in step.units if unit.name in marked]
     if not units:

@@ -45,7 +45,7 @@ TRIED = {"done": 0, "failed": 0}
 
 def run_units(attempts: Attempts) -> None:
     """Run all queued units of a step on an Apache Beam runner. Raises UsageError if Beam does not accept
-    engine.beam_options, InputError if the runner fails, and a unit's error if it ended the run or every unit failed."""
+    engine.beam_options; InputError if the runner or every unit failed; an error that every unit would have."""
     engine, step, folder, units = attempts.engine, attempts.step, attempts.folder, list(attempts.queue)
     places = folder / UNITS / f"{step.name}.pickle", folder / UNITS / f"{step.name}.stopped"
     listed, stopped = places
@@ -142,9 +142,9 @@ def load_list(place: Place, version: str) -> tuple[Any, list, Place, EngineConfi
 
 
 def run_range(bounds: tuple[int, int], places: tuple[Place, Place], version: str) -> None:
-    """Run the units with the numbers first to last - 1, where `bounds` is (first, last). Skips finished ones, since a
-    runner may repeat a range. `places` are two paths: of the list of units (`load_list`), and of the error that ended
-    the run. A worker with such an error writes it there, and no worker starts a unit after that."""
+    """Run the units with the numbers first to last - 1, where `bounds` is (first, last). Skips finished units, since a
+    runner may repeat a range. `places` are the paths of the list of units (`load_list`) and of a file for an error that
+    ends the run. After a worker has written that file, no worker starts a unit."""
     from apache_beam.metrics import Metrics
 
     listed, stopped = places

@@ -58,9 +58,9 @@ class Submission:
 
 
 def run_units(attempts: Attempts) -> None:
-    """Submit the queued units of a step, and a job that runs the command again after them; a step with a single unit
-    runs in a local worker process instead. Raises Stopped after submitting. Raises InputError if Slurm fails, or if the
-    last submission ended with an error or without a finished or failed unit."""
+    """Submit the queued units of a step, and a job that runs the command again after them; then raise Stopped. A step
+    with a single unit runs in a local worker process instead. Raises InputError if Slurm fails, or if the last
+    submission ended with an error or changed nothing: no unit of it is done or failed."""
     step, folder, engine = attempts.step, attempts.folder, attempts.engine
     if len(step.units) == 1:
         run_in_processes(attempts, 1)
@@ -92,9 +92,9 @@ def run_units(attempts: Attempts) -> None:
 
 
 def submit(attempts: Attempts, left: int, lost: int) -> Submission:
-    """Submit an array job for the queued units, and a job that runs this command after it. `left`, the number of units,
-    and `lost`, the number of their attempts that died before, are stored in the returned Submission. Raises InputError,
-    after cancelling the jobs already submitted."""
+    """Submit an array job for the queued units, and a job that runs this command after it. The returned Submission has
+    `left`, the number of units, and `lost`, the number of earlier attempts at them that died. Raises InputError, after
+    cancelling the jobs already submitted."""
     step, folder, engine = attempts.step, attempts.folder, attempts.engine
     most = max_array_size()
     name, command = chain(engine)
@@ -146,7 +146,7 @@ def sbatch(engine: EngineConfig, name: str, command: list[str], log: str, *words
 
 
 def chain(engine: EngineConfig) -> tuple[str, list[str]]:
-    """Return (name for all jobs of this command, command that continues it). The latter does not retry failed units."""
+    """Return (name for all jobs of this command, command that continues it without retrying failed units)."""
     words = sys.orig_argv[1:]
     continued = words[-2:] == NO_RETRY
     words = words[:-2] if continued else words

@@ -56,8 +56,8 @@ def files_of(markers: Iterable[Marker], folder: str = "") -> list[File]:
 
 
 def file_of_each(markers: Collection[Marker], folder: str) -> list[File]:
-    """Return (name, SHA-256) of the output that each finished unit has in `folder`. Raises InputError unless there is
-    one output per marker, as the results would lack documents."""
+    """Return (name, SHA-256) of the output that each finished unit has in `folder`. Raises InputError unless each has
+    one, because documents would be missing from the results."""
     files = files_of(markers, folder)
     if len(files) != len(markers):
         raise InputError(
@@ -135,8 +135,8 @@ class TaskRunner:
         return [made[unit.name].counts for unit in units]
 
     def detail(self, folder: str) -> str:
-        """Return a suffix for progress lines that names the part of the work, such as ", round 2" if the tasks write to
-        the folder "round-2"; "" if the folder's name has a digest."""
+        """Return the end of the label in progress lines, such as ", round 2" if the tasks write to the folder
+        "round-2"; "" if the folder's name has a digest."""
         return "" if DIGEST.search(folder) else f", {folder.replace('-', ' ')}"
 
 
@@ -195,9 +195,9 @@ class StoredFile:
 
 
 def stored_files(folder: Place, step: str, *counts: str) -> list[StoredFile]:
-    """Return the Parquet files of `folder`, sorted by name, with hashes and counts from the manifest of the step that
-    wrote them: one read instead of 90,000 footers. A file that is not in the manifest is identified by its end
-    (`sha256_of_end`). If names of `counts` are given, its "documents" and "text_bytes" are read from its footer. Raises
+    """Return the Parquet files of `folder`, sorted by name, with hashes and counts. The manifest of the `step` that
+    wrote the files has these, so footers are not read. A file that is not in the manifest is identified by its end
+    (`sha256_of_end`) and, if names of `counts` are given, has "documents" and "text_bytes" from its footer. Raises
     InputError if a footer cannot be read."""
     made = read_manifest(step, folder.parent).values()
     known = {name: (*about, one.counts) for one in made for name, about in one.outputs.items()}
@@ -255,9 +255,9 @@ def run_file(unit: Unit[Any], space: Workspace, work: Callable[[Any, Workspace],
 
 
 def quarantine_in(step: str, file: str, failed_in: str, folder: Place) -> None:
-    """Quarantine a file in `step`, which it passed, because it failed in the later step `failed_in`, and delete its
-    outputs of `step`. Later runs of `step` skip the file until it or the settings change, or failed units are retried.
-    Raises InputError if the record of the failure is missing."""
+    """Quarantine a file in the earlier step `step` because it failed in the later step `failed_in`, and delete its
+    outputs of `step`. Later runs of `step` skip the file until the file or the settings change, or failed units are
+    retried. Raises InputError if the record of the failure is missing."""
     record = read_quarantine(quarantine_of(failed_in, file, folder))
     marker = read_marker(marker_of(step, file, folder))
     if record is None or marker is None:

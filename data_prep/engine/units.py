@@ -356,8 +356,8 @@ def marker_of(step: str, unit: str, folder: Place) -> Place:
 
 
 def running_of(step: str, unit: str, folder: Place) -> Place:
-    """Return the path of a unit's running record: a file with one line, beginning with ATTEMPT, for each attempt that
-    is running or died. If a process hung, the stacks of its threads follow the line."""
+    """Return the path of a unit's running record: a file with one line for each attempt at the unit that is running or
+    whose process died. If a process hung, the stacks of its threads follow the line."""
     return folder / UNITS / step / (unit + RUNNING)
 
 
@@ -375,16 +375,16 @@ def read_marker(path: Place) -> Marker | None:
 
 
 def is_done(unit: Unit, marker: Marker | None, folder: Place) -> bool:
-    """Return whether a unit is done: `marker` has its identity, and the outputs listed there exist with the listed
-    sizes."""
+    """Return whether a unit is done: `marker` has the unit's current identity (a hash of input and settings), and the
+    listed outputs exist with the listed sizes."""
     if marker is None or marker.identity != unit.identity:
         return False
     return all(size_of(folder / name) == size for name, (size, _) in marker.outputs.items())
 
 
 def sizes_of(places: Iterable[Place]) -> dict[Place, int]:
-    """Return {place: bytes} of the `places` that exist. For places in a bucket, each of their folders is listed once,
-    and the result has all files of these folders."""
+    """Return {place: bytes} of the `places` that exist. In a bucket, each of their folders is listed once, so the
+    result has the other files of these folders too."""
     found: dict[Place, int] = {}
     for folder in {one.parent for one in places if isinstance(one, Url)}:
         found |= {folder / name: one.size for name, one in folder.files().items()}

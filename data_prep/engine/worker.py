@@ -1,5 +1,5 @@
-"""A worker process: run units received over a pipe, one at a time, until the parent ends. Output goes to a file; its
-end is stored with a failed unit."""
+"""A worker process: run units received over a pipe, one at a time, until the parent ends. Output goes to a file; if a
+unit fails, the end of the file is stored with the error."""
 
 import contextlib
 import dataclasses

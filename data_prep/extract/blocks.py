@@ -87,8 +87,8 @@ class Limits:
 
 
 def parse(html: str | bytes, target: Limits) -> object:
-    """Parse a page, as text or UTF-8, into the parser target; return target.close(). Raises PageLimitError, and
-    UnreadablePageError if lxml fails."""
+    """Parse a page, text or UTF-8 bytes, with lxml, which sends its events to `target`. Return target.close(). Raises
+    PageLimitError, and UnreadablePageError if lxml fails."""
     from lxml import etree  # ty: ignore[missing-module-member]
 
     parser = etree.HTMLParser(encoding="utf-8", target=target, huge_tree=True)
@@ -263,8 +263,8 @@ class BlockReader(Limits):
         return len(kinds) - 1
 
     def sort_by(self, sort: int, attributes: dict[str, str]) -> int:
-        """Return the index in self.sorts for an element: `sort`, the one of its tag and class, unless its other
-        attributes have hints."""
+        """Return the index in self.sorts for an element: `sort`, the index for its tag and class, or a new index if its
+        other attributes have hints."""
         if "itemtype" in attributes:
             self.blocks.types.append(attributes["itemtype"])
         hints = hints_of_attributes(attributes)
@@ -325,8 +325,8 @@ class BlockReader(Limits):
             self.add_block(" ".join(text.split()), link, len(text))
 
     def add_block(self, text: str, link: int, size: int) -> None:
-        """Add a block of `text`. Its Blocks.link is its share of `link`, the characters in links of a longer text of
-        `size` characters."""
+        """Add a block of `text`, a part of a longer text of `size` characters, `link` of them in links. Blocks.link of
+        the block is its proportional share of `link`."""
         if not text.isascii():
             text = shown(text)
         if text:

@@ -145,8 +145,8 @@ def decode(body: bytes, content_type: str) -> str:
 
 
 def text_and_codec(body: bytes, content_type: str) -> tuple[str, str | None]:
-    """Return (text as by `decode`, codec): the declared codec, or UTF-8 if the page is valid in it. The codec is None
-    if it was guessed, a byte was invalid, or a byte order mark determined it."""
+    """Return (text as by `decode`, codec). The codec is the declared one, or UTF-8 if the page is valid UTF-8. It is
+    None if the encoding was guessed or given by a byte order mark, or a byte was invalid."""
     for mark, codec in BYTE_ORDER_MARKS:
         if body.startswith(mark):
             return body[len(mark) :].decode(codec, "replace"), None

@@ -283,8 +283,8 @@ def numbered(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def paths(page: Page) -> tuple[np.ndarray, np.ndarray]:
-    """Return two (M,) numberings of elements: equal numbers mean the same name (tag and class) of the element and its
-    parent; in the second, of its grandparent too."""
+    """Return two (M,) arrays of group numbers. Elements of one group have the same name (tag and class) and parents of
+    the same name; in the second array, also grandparents of the same name."""
     many = len(page.name_M) + 1
     own_M, _ = numbered(page.name_M * many + page.name_M[page.parent])
     deep_M, _ = numbered(own_M * many + page.name_M[page.parent[page.parent]])
@@ -313,8 +313,8 @@ def of_alike(page: Page) -> dict[str, np.ndarray]:
 
 
 def of_records(page: Page) -> dict[str, np.ndarray]:
-    """Features of records (similar elements with one parent): "record_…" of the innermost record around each block, and
-    "largest_…" of the one whose group has most text. Number, size, share of the page, position of the block in it."""
+    """Features of records (similar elements with one parent): number, size, share of the page, position of the block in
+    it. "record_…" is the innermost record around each block, "largest_…" the one in the group with the most text."""
     many = len(page.parent) + 1
     group_M, count_G = numbered(page.parent * many + page.name_M)
     size_M = page.between("size", page.first, page.last)
@@ -384,9 +384,9 @@ def of_block(page: Page) -> dict[str, np.ndarray]:
 
 
 def of_names(page: Page) -> dict[str, np.ndarray]:
-    """Features of hints (words in tags and attributes, hints.py): "near_…" in the block's element and the next two
-    ancestors, "above_…" in any ancestor, "under_…" the share of the page's prose below such a hint (a hint above all
-    prose says little about a block)."""
+    """Features of hints (words in tags and attributes, hints.py). "near_…": whether the block's element or one of the
+    next two ancestors has the hint; "above_…": whether any ancestor has it; "under_…": share of the page's prose in
+    elements with the hint (if it is all prose, the hint says little about a block)."""
     near = page.own | page.own[page.parent] | page.own[page.parent[page.parent]]
     rows = {f"near_{hint}": row for hint, row in zip(NEAR, bits_of(near[page.owner], NEAR), strict=True)}
     mask = page.mask[page.owner]

@@ -1,4 +1,4 @@
-"""Hints about text in the names of tags, classes and roles above it, as bits of one integer.
+"""Hints: words such as "comment" in the tags, classes and roles of the elements around a text, as bits of one integer.
 
 Authors name the parts of a page by their purpose ("comment-list", "sidebar", "entry-content"), as Readability (2009)
 noticed. The bits record the words in a name; the fitted trees weigh them.

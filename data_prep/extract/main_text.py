@@ -50,11 +50,11 @@ def probabilities() -> np.ndarray:
 def main_blocks(page: Page, score_N: np.ndarray, min_probability: float, is_article: bool = True) -> list[int]:
     """Return the indices of the blocks that are main text, by their scores (log-odds).
 
-    These are blocks above the threshold for `min_probability`; blocks between two of them, close to both, that are more
-    likely main text than not; and the headings before them. If all of these are shorter than a line, the threshold is
-    lowered for this page, so a page of one paragraph returns that paragraph even at a low score. A page with hardly any
-    links is main text as a whole: verse, plays or speeches, which the fitted trees hardly know. Navigation and footers
-    are never main text.
+    Main text are the blocks above the threshold for `min_probability`. Blocks that are close to two of these and
+    between them are added if they are more likely main text than not; then the headings before all of them. If the
+    result is shorter than a line, the threshold is lowered for this page, so a page of one paragraph returns that
+    paragraph even at a low score. A page with hardly any links is main text as a whole: verse, plays or speeches, which
+    the fitted trees hardly know. Navigation and footers are never main text.
     """
     boilerplate_N = in_boilerplate(page)
     if page.link_length.sum() < MAX_LINK_SHARE * page.length.sum():
@@ -157,8 +157,8 @@ def keep_siblings(page: Page, keep_N: np.ndarray) -> None:
     """Mark blocks without links as main text, in `keep_N`, if their group (the blocks with the same tag and parent) has
     three quarters of the page's text, or half of it and a block that is already marked.
 
-    Only if more than MAX_LOST_CHARACTERS of the group would be lost, as in speeches, plays and novels, whose paragraphs
-    differ from those of articles. Paragraphs with links are left to the trees.
+    This applies to groups of which more than MAX_LOST_CHARACTERS would be lost, as in speeches, plays and novels, whose
+    paragraphs differ from those of articles. Paragraphs with links are left to the trees.
     """
     if page.length[(page.link == 0) & ~keep_N].sum() <= MAX_LOST_CHARACTERS:
         return

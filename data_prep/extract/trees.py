@@ -101,8 +101,8 @@ class Trees:
         )
 
     def parted_questions(self, wide: tuple[bool, ...]) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-        """Return `questions` with those about blocks before those about the page: (number of the former, features,
-        thresholds, questions of the levels). `wide` tells which features are per block; each group numbers its own."""
+        """Return `questions` in another order, those about blocks before those about the page: (number of questions
+        about blocks, features, thresholds, questions of the levels). `wide` tells which features are per block."""
         found = self.parted.get(wide)
         if found is None:
             feature_Q, threshold_Q1, question_DT = self.questions

@@ -62,9 +62,9 @@ def count_rows(
     thresholds: tuple[Threshold, ...],
     labels: np.ndarray | None = None,
 ) -> Counts:
-    """Count the kept and dropped documents among consecutive rows of one file (keys: `empty_counts`). `columns` has id,
-    url, language and text_bytes. `values` has the signals of `thresholds`, (rows,) float64, NaN if missing. `place` is
-    (number of the file, number of the first row). `labels`, (rows,) str, is the language of each row
+    """Return the counts (`empty_counts`) of kept and dropped documents among consecutive rows of one file. `columns`
+    has id, url, language and text_bytes. `values` has the signals of `thresholds`, (rows,) float64, NaN if missing.
+    `place` is (number of the file, number of the first row). `labels`, (rows,) str, is the language of each row
     (`languages_of`)."""
     counts = empty_counts()
     counts["rows"] = len(verdicts)
@@ -150,7 +150,7 @@ def order_of(document_id: str) -> int:
 
 
 def bins_kind(signal: str) -> Literal["whole", "doubling"] | float:
-    """Return the kind of a signal's histogram bins, or their width; SHARE_STEP if no filter of this process has it."""
+    """Return the kind of a signal's histogram bins, or their width; SHARE_STEP if the signal is unknown."""
     known = find_signal(signal)
     return known.bins if known else SHARE_STEP
 

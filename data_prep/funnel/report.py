@@ -221,7 +221,7 @@ def language_funnels(counts: dict[str, dict[str, list[int]]], config: DocumentsC
 
 
 def tallies(pairs: dict[str, list[int]], by: Callable[[list[int]], int], limit: int) -> tuple[Tally, ...]:
-    """Return the `limit` largest names of {name: [documents, bytes]}. `by` returns the number to compare of such a
-    pair; ties are in alphabetical order."""
+    """Return the `limit` largest names of {name: [documents, bytes]}, by the number that `by` returns for their pairs.
+    Equal numbers are in alphabetical order of the names."""
     names = sorted(pairs, key=lambda name: (-by(pairs[name]), name))[:limit]
     return tuple(Tally(name, *pairs[name]) for name in names)

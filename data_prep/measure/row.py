@@ -82,8 +82,8 @@ def is_sampled(found: WebPage | Document | Damage, config: DocumentsConfig) -> b
 
 
 def row_of(found: WebPage | Document | Damage, file: InputFile, config: DocumentsConfig) -> dict:
-    """Return the row of texts/ for one page, document or damaged record. It depends only on that and the config. A
-    document of a table keeps its own columns; its language is detected unless the table gives it with a score."""
+    """Return the row of texts/ for one page, document or damaged record, which depends only on that and the config. The
+    row includes kept columns of a table. The language is detected if no table gives it with a score."""
     if isinstance(found, Damage):
         name = found.path if isinstance(found, PlacedDamage) else file.name
         document = Document("", f"{name}#{found.offset}", config.dump, "", "", name, "", 0.0)
@@ -134,9 +134,9 @@ def values_of(text: str, config: DocumentsConfig, label: str = "") -> dict[str, 
 
 def measure(text: str, config: DocumentsConfig, label: str = "") -> dict[str, float]:
     """Return {signal: value} of a nonempty text, for every filter of the recipe, whether used or not. A filter measures
-    the text that the used filters before it left; if that is empty, its signals are 0. Only config fields marked
-    `measured` affect the values. If thresholds depend on the language, a text of the language `label` ("deu_Latn") uses
-    that language's word splitter and stop words; other texts use those of English."""
+    the text that remains after all used filters before it; if nothing remains, its signals are 0. Only config fields
+    marked `measured` affect the values. If thresholds depend on the language, a text of the language `label`
+    ("deu_Latn") uses that language's word splitter and stop words; other texts use those of English."""
     values: dict[str, float] = {}
     filters = config.filters_by_language.get(label)
     passage = Passage(text, words_of=splitter_of(label) if filters else None)

@@ -86,8 +86,8 @@ def digest_of(unit: Unit[InputFile]) -> str:
 
 
 def write_texts(unit: Unit[InputFile], space: Workspace, config: DocumentsConfig) -> dict:
-    """Write the rows of a file to texts/, with the kept columns of a table. Return {"rows": rows, "seen": records read,
-    "skipped": {reason: records without a row}}."""
+    """Write the rows of a file to texts/, for a table with its columns in pages.keep_columns. Return {"rows": rows
+    written, "seen": records read, "skipped": {reason: records without a row}}."""
     skipped: Counter[str] = Counter()
     path = space.output(f"{TEXTS}/{unit.name}.parquet")
     on_read = lambda size: space.count(bytes=size)
@@ -105,9 +105,9 @@ def write_texts(unit: Unit[InputFile], space: Workspace, config: DocumentsConfig
 def typed_columns(
     rows: Iterable[dict], file: InputFile, schema: pa.Schema, space: Workspace
 ) -> Generator[tuple[Iterator[dict], list[pa.Field]]]:
-    """Yield (the rows, with the kept columns of their table; the fields of these columns). Their types are known only
-    after the last row, so rows are first written to a temporary file, with the kept values as JSON. Raises InputError
-    if no document has a kept column (not even null), or its values have no common type."""
+    """Yield (rows with the values of the columns in pages.keep_columns, Arrow fields of these columns). A column's type
+    is known only after the last row, so rows are first written to a temporary file, with the kept values as JSON.
+    Raises InputError if no document has a kept column (not even null), or the values of one have no common type."""
     types: dict[str, pa.DataType] = {}
     documents = 0
     waiting = space.scratch / f"{secrets.token_hex(8)}.columns"
@@ -164,8 +164,8 @@ def counted(rows: Iterable[dict], space: Workspace) -> Iterator[dict]:
 
 def unit_names(files: list[InputFile]) -> list[str]:
     """Return a unique name for each file: the last part of its name, without suffixes. If the name has folders or is
-    long, a hash of the name, kind, rows and split is appended. Thus it does not depend on other files, except that the
-    second of two files that differ only in suffixes or case ("a.jsonl", "a.parquet") also gets a hash."""
+    long, a hash of the name, kind, rows and split is appended, so the result does not depend on other files. Of two
+    files that differ only in suffixes or case ("a.jsonl", "a.parquet"), the second also gets a hash."""
     names: list[str] = []
     taken: set[str] = set()
     for file in files:

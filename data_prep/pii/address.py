@@ -240,13 +240,13 @@ def joined(text: str, found: list[Span]) -> list[Span]:
 
 
 def is_bare_number(match: re.Match[str]) -> bool:
-    """Whether the number of a match without unit or town is perhaps no house number: a year, or the end of a clause."""
+    """Whether a number that no unit or town follows may be no house number: a year, or the end of a clause."""
     return match["comma"] is not None or YEAR.match(match[0]) is not None
 
 
 def houses(text: str) -> Iterator[Span]:
-    """Yield addresses whose house number follows the street ("Hauptstraße 12"), recognized by the street word, the text
-    after them, or words before them ("lives at"); also a number and a name after such words ("at 12 Willows")."""
+    """Yield addresses whose house number follows the street ("Hauptstraße 12"): recognized by the street word, the text
+    after the number, or words before the street ("lives at"). After such words, "12 Willows" is an address too."""
     for m in HOUSE.finditer(text):
         start, end = m.span()
         low = start - WINDOW if start > WINDOW else 0
@@ -325,6 +325,6 @@ def end_of_place(text: str, start: int, pattern: re.Pattern[str] = PLACE_AFTER) 
 
 
 def end_with_town(text: str, match: re.Match[str]) -> int:
-    """Return the end of the match or, if its pattern allows (by an empty named group), of the town after it."""
+    """Return the end of the match or, if its pattern allows a town, of the town after it."""
     town = TOWN_AFTER.match(text, match.end()) if match.lastgroup else None
     return town.end() if town else match.end()

@@ -185,8 +185,8 @@ def is_international(digits: str) -> bool:
 def national_plan(region: str) -> re.Pattern[str]:
     """Return a pattern that matches the digits of all numbers as dialled within a region, such as "CH".
 
-    The trunk prefix "0" is required, as people write such numbers with it, although the library does not need it. "1"
-    is optional.
+    The trunk prefix "0" is required, as people write such numbers with it, although the library does not need it. Other
+    prefixes, such as "1", are optional.
     """
     from phonenumbers import PhoneMetadata
 
@@ -227,8 +227,8 @@ def is_grouped(groups: Sequence[str], digits: str, region: str) -> bool:
 
 @functools.cache
 def written_formats(region: str) -> tuple[str, list[tuple[re.Pattern[str], re.Pattern[str]]]]:
-    """Return (trunk prefix, such as "0"; [(pattern of the first digits for which a format is used, pattern of the
-    number with a regex group per group of digits)]) of a region."""
+    """Return (trunk prefix such as "0", formats) of a region. A format is (pattern of the first digits of its numbers,
+    pattern of a whole number with one regex group per group of digits)."""
     from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
     from phonenumbers.data import _ALT_NUMBER_FORMATS
 

@@ -1,8 +1,8 @@
 """Spans of personal data, and a text in which finds are covered.
 
 The kinds are searched one after another. Each find is covered by a single character that no pattern matches; at the
-end, placeholders replace these. Placeholders that are already in the text are covered too, because they may look like
-personal data.
+end, placeholders replace these characters. Placeholders that are already in the text are covered too, because they may
+look like personal data.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Gopher's repetition rules (Rae et al. 2021, arXiv:2112.11446, table A1), as DataTrove implements them for FineWeb.
 
-Lines are separated by one or more line breaks (by each one, with `count_blank_lines`), paragraphs by blank lines.
-Repeats of earlier ones count. For the most frequent n-gram all occurrences count, with words joined by blanks; ties go
-to the first. Longer repeated n-grams count without overlap.
+Lines are separated by line breaks, several of which count as one without `count_blank_lines`; paragraphs by blank
+lines. Of equal ones, all but the first are duplicates. The most frequent n-gram, the first of several, counts with all
+its occurrences and with blanks between words. Longer n-grams that repeat an earlier one count without overlap.
 
 N-grams are equal if their words are equal. (DataTrove joins the words of 5- to 10-grams without blanks, so it treats "1
 23" and "12 3" as equal.)
@@ -151,11 +151,11 @@ def duplicate_characters(items: list[str]) -> int:
 
 
 def ngram_characters(words: list[str]) -> list[int]:
-    """Return numbers of characters: in all occurrences of the most frequent n-gram, for n = 2, 3, 4; then in n-grams
-    that repeat an earlier one, for n = 5 to 10.
+    """Return a number of characters for each n from 2 to 10. For n = 2, 3, 4 it counts all occurrences of the most
+    frequent n-gram, from n = 5 on the n-grams that repeat an earlier one.
 
-    An n-gram can be repeated only if both (n-1)-grams in it are, so each n searches only what the previous one left,
-    which in prose is soon nothing. Equal n-grams share a number: the position of one of them.
+    An n-gram can be repeated only if both (n-1)-grams in it are, so each n searches only the repeated (n-1)-grams, of
+    which prose soon has none. Equal n-grams have the same ID: the position of one of them.
     """
     ends = np.concatenate(([0], np.cumsum(np.fromiter(map(len, words), np.int64, len(words)))))
     numbers = collections.defaultdict(itertools.count().__next__)  # equal words have equal numbers
@@ -175,9 +175,9 @@ def ngram_characters(words: list[str]) -> list[int]:
 
 
 def repeated_ngrams(classes: np.ndarray, following: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (sorted positions of the n-grams that occur more than once, their numbers). Equal n-grams share a number.
+    """Return (sorted positions of the n-grams that occur more than once, their IDs). Equal n-grams have the same ID.
 
-    classes: the number of each (n-1)-gram, or -1 if it occurs once; following: the number of the word after it.
+    classes: the ID of each (n-1)-gram, or -1 if it occurs once; following: the ID of the word after it.
     """
     places = np.flatnonzero((classes[:-1] | classes[1:]) >= 0)  # neither is -1
     if not len(places):

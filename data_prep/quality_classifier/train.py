@@ -54,7 +54,7 @@ def train_quality_classifier(
 
 
 def train(examples: Examples, config: QualityTrainingConfig, progress: Callable[[str], None]) -> QualityClassifier:
-    """Return the model after config.epochs. Both sets have the same weight, whatever their sizes."""
+    """Return the model after config.epochs. Good and other documents have the same total weight."""
     weights, squares = np.zeros(2**config.hash_bits), np.full(2**config.hash_bits, SMALLEST_SQUARE)
     bias, bias_squares = 0.0, SMALLEST_SQUARE
     good = float(np.mean(examples.labels[~examples.held_out]))
@@ -93,7 +93,7 @@ def batches(examples: Examples, config: QualityTrainingConfig, epoch: int) -> It
 
 
 def in_units(weights: np.ndarray, bias: float, config: QualityTrainingConfig) -> QualityClassifier:
-    """Return the model with weights rounded to integers, in units of UNIT. Raises UsageError if one is too large."""
+    """Return the model with weights as integers in units of UNIT. Raises UsageError if a weight is too large."""
     largest = max(float(np.abs(weights).max()), abs(bias))
     if not largest < 2**31 * UNIT:
         raise UsageError(
@@ -105,7 +105,7 @@ def in_units(weights: np.ndarray, bias: float, config: QualityTrainingConfig) ->
 
 def measure(model: QualityClassifier, examples: Examples) -> dict[str, float]:
     """Evaluate the model on the held-out documents; each set must have some. Returns "balanced_accuracy", the mean
-    accuracy of both sets with the threshold 0.5, and "area_under_curve", that under the ROC curve."""
+    accuracy of both sets with the threshold 0.5, and "area_under_curve", the area under the ROC curve."""
     good, other = (
         np.array([model.score_of_hashes(examples.hashes_of(document)) for document in examples.documents(name, True)])
         for name in LABELS

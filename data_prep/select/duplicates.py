@@ -55,10 +55,9 @@ class Found:
     def duplicates_of(self, file: int) -> dict[int, Duplicate]:
         """Return {row of a duplicate: why it is dropped, and what is kept instead} for the file with the number `file`.
 
-        Stage and reason are those of the first step that finds it to be a duplicate of a document of an earlier run's
-        index, otherwise of the first step that finds it. The kept document is that of the last step that finds it:
-        clusters include those of earlier steps, and the document kept by an earlier step may be a duplicate in a later
-        one.
+        Several steps may find the same duplicate. Stage and reason are those of the first step, but a step that finds a
+        document in an earlier run's index has precedence. The kept document is that of the last step: its clusters
+        include those of earlier steps, and the document kept by an earlier step may be a duplicate in a later one.
         """
         places: dict[int, tuple[int, int]] = {}
         reasons: dict[int, tuple[str, str]] = {}
@@ -171,7 +170,7 @@ def read_duplicates(file: StoredFile, space: Workspace) -> tuple[dict[int, Dupli
 
 
 def write_index_of(files: list[StoredFile], config: DocumentsConfig, found: Found, run: FileRunner) -> None:
-    """Write the run's index of deduplication keys (data_prep/dedup_index). If a file fails, none is written."""
+    """Write the run's index of deduplication keys (data_prep/dedup_index), but no index if a file fails."""
     kinds = [kind for kind in KINDS if any(kind in KINDS_OF[step] for step in found.clusters)]
     digest = identity_of(names_of(found.clusters), config)[:12]
     done, made = run("index-keys", files, functools.partial(map_file, found=found, kinds=kinds), digest)

@@ -60,9 +60,9 @@ def filtered_rows(
     count: Callable[[int], None],
     duplicates: Mapping[int, tuple[str, str]] = MappingProxyType({}),
 ) -> Iterator[FilteredRows]:
-    """Yield all rows of one file of texts/ in order, in batches with the verdict on each row: that in `duplicates`,
-    {row: (stage, reason)}, otherwise that of the filters. Calls `count` with the number of rows of each batch. Raises
-    InputError like `read_batches`."""
+    """Yield all rows of one file of texts/ in order, in batches with the verdict on each row. `duplicates` is {row:
+    (stage, reason)}, the verdicts on some rows; the filters decide on the others. Calls `count` with the number of rows
+    of each batch. Raises InputError like `read_batches`."""
     first, thresholds, own = 0, thresholds_of(config, min_quality), {*text_schema(config).names}
     for batch in read_batches(texts):
         found, values = verdicts(batch, config, min_quality), values_of(batch, thresholds)
@@ -115,8 +115,8 @@ def edit_steps(config: DocumentsConfig) -> list[str]:
 
 
 def text_left(text: str, verdict: Verdict, config: DocumentsConfig) -> str:
-    """Return `text` without the parts that the filters in use remove. If a filter drops the document (`verdict`), only
-    those before it are applied; a document that was dropped before the filters keeps its text."""
+    """Return `text` without the parts that the filters in use remove. If `verdict` is of a filter, only the filters
+    before that one are applied. If the document was dropped before the filters, its text is unchanged."""
     if verdict and not passed_language(verdict, config):
         return text
     if verdict and config.minhash.before_filters and verdict[0] in DEDUP:

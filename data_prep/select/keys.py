@@ -38,8 +38,8 @@ def write_url_keys(file: StoredFile, space: Workspace, config: DocumentsConfig, 
 
 
 def document_node(order: int, place: int) -> Node:
-    """Return the node of a document of this run: two words that order the documents of a cluster, of which the smallest
-    is kept. Documents of an index come before those of this run, and NEVER_STAYS after them. `order` and `place` are
+    """Return the node of a document of this run: two integers that order the documents of a cluster. The first document
+    is kept: one of an index (its first integer is 0), then those of this run, last NEVER_STAYS. `order` and `place` are
     from `make_node` or `url_node`."""
     return min(max(order, 1), NEVER_STAYS - 1), place
 
@@ -117,9 +117,8 @@ def write_keys(
 
 
 def keys_of_text(row: Mapping[str, str], config: DocumentsConfig) -> tuple[list[bytes], list[tuple[bytes, ...]]]:
-    """Return ([key for this run, key for an index] of the whole text, [keys for this run, keys for an index] of its
-    MinHash bands). The keys differ by their scope. There are no band keys if minhash_dedup is not used or the text is
-    too short."""
+    """Return (keys of the whole text, keys of its MinHash bands). Each is [for this run, for an index], since the
+    scopes of these keys differ. There are no band keys if minhash_dedup is not used or the text is too short."""
     scopes = scope_of(row, config), index_scope_of(row, config)
     rows = signature(row["text"], config.minhash) if "minhash_dedup" in config.steps else None
     bands = [keys_of_signature(rows, scope, config.minhash) if rows is not None else () for scope in scopes]

@@ -40,9 +40,9 @@ def count_again(
     on_progress: Callable[[Progress], None],
     engine: EngineConfig,
 ) -> Recounted:
-    """Count the kept and dropped documents of all files of `texts` with the thresholds of `config`, whose measured
-    settings must equal those of the run (DocumentsConfig.of_texts). `scratch` is emptied first and deleted at the end.
-    Raises InputError if a file cannot be read."""
+    """Count the kept and dropped documents of all files of `texts` with the thresholds of `config`. All settings that
+    affect measured values (DocumentsConfig.of_texts) must equal those of the run. `scratch` is emptied first and
+    deleted at the end. Raises InputError if a file cannot be read."""
     texts, scratch = texts.absolute(), scratch.absolute()
     shutil.rmtree(scratch, ignore_errors=True)
     files = texts_files(texts)
@@ -68,8 +68,7 @@ def count_file(file: StoredFile, space: Workspace, config: DocumentsConfig, min_
 
 
 def changes(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
-    """Return lines of text: each threshold that differs between the run (`before`) and `config`, or that only one of
-    them has."""
+    """Return lines of text: each threshold that was changed, added or removed from the run (`before`) to `config`."""
     lines = changed_thresholds(before.thresholds, thresholds_of(config, now.min_quality), config)
     if set(before.languages_kept) != set(config.language.languages):
         was, is_now = (", ".join(one) or "all" for one in (before.languages_kept, config.language.languages))
@@ -98,8 +97,8 @@ def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...], co
 
 
 def changed_share(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
-    """Return [a line of text: how keep_share of the quality classifier changed, and the minimum score that follows from
-    it and from the other rules]; [] if neither changed."""
+    """Return [a line of text on how keep_share of the quality classifier and the resulting minimum score changed]; []
+    if both are as before."""
     scores = [one.value for one in before.thresholds if one.signal == QUALITY_SCORE]
     old_score, old_share = (scores[0], before.keep_share) if scores else (None, None)
     share = config.quality_classifier.keep_share if now.min_quality is not None else None

@@ -60,8 +60,8 @@ from lm.storage import Place, write_atomically, writing
 def lowest_score(
     files: list[StoredFile], config: DocumentsConfig, run: FileRunner
 ) -> tuple[list[StoredFile], float | None]:
-    """Return (files whose scores could be counted, minimum score of the quality classifier to keep), so that keep_share
-    of the documents that pass the other rules is kept. Returns all files and None if the step is not used."""
+    """Return (files without failed ones, minimum score of the quality classifier). Of the documents that pass the other
+    rules, the share keep_share has at least this score. Returns (`files`, None) if the classifier is not used."""
     if "quality_classifier" not in config.steps:
         return files, None
     files, counted = run("scores", files, functools.partial(count_scores, config=config), config)
@@ -249,8 +249,8 @@ def select(
 
 
 def first_step(config: DocumentsConfig) -> str:
-    """Return the name of the first step that reads texts/. A file that fails in a later step is quarantined in the
-    first one (`quarantine_in`) and excluded from all, so that no document is compared with one that is missing."""
+    """Return the name of the first step that reads texts/. If a file fails in a later step, it is quarantined in this
+    first step (`quarantine_in`), so that no step uses it: no document is dropped as a copy of one in that file."""
     steps = set(config.steps)
     if "quality_classifier" in steps:
         return "scores"

@@ -100,8 +100,8 @@ def write_index(path: Path, keys: np.ndarray, scratch: Path) -> None:
 
 
 def read_index(place: Place) -> np.ndarray:
-    """Return the sorted keys of a held-out index, uint64 (keys,). Raises InputError if it is missing or damaged, or has
-    keys of another RULE."""
+    """Return the sorted keys of a held-out index, uint64 (keys,). Raises InputError if the file is missing or damaged,
+    or was written by another version of the rule for keys (RULE)."""
     remedy = "Give the held_out_keys.parquet in the tokens/ of a run (shards.held_out_index), or write it again."
     try:
         with place.open("rb") as file, pq.ParquetFile(file) as table:

@@ -70,8 +70,8 @@ def read_texts(files: Iterable[DocumentFile]) -> Iterator[str]:
 
 
 def texts_where(file: DocumentFile, column: str, chosen: Callable[[Any], bool]) -> Iterator[tuple[Any, str]]:
-    """Yield (value of `column`, text) of the documents of a file for whose value `chosen` returns True, in order. Row
-    groups without such documents are not read. Raises InputError like `read_batches`."""
+    """Yield (value of `column`, text), in order, of the documents of a file for which chosen(value) is True. Row groups
+    without such documents are not read. Raises InputError like `read_batches`."""
     with opened(file.path) as table:
         check_columns(table, file.path, [column, "text"])
         for group in range(table.num_row_groups):

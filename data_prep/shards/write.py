@@ -84,8 +84,8 @@ def write_shards(
     """Write the shards of both splits, documents/, the held-out index and, last, manifest.json to `out`. Return the
     manifest.
 
-    Resumes from the folders INTERMEDIATE in `out`, which the caller deletes. Raises UsageError if token_dtype cannot
-    hold the vocabulary or shard_bytes a record, if documents are to be repeated but have no column "repeat", and like
+    Resumes from the folders INTERMEDIATE in `out`, which the caller deletes. Raises UsageError if token_dtype is too
+    small for the vocabulary or shard_bytes for a record, if documents to be repeated have no column "repeat", and like
     `fast_encoder`; InputError if there are no documents or a split has no token to predict, and like `run_step`.
     """
     documents, out = absolute(documents), absolute(out)
@@ -202,8 +202,8 @@ def join_tables(tables: Iterable[Path], path: Path, scratch: Path) -> int:
 def write_stream(
     documents: Iterator[Entry], path: Path, scratch: Path, config: ShardsConfig, to_records: ToRecords = cut_records
 ) -> list[Shard]:
-    """Write the documents to the shard `path`, as records made by `to_records`. Whenever the next one could exceed
-    config.shard_bytes, continue in another file such as train-00000-of-00002-part-00001.array_record. Return the
+    """Write the documents to the shard `path`, as records made by `to_records`. If a document could make the shard
+    exceed config.shard_bytes, continue in another file such as train-00000-of-00002-part-00001.array_record. Return the
     shards, at least one. Raises OSError if the disk is full."""
     shards: list[Shard] = []
     stem, _, suffix = path.name.partition(".")

@@ -62,8 +62,8 @@ def input_files(workdir: Place) -> list[InputFile]:
 def own_inputs(config: PagesConfig) -> tuple[dict[str, object], dict[str, int | str]]:
     """Return ({path: size in bytes}, {path: modification time in ns, or ETag}) of the user's files in the config.
 
-    For files on web servers, the size is None, and the ETag or date is included only for at most QUERIED such files
-    (listing.py). Raises UsageError if a pattern matches nothing.
+    For files on web servers, the size is None, and the ETag or date is included only if there are at most QUERIED of
+    them (listing.py). Raises UsageError if a pattern matches nothing.
     """
     found = module_of_source(config).inputs(config)
     sizes: dict[str, object] = {str(one.place): None if is_on_the_web(one.place) else one.bytes for one in found}

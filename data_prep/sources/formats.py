@@ -111,8 +111,8 @@ TABLE_ENDINGS = tuple(ending for one in FORMATS for ending in one.all_endings)
 def format_of(path: Place, by_name: bool = True) -> Format:
     """Return the format of a table file.
 
-    The extensions of plain text decide; other formats are recognized by their first bytes or else, if `by_name`, by
-    their extension. Raises InputError if the file is empty or of no known format.
+    Plain text is recognized by its extension, other formats by their first bytes or else, if `by_name`, by their
+    extension. Raises InputError if the file is empty or of no known format.
     """
     named = next((one for one in FORMATS if path.name.lower().endswith(one.all_endings)), None)
     if named and named.begins is None:

@@ -85,8 +85,8 @@ def object_of(value: bytes, number: int, place: str, table: Table) -> dict[str, 
 
 
 def text_pieces(table: Table) -> Iterator[bytes]:
-    """Yield the decompressed file in pieces, as UTF-8 without byte order mark. The first has at least FIRST bytes if
-    the file does."""
+    """Yield the decompressed file in pieces, as UTF-8 without byte order mark. The first piece has at least FIRST
+    bytes, or the whole file."""
     with uncompressed_file(table) as file:
         head = b""
         while len(head) < FIRST and (more := file.read(PIECE)):

@@ -78,9 +78,9 @@ def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
     hidden; @FILE stands for the paths and addresses in that text file, one per line.
 
     A file's name is its path relative to the given folder, or to the folder before the first wildcard, so names and
-    order do not depend on the location. In a list it is the path as written; for an address in a list, the part after
-    the server or bucket. Raises UsageError with the name of the `option` if a pattern, folder or list has no files, a
-    file on a web server does not exist, or a path is not UTF-8.
+    order do not depend on the location. The name of a path in @FILE is the path as written; of an address in @FILE, the
+    part after the server or bucket. Raises UsageError with the name of the `option` if a pattern, folder or list has no
+    files, a file on a web server does not exist, or a path is not UTF-8.
     """
     found: dict[Place, Listed] = {}
     for pattern in patterns:

@@ -16,8 +16,8 @@ RECORD_TYPE = re.compile(rb"^WARC-Type:[ \t]*([a-z]+)", re.IGNORECASE | re.MULTI
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """Return (the user's input files, [] because there are no packages). Reports skipped files by `progress`. Raises
-    like `own_files`."""
+    """Return (the user's input files, []), as there are no packages. Reports skipped files by `progress`. Raises like
+    `own_files`."""
     files = own_files(config.warc, config.tables, config.text_field, config.keep_columns)
     for option, patterns in (("pages.warc", config.warc), ("pages.tables", config.tables)):
         for line in skipped_files(option, patterns):

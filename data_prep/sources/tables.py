@@ -32,7 +32,7 @@ __all__ = ["read", "read_table", "size"]
 
 
 class RatioError(Exception):
-    """Raised if the contents of a file exceed RATIO times its size, and RATIO_FROM_BYTES."""
+    """Raised if a file unpacks to more than RATIO times its size and more than RATIO_FROM_BYTES."""
 
 
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[Document]:
@@ -44,8 +44,8 @@ def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[s
 
 
 class BadRows:
-    """Pass quarantined rows on to `on_quarantine`: of consecutive rows with the same reason, the first LISTED rows one
-    by one, and the rest as one row."""
+    """Pass quarantined rows on to `on_quarantine`. Of consecutive rows with the same reason, the first (at most LISTED,
+    a number) are passed one by one, and the rest as one row."""
 
     def __init__(self, called: str, on_quarantine: Callable[[QuarantinedRow], None]):
         self.called, self.on_quarantine = called, on_quarantine

@@ -26,7 +26,7 @@ ROWS_AT_ONCE = 256
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """Return (input files, each a range of rows of the dataset; [] because there are no packages). Raises like
+    """Return (input files, []), as there are no packages. An input file is a range of rows of the dataset. Raises like
     `dataset_files`."""
     return dataset_files(config.tfds, config.text_field, progress), []
 

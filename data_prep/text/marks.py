@@ -2,8 +2,8 @@
 
 TERMINAL is Unicode's Sentence_Terminal (PropList.txt, Unicode 17). UNCOUNTED are the characters that FineWeb's filters
 do not count as words by themselves: ASCII punctuation, some of its full-width forms, control characters, quotation
-marks and dashes. "•", "·" and "‘" are not in it and count as words, as in DataTrove, so counts can be compared.
-Compared with DataTrove's lists, TERMINAL has 16 additional characters and lacks three of Khmer; UNCOUNTED lacks "１".
+marks and dashes. The marks "•", "·" and "‘" count as words, as in DataTrove, so counts can be compared. Compared with
+DataTrove's lists, TERMINAL has 16 additional characters and lacks three of Khmer; UNCOUNTED lacks "１".
 """
 
 import string

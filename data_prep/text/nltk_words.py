@@ -276,8 +276,8 @@ def nltk_words(text: str) -> tuple[str, ...]:
 
 
 def last_point(text: str, start: int, stop: int) -> int:
-    """Return where the chunk with a sentence's final period starts, if white space and closing marks follow the period;
-    else `stop`. The sentence is text[start:stop]."""
+    """Return the start of the last word of the sentence text[start:stop] if a period ends this word and white space
+    follows, as after "end." in 'The end. "'. Otherwise return `stop`."""
     tail = stop
     while tail > start and (text[tail - 1] in "])}>\"'»”’" or text[tail - 1].isspace()):
         tail -= 1

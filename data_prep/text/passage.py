@@ -23,7 +23,7 @@ class Passage:
 
     @functools.cached_property
     def split(self) -> tuple[list[str], str]:
-        """(words and punctuation marks, their kinds as one character each: see marks.py)."""
+        """(words and punctuation marks; the kind of each, such as number or symbol, as one character: see marks.py)."""
         if self.words_of is None:
             return split(self.text)
         words = self.words_of(self.text)
@@ -38,12 +38,12 @@ class Passage:
         return self.split[0] if splitter == "spacy" else list(nltk_words(self.text))
 
     def kinds_by(self, splitter: Splitter) -> str:
-        """Return the kinds of the words of `words_by`, one character each (marks.py)."""
+        """Return the kind of each word of `words_by` (number, symbol, …) as one character (marks.py)."""
         return self.split[1] if splitter == "spacy" else "".join(map(KINDS.__getitem__, nltk_words(self.text)))
 
     @functools.cached_property
     def line_kinds(self) -> str:
-        """Kinds of the words of all lines, one character each (marks.py), with "\\n" between lines."""
+        """Kind of each word of all lines, one character each (marks.py), with "\\n" between lines."""
         return line_kinds(self.text.split("\n") if self.lines is None else self.lines)
 
     def word_count_by(self, splitter: Splitter) -> int:

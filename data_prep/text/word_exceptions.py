@@ -1,4 +1,4 @@
-"""Chunks that the rules would split wrongly: contractions, abbreviations, slang with an apostrophe, emoticons.
+"""Texts between white space (chunks) that the rules would split wrongly: contractions, abbreviations, emoticons.
 
 These are spaCy's exceptions for English (3.8). An exception applies to a whole chunk, or to the rest after marks around
 it were split off. An apostrophe may be ' or ’.

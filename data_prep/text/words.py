@@ -102,7 +102,7 @@ class Memo[Key: (str, bytes), Value](dict[Key, Value]):
 
 
 def split(text: str) -> tuple[list[str], str]:
-    """Return (words and punctuation marks of `text` in order, their kinds as one character each: see marks.py)."""
+    """Return (words and punctuation marks of `text` in order; kind of each as one character: see marks.py)."""
     pieces = text.split()
     if not pieces:
         return [], ""
@@ -117,8 +117,8 @@ def split_words(text: str) -> list[str]:
 
 
 def split_piece(piece: str) -> tuple[tuple[str, ...], str]:
-    """Return (words, kinds) of a chunk without white space. For other text between two blanks, such as a line break or
-    words with a tab, which `line_kinds` passes, return ((), kinds)."""
+    """Return (words, kind of each word) of a chunk, a text without white space. `line_kinds` also passes other pieces
+    of text, such as a line break or words with a tab; the result is then ((), kinds)."""
     if piece.isalpha():
         words = EXCEPTIONS.get(piece) or (piece,)
         return words, LETTER * len(words)
@@ -238,7 +238,7 @@ def split_inside(core: str) -> tuple[str, ...]:
 
 
 def split_where_cut(padded: str) -> list[str]:
-    """Return the words of a chunk, split where `is_cut` is true. `padded` is the chunk between two blanks."""
+    """Return the words of a chunk, split where `is_cut` is true. `padded` is the chunk with a blank on each side."""
     words: list[str] = []
     start = 1
     for match in INSIDE.finditer(padded):
@@ -266,7 +266,7 @@ CUTS = Memo(is_cut)
 
 
 def joins() -> dict[tuple[str, ...], tuple[str, ...]]:
-    """Return {words into which the rules would split an exception: the words that it should have}, if they differ."""
+    """Return {parts: words} of exceptions that the rules split into other words: {(")", ":"): ("):",), ...}."""
     split_without = {split_marks(exception, {}): words for exception, words in EXCEPTIONS.items()}
     return {parts: words for parts, words in split_without.items() if parts != words and len(parts) > 1}
 
@@ -279,7 +279,7 @@ JOIN_SIZES = {
 
 
 def join_exceptions(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Replace adjacent words that together are an exception by its words; the longest first, as spaCy does."""
+    """Replace adjacent words that form an exception by the exception's words; the longest first, as spaCy does."""
     if JOIN_SIZES.keys().isdisjoint(itertools.pairwise(words)):
         return words
     found = [
@@ -310,8 +310,8 @@ STARTS = str.maketrans({NUMBER: LETTER, SYMBOL: LETTER, SPACE: LETTER, SIGN: Non
 
 
 def line_kinds(lines: Sequence[str]) -> str:
-    """Return the kinds of the words in `lines`, one character each, with "\\n" between lines. As in spaCy, white space
-    is a word too, of the kind SPACE, except one blank after a chunk."""
+    """Return the kind of each word in `lines` (number, symbol, …) as one character, with "\\n" between lines. As in
+    spaCy, white space is a word too, of the kind SPACE, except one blank after a chunk."""
     text = " \n ".join(line.removesuffix(" ") for line in lines)
     return "".join([CHUNKS[piece][1] for piece in text.split(" ")])
 

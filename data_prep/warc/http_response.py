@@ -114,7 +114,7 @@ def remove_coding(body: bytes, coding: str, limit: int, whole: bool) -> bytes:
 
 
 def gunzip(body: bytes, limit: int, whole: bool) -> bytes:
-    """Decompress consecutive gzip members (RFC 1952); bytes after the last one are ignored."""
+    """Decompress consecutive gzip members (RFC 1952), without the bytes after them. Arguments: see `decode_body`."""
     pieces, size = [], 0
     for _ in range(MAX_MEMBERS):
         piece, body = inflate(body, limit - size, whole, isal_zlib.MAX_WBITS | 16)
@@ -126,7 +126,8 @@ def gunzip(body: bytes, limit: int, whole: bool) -> bytes:
 
 
 def deflate(body: bytes, limit: int, whole: bool) -> bytes:
-    """Decompress a zlib stream (RFC 1950) or raw deflate (RFC 1951): servers call both "deflate"."""
+    """Decompress zlib (RFC 1950) or raw deflate (RFC 1951): servers call both "deflate". Arguments: see
+    `decode_body`."""
     try:
         return inflate(body, limit, whole, isal_zlib.MAX_WBITS)[0]
     except UndecodableError:
@@ -134,7 +135,8 @@ def deflate(body: bytes, limit: int, whole: bool) -> bytes:
 
 
 def inflate(body: bytes, limit: int, whole: bool, window_bits: int) -> tuple[bytes, bytes]:
-    """Return (decompressed data, bytes after it) of one zlib, gzip or deflate stream, by `window_bits` as in zlib."""
+    """Return (decompressed data, bytes after it) of one stream; `window_bits` is as in zlib, others as in
+    `decode_body`."""
     inflater, pieces, size = isal_zlib.decompressobj(window_bits), [], 0
     try:
         while not inflater.eof:
@@ -153,7 +155,7 @@ def inflate(body: bytes, limit: int, whole: bool, window_bits: int) -> tuple[byt
 
 
 def unbrotli(body: bytes, limit: int, whole: bool) -> bytes:
-    """Decompress Brotli (RFC 7932)."""
+    """Decompress Brotli (RFC 7932). Arguments: see `decode_body`."""
     import brotli
 
     decompressor, pieces, size = brotli.Decompressor(), [], 0
@@ -174,7 +176,7 @@ def unbrotli(body: bytes, limit: int, whole: bool) -> bytes:
 
 
 def unzstd(body: bytes, limit: int, whole: bool) -> bytes:
-    """Decompress a zstd frame (RFC 8878) in small steps, so that data beyond `limit` takes little memory."""
+    """Decompress a zstd frame (RFC 8878) in small steps, to use little memory. Arguments: see `decode_body`."""
     import zstandard
 
     inflater = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).decompressobj()

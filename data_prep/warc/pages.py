@@ -136,9 +136,9 @@ REMEDIES = {
 
 
 def page_of_response(record: Record, file_path: str) -> WebPage | str:
-    """Return the HTML page in a response record, or the reason, one of SKIPPED, if there is none. Raises DamagedError.
+    """Return the HTML page in a response record or, if it has none, the reason in SKIPPED. Raises DamagedError.
 
-    Of a record without a page, only the headers are read if a gzip checksum has verified it.
+    If a gzip checksum has verified a record that has no page, only its headers are read.
     """
     if record.checksum != "valid":
         raise_unless_block_holds(record)
@@ -219,7 +219,7 @@ def whole_block(record: Record) -> bytes:
 
 
 def raise_unless_block_holds(record: Record) -> None:
-    """Raise DamagedError if the WARC-Block-Digest of a record that no valid gzip checksum covers does not match.
+    """Raise DamagedError if the WARC-Block-Digest of a record without a valid gzip checksum does not match.
 
     A record without a digest is accepted in an uncompressed file, but not in a member with a wrong checksum.
     """

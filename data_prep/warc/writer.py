@@ -87,7 +87,7 @@ def http_headers(lines: list[str]) -> bytes:
 
 
 def record_bytes(headers: dict[str, str], content_type: str, http: bytes, payload: bytes) -> bytes:
-    """Return a record as a gzip member: WARC `headers` with digests, `http` (the HTTP headers), and `payload`."""
+    """Return a record as a gzip member: `headers` plus digests and length, the HTTP headers `http`, and `payload`."""
     block = http + payload
     lines = [f"{name}: {value}" for name, value in headers.items()]
     lines.append(f"Content-Type: {content_type}")
