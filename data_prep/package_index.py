@@ -145,7 +145,7 @@ def index_client(settings: Mapping[str, str]) -> "PyPISimple":
     if settings.get("no-index", "").strip().lower() in YES:
         raise InputError(
             f"pip's settings forbid a package index: no-index is {settings['no-index'].strip()} (PIP_NO_INDEX or "
-            "pip's files). Remove that, or give your own files (pages.warc, pages.tables)."
+            "pip's files). Remove the setting, or give your own files (pages.warc, pages.tables)."
         )
     url = settings.get("index-url", "").strip() or PYPI_SIMPLE_ENDPOINT
     client = PyPISimple(urldefragauth(url))  # so that no message shows a password

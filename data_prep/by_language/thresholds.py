@@ -40,8 +40,8 @@ def with_thresholds(config: DocumentsConfig) -> DocumentsConfig:
 
 
 def thresholds_identity(config: DocumentsConfig, *names: str) -> dict[str, object]:
-    """Return {description: SHA-256} of the thresholds of all languages, or only of the ones called `names`; {} if the
-    config has no thresholds by language."""
+    """Return {description: SHA-256} of the thresholds of all languages, or only of the thresholds called `names`; {} if
+    the config has no thresholds by language."""
     if config.by_language is None:
         return {}
     found = with_thresholds(config).thresholds_by_language

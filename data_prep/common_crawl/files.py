@@ -99,7 +99,7 @@ def listed(config: CommonCrawlPages, out: Path, kind: str = "", paths: re.Patter
     except FileNotFoundError as error:
         raise UsageError(
             f"There is no crawl {config.crawl} with {kind.upper()} files: {url} does not exist. Correct "
-            f"pages.common_crawl.crawl; {CRAWLS} lists all."
+            f"pages.common_crawl.crawl; {CRAWLS} lists all crawls."
         ) from error
     try:
         with gzip.open(path) as file:

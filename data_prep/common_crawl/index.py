@@ -72,7 +72,7 @@ def chosen_records(config: CommonCrawlPages, tables: list[Url], progress: Callab
     if not count:
         raise UsageError(
             f"The index of {config.crawl} has no page of languages = {index.languages}, domains = {index.domains}, "
-            f"mime = {index.mime}, status = {index.status} in the {len(tables)} files that were read. Choose others."
+            f"mime = {index.mime}, status = {index.status} in the {len(tables)} files read. Choose other conditions."
         )
     base = Url(config.address.rstrip("/"))
     return [

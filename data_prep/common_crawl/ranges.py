@@ -57,8 +57,8 @@ def bytes_of(base: Place, span: Span) -> bytes:
 
 
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[WebPage]:
-    """Yield the pages of the selected records, equal to those from reading the complete archives. Records that are not
-    pages are counted by reason in `counts`, damaged ones passed to `on_damage`."""
+    """Yield the pages of the selected records, as if the complete archives were read. Records that are not pages are
+    counted by reason in `counts`, damaged ones passed to `on_damage`."""
     from data_prep.warc.pages import page_of_response, pages_in
 
     for span, content in ahead(lambda span: bytes_of(file.path, span), spans(file)):

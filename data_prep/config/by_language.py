@@ -59,8 +59,8 @@ class LanguageThresholds(Config):
             )
 
     def limits(self) -> Mapping[tuple[str, str], tuple[float, ...]]:
-        """Return {(filter, field): values}, the limits of this language that replace those fields of the filters, such
-        as {("fineweb", "max_newlines_per_word"): (0.3,), ...}. There are several values if the field is a tuple."""
+        """Return {(filter, field): values}, the limits of this language that replace these fields of filters, such as
+        {("fineweb", "max_newlines_per_word"): (0.3,), ...}. There are several values if the field is a tuple."""
         return {
             # The rule drops scores at or below its limit, FineWeb-2 only scores below it.
             ("language", "min_score"): (math.nextafter(self.language_score, 0),),
@@ -119,13 +119,12 @@ class ByLanguageConfig(Config):
             self.read(languages)
 
     def read(self, languages: tuple[str, ...]) -> dict[str, LanguageThresholds]:
-        """Return {language: its thresholds} for `languages`. Raises UsageError if `thresholds` lacks one or is not
-        set."""
+        """Return {language: its thresholds} for `languages`. Raises UsageError if `thresholds` lacks a language."""
         found = {one.language: one for one in self.thresholds}
         if missing := [one for one in languages if one not in found]:
             raise UsageError(
                 f"documents.by_language.thresholds lacks {', '.join(missing)}; it has "
-                f"{', '.join(sorted(found)) or 'none yet'}. Add them, or remove the language from "
+                f"{', '.join(sorted(found)) or 'none yet'}. Add the missing ones, or remove them from "
                 "documents.language.languages."
             )
         return {one: found[one] for one in languages}

@@ -82,7 +82,7 @@ class DocumentsConfig(Config):
         if self.steps != (wanted := tuple(step for step in known if step in self.steps)):
             raise UsageError(
                 f"documents.steps is {' '.join(self.steps)}, but each filter sees the output of the one before, and "
-                f"the recipe's order is {' '.join(wanted)}. Give them in this order, each once."
+                f"the recipe's order is {' '.join(wanted)}. Give the steps in this order, each once."
             )
         if "quality_classifier" in self.steps and not self.quality_classifier.model:
             raise UsageError(
@@ -101,7 +101,7 @@ class DocumentsConfig(Config):
         if given := [name for name, value in asked.items() if value and not set(DEDUP) & set(self.steps)]:
             raise UsageError(
                 f"documents.{given[0]} is given, but documents.steps has no deduplication step ({', '.join(DEDUP)}). "
-                "Add one, or remove it."
+                f"Add a step, or remove documents.{given[0]}."
             )
         if "decontamination" in self.steps and not self.decontamination.sets:
             raise UsageError(
@@ -130,7 +130,7 @@ class DocumentsConfig(Config):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """Everything that can drop a document, in order of application: the order of the funnel."""
+        """Names of the stages that can drop a document, in order of application: the order of the funnel."""
         if self.minhash.before_filters:
             return (*BEFORE_FILTERS, *DEDUP, *self.sections, "quality_classifier", *AFTER_DEDUP)
         return (*BEFORE_FILTERS, *self.sections, *AFTER_FILTERS)

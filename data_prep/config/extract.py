@@ -77,7 +77,7 @@ class ExtractConfig(Config):
         if self.deduplicate and self.engine != "trafilatura":
             raise UsageError(
                 f"documents.extract.deduplicate is an option of trafilatura, but the engine is {self.engine}. Remove "
-                "it, or set documents.extract.engine trafilatura."
+                "the option, or set documents.extract.engine trafilatura."
             )
         if not 0 < self.min_probability < 1:
             raise UsageError(

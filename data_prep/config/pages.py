@@ -141,7 +141,7 @@ class TfdsPages(Config):
         super().__post_init__()
         within(self, "pages.tfds", 1, math.inf, "rows_per_file")
         if self.dataset and not self.split:
-            raise UsageError("pages.tfds.split is empty; give one, for example train.")
+            raise UsageError("pages.tfds.split is empty; give a split, for example train.")
 
 
 CRAWL = re.compile(r"CC-[A-Z]+-\d{4}(-\d{2})?(-[A-Za-z0-9]+)*")
@@ -229,7 +229,7 @@ class PagesConfig(Config):
         if self.keep_columns and self.source != "tables":
             raise UsageError(
                 f"pages.keep_columns has {shown(self.keep_columns[0])}, but the pages come from {self.source}; only "
-                "tables (pages.tables) have columns. Remove it, or give tables."
+                "tables (pages.tables) have columns. Remove the columns, or give tables."
             )
 
     def given(self, own: bool) -> dict[str, object]:

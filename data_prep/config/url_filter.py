@@ -71,7 +71,7 @@ class UrlFilterConfig(Config):
         if self.soft_word_threshold is None and (self.soft_banned_words or self.folders or self.packages):
             raise UsageError(
                 "documents.url_filter has soft words, or lists that may have some, but soft_word_threshold is None. "
-                "Set how many of them ban a URL (FineWeb: 2)."
+                "Set how many soft words ban a URL (FineWeb: 2)."
             )
         if self.soft_word_threshold is not None:
             within(self, "documents.url_filter", 1, math.inf, "soft_word_threshold")

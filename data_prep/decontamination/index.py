@@ -120,8 +120,8 @@ def read_index(folder: Place) -> Index:
 
 
 def overlaps(texts: Sequence[str], index: Index) -> dict[int, list[int]]:
-    """Return {position of a text: numbers of the n-grams of the index that it contains, sorted}, without texts that
-    have none."""
+    """Return {position of a text: sorted indices of the n-grams of the index that the text contains}, without texts
+    that have none."""
     hashed = [hashed_words(text) for text in texts]
     ends = np.cumsum([len(words) for words in hashed])
     words = np.concatenate([np.empty(0, np.uint64), *hashed])

@@ -78,7 +78,7 @@ def find_hits(file: SurvivorFile, space: Workspace, index: Place) -> None:
 
 def count_documents(files: Sequence[Place], ngrams: int) -> np.ndarray:
     """Return the number of documents that contain each n-gram, int64 (ngrams,), from files of `find_hits`, or from
-    files of such numbers (.merged)."""
+    files of such counts (.merged)."""
     documents = np.zeros(ngrams, np.int64)
     for file in files:
         if file.name.endswith(".merged"):

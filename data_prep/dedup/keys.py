@@ -48,7 +48,7 @@ def url_key(url: str, scope: str, config: UrlDedupConfig) -> bytes | None:
 
 
 def url_node(date: str, document_id: str, file: int, row: int, config: UrlDedupConfig) -> Node:
-    """Return the node of a document for URL deduplication: two words that order the documents with the same URL. The
+    """Return the node of a document for URL deduplication: two integers that order the documents with the same URL. The
     smallest is kept, which is the first or the latest according to config.keep; invalid dates come last."""
     order, place = make_node(date, document_id, file, row)
     seconds = order >> 32

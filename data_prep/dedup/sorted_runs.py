@@ -240,7 +240,7 @@ def keys_of_file(file: int) -> tuple[int, int]:
 def first_rows(blocks: Iterable[np.ndarray], counts: list[np.ndarray] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Find the first row of each key in sorted blocks of rows. A key may be in several blocks; its first row in each
     block is called a start. Return (index of the key at each start of all blocks, int64 (starts,); first row of each
-    key, uint64 (4, keys)). Appends to `counts` one array per block: the number of rows of each start."""
+    key, uint64 (4, keys)). Appends to `counts` one array per block: the number of rows of each key in it."""
     firsts = [np.empty((4, 0), np.uint64)]
     for block in blocks:
         starts = begins(block[:2])

@@ -120,8 +120,8 @@ def write_group_edits(group: Group, path: Path, config: SubstringDedupConfig) ->
 
 
 def covered_tokens(group: Group, config: SubstringDedupConfig) -> dict[tuple[int, int], np.ndarray]:
-    """Return {(file, row): which tokens of the document to remove, bool (tokens,)}. Documents that lose none are left
-    out."""
+    """Return {(file, row): which tokens of the document to remove, bool (tokens,)}. Documents that lose no token are
+    left out."""
     numbers: dict[str, int] = {}
     documents: list[tuple[int, int, int, np.ndarray]] = []
     for file, row_groups in group.parts:

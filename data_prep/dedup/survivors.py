@@ -139,8 +139,8 @@ def edits_from(rows: Iterable[dict]) -> Iterator[tuple[int, Edit]]:
 def edit_of(
     text: str, spans: Sequence[tuple[int, int]], max_removed: float, min_words_left: int, reasons: tuple[str, str]
 ) -> Edit:
-    """Return the edit that removes the spans from the text. It drops the document if the spans are more than the share
-    `max_removed` of the characters (reasons[0]), or fewer than `min_words_left` words are left (reasons[1])."""
+    """Return the edit that removes the spans from the text. The edit drops the document if the spans are more than the
+    share `max_removed` of the characters (reasons[0]), or fewer than `min_words_left` words are left (reasons[1])."""
     edit = Edit(tuple(spans))
     if sum(end - start for start, end in spans) > max_removed * len(text):
         return Edit(reason=reasons[0])

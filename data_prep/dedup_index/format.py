@@ -78,7 +78,7 @@ class Index:
             here = np.isin(group["row"].to_numpy(), wanted)
             found |= dict(zip(group["row"].filter(here).to_pylist(), group["id"].filter(here).to_pylist(), strict=True))
         if len(found) < len(rows):
-            raise InputError(f"{path} has no id of row {min({*rows} - {*found})}: it is of another index. Restore it.")
+            raise InputError(f"{path} is of another index: no id of row {min({*rows} - {*found})}. Restore the file.")
         return found
 
 
@@ -142,8 +142,8 @@ def open_index(where: str) -> Index:
             header = json.loads((folder / HEADER).read_text())
             if header["format"] != FORMAT:
                 raise InputError(
-                    f"{folder} has the format {shown(header['format'])}; this version reads {FORMAT!r}. Write it "
-                    "again from its run."
+                    f"{folder} has the format {shown(header['format'])}; this version reads {FORMAT!r}. Write "
+                    "the index again from its run."
                 )
             keys = {kind: tuple(KeyFile(*file) for file in files) for kind, files in header["keys"].items()}
             for name in (*header["texts"], *(file.name for files in keys.values() for file in files)):
@@ -171,8 +171,8 @@ def open_indices(config: DocumentsConfig) -> tuple[Index, ...]:
             if step in config.steps and (lacking := [kind for kind in kinds if kind not in index.keys]):
                 raise UsageError(
                     f"documents.steps has {step}, but the index {index.where} has no {', '.join(lacking)} keys, only "
-                    f"{', '.join(index.keys)}, because its run did not have that step. Write it with the step, or "
-                    "remove the step or the index."
+                    f"{', '.join(index.keys)}, because its run did not have that step. Write the index with the step, "
+                    "or remove the step or the index."
                 )
         for name, value in wanted.items():
             asked_for = "url_dedup" if name.startswith("url_dedup") else "minhash_dedup"

@@ -57,7 +57,7 @@ def run_units(attempts: Attempts) -> None:
     try:
         pipeline = beam.Pipeline(options=options)
     except (ValueError, ImportError) as error:  # no such runner, or one that lacks its packages
-        raise UsageError(f"Beam rejects engine.beam_options {engine.beam_options}: {error}. Correct it.") from error
+        raise UsageError(f"Beam rejects engine.beam_options {engine.beam_options}: {error}. Correct them.") from error
     stopped.unlink(missing_ok=True)  # it is unpickled below, so only this run may write it
     write_atomically(listed, pickle.dumps((step, units, folder, engine)))
     run = functools.partial(run_range, places=places, version=secrets.token_hex(8))
@@ -111,7 +111,7 @@ def beam_options(engine: EngineConfig) -> "PipelineOptions":
     elif engine.workers > 1:
         raise UsageError(
             f"engine.workers is {engine.workers}, but of Beam's runners only {DASK} starts workers on this machine. "
-            "Remove it, or give --engine.runner processes."
+            "Remove engine.workers, or give --engine.runner processes."
         )
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -121,7 +121,7 @@ def beam_options(engine: EngineConfig) -> "PipelineOptions":
             options.get_all_options()
     except SystemExit as error:
         reason = printed.getvalue().rpartition("error: ")[2].strip()
-        raise UsageError(f"Beam rejects engine.beam_options {engine.beam_options}: {reason}. Correct it.") from error
+        raise UsageError(f"Beam rejects engine.beam_options {engine.beam_options}: {reason}. Correct them.") from error
     return options
 
 

@@ -161,7 +161,7 @@ def max_array_size() -> int:
     found = {name.strip(): value.strip() for name, _, value in lines}.get("MaxArraySize", "")
     if not found.isdigit() or int(found) < 2:
         raise UsageError(
-            f"Slurm's MaxArraySize is {found or 'not known'}, but --engine.runner slurm needs arrays. Choose another."
+            f"Slurm's MaxArraySize is {found or 'unknown'}, but engine.runner slurm needs arrays. Give another runner."
         )
     return int(found)
 
@@ -184,7 +184,7 @@ def ask(*words: str) -> str:
         time.sleep(pause)
     raise InputError(
         f"{words[0]} fails: {shown(' '.join(ended.stderr.split()) or f'exit code {ended.returncode}', quotes=False)}. "
-        "If that names an option, change engine.slurm_options; finished work is kept, and the same command continues."
+        "For a wrong option, change engine.slurm_options; finished work is kept, and the same command continues."
     )
 
 

@@ -44,7 +44,7 @@ TextOf = Callable[[str, bool, bool], str]
 
 
 def checked(library: str, text_of: TextOf) -> TextOf:
-    """Test `text_of` on a plain page, and return it. Raises InputError if the library fails on it, for example in
+    """Return `text_of`, after a test on a plain page. Raises InputError if the library fails on it, for example in
     another version, because then every page would be counted as unreadable."""
     try:
         text = text_of(PLAIN_PAGE, True, True)

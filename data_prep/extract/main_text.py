@@ -50,11 +50,11 @@ def probabilities() -> np.ndarray:
 def main_blocks(page: Page, score_N: np.ndarray, min_probability: float, is_article: bool = True) -> list[int]:
     """Return the indices of the blocks that are main text, by their scores (log-odds).
 
-    Main text are the blocks above the threshold for `min_probability`. Blocks that are close to two of these and
-    between them are added if they are more likely main text than not; then the headings before all of them. If the
-    result is shorter than a line, the threshold is lowered for this page, so a page of one paragraph returns that
-    paragraph even at a low score. A page with hardly any links is main text as a whole: verse, plays or speeches, which
-    the fitted trees hardly know. Navigation and footers are never main text.
+    These are the blocks above the threshold for `min_probability`. Blocks that are close to two of these and between
+    them are added if they are more likely main text than not; then the headings before all of them. If the result is
+    shorter than a line, the threshold is lowered for this page, so a page of one paragraph returns that paragraph even
+    at a low score. A page with hardly any links is main text as a whole: verse, plays or speeches, which the fitted
+    trees hardly know. Navigation and footers are never main text.
     """
     boilerplate_N = in_boilerplate(page)
     if page.link_length.sum() < MAX_LINK_SHARE * page.length.sum():

@@ -102,7 +102,7 @@ class Trees:
 
     def parted_questions(self, wide: tuple[bool, ...]) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
         """Return `questions` in another order, those about blocks before those about the page: (number of questions
-        about blocks, features, thresholds, questions of the levels). `wide` tells which features are per block."""
+        about blocks, features, thresholds, questions of the levels). `wide`: whether each feature is per block."""
         found = self.parted.get(wide)
         if found is None:
             feature_Q, threshold_Q1, question_DT = self.questions

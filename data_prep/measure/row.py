@@ -82,8 +82,8 @@ def is_sampled(found: WebPage | Document | Damage, config: DocumentsConfig) -> b
 
 
 def row_of(found: WebPage | Document | Damage, file: InputFile, config: DocumentsConfig) -> dict:
-    """Return the row of texts/ for one page, document or damaged record, which depends only on that and the config. The
-    row includes kept columns of a table. The language is detected if no table gives it with a score."""
+    """Return the row of texts/ for one page, document or damaged record. Equal inputs and configs give equal rows. Kept
+    columns of a table are included. The language is detected unless a table gives it with a score."""
     if isinstance(found, Damage):
         name = found.path if isinstance(found, PlacedDamage) else file.name
         document = Document("", f"{name}#{found.offset}", config.dump, "", "", name, "", 0.0)

@@ -86,8 +86,8 @@ def digest_of(unit: Unit[InputFile]) -> str:
 
 
 def write_texts(unit: Unit[InputFile], space: Workspace, config: DocumentsConfig) -> dict:
-    """Write the rows of a file to texts/, for a table with its columns in pages.keep_columns. Return {"rows": rows
-    written, "seen": records read, "skipped": {reason: records without a row}}."""
+    """Write the rows of a file to texts/, including the columns in pages.keep_columns if it is a table. Return {"rows":
+    rows written, "seen": records read, "skipped": {reason: records without a row}}."""
     skipped: Counter[str] = Counter()
     path = space.output(f"{TEXTS}/{unit.name}.parquet")
     on_read = lambda size: space.count(bytes=size)
@@ -121,9 +121,9 @@ def typed_columns(
                 common = before if kind == before else common_type(before, kind)
                 if common is None:
                     raise InputError(
-                        f"{file.path}: the column {shown(name)} is {kind} in {shown(row['id'])} and {before} before "
-                        "it, but a kept column has one type (pages.keep_columns). Correct the file, or remove the "
-                        "column."
+                        f"{file.path}: the column {shown(name)} is {kind} in {shown(row['id'])} and {before} in "
+                        "earlier documents, but a kept column has one type (pages.keep_columns). Correct the file, or "
+                        "remove the column."
                     )
                 types[name] = common
                 row[name] = json.dumps(value, ensure_ascii=False)

@@ -240,7 +240,7 @@ def joined(text: str, found: list[Span]) -> list[Span]:
 
 
 def is_bare_number(match: re.Match[str]) -> bool:
-    """Whether a number that no unit or town follows may be no house number: a year, or the end of a clause."""
+    """Whether a number that no unit or town follows is perhaps a year or ends a clause, and is no house number."""
     return match["comma"] is not None or YEAR.match(match[0]) is not None
 
 

@@ -212,8 +212,8 @@ def is_national(groups: Sequence[str], regions: tuple[str, ...]) -> bool:
 
 
 def is_grouped(groups: Sequence[str], digits: str, region: str) -> bool:
-    """Whether every group begins where one of the region's formats begins a group. `digits` are the joined groups; the
-    trunk prefix may be a group."""
+    """Whether the groups are those of one of the region's formats, or several of these joined. `digits` are all groups
+    joined; the trunk prefix may be a group."""
     trunk, formats = written_formats(region)
     prefix = len(trunk) if trunk and digits.startswith(trunk) else 0
     begins = set(itertools.accumulate(map(len, groups), initial=-prefix)) - {-prefix}

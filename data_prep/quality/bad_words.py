@@ -79,6 +79,6 @@ def words_of(files: tuple[str, ...], whole_words: bool) -> WordList:
             ) from error
         found = {line.strip().lower() for line in lines if line.strip() and not line.startswith("#")}
         if not found:
-            raise InputError(f"The list {place} of documents.bad_words.files has no words. Give another.")
+            raise InputError(f"The list {place} of documents.bad_words.files has no words. Give another list.")
         entries |= found
     return WordList(frozenset(entries), whole_words)

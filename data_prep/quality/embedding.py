@@ -147,7 +147,7 @@ def load_classifier(filter: EmbeddingFilter) -> Classifier:
         if found != (1, width):
             raise UsageError(
                 f"documents.embedding.model = {filter.model} has a classifier of shape {found}, but a score is one "
-                f"output, (1, {width}). Choose a model with one."
+                f"output, (1, {width}). Choose a model with one output."
             )
         tokenizer = read_tokenizer(files[2], min(filter.max_tokens, config["max_position_embeddings"]))
         classifier = Classifier(files, tokenizer, config, tensors)

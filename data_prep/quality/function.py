@@ -108,7 +108,7 @@ def loaded(source: str, function: str) -> Callable[[str], Any]:
         ) from error
     found = getattr(module, function, None)
     if not callable(found):
-        raise UsageError(f"The file of the filter function {function} does not define it. Define it at the top level.")
+        raise UsageError(f"The file of the filter does not define its function {function}. Define it at the top level.")
     return found
 
 

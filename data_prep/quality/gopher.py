@@ -116,8 +116,8 @@ class GopherQualityFilter(Filter):
                 )
         if self.count_stop_words == "different" and self.min_stop_words > len(set(self.stop_words)):
             raise UsageError(
-                f"{self.path()}.min_stop_words = {self.min_stop_words}, but there are only "
-                f"{len(set(self.stop_words))} stop words, so nothing could pass. Lower it, or add stop words."
+                f"{self.path()}.min_stop_words = {self.min_stop_words}, but there are only {len(set(self.stop_words))} "
+                "stop words, so nothing could pass. Lower min_stop_words, or add stop words."
             )
 
     def external_inputs(self) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """Gopher's repetition rules (Rae et al. 2021, arXiv:2112.11446, table A1), as DataTrove implements them for FineWeb.
 
-Lines are separated by line breaks, several of which count as one without `count_blank_lines`; paragraphs by blank
-lines. Of equal ones, all but the first are duplicates. The most frequent n-gram, the first of several, counts with all
-its occurrences and with blanks between words. Longer n-grams that repeat an earlier one count without overlap.
+Lines are separated by line breaks (several count as one without `count_blank_lines`), paragraphs by blank lines. Those
+that equal an earlier one are duplicates. All occurrences of the most frequent n-gram count, with blanks between words;
+if several are as frequent, the first is used. Longer n-grams that repeat an earlier one count without overlap.
 
 N-grams are equal if their words are equal. (DataTrove joins the words of 5- to 10-grams without blanks, so it treats "1
 23" and "12 3" as equal.)
@@ -151,8 +151,8 @@ def duplicate_characters(items: list[str]) -> int:
 
 
 def ngram_characters(words: list[str]) -> list[int]:
-    """Return a number of characters for each n from 2 to 10. For n = 2, 3, 4 it counts all occurrences of the most
-    frequent n-gram, from n = 5 on the n-grams that repeat an earlier one.
+    """Return a number of characters for each n from 2 to 10: those in all occurrences of the most frequent n-gram (n =
+    2, 3, 4), or those in n-grams that repeat an earlier one (n = 5 to 10).
 
     An n-gram can be repeated only if both (n-1)-grams in it are, so each n searches only the repeated (n-1)-grams, of
     which prose soon has none. Equal n-grams have the same ID: the position of one of them.

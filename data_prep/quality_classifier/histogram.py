@@ -23,7 +23,7 @@ def histogram(scores: ArrayLike) -> np.ndarray:
     values = np.asarray(scores, np.float64).reshape(-1)
     wrong = values[~((values >= 0) & (values <= 1))]  # includes NaN, of documents without a score
     if len(wrong):
-        raise UsageError(f"A score is {wrong[0]}; it must be from 0 to 1. Count only documents that have one.")
+        raise UsageError(f"A score is {wrong[0]}; it must be from 0 to 1. Count only documents that have a score.")
     millionths, counts = np.unique(np.rint(values * STEPS).astype(np.int64), return_counts=True)
     return np.stack([millionths, counts], axis=1)
 

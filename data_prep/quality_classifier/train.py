@@ -98,7 +98,7 @@ def in_units(weights: np.ndarray, bias: float, config: QualityTrainingConfig) ->
     if not largest < 2**31 * UNIT:
         raise UsageError(
             f"documents.quality_classifier.training.learning_rate = {config.learning_rate} drove a weight to "
-            f"{largest:g}; the limit of a model is {2**31 * UNIT:g}. Lower it."
+            f"{largest:g}; the limit of a model is {2**31 * UNIT:g}. Lower learning_rate."
         )
     return QualityClassifier(np.rint(weights / UNIT).astype(np.int32), round(bias / UNIT))
 

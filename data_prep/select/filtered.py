@@ -115,8 +115,8 @@ def edit_steps(config: DocumentsConfig) -> list[str]:
 
 
 def text_left(text: str, verdict: Verdict, config: DocumentsConfig) -> str:
-    """Return `text` without the parts that the filters in use remove. If `verdict` is of a filter, only the filters
-    before that one are applied. If the document was dropped before the filters, its text is unchanged."""
+    """Return `text` without the parts that the filters in use remove. If `verdict` names a filter, only the filters
+    before that one are applied. A document that was dropped before the filters keeps its whole text."""
     if verdict and not passed_language(verdict, config):
         return text
     if verdict and config.minhash.before_filters and verdict[0] in DEDUP:

@@ -38,9 +38,9 @@ def write_url_keys(file: StoredFile, space: Workspace, config: DocumentsConfig, 
 
 
 def document_node(order: int, place: int) -> Node:
-    """Return the node of a document of this run: two integers that order the documents of a cluster. The first document
-    is kept: one of an index (its first integer is 0), then those of this run, last NEVER_STAYS. `order` and `place` are
-    from `make_node` or `url_node`."""
+    """Return the node of a document of this run: two integers that order the documents of a cluster, the first of which
+    is kept. Documents of an index are before it (their first integer is 0), documents that must not be kept after it
+    (NEVER_STAYS). `order` and `place` are from `make_node` or `url_node`."""
     return min(max(order, 1), NEVER_STAYS - 1), place
 
 

@@ -68,7 +68,7 @@ def count_file(file: StoredFile, space: Workspace, config: DocumentsConfig, min_
 
 
 def changes(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
-    """Return lines of text: each threshold that was changed, added or removed from the run (`before`) to `config`."""
+    """Return a line of text per threshold that differs between the run (`before`) and `config`, or is in only one."""
     lines = changed_thresholds(before.thresholds, thresholds_of(config, now.min_quality), config)
     if set(before.languages_kept) != set(config.language.languages):
         was, is_now = (", ".join(one) or "all" for one in (before.languages_kept, config.language.languages))
@@ -140,7 +140,7 @@ def dropped_as(stages: tuple[str, ...], counts: Counts) -> dict[tuple[str, str],
 
 def passing(counts: Counts) -> dict[tuple[str, str], int]:
     """Return {(stage, reason): number of dropped documents}, without the stages NOT_REPEATED (deduplication and later).
-    Also has the number of all pages, ("pages", ""), and of documents that pass, ("pass all rules", "")."""
+    Two more keys are ("pages", ""), for all pages, and ("pass all rules", ""), for documents that pass."""
     stages = {name.split("/", 1)[0] for name in counts["reasons"]}
     dropped = dropped_as(tuple(stages - NOT_REPEATED), counts)
     return {("pages", ""): counts["rows"], **dropped, ("pass all rules", ""): counts["rows"] - sum(dropped.values())}

@@ -250,7 +250,7 @@ def select(
 
 def first_step(config: DocumentsConfig) -> str:
     """Return the name of the first step that reads texts/. If a file fails in a later step, it is quarantined in this
-    first step (`quarantine_in`), so that no step uses it: no document is dropped as a copy of one in that file."""
+    first step (`quarantine_in`), so that no step uses the file, and no document is dropped as a copy of one in it."""
     steps = set(config.steps)
     if "quality_classifier" in steps:
         return "scores"

@@ -53,7 +53,7 @@ def input_files(workdir: Place) -> list[InputFile]:
             )
         if sizes[key] != file.bytes:
             raise InputError(
-                f"{file.path} has {sizes[key]} bytes, but {file.bytes} by {workdir / MANIFEST}. Restore the "
+                f"{file.path} has {sizes[key]} bytes, but {file.bytes} are listed in {workdir / MANIFEST}. Restore the "
                 "old file, or fetch the pages again."
             )
     return files

@@ -202,7 +202,7 @@ def files_in_list(option: str, pattern: str) -> list[Listed]:
             raise ValueError(f"more than {MAX_LISTED:,} lines")
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(
-            f"{option}: the list {source} cannot be read: {error}. Correct it, or name another."
+            f"{option}: the list {source} cannot be read: {error}. Correct the list, or name another."
         ) from error
     names: list[tuple[Place, str]] = []
     for line in lines:

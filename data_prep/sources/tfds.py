@@ -59,7 +59,7 @@ def dataset_files(config: TfdsPages, text_field: str, progress: Callable[[str], 
     builder = opened(config, progress)
     source = source_of(builder, config.split)
     if not len(source):
-        raise InputError(f"The split {config.split!r} of {builder.info.full_name} is empty. Give another.")
+        raise InputError(f"The split {config.split!r} of {builder.info.full_name} is empty. Give another split.")
     with library_errors(f"{builder.info.full_name} cannot be read"):
         first = source[0]
     if not isinstance(value := lookup(nested(first), text_field), (bytes, str)):

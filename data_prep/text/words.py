@@ -117,8 +117,8 @@ def split_words(text: str) -> list[str]:
 
 
 def split_piece(piece: str) -> tuple[tuple[str, ...], str]:
-    """Return (words, kind of each word) of a chunk, a text without white space. `line_kinds` also passes other pieces
-    of text, such as a line break or words with a tab; the result is then ((), kinds)."""
+    """Return (words, kind of each word) of a chunk, a text without white space. For any other text from `line_kinds`,
+    such as a line break or words with a tab, return ((), kinds)."""
     if piece.isalpha():
         words = EXCEPTIONS.get(piece) or (piece,)
         return words, LETTER * len(words)
@@ -209,7 +209,7 @@ def closing_length(chunk: str, start: int, end: int) -> int:
 
 
 def is_full_stop(before: str) -> bool:
-    """Whether a final period is a word, by one or two characters `before` it: yes in "word." and "USA.", no in "B."."""
+    """Whether a final period is a word, given what is `before` it: yes in "word." and "USA.", no in "B."."""
     last = before[-1:]
     if last.isupper():
         return (len(before) == 2 and is_upper(before[0])) or (before[0] == "°" and last in "CFK")

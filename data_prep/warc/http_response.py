@@ -126,8 +126,7 @@ def gunzip(body: bytes, limit: int, whole: bool) -> bytes:
 
 
 def deflate(body: bytes, limit: int, whole: bool) -> bytes:
-    """Decompress zlib (RFC 1950) or raw deflate (RFC 1951): servers call both "deflate". Arguments: see
-    `decode_body`."""
+    """Decompress zlib or raw deflate (RFC 1950, 1951; servers call both "deflate"). Arguments: see `decode_body`."""
     try:
         return inflate(body, limit, whole, isal_zlib.MAX_WBITS)[0]
     except UndecodableError:
@@ -135,8 +134,7 @@ def deflate(body: bytes, limit: int, whole: bool) -> bytes:
 
 
 def inflate(body: bytes, limit: int, whole: bool, window_bits: int) -> tuple[bytes, bytes]:
-    """Return (decompressed data, bytes after it) of one stream; `window_bits` is as in zlib, others as in
-    `decode_body`."""
+    """Return (decompressed data, bytes after it) of one stream. `window_bits`: see zlib; others: see `decode_body`."""
     inflater, pieces, size = isal_zlib.decompressobj(window_bits), [], 0
     try:
         while not inflater.eof:

@@ -97,8 +97,8 @@ def end_of_head(data: bytes) -> int:
 
 
 def digest_holds(written: str, *forms: Callable[[], bytes]) -> bool | None:
-    """Whether a digest such as "sha1:…" (base 32 or hex, in any case) matches one of `forms`, functions that return
-    bytes. None if it is missing or of an unsupported kind."""
+    """Whether a digest such as "sha1:…" (base 32 or hex, upper or lower case) matches one of `forms`, functions that
+    return bytes. None if the digest is missing or of an unsupported kind."""
     algorithm, _, value = written.strip().lower().replace("-", "").partition(":")
     value = value.strip().rstrip("=")
     if algorithm not in ALGORITHMS:

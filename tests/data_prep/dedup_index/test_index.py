@@ -236,7 +236,7 @@ def test_missing_rows_of_a_damaged_or_foreign_id_index_are_detected(tmp_path):
     rows = [row["id"] for row in earlier[0]]
     stayed = [number for number, one in enumerate(rows) if one in found.kept]
     assert index.ids_of(0, stayed) == {number: rows[number] for number in stayed}
-    with pytest.raises(InputError, match="has no id of row 1000"):
+    with pytest.raises(InputError, match="is of another index: no id of row 1000"):
         index.ids_of(0, [*stayed, 1000])
     (tmp_path / "a/dedup_index/ids" / index.texts[0]).unlink()
     with pytest.raises(InputError, match=r"write the index of its run again"):
