@@ -246,9 +246,9 @@ def test_a_column_missing_from_one_input_is_rejected_with_both_names(tmp_path):
             [2**53 + 1, 0.5],
             r"t\.jsonl: the column 'score' has the integer 9007199254740993 in 't\.jsonl/0'",
         ),
-        ([1, "a"], r"t\.jsonl: the column 'score' is string in 't\.jsonl/1' and int64 before it"),
-        ([True, 1], r"is int64 in 't\.jsonl/1' and bool before it"),
-        ([["a"], "a"], r"is string in 't\.jsonl/1' and list<item: string> before it"),
+        ([1, "a"], r"t\.jsonl: the column 'score' is string in 't\.jsonl/1' and int64 in earlier documents"),
+        ([True, 1], r"is int64 in 't\.jsonl/1' and bool in earlier documents"),
+        ([["a"], "a"], r"is string in 't\.jsonl/1' and list<item: string> in earlier documents"),
     ],
 )
 def test_a_json_column_has_one_type_for_all_its_values_or_is_rejected(tmp_path, values, expected):

@@ -185,7 +185,7 @@ def test_a_file_of_another_size_is_rejected_with_both(tmp_path):
     size = path.stat().st_size
     fetch_pages(config(warc=(str(path),)), tmp_path / "run")
     path.write_bytes(path.read_bytes() + b"more")
-    with pytest.raises(InputError, match=rf"a\.warc\.gz has {size + 4} bytes, but {size} by"):
+    with pytest.raises(InputError, match=rf"a\.warc\.gz has {size + 4} bytes, but {size} are listed in"):
         input_files(tmp_path / "run")
 
 

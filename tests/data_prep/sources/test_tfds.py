@@ -140,7 +140,7 @@ def test_other_formats_missing_and_damaged_files_are_rejected(dataset, tmp_path)
     shard = folder / "reviews-train.array_record-00001-of-00003"
     data = shard.read_bytes()
     shard.write_bytes(data + b"more")
-    with pytest.raises(InputError, match=r"has \d+ bytes, but \d+ by"):
+    with pytest.raises(InputError, match=r"has \d+ bytes, but \d+ are listed in"):
         input_files(tmp_path / "run")
     shard.write_bytes(bytes(len(data)))
     with pytest.raises(InputError, match=r"cannot be read"):
