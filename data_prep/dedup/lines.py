@@ -101,8 +101,8 @@ def join_lines(keys: Sequence[Place], config: LineDedupConfig, folder: Place, ru
 
 
 def write_repeated(task: Partition, path: Path, read: Rows, max_documents: int) -> None:
-    """Write a row (`join_lines`) for each document from which a span of this partition is removed: all but the first,
-    if more than `max_documents` have the span."""
+    """Write a row like those of `join_lines` for each document from which a span of this partition is removed: all but
+    the first, if more than `max_documents` have the span."""
     counts: list[np.ndarray] = [np.empty(0, np.int64)]
     group, first = first_rows(read(), counts)
     total = np.bincount(group, np.concatenate(counts))

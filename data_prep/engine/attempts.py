@@ -143,9 +143,9 @@ class Attempts:
         return None
 
     def ended(self, unit: Unit, result: Marker | Failure) -> None:
-        """Record the result of an attempt: the unit's marker if it is done, otherwise the failure. Raises an error that
-        every unit would have (a full disk, a missing package). Raises the first error if no unit is done, and all units
-        or HOPELESS (a number) of them have failed."""
+        """Record the result of an attempt: the marker of a finished unit (its counts and outputs), or the failure.
+        Raises an error that every unit would have (a full disk, a missing package). Raises the first error if no unit
+        is done, and all units or HOPELESS (a number) of them have failed."""
         self.working.pop(unit.name, None)
         if isinstance(result, Marker):
             self.done[unit.name] = result

@@ -51,7 +51,7 @@ def allow_no_failures(engine: EngineConfig, units: int) -> EngineConfig:
 
 
 def files_of(markers: Iterable[Marker], folder: str = "") -> list[File]:
-    """Return (name, SHA-256) of the outputs that the markers list, in order, if their names begin with `folder`."""
+    """Return (name, SHA-256) of the outputs of finished units, in order, if their names begin with `folder`."""
     return [(name, sha) for one in markers for name, (_, sha) in one.outputs.items() if name.startswith(folder)]
 
 

@@ -113,8 +113,8 @@ class Marker:
 
     @classmethod
     def of(cls, found: Any, place: Place) -> "Marker | None":
-        """Return the marker that was stored in the file `place`, from its parsed JSON; None if that is invalid. Raises
-        InputError if it lists an output outside of the step's folder."""
+        """Return the marker in `found`, the parsed JSON of the file `place`; None if `found` is not a marker. Raises
+        InputError if the marker lists an output outside of the step's folder."""
         try:
             outputs = {name: (int(size), str(sha256)) for name, (size, sha256) in found["outputs"].items()}
             counts, seconds = found["counts"], float(found["seconds"])

@@ -54,8 +54,8 @@ ERRNO_OF = {os.strerror(code): code for code in errno.errorcode}
 
 @dataclass(frozen=True)
 class Group:
-    """Encoded files from which the shards of one split are written and, for train, a table of all of their
-    documents."""
+    """Encoded files from which one unit writes the shards of a split and, for train, a table of all documents of the
+    files."""
 
     split: Literal["train", "val"]
     index: int
