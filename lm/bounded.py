@@ -18,13 +18,13 @@ def read_bounded(path: Path, most: int) -> bytes:
     """Return the contents of a file. Raises InputError if it has over `most` bytes or is a pipe or device; OSError as
     `open`."""
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise InputError(f"{path} is a pipe, socket or device, where a file is expected. Delete it, or give another.")
+        raise InputError(f"{path} is a pipe, socket or device instead of a file. Delete it, or give a file.")
     with path.open("rb") as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise InputError(
             f"{path} is {path.stat().st_size:,} bytes, but the limit for such a file is {most:,}. Download it again, "
-            "or give another."
+            "or give another file."
         )
     return data
 

@@ -45,8 +45,8 @@ def crc32_of_blocks(lines: list[bytes], per_block: int) -> list[int]:
 
 
 def damage(folder: Path, written: Mapping[str, Mapping[str, Any]], source: object) -> list[str]:
-    """Return a sentence for each damaged file, with its path and the first line that differs. `written` is what
-    `checksums` returned for `folder`, read from the file `source`. Raises InputError for a name outside of it."""
+    """Return a sentence for each damaged file, with its path and the first line that differs. `written`, read from the
+    file `source`, is what `checksums` returned for `folder`. Raises InputError for a name outside `folder`."""
     found = []
     for name, entry in written.items():
         path = inside(folder, name, source)
@@ -77,8 +77,8 @@ def difference_of(path: Path, entry: Mapping[str, Any]) -> str:
 
 
 def log_damage(workdir: Path, names: Iterable[str] = ()) -> list[str]:
-    """Return a sentence for each damaged log of a run's finished stages, of those in `names` if given, else of all, and
-    for damage recorded earlier. Stage markers that cannot be read are skipped."""
+    """Return a sentence for each damaged log of a run's finished stages, and for damage recorded earlier. With `names`,
+    only these logs are checked, without earlier damage. Stage markers that cannot be read are skipped."""
     wanted, found = {*names}, []
     for path in sorted(RunPaths(workdir).stages.glob("*.json")):
         try:

@@ -38,8 +38,8 @@ def use_bucket_cache() -> None:
     """If JAX_COMPILATION_CACHE_DIR is an s3:// or gs:// address, make JAX read and write it through lm.storage instead
     of gcsfs or s3fs. Call it before JAX compiles. Raises UsageError for other kinds of addresses.
 
-    Of several processes JAX lets only process 0 write; on GPUs the others have the same keys. If the address cannot be
-    reached, JAX warns and compiles.
+    If there are several processes, JAX lets only process 0 write. If the address cannot be reached, JAX warns and
+    compiles.
     """
     address = os.environ.get(VARIABLE, "")
     if not is_url(address):

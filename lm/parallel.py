@@ -86,8 +86,8 @@ def cuts_evenly(
 
 
 def constrain[A: jax.Array](x: A, *axes: str | None) -> A:
-    """Shard `x` over the mesh of `traced_on` by its logical axes, each over the first of its mesh axes that divide it.
-    Unchanged without a mesh, and within `on_each_device`."""
+    """Shard each axis of `x` over the mesh axes that AXES has for its logical name. If these do not divide the axis,
+    the last of them are left out. Return `x` unchanged without a mesh, and within `on_each_device`."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or mesh.manual_axes:
         return x
@@ -124,8 +124,8 @@ class Context:
         return self.training and self.width_is_sharded
 
     def weights_stay(self, tokens: int, weight: jax.Array) -> bool:
-        """Whether to move the activations of this many tokens instead of the weight (I, O) that multiplies them:
-        without gradients, if they are smaller, as in token-by-token generation (arXiv:2211.05102, section 3.2)."""
+        """Whether to move the activations of this many tokens instead of the weight (I, O) that multiplies them: if
+        there are no gradients and the activations are smaller, as in generation (arXiv:2211.05102, section 3.2)."""
         return not self.training and self.width_is_sharded and tokens * sum(weight.shape) < weight.size
 
 
@@ -146,8 +146,8 @@ def when_ready[A: jax.Array](x: A, weight: A) -> tuple[A, A]:
 
 
 def manual_axes(*axes: str) -> tuple[str, ...]:
-    """Mesh axes of these logical axes that are manual in this trace: within `on_each_device`, arrays are one device's
-    shard over them."""
+    """Return the mesh axes of these logical axes that are manual in this trace: those along which `on_each_device` has
+    split arrays into one shard per device."""
     mesh = jax.sharding.get_abstract_mesh()
     return tuple(name for axis in axes for name in mesh_axes(axis) if name in mesh.manual_axes and mesh.shape[name] > 1)
 
@@ -228,9 +228,9 @@ def reduce_scatter_width(gradient: jax.Array, axis: int) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def sum_over(x: jax.Array, names: tuple[str, ...]) -> jax.Array:
-    """Within `on_each_device`: sum over the devices along these mesh axes, for a result that all of them return.
-
-    jax.lax.psum would sum the gradient again: shard_map divides it by the number of devices that return the result."""
+    """Within `on_each_device`: sum over the devices along these mesh axes, for a result that all of them return. The
+    backward pass only multiplies the gradient by the number of devices, by which shard_map divides it; that of
+    jax.lax.psum would be another all-reduce."""
     return jax.lax.psum(x, names)
 
 
@@ -265,8 +265,8 @@ gather_width.defvjp(
 
 
 def scatter_steps(mesh: Mesh) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Return (mesh axis, group sizes of the successive reduce-scatters over it) for each axis of a mesh of TPUs that
-    spans several axes of the torus: the number of chips along all of these but the fastest, and along the fastest."""
+    """Return (mesh axis, sizes) for each axis of a mesh of TPUs that spans several axes of the torus. sizes are the
+    group sizes of two reduce-scatters: first along all of these axes but the fastest, then along the fastest."""
     found = []
     for number, name in enumerate(mesh.axis_names):
         line = np.moveaxis(mesh.devices, number, 0).reshape(mesh.devices.shape[number], -1)[:, 0]
@@ -326,8 +326,8 @@ def is_parameter(node: object) -> bool:
 
 
 def shardings(tree: object, mesh: Mesh | AbstractMesh, zero1: bool = False) -> object:
-    """Return the NamedSharding of every leaf of `tree`, a model, an optimizer state or both: parameters and their
-    moments by AXES, or by ZERO1; other leaves are replicated."""
+    """Return the NamedSharding of every leaf of `tree`, a model, an optimizer state or both. Parameters and their
+    moments follow the table AXES, with `zero1` the table ZERO1; other leaves are replicated."""
     table = ZERO1 if zero1 else AXES
 
     def of(node: object) -> object:
@@ -359,8 +359,8 @@ def own_rows(mesh: Mesh, batch_size: int, context_length: int, process: int | No
 
 @jax.transfer_guard("allow")  # an explicit transfer, which JAX cannot recognize with several processes
 def shard_batch[Arrays](batch: Arrays, mesh: Mesh, batch_size: int, rows: np.ndarray | None = None) -> Arrays:
-    """Put a batch on the devices of the mesh. `batch` has the rows `rows` of it, at least those of `own_rows`; by
-    default all."""
+    """Put a batch on the devices of the mesh. `batch` has the rows with the numbers `rows` (None: all rows), which must
+    include those of `own_rows`."""
     sharding = batch_sharding(mesh)
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)

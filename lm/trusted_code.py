@@ -77,8 +77,8 @@ def module_code(module: str) -> list[Code]:
 
 
 def locate(name: str, path: Sequence[str] | None) -> tuple[str | None, list[str] | None]:
-    """Find a module as import would, without importing it: return (its file, None for a folder without __init__.py;
-    folders of its submodules, None if it has none). `path`: folders to search; None: sys.path. Raises ImportError."""
+    """Find a module as import would, without importing it. Return (its file, None for a folder without __init__.py;
+    folders of its submodules, or None). Searches the folders `path` (None: sys.path). Raises ImportError."""
     if (loaded := sys.modules.get(name)) is not None and name != "__main__":
         inside = getattr(loaded, "__path__", None)
         return getattr(loaded, "__file__", None) or (None if inside else "Python"), inside and list(inside)
@@ -120,8 +120,8 @@ def load_named(name: str, option: str) -> Any:
         if unknown := [code for code in codes if not is_known(code)]:
             raise UsageError(
                 f"{option} is {name}, code that you have not run from a config file here. It was not run: "
-                f"{'; '.join(map(str, unknown))}. Read it. If you trust it, add --trust-code, or "
-                "run launch.evaluate with the config file first, which trusts it."
+                f"{'; '.join(map(str, unknown))}. Read the code. If you trust it, add --trust-code, or "
+                "run launch.evaluate with the config file first, which trusts the code."
             )
         pin(codes)
     try:
@@ -140,7 +140,7 @@ def checked_code(name: str, option: str) -> list[Code]:
             f"{option} is {name}: {error}. Put its file next to the config file, or its folder on PYTHONPATH."
         ) from error
     if not codes:
-        raise UsageError(f"{option} is {name}, a part of this program that is not meant for it. Name your own code.")
+        raise UsageError(f"{option} is {name}, a part of this program that is no choice here. Name your own code.")
     return codes
 
 

@@ -31,9 +31,9 @@ def strided_windows(
 ) -> Iterator[Batch]:
     """Yield batches of overlapping windows in which every token except the first is a target of weight 1 exactly once.
 
-    Each window starts `stride` tokens after the previous one, and only its last `stride` targets count (in the first
-    window, all). So a target has at least context - stride earlier tokens of its document to attend to, if there are as
-    many. The last batch is filled up with rows of weight 0.
+    Each window starts `stride` tokens after the previous one. Only its last `stride` targets have weight 1; in the
+    first window, all have. So a target sees at least context - stride earlier tokens of its document, if the document
+    has as many. The last batch is padded with rows of weight 0.
     """
     starts = [0]
     while starts[-1] + context < len(tokens_N) - 1:
@@ -64,7 +64,7 @@ def compressed_bits_per_byte(text: bytes, content_bytes: int) -> dict[str, float
 
 
 class BitsPerByte:
-    """Evaluator `bits_per_byte`: loss and bits per byte of the whole validation split and of compressors."""
+    """Evaluator `bits_per_byte`: loss and bits per byte of the whole validation split; bits per byte of compressors."""
 
     def __init__(self, config: EvaluatorConfig):
         self.config, self.loss = config, HeldOutLoss(config)

@@ -1,5 +1,5 @@
-"""Table of evaluators. A new evaluator is a class as described in lm/evaluation/evaluator.py, and one line here; or
-no line, if train.evaluators and evaluate.evaluators name the class with its module.
+"""Table of evaluators. To add one, write a class as described in lm/evaluation/evaluator.py, and list it here or name
+it with its module in train.evaluators or evaluate.evaluators.
 
 JAX is not imported until an evaluator is created, because names are checked before the first stage.
 """
@@ -42,8 +42,8 @@ TASKS = tuple(SOURCES)
 
 
 def task_files(names: Sequence[str], tasks: TasksConfig, option: str) -> list[Path]:
-    """Return the local example files of the benchmark tasks among `names`; none for tasks read from the hub. Raises
-    UsageError if tasks.data is empty or lacks a task's files; `option` is its name in messages. Downloads nothing."""
+    """Return the local example files of the benchmark tasks among `names`; none for tasks read from the hub. Downloads
+    nothing. Raises UsageError if tasks.data, named `option` in messages, is empty or lacks a task's files."""
     found = []
     for name in [name for name in names if name in TASKS]:
         if not tasks.data:
@@ -111,8 +111,8 @@ RESERVED = TAKEN | {"validation_loss", "validation_bits_per_byte"}
 
 
 def numbers_of(source: str, figures: object, taken: Collection[str] = TAKEN) -> dict[str, int | float]:
-    """Convert metrics returned by `source`, such as "evaluator NAME", to plain numbers. Raises UsageError if they are
-    not a dict of numbers, or a name is in `taken`."""
+    """Convert metrics returned by `source`, such as "evaluator NAME", to plain numbers. Raises UsageError if `figures`
+    is not a dict of numbers, or a metric's name is in `taken`."""
     if not isinstance(figures, Mapping):
         raise UsageError(f"The {source} returned {shown(repr(figures))} instead of a dict. Return {{name: number}}.")
     import jax
@@ -133,7 +133,7 @@ def run_evaluators(
     evaluators: "Mapping[str, Evaluator]", model: "Transformer", mesh: "Mesh", state: Any = None
 ) -> dict[str, float]:
     """Run all evaluators and merge their metrics: {metric: value}. `state` is the TrainState during training. Raises
-    UsageError for a metric of two evaluators or that is not a number, EvaluationInterrupted if one was stopped."""
+    UsageError if two evaluators return the same metric or a value is not a number, EvaluationInterrupted if stopped."""
     figures: dict[str, float] = {}
     for name, evaluator in evaluators.items():
         in_training = None if state is None else getattr(evaluator, "run_in_training", None)

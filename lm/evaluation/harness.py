@@ -49,8 +49,8 @@ class HarnessLM(LM):
         add_bos_token: bool | None = None,
         show: Callable[[str], None] = lambda text: None,
     ):
-        """`model` is sharded over `mesh`; at most `batch_size` rows of the whole context are computed at once. Each
-        context begins with BOS if `add_bos_token` is set (None: tokenizer.add_bos) or if it is empty."""
+        """`model` is sharded over `mesh`; at most `batch_size` rows of the full context length are computed at once. A
+        context begins with BOS if `add_bos_token` is set (None: tokenizer.add_bos) or if the context is empty."""
         super().__init__()
         self.model, self.config, self.tokenizer, self.mesh = model, config, tokenizer, mesh
         self.batch_size, self.show = batch_size, show
@@ -120,10 +120,10 @@ class HarnessLM(LM):
 def run_harness(
     model: HarnessLM, tasks: Sequence[str], few_shot: int | None, limit: int, include_path: str, data: str
 ) -> dict[str, Any]:
-    """Run tasks of lm-eval; return its results as {part: {task: values}}, such as found["results"]["piqa"], for the
-    parts in KEPT. `few_shot` is the number of solved examples before each question (None: the task's default), `limit`
-    the maximum number of examples per task (0: all). `include_path` is a folder with your own tasks, `data` one with
-    datasets (`with_data`); both may be empty. Raises UsageError for unknown tasks, InputError if a download fails."""
+    """Run tasks of lm-eval. Return {part: {task: values}} for the parts in KEPT: ["results"]["piqa"] has the metrics of
+    piqa. `few_shot` is the number of solved examples before each question (None: the task's default), `limit` the
+    maximum number of examples per task (0: all). `include_path` is a folder with your own tasks, `data` a folder with
+    datasets (`with_data`); both may be "". Raises UsageError for unknown tasks, InputError if a download fails."""
     # Otherwise it forks for standard errors, which can deadlock because JAX's threads may hold locks.
     os.environ.setdefault("DISABLE_MULTIPROC", "1")
     from lm_eval.evaluator import simple_evaluate
@@ -144,8 +144,8 @@ def run_harness(
         )  # fmt: skip
     except (OSError, ConnectionError) as error:
         raise InputError(
-            f"A data set of {', '.join(tasks)} cannot be downloaded: {error}. Check the network, or put it into a "
-            "folder and give that as --data."
+            f"A data set of {', '.join(tasks)} cannot be downloaded: {error}. Check the network, or put the "
+            "data set into a folder and give the folder as --data."
         ) from error
     assert found is not None  # None only in distributed runs of the harness itself
     return {name: json.loads(json.dumps(found.get(name) or {}, default=str)) for name in KEPT}

@@ -47,9 +47,9 @@ class Score(NamedTuple):
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, add_bos_token: bool | None = None) -> Request:
-    """Encode `context` + `continuation` as one text. The first n tokens are the context, at least one is the
-    continuation. n is the number of tokens of the context alone, without trailing white space. These are lm-eval's
-    rules (lm_eval.api.model.TemplateLM), so scores are equal.
+    """Encode `context` + `continuation` as one text. The first n tokens become the context, the others the
+    continuation, which gets at least one. n is the number of tokens of `context` without trailing white space. These
+    are lm-eval's rules (lm_eval.api.model.TemplateLM), so scores are equal.
 
     The context begins with BOS if `add_bos_token` is set (None: tokenizer.add_bos) or if it has no tokens.
     """
@@ -66,8 +66,8 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, add_bos_t
 
 
 def windows_of(number: int, request: Request, context_length: int) -> Iterator[Row]:
-    """Yield the rows that score each token of a continuation once; `number` is the index of the request. Usually it is
-    one row, with the context cut from the left if it is too long. A long continuation is split into parts of
+    """Yield the rows that score each token of a continuation once; `number` is the index of the request. Usually there
+    is one row, and a context that is too long is truncated at its start. A long continuation is split into parts of
     context_length tokens; the row of the last, shorter part is filled up with earlier tokens as context (lm-eval's
     rolling windows). Raises ValueError for an empty context."""
     if not request.context:
@@ -100,7 +100,7 @@ class LogLikelihoods:
         show: Callable[[str], None] = lambda text: None,
         should_stop: Callable[[], bool] = lambda: False,
     ):
-        """At most `batch_size` rows of the whole context are computed at once. `show` and `should_stop` are as in
+        """At most `batch_size` rows of the full context length are computed at once. `show` and `should_stop` are as in
         EvaluatorConfig."""
         self.config, self.batch_size, self.show, self.should_stop = config, batch_size, show, should_stop
         self.compiled = jax.jit(scored_tokens, static_argnums=2)

@@ -67,8 +67,8 @@ class PackedBatch(NamedTuple):
 
 
 def trees_of(rows: Iterable[Row], context_length: int, shared: bool) -> list[Tree]:
-    """Convert rows to trees. If `shared`, rows with the same context become branches of one tree, which has at most ROW
-    tokens, or twice those of the context, and `context_length`. Otherwise each row is a tree."""
+    """Convert rows to trees. If `shared`, rows with the same context become branches of one tree, which grows to at
+    most min(`context_length`, max(ROW, 2 * tokens of the context)) tokens. Otherwise each row is a tree."""
     found: list[Tree] = []
     growing: dict[tuple[int, ...], Tree] = {}
     for request, tokens, scored in rows:

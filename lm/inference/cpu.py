@@ -115,8 +115,8 @@ class Int8Linear(PreparedLinear):
 def int8_product_on_cpu(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I"]) -> Float[Array, "N O"]:
     """Return x @ weight.T in float32, by an int8 product, for an int8 weight in b blocks of o outputs.
 
-    Each row of x is quantized to two int8 digits (steps of 1/64,000 of the row's maximum), and each digit is a row of
-    the product: the CPU backend is many times slower with int8 x float, and with a single int8 row.
+    Each row of x is quantized to two int8 digits (steps of 1/64,000 of the row's maximum), which are two rows of the
+    product: the CPU backend is many times slower with int8 x float, and with a single int8 row.
     """
     rows = x_NI.shape[0]
     x_NI = x_NI.astype(jnp.float32)

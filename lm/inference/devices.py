@@ -35,8 +35,8 @@ def mesh_for_rows(mesh: Mesh, rows: int) -> Mesh:
 
 
 def moved_onto[Tree](arrays: Tree, mesh: Mesh) -> Tree:
-    """Return the arrays with the same partition specs on `mesh`, where each device has its shards: nothing is
-    copied."""
+    """Return the arrays on `mesh`, with unchanged partition specs. Nothing is copied: each device must already have the
+    shards that it gets."""
 
     def moved(leaf: jax.Array) -> jax.Array:
         assert isinstance(leaf.sharding, NamedSharding)

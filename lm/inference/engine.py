@@ -118,7 +118,7 @@ class Running:
         return TokenLogprob(int(token), float(logprob), tuple(pairs))
 
     def prompt_logprobs(self) -> tuple[TokenLogprob, ...]:
-        """Return the log-probabilities of the prompt's tokens at the first call, if requested; then ()."""
+        """Return the log-probabilities of the prompt's tokens, if requested and not returned before; else ()."""
         if self.scores is None:
             return ()
         prompt = self.request.prompt
@@ -320,8 +320,8 @@ class Engine:
                 self.places[place] = None
 
     def next_waiting(self, room: bool) -> Running | None:
-        """Take the request that has waited longest from the queue. None if none waits, or if it needs a slot and `room`
-        (whether one is free) is False."""
+        """Remove and return the request that has waited longest. None if no request waits, or if this request needs a
+        slot and none is free (`room` is False)."""
         with self.lock:
             for id, running in self.queue.items():
                 if room or not running.limit:

@@ -119,7 +119,7 @@ def check_prompt(
     row = tokenizer.prompt_ids(prompt)
     if len(row) >= tokens:
         raise UsageError(
-            f"The prompt {shown(prompt)} is {len(row):,} tokens with BOS; that leaves no room within {tokens}, "
-            f"which includes the new text. {remedy}"
+            f"The prompt {shown(prompt)} is {len(row):,} tokens with BOS; that leaves no room within {tokens} "
+            f"tokens, which include the new text. {remedy}"
         )
     return row

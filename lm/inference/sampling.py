@@ -163,8 +163,8 @@ def at_share(weights_V: Float[Array, " V"], share: Float[Array, ""]) -> Int[Arra
 
 
 def kept_by_rank(scaled_BV: Float[Array, "B V"], sampling: Sampling) -> Bool[Array, "B V"]:
-    """Return which tokens top-k and top-p keep: the top_k most likely, and of these the fewest most likely ones with at
-    least top_p of their total probability. Of equally likely tokens, lower ids come first."""
+    """Return which tokens top-k and top-p keep. Of the top_k most likely tokens, top-p keeps the likeliest until they
+    have the share top_p of the probability of all top_k. Of equally likely tokens, lower ids come first."""
     order_BV = jnp.argsort(-scaled_BV, axis=-1, stable=True)
     sorted_BV = jnp.take_along_axis(scaled_BV, order_BV, axis=-1)
     top_k_B1, top_p_B1 = sampling.top_k_B[:, None], sampling.top_p_B[:, None]

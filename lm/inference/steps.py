@@ -77,8 +77,8 @@ def laid_out(slots: Slots, config: ModelConfig) -> Slots:
 
 
 def over_leaves(function: Any, config: ModelConfig, *many: Slots) -> Slots:
-    """Call `function(*arrays, axes)` for each array of `many`, whose structures are equal; `axes` are the array's
-    logical axes (lm.parallel.AXES). Return the results in the same structure."""
+    """Call `function(*arrays, axes)` for each leaf of a Slots: `arrays` has this leaf from each of `many`, `axes` its
+    logical axes (lm.parallel.AXES). Return the results as a Slots."""
     axes = Slots(cache_axes(config), ("batch",), ("drawn", None))  # ty: ignore[invalid-argument-type]
     leaves = [jax.tree.leaves(one) for one in many]
     named = jax.tree.leaves(axes, is_leaf=lambda node: type(node) is tuple)
@@ -88,8 +88,8 @@ def over_leaves(function: Any, config: ModelConfig, *many: Slots) -> Slots:
 
 @functools.cache
 def cache_axes(config: ModelConfig) -> Cache:
-    """Return the logical axes of each array in a key-value cache, such as ("batch", None, "kv_heads", None). They are
-    inferred from the shapes for other sizes, because only lm.model.kv_cache knows the layout."""
+    """Return the logical axes of each array in a key-value cache, such as ("batch", None, "kv_heads", None). Only
+    lm.model.kv_cache knows the layout, so the axes are inferred: from which sizes change with the rows or heads."""
     config = dataclasses.replace(config, heads=1, kv_heads=1, head_dim=config.head_channels)
     more_heads = dataclasses.replace(config, heads=2, kv_heads=2)
     shapes = lambda config, rows: jax.eval_shape(lambda: empty_cache(config, rows, 1))
@@ -199,7 +199,7 @@ def score(
     model: Transformer, symbols: int, alternatives: int, tokens_1T: Int[Array, "1 T"]
 ) -> tuple[Float[Array, " T"], Int[Array, "T K"], Float[Array, "T K"]]:
     """Return (log-probability of the token after each position, K most likely tokens there, their log-probabilities),
-    in nats, for one prompt. Undefined at its last position and on padding, which follows it."""
+    in nats, for one prompt. Values at the prompt's last token and at the padding after it are undefined."""
     length = tokens_1T.shape[1]
     x_1TD = model.read(tokens_1T, jnp.ones_like(tokens_1T))
     blocks = -(-length // SCORED_TOGETHER)

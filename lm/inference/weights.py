@@ -62,12 +62,12 @@ class PreparedTransformer(Transformer):
 
 
 def inference_config(model: Transformer, config: ModelConfig) -> ModelConfig:
-    """Return `config` with scan_layers set to whether this model's layers are stacked, as caches for it need."""
+    """Return `config` with scan_layers as caches for `model` need it: True if the layers of `model` are stacked."""
     return dataclasses.replace(config, scan_layers=model.is_stacked)
 
 
 def is_plain(weights: Weights) -> bool:
-    """Return whether linear maps keep their layout: on accelerators with float32 or bfloat16, which are fast in it."""
+    """Return whether linear maps keep their trained layout, as float32 and bfloat16 weights do on accelerators."""
     return context().target.platform != "cpu" and weights != "int8"
 
 

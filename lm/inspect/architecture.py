@@ -144,7 +144,7 @@ def norm(config: ModelConfig, shapes: Shapes, path: str, about: str) -> Part:
 
 
 def share(shapes: Shapes, path: str, of: str) -> list[Part]:
-    """Return [node of a token shift's parameter]; [] if there is no token shift. `of` names what is shifted."""
+    """Return [node of a token shift's parameter], [] without one. `of` names what is shifted: "the MLP's inputs"."""
     if not has(shapes, path):
         return []
     about = f"How much {of} take from the token before, for each channel."

@@ -124,7 +124,7 @@ def per_byte(bits_N: np.ndarray, pieces: Sequence[bytes]) -> np.ndarray:
 
 def gzip_bits_per_byte(pieces: Sequence[bytes]) -> np.ndarray:
     """Return the size of `gzip -9`, in bits per byte, of the first one, two, ... tokens' bytes: (N,) float64. Each
-    prefix counts as a file; a copy of one deflater is flushed at each."""
+    prefix counts as a file of its own."""
     deflater, done, sizes = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS), 0, []
     for piece in pieces:
         done += len(deflater.compress(piece))
@@ -209,8 +209,8 @@ class Inspector:
     a string, in which names of special tokens are plain text, or token ids, whose first may be BOS."""
 
     def __init__(self, model: Transformer, config: ModelConfig, tokenizer: Tokenizer, mesh: Mesh):
-        """`model` is on `mesh` (configs.experiment.run_folder.RunFolder.load returns all four), or prepared by
-        lm.inference.weights."""
+        """`model` is on `mesh`, or prepared by lm.inference.weights. The value of
+        configs.experiment.run_folder.RunFolder.load has all four arguments."""
         self.model, self.config, self.tokenizer, self.mesh = model, config, tokenizer, mesh
         self._programs, self._ready = programs(mesh, tokenizer.vocab_size)
         self._special = frozenset(tokenizer.special_tokens.values())
@@ -254,8 +254,8 @@ class Inspector:
         return Next(logits_V, len(ids), dropped)
 
     def layers(self, text: str | Sequence[int], top: int = 5, tell: Tell = silent) -> Layers:
-        """Return attention, residual stream and logit lens for BOS and the first MOST_POSITIONS - 1 tokens of a text,
-        or fewer if attention would have more than MOST_SHARES weights. Errors are those of `score`."""
+        """Return attention, residual stream and logit lens for BOS and the first tokens of a text, up to MOST_POSITIONS
+        positions and MOST_SHARES attention weights. Errors are those of `score`."""
         heads = self.config.layers * self.config.heads
         ids, dropped = self.cut(text, min(self.room, MOST_POSITIONS - 1, max(1, math.isqrt(MOST_SHARES // heads) - 1)))
         tokens, top = [self.tokenizer.bos_id, *ids], self._checked(top)

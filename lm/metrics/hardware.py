@@ -59,7 +59,7 @@ def table_peak(device_kind: str) -> float | None:
 
 @dataclass(frozen=True)
 class Peak:
-    """FLOP/s to compare those of a training step with."""
+    """Peak FLOP/s of all devices, by which the FLOP/s of a training step are divided."""
 
     rate: float | None
     """FLOP/s of all devices together; None if unknown."""

@@ -131,7 +131,7 @@ class Meter:
 
 
 def memory(devices: Sequence[Any]) -> Row:
-    """Return current and peak memory in bytes, of the fullest device, or else of this process."""
+    """Return current and peak memory in bytes: of the device that uses most, or of the process if they report none."""
     stats = [device.memory_stats() or {} for device in devices]
     row: Row = {
         name: max(one[key] for one in stats)

@@ -55,8 +55,8 @@ class Profiler:
         return jax.profiler.StepTraceAnnotation("train", step_num=step)
 
     def after(self, step: int, result: object) -> str:
-        """End the trace if `step` is its last step, after waiting for the step's `result`. Return a message with the
-        path of the trace, or why there is none; "" after other steps."""
+        """End the trace if `step` is the last step to trace, after waiting for the step's `result`. Return a message
+        with the path of the trace, or the reason why there is no trace; "" after other steps."""
         if not self.tracing or step + 1 in self.wanted:
             return ""
         jax.block_until_ready(result)

@@ -142,7 +142,7 @@ def run_id_in(path: Path) -> str:
         write_atomically(path, uuid.uuid4().hex)
     run_id = path.read_text(encoding="utf-8", errors="replace").strip()
     if not re.fullmatch(r"[\w-]{1,64}", run_id):
-        raise InputError(f"{path} holds {shown(run_id)}, which is not a run id. Delete it, and a new id is chosen.")
+        raise InputError(f"{path} holds {shown(run_id)}, which is not a run id. Delete the file to get a new id.")
     return run_id
 
 

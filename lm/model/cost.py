@@ -62,8 +62,8 @@ def count_parameters(config: ModelConfig) -> int:
 
 
 def block_channels(config: ModelConfig) -> dict[Tensor, int]:
-    """Return {name of a tensor of a block that a remat policy can keep: its values per token}. The MLP's output, mlpwo,
-    is not included: it is only added to the residual stream, so no gradient needs it."""
+    """Return {name: number of values per token} for the tensors of a block that a remat policy can keep. The MLP's
+    output, mlpwo, is not included: it is only added to the residual stream, so no gradient needs it."""
     heads, kv_heads = config.heads * config.head_channels, config.kv_heads * config.head_channels
     inner: dict[Tensor, int] = (
         {"mlpwi_0": config.mlp_width, "mlpwi_1": config.mlp_width} if config.gated_mlp else {"mlpwi": config.mlp_width}
@@ -75,7 +75,7 @@ def block_channels(config: ModelConfig) -> dict[Tensor, int]:
 
 
 def kept_channels(config: ModelConfig, policy: RematPolicy | None) -> int:
-    """Lower bound on the values per token of each block that a device keeps for the backward pass."""
+    """Return a lower bound on how many values per token a device keeps of each block for the backward pass."""
     channels = block_channels(config)
     if policy is None:
         return sum(channels.values())
@@ -84,7 +84,7 @@ def kept_channels(config: ModelConfig, policy: RematPolicy | None) -> int:
 
 
 def parameters_in_products(config: ModelConfig) -> int:
-    """Count the parameters in matrix products: all except lookup tables, which are the positions, the n-grams, and the
+    """Count the parameters in matrix products. The other parameters are lookup tables: positions, n-grams, and the
     embedding unless it is also the output projection."""
     total, looked_up = counted_parameters(config)
     return total - looked_up + (config.vocab_size * config.width if config.tie_embeddings else 0)
@@ -168,8 +168,8 @@ def free_bytes(devices: "Sequence[jax.Device]") -> int | None:
 
 
 def free_host_bytes(system: Path = Path("/")) -> int | None:
-    """Memory that this process can allocate without swapping: the kernel's estimate for the machine, and the rest of
-    the container's limit, where unused file pages count as free."""
+    """Return how many bytes this process can allocate without swapping: the kernel's estimate for the machine, or the
+    rest of the container's limit if that is less; None if unknown. Unused file pages count as free."""
     free = numbers_in(system / "proc/meminfo").get("MemAvailable:")
     limits = [] if free is None else [1024 * free]
     group = system / "sys/fs/cgroup"
@@ -211,10 +211,10 @@ def check_memory(
     parts = ", ".join(f"{name} {value / UNIT:,.1f} GB" for name, value in needed.items() if value > total / 1000)
     training = "moments" in needed
     sizes = ", ".join(f"model.{name} = {getattr(model, name)}" for name in SIZES)
-    meshes = ", or shard it over more devices (train.mesh.fsdp)" if training else ""
+    meshes = ", or shard the model over more devices (train.mesh.fsdp)" if training else ""
     raise UsageError(
         f"The model cannot fit: {'training' if training else 'it'} needs at least {total / UNIT:,.1f} GB ({parts}), "
-        f"but {devices} has {available / UNIT:,.1f} GB. Make it smaller ({sizes}: {count_parameters(model):,} "
+        f"but {devices} has {available / UNIT:,.1f} GB. Make the model smaller ({sizes}: {count_parameters(model):,} "
         f"parameters); or lower {rows}; or use devices with more memory{meshes}."
     )
 

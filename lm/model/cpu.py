@@ -19,8 +19,8 @@ from lm.parallel import context, devices_of
 def on_cpu[**P, R](
     fast: Callable[P, R], unless_sharded: str | None = None
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate the plain form of an operation: on a CPU target, `fast` is used instead, except if this logical axis is
-    sharded."""
+    """Decorate the plain form of an operation: on a CPU target, `fast` is called instead, unless the logical axis
+    `unless_sharded` is sharded."""
 
     def choice(plain: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(plain)

@@ -102,9 +102,9 @@ class Linear(nnx.Module):
     def of_parts(
         self, x_BTI: Float[Array, "B T I"], weight_io: Float[Array, "i o"], bias_o: Float[Array, " o"] | None
     ) -> Float[Array, "B T O"]:
-        """Compute on one device: its tokens, and the whole weight, gathered from the shards of its width. With tensor
-        parallelism, the other axis stays sharded, and if that is the input's, the products are summed over its
-        devices."""
+        """Compute the map on one device, for the device's own tokens. The weight is first gathered from its shards
+        along the width. With tensor parallelism, the other axis of the weight stays sharded; if that is the input axis,
+        the products are summed over the devices that share it."""
         weight_IO = gather_width(weight_io, self.axes.index("width"))
         bias_O = gather_width(bias_o, 0) if bias_o is not None and self.axes[1] == "width" else bias_o
         if not (summed := manual_axes(used(self.axes[0]))):

@@ -116,8 +116,8 @@ def ngram_tables(config: ModelConfig, key: jax.Array) -> list[nnx.Param]:
 def tokens_before(
     tokens_BT: Int[Array, "B T"], mask: AttentionMask, count: int, cache: Cache | None = None
 ) -> list[Int[Array, "B T"]]:
-    """For each n in 1 to `count`, return the token n positions earlier, or NOTHING if that is not in the same document.
-    With a cache, which has these tokens already, the mask must contain their positions in it (AttentionMask.over)."""
+    """For each n in 1 to `count`, return the token n positions earlier, or -1 (NOTHING) if the document has none there.
+    With a `cache`, which already has these tokens, pass a mask from AttentionMask.over."""
     found = []
     for back in range(1, count + 1):
         if cache is None or mask.positions_BT is None:
@@ -147,7 +147,7 @@ def with_ngrams(
     tokens_BT: Int[Array, "B T"],
     before: list[Int[Array, "B T"]],
 ) -> Float[Array, "B T D"]:
-    """Add the embeddings of n-grams: from the first table those of the last two tokens, from the next the last three,
-    ... `before` is the result of `tokens_before`."""
+    """Add the embeddings of n-grams: the last two tokens select a row of the first table, the last three a row of the
+    second, and so on. `before` is the result of `tokens_before`."""
     found = [table[ngram_row([tokens_BT, *before[:length]], table.shape[0])] for length, table in enumerate(tables, 1)]
     return sum(found, x_BTD)

@@ -52,8 +52,8 @@ def summed_cross_entropy(
     recomputed (as in Liger-Kernel, arXiv:2410.10989). Products have the type of x, sums are float32.
 
     On a mesh, each device computes its tokens and its shard of the vocabulary. The table is gathered once and its
-    gradient is reduced once, independent of the number of parts. If `whole_VD` from `gathered_table` is passed, which
-    gets no gradient, the table is not gathered here.
+    gradient is reduced once, independent of the number of parts. With `whole_VD`, the result of `gathered_table`, the
+    table is not gathered here; `whole_VD` gets no gradient.
     """
 
     @on_each_device(((*TOKENS, None), TABLE, TOKENS, TOKENS, WHOLE_TABLE), ((), ()))
@@ -203,8 +203,8 @@ LOGITS_AT_ONCE = 1 << 26  # per device: 256 MB of float32, if no config sets the
 def token_losses(
     x_BTD: Float[Array, "B T D"], table_VD: Float[Array, "V D"], targets_BT: Int[Array, "B T"], softcap: float | None
 ) -> Float[Array, "B T"]:
-    """-log p of each target in nats, float32. Each device holds at most LOGITS_AT_ONCE logits at a time (or those of
-    one token)."""
+    """-log p of each target in nats, float32. Tokens are computed in parts, so that only a bounded number of logits is
+    in memory at once."""
 
     x_BTD, table_VD = when_ready(x_BTD, table_VD)
 
@@ -221,7 +221,7 @@ def token_losses(
 def token_scores(
     x_BTD: Float[Array, "B T D"], table_VD: Float[Array, "V D"], targets_BT: Int[Array, "B T"], softcap: float | None
 ) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
-    """Return (token_losses, whether no token is more likely than the target), with the same memory."""
+    """Return (`token_losses`, True where no token is more likely than the target), with the same bound on memory."""
 
     x_BTD, table_VD = when_ready(x_BTD, table_VD)
 

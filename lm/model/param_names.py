@@ -24,7 +24,7 @@ def part_name(key: object) -> str:
 def named_leaves(tree: object) -> dict[str, Any]:
     """Return {"blocks.0.mlp.up.weight": array, ...} in tree order.
 
-    Empty parameters are omitted; an optimizer of some parameters has them as placeholders for the others.
+    Nodes without arrays are omitted. An optimizer of only some parameters has such nodes in place of the others.
     """
     leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_parameter)[0]
     return {

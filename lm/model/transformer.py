@@ -301,8 +301,8 @@ class Transformer(nnx.Module):
         """Return (input of `logits`, cache with these tokens added): the whole model except the output projection, for
         training (no cache), for prefill, and for decoding one token per row.
 
-        Without a cache, the tokens are whole rows. With one, they are added to it: each token goes to the slot of its
-        position, and padding (segment 0) comes after a row's tokens. `remat` is as in `with_remat`.
+        Without a cache, the tokens are whole rows. With a cache, each token is stored in the slot of its position, and
+        padding (segment 0) comes after a row's tokens. `remat` is as in `with_remat`.
         """
         if cache is not None:
             positions_BT = jnp.broadcast_to(positions_BT, tokens_BT.shape)

@@ -173,8 +173,8 @@ class Layout(NamedTuple):
         return x.transpose(0, 2, 3, 1, 4).reshape(count, rows, columns)
 
     def side(self, axis: str) -> int | None:
-        """Return the dimension that a mesh axis shards, in an array with one more leading dimension per mesh axis; None
-        if it shards none."""
+        """Return the dimension that the mesh axis `axis` shards; None if it shards none. The array has one dimension
+        per mesh axis of the layout, then matrices, rows and columns."""
         rows, columns = self.cut
         after = len(self.axes) + 1
         return after if axis in rows else after + 1 if axis in columns else None

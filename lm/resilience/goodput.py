@@ -1,8 +1,8 @@
 """Goodput: the share of a run's wall-clock time, over all attempts, that was spent on training steps that counted.
 
 `goodput.json` in the run folder has one entry per attempt with the seconds per phase, updated now and then.
-`heartbeat.json` next to it has the last step and its time, updated after every step. So the next attempt after a kill
-knows to the step how long nothing ran and which steps must be repeated.
+`heartbeat.json` next to it has the last step and its time, updated after every step. So after a kill, the next attempt
+knows exactly how long nothing ran and which steps must be repeated.
 """
 
 import contextlib
@@ -188,7 +188,7 @@ class Goodput:
 
 def totals(attempts: list[Attempt], work: Callable[[int], int] = int) -> dict[str, float]:
     """Return {phase: seconds} over all attempts, for the phases in PHASES. Steps that a later attempt had to repeat
-    count as "repeated": a part of the attempt's time for steps, in proportion to their work. `work(step)` is the work
+    count as "repeated": their part, by work, of the seconds that the attempt spent on steps. `work(step)` is the work
     of all steps before `step`, such as Stages.windows_before; by default all steps are equal."""
     sums = dict.fromkeys(PHASES, 0.0)
     for one in attempts:

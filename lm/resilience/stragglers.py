@@ -66,7 +66,8 @@ class HostTimes:
         key_value_store().key_value_set(f"{directory(step)}{jax.process_index()}", json.dumps(own))
 
     def collect(self, step: int) -> tuple[dict[str, Any], str]:
-        """Return (metrics, warning about a straggler or ""), both empty except in process 0. Call it after `step`."""
+        """Return (metrics, warning about a straggler or ""). Both are empty except in process 0. Call it after
+        `step`."""
         if jax.process_count() == 1 or jax.process_index() > 0:
             return {}, ""
         store = key_value_store()
@@ -97,8 +98,8 @@ def others_median(seconds: Sequence[float], process: int) -> float:
 
 
 def stragglers(seconds: Sequence[float], step_seconds: float) -> list[int]:
-    """Return the indices of stragglers (see TIMES and SHARE), slowest first. `seconds` are the host times of two or
-    more processes, `step_seconds` the time of a step."""
+    """Return the indices of stragglers, slowest first: processes whose host time is at least TIMES the others' median
+    and SHARE of a step. `seconds` are host times of two or more processes, `step_seconds` the time of a step."""
     order = sorted(range(len(seconds)), key=lambda process: -seconds[process])
     return [
         process

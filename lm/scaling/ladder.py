@@ -189,7 +189,7 @@ def steps_of(model: ModelConfig, train: TrainConfig, tokens: float) -> int:
 
 
 def trained(train: TrainConfig, narrower: float, steps: int, seed: int) -> TrainConfig:
-    """Return the training config of a rung, whose width is that of the config's model / `narrower`."""
+    """Return the training config of a rung. `narrower`: width of the config's model divided by the rung's width."""
     optimizer = train.optimizer
     scale = 1.0 if optimizer.muon else narrower
     decay = max(1, round(optimizer.decay_steps * steps / train.steps)) if optimizer.decay_steps else 0
@@ -227,8 +227,8 @@ def refuse_repetition(ladder: Sequence[Rung], corpus_tokens: int, epochs: float)
     if longest.tokens > epochs * corpus_tokens:
         raise UsageError(
             f"{longest.name} needs {longest.tokens:,} tokens, but the corpus has {corpus_tokens:,}, and --epochs is "
-            f"{epochs:g}. Give fewer (--tokens{', --held-out-tokens' if longest.held_out else ''}), add text, or "
-            f"repeat it: --epochs {longest.tokens / corpus_tokens + 0.05:.1f}"
+            f"{epochs:g}. Lower --tokens{' and --held-out-tokens' if longest.held_out else ''}, add text, or repeat "
+            f"the text: --epochs {longest.tokens / corpus_tokens + 0.05:.1f}"
         )
 
 
@@ -238,8 +238,8 @@ def windows_in(split: Split, context_length: int) -> int:
 
 
 def measured_on(rung: Rung, windows: int) -> Rung:
-    """Return the rung with train.validation_batches raised to HELD_OUT_TOKENS tokens, if the held-out text has as many;
-    it has `windows` windows."""
+    """Return the rung with train.validation_batches raised to HELD_OUT_TOKENS tokens, or to all `windows` windows of
+    the held-out text if these are fewer tokens."""
     train, context = rung.train, rung.model.context_length
     available = -(-windows // train.batch_size)
     wanted = max(train.validation_batches, -(-HELD_OUT_TOKENS // (train.batch_size * context)))

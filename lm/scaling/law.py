@@ -113,7 +113,7 @@ class Problem:
         return [(low - 7, low), (low - 14, high + 3), EXPONENTS, (low - 14, high + 3), EXPONENTS]
 
     def log_prediction(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (log of the law's loss for each measurement, fraction of it that each of the three terms has)."""
+        """Return (log of the law's loss for each measurement, share of each of the law's three terms in that loss)."""
         e, u, a, v, b = theta
         terms = np.stack([np.full_like(self.log_n, e), u - a * self.log_n, v - b * self.log_d])
         log_sum = np.logaddexp.reduce(terms)
@@ -178,8 +178,8 @@ def problem_of(measurements: Sequence[Measurement]) -> Problem:
     sizes, lengths = len({*table[:, 0]}), len({*table[:, 1]})
     if len(table) < LEAST or sizes < SIZES or lengths < SIZES:
         raise UsageError(
-            f"There are {len(table)} measurements, of {sizes} sizes and {lengths} numbers of tokens, but a law of five "
-            f"constants needs at least {LEAST}, with {SIZES} different numbers of each. Add rungs (--rungs, --tokens)."
+            f"There are {len(table)} measurements, of {sizes} sizes and {lengths} numbers of tokens. A law of five "
+            f"constants needs {LEAST}, of {SIZES} sizes and {SIZES} numbers of tokens. Add rungs (--rungs, --tokens)."
         )
     logs = np.log(table)
     n, d = logs[:, 0].mean(), logs[:, 1].mean()

@@ -43,9 +43,9 @@ class CompletionServer:
         inspections: Sequence[Inspection] = (),
         pages: Mapping[str, Callable[[], Response]] | None = None,
     ):
-        """`model` is the name under which the model is served, `step` the step of its checkpoint. If `api_key` is set,
-        clients must send it for all paths except /health and `pages`, {path: function that returns its response}, which
-        have no data of the run."""
+        """`model` is the name under which the model is served, `step` the step of its checkpoint. `pages` is {path:
+        function that returns the response}. If `api_key` is set, clients must send the key for all paths except /health
+        and `pages`; so the pages must have no data of the run."""
         self.worker, self.tokenizer, self.model = worker, tokenizer, model
         self.limits = limits.for_tokenizer(tokenizer)
         self.key = api_key.encode()

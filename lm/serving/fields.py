@@ -70,8 +70,8 @@ class Fields:
         self, body: Mapping[str, object], known: Collection[str], left: threading.Event | None = None,
         change_lane: Callable[[str, str], None] = lambda lane, text: None,
     ):  # fmt: skip
-        """`left` is set when the client disconnects; `change_lane` implements the method. Raises ApiError 400 for
-        fields that are not `known`."""
+        """`left` is set when the client disconnects; the method `change_lane` calls the argument of that name. Raises
+        ApiError 400 for fields that are not `known`."""
         self.body, self.left, self._change_lane = body, left, change_lane
         if unknown := [name for name in body if name not in known]:
             names = shown(", ".join(unknown), quotes=False)

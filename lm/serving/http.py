@@ -36,15 +36,15 @@ def check_page(request: Request, origins: Collection[str], hosts: Collection[str
     Host: a web page could point its own domain at this address (DNS rebinding) and would then share an origin with the
     server. Allowed are names of this machine, `hosts`, the hosts of `origins`, and IP addresses, which need no DNS.
 
-    Origin: a browser sends requests of a page even if the page may not read the response. Decided as in Go's
-    net/http.CrossOriginProtection.
+    Origin: a browser sends requests of a page even if the page may not read the response. The rule for such requests is
+    that of Go's net/http.CrossOriginProtection.
     """
     given = request.headers
     origin, host = given.get("origin", ""), given.get("host", "")
     if not is_here(host) and host_name(host) not in hosts and host not in [urlsplit(one).netloc for one in origins]:
         raise ApiError(
-            403, f"The Host header is {shown(host)}, which is not a name of this server. Use its address, or start "
-            "the server with that name in --allowed-hosts.",
+            403, f"The Host header is {shown(host)}, which is not a name of this server. Use the server's address, "
+            "or start it with the name in --allowed-hosts.",
             code="other_host",
         )  # fmt: skip
     if "*" in origins or origin in origins:

@@ -101,7 +101,7 @@ class CompletionCall:
 
     @property
     def requests(self) -> list[GenerationRequest]:
-        """Requests for the Engine, one per choice. Choices of a prompt differ in seeds; the first has the call's."""
+        """Requests for the Engine, one per choice. Choices of a prompt differ only in their seeds (`seed_of`)."""
         return [
             GenerationRequest(prompt.tokens, dataclasses.replace(self.params, seed=seed_of(self.params.seed, number)))
             for prompt in self.prompts
@@ -215,9 +215,9 @@ def stop_strings(fields: Fields, limits: Limits) -> tuple[str, ...]:
 
 
 def read_prompts(fields: Fields, params: SamplingParams, tokenizer: Tokenizer, limits: Limits) -> tuple[Prompt, ...]:
-    """Return the prompts as tokens. BOS is added to each prompt that does not begin with it, since documents began with
-    it in training; only to empty prompts if tokenizer.add_bos is False, and to none if the field add_special_tokens is
-    false. Raises ApiError 400 for an invalid prompt."""
+    """Return the prompts as tokens. BOS is added to each prompt that does not begin with BOS, since documents began
+    with BOS in training. If tokenizer.add_bos is False, only empty prompts get BOS; if the field add_special_tokens is
+    false, no prompt does. Raises ApiError 400 for an invalid prompt."""
     add = fields.boolean("add_special_tokens", True)
     given = fields.get("prompt", "")
     found = []

@@ -52,8 +52,8 @@ def is_loopback(bound: socket.socket) -> bool:
 
 
 def read_key(file: str, variable: str) -> str:
-    """Return the API key in `file` or the environment variable `variable`, one of which may be ""; "" if both are.
-    Raises UsageError for an invalid key."""
+    """Return the API key in `file` or, if `file` is "", in the environment variable `variable`; "" if both are "".
+    Raises UsageError if neither is "", or if the key is invalid."""
     if file and variable:
         raise UsageError(f"--api-key-file {file} and --api-key-env {variable} are both given. Give one of them.")
     if not file and not variable:

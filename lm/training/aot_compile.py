@@ -121,7 +121,7 @@ def compiler_options(xla_options: Sequence[str], platform: str) -> dict[str, str
 
 
 def worth_measuring(flops: int, platform: str) -> bool:
-    """Return whether to forecast the duration of a run: on a CPU, in one process, above about a second."""
+    """Return whether to forecast a run's duration: only on a CPU, in one process, and if it is above about a second."""
     return platform == "cpu" and jax.process_count() == 1 and flops >= WORTH_MEASURING
 
 

@@ -68,8 +68,8 @@ def of_device(needed: Mapping[str, int], config: TrainConfig, devices: int) -> d
 def check_training_memory(
     model: ModelConfig, config: TrainConfig, devices: "Sequence[jax.Device]" = (), processes: int = 1
 ) -> None:
-    """Raise UsageError if training cannot fit into the memory of the `devices` of this process, which is one of
-    `processes`; without devices, and on a machine without accelerators, into the memory of this machine."""
+    """Raise UsageError if training cannot fit into the memory of `devices`, the devices of this process; the run has
+    `processes` processes. If they are CPUs, or there are none here, the limit is this machine's memory."""
     needed = training_bytes(model, config)
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices if device.platform != "cpu"]
     known = [limit for limit in limits if limit is not None]

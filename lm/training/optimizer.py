@@ -17,8 +17,8 @@ from lm.trusted_code import named
 
 
 def by_axes[Value](parameters: object, value: Callable[[tuple[str, ...]], Value]) -> Any:
-    """Return a tree like `parameters` with value(axes) for each, where axes are its logical axes, such as ("width",
-    "mlp"), without that of stacked layers."""
+    """Return a tree like `parameters` with value(axes) for each parameter. axes are the parameter's logical axes, such
+    as ("width", "mlp"); the axis "layers" of stacked layers is left out."""
 
     def of(node: Any) -> Any:
         # In optax trees, other nodes can replace a parameter, for example an empty one if it is masked.
@@ -55,7 +55,7 @@ def label_of(axes: tuple[str, ...]) -> str:
 
 
 def param_labels(parameters: object) -> Any:
-    """Return `label_of` each parameter, as a tree for optax.multi_transform. Raises UsageError if one has none."""
+    """Return a tree with `label_of` each parameter, for optax.multi_transform. Raises UsageError as `label_of` does."""
     return by_axes(parameters, label_of)
 
 
@@ -120,8 +120,8 @@ rate."""
 def muon_chain(
     config: MuonConfig, weight_decay: float, rate: optax.Schedule, peak: float
 ) -> optax.GradientTransformation:
-    """Muon (lm/optimizers/muon.py), with updates scaled by max(1, sqrt(outputs / inputs)). Its learning rate is `rate`,
-    scaled to the peak config.learning_rate instead of `peak`."""
+    """Muon (lm/optimizers/muon.py), with updates scaled by max(1, sqrt(outputs / inputs)). The learning rate is the
+    schedule `rate`, whose peak is `peak`, rescaled to the peak config.learning_rate."""
 
     def scaled_by_shape(updates: Any, _: object = None) -> Any:
         return jax.tree.map(lambda u: u * max(1.0, u.shape[-1] / u.shape[-2]) ** 0.5, updates)

@@ -31,9 +31,9 @@ def restore_or_init(
     """Return (state to train from, with the shardings of `abstract`; metadata of the run's checkpoint, {} if none).
 
     The state comes from the run's newest checkpoint, else from train.start.checkpoint (`start`), else from `fresh()`.
-    `metadata` describes this run. `has_resumed`: an earlier process of it resumed from a checkpoint. Raises InputError
-    if the checkpoint belongs to another run, or if there is none although `has_resumed` or the folder is a dangling
-    link.
+    `metadata` describes this run; `has_resumed` is True if an earlier process of the run resumed from a checkpoint.
+    Raises InputError if the checkpoint belongs to another run. A missing checkpoint raises InputError if `has_resumed`
+    is True or the checkpoint folder is a dangling link.
     """
     found = checkpoints.restore_newest(abstract)
     if found is not None:
@@ -42,8 +42,8 @@ def restore_or_init(
             if saved.get(name) != metadata[name]:
                 raise InputError(
                     f"{checkpoints.folder / str(saved['step'])} belongs to another run: its {name} is "
-                    f"{saved.get(name)!r}, this run's {metadata[name]!r}. Restore that to continue the "
-                    "other run, or train in another --workdir."
+                    f"{saved.get(name)!r}, this run's {metadata[name]!r}. Use the other run's {name} to continue "
+                    "that run, or train in another --workdir."
                 )
         say(f"train: resuming from the checkpoint at step {saved['step']:,}")
         return state, saved
@@ -91,9 +91,9 @@ def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, 
 def start_from(
     checkpoints: Checkpoints, start: StartConfig, abstract: TrainState, fresh: Callable[[], TrainState]
 ) -> TrainState:
-    """Return the state to start with: all of another run's checkpoint, or a fresh state with its parameters
-    (train.start.take). Floating-point values are cast to the types of `abstract`. `check_start` must have verified the
-    checkpoint."""
+    """Return the state to start with, by train.start.take: the whole state in another run's checkpoint, or a fresh
+    state with the parameters of that checkpoint. Floating-point values are cast to the types of `abstract`.
+    `check_start` must have verified the checkpoint."""
     folder = start.folder()
     if start.take == "parameters":
         model = cast(Transformer, restore_items(folder, {"model": abstract.model}, cast_types=True)["model"])

@@ -350,7 +350,7 @@ def identity(
     model: ModelConfig, config: TrainConfig, tokenizer: Tokenizer, source: BatchSource, mesh: Mesh
 ) -> dict[str, Any]:
     """Return checkpoint metadata that identifies the run: seed, tokenizer, data, mesh, versions. Resuming compares the
-    first three (lm/training/restore_or_init.py)."""
+    seed, tokenizer and data (lm/training/restore_or_init.py)."""
     code = code_hashes(code_names(model, "model."))
     versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")}
     data = [{"manifest": manifest_sha256(one.folder), "share": one.share} for one in source.sources]

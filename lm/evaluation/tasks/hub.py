@@ -46,7 +46,7 @@ def download(source: Source, folder: Path, server: str, token: str) -> None:
         except (requests.RequestException, ValueError) as error:
             raise InputError(
                 f"The data set {source.repository} cannot be downloaded from {server}: {network_reason(error)}. Check "
-                "the network, or put the data set into a folder and give that as tasks.data (--task-data)."
+                "the network, or put the data set into a folder and give the folder as tasks.data (--task-data)."
             ) from error
     write_json(folder / "files.json", names)
 
@@ -66,7 +66,7 @@ def addresses_of(session, source: Source, index: str) -> dict[str, list[str]]:
     if not wanted:
         raise UsageError(
             f"{index} lists no files of the split {source.split} of {source.subset or 'any subset'}. Put the data set "
-            "into a folder and give that as tasks.data (--task-data)."
+            "into a folder and give the folder as tasks.data (--task-data)."
         )
     return wanted
 

@@ -1,6 +1,6 @@
-"""Locate the examples of a task: in a folder, as files with its name or in the layout of the Hugging Face hub.
+"""Locate the examples of a task in a folder: files named like the task, or files in the layout of the Hugging Face hub.
 
-No JAX here, because their existence is checked before the first stage.
+No JAX here, because examples are located before the first stage.
 """
 
 import itertools
@@ -53,10 +53,9 @@ def local_files(source: Source, folder: Path, option: str) -> list[Path]:
     """Return the files in `folder` with a task's examples, sorted. `option` is the option that set the folder, for
     messages. Raises UsageError if there are none.
 
-    First it looks for the dataset's folder, in `folder` or as `folder` itself, with files such as
-    SUBSET/SPLIT-*.parquet, data/SPLIT-*.parquet or SUBSET/SPLIT/*.parquet (the hub's own conversion), or .jsonl
-    instead. Otherwise it returns one file in `folder` that is named like the task: if possible one that also names the
-    split, and of several the one with the shortest name.
+    First it looks for the dataset's folder, in `folder` or as `folder` itself, with .parquet or .jsonl files such as
+    SUBSET/SPLIT-*.parquet, data/SPLIT-*.parquet or SUBSET/SPLIT/*.parquet (the hub's own conversion). Otherwise it
+    returns one file in `folder` that is named like the task. Names with the split are preferred, then short names.
     """
     folder = folder.expanduser()
     if not folder.is_dir():
@@ -71,8 +70,8 @@ def local_files(source: Source, folder: Path, option: str) -> list[Path]:
     if not named:
         raise UsageError(
             f"{option} = {str(folder)!r} has no examples of {source.repository}: neither {owner}/{name}/ in the layout "
-            f"of the hub, nor a file {source.file}*.jsonl or {source.file}*.parquet (.bz2, .gz and .zst too). Put them "
-            "there, or give another folder."
+            f"of the hub, nor a file {source.file}*.jsonl or {source.file}*.parquet (.bz2, .gz and .zst too). Put the "
+            "examples there, or give another folder."
         )
     return [min(named, key=lambda path: (source.split not in path.name.lower(), len(path.name), path.name))]
 

@@ -88,8 +88,8 @@ def choose(choice: str, target: Target, spec: AttentionSpec) -> str:
     unsupported_reason = UNSUPPORTED[choice](target, spec)
     if unsupported_reason is not None:
         raise UsageError(
-            f"model.attention = {choice} cannot run here: {unsupported_reason}. Change that, or set model.attention = "
-            f"{automatic}, which is also what auto chooses here."
+            f"model.attention = {choice} cannot run here: {unsupported_reason}. Set model.attention = {automatic}, "
+            "which auto would choose here."
         )
     return choice
 
@@ -113,7 +113,7 @@ def explain(choice: str, target: Target, spec: AttentionSpec) -> str:
 
 
 def costs_of(name: str, target: Target, spec: AttentionSpec) -> list[str]:
-    """Return text about a kernel's overhead: padding, and masks instead of packed documents; [] if there is none."""
+    """Return one phrase per overhead of a kernel, such as "heads of 80 channels are padded to 128"; [] if none."""
     channels, length = {"cudnn": (CUDNN_CHANNELS, 1), "splash": (SPLASH_CHANNELS, SPLASH_LENGTH)}.get(name, (1, 1))
     found = []
     if missing := -spec.head_dim % channels:

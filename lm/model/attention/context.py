@@ -34,23 +34,23 @@ segment ids of all keys) -> output."""
 
 
 def parts_of(devices: int) -> np.ndarray:
-    """Return which two of a sequence's 2 * `devices` equal parts each device computes the queries of: (devices, 2), the
-    even part first, then the odd one, as `exchanged` delivers them."""
+    """Return the indices of the two parts of a sequence whose queries each device computes: (devices, 2). A sequence
+    has 2 * `devices` equal parts. The even index comes first, as in the result of `exchanged`."""
     low = np.arange(devices)
     both = np.stack([low, 2 * devices - 1 - low], axis=1)
     return np.where((low % 2 == 0)[:, None], both, both[:, ::-1])
 
 
 def routes(devices: int) -> list[list[tuple[int, int]]]:
-    """Return (source, destination) pairs of devices for `exchanged`: for the first and the second half of their
-    positions."""
+    """Return two lists of (source, destination) devices for `exchanged`: the first list is for the first half of each
+    source's positions, the second list for the second half."""
     attends = {int(part): n for n, parts in enumerate(parts_of(devices)) for part in parts}
     return [[(n, attends[2 * n + half]) for n in range(devices)] for half in range(2)]
 
 
 def exchanged(x_BT: jax.Array, devices: int) -> jax.Array:
-    """Send positions of (B, T, ...) to the devices that compute their queries. Takes a device's own T / N consecutive
-    positions, and returns those of its two parts (see `parts_of`)."""
+    """Send positions of (B, T, ...) to the devices that compute their queries. The input has the device's own T / N
+    consecutive positions, the output the positions of its two parts (see `parts_of`)."""
     halves = zip(jnp.split(x_BT, 2, axis=1), routes(devices), strict=True)
     return jnp.concatenate([jax.lax.ppermute(half, AXIS, route) for half, route in halves], axis=1)
 
@@ -75,13 +75,12 @@ def block_length(part: int) -> int:
 
 
 def plan_of_pairs(devices: int, length: int, window: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Plan the attention of sequences sharded over N `devices`, for `by_pairs`. Return (position of the first query of
-    each of a device's query blocks: (N, blocks); the (query block, key block) pairs that the device computes: (N, P,
-    2)).
+    """Plan the attention of sequences sharded over N `devices`, for `by_pairs`. Return (starts, pairs).
 
-    The query block is an index into the device's blocks, the key block an index into those of the whole sequence.
-    Without a `window`, all devices have equally many pairs. With one, shorter lists are padded to P pairs with pairs
-    that contribute nothing.
+    starts, (N, blocks), has the position of the first query in each of a device's query blocks. pairs, (N, P, 2), has
+    the (query block, key block) pairs that the device computes: a query block is an index into the device's blocks, a
+    key block an index into the blocks of the whole sequence. Without a `window`, all devices have equally many pairs.
+    With a window, shorter lists are padded to P pairs, and the padding contributes nothing.
     """
     part = length // (2 * devices)
     rows = block_length(part)
@@ -99,7 +98,7 @@ def plan_of_pairs(devices: int, length: int, window: int | None) -> tuple[np.nda
 
 
 def plain_locally(devices: int, length: int, heads: int, window: int | None) -> tuple[Any, Any, Local]:
-    """Return (plans of the devices, their PartitionSpecs, computation of one device)."""
+    """Return (plans of all devices, their PartitionSpecs, function that computes attention on one device)."""
     plans, of_device = plan_of_pairs(devices, length, window), PartitionSpec(AXIS)
 
     def attend(plan: Any, q: jax.Array, k: jax.Array, v: jax.Array, own: jax.Array, documents: jax.Array) -> jax.Array:
@@ -112,7 +111,7 @@ def plain_locally(devices: int, length: int, heads: int, window: int | None) -> 
 def splash_locally(
     devices: int, length: int, heads: int, window: int | None, interpret: bool = False
 ) -> tuple[Any, Any, Local]:
-    """Like `plain_locally`, for splash; `heads` are those of one device."""
+    """Like `plain_locally`, for splash attention. `heads` is the number of heads on one device."""
     from lm.model.attention.splash import attend_by_splash, splash_kernel
 
     part = length // (2 * devices)

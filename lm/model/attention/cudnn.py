@@ -18,16 +18,16 @@ FEWEST_DOCUMENTS, SHORTEST_DOCUMENT = 32, 256
 
 
 def most_documents(length: int) -> int:
-    """Return the maximum number of documents per row for the packed kernel. For each of them, used or not, it saves a
-    row-length array for the backward pass."""
+    """Return the maximum number of documents per row for the packed kernel. For the backward pass, the kernel saves a
+    row-length array for each document up to that maximum, even if the row has fewer documents."""
     return max(FEWEST_DOCUMENTS, length // SHORTEST_DOCUMENT)
 
 
 def documents(
     segment_ids_BT: Int[Array, "B T"], most: int
 ) -> tuple[Int[Array, "B starts"], Int[Array, "B M"], Bool[Array, ""]]:
-    """Return (start of each document in a row, in order: (B, M + 1); its length: (B, M); whether no row has more than M
-    = `most` documents). Entries without a document are -1. Padding counts as a document."""
+    """Return (starts (B, M + 1), lengths (B, M), fit) of the documents in each row. Entries without a document are -1;
+    fit is True if no row has more than M = `most` documents. Padding counts as a document."""
     length = segment_ids_BT.shape[1]
     first_BT = jnp.pad(segment_ids_BT[:, 1:] != segment_ids_BT[:, :-1], ((0, 0), (1, 0)), constant_values=True)
     positions = lambda first_T: jnp.nonzero(first_T, size=most + 1, fill_value=-1)[0].astype(jnp.int32)
@@ -38,7 +38,7 @@ def documents(
 
 
 def even(x_BT: jax.Array, value: int = 0) -> jax.Array:
-    """Pad to an even length, which JAX requires for gradients."""
+    """Pad the T positions with `value` to an even number, which JAX requires for gradients."""
     return filled_up(x_BT, 2, axis=1, value=value)
 
 

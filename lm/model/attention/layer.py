@@ -84,8 +84,8 @@ class Attention(nnx.Module):
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
         """Return the attention output for each token, and the cache, if any, with the tokens' keys and values added.
 
-        `rotary` has the rotary tables, if the model has them. With a cache, the mask must contain the positions of the
-        tokens in it (AttentionMask.over).
+        `rotary` has the rotary tables, if the model has them. With a cache, pass a mask from AttentionMask.over, which
+        has the tokens' positions in the cache.
         """
         mask = mask.within(self.window)
         q_BTHC, k_BTKC, v_BTKC = self.project(x_BTD, rotary, mask, cache)

@@ -68,8 +68,8 @@ class AttentionMask:
         segment_ids_BT: Int[Array, "B T"],
         keys: slice = slice(None),
     ) -> Bool[Array, "B T S"]:
-        """Return True where a query at `positions_BT` in the documents `segment_ids_BT` may attend to a key of `keys`,
-        whose start must be >= 0 if set. Keys are at positions 0, 1, ..."""
+        """Return True where a query at `positions_BT` in the documents `segment_ids_BT` may attend to a key. Keys are
+        at positions 0, 1, ...; the slice `keys` selects some of them, and must not start below 0."""
         key_segment_ids_BS = self.segment_ids_BT if self.key_segment_ids_BS is None else self.key_segment_ids_BS
         key_segment_ids_BS = key_segment_ids_BS[:, keys]
         start = keys.start or 0

@@ -95,8 +95,7 @@ def xla(
     mask: AttentionMask,
 ) -> Float[Array, "B T H C"]:
     """Plain attention, for any device, type, shape and mask, also over the keys of a cache. Long sequences are computed
-    in blocks of queries, so that at most the scores of WHOLE_LENGTH x WHOLE_LENGTH positions exist at once (or
-    LEAST_ROWS x S, if that is more)."""
+    in blocks of queries, so that only a bounded number of scores is in memory at once."""
     length, keys = q_BTHC.shape[1], k_BSKC.shape[1]
     if length * keys <= WHOLE_LENGTH**2:
         return by_causal_blocks(q_BTHC, k_BSKC, v_BSKC, mask)
@@ -125,8 +124,8 @@ def by_causal_blocks(
     v_BSKC: Float[Array, "B S K C"],
     mask: AttentionMask,
 ) -> Float[Array, "B T H C"]:
-    """`xla` in a few blocks of consecutive queries, each compared only with keys up to its end and within its window,
-    which saves at least 3/8 of the work."""
+    """`xla` in a few blocks of consecutive queries. Each block is compared only with the keys up to its last query, and
+    only with those in the window if there is one. This saves at least 3/8 of the work."""
     length = q_BTHC.shape[1]
     blocks = min(CAUSAL_BLOCKS, length // CAUSAL_ROWS)
     causal = mask.prefix_B is None and mask.positions_BT is None
@@ -153,7 +152,7 @@ def by_blocks(
     scores.
 
     Of N = `blocks` blocks, block n has the queries n, n + N, n + 2 N, ..., so devices that share a sequence each have a
-    part of every block. If N does not divide the number of queries, the last ones are padding, which the output omits.
+    part of every block. If N does not divide the number of queries, they are padded; the output has no padding.
     """
     batch, length, heads, channels = q_BTHC.shape
     rows = -(-length // blocks)

@@ -24,10 +24,10 @@ BLOCKS = (512, 256, 128)
 
 
 class PositionMask(tpu.Mask):
-    """Causal mask, optionally within a window, for queries at arbitrary positions. The kernel computes it by
-    `mask_function` from `q_sequence`, the positions of the queries; before that, `mask[rows, keys]` tells it which
-    blocks are entirely visible or hidden. Such blocks are returned as a single value, because a long sequence has tens
-    of thousands of them."""
+    """Causal mask, optionally within a window, for queries at arbitrary positions. The kernel first reads `mask[rows,
+    keys]` to find the blocks that are entirely visible or entirely hidden. A single value stands for such a block,
+    because a long sequence has tens of thousands. Later the kernel computes the mask by `mask_function` from
+    `q_sequence`, the positions of the queries."""
 
     def __init__(self, positions_T: np.ndarray, window: int | None):
         self.q_sequence, self.window = positions_T, window
@@ -51,8 +51,8 @@ class PositionMask(tpu.Mask):
 def splash_kernel(
     heads: int, positions_T: np.ndarray, window: int | None, parts: int = 1, interpret: bool = False
 ) -> SplashAttentionKernel:
-    """Return the kernel for queries at these positions, a permutation of those of the keys. It is a pytree, and can be
-    sharded into `parts` along the queries. `interpret` runs it on any device, slowly, for tests."""
+    """Return the kernel for queries at `positions_T`, a permutation of the positions of the keys. The kernel is a
+    pytree, and can be sharded into `parts` along the queries. `interpret` runs it on any device, slowly, for tests."""
     runs = np.split(positions_T, np.flatnonzero(np.diff(positions_T) != 1) + 1)
     block = next(size for size in BLOCKS if all(len(run) % size == 0 for run in runs))
     return tpu.make_splash_mha(
