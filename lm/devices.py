@@ -40,7 +40,7 @@ class Devices:
 
     count: int
     kind: str
-    """JAX's name of it, such as "NVIDIA H100 80GB HBM3"."""
+    """JAX's name of the devices, such as "NVIDIA H100 80GB HBM3"."""
     target: Target
     slices: int = 1
     """Number of TPU slices. A slice has a fast network between its chips; the data-center network joins slices."""

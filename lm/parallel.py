@@ -103,8 +103,8 @@ def constrain[A: jax.Array](x: A, *axes: str | None) -> A:
 
 @dataclass(frozen=True)
 class Context:
-    """What a function is traced for, besides JAX's own mesh (jax.sharding.get_abstract_mesh). Set by `traced_on`; a
-    jitted function is traced again for another one."""
+    """What a function is traced for, besides JAX's own mesh (jax.sharding.get_abstract_mesh). Set by `traced_on`; for
+    another Context, a jitted function is traced again."""
 
     target: Target
     """Devices to compile for."""
@@ -207,8 +207,8 @@ def reduce_scatter_width(gradient: jax.Array, axis: int) -> jax.Array:
     """Within `on_each_device`: sum the gradient over the devices that share the width; each keeps its part of axis
     number `axis`.
 
-    libtpu turns a reduce-scatter over three axes of a torus, or over two of a v6e's, into an all-reduce: so it is done
-    in the steps of `scatter_steps`."""
+    libtpu turns a reduce-scatter over three axes of a torus, or over two of a v6e's, into an all-reduce. So the sum is
+    done in the steps of `scatter_steps`."""
     steps = dict(context().scatter_steps)
     for name in manual_axes("width"):
         count, outer = jax.lax.axis_size(name), 1

@@ -176,8 +176,8 @@ def known() -> list[Code]:
 
 
 def is_known(code: Code) -> bool:
-    """Return whether code with this name and hash is trusted. Under another name it is not, since it may import other
-    modules."""
+    """Return whether code with this name and hash is trusted. The same code under another name is not trusted, since it
+    may import other modules."""
     return any((one.name, one.sha256) == (code.name, code.sha256) for one in known())
 
 

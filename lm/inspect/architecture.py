@@ -102,8 +102,8 @@ def group(name: str, path: str, kind: str, about: str, formula: str, children: l
 
 
 def others(shapes: Shapes, shown: list[Part], layer: int | None = None) -> list[Part]:
-    """Return nodes for the parameters that are not in `shown`: those of block `layer`, or those outside of blocks if it
-    is None. So parameters without a description here are in the tree and its sums too."""
+    """Return nodes for the parameters that are not in `shown`: of block `layer`, or outside of blocks if `layer` is
+    None. So the tree and its sums include parameters without a description here."""
     paths, waiting = set(), [*shown]
     while waiting:
         part = waiting.pop()

@@ -104,7 +104,7 @@ def attention(inspector: Inspector, layers: Layers, layer: int) -> Any:
 
 
 def lens(inspector: Inspector, layers: Layers) -> Any:
-    """Plot the logit lens's probability of the actual next token: a row after the embedding and each block."""
+    """Plot the logit lens's probability of the actual next token: a row for the embedding, and one for each block."""
     stages = ["embedded", *(f"after block {layer}" for layer in range(len(layers.next_probability_ET) - 1))]
     return treescope.render_array(
         layers.next_probability_ET[:, :-1], rows=[0], columns=[1], vmin=0.0, vmax=1.0, around_zero=False,

@@ -26,8 +26,8 @@ class Profiler:
         self.tracing = self.serving = False
 
     def serve(self) -> str:
-        """Start the profiler server if the environment variable PORT is set; return a message, "" if it is not. A port
-        in use is only reported. Raises UsageError if it is not a valid port."""
+        """Start the profiler server if GRISTMILL_PROFILER_PORT is set, and return a message; else return "". A port in
+        use is only reported in the message. Raises UsageError if the variable is not a valid port."""
         if not (given := os.environ.get(PORT)):
             return ""
         index, last = jax.process_index(), 2**16 - jax.process_count()

@@ -191,7 +191,7 @@ def numbers_in(file: Path) -> dict[str, int]:
 
 
 def on_host_alone(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether JAX will compute on the CPU, as far as can be determined without starting it."""
+    """Return whether JAX will compute on the CPU, as far as can be determined without starting JAX."""
     platforms = environment.get("JAX_PLATFORMS", "")
     return platforms == "cpu" if platforms else not any(Path(path).exists() for path in ACCELERATORS)
 

@@ -57,8 +57,8 @@ def with_bias(y_BTO: Float[Array, "B T O"], bias_O: Float[Array, " O"] | None) -
 
 
 def used(axis: str) -> str:
-    """Return the logical axis of activations that match a weight's axis: "embed" for "width", along which activations
-    are not sharded, else `axis`."""
+    """Return the logical axis of activations that are multiplied along a weight's axis: "embed", which is not sharded,
+    for "width"; `axis` itself for any other axis."""
     return "embed" if axis == "width" else axis
 
 

@@ -1,4 +1,4 @@
-"""What a token sees of the tokens just before it without attention: token shift and n-gram embeddings. Both take almost
+"""Token shift and n-gram embeddings, which show a token the tokens just before it without attention. Both take almost
 no compute; GPT-2 and Llama have neither.
 
 Token shift (ModelConfig.token_shift) changes the inputs of attention and MLP; n-gram embeddings are added to the token

@@ -86,8 +86,8 @@ def summed[Values](values: Values, *axes: str) -> Values:
 
 
 def table_gradient(gradient_VD: Float[Array, "V D"], dtype: jnp.dtype) -> Float[Array, "V W"]:
-    """Sum the gradient of the table over the tokens of all devices, and return this device's shard of the width. It is
-    communicated in the type of the products, like all gradients of weights."""
+    """Sum the gradient of the table over the tokens of all devices, and return this device's shard of the width. The
+    gradient is communicated in the type of the products, like all gradients of weights."""
     width = manual_axes("width")
     others = tuple(name for name in manual_axes(*TOKENS) if name not in width)
     gradient_VW = reduce_scatter_width(gradient_VD.astype(dtype), 1).astype(jnp.float32) if width else gradient_VD

@@ -33,8 +33,8 @@ class Taps:
         return replace(self, place=f"{self.place}{place}.")
 
     def empty(self) -> "Taps":
-        """Return the same taps without values, for a function that JAX traces separately and that returns its own
-        values."""
+        """Return a copy of these Taps without values, for a function that JAX traces separately. The function must
+        return the values that it captures."""
         return replace(self, found={}, seen=[])
 
     def wants(self, name: str) -> bool:
@@ -63,8 +63,8 @@ class Taps:
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Return whether the pattern matches the name. A name in "blocks.*", whose layer is unknown, matches any
-    layer's."""
+    """Return whether the pattern matches the name. A name in "blocks.*", in a scan over layers, matches if the name of
+    any layer would match."""
     if name.startswith(f"{ANY_LAYER}."):
         pattern = LAYER.sub(f"{ANY_LAYER}.", pattern)
     return fnmatchcase(name, pattern)

@@ -207,7 +207,7 @@ def cut_of(kind: Kind, mesh: AbstractMesh, axes: dict[str, int]) -> tuple[tuple[
 def newton_schulz(
     x_NMK: Float[Array, "N M K"], iterations: int, total: Callable[[jax.Array], jax.Array] = lambda x: x
 ) -> Float[Array, "N M K"]:
-    """Move the singular values of each matrix close to 1. `total` sums over the devices that share its columns."""
+    """Move the singular values of each matrix close to 1. `total` sums over the devices that share the columns."""
     a, b, c = COEFFICIENTS
     squares_N11 = total(jnp.sum(x_NMK * x_NMK, axis=(1, 2), keepdims=True))
     x_NMK = x_NMK / (jnp.sqrt(squares_N11) + EPSILON)

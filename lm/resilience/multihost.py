@@ -77,8 +77,8 @@ def key_value_store() -> Any:
 
 
 def fail_together(question: str, error: Exception | None) -> None:
-    """Raise an error in all processes if `error` is not None in one. A process raises its own `error`, or, if it has
-    none, an InputError with the message of the first that has one."""
+    """If any process has an `error`, raise an error in all processes: its own `error` in a process that has one,
+    elsewhere an InputError with the message of the first process that has one."""
     said = settle(question, None if error is None else str(error), list)
     if error is not None:
         raise error
@@ -95,8 +95,8 @@ def agree(facts: Mapping[str, Any]) -> None:
 
 
 def first_difference(said: list[dict[str, Any]]) -> str:
-    """Describe how the first process that differs from process 0 differs; "" if none does. said[i] are the facts of
-    process i."""
+    """Describe the difference between process 0 and the first process with other facts; "" if there is no such process.
+    said[i] are the facts of process i."""
     for process, theirs in enumerate(said):
         names = [name for name in said[0] | theirs if theirs.get(name) != said[0].get(name)]
         if names:

@@ -163,7 +163,7 @@ def shape_of(model: ModelConfig, parameters: float) -> ModelConfig:
 
 @functools.cache
 def size_of(model: ModelConfig) -> int:
-    """Return N, the number of parameters in matrix products. Scanned layers, if possible, are faster to trace."""
+    """Return N, the number of parameters in matrix products. Layers are scanned if possible, for faster tracing."""
     return parameters_in_products(dataclasses.replace(model, scan_layers=model.layers_alike))
 
 

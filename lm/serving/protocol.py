@@ -231,8 +231,8 @@ def read_prompts(fields: Fields, params: SamplingParams, tokenizer: Tokenizer, l
 
 
 def encode(text: str, tokenizer: Tokenizer, limits: Limits) -> list[int]:
-    """Encode a prompt. If it begins with the name of BOS, that is encoded as BOS, because clients that decode ids send
-    it that way; elsewhere, names of special tokens are plain text. Raises ApiError 400 if the prompt is too long."""
+    """Encode a prompt. The name of BOS at its start is encoded as BOS, because clients that decode ids send BOS that
+    way; elsewhere, names of special tokens are plain text. Raises ApiError 400 if the prompt is too long."""
     if len(text) > limits.max_prompt_bytes or len(text.encode("utf-8", "replace")) > limits.max_prompt_bytes:
         raise ApiError(
             400, f"A prompt is {len(text):,} characters; the context is {limits.context:,} tokens, so a prompt has at "

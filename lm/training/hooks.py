@@ -254,7 +254,7 @@ class Samples(Periodic):
 
 @dataclass
 class Snapshotting:
-    """Hook that saves snapshots, checkpoints of only the parameters, at train.snapshot_steps (may include 0)."""
+    """Hook that saves snapshots (checkpoints of only the parameters) at train.snapshot_steps, which may include 0."""
 
     wanted: set[int]
     """Steps whose snapshot is still missing."""

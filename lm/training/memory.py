@@ -1,7 +1,7 @@
 """Lower bounds of the memory that training needs. The size of the optimizer state comes from the optimizer's own
 `init`.
 
-As in lm/model/cost.py, they serve to reject a config before anything is allocated. Only functions that count
+As in lm/model/cost.py, the bounds serve to reject a config before anything is allocated. Only functions that count
 import JAX, so that scripts can import this module before they fork.
 """
 

@@ -164,7 +164,7 @@ def over_context(choice: str) -> Callable[..., jax.Array]:
 @jax.checkpoint
 def of_whole_sequences(q_BTHC: jax.Array, k_BTKC: jax.Array, v_BTKC: jax.Array, mask: AttentionMask) -> jax.Array:
     """Plain attention for inputs that cannot be balanced over devices (a prefix, or an odd length): keys and values are
-    gathered, and each device compares its queries with all of them. Recomputed in the backward pass."""
+    gathered, and each device compares its queries with all of them. The backward pass recomputes the attention."""
     # Without this, XLA gathers the queries instead, once for each block of them.
     k_BTKC, v_BTKC = (constrain(x, "batch", None, "kv_heads", None) for x in (k_BTKC, v_BTKC))
     return xla(q_BTHC, k_BTKC, v_BTKC, mask)

@@ -16,8 +16,8 @@ BRANCHES = 64
 
 
 def causal(positions: Any, key_positions: Any, window: int | None) -> Any:
-    """Return whether queries at `positions` may attend to `key_positions`: to their own and earlier ones, at most
-    `window` in all. For JAX or NumPy arrays."""
+    """Return whether queries at `positions` may attend to `key_positions`. A query attends to its own and earlier
+    positions, at most `window` in all. For JAX or NumPy arrays."""
     seen = key_positions <= positions
     return seen if window is None else seen & (key_positions > positions - window)
 
