@@ -138,8 +138,9 @@ def context() -> Context:
 
 
 def when_ready[A: jax.Array](x: A, weight: A) -> tuple[A, A]:
-    """Return both unchanged. Without gradients, no use of the weight starts before `x` is computed: XLA would otherwise
-    gather the weights of all layers at the start and hold them. With gradients it may gather early, which is faster."""
+    """Return `x` and `weight` unchanged. Without gradients, no use of the weight starts before `x` is computed: XLA
+    would otherwise gather the weights of all layers at the start. With gradients, XLA may gather early, which is
+    faster."""
     if context().training or not context().width_is_sharded:
         return x, weight
     return jax.lax.optimization_barrier((x, weight))
@@ -229,8 +230,8 @@ def reduce_scatter_width(gradient: jax.Array, axis: int) -> jax.Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def sum_over(x: jax.Array, names: tuple[str, ...]) -> jax.Array:
     """Within `on_each_device`: sum over the devices along these mesh axes, for a result that all of them return. The
-    backward pass only multiplies the gradient by the number of devices, by which shard_map divides it; that of
-    jax.lax.psum would be another all-reduce."""
+    backward pass only multiplies the gradient by the number of devices, by which shard_map divides it. With
+    jax.lax.psum it would be another all-reduce."""
     return jax.lax.psum(x, names)
 
 

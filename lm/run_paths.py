@@ -95,7 +95,7 @@ class RunPaths:
         return self.stages / f"{stage}.files"
 
     def seen(self, stage: str) -> Path:
-        """Modification times or ETags of a stage's input files, by which replaced ones are detected."""
+        """Modification times or ETags of a stage's input files, which show whether a file was replaced."""
         return self.stages / f"{stage}.seen"
 
     def checkpoint(self, step: int) -> Path:

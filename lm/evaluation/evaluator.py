@@ -50,6 +50,6 @@ class Evaluator(Protocol):
 
         The names become keys of metrics.jsonl and evaluation.json. May raise EvaluationInterrupted.
 
-        If the class has a method run_in_training(state, mesh), training calls that instead, with the TrainState.
+        If the class has a method run_in_training(state, mesh), training calls that method instead, with the TrainState.
         """
         ...

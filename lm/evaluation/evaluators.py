@@ -57,8 +57,8 @@ def task_files(names: Sequence[str], tasks: TasksConfig, option: str) -> list[Pa
 
 
 def check_evaluators(names: Sequence[str], option: str) -> None:
-    """Raise UsageError if a name is neither a key of EVALUATORS nor a class in a module that exists, or if two of them
-    report metrics of the same names. `option` is the name of the option in messages."""
+    """Raise UsageError if a name is neither a key of EVALUATORS nor a class in a module that exists, or if two
+    evaluators report metrics of the same names. `option` is the name of the option in messages."""
     for name in names:
         try:
             module_code(EVALUATORS.get(name, name).rpartition(".")[0])

@@ -65,7 +65,8 @@ class HarnessLM(LM):
         return self.tokenizer.fingerprint
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Return (log p of the continuation in nats, whether it is the greedy one) for each (context, continuation)."""
+        """Return (log p of the continuation in nats, whether greedy decoding gives it) for each (context,
+        continuation)."""
         pairs = [encode_pair(self.tokenizer, *one.args, add_bos_token=self.add_bos_token) for one in requests]
         found = [tuple(one) for one in self.log_likelihoods.score(self.model, self.mesh, pairs)]
         return self.add_to_cache("loglikelihood", requests, found)
@@ -85,8 +86,8 @@ class HarnessLM(LM):
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """Generate a continuation of each context, until one of the strings `until`, the end of the document, or
         max_gen_toks tokens. Sampling parameters (temperature, top_k, top_p, min_p) apply only if do_sample is true. A
-        context that leaves too little room is cut from the left, to no less than half of the model's context length.
-        Raises UsageError for other generation arguments."""
+        context that leaves too little room is truncated at its start, to no less than half of the model's context
+        length. Raises UsageError for other generation arguments."""
         asked = [self.prompt_of(number, *one.args) for number, one in enumerate(requests)]
         if self.engine is None:
             self.engine = Engine(self.model, self.config, self.tokenizer, slots=self.batch_size, mesh=self.mesh)
@@ -185,7 +186,7 @@ def with_data(manager: "TaskManager", task: str, data: str) -> dict[str, Any]:
 
 
 def add_results(file: Place, step: int, found: dict[str, dict[str, Any]]) -> None:
-    """Merge results into the JSON file `file`: those of the same tasks are replaced, others kept."""
+    """Merge results into the JSON file `file`: results of the same tasks are replaced, others are kept."""
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

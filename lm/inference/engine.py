@@ -1,10 +1,10 @@
 """Continuous batching: requests join and leave the slots of one running batch, round by round.
 
 Guarantee: the tokens of a request, and the bits of their log-probabilities, equal those that the same engine (with the
-same slots, context and decode_steps) returns for it alone, whatever else is in the batch. Therefore prompts are read in
-a fixed number of rows, padded to a length that depends only on the prompt, and tokens are drawn for all slots at once,
-including free ones, because XLA's matrix products round differently for another number of rows. Another number of slots
-gives the same text, except for ties within rounding.
+same slots, context and decode_steps) returns for this request alone, whatever else is in the batch. Therefore prompts
+are read in a fixed number of rows, padded to a length that depends only on the prompt, and tokens are drawn for all
+slots at once, including free ones, because XLA's matrix products round differently for another number of rows. Another
+number of slots gives the same text, except for ties within rounding.
 """
 
 import collections
@@ -354,8 +354,8 @@ class Engine:
                 self.read_prompts(length, rows)
 
     def read_prompts(self, length: int, rows: Sequence[tuple[int, Running]]) -> None:
-        """Start to read prompts, padded to `length`, into slots. `rows` are (slot, its request), at most
-        `prefill_rows`; if fewer, the last one is repeated."""
+        """Start to read prompts, padded to `length`, into slots. `rows` are (slot, its request) pairs, at most
+        `prefill_rows`; if there are fewer, the last pair is repeated."""
         filled = [*rows, *[rows[-1]] * (self.prefill_rows - len(rows))]
         prompts = [running.request.prompt for _, running in filled]
         lengths_R = np.array([len(prompt) for prompt in prompts], np.int32)

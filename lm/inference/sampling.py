@@ -97,7 +97,7 @@ def draw(
 
 @on_cpu(argmax)
 def likeliest(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
-    """Return the id of the largest logit of each row; of equal ones, the lowest id."""
+    """Return the id of the largest logit of each row; of equal logits, the one with the lowest id."""
     return jnp.argmax(x_BV, axis=-1)
 
 

@@ -72,7 +72,7 @@ def joined(slots: Slots, rows: Slots, places_R: Int[Array, " R"], config: ModelC
 
 
 def laid_out(slots: Slots, config: ModelConfig) -> Slots:
-    """Constrain the sharding of `slots`, by rows and key-value heads, so that all jitted functions use the same."""
+    """Constrain the sharding of `slots`, by rows and key-value heads, so that all jitted functions shard them alike."""
     return over_leaves(lambda leaf, axes: constrain(leaf, *axes), config, slots)
 
 

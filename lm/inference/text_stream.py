@@ -19,7 +19,7 @@ class StopString:
             self.shorter.append(self.longest(self.shorter[-1], character))
 
     def longest(self, matched: int, character: str) -> int:
-        """Return how many characters of the string match after one more `character`; `matched` is the number before."""
+        """Return how many characters of the string match after one more `character`; `matched` matched before it."""
         while matched and (matched == len(self.string) or self.string[matched] != character):
             matched = self.shorter[matched - 1]
         return matched + (self.string[matched] == character)

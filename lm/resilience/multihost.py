@@ -55,8 +55,8 @@ def settle[T](question: str, mine: Any, conclude: Callable[[list[Any]], T]) -> T
 
 
 def collect(question: str, mine: Any) -> list[Any]:
-    """Gather the value `mine` of each process: process 0 returns all in order, the others []. Use it instead of
-    `settle` if the values are too large to send to all."""
+    """Gather the value `mine` of each process. Process 0 returns all values in order; other processes return []. Use it
+    instead of `settle` if the values are too large to send to all."""
     if jax.process_count() == 1:
         return [mine]
     store, place = key_value_store(), f"gristmill/{question}/{next(ROUNDS[question])}"

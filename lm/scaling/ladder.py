@@ -108,8 +108,8 @@ class LadderConfig:
 
 
 def make_ladder(model: ModelConfig, train: TrainConfig, config: LadderConfig) -> list[Rung]:
-    """Return the rungs of a ladder for `model`: those to fit, then those held out, cheapest first. Imports JAX. Raises
-    UsageError if two rungs are identical."""
+    """Return the rungs of a ladder for `model`: first the rungs to fit, then the held-out rungs, both by rising cost.
+    Imports JAX. Raises UsageError if two rungs are identical."""
     whole, whole_tokens = size_of(model), train.stages(model.context_length).tokens_before(train.steps)
     rungs = config.rungs or tuple(whole / part for part in (32, 16, 8, 4))
     tokens = config.tokens or tuple(whole_tokens / part for part in (8, 4, 2, 1))

@@ -167,7 +167,7 @@ class Problem:
 
 
 def problem_of(measurements: Sequence[Measurement]) -> Problem:
-    """Return the optimization problem for the measurements. Raises UsageError for too few or invalid ones."""
+    """Return the optimization problem for the measurements. Raises UsageError if they are too few or invalid."""
     table = np.array(measurements, dtype=float).reshape(-1, 3)
     if not (np.isfinite(table).all() and (table > 0).all()):
         bad = next(one for one in measurements if not (np.isfinite(one).all() and min(one) > 0))

@@ -156,8 +156,8 @@ class CompletionServer:
         return await asyncio.get_running_loop().run_in_executor(self.parsing, function, *given)
 
     async def token_fields(self, request: Request, *known: str) -> Fields:
-        """Read a JSON body whose allowed fields are "model" and those in `known`. Raises ApiError 400 if it is not such
-        an object, 413 if it is too large, 408 if it arrives too slowly."""
+        """Read a JSON body whose allowed fields are "model" and those in `known`. Raises ApiError 400 if the body is
+        not such an object, 413 if it is too large, 408 if it arrives too slowly."""
         body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
         return Fields(await self.in_thread(parse_object, body), ("model", *known))
 

@@ -117,7 +117,7 @@ def serve(
     pages: Mapping[str, Callable[[], Response]] | None = None,
 ) -> None:
     """Serve on the socket `bound` until SIGTERM or Ctrl-C. Then accept no more calls, and end running ones after
-    `grace_seconds`. `on_start` is called when it listens. Returns after SIGTERM; raises KeyboardInterrupt after
+    `grace_seconds`. `on_start` is called when the server listens. Returns after SIGTERM; raises KeyboardInterrupt after
     Ctrl-C."""
 
     async def run() -> None:

@@ -205,7 +205,7 @@ class HookConfig:
 @dataclass
 class OwnHook(Periodic):
     """Hook that calls a user-defined one (train.hooks): an object with `every`, the steps between calls, and run(state,
-    step), which returns a dict of metrics or None. It must not change the state."""
+    step), which returns a dict of metrics or None. The object must not change the state."""
 
     name: str
     hook: Any

@@ -100,7 +100,7 @@ def run_hook(run: Run, hook: Hook, state: TrainState, step: int) -> Row | None:
 
 def run_pending_evaluation(run: Run) -> None:
     """Run the evaluations and samples that the previous process left out at its last step because it was asked to stop.
-    Raises Stopped if this one is asked to stop too."""
+    Raises Stopped if this process is asked to stop too."""
     for hook in run.evaluations:
         if hook.due(run.first_step) and (row := hook.run(run.state, run.first_step)):
             run.tools.log.write(run.first_step, row)

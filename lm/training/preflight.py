@@ -38,7 +38,7 @@ def check_training(
     """Raise UsageError or InputError if a run with this config must fail. Called before its shards are written to
     `own`.
 
-    `fingerprint` is the tokenizer's, if known. `devices` default to those of this machine.
+    `fingerprint` is the fingerprint of the tokenizer, if known. `devices` are by default the devices of this machine.
     """
     if config.wandb_project and importlib.util.find_spec("wandb") is None:
         raise UsageError(f"train.wandb_project is {config.wandb_project!r}, but wandb is not installed. {WANDB_REMEDY}")

@@ -18,9 +18,9 @@ WAIT_SECONDS = 60.0
 
 
 class ShardVerification:
-    """Compares shards on disk with their SHA-256 in a background thread, each process a part of them.
+    """Compares shards on disk with their SHA-256 in a background thread; each process reads a part of the shards.
 
-    `splits` are (folder of shards, split) pairs; those in buckets are not verified. Intact shards are recorded in the
+    `splits` are (folder of shards, split) pairs; folders in buckets are not verified. Intact shards are recorded in the
     file `note`, so the next start does not read them again.
     """
 
@@ -34,8 +34,8 @@ class ShardVerification:
         self._verified = pool.submit(verify_shards, local, share, given_up, known_shards(note))
 
     def check(self, wait_seconds: float = 0.0) -> None:
-        """Wait up to `wait_seconds` for the result. Raises InputError in all processes if one has found a damaged
-        shard. All processes must call this at the same steps."""
+        """Wait up to `wait_seconds` for the result. Raises InputError in all processes if one of them has found a
+        damaged shard. All processes must call this at the same steps."""
         error, whole = None, None
         try:
             whole = self._verified.result(wait_seconds)

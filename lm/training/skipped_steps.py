@@ -38,7 +38,7 @@ class SkippedSteps:
         return self.log
 
     def record(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Report the previous step if it was skipped, and remember this one, which the devices are computing. Raises
+        """Report the previous step if it was skipped, and remember `step`, which the devices are computing. Raises
         InputError if train.spikes.stop_after steps in a row were skipped."""
         self.wait()
         self.pending = step, metrics

@@ -113,7 +113,7 @@ class StepValues(NamedTuple):
 
 def own_metrics(config: TrainConfig, values: StepValues, activations: Metrics) -> Metrics:
     """Return the values of train.step_metrics and train.activation_metrics. Raises UsageError for a value that is not a
-    scalar or has the name of another one."""
+    scalar or has the name of another value."""
     found = dict(activations)
     for name in config.step_metrics:
         new = load_named(name, "train.step_metrics")(values)
