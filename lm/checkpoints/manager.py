@@ -121,7 +121,7 @@ class Checkpoints:
 
     @property
     def linked(self) -> bool:
-        """Whether the folder is a link to another disk, where nothing next to it belongs to the run."""
+        """Whether the folder is a link to another disk, where the files next to it do not belong to the run."""
         return isinstance(self.place, Path) and self.place.is_symlink()
 
     def steps(self) -> list[int]:
@@ -129,8 +129,8 @@ class Checkpoints:
         return steps_in(self.folder)
 
     def save(self, step: int, state: State, about: Mapping[str, Any], certain: bool = False) -> bool:
-        """Start a save; return False if it is skipped because the previous one is not finished. With `certain`, wait
-        for that as long as it takes. `about` is metadata (JSON types) for the manifest, which `restore_newest` returns.
+        """Start a save; return False if it is skipped because the previous save still runs. With `certain`, wait until
+        that one ends, however long. `about` is metadata (JSON types) for the manifest, which `restore_newest` returns.
 
         A failed save is reported on stdout and leaves older checkpoints intact; `close` raises it unless a later save
         succeeds.
@@ -240,8 +240,8 @@ class Checkpoints:
     def commit(
         self, step: int, items: Sequence[str], about: Mapping[str, Any], parts: Sequence[dict[str, Any]]
     ) -> None:
-        """In process 0: write the manifest of a checkpoint, with the files of all processes, which `parts` lists. If a
-        process failed, or this fails, delete the files and raise InputError."""
+        """In process 0: write the manifest of a checkpoint. `parts` has {"files": {name: size and hash}} or {"error":
+        message} of each process. After an error, there or here, delete the checkpoint and raise InputError."""
         folder = self.folder / str(step)
         try:
             for process, one in enumerate(parts):
@@ -417,9 +417,9 @@ class Parameters(NamedTuple):
 
 
 class Snapshots(Checkpoints):
-    """Folder snapshots/<step>/ of a run: only the parameters at chosen steps, kept for good, in their own types. No run
-    continues from one; at steps 0, 1, 2, 4, 8, ... they show a model learn (Pythia, Biderman et al. 2023,
-    arXiv:2304.01373). A failed save is reported and does not end the run."""
+    """Folder snapshots/<step>/ of a run: only the parameters at chosen steps, kept for good, in their own types.
+    Training does not resume from them; those of steps 0, 1, 2, 4, 8, ... show how a model learns (Pythia, Biderman et
+    al. 2023, arXiv:2304.01373). A failed save is reported and does not end the run."""
 
     kind = "snapshot"
 
@@ -427,9 +427,9 @@ class Snapshots(Checkpoints):
         super().__init__(folder, retention=None, hooks=hooks)
 
     def of_run(self, first: int, about: Mapping[str, Any]) -> set[int]:
-        """Delete snapshots that do not fit a run which resumes at step `first`, whose metadata is `about`; return the
-        steps of the others. Later snapshots, from an earlier attempt, are kept only if they are undamaged and have the
-        same metadata, since otherwise this run will have other parameters at these steps."""
+        """For a run that resumes at step `first` with the metadata `about`, delete the snapshots that do not fit;
+        return the steps of the others. Snapshots of an earlier attempt after that step are kept only if they are
+        undamaged and have the same metadata, since otherwise this run will have other parameters at these steps."""
         return {*settle("snapshots", None, lambda _: self.look(first, about))}
 
     def look(self, first: int, about: Mapping[str, Any]) -> list[int]:

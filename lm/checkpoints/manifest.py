@@ -55,12 +55,12 @@ def reading(path: Place) -> Generator[None]:
 
 @dataclass(frozen=True)
 class RetentionPolicy:
-    """Rule for which checkpoints are kept once a newer one is complete: the `newest`, and those of the other fields."""
+    """Checkpoints to keep once a newer one is complete: the last `newest`, and those that `every` and `best` select."""
 
     newest: int
     every: int = 0
-    """Keep the first checkpoint at or after each multiple of this many steps; 0: none. It is later than the multiple if
-    that save was skipped for a slow disk or a bad step."""
+    """Keep the first checkpoint at or after each multiple of this many steps; 0: none. The save at the multiple itself
+    may have been skipped, for a slow disk or a bad step."""
     best: int = 0
     """Keep this many checkpoints with the lowest validation losses."""
 
@@ -76,7 +76,7 @@ class RetentionPolicy:
 
 
 def folders_of(run: RunPaths) -> tuple[Place, Place]:
-    """Return the run's folders (checkpoints/, snapshots/), in its bucket if `run` is the local copy of a run in one."""
+    """Return the run's folders (checkpoints/, snapshots/); for a run in a bucket those there, not in its local copy."""
     return shown_place(run.checkpoints), shown_place(run.snapshots)
 
 
@@ -93,7 +93,7 @@ def steps_in(folder: Place) -> list[int]:
 
 def states_in(folder: Place) -> dict[int, tuple[bool, bool]]:
     """Return {step: (is finished, is marked as unfinished)} of all steps that training has begun to write in the
-    folder. Both are true if a kill came between writing the manifest and deleting the mark."""
+    folder. Both are True if training was killed after it wrote the manifest and before it deleted the mark."""
     names, found = names_in(folder) or (), {}
     for step in {name.removesuffix(UNFINISHED) for name in names}:
         if not (step.isascii() and step.isdecimal() and step == str(int(step))):
@@ -107,7 +107,7 @@ def states_in(folder: Place) -> dict[int, tuple[bool, bool]]:
 
 
 def is_link(place: Place) -> bool:
-    """Return whether the path is a link: one in the folder of checkpoints is the user's, and so is its target."""
+    """Return whether the path is a link. A link in a folder of checkpoints, and its target, belong to the user."""
     return isinstance(place, Path) and place.is_symlink()
 
 
@@ -199,14 +199,14 @@ def render(about: Mapping[str, Any], files: Mapping[str, Any]) -> str:
 
 
 def owner(name: str) -> int:
-    """Return the process that wrote a file of a checkpoint, by its name: each process has a folder ocdbt.process_<n> in
-    every item, and process 0 writes the common files."""
+    """Return the number of the process that wrote a file of a checkpoint, by its name: each process has a folder
+    ocdbt.process_<n> in every item, and process 0 writes the common files."""
     found = re.search(r"(?:^|/)ocdbt\.process_(\d+)/", name)
     return int(found[1]) if found else 0
 
 
 def files_of(folder: Place, items: Iterable[str], process: int) -> dict[str, dict[str, Any]]:
-    """Return {name: {"bytes", "sha256"}} of the files of a checkpoint that this process wrote; not for process 0."""
+    """Return {name: {"bytes", "sha256"}} of the files that process number `process`, not 0, wrote to these `items`."""
     parts = [f"{item}/ocdbt.process_{process}" for item in items]
     return described(folder, [f"{part}/{name}" for part in parts for name in sizes_below(folder / part)])
 
@@ -277,8 +277,8 @@ def read_manifest(folder: Place) -> dict[str, Any]:
 
 
 def files_sha256(folder: Place) -> str:
-    """Return the SHA-256 of the list of files, with their SHA-256, of the checkpoint in train.start.checkpoint. It
-    identifies the contents, while the metadata may change. Raises InputError if the manifest is missing or damaged."""
+    """Return a SHA-256 that identifies the files of the checkpoint in train.start.checkpoint, by their names and
+    contents but not their metadata in the manifest. Raises InputError if the manifest is missing or damaged."""
     try:
         files = read_manifest(folder)["files"]
     except DamageError as damage:
@@ -289,8 +289,8 @@ def files_sha256(folder: Place) -> str:
 
 
 def share_of(files: Mapping[str, Mapping[str, Any]], part: int, parts: int) -> list[str]:
-    """Return the names of the files in part `part` of `parts`, which have about equal sizes. Files are in the order of
-    the processes that wrote them: with as many processes as wrote the checkpoint, each verifies what it will read."""
+    """Return the names of the files in part `part` of `parts`, of about equal size. Files are in the order of the
+    processes that wrote them: with the same number of processes, each verifies the files that it will read."""
     names = sorted(files, key=lambda name: (owner(name), name))
     ends = list(itertools.accumulate(files[name]["bytes"] for name in names))
     middle = lambda number: ends[number] - files[names[number]]["bytes"] / 2

@@ -48,8 +48,8 @@ def item_handler() -> ocp.PyTreeCheckpointHandler:
 
 
 def verify_together(folder: Place) -> dict[str, Any]:
-    """Return the metadata of a checkpoint after verifying every file: each process reads a part, and all raise the
-    errors of any. Raises DamageError, and InputError if a file may not be read."""
+    """Return the metadata of a checkpoint after verifying every file: each process reads a part, and if one fails, all
+    raise its error. Raises DamageError, and InputError if a file may not be read."""
     about: dict[str, Any] = {}
     found = None
     try:
@@ -63,7 +63,7 @@ def verify_together(folder: Place) -> dict[str, Any]:
 
 def whole_checkpoint(folder: Place, step: int | None = None) -> int:
     """Return `step`, or the newest step in `folder`, after verifying its files. Raises InputError if there is no
-    checkpoint or it is damaged, UsageError if there are only other steps."""
+    checkpoint or it is damaged, UsageError if `step` is not among the existing steps."""
     return int(whole_parameters((folder,), step).name)
 
 
@@ -171,8 +171,8 @@ def restore_items(folder: Place, like: Mapping[str, object], cast_types: bool = 
 
 
 def read_arrays(item: Place, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-    """Return this process's arrays of a checkpoint's item. An array that only the first replica reads (`first_replica`)
-    is on that replica's devices, and left out if none is of this process; others are sharded as in `abstract`."""
+    """Return this process's arrays of a checkpoint's item, sharded as in `abstract`. An array that one replica reads
+    for all (`first_replica`) is only on that replica's devices: a process without such devices does not get it."""
     mine = {}
     for name, one in abstract.items():
         sharding = first_replica(one.sharding) or one.sharding
@@ -204,8 +204,8 @@ def check_items(
 def check_arrays(
     folder: Place, item: str, wanted: Mapping[str, Any], found: Mapping[str, Any], cast_types: bool
 ) -> None:
-    """Raise InputError unless a checkpoint's arrays `found` have the names and shapes of the arrays `wanted`, and
-    unless `cast_types` their dtypes."""
+    """Raise InputError unless a checkpoint's arrays `found` have the names and shapes of the arrays `wanted`, and also
+    their dtypes (not checked with `cast_types`)."""
     kind = lambda x: f"{tuple(x.shape)}" if cast_types else f"{tuple(x.shape)} {np.dtype(x.dtype).name}"
     there, asked = ({key: kind(x) for key, x in arrays.items()} for arrays in (found, wanted))
     differing = [key for key in sorted(there | asked) if there.get(key) != asked.get(key)]

@@ -212,8 +212,8 @@ def machine(mesh: Mesh) -> dict[str, str]:
 
 def refuse_other(header: Header, here: Header, name: str, try_anyway: bool) -> None:
     """Raise InputError, with both values, unless a file's header names the same model, tokenizer, program and machine
-    as `here`, the header that this process would write. With `try_anyway`, program and machine may differ: the SHA-256
-    of the file shows whether it worked."""
+    as `here`, the header that this process would write. With `try_anyway`, program and machine may differ: the file's
+    SHA-256 then shows whether the decompressed bytes are right."""
     for what, written, found, remedy in (
         ("model", header.parameters, here.parameters, "Give the run with the checkpoint that compressed it."),
         ("tokenizer", header.tokenizer, here.tokenizer, "Give the run that compressed it."),

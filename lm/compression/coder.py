@@ -80,9 +80,9 @@ def encode(tokens: list[int], model: TokenModel, tokenizer: Tokenizer, progress:
 def decode(data: bytes, model: TokenModel, tokenizer: Tokenizer, progress: Progress) -> Iterator[list[int]]:
     """Decode the tokens, in order and in parts. They are right only if the model computes the same bits as in `encode`.
 
-    Memory and time depend on the tokens that `data` can hold, not on the number that is claimed. Raises ValueError if
-    `data` is not output of the coder, or ends before the last token, FloatingPointError if the model's logits are not
-    finite.
+    Memory and time depend on the tokens that `data` can hold, not on the number in the file's header. Raises ValueError
+    if `data` is not output of the coder, or ends before the last token, FloatingPointError if the model's logits are
+    not finite.
     """
     layout, usable_V = model.layout, usable_symbols(tokenizer)
     if len(data) % 4:

@@ -165,8 +165,8 @@ def packed_raw(raw: bytes) -> tuple[int, bytes]:
 
 def unpacked_raw(kind: int, packed: bytes, size: int) -> Iterator[bytes]:
     """Decompress `packed` and yield the `size` original bytes: for XZ in parts of at most CHUNK, which bounds the
-    memory, for STORED as one part. Raises ValueError if the data is invalid or has another size; with XZ, possibly
-    after some parts."""
+    memory, for STORED as one part. Raises ValueError if the data is invalid or has another size; with XZ, some parts
+    may come before the error."""
     if kind == STORED:
         if len(packed) != size:
             raise ValueError(f"{len(packed):,} bytes outside the text instead of {size:,}")

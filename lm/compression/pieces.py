@@ -56,8 +56,8 @@ def cut_pieces(data: bytes, tokenizer: Tokenizer) -> Pieces:
 
 
 def joined(text: Iterable[bytes], raw: Iterable[bytes], lengths: Iterable[int]) -> Iterator[memoryview]:
-    """Yield the file's bytes, in parts, from its pieces. `text` and `raw` are the two streams, in parts of any size; at
-    most one part of each is held. Raises ValueError if the lengths do not match them."""
+    """Yield the file's bytes, in parts, from its pieces. `text` and `raw` are the two streams, in parts of any size;
+    one part of each is in memory at a time. Raises ValueError if the lengths do not match the streams."""
     streams = [filter(None, text), filter(None, raw)]
     parts = [memoryview(b""), memoryview(b"")]
     for number, length in enumerate(lengths):
@@ -73,7 +73,7 @@ def joined(text: Iterable[bytes], raw: Iterable[bytes], lengths: Iterable[int]) 
 
 
 def puts_blank(tokenizer: Tokenizer) -> bool:
-    """Return whether the tokenizer prepends a space to texts, as Llama 2's does: then text pieces begin with one."""
+    """Return whether the tokenizer prepends a space to texts (Llama 2's does): then text pieces begin with a space."""
     try:
         return tokenizer.decode_bytes(tokenizer.encode("a")) == b" a"
     except InputError:  # its vocabulary lacks the character

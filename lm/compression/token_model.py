@@ -25,16 +25,16 @@ from lm.model.transformer import Transformer, row_positions
 from lm.parallel import on_host, traced_on
 
 LEAST_TOKENS, CONTEXTS = 512, 2
-"""Minimum length of a segment: this many tokens, and this many times the model's context. A segment starts without
-preceding context, which costs a few bytes; so most of its tokens have as much context as without the split."""
+"""If a file has several segments, each has at least LEAST_TOKENS tokens and CONTEXTS times the model's context. The
+first tokens of a segment lack context, which costs a few bytes; most have as much as without the split."""
 MOST_SEGMENTS = 64
 LEAST_CAPACITY = 32
 """Minimum number of positions in the cache. The number is a power of two, so that few shapes are compiled."""
 
 
 def segments_for(tokens: int, context: int) -> int:
-    """Return the number of segments for a file: the largest power of two, up to MOST_SEGMENTS, with long enough
-    segments."""
+    """Return the number of segments for a file: the largest power of two, up to MOST_SEGMENTS, for which no segment is
+    shorter than the minimum (LEAST_TOKENS, CONTEXTS); 1 if there is none."""
     whole = tokens // max(LEAST_TOKENS, CONTEXTS * context)
     return min(1 << (max(whole, 1).bit_length() - 1), MOST_SEGMENTS)
 
@@ -54,7 +54,7 @@ class Layout:
         return -(-self.tokens // self.segments)
 
     def active(self, step: int) -> int:
-        """Return how many segments, the first ones, have a token at this step."""
+        """Return the number of segments that have a token at this step: the first ones of the file."""
         return self.segments if step < self.tokens // self.segments else self.tokens % self.segments
 
     @property

@@ -99,7 +99,7 @@ class Stages:
         return self.windows_before(step) * stage.parts * stage.context_length
 
     def step_of(self, window: int) -> tuple[int, int]:
-        """Return (step, position in its batch) of a window, given its number in the order in which they are read."""
+        """Return (step, position in its batch) of window number `window`, counted in the order of reading."""
         stage = self._stages[bisect.bisect_right(self._windows_before, window) - 1]
         step, place = divmod(window - stage.windows_before, stage.windows)
         return stage.first_step + step, place

@@ -373,7 +373,7 @@ class TrainConfig(Config):
             )
 
     def of_stage(self, stage: Stage) -> "TrainConfig":
-        """Return a config without schedules whose every batch is like those of `stage`, but without its mixture."""
+        """Return a config without schedules and mixture, with the batch size and micro-batches of `stage`."""
         return replace(
             self, batch_size=stage.windows, micro_batches=stage.micro_batches, batch_schedule=(), context_schedule=(),
             mixture_schedule=(), mixture=(), own_weight=1.0,

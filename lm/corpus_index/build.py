@@ -154,8 +154,8 @@ def note_source(out: Path, number: int, shards: Shards) -> Source:
 
 
 def stretches(windows: Windows, separator: int, part_tokens: int) -> Iterator[Stretch]:
-    """Yield consecutive stretches of a split's tokens, which end between documents if possible and have at most
-    `part_tokens` tokens, or those of one record if it is longer."""
+    """Yield consecutive stretches of a split's tokens. A stretch has at most `part_tokens` tokens, or those of one
+    record if it is longer, and ends between documents if possible."""
     dtype = token_type(separator).replace(">", "=")
     tokens, documents, size, last, head = [], [], 0, None, None
     first_records = set(windows.first_records)

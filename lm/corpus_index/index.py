@@ -215,8 +215,8 @@ class CorpusIndex:
         return Document(number, id, url, part.split, part, begin + 1, end, self.source_of(part))
 
     def sampled(self, split: str, number: int, of: int, least: int) -> Document | None:
-        """Return sample `number` of `of` documents spaced evenly over the split: at that place, the next document in
-        the same part with at least `least` tokens, else the part's last such document; None if it has none."""
+        """Return the document at place `number` of `of` evenly spaced places in the split. If it has fewer than `least`
+        tokens, return the next document of the same part that has as many, else the part's last such one, or None."""
         parts = [part for part in self.parts if part.split == split]
         total = sum(len(part.documents) for part in parts)
         at = number * total // of

@@ -85,8 +85,8 @@ def overlap_of(
     split: str | None = "train",
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> tuple[list[int], Overlap]:
-    """Tokenize a text in each of its `ways_to_write`, and return (tokens, Overlap) of that with the most n-grams found:
-    a question is rarely at the beginning of a document, and a short one is a single n-gram."""
+    """Tokenize a text in each of its `ways_to_write`; return (tokens, Overlap) of the way with the most n-grams
+    found."""
     first, *others = ways_to_write(tokenizer, text) or [[]]
     best = first, overlap(index, first, n, split, check_cancelled)
     for tokens in others:

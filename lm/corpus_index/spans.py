@@ -37,7 +37,7 @@ class Span(NamedTuple):
     """A passage of the text that occurs in the corpus."""
 
     start: int
-    """Index of its first token in the text; `end` is that after its last one."""
+    """Index of the passage's first token in the text; `end` is the index after its last token."""
     end: int
     count: int
     log_probability: float

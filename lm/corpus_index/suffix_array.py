@@ -41,8 +41,8 @@ def suffix_array(tokens: np.ndarray, separator: int) -> np.ndarray:
 
 def sorted_by_first(tokens: np.ndarray, width: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return three uint32 arrays: the positions sorted by their first `depth` tokens, of `width` bits each; the rank of
-    each position; and the indices in the sorted order at which the rank is not unique. The rank of equal positions is
-    the first index of any of them."""
+    each position; and the indices in the sorted order at which the rank is not unique. Positions with the same first
+    tokens have the same rank: the first index in the sorted order of any of them."""
     keys = np.zeros(len(tokens), np.uint64)
     for offset in range(depth):
         keys <<= np.uint64(width)

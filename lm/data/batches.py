@@ -342,8 +342,8 @@ def refuse_copies(shards: list[tuple[Place, Shard]]) -> None:
 
 class WindowOrder:
     """Order in which a run reads its windows: `order[step]` returns the window numbers of a step, (windows of the
-    batch,) int64. `sources` are the window numbers of each source. `weights` are the weights of all sources, for each
-    stage of the run (lm/config/stages.py)."""
+    batch,) int64. `sources` has the range of window numbers of each source; `weights` has, for each stage of the run
+    (lm/config/stages.py), the weight of each source."""
 
     def __init__(self, sources: Sequence[range], weights: Sequence[Sequence[float]], seed: int, stages: Stages):
         import grain
@@ -505,7 +505,7 @@ WRITE_AGAIN = (
 
 
 def joined(first: SequenceRecord, second: SequenceRecord | None) -> SequenceRecord:
-    """Concatenate two consecutive records of a shard. `second` is None at its end; padding takes its place."""
+    """Concatenate two consecutive records of a shard. If `first` is the last record, `second` is None: add padding."""
     if second is None:
         return dataclasses.replace(first, tokens=np.pad(first.tokens, (0, first.length)))
     # The first token of the second record repeats the last one of the first record.

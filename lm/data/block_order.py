@@ -38,8 +38,8 @@ def raw_bits(count: int, *seed: int) -> np.ndarray:
 
 
 class BlockStream:
-    """Windows of one source, without end, in shuffled blocks of `block` neighbouring windows. A group is some blocks
-    with their windows shuffled again; a row of the batch reads one group after the other."""
+    """Windows of one source, without end, in shuffled blocks of `block` neighbouring windows. A group has the windows
+    of some blocks, shuffled together; a row of the batch reads one group after the other."""
 
     def __init__(self, windows: range, block: int, *seed: int):
         self.windows, self.block, self.seed = windows, block, seed
@@ -99,8 +99,8 @@ class Span:
     turns: Turns
     """Source of each group."""
     first_turn: int
-    """Number of turns before this span since the mixture began, in groups of this size, so that the next span continues
-    the turns instead of restarting with the first source."""
+    """Turn of the first group: the number of groups of this size in the windows read since the mixture began. So
+    sources continue to take turns, instead of restarting with the first source."""
     windows_before: list[int]
     """Windows of each source that earlier spans read."""
     groups_before: list[int]
@@ -108,8 +108,8 @@ class Span:
 
 class BlockOrder:
     """Order in which a run reads windows that are shuffled in blocks: `order[step]` returns the window numbers of a
-    step, (windows of the batch,) int64. `sources` are the window numbers of each source, `block` the windows per block.
-    `weights` are the weights of all sources, for each stage of the run (lm/config/stages.py)."""
+    step, (windows of the batch,) int64. `sources` has the range of window numbers of each source, `block` the windows
+    per block, `weights` for each stage of the run (lm/config/stages.py) the weight of each source."""
 
     def __init__(
         self, sources: Sequence[range], weights: Sequence[Sequence[float]], seed: int, stages: Stages, block: int

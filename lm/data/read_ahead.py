@@ -33,7 +33,7 @@ Wanted = list[tuple[ShardRecords, np.ndarray, np.ndarray]]
 Request = tuple[ShardRecords, int, int, Future[Run]]
 """(records, first record, end, future that gets the run)"""
 Part = dict[tuple[int, int], Future[Run]]
-"""{(ShardRecords.owner, record number): run that contains it}"""
+"""{(ShardRecords.owner, record number): future of the run that contains the record}"""
 
 
 class ReadAhead:

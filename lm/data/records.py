@@ -157,7 +157,7 @@ class Manifest:
     """Document tables, in the order of document numbers. Empty in folders written before December 2026, which have one
     table, documents.parquet."""
     withheld_documents: int = 0
-    """Documents in neither split, because they share a key with a held-out document."""
+    """Documents in neither split, because they are copies or near-duplicates of held-out documents."""
     repeats: int = 0
     """Repeated documents in the training split; they are included in its counts of documents and tokens. Not written if
     0."""
@@ -179,7 +179,7 @@ class Manifest:
 
 MANIFEST = "manifest.json"
 HELD_OUT_KEYS = "held_out_keys.parquet"
-"""Keys of the held-out documents (data_prep/shards/held_out.py)."""
+"""Table of URLs, texts and MinHash bands of the held-out documents, hashed (data_prep/shards/held_out.py)."""
 
 
 def document_tables(folder: Place) -> list[Place]:

@@ -28,7 +28,7 @@ def verify_shards(
     given_up: Event | None = None,
     known: Mapping[str, list[Any]] | None = None,
 ) -> Verified:
-    """Compare shards with the SHA-256 in their manifests. Return a record of the intact ones for the next start.
+    """Compare shards with the SHA-256 in their manifests. Return the intact ones, to pass as `known` at the next start.
 
     `splits` are (folder, split) pairs. `share` (i, n) verifies only every n-th shard from the i-th. Local shards
     unchanged since `known`, an earlier return value, are skipped. Once `given_up` is set, the remaining shards count as

@@ -44,17 +44,17 @@ OWN_PARAMETERS = re.compile(
     r"(attention_norm|mlp_norm)\.(scale|bias)|attention\.(query|key|value|out)\.(weight|bias)"
     r"|attention\.(query|key|value)_share|mlp_share|mlp\.(gate|up|down)\.(weight|bias))"
 )
-"""Matches the names of the parameters that these two forward passes read."""
+"""Matches the names of the parameters that the forward passes of OWN_FORWARD read."""
 
 
 GPT2_VALUES: dict[str, Any] = {"norm": "layernorm", "position": "learned", "mlp": "gelu", "biases": True}
 LLAMA_VALUES: dict[str, Any] = {"norm": "rmsnorm", "position": "rope", "mlp": "swiglu", "biases": False}
-"""{field of ModelConfig: its value in every model of this architecture}."""
+"""{field of ModelConfig: its value in every Llama}."""
 
 
 def no_window(config: ModelConfig) -> Expressed:
-    """Return {"attention_windows": the values that a format without windows expresses}: ANY if no layer of this config
-    is limited, else only ()."""
+    """Return {"attention_windows": supported values} for a format without attention windows: ANY if no layer of this
+    config has a limited window, else only the value ()."""
     limited = any(config.window(layer) for layer in range(min(config.layers, len(config.attention_windows))))
     return {"attention_windows": ((),) if limited else ANY}
 

@@ -90,9 +90,9 @@ class StoredParameters(Mapping[str, np.ndarray]):
 
 
 def layer_of(stack: ts.TensorStore, layer: int) -> np.ndarray:
-    """Read one layer of a stack, whose first axis is the layers. TensorStore would read every block completely. Blocks
-    that contain all layers, as Orbax writes them, are read by byte range; blocks that cut the first axis contain little
-    more than the layer."""
+    """Read one layer of a stack, whose first axis is the layers. Blocks that contain all layers, as Orbax writes them,
+    are read by byte range, since TensorStore would read them completely. If the blocks divide the first axis,
+    TensorStore reads little more than the layer."""
     spec = stack.spec().to_json()
     metadata, blocks = spec["metadata"], tuple(int(length or 0) for length in stack.chunk_layout.read_chunk.shape or ())
     plain = metadata["compressor"] is None and not metadata["filters"] and metadata["order"] == "C"

@@ -38,7 +38,7 @@ class SpecialTokens:
 
     def on(self, tokenizer: Tokenizer, named: bool = False) -> tuple[Tokenizer, tuple[str, ...]]:
         """Return (`tokenizer` with these special tokens, notes for the user). An id that is not a special token of
-        `tokenizer` is ignored, with a note. With `named`, the tokenizer's own BOS is kept."""
+        `tokenizer` is ignored, with a note. If `named`, the tokenizer's files name its BOS, which is kept."""
         names = {id: name for name, id in tokenizer.special_tokens.items()}
         eos = tuple(id for id in self.eos if id in names)
         changes: dict[str, object] = {}
@@ -80,7 +80,7 @@ class SourceModel:
     parameters: Mapping[str, np.ndarray]
     """{parameter, such as "blocks.0.attention.query.weight": values}; values are read on access."""
     dtypes: Mapping[str, str] = field(default_factory=dict)
-    """{name of a tensor in the source: its type there}, so that an export can give the same bytes again."""
+    """{name of a tensor in the source: its type there}, so that an export can write the same bytes."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """{name: contents} of small files of the source that are copied unchanged."""
     notes: tuple[str, ...] = ()
@@ -107,12 +107,12 @@ class Fields:
         return value
 
     def read_all(self, names: Mapping[str, str], **defaults: float) -> dict[str, Any]:
-        """Return {field of ModelConfig: value}. `names` has each field's name in the file, `defaults` its default."""
+        """Return {field of ModelConfig: value}. `names` maps it to the name in the file, `defaults` to its default."""
         kind = lambda ours: float if ours == "norm_epsilon" else int
         return {ours: self.read(theirs, kind(ours), defaults.get(ours)) for ours, theirs in names.items()}
 
     def require(self, name: str, *known: object) -> None:
-        """Raise InputError unless the field's value is in `known`; a missing or null field has the first of these."""
+        """Raise InputError unless the field's value is in `known`. A missing or null field counts as `known[0]`."""
         value = self.values.get(name)
         value = known[0] if value is None else value
         if not any(type(value) is type(one) and value == one for one in known):

@@ -27,9 +27,9 @@ class Stored(NamedTuple):
     transposed: bool = False
     """True for the weight of a linear map that is stored as (out, in)."""
     paired_heads: str = ""
-    """"heads" or "kv_heads", the number of heads, if rotary pairs are neighboring channels (`paired`); else ""."""
+    """Config field with the number of heads, if rotary pairs are neighboring channels (`paired`); else ""."""
     exact: bool = False
-    """True for a norm, bias or position, which GGUF always keeps in float32."""
+    """True for a norm, bias or position, which GGUF files always store in float32."""
 
 
 type Tensors = dict[str, Stored]
@@ -80,7 +80,7 @@ def stored_shape(stored: Stored, shapes: Mapping[str, tuple[int, ...]]) -> tuple
 
 
 def stored_value(stored: Stored, arrays: Mapping[str, Any], config: ModelConfig) -> np.ndarray:
-    """Return the values of a file's tensor, in its layout, with the dtype of `arrays`, the parameters by name."""
+    """Return the values of a file's tensor, in its layout. `arrays` are the parameters by name; their dtype is kept."""
     parts = [np.asarray(arrays[name]) for name in stored.ours]
     joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
     value = joined.T if stored.transposed else joined
@@ -114,7 +114,7 @@ class FileParameters(Mapping[str, np.ndarray]):
 
 
 def paired(weight_OI: np.ndarray, heads: int) -> np.ndarray:
-    """Reorder the rows of each head from rotary pairs (c, c + C/2), as in lm.model.layers.rotate, to (2c, 2c + 1)."""
+    """Reorder each head's C rows from rotary pairs (c, c + C/2), as in lm.model.layers.rotate, to (2c, 2c + 1)."""
     rows, width = weight_OI.shape
     return weight_OI.reshape(heads, 2, rows // heads // 2, width).swapaxes(1, 2).reshape(rows, width)
 

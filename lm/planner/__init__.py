@@ -1,5 +1,5 @@
 """Plan a run on hardware that is not present: whether it fits, how fast it can be, and what it costs. Compiles the
 actual training step for a named topology.
 
-May import all other rooms of lm.
+May import all other packages of lm.
 """

@@ -65,7 +65,7 @@ def compile_for(
 ) -> Compiled | OutOfMemory:
     """Compile the programs of a run for `devices`, all of the kind `chip`, and return what the compiler reports: the
     training step with the largest batch, on the mesh of train.mesh, and then the programs for validation, for a sample,
-    and for resuming. Raises UsageError if the mesh does not fit the devices, or the batch the mesh."""
+    and for resuming. Raises UsageError if the mesh does not fit the devices, or the batch does not fit the mesh."""
     import jax
 
     from lm.checkpoints.reading import bytes_on_each
@@ -180,7 +180,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def out_of_memory(text: str) -> OutOfMemory:
-    """Parse a compiler's message about a program that does not fit; needed_bytes is None if it does not name them."""
+    """Parse a compiler's message about a program that does not fit; if it lacks the size, needed_bytes is None."""
     for pattern in NEEDED:
         if needed := re.search(pattern, text):
             return OutOfMemory(int(float(needed[1]) * SIZES[needed[2]]))

@@ -45,7 +45,7 @@ class Collective:
 
     @property
     def wire_bytes(self) -> float:
-        """Bytes that a device sends for it per step with a ring algorithm, the optimum for each kind."""
+        """Bytes that a device sends for the collective per step with a ring algorithm, the optimum for each kind."""
         share = (self.group - 1) / self.group
         factor = {"all-reduce": 2 * share, "collective-permute": 1.0, BETWEEN_SLICES: 1.0}.get(self.kind, share)
         return self.times * self.bytes * factor
@@ -151,7 +151,7 @@ def runs(found: dict[str, list[Instruction]], entry: str) -> dict[str, int]:
 
 
 def group_size(rest: str, devices: int) -> int:
-    """Return how many devices take part in a collective. `rest` has its replica groups; without, all `devices` do."""
+    """Return the number of devices in a collective, from the replica groups in `rest`; `devices` if it has none."""
     if match := re.search(r"replica_groups=\[(\d+),(\d+)\]", rest):
         return int(match[2])
     if match := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):

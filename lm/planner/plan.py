@@ -74,8 +74,8 @@ def floors(
 ) -> Floors:
     """Return lower bounds on the time of a step. `flops` and `recomputed` are the model's FLOPs and those that remat
     repeats, on all chips together. Each device reads and writes `state_bytes` of parameters and moments, and runs the
-    collectives `moved`, of which `exposed` seconds do not overlap with computation. Between slices, they run at the
-    speed of the hosts' network."""
+    collectives `moved`; those between slices have the speed of the hosts' network. `exposed`: the seconds of
+    communication that do not overlap with computation."""
     chip = topology.chip
     rate = lambda one: chip.network_rate if one.kind == BETWEEN_SLICES else chip.link_rate
     return Floors(
@@ -134,7 +134,7 @@ class Plan:
     """Lower bounds on the time of a step; None if there is no program to count communication in."""
     tokens: float
     steps: int
-    """Steps for these tokens, rounded up."""
+    """Steps that training on `tokens` takes, rounded up."""
     mfu: float
     """Assumed MFU, given by the user."""
     days: float

@@ -56,7 +56,7 @@ class Candidate:
 
 
 def meshes(topology: Topology) -> Iterator[MeshConfig]:
-    """Yield meshes to consider: for each tensor and context size, fsdp is 1, or all other devices of a slice."""
+    """Yield meshes to consider: for each tensor and context size, fsdp of 1 and of all other devices of a slice."""
     inside = topology.devices // topology.slices
     for tensor in SHARES:
         for context in SHARES:

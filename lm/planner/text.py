@@ -62,7 +62,7 @@ def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
 
 
 def memory_lines(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
-    """Return lines that say whether the run fits into a device and how much memory is free, or else what helps."""
+    """Return lines that say whether the run fits into a device: with the free memory, or with what would help."""
     has = plan.topology.device_memory
     if plan.fits is None and plan.needed_bytes is not None:
         return [

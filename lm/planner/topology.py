@@ -34,11 +34,11 @@ class Chip:
     torus: int = 0
     """Dimensions of the torus that slices are part of; 0 for GPUs."""
     named_by: int = 1
-    """Units per chip that a name such as v5p-512 counts: there, its two cores."""
+    """Units per chip in names such as v5p-512: 2 if the number there counts cores, 1 if it counts chips."""
     devices: int = 1
-    """JAX devices per chip: its cores, if a program runs on one of them."""
+    """JAX devices per chip: 2 if each core is a device."""
     libtpu: str = ""
-    """libtpu's name of it."""
+    """libtpu's name of the chip."""
     most: int = 6144
     """Chips of the largest slice."""
     capability: tuple[int, int] = (0, 0)

@@ -1,7 +1,7 @@
-"""Files on a disk, objects of a bucket (s3://, gs://), files of the hub (hf://) and of web servers (https://): whole or
-absent, read and written by one set of functions.
+"""Read and write files on a disk, objects in buckets (s3://, gs://), and files of the hub (hf://) and of web servers
+(https://) by the same functions. A file appears complete or not at all.
 
-local_copy.py holds the files of a run in a bucket that a command needs on this disk. May import: lm.errors.
+local_copy.py keeps copies on this disk of the files that a command needs from a run in a bucket. May import: lm.errors.
 """
 
 from lm.storage import stores

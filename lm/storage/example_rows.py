@@ -48,8 +48,8 @@ class Unpacked(io.RawIOBase):
 
 def read_lines(path: Path, remedy: str) -> Iterator[bytes]:
     """Yield the lines of a text file with their line ends, without a byte order mark; .gz, .bz2 and .zst are
-    decompressed. Raises InputError, its message ending with `remedy`, if the file cannot be read, or it or a line is
-    too large."""
+    decompressed. Raises InputError if the file cannot be read, or if the file or a line is too large; the message ends
+    with `remedy`."""
     import zstandard
 
     openers = {".bz2": bz2.open, ".gz": gzip.open, ".zst": zstandard.open}
@@ -132,7 +132,7 @@ def rows_of_group(
     file: Any, source: CheckedFile, group: int, columns: dict[str, Any], strings: set[str], lists: set[str]
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of row group number `group` as {column: value}. `columns` maps names to pyarrow's
-    ColumnChunkMetaData; `strings` names the columns that are read as dictionaries, `lists` the columns of lists. Raises
+    ColumnChunkMetaData; `strings` names the columns to read dictionary-encoded, `lists` the columns of lists. Raises
     PageTooLargeError and Arrow's errors."""
     done = 0
     for size in ROWS_AT_ONCE:

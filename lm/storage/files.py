@@ -116,7 +116,7 @@ def writing(what: object) -> Generator[None]:
 
 
 def break_hard_links(path: Path) -> None:
-    """Replace a file that has other names (hard links) by a copy, so that writing to it does not change those."""
+    """Replace a file that has other names (hard links) by a copy, so that writing to it changes only this name."""
     if path.is_file() and not path.is_symlink() and path.stat().st_nlink > 1:
         with appearing_file(path, durable=False) as partial:
             shutil.copy2(path, partial)

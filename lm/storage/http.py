@@ -88,8 +88,8 @@ def session_of(process: int) -> "Session":
 
 
 def head(url: str, options: RequestOptions = PLAIN) -> Object | None:
-    """Return the size and ETag of a file, or its modification date instead of an ETag; None if there is no such file.
-    Raises StorageError, also if the server does not report the size."""
+    """Return the size of a file and its ETag, or its modification date if it has no ETag; None if there is no such
+    file. Raises StorageError, also if the server does not report the size."""
     try:
         found = request(url, 0, 0, None, options, bytearray())
     except FileNotFoundError:
@@ -150,8 +150,8 @@ def attempt(
     url: str, start: int, end: int | None, version: Object | None, options: RequestOptions, got: bytearray
 ) -> Object:
     """Send one request for the bytes of [start, end) after those already in `got`; append the answer to `got`, and
-    return the file's size and ETag. An empty range asks only for these. Raises TryAgainError if another attempt may
-    succeed, else FileNotFoundError or InputError."""
+    return the file's size and ETag. For an empty range, only get size and ETag. Raises TryAgainError if another attempt
+    may succeed, else FileNotFoundError or InputError."""
     if end is not None and end <= start:
         return describe(url, options)
     begin = start + len(got)
@@ -197,7 +197,7 @@ def describe(url: str, options: RequestOptions) -> Object:
 
 
 def still_there(url: str, version: Object, options: RequestOptions) -> bool:
-    """Ask the server again: return whether the file still is `version`, or its version is not reported."""
+    """Send a new request; return whether the file still is `version`. True also if the server does not say."""
     try:
         # On the hub read the first byte: the redirect may be signed for GET only.
         return not differs(version, attempt(url, 0, int(options.linked), None, options, bytearray()))
@@ -310,7 +310,7 @@ def object_of(response: "Response", options: RequestOptions) -> Object:
 
 
 def differs(version: Object, found: Object) -> bool:
-    """Return whether the size or ETag of `found` differs from `version`; one that was not reported does not count."""
+    """Return whether the size or ETag of `found` differs from `version`. Values not reported are not compared."""
     return bool(version.etag and found.etag and version.etag != found.etag) or (
         found.size >= 0 and version.size != found.size
     )

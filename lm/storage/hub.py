@@ -102,7 +102,7 @@ def read(address: str, start: int, end: int | None, version: Object | None = Non
 def asked[T](address: str, verb: str, request: Callable[[Any, HubPath], T]) -> T:
     """Return `request(api, path)` for huggingface_hub's HfApi and the parsed `address`, retrying transient errors.
     `verb`, such as "read", is for messages. Raises FileNotFoundError if there is no such file or folder, StorageError
-    otherwise."""
+    for any other failure."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 

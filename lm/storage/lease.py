@@ -1,6 +1,6 @@
-"""A lease on an address: only the process that holds it writes there. It is an object, renewed while the process runs.
+"""Lease: the right of one process to write to an address. It is an object, which that process renews while it runs.
 
-It relies on conditional writes: the store writes an object only if it is still the version that was read, so of two
+Leases rely on conditional writes: the store writes an object only if it is still the version that was read, so of two
 writers one is refused. If a holder is killed, another process takes over after the object has not changed for
 GRISTMILL_LEASE_SECONDS. Clocks of different machines are never compared.
 """
@@ -33,7 +33,7 @@ def lease_seconds() -> float:
 
 
 class Lease:
-    """The right of this process to write to a run in a bucket, from `take` to `release`; an object there records it."""
+    """Right of this process to write to a run in a bucket, from `take` to `release`. An object names the holder."""
 
     def __init__(self, place: Url, holder: str):
         """`place` is the lease object. `holder` identifies the local folder of the run: another process with the same
@@ -55,8 +55,8 @@ class Lease:
             return found, {}
 
     def write(self, held: bool, instead_of: Object) -> None:
-        """Write the lease object if its current version is `instead_of`; `held` is False to release it. Raises
-        InputError if another process has written it."""
+        """Write the lease object if its current version is `instead_of`; `held` is False to release the lease. Raises
+        InputError if another process has written the object."""
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         note = {"holder": self.holder, "process": self.process, "host": os.uname().nodename, "number": os.getpid()}
@@ -80,8 +80,8 @@ class Lease:
         )
 
     def take(self) -> str | None:
-        """Take the lease; return the previous holder, or None. If another holder did not release it, wait
-        lease_seconds() to see whether it is renewed. Raises InputError if so."""
+        """Take the lease; return the previous holder, or None. If another holder has not released the lease, wait
+        lease_seconds(), and raise InputError if that holder renews the lease meanwhile."""
         there, found = self.read()
         if found.get("held") and found.get("holder") != self.holder:
             print(
@@ -98,8 +98,8 @@ class Lease:
         return found.get("holder")
 
     def beat(self) -> None:
-        """Renew the lease. Raises InputError if another process has taken it, StorageError if it was lost before or the
-        store does not answer."""
+        """Renew the lease. Raises InputError if another process has taken it, and StorageError from then on;
+        StorageError also if the store does not answer."""
         with self.lock:
             if self.version is None:
                 raise StorageError(

@@ -1,9 +1,9 @@
 """Copies on this disk of the files of a run in a bucket, and of other remote objects (`fetched`), valid as long as the
 ETag is the same.
 
-A command on a run begins with an empty folder, downloads files by name when it needs them, and uploads its outputs:
-complete files, and last the one that marks the others as complete. A log, name.jsonl, is stored in parts, so that an
-upload after appending transfers at most a part (`log_parts`).
+A command on a run begins with an empty folder, downloads files by name when it needs them, and uploads its outputs when
+they are complete. The file that marks the other outputs as complete is uploaded last. A log, name.jsonl, is stored in
+parts, so that an upload after appending transfers at most one part (`log_parts`).
 """
 
 import atexit
@@ -89,9 +89,9 @@ def delete_reading_folder(folder: Path, lock: IO[str]) -> None:
 
 
 def local_folder(url: Url, purpose: str = "runs") -> Path:
-    """Return the folder on this disk for working on the run at `url`. Purpose "runs" is for the command that writes to
-    the run, "process-1", … for its other processes; these folders are emptied when the next command on the run begins.
-    Purpose "reading" is private to this process. Raises UsageError for purpose "runs" if the store is not s3:// or
+    """Return the folder on this disk for working on the run at `url`. `purpose` is "runs" for the command that writes
+    to the run and "process-1", … for other processes of that command; the next command on the run empties these
+    folders. "reading" is a folder for this process only. Raises UsageError for "runs" if the store is not s3:// or
     gs://, the only ones that can exclude a second writer."""
     if purpose == "runs" and url.scheme not in objects.SCHEMES:
         raise UsageError(f"{url} cannot be a run folder: give one on a disk, or in s3:// or gs://.")
@@ -147,8 +147,8 @@ class LocalCopy:
         self.lock = threading.RLock()
 
     def make(self) -> str:
-        """Create the folder if it does not exist; return its random identity, which is the holder of the lease. Raises
-        InputError if it cannot be written."""
+        """Create the folder if it does not exist; return its random id, under which this copy holds the run's lease.
+        Raises InputError if the folder cannot be written."""
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.folder.mkdir(exist_ok=True)
@@ -196,7 +196,7 @@ class LocalCopy:
         return [part_name(name, number) for number in range(len(self.parts.get(name, [0])))]
 
     def refresh(self) -> None:
-        """List the bucket again, and delete local files that have changed in the bucket but not here."""
+        """List the bucket from scratch, and delete local files that have changed only in the bucket."""
         with self.lock:
             self.listed, self.uploaded = None, {}
             for name, (*_, etag) in [*self.same.items()]:
@@ -211,13 +211,13 @@ class LocalCopy:
         return self.there[name].size if size is None and name in self.there else size
 
     def matching(self, patterns: Iterable[str]) -> list[str]:
-        """Return the names in the bucket that match one of the shell patterns, or are in a folder that does."""
+        """Return the names in the bucket that match one of the shell patterns, or are in a folder that matches one."""
         wanted = list(patterns)
         heads = lambda name: ("/".join(name.split("/")[: depth + 1]) for depth in range(name.count("/") + 1))
         return [name for name in self.there if any(fnmatchcase(one, p) for one in heads(name) for p in wanted)]
 
     def here(self, patterns: Iterable[str]) -> list[str]:
-        """Return the names of local files that match one of the shell patterns, or are in a folder that does."""
+        """Return the names of local files that match one of the shell patterns, or are in a folder that matches one."""
         roots = [path for pattern in patterns for path in sorted(self.folder.glob(pattern))]
         files = [file for root in roots for file in (sorted(root.rglob("*")) if root.is_dir() else [root])]
         names = (str(file.relative_to(self.folder)) for file in files if file.is_file())
@@ -239,8 +239,8 @@ class LocalCopy:
         """Download the files `names`, and those that match the shell patterns, unless the local ones are the same.
         Return the names of the downloaded files.
 
-        Files that another process replaces or deletes meanwhile, which this process cannot exclude without the lease,
-        are listed and read again. Raises StorageError, and OSError if the disk is full.
+        If another process replaces or deletes a file meanwhile, list the bucket and try again, up to READS times (in a
+        `held` block, raise at once). Raises StorageError, and OSError if the disk is full.
         """
         names, patterns = [*names], [*patterns]
         for left in reversed(range(READS)):
@@ -300,7 +300,7 @@ class LocalCopy:
 
     def push_log(self, name: str) -> Object:
         """Upload the parts of the log from the first that differs; return the log's metadata. Later parts are deleted
-        first, so that the log in the bucket always ends with a complete line and contains what both versions share."""
+        first: so the log in the bucket always has only complete lines, and all that do not change."""
         there, contents = self.parts.get(name, []), log_parts((self.folder / name).read_bytes())
         digests = [hashlib.sha256(lines).digest() for lines in contents]
         if name not in self.uploaded:
@@ -337,7 +337,7 @@ class LocalCopy:
         self.lease.check()
 
     def join(self, name: str) -> None:
-        """Write the lines of the log in the bucket before those of the local log, without repeating any."""
+        """Insert the lines of the log in the bucket before those of the local log, without duplicates."""
         if name in self.there:
             text = "".join(Url(f"{self.url}/{part}").read_text() for part in self.objects_of(name))
             there = text.splitlines(keepends=True)
@@ -347,9 +347,9 @@ class LocalCopy:
     @contextlib.contextmanager
     def held(self, logs: Iterable[str] = (), joined: Iterable[str] = ()) -> Generator[None]:
         """Hold the lease during the block, so that only this process writes to the run, and upload local files that
-        match the shell patterns `logs` periodically. First the local folder is emptied, except for logs that match
-        `joined`: processes without the lease write these, and their lines are added to those in the bucket. Raises
-        InputError if another process holds the lease."""
+        match the shell patterns `logs` periodically. At the start, delete all local files except logs that match
+        `joined`, which processes without the lease write; merge these logs with those in the bucket. Raises InputError
+        if another process holds the lease."""
         lease, patterns, joined = Lease(self.url / LEASE, self.make()), [*logs], [*joined]
         over = threading.Event()
         lease.take()
@@ -420,7 +420,7 @@ def fetched(url: Url) -> Path:
 
 def fetch_listed(url: Url, found: dict[str, Object]) -> Path:
     """Download the objects `found`, as `below` lists them, and return the local path of `url` (see `fetched`). Raises
-    ReplacedError if one has another version by now."""
+    ReplacedError if an object has changed since it was listed."""
     version = json.dumps([url.address, *((name, *one) for name, one in found.items())])
     folder = cache_folder() / "reading" / hashlib.sha256(version.encode()).hexdigest()[:16]
     missing = [name for name, one in found.items() if not one.etag or size_of(folder / name) != one.size]
@@ -440,13 +440,13 @@ def fetch_listed(url: Url, found: dict[str, Object]) -> Path:
 
 
 def as_local_file(place: Path | Url) -> Path:
-    """Return a path with `~` expanded, or for a Url the path of a copy that `fetched` downloads, whose errors it
-    raises."""
+    """Return a path with `~` expanded. For a Url, download the object and return the path of the local copy; raises the
+    errors of `fetched`."""
     return fetched(place) if isinstance(place, Url) else place.expanduser()
 
 
 def below(url: Url) -> dict[str, Object]:
-    """Return {name: metadata} of the object at the URL, named by its last part, and of all below it, as "name/…"."""
+    """Return {name: metadata} of the object at `url`, and of all objects below it: "a" and "a/…" for s3://bucket/a."""
     one = url.found()
     others = {} if url.scheme in stores.WEB else url.files()
     return ({} if one is None else {url.name: one}) | {f"{url.name}/{name}": found for name, found in others.items()}

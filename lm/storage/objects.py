@@ -54,7 +54,7 @@ class Object(NamedTuple):
 
     @classmethod
     def of(cls, metadata: Any, size: int | None = None) -> "Object":
-        """Convert obstore's metadata, of an object or of an upload, which has no `size`."""
+        """Convert obstore's metadata. Give the `size` for the metadata of an upload, which lacks it."""
         return cls(metadata["size"] if size is None else size, metadata["e_tag"] or "", metadata["version"])
 
 
@@ -257,8 +257,8 @@ ABSENT = Object(0, "")
 
 
 def write(address: str, data: bytes, instead_of: Object | None = None) -> Object:
-    """Write an object atomically; return its metadata. If `instead_of` is given, the object must be that version, or
-    not exist for ABSENT; otherwise raises obstore's PreconditionError or AlreadyExistsError."""
+    """Write an object atomically; return its metadata. If `instead_of` is given, the object must still be that version;
+    ABSENT: it must not exist. If not so, raises obstore's PreconditionError or AlreadyExistsError."""
     import obstore
 
     conditions: dict[str, Any] = {}
@@ -293,7 +293,7 @@ def listing(address: str) -> dict[str, Object]:
 
 
 def children(address: str) -> dict[str, Object | None]:
-    """Return {name: metadata, or None for a prefix} of the direct children of the address, sorted."""
+    """Return {name: metadata, or None for a folder} of the direct children of the address, sorted."""
     import obstore
 
     def ask(client: Any, key: str) -> dict[str, Object | None]:

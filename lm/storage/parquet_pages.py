@@ -11,8 +11,8 @@ from typing import Any
 from lm.storage.meter import MeteredFile
 
 MAX_PAGE_BYTES = 200 << 20
-"""Maximum bytes of the pages, one per column, that are decompressed at the same time. Typical pages have one megabyte;
-with texts of 100 kB, of which pyarrow writes at least 1,024 to a page, 100."""
+"""Maximum bytes of the pages, one per column, that are decompressed at the same time. A typical page has one megabyte.
+With texts of 100 kB a page has 100, since pyarrow writes at least 1,024 texts to a page."""
 MAX_HEADER_BYTES = 1 << 20
 DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
 DELTA_BYTE_ARRAY = 7
@@ -31,7 +31,7 @@ class BadPageError(Exception):
 
 
 def may_stay_a_dictionary(file, number: int, leaf) -> bool:
-    """Return whether Arrow can read column `number` of a pq.ParquetFile as a dictionary; `leaf` is its schema."""
+    """Return whether Arrow can read column `number` of a pq.ParquetFile dictionary-encoded; `leaf` is its schema."""
     return leaf.physical_type != "BYTE_ARRAY" or encodings_of(file, number) <= SIMPLE
 
 
@@ -74,8 +74,8 @@ class CheckedFile(MeteredFile):
     def watch(
         self, columns: dict[str, Any], dictionaries: set[str], rows_at_once: int, lists: Collection[str] = ()
     ) -> None:
-        """Check the pages of these columns, {name: pyarrow's ColumnChunkMetaData}, from now on. `dictionaries` names
-        columns that are read as dictionaries, `lists` those of lists; pyarrow decodes `rows_at_once` rows at a time."""
+        """Check the pages of `columns`, {name: pyarrow's ColumnChunkMetaData}, from now on. `dictionaries` names the
+        dictionary-encoded columns, `lists` those of lists; pyarrow decodes `rows_at_once` rows at a time."""
         self.rows_at_once = rows_at_once
         self.chunks = []
         for name, column in columns.items():

@@ -54,7 +54,7 @@ class Ranges(io.RawIOBase):
         return self.position
 
     def bytes_at(self, start: int, end: int) -> bytes:
-        """Return bytes from `start` on, at least one and at most up to `end`."""
+        """Return bytes from position `start` on: at least one, at most `end` - `start`."""
         return stores.read(self.address, start, end, self.object)
 
     def readinto(self, buffer) -> int:  # type: ignore[override]
@@ -69,7 +69,7 @@ class Ranges(io.RawIOBase):
 
 class Stream(Ranges):
     """File object for sequential reads, which requests blocks of `block` bytes (default BLOCK) and always the next one
-    ahead. Seeking to another block than the current, the last and the next costs one more request."""
+    ahead. Seeking to another block than the current, the previous and the next costs one more request."""
 
     def __init__(self, address: str, found: Object, block: int = 0):
         super().__init__(address, found)
@@ -100,7 +100,7 @@ class Stream(Ranges):
 
 
 def ahead[T](bring: Callable[[T], bytes], wanted: Iterable[T]) -> Iterator[tuple[T, bytes]]:
-    """Yield (item, bring(item)) in order; a thread already calls `bring` for the next item while one is used."""
+    """Yield (item, bring(item)) in order. While the caller uses one item, a thread calls `bring` for the next."""
     waiting: list[tuple[T, Future[bytes]]] = []
     for one in wanted:
         waiting.append((one, begun(lambda one=one: bring(one))))

@@ -20,8 +20,8 @@ def scheme_of(address: str) -> str:
 
 
 def client_of(address: str, verb: str = "") -> Any:
-    """Return the module for the scheme of the address: objects, hub or http. `verb`, such as "listed" or "written", is
-    an action besides reading; raises UsageError for it if the address is on a web server."""
+    """Return the module for the scheme of the address: objects, hub or http. Raises UsageError if the address is on a
+    web server and `verb` is given: an action such as "listed" or "written", for the message."""
     if verb and scheme_of(address) in WEB:
         remedy = "Give s3://, gs:// or hf://."
         if verb == "listed":

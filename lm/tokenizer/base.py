@@ -98,7 +98,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, object]:
-        """Return the entries of meta.json that only this class has; `from_files` gets them back."""
+        """Return the entries of meta.json that only this class has; `from_files` gets them as `settings`."""
 
     @abstractmethod
     def files(self) -> dict[str, bytes]:

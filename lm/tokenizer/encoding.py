@@ -48,8 +48,8 @@ def read_ranks(data: bytes) -> tuple[bytes, ...]:
 
 
 def sections(text: str) -> Iterator[str]:
-    """Yield the text in parts, cut within any run of white space longer than LONGEST_RUN characters; almost always it
-    is one part. Training and encoding both use this, so they see the same pieces."""
+    """Yield the text in parts: only a run of white space longer than LONGEST_RUN characters is divided, so almost every
+    text is one part. Training and encoding both use this, so they split texts into the same pieces."""
     start = 0
     if len(text) > LONGEST_RUN:
         for run in _RUN.finditer(text):

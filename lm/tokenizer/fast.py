@@ -35,7 +35,7 @@ CODE_POINTS_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class FastEncoder:
-    """Callable with the results of `tokenizer.encode_array`, computed by gigatoken if that gives the same ids, else by
+    """Callable that returns `tokenizer.encode_array(text)`, computed by gigatoken if that gives the same ids, else by
     tiktoken. Picklable, so `differing` is computed once for all workers."""
 
     tokenizer: BytePairTokenizer
@@ -48,7 +48,7 @@ class FastEncoder:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def part(self, text: str) -> np.ndarray:
-        """Return the ids of a text without runs of white space longer than LONGEST_RUN, uint32 (tokens,)."""
+        """Return the ids, uint32 (tokens,), of a text that has no run of white space longer than LONGEST_RUN."""
         try:
             data = text.encode()
         except UnicodeEncodeError:  # a lone surrogate

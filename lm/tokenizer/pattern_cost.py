@@ -66,8 +66,8 @@ def check_text(pattern: str, text: str) -> None:
 
 @functools.lru_cache(16)
 def runs_of(pattern: str) -> Any:
-    """Return a compiled expression for the runs of a text that make `pattern` slow: a match attempt at any place in
-    such a run may scan the rest of it in vain. None if there are none, as for the patterns of SPLIT_PATTERNS.
+    """Return a compiled expression for the stretches of a text in which a search for `pattern` can take quadratic time:
+    every attempt may scan to the end of the stretch and fail. None if no text has any, as for SPLIT_PATTERNS.
 
     Raises ValueError, with the reason, if a single attempt can take longer than linear time, or if the pattern uses
     syntax that is not analyzed here (back-references, calls, conditions).

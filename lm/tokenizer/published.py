@@ -165,8 +165,8 @@ def load_folder(folder: Path) -> Tokenizer:
 
 def names_in(folder: Path, tokenizer: bytes) -> tuple[str, str]:
     """Return the names of BOS and EOS of a Hugging Face folder, "" if unknown: from tokenizer_config.json, else by
-    their ids in generation_config.json or config.json. `tokenizer` is its tokenizer.json. Raises InputError for an
-    unknown form."""
+    their ids in generation_config.json or config.json. `tokenizer` is its tokenizer.json. Raises InputError if one of
+    these files has an unexpected structure."""
     files = (CONFIG, "generation_config.json", "config.json")
     read = lambda name: parse_json(read_bounded(file_inside(folder, name), MOST_CONFIG_BYTES))
     try:

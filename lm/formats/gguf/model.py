@@ -1,7 +1,7 @@
 """Our config and parameters in a GGUF file: fields of the header, and names and layouts of the tensors.
 
 Names are those of ggml-org/ggml: docs/gguf.md. Linear maps are stored as (out, in), and GPT-2's query, key and value as
-one tensor. Llama's queries and keys are stored in another order: llama.cpp rotates pairs of neighboring channels
+one tensor. Llama's queries and keys are stored in another order: of a head's C channels, llama.cpp rotates the pairs
 (2c, 2c + 1), not (c, c + C/2) (ggml-org/llama.cpp: convert_hf_to_gguf.py, LlamaModel.permute).
 """
 

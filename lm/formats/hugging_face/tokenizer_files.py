@@ -77,16 +77,16 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def characters_json(tokenizer: CharacterTokenizer) -> dict[str, Any]:
-    """Return the contents of a tokenizer.json: a BPE without merges. It drops characters outside the vocabulary, which
-    CharacterTokenizer rejects."""
+    """Return the contents of a tokenizer.json: a BPE without merges. transformers then drops characters outside the
+    vocabulary, which CharacterTokenizer rejects."""
     model = bpe_model({symbol: id for id, symbol in enumerate(tokenizer.symbols)}, [])
     return library_json(model, {}, decoder={"type": "Fuse"})
 
 
 def sentencepiece_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
-    """Return the contents of tokenizer.json for a BPE or unigram model with byte fallback. Ids are the same, except for
-    a text that contains U+2581, which is read as a space, and, with a unigram model, if two segmentations are equally
-    likely, as for a run of one letter. Raises UsageError for a model that normalizes or has no bytes."""
+    """Return the contents of tokenizer.json for a BPE or unigram model with byte fallback. Ids are the same, with two
+    exceptions: U+2581 in a text is read as a space, and a unigram model may choose another of two equally likely
+    segmentations, as for a run of one letter. Raises UsageError for a model that normalizes or has no byte fallback."""
     remedy = "Export another format."
     found = supported_sentencepiece(tokenizer, "a tokenizer.json", remedy, KINDS, range(1, 7))
     pieces = [(piece.text, piece.score) for piece in found.pieces]
@@ -110,7 +110,7 @@ def sentencepiece_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
 
 def piece_merges(pieces: list[tuple[str, float]]) -> list[list[str]]:
     """Return the merges of a BPE: every pair of pieces whose concatenation is a piece, in order of this piece's score
-    (best first), then of the ids of the two."""
+    (best first), then of the ids of the pair."""
     ids = {piece: id for id, (piece, _) in enumerate(pieces)}
     found = []
     for piece, score in pieces:

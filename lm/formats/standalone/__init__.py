@@ -1,4 +1,4 @@
 """A model as a self-contained folder: model.py, which needs only NumPy, with its weights and vocabulary.
 
-May import: lm.formats' other rooms, lm.config, lm.tokenizer.
+May import: the other modules of lm.formats, lm.config, lm.tokenizer.
 """

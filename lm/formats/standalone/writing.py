@@ -102,7 +102,7 @@ def model_features(config: ModelConfig) -> frozenset[str]:
 
 
 def chosen(template: str, features: frozenset[str]) -> str:
-    """Return the lines of the template for these features: those between `#: if FEATURE` and `#: else` or `#: end`."""
+    """Return the lines of the template whose conditions hold (`#: if FEATURE` or `#: else`, up to `#: end`)."""
     kept: list[bool] = []
     lines = []
     for line in template.splitlines(keepends=True):
