@@ -240,8 +240,8 @@ class Checkpoints:
     def commit(
         self, step: int, items: Sequence[str], about: Mapping[str, Any], parts: Sequence[dict[str, Any]]
     ) -> None:
-        """In process 0: write the manifest of a checkpoint. `parts` has {"files": {name: size and hash}} or {"error":
-        message} of each process. After an error, there or here, delete the checkpoint and raise InputError."""
+        """In process 0: write a checkpoint's manifest. `parts` has {"files": {name: size and hash}} or {"error":
+        message} of each process. On any error, delete the checkpoint and raise InputError."""
         folder = self.folder / str(step)
         try:
             for process, one in enumerate(parts):
@@ -352,8 +352,8 @@ class Checkpoints:
         if damaged:
             raise InputError(
                 f"No checkpoint in {self.folder} is intact: {', '.join(path.name for path in damaged)} are damaged. "
-                f"The newest: {next(iter(damaged.values()))}. Restore one from a copy, or delete that folder to train "
-                "again from step 0."
+                f"The newest: {next(iter(damaged.values()))}. Restore one from a copy, or delete {self.folder} to "
+                "train again from step 0."
             )
         return None
 

@@ -76,7 +76,7 @@ class RetentionPolicy:
 
 
 def folders_of(run: RunPaths) -> tuple[Place, Place]:
-    """Return the run's folders (checkpoints/, snapshots/); for a run in a bucket those there, not in its local copy."""
+    """Return the run's folders (checkpoints/, snapshots/): those in its bucket if it has one, else the local ones."""
     return shown_place(run.checkpoints), shown_place(run.snapshots)
 
 

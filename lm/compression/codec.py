@@ -151,7 +151,7 @@ def decompress_parts(
     if found.digest() != header.sha256:
         raise InputError(
             f"{name} was decompressed wrongly: the SHA-256 of the result is not {header.sha256.hex()}. Nothing is "
-            "written. This machine rounds differently; decompress it on the machine and with the versions that "
+            "written. This machine rounds differently; decompress the file on the machine and with the versions that "
             f"compressed it ({', '.join(f'{one} {value}' for one, value in header.machine.items())})."
         )
 
@@ -231,5 +231,5 @@ def refuse_other(header: Header, here: Header, name: str, try_anyway: bool) -> N
     if other:
         raise InputError(
             f"{name} was compressed on a machine that may round differently ({'; '.join(other)}); one bit can change "
-            "the text. Decompress it there, or try --try-anyway: the result is compared with the original's SHA-256."
+            "the text. Decompress the file there, or try --try-anyway: the original's SHA-256 shows whether it worked."
         )

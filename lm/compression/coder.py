@@ -21,8 +21,8 @@ try:
     import constriction
 except ImportError as error:
     raise UsageError(
-        f"Compression needs the package constriction: {error}. It has no wheel for Linux on {platform.machine()}. "
-        "Compress on x86_64 or macOS, or build it from source with a Rust compiler: make add PACKAGE=constriction."
+        f"Compression needs the package constriction: {error}. There is no wheel for Linux on {platform.machine()}. "
+        "Compress on x86_64 or macOS, or build the package (with a Rust compiler): make add PACKAGE=constriction."
     ) from error
 
 stream: Any = constriction.stream  # ty: ignore[missing-attribute]  (a module of Rust, without types)

@@ -81,7 +81,7 @@ class Header:
         if len(begin) > len(MAGIC) and begin[len(MAGIC)] != VERSION:
             raise InputError(
                 f"{name} has format version {begin[len(MAGIC)]}, and this program reads version {VERSION}. Use the "
-                "version of Gristmill that wrote it."
+                "version of Gristmill that wrote the file."
             )
         fields = file.read(int.from_bytes(begin[-2:], "little"))
         crc = file.read(4)

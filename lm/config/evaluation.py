@@ -51,12 +51,12 @@ class EvaluateConfig(Config):
         super().__post_init__()
         if self.stride < 1 or self.batch_size < 1:
             raise UsageError(
-                f"evaluate.stride = {self.stride} and evaluate.batch_size = {self.batch_size} must be at least 1."
+                f"evaluate.stride = {self.stride} and evaluate.batch_size = {self.batch_size}: both must be at least 1."
             )
         if "bits_per_byte" not in self.evaluators:
             raise UsageError(
                 f"evaluate.evaluators is {' '.join(self.evaluators) or 'empty'}, without bits_per_byte, which the "
-                "report needs. Add it."
+                "report needs. Add bits_per_byte."
             )
 
 
@@ -84,6 +84,6 @@ class SampleConfig(Config):
             )
         if self.tokens < 2 or not 0 <= self.seed < 2**32:
             raise UsageError(
-                f"sample.tokens = {self.tokens} must be at least 2, and sample.seed = {self.seed} from 0 to "
-                "below 2**32."
+                f"sample.tokens = {self.tokens} must be at least 2, and sample.seed = {self.seed} must be "
+                "from 0 to below 2**32."
             )

@@ -79,6 +79,6 @@ class OptimizerConfig(Config):
         decays = "." in self.schedule or (self.decay_steps > 0) == (self.schedule == "warmup_stable_decay")
         if not decays or self.decay_steps < 0:
             raise UsageError(
-                f"train.optimizer.decay_steps = {self.decay_steps} with schedule = {self.schedule}: it must be above "
-                "0 with warmup_stable_decay, and 0 with other schedules."
+                f"train.optimizer.decay_steps = {self.decay_steps} with schedule = {self.schedule}: steps must be "
+                "above 0 with warmup_stable_decay, and 0 with other schedules."
             )

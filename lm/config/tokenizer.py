@@ -55,17 +55,17 @@ class TokenizerConfig(Config):
         if self.allow_fewer and (self.load or self.algorithm not in ("bpe", "characters")):
             what = f"load = {self.load!r}" if self.load else f"algorithm = {self.algorithm}"
             raise UsageError(
-                f"tokenizer.allow_fewer is True, but tokenizer.{what} has exactly vocab_size symbols. Set it to False."
+                f"tokenizer.allow_fewer is True, but must be False: tokenizer.{what} has exactly vocab_size symbols."
             )
         least = 256 + len(names)
         if self.algorithm == "bpe" and not self.load and self.vocab_size < least:
             raise UsageError(
                 f"tokenizer.vocab_size is {self.vocab_size}, but 256 bytes and {len(names)} special tokens need "
-                f"{least}. Set it to {least} or more."
+                f"{least}. Set tokenizer.vocab_size to {least} or more."
             )
         positive(self, "tokenizer", "vocab_size", "train_characters")
         if self.train_characters > 700_000_000:  # 32-bit pair counts; up to 3 pairs per character
             raise UsageError(
                 f"tokenizer.train_characters is {self.train_characters:,}, but the trainer can count pairs in at most "
-                "700,000,000 characters. Lower it: a sample of the documents gives as good a vocabulary."
+                "700,000,000 characters. Lower train_characters: a sample of the documents gives as good a vocabulary."
             )

@@ -111,7 +111,7 @@ class MixtureSource(Config):
             raise UsageError("train.mixture has a source with empty tokens; give the tokens/ folder of another run.")
         if not 0 <= self.weight < math.inf:
             raise UsageError(
-                f"train.mixture has {self.tokens} with a weight of {self.weight}; it must be 0 or more, and finite."
+                f"train.mixture has {self.tokens} with a weight of {self.weight}; weights must be 0 or more and finite."
             )
 
 
@@ -130,7 +130,7 @@ class MixtureStage(Config):
         if not all(0 <= weight < math.inf for weight in self.weights) or not sum(self.weights):
             raise UsageError(
                 f"train.mixture_schedule has the weights {shown_numbers(self.weights)} from step {self.step} on; all "
-                "must be finite and at least 0, and one above 0."
+                "must be finite and at least 0, and at least one above 0."
             )
 
 
@@ -295,7 +295,7 @@ class TrainConfig(Config):
             name = "the largest batch of train.batch_schedule" if self.batch_schedule else "train.batch_size"
             raise UsageError(
                 f"train.micro_batches = {self.micro_batches} does not divide {name} = {self.largest_batch}. "
-                "Choose one of its divisors."
+                "Choose a divisor of that number."
             )
         if not 0 <= self.ema_decay < 1:
             raise UsageError(f"train.ema_decay is {self.ema_decay}; it must be at least 0 and below 1.")
@@ -368,7 +368,7 @@ class TrainConfig(Config):
         if self.ema_decay and model.parameter_dtype != "float32":
             raise UsageError(
                 f"train.ema_decay = {self.ema_decay} needs float32 parameters, but model.parameter_dtype = "
-                f"{model.parameter_dtype}: in it, small changes of an average would be lost. Set model.parameter_dtype "
+                f"{model.parameter_dtype}: bfloat16 would lose small changes of the average. Set model.parameter_dtype "
                 "= float32, or train.ema_decay = 0."
             )
 
@@ -408,7 +408,7 @@ class TrainConfig(Config):
                         f"{f'The step before it is {before}' if before >= least else 'It is the first one'}. Change it."
                     )
                 if not 1 <= value < 2**31:
-                    raise UsageError(f"train.{name} has {value} from step {step} on; it must be from 1 to 2**31 - 1.")
+                    raise UsageError(f"train.{name} has {value} from step {step} on; give values from 1 to 2**31 - 1.")
 
     def check_xla_options(self) -> None:
         """Raise UsageError unless each of xla_options is of the form xla_NAME=value."""

@@ -142,7 +142,7 @@ class CorpusIndex:
                 continue
             if not manifest.is_file() or hashlib.sha256(manifest.read_bytes()).hexdigest() != shards:
                 raise InputError(
-                    f"{self.folder} is out of date: the shards in {named} have changed since it was built. {again}"
+                    f"{self.folder} is out of date: the shards in {named} changed after the index was built. {again}"
                 )
         indexed = [source.tokens for source in self.header.sources]
         if train is not None and indexed != (wanted := [source.tokens for source in train.mixture]):
@@ -215,8 +215,8 @@ class CorpusIndex:
         return Document(number, id, url, part.split, part, begin + 1, end, self.source_of(part))
 
     def sampled(self, split: str, number: int, of: int, least: int) -> Document | None:
-        """Return the document at place `number` of `of` evenly spaced places in the split. If it has fewer than `least`
-        tokens, return the next document of the same part that has as many, else the part's last such one, or None."""
+        """Return the document at place `number` of `of` evenly spaced places in the split. If its tokens are fewer than
+        `least`, return the next document of the same part that has enough, else the part's last such one, or None."""
         parts = [part for part in self.parts if part.split == split]
         total = sum(len(part.documents) for part in parts)
         at = number * total // of

@@ -120,7 +120,7 @@ def texts_of(path: Path, field: str) -> Iterator[tuple[str, str]]:
             ) from error
         if not isinstance(text, str):
             raise InputError(
-                f"{path}, line {number:,}: {field} is {shown(text)}, which is not a text. Name another field."
+                f"{path}, line {number:,}: {field} is {shown(text)}, which is not a text. Name another with --field."
             )
         yield f"{path}, line {number:,}", text
 

@@ -101,7 +101,7 @@ def steps_of_part(windows: int, shuffle_block: int, steps_in_blocks: int, stored
         raise UsageError(
             f"train.shuffle_block = {shuffle_block} x {blocks // shuffle_block} blocks of this process x "
             f"{stored_bytes:,} bytes of a window take {blocks * stored_bytes:,} bytes of memory; {PART_BYTES:,} is "
-            f"the limit. Lower it to {fitting}, or use more processes."
+            f"the limit. Lower train.shuffle_block to {fitting}, or use more processes."
         )
     most = max(PART_BYTES // (blocks * stored_bytes), 1)
     return steps_in_blocks * min(-(-WINDOWS_AHEAD // blocks), most)

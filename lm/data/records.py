@@ -157,7 +157,7 @@ class Manifest:
     """Document tables, in the order of document numbers. Empty in folders written before December 2026, which have one
     table, documents.parquet."""
     withheld_documents: int = 0
-    """Documents in neither split, because they are copies or near-duplicates of held-out documents."""
+    """Documents in neither split, because they have the URL or nearly the text of a held-out document."""
     repeats: int = 0
     """Repeated documents in the training split; they are included in its counts of documents and tokens. Not written if
     0."""
@@ -179,7 +179,7 @@ class Manifest:
 
 MANIFEST = "manifest.json"
 HELD_OUT_KEYS = "held_out_keys.parquet"
-"""Table of URLs, texts and MinHash bands of the held-out documents, hashed (data_prep/shards/held_out.py)."""
+"""Table of hashes of the held-out documents' URLs, texts and MinHash bands (data_prep/shards/held_out.py)."""
 
 
 def document_tables(folder: Place) -> list[Place]:
@@ -225,7 +225,7 @@ def check_request(
     if manifest.is_packed(split) and manifest.record_length % context_length:
         raise UsageError(
             f"A context of {context_length} tokens does not divide the packed records of {manifest.record_length} in "
-            f"{folder} (shards.packing = best_fit). Choose a divisor."
+            f"{folder} (shards.packing = best_fit). Choose a context_length that divides the record length."
         )
     if tokenizer_fingerprint not in (None, manifest.tokenizer_fingerprint):
         raise UsageError(

@@ -43,7 +43,7 @@ def byte_level_of(tokenizer: Tokenizer) -> ByteLevel:
         contents = json.loads(tokenizer.contents)
         pattern = pattern_of(contents)
     else:
-        raise UsageError(f"The tokenizer is {tokenizer.kind} instead of byte-level BPE.")
+        raise UsageError(f"The tokenizer is {tokenizer.kind}, not byte-level BPE. Use --format hugging_face.")
     model, special = contents["model"], {*tokenizer.special_tokens}
     pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     vocabulary = {token: id for token, id in model["vocab"].items() if token not in special}

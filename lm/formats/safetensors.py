@@ -3,7 +3,7 @@ time.
 
 The safetensors library reads files and validates each header when it opens one; nothing in a file is executed. It does
 not read the index of a sharded model, so this module does. This module also writes files, since the library's save_file
-needs all tensors at once: 391 MB for 400 MB of weights that are stored transposed; `write_file` took 24 MB.
+needs all tensors at once: 391 MB more memory for 400 MB of weights that are stored transposed; `write_file` took 24 MB.
 """
 
 import json

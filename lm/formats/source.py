@@ -148,6 +148,6 @@ def check_size(config: ModelConfig, source: Path, values: int, tensors: int) -> 
     if needed > FAR_MORE * values or config.layers > tensors:
         raise InputError(
             f"{source} describes a model of at least {needed:,} parameters in {config.layers:,} layers, but its "
-            f"weights are {values:,} numbers in {tensors:,} tensors. Do the config and the weights belong to the same "
-            "model, and are the weights complete? Download both again."
+            f"weights are {values:,} numbers in {tensors:,} tensors. Download the config and all weights "
+            "of the same model again."
         )

@@ -139,5 +139,5 @@ def check_written(config: ModelConfig, arrays: Mapping[str, Any], tokenizer: Tok
         if shapes.get(name) != given.get(name):
             raise InputError(
                 f"{name} is {given.get(name, 'absent')}, but {shapes.get(name, 'absent')} in the config. Give the "
-                "parameters of the same model."
+                "parameters and the config of one model."
             )

@@ -180,7 +180,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def out_of_memory(text: str) -> OutOfMemory:
-    """Parse a compiler's message about a program that does not fit; if it lacks the size, needed_bytes is None."""
+    """Parse a compiler's message about a program that does not fit. If no size is in the text, needed_bytes is None."""
     for pattern in NEEDED:
         if needed := re.search(pattern, text):
             return OutOfMemory(int(float(needed[1]) * SIZES[needed[2]]))

@@ -52,7 +52,7 @@ def wait_for_turn(say: Callable[[str], None], lock: Path = LOCK) -> None:
     try:
         handle = lock.open("a")
     except OSError as error:
-        raise InputError(f"{lock} cannot be opened: {error.strerror}. Remove it, or set TMPDIR.") from error
+        raise InputError(f"{lock} cannot be opened: {error.strerror}. Remove that file, or set TMPDIR.") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -95,7 +95,7 @@ def head(url: str, options: RequestOptions = PLAIN) -> Object | None:
     except FileNotFoundError:
         return None
     if found.size < 0:
-        raise StorageError(f"{url}: the server does not report its size. Download it first.")
+        raise StorageError(f"{url}: the server does not report the size of the file. Download it first.")
     return found
 
 
@@ -246,13 +246,13 @@ def check_status(url: str, response: "Response", later: frozenset[int]) -> None:
         raise OutOfRangeError(f"the server has no bytes from where the part ends ({status})")
     if response.status_code not in later:
         raise RefusedError(
-            f"{url} is refused: {status}. Check the address, and whether it or a proxy requires a login."
+            f"{url} is refused: {status}. Check the address, and whether the server or a proxy requires a login."
         )
     pause = seconds_asked(response.headers.get("Retry-After"), response.headers.get("Date"))
     if pause is not None and pause > LONGEST_WAIT:
         raise InputError(
-            f"{url}: {status}, and the server asks to retry in {pause / 3600:.1f} hours. What was downloaded is kept; "
-            "run the same command then."
+            f"{url}: {status}, and the server asks to retry in {pause / 3600:.1f} hours. Run the same command then; "
+            "downloaded parts are kept."
         )
     raise TryAgainError(status, pause, refused=response.status_code == 403)
 

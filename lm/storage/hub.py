@@ -90,7 +90,7 @@ def head(address: str) -> Object | None:
     except FileNotFoundError:
         return None
     if found.size is None:
-        raise StorageError(f"{address}: the hub does not report its size. Download it first.")
+        raise StorageError(f"{address}: the hub does not report the size of the file. Download it first.")
     return Object(found.size, found.etag or "")
 
 

@@ -103,7 +103,7 @@ class Lease:
         with self.lock:
             if self.version is None:
                 raise StorageError(
-                    f"{self.place.parent} was taken over by another process; nothing more is written there."
+                    f"{self.place.parent} was taken over by another process. Run the command again when that ends."
                 )
             self.write(True, self.version)
 

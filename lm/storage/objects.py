@@ -257,8 +257,8 @@ ABSENT = Object(0, "")
 
 
 def write(address: str, data: bytes, instead_of: Object | None = None) -> Object:
-    """Write an object atomically; return its metadata. If `instead_of` is given, the object must still be that version;
-    ABSENT: it must not exist. If not so, raises obstore's PreconditionError or AlreadyExistsError."""
+    """Write an object atomically; return its metadata. `instead_of` is the version that the object must have now, or
+    ABSENT if there must be none. Otherwise raises obstore's PreconditionError or AlreadyExistsError."""
     import obstore
 
     conditions: dict[str, Any] = {}

@@ -11,8 +11,8 @@ from typing import Any
 from lm.storage.meter import MeteredFile
 
 MAX_PAGE_BYTES = 200 << 20
-"""Maximum bytes of the pages, one per column, that are decompressed at the same time. A typical page has one megabyte.
-With texts of 100 kB a page has 100, since pyarrow writes at least 1,024 texts to a page."""
+"""Maximum bytes of the pages, one per column, that are decompressed at the same time. A typical page has 1 MB. With
+texts of 100 kB a page has 100 MB, since pyarrow writes at least 1,024 texts to a page."""
 MAX_HEADER_BYTES = 1 << 20
 DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
 DELTA_BYTE_ARRAY = 7

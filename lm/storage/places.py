@@ -60,8 +60,8 @@ def inside(folder: Path, name: object, source: object) -> Path: ...
 def inside(folder: Url, name: object, source: object) -> Url: ...
 def inside(folder: Path | Url, name: object, source: object) -> Path | Url:
     """Return `folder / name`, after checking that no `..` or link leads out of `folder`. Only the first folder of
-    `name` may be a link, such as an output folder on another disk; then the rest of `name` must stay within its target.
-    `source`, for messages, is the file or address that the name was read from. Raises InputError, also for names that
+    `name` may be a link, such as an output folder on another disk; the rest of `name` must stay within that. `source`,
+    for messages, is the file or address that the name was read from. Raises InputError, also for names that
     `relative_name` refuses."""
     plain = relative_name(name, source)
     if isinstance(folder, Url):

@@ -127,7 +127,7 @@ class Url:
         self, mode: str = "rb", buffering: int = READ_AHEAD, version: Object | None = None
     ) -> io.BufferedReader | Ranges:
         """Open the object for random access; only mode "rb". All reads are of `version`, by default the current one,
-        and raise StorageError if the object was replaced. A read gets at least `buffering` bytes, if not 0."""
+        and raise StorageError if the object was replaced. A request reads at least `buffering` bytes."""
         if mode != "rb":
             raise ValueError(f"mode = {mode!r}: objects can only be read with open(); lm.storage.appearing writes one")
         raw = Ranges(self.address, self.held_to(version))

@@ -40,7 +40,7 @@ class TrainingText:
         if not self.characters:
             raise UsageError(
                 f"tokenizer.train_characters is {config.train_characters:,}, which gave {self.documents} documents "
-                "without text. Raise it, or prepare documents with text."
+                "without text. Raise tokenizer.train_characters, or prepare documents with text."
             )
 
 
@@ -65,8 +65,8 @@ def train_bpe(texts: Iterable[str], config: TokenizerConfig) -> BytePairTokenize
         raise UsageError(
             f"tokenizer.vocab_size = {config.vocab_size} asks for {mergeable - 256} merges, but "
             f"{training.characters} characters in {training.documents} documents hold only {len(tokens) - 256}. "
-            f"Set it to {most} or less (--tokenizer.vocab-size {most} --model.vocab-size {most}), or train on more "
-            "text."
+            f"Set vocab_size to {most} or less (--tokenizer.vocab-size {most} --model.vocab-size {most}), or train on "
+            "more text."
         )
     special = numbered(tokens, config.special_tokens)
     return BytePairTokenizer(
@@ -84,7 +84,7 @@ def check_pattern(pattern: str, what: str) -> None:
     try:
         runs_of(pattern)
     except ValueError as error:
-        raise UsageError(f"{what} is {shown(pattern)}: {error}. {names} without that.") from error
+        raise UsageError(f"{what} is {shown(pattern)}: {error}. {names} without this fault.") from error
     byte_tokenizer = BytePairTokenizer(pattern, tokens, special_tokens=numbered(tokens, (END_OF_TEXT,)))
     try:
         with no_panic(f"{what} is {pattern!r}, which splits no text. {names}"):

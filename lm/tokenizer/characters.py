@@ -99,7 +99,7 @@ def train_characters(texts: Iterable[str], config: TokenizerConfig) -> Character
         raise UsageError(
             f"tokenizer.vocab_size is {config.vocab_size}, but {training.characters} characters in "
             f"{training.documents} documents have {len(symbols)} different ones, including the newline before each "
-            f"document. Set it to {len(symbols)}, and model.vocab_size to at least that."
+            f"document. Set tokenizer.vocab_size to {len(symbols)}, and model.vocab_size to at least that."
         )
     ordered = "".join(sorted(symbols))
     return CharacterTokenizer(ordered, documents=training.documents, characters=training.characters)

@@ -196,7 +196,7 @@ class BytePairTokenizer(Tokenizer):
         if lost:
             raise UsageError(
                 f"the split pattern {self.pattern!r} does not match {lost} bytes of a text that begins with "
-                f"{text[:60]!r}, which would be lost. End it with an alternative for everything else, such as |\\s+|."
+                f"{text[:60]!r}, which would be lost. End the pattern with an alternative for the rest, such as |\\s+|."
             )
         return ids
 

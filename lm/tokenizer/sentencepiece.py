@@ -60,7 +60,7 @@ class SentencePieceTokenizer(Tokenizer):
         if max(processor.bos_id(), processor.eos_id()) < 0:
             raise UsageError(
                 "the sentencepiece model marks neither the beginning nor the end of a text (bos_id and eos_id are "
-                "-1), so no token could begin a document. Train it with --bos_id=1, or use another."
+                "-1), so no token could begin a document. Train the model with --bos_id=1, or use another."
             )
         special = {
             processor.id_to_piece(id): id
@@ -231,12 +231,12 @@ def explained(error: RuntimeError, training: TrainingText, config: TokenizerConf
     if least := _TOO_SMALL.search(str(error)):
         return UsageError(
             f"{asked} is too small for {config.algorithm}: 256 bytes, 2 special symbols and the characters that make "
-            f"up 99.95 % of {found} are {least[1]} symbols. Set it to {least[1]} or more."
+            f"up 99.95 % of {found} are {least[1]} symbols. Set vocab_size to {least[1]} or more."
         )
     if most := _TOO_LARGE.search(str(error)):
         return UsageError(
-            f"{asked} is too large for {config.algorithm}: {found} have {most[1]} pieces. Set it to {most[1]} or "
-            "less, or train on more text."
+            f"{asked} is too large for {config.algorithm}: {found} have {most[1]} pieces. Set vocab_size to {most[1]} "
+            "or less, or train on more text."
         )
     return UsageError(
         f"{config.algorithm} cannot train {asked} on {found}: {error}. Train on more text, or set tokenizer.algorithm "

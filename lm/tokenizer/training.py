@@ -32,6 +32,6 @@ def load_tokenizer(config: TokenizerConfig) -> Tokenizer:
     if tokenizer.vocab_size != config.vocab_size:
         raise UsageError(
             f"tokenizer.load = {config.load!r} has {tokenizer.vocab_size} symbols, but tokenizer.vocab_size "
-            f"is {config.vocab_size}. Set it to {tokenizer.vocab_size}, and model.vocab_size to at least that."
+            f"is {config.vocab_size}. Set that to {tokenizer.vocab_size}, and model.vocab_size to that or more."
         )
     return tokenizer

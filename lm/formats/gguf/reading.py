@@ -33,8 +33,8 @@ def parameters_of(path: Path, tensors: dict[str, gguf.ReaderTensor], config: Mod
         wanted = stored_shape(stored[name], shapes) if name in stored else None
         if found != wanted:
             raise InputError(
-                f"{path}: the tensor {name} is {found or 'absent'}, but {wanted or 'absent'} in the model of its "
-                "header. Download the file again, or use the model's Hugging Face folder."
+                f"{path}: the tensor {name} is {found or 'absent'}, but by the header must be {wanted or 'absent'}. "
+                "Download the file again, or use the model's Hugging Face folder."
             )
         if (kind := tensors[name].tensor_type.name) not in READ:
             raise InputError(

@@ -37,9 +37,8 @@ def check_names(folder: Path, tensors: dict[str, Tensor], wanted: Tensors, tied:
     for name in wanted:
         if name not in tensors:
             raise InputError(
-                f"{folder} has no tensor {name}, which its config.json asks for. It has {len(tensors)}, first "
-                f"{min(tensors, default='none')}. Do the config and the weights belong to the same model, and are the "
-                "weights complete?"
+                f"{folder} has no tensor {name}, which its config.json asks for. The folder has {len(tensors)}, "
+                f"first {min(tensors, default='none')}. Download the config and all weights of one model."
             )
     for name in tensors:
         if name in wanted:
@@ -48,12 +47,12 @@ def check_names(folder: Path, tensors: dict[str, Tensor], wanted: Tensors, tied:
         if not tied or name != head:
             raise InputError(
                 f"{folder} has a tensor {name} of shape {tensors[name].shape}, which the model of its config.json "
-                "does not use. Do the config and the weights belong to the same model?"
+                "does not use. Download the config and the weights of the same model."
             )
         if tensors[name].shape != table.shape or not np.array_equal(tensors[name].read(), table.read()):
             raise InputError(
                 f"{folder} has {head} {tensors[name].shape} other than {table.name} {table.shape}, but its "
-                "config.json ties them. Set tie_word_embeddings to false there."
+                "config.json ties the two. Set tie_word_embeddings to false in config.json."
             )
 
 
@@ -74,7 +73,7 @@ def folder_parameters(folder: Path, config: ModelConfig) -> FileParameters:
         if tensors[name].shape != (shape := stored_shape(one, shapes)):
             raise InputError(
                 f"{tensors[name].file}: {name} has shape {tensors[name].shape}, but the model of its config.json "
-                f"needs {shape}. Do the config and the weights belong to the same model?"
+                f"needs {shape}. Download the config and the weights of the same model."
             )
     dtypes = {name: tensor.dtype for name, tensor in tensors.items() if name in stored}
     return FileParameters(config, stored, dtypes, lambda name: tensors[name].read())
@@ -137,8 +136,8 @@ def special_tokens_of(folder: Path) -> tuple[SpecialTokens, bool]:
         template = read_template(file_inside(folder, TEMPLATE))
     if not isinstance(template, str) or not all(type(id) is int for id in (*eos, 0 if bos is None else bos)):
         raise InputError(
-            f"{folder}: bos_token_id is {shown(bos)}, eos_token_id {shown(eos)} and the chat template "
-            f"{type(template).__name__}, but must be an integer, integers, and text. Correct {', '.join(files[:3])}."
+            f"{folder}: bos_token_id is {shown(bos)} and must be an integer; eos_token_id is {shown(eos)} and must be "
+            f"integers; the chat template is {type(template).__name__} and must be text. Edit {', '.join(files[:3])}."
         )
     add_bos = None
     if tokenizer:
@@ -153,12 +152,12 @@ def read_template(path: Path) -> str:
     """Return a chat template. Raises InputError if the file is too large or not text."""
     if path.stat().st_size > 4 * MOST_TEMPLATE:
         raise InputError(
-            f"{path} has {path.stat().st_size:,} bytes, which is too large for a chat template. Remove it."
+            f"{path} has {path.stat().st_size:,} bytes, which is too large for a chat template. Remove the file."
         )
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: {error}. Correct or remove it.") from error
+        raise InputError(f"{path} is not UTF-8 text: {error}. Correct or remove the file.") from error
 
 
 def symbols_of(tokenizer_json: bytes) -> int:
@@ -175,6 +174,6 @@ def refuse_pickles(folder: Path) -> None:
     if pickles and not any(folder.glob("*.safetensors")):
         raise InputError(
             f"{folder} has its weights in {pickles[0]}, a pickle, which can run code when it is loaded, so it is "
-            "refused. If you trust it, convert it with torch and transformers: "
+            "refused. If you trust the file, convert the model with torch and transformers: "
             "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(OUT, safe_serialization=True)."
         )

@@ -192,7 +192,7 @@ def test_duplicate_folders_are_rejected_under_any_name(folders, tmp_path):
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.inf, math.nan])
 def test_invalid_weights_are_rejected(bad):
-    refused = rf"with a weight of {bad}; it must be 0 or more" if bad else "a/tokens with a weight of 0, and no stage"
+    refused = rf"with a weight of {bad}; weights must be 0" if bad else "a/tokens with a weight of 0, and no stage"
     with pytest.raises(UsageError, match=refused):
         dataclasses.replace(CONFIG, mixture=(MixtureSource("a/tokens", bad),))
     with pytest.raises(UsageError, match=r"tokens"):

@@ -203,7 +203,7 @@ def test_the_steps_of_a_window_are_the_inverse_of_the_windows_of_a_step(folders,
     [
         ({"batch_schedule": ((0, 4),)}, r"train\.batch_schedule has step 0; steps must be at least 1"),
         ({"batch_schedule": ((5, 4), (5, 8))}, r"batch_schedule has step 5; .* The step before it is 5"),
-        ({"batch_schedule": ((5, 0),)}, r"batch_schedule has 0 from step 5 on; it must be from 1"),
+        ({"batch_schedule": ((5, 0),)}, r"batch_schedule has 0 from step 5 on; give values from 1"),
         ({"context_schedule": ((9, 4), (3, 8))}, r"context_schedule has step 3; .* The step before it is 9"),
         ({"context_schedule": ((0, 5),)}, r"context_schedule has 5 tokens, which does not divide .* = 12"),
         ({"mixture_schedule": (MixtureStage(4, (1.0, 2.0)),)}, r"2 weights from step 4 on, but there are 1 folders"),

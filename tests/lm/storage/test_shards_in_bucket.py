@@ -200,5 +200,5 @@ def test_requests_of_a_closed_loader_are_cancelled(uploaded, store: Store):
 
 
 def test_a_block_that_does_not_fit_into_memory_is_rejected(uploaded):
-    with pytest.raises(UsageError, match=r"train\.shuffle_block = 10000000 x 66 blocks .* Lower it to \d+"):
+    with pytest.raises(UsageError, match=r"shuffle_block = 10000000 x 66 blocks .* Lower train\.shuffle_block to \d+"):
         source(uploaded, block=10_000_000).iterate()

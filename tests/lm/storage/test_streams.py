@@ -231,7 +231,7 @@ def test_without_head_any_response_with_a_length_works_and_its_body_is_not_read(
     web.heads, web.always["folder/file"] = 405, always
     assert of_web(web).url.surely() == (len(DATA), web.etag(DATA), None)
     web.always["folder/file"] = Fault(ignore_range=True, chunked=True)
-    with pytest.raises(StorageError, match=r"does not report its size. Download it "):
+    with pytest.raises(StorageError, match=r"does not report the size of the file. Download it "):
         of_web(web).url.surely()
     web.always["folder/file"] = Fault(status=401)
     with pytest.raises(StorageError, match="is refused: 401"):

@@ -126,7 +126,7 @@ def test_train_characters_is_an_exact_bound():
 
 
 def test_too_little_text_is_a_usage_error_with_both_numbers():
-    with pytest.raises(UsageError, match=r"vocab_size = 8192 asks for 7935 merges.* hold only 3\. Set it to 260"):
+    with pytest.raises(UsageError, match=r"vocab_size = 8192 asks for 7935 merges.* only 3\. Set vocab_size to 260"):
         train_bpe(["abcd"], config(8192))
 
 

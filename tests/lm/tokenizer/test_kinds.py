@@ -79,7 +79,7 @@ def test_a_tokenizer_is_loaded_instead_of_trained(algorithm, tmp_path):
     save(trained, tmp_path)
     config = config_of("bpe", load=str(tmp_path), vocab_size=trained.vocab_size + 300)
     size = trained.vocab_size
-    with pytest.raises(UsageError, match=f"has {size} symbols, but .* is {size + 300}. Set it to {size}"):
+    with pytest.raises(UsageError, match=f"has {size} symbols, but .* is {size + 300}. Set that to {size}"):
         train_tokenizer([], config)
     right = dataclasses.replace(config, vocab_size=size)
     assert train_tokenizer([], right) == trained

@@ -125,9 +125,9 @@ def test_the_bound_on_characters_is_kept():
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_an_impossible_size_is_rejected_with_the_remedy(algorithm, capfd):
-    with pytest.raises(UsageError, match=r"vocab_size = 100 is too small .* are (3\d\d) symbols. Set it to \1 or more"):
+    with pytest.raises(UsageError, match=r"vocab_size = 100 is too small .* (3\d\d) symbols. Set vocab_size to \1 "):
         make(algorithm, size=100)
-    with pytest.raises(UsageError, match=r"vocab_size = 99999 is too large .* have (\d+) pieces. Set it to \1 or"):
+    with pytest.raises(UsageError, match=r"vocab_size = 99999 is too large .* (\d+) pieces. Set vocab_size to \1 "):
         make(algorithm, size=99_999)
     for nothing in ([], [""], ["\0"]):
         said = r"\d documents without text" if not any(nothing) else r"500 on 1 characters in 1 documents"
