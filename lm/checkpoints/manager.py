@@ -92,7 +92,7 @@ class Checkpoints:
     """Folder checkpoints/<step>/ of a run. Saves run in the background of training; `close` waits for them."""
 
     kind = "checkpoint"
-    """The word for one of its folders in messages."""
+    """Name of a saved step in messages."""
 
     def __init__(
         self,
@@ -102,8 +102,9 @@ class Checkpoints:
         sidecars: Sequence[Path] = (),
         hooks: SaveHooks = NO_HOOKS,
     ):
-        """`retention=None` keeps all checkpoints. A save waits up to `timeout` seconds for the previous one, then it is
-        skipped. `sidecars` are logs, which are forced to disk before the manifest of a checkpoint."""
+        """`retention=None` keeps all checkpoints. A save waits up to `timeout` seconds for the previous one, and is
+        skipped if that still runs. `sidecars` are logs, which are forced to disk before the manifest of a
+        checkpoint."""
         # If the folder is a link, checkpoints are moved aside on the disk that it leads to.
         self.place, self.folder = folder, folder.resolve()
         self.retention, self.timeout, self.sidecars = retention, timeout, tuple(sidecars)

@@ -23,7 +23,7 @@ class Recitation(NamedTuple):
     next: int
     """Number of tokens after the prefix that `right` counts over."""
     right: int
-    """How many of these the model predicts as most likely, each given all the document's tokens before it."""
+    """Number of these tokens that the model ranks first, each given all tokens of the document before it."""
     verbatim: int
     """Number of tokens that greedy decoding reproduces before the first difference or the end of the forward pass."""
 

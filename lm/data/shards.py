@@ -78,8 +78,8 @@ class Recent[V]:
         return value
 
     def forget(self, owner: int) -> None:
-        """Drop the values of `owner`, the first part of their keys. For finalizers: if the lock is taken, they are
-        dropped when the next value is loaded."""
+        """Remove the values of `owner`, the first part of their keys. For finalizers: if the lock is taken, the values
+        are removed when the next value is loaded."""
         self.forgotten.append(owner)
         if self.lock.acquire(blocking=False):
             try:

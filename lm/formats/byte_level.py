@@ -71,8 +71,9 @@ def pattern_of(contents: dict[str, Any]) -> str:
 def supported_sentencepiece(
     tokenizer: SentencePieceTokenizer, program: str, remedy: str, kinds: Collection[int], pieces: Collection[int]
 ) -> SentencePieceModel:
-    """Return the parsed model of the tokenizer. Raises UsageError, with `program` and `remedy`, if its kind is not in
-    `kinds`, a piece's kind is not in `pieces`, it lacks byte fallback, or it normalizes text."""
+    """Return the parsed model of the tokenizer. Raises UsageError, with `program` and `remedy`, if the model's `kind`
+    is not in `kinds`, if a piece's `kind` is not in `pieces`, or if the model lacks byte fallback or normalizes
+    text."""
     model = read_model(tokenizer.model)
     found = {piece.kind for piece in model.pieces}
     for unsupported, what in (

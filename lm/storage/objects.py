@@ -344,7 +344,7 @@ OF_THE_MACHINE = (
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT",
     "GOOGLE_SERVICE_ACCOUNT_PATH",
 )  # fmt: skip
-"""Not passed on: files and servers of one machine."""
+"""Variables that are not passed on, because they name files and servers of one machine."""
 
 
 def environment_of_storage() -> dict[str, str | None]:
@@ -356,7 +356,8 @@ def environment_of_storage() -> dict[str, str | None]:
 
 
 def set_environment(values: Mapping[str, str | None]) -> None:
-    """Set environment variables, or unset those with value None. If any value changes, stores get new clients."""
+    """Set environment variables, or unset those with value None. If a value changes, clients of stores are
+    recreated."""
     if all(os.environ.get(name) == value for name, value in values.items()):
         return
     for name, value in values.items():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-"""Kinds of pieces; llama.cpp uses the same numbers."""
+"""Values of Piece.kind; llama.cpp uses the same numbers."""
 UNIGRAM, BPE = 1, 2
 """Values of SentencePieceModel.kind."""
 KINDS = {UNIGRAM: "unigram", BPE: "bpe", 3: "word", 4: "char"}

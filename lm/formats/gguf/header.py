@@ -74,7 +74,7 @@ class Cursor:
             raise ValueError(f"{what} has {count:,} items; the limit in a header is {most:,}")
 
     def value(self, kind: int, what: str) -> Any:
-        """Read a field's value of type `kind`. Raises ValueError for nested arrays, which no supported field uses."""
+        """Read a value of type `kind`, GGUF's number. Raises ValueError for nested arrays, which no field needs."""
         if kind in SCALARS:
             return self.number(SCALARS[kind], what)
         if kind == STRING:

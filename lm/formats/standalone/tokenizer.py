@@ -45,8 +45,8 @@ def features_of(tokenizer: Tokenizer) -> frozenset[str]:
 
 
 def check_ranks(found: ByteLevel) -> None:
-    """Raise UsageError unless applying the merges in their order is the same as in order of token ids, as model.py
-    does."""
+    """Raise UsageError unless applying the merges in the order of token ids, as model.py does, gives the same ids as in
+    their own order."""
     ordered = sorted(found.vocabulary, key=found.vocabulary.__getitem__)
     ranks = ranks_of({token: rank for rank, token in enumerate(ordered)}, ())
     check_merges(found.merges, ranks, found.whole_pieces)

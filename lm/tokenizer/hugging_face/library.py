@@ -214,8 +214,8 @@ def open_library(contents: bytes) -> "tokenizers.Tokenizer":
 
 
 def parts_of(step: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
-    """Return the steps of a normalizer or pre-tokenizer as a list: itself, or the steps in the field `name` of a
-    Sequence."""
+    """Return the steps of a normalizer or pre-tokenizer: of a Sequence the steps in its field `name`, for any other
+    only `step`; [] for None."""
     if not step:
         return []
     return [one for part in step[name] for one in parts_of(part, name)] if step["type"] == "Sequence" else [step]
