@@ -102,9 +102,8 @@ class Checkpoints:
         sidecars: Sequence[Path] = (),
         hooks: SaveHooks = NO_HOOKS,
     ):
-        """`retention=None` keeps all checkpoints. A save waits up to `timeout` seconds for the previous one, and is
-        skipped if that still runs. `sidecars` are logs, which are forced to disk before the manifest of a
-        checkpoint."""
+        """`retention=None` keeps all checkpoints. A save is skipped if the previous one still runs after `timeout`
+        seconds. `sidecars` are logs, which are forced to disk before the manifest of a checkpoint."""
         # If the folder is a link, checkpoints are moved aside on the disk that it leads to.
         self.place, self.folder = folder, folder.resolve()
         self.retention, self.timeout, self.sidecars = retention, timeout, tuple(sidecars)

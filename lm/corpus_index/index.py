@@ -215,8 +215,8 @@ class CorpusIndex:
         return Document(number, id, url, part.split, part, begin + 1, end, self.source_of(part))
 
     def sampled(self, split: str, number: int, of: int, least: int) -> Document | None:
-        """Return the document at place `number` of `of` evenly spaced places in the split. If its tokens are fewer than
-        `least`, return the next document of the same part that has enough, else the part's last such one, or None."""
+        """Return the document at place `number` of `of` evenly spaced places in the split. If it has fewer than `least`
+        tokens, take the next document of the same part with enough, else the part's last one with enough, or None."""
         parts = [part for part in self.parts if part.split == split]
         total = sum(len(part.documents) for part in parts)
         at = number * total // of

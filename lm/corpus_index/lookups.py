@@ -85,8 +85,7 @@ def overlap_of(
     split: str | None = "train",
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> tuple[list[int], Overlap]:
-    """Tokenize a text in each of its `ways_to_write`; return (tokens, Overlap) of the way with the most n-grams
-    found."""
+    """Tokenize a text in each of its `ways_to_write`; return (tokens, Overlap) of the way with most n-grams found."""
     first, *others = ways_to_write(tokenizer, text) or [[]]
     best = first, overlap(index, first, n, split, check_cancelled)
     for tokens in others:

@@ -152,7 +152,7 @@ class Manifest:
     record_length: int
     token_dtype: str
     splits: dict[str, Split]
-    """By name: "train" and "val"."""
+    """{name of the split, "train" or "val": its shards and totals}."""
     documents: tuple[DocumentTable, ...] = ()
     """Document tables, in the order of document numbers. Empty in folders written before December 2026, which have one
     table, documents.parquet."""

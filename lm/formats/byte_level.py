@@ -19,7 +19,7 @@ DIGITS_ALONE = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?
 DIGITS_STEPS = (
     {"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
 )  # fmt: skip
-"""The same split as two pre-tokenizer steps of a tokenizer.json."""
+"""The split of DIGITS_ALONE as two pre-tokenizer steps of a tokenizer.json."""
 
 
 class ByteLevel(NamedTuple):
@@ -51,7 +51,7 @@ def byte_level_of(tokenizer: Tokenizer) -> ByteLevel:
 
 
 def pattern_of(contents: dict[str, Any]) -> str:
-    """Return the split pattern in the contents of a tokenizer.json. Raises UsageError if there are other steps."""
+    """Return the split pattern in the contents of a tokenizer.json. Raises UsageError for other steps than a split."""
     if contents.get("normalizer") is not None:
         raise UsageError(
             f"The tokenizer normalizes text ({contents['normalizer']['type']}), which this format does not support. "
@@ -71,9 +71,8 @@ def pattern_of(contents: dict[str, Any]) -> str:
 def supported_sentencepiece(
     tokenizer: SentencePieceTokenizer, program: str, remedy: str, kinds: Collection[int], pieces: Collection[int]
 ) -> SentencePieceModel:
-    """Return the parsed model of the tokenizer. Raises UsageError, with `program` and `remedy`, if the model's `kind`
-    is not in `kinds`, if a piece's `kind` is not in `pieces`, or if the model lacks byte fallback or normalizes
-    text."""
+    """Return the tokenizer's parsed model. Raises UsageError, with `program` and `remedy`, if the model's `kind` is not
+    in `kinds`, a piece's `kind` not in `pieces`, or if the model lacks byte fallback or normalizes text."""
     model = read_model(tokenizer.model)
     found = {piece.kind for piece in model.pieces}
     for unsupported, what in (

@@ -74,8 +74,8 @@ def llama(config: ModelConfig) -> Expressed:
 
 
 def leaves(config: object, prefix: str = "") -> Iterator[tuple[str, object, object]]:
-    """Yield (name, value, default or dataclasses.MISSING) of each field; a field of a nested config is
-    "rope_scaling.factor"."""
+    """Yield (name, value, default or dataclasses.MISSING) of each field. The name of a field of a nested config is
+    "rope_scaling.factor", for example."""
     for field in dataclasses.fields(config):  # ty: ignore[invalid-argument-type]
         name, value = prefix + field.name, getattr(config, field.name)
         if dataclasses.is_dataclass(value):

@@ -57,7 +57,7 @@ class OutOfMemory:
     needed_bytes: int | None
     """Temporary memory that a device would need, if the compiler reports it."""
     what: str = STEP
-    """Phase that needs it: a step, or a key of Compiled.also_held."""
+    """Phase that needs this memory: a step, or a key of Compiled.also_held."""
 
 
 def compile_for(

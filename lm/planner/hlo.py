@@ -219,7 +219,7 @@ def results(instruction: Instruction, kind: str) -> list[str]:
 
 
 def exchanges(found: dict[str, list[Instruction]]) -> Iterator[tuple[str, Instruction]]:
-    """Yield (name of its computation, instruction) for each collective in the parsed program `found`."""
+    """Yield (name of the computation, instruction) for each collective in the parsed program `found`."""
     for name, instructions in found.items():
         for instruction in instructions:
             kind = instruction.operation.removesuffix("-start")

@@ -116,7 +116,7 @@ class Plan:
     tokens_per_step: int
     """Tokens of the largest batch."""
     flops_per_token: int
-    """Model FLOPs with that batch's context, counted from the config (lm/model/cost.py)."""
+    """Model FLOPs with the context of the largest batch, counted from the config (lm/model/cost.py)."""
     attention: str
     """Attention implementation: splash, cudnn or xla."""
     remarks: tuple[str, ...]

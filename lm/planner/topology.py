@@ -122,7 +122,7 @@ class Topology:
 
 
 NAME = r"(?:([1-9]\d{0,4}) ?x ?)?([a-z][a-z0-9]{0,19}?)(?:[:-](\d{1,6}(?:x\d{1,3}){0,3}))?"
-"""Slices, chip, and shape or number."""
+"""Matches the name of a topology: number of slices, chip, and shape or number."""
 
 
 def topology_of(name: str) -> Topology:

@@ -300,7 +300,7 @@ class LocalCopy:
 
     def push_log(self, name: str) -> Object:
         """Upload the parts of the log from the first that differs; return the log's metadata. Later parts are deleted
-        first: so the log in the bucket always ends with a complete line, and keeps the lines with which both begin."""
+        first: so the log in the bucket always ends with a complete line, and keeps what has not changed."""
         there, contents = self.parts.get(name, []), log_parts((self.folder / name).read_bytes())
         digests = [hashlib.sha256(lines).digest() for lines in contents]
         if name not in self.uploaded:

@@ -166,7 +166,7 @@ def is_name(error: Exception) -> bool:
 
 
 NO_KEYS = re.compile("redential|token request|/latest/(api/token|meta-data)|InvalidAccessKeyId|SignatureDoesNotMatch")
-"""Matches errors of missing or wrong credentials. A machine's metadata server is the last to be asked for them."""
+"""Matches errors of missing or wrong credentials, also from a machine's metadata server, which is asked last."""
 
 
 def cause(error: Exception, scheme: str, bucket: str) -> str:
@@ -356,8 +356,7 @@ def environment_of_storage() -> dict[str, str | None]:
 
 
 def set_environment(values: Mapping[str, str | None]) -> None:
-    """Set environment variables, or unset those with value None. If a value changes, clients of stores are
-    recreated."""
+    """Set environment variables, or unset those with value None. After a change, new clients of stores are created."""
     if all(os.environ.get(name) == value for name, value in values.items()):
         return
     for name, value in values.items():

@@ -25,7 +25,7 @@ DRIVE = re.compile("[A-Za-z]:")
 
 
 def place_of(text: object) -> Place:
-    """Return a Url if `text` begins with a scheme, else a path, `~` expanded. Raises UsageError if it is neither."""
+    """Return a Url if `text` begins with a scheme, else a path, `~` expanded. Raises UsageError for an invalid one."""
     if isinstance(text, Url):
         return text
     if is_url(text):

@@ -130,8 +130,8 @@ def surrounded(character: str) -> str:
 
 
 def telling_tokenizer(pattern: str) -> BytePairTokenizer:
-    """Return a tokenizer whose ids show where the split pattern cuts: its vocabulary merges the first and last byte of
-    every character with the neighbor, unless there is a cut."""
+    """Return a tokenizer whose ids show where the split pattern splits a text: its vocabulary merges the first and last
+    byte of every character with the neighbor, unless a split is between them."""
     singles = [bytes([byte]) for byte in range(256)]
     first = [bytes([before, byte]) for before in CONTEXTS.encode() for byte in range(0xC2, 0xF5)]
     last = [bytes([byte, after]) for byte in range(0x80, 0xC0) for after in CONTEXTS.encode()]

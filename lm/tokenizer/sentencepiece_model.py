@@ -1,5 +1,5 @@
 """Parse and write sentencepiece's .model file: pieces with scores and kinds, and the settings that determine how text
-is cut.
+is split into pieces.
 
 The file is one message in protobuf's wire format (protobuf.dev/programming-guides/encoding); field numbers are those of
 sentencepiece's sentencepiece_model.proto. The module that sentencepiece ships for it requires one version of protobuf,

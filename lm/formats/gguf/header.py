@@ -15,11 +15,11 @@ import numpy as np
 from lm.errors import InputError, shown
 
 MOST_HEADER_BYTES = 2**25
-"""Maximum size before the tensors' data: 32 MiB. A vocabulary of 262,144 tokens with merges takes about 16."""
+"""Maximum size before the tensors' data: 32 MiB. A vocabulary of 262,144 tokens with merges takes about 16 MiB."""
 MOST_ITEMS = 2**21
 """Maximum number of fields and array elements in a header."""
 MOST_TENSORS = 2**15
-"""Maximum number of tensors. The 126 layers of Llama 3.1 405B are 1,138."""
+"""Maximum number of tensors. Llama 3.1 405B, with 126 layers, has 1,138."""
 MOST_AXES = 4
 VERSIONS = (2, 3)
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}

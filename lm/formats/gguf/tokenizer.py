@@ -33,7 +33,7 @@ cannot use other patterns."""
 OTHER_NAMES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe"}
 """Synonyms in files of other programs: {synonym: name}."""
 WHOLE_PIECES = ("llama-bpe",)
-"""Names in PATTERNS for which llama.cpp keeps a piece of text that is a token, instead of applying merges."""
+"""Names in PATTERNS for which llama.cpp encodes a piece of text that is a token as that token, without merges."""
 EOS_IDS = f"{OWN}.tokenizer.eos_ids"
 """Header field with all EOS ids, if there are more than the three that llama.cpp has fields for."""
 NORMAL, CONTROL = 1, 3

@@ -161,7 +161,7 @@ def read_template(path: Path) -> str:
 
 
 def symbols_of(tokenizer_json: bytes) -> int:
-    """Return the number of symbols in the vocabulary of a tokenizer.json; 0 if damaged, which loading it reports."""
+    """Return the number of symbols in the vocabulary of a tokenizer.json; 0 if damaged: loading it then fails."""
     try:
         return len(parse_json(tokenizer_json)["model"]["vocab"])
     except (ValueError, KeyError, TypeError, RecursionError):
