@@ -41,7 +41,7 @@ class Header:
     sha256: bytes
     """SHA-256 of the original file, 32 bytes."""
     step: int
-    """Step of the checkpoint with which it was compressed."""
+    """Step of the checkpoint with which the file was compressed."""
     tokens: int
     """Number of tokens that the model predicts; 0: reading the file needs no model."""
     segments: int

@@ -29,7 +29,7 @@ class Overlap(NamedTuple):
     """Number of these n-grams that occur in the corpus."""
     spans: tuple[tuple[int, int, Matches], ...]
     """(start, end, matches) of each stretch of the text, in tokens, that is covered by n-grams found in the corpus;
-    `matches` are those of its first n-gram."""
+    `matches` are the occurrences of the stretch's first n-gram."""
 
     @property
     def share(self) -> float:

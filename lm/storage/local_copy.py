@@ -32,7 +32,7 @@ from lm.storage.url import Url
 
 LEASE = ".lease"
 LOCK = ".lock"
-"""Never uploaded."""
+"""Name of the lock file of a run, which is never uploaded."""
 READS = 20
 """Maximum attempts to read files that another process is changing."""
 LOG = ".jsonl"

@@ -32,7 +32,7 @@ class SentencePieceModel:
 
     pieces: tuple[Piece, ...]
     kind: int
-    """A key of KINDS."""
+    """UNIGRAM, BPE, or another key of KINDS."""
     dummy_prefix: bool
     """Whether a space is prepended to every text."""
     shortens: bool
