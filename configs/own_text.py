@@ -23,6 +23,7 @@ from data_prep.config import EngineConfig, LanguageConfig, PagesConfig, ShardsCo
 from data_prep.sources.sizes import InputSizes
 from lm.config import EvaluateConfig, SampleConfig, TokenizerConfig
 from lm.fields import with_values
+from lm.terminal import quantity
 
 FEW_DOCUMENTS = 1_000
 """With fewer documents, the end of each is held out: among few documents a share of whole ones may be empty, or not
@@ -103,7 +104,7 @@ def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tu
             reasons.append(f"{option} = {f'{value:,}' if isinstance(value, int) else value}: {reason}")
         return value
 
-    texts = f"{quantity(sizes.bytes)} of text in {sizes.documents:,} document{'s' if sizes.documents > 1 else ''}"
+    texts = f"{quantity(sizes.bytes, 'B')} of text in {sizes.documents:,} document{'s' if sizes.documents > 1 else ''}"
     few = sizes.documents < FEW_DOCUMENTS
     held_out = choose(
         "shards.held_out", shards.held_out, "ends" if few else "documents",
@@ -114,7 +115,7 @@ def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tu
         share = min(0.1, max(share, 20 / sizes.documents))
     share = choose(
         "shards.validation_fraction", shards.validation_fraction, round(share, 4),
-        f"about {quantity(share * sizes.bytes)} of validation text",
+        f"about {quantity(share * sizes.bytes, "B")} of validation text",
     )  # fmt: skip
 
     tokenizer = experiment.tokenizer
@@ -181,11 +182,3 @@ def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tu
 def power_of_2(number: float) -> int:
     """Return the largest power of 2 that is at most `number`, or 1."""
     return 2 ** max(math.floor(math.log2(max(number, 1))), 0)
-
-
-def quantity(number: float, unit: str = "B") -> str:
-    """Return a number with a unit and an SI prefix, such as "1.2 MB"."""
-    for prefix, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {prefix}{unit}"
-    return f"{number:.0f} {unit}"

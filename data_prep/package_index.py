@@ -45,8 +45,7 @@ class PackageFile(Config):
     sha256: str
     """SHA-256 of the file: 64 lower-case hexadecimal digits."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
             raise UsageError(
                 f"The sha256 of the package {self.project} is {self.sha256!r}; it must be 64 hexadecimal digits "

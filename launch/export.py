@@ -33,14 +33,14 @@ class Command:
 
 
 def run(command: Command) -> None:
-    from launch.release.formats import ExportOptions, export
+    from launch.release.formats import export
     from launch.release.stored_run import open_run
 
     folder = run_named(command.run)
     if folder is None:
         raise UsageError(f"There is no run folder {shown(command.run, quotes=False)}. Give one, such as runs/demo.")
     opened, out = open_run(folder, command.step, command.trust_code), Path(command.out).expanduser()
-    export(opened, out, command.format, ExportOptions(dtype=command.dtype))
+    export(opened, out, command.format, command.dtype)
     print(f"export: {opened.name} at step {opened.step:,}, as {command.format}: {out}")
 
 

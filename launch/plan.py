@@ -20,7 +20,7 @@ from configs.recipes.prices import DOLLARS_PER_CHIP_HOUR
 from launch.stages.command import run_command
 from lm.planner.compile import compiler_for, say
 from lm.planner.plan import COMPUTE_OPTIMAL, flops_in, make_plan, optimal_parameters
-from lm.planner.search import search, search_json, search_text
+from lm.planner.search import search, search_text
 from lm.planner.text import in_words, plan_text, ratio_text
 from lm.planner.topology import Topology
 
@@ -57,7 +57,8 @@ def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
     compiler = compiler_for(topology)
     if options.search:
         found = search(model, train, topology, compiler, **of_plan)
-        print(json.dumps(search_json(found)) if options.json else search_text(found, topology))
+        plans = [{"options": one.options()} | plan.as_json() for one, plan in found]
+        print(json.dumps(plans) if options.json else search_text(found, topology))
         return True
     made = make_plan(model, train, topology, compiler, **of_plan)
     sizes = sizes_in(topology, made.mfu, options.days) if options.days else []

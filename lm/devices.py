@@ -63,13 +63,6 @@ def describe(devices: "Sequence[jax.Device]") -> Devices:
     return Devices(len(devices), devices[0].device_kind, target, slices)
 
 
-def find_devices() -> Devices:
-    """Return all devices that JAX finds. Initializes JAX."""
-    import jax
-
-    return describe(jax.devices())
-
-
 def mesh_sizes(
     config: MeshConfig, model: ModelConfig, batch_size: int, devices: Devices, micro_batches: int = 1
 ) -> dict[str, int]:

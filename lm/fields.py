@@ -47,7 +47,8 @@ def is_of_type(value: object, hint: typing.Any) -> bool:
 
 
 class Config:
-    """Base class of the frozen dataclasses of an experiment. A value of a wrong type raises UsageError."""
+    """Base class of the frozen dataclasses of an experiment. Construction calls `check_values`, and raises UsageError
+    for a value of a wrong type."""
 
     def __post_init__(self):
         hints = typing.get_type_hints(type(self))
@@ -57,6 +58,10 @@ class Config:
                 wanted = getattr(hint, "__name__", "") if isinstance(hint, type) else str(hint).replace("typing.", "")
                 kind = type(value).__name__
                 raise UsageError(f"{type(self).__name__}.{field.name} must be {wanted}; it is {shown(value)} ({kind}).")
+        self.check_values()
+
+    def check_values(self) -> None:
+        """Raise UsageError for values that cannot work."""
 
 
 def literal_values(hint: typing.Any) -> tuple[typing.Any, ...]:
@@ -99,15 +104,19 @@ def code_names(config: object, path: str = "") -> dict[str, list[str]]:
     return found
 
 
-def within(config: Config, path: str, low: int | float, high: int | float, *names: str) -> None:
-    """Raise UsageError unless each of the fields `names`, or each item of it, is a finite number from `low` to `high`.
-    `path` is the config section, for the message."""
+def within(
+    config: Config, path: str, low: float, high: float, *names: str, above: bool = False, below: bool = False
+) -> None:
+    """Raise UsageError unless each of the fields `names`, or each item of it, is a finite number from `low` to `high`;
+    with `above`, above `low`; with `below`, below `high`. `path` is the config section, for the message."""
     for name in names:
         value = getattr(config, name)
         for one in value if isinstance(value, tuple) else (value,):
-            if not low <= one <= high or math.isinf(one):
-                bounds = f"at least {low}, and finite" if math.isinf(high) else f"from {low} to {high}"
-                raise UsageError(f"{path}.{name} is {one}; it must be {bounds}.")
+            if not low <= one <= high or math.isinf(one) or (above and one == low) or (below and one == high):
+                least, most = "above" if above else "at least", "below" if below else "at most"
+                end = f" and {most} {high}" if math.isfinite(high) else ", and finite" if isinstance(one, float) else ""
+                bounds = f"from {low} to {high}" if math.isfinite(high) and not above | below else f"{least} {low}{end}"
+                raise UsageError(f"{path}.{name} is {shown(one)}; it must be {bounds}.")
 
 
 def check_numbers(config: object, path: str = "") -> None:
@@ -126,9 +135,7 @@ def check_numbers(config: object, path: str = "") -> None:
 
 def positive(config: Config, path: str, *names: str) -> None:
     """Raise UsageError unless all fields `names` are above 0 and finite. `path` is the section, for the message."""
-    for name in names:
-        if not 0 < getattr(config, name) < math.inf:
-            raise UsageError(f"{path}.{name} is {getattr(config, name)}; it must be above 0, and finite.")
+    within(config, path, 0, math.inf, *names, above=True)
 
 
 def identifying(value: object) -> object:

@@ -44,7 +44,6 @@ class RunPaths:
     dedup_index = Part("dedup_index")
     tokenizer = Part("tokenizer")
     tokens = Part("tokens")
-    tokens_parts = Part("tokens/parts")
     evaluation = Part("evaluation.json")
     lm_eval = Part("lm_eval")
     report = Part("report")

@@ -40,7 +40,7 @@ def make_base(base: Path) -> None:
     import numpy as np
 
     from configs.experiment.run_folder import RunFolder
-    from launch.release.formats import ExportOptions, export
+    from launch.release.formats import export
     from launch.release.imported import write_run
     from launch.release.stored_run import open_run
     from lm.compression.container import DIGEST, Body, Header, packed_raw
@@ -59,7 +59,7 @@ def make_base(base: Path) -> None:
     parameters = {name: drawn.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()}
     write_run(SourceModel(config, tokenizer, parameters), base / "run", "numbers")
     for kind, out in (("hugging_face", base / "hugging_face"), ("gguf", gguf_file(base))):
-        export(open_run(RunFolder(base / "run")), out, kind, ExportOptions())
+        export(open_run(RunFolder(base / "run")), out, kind)
     (base / "library.json").write_text(smollm2_like().to_str(), encoding="utf-8")
     data = bytes(100_000)
     body = Body([0, len(data)], *packed_raw(data), b"").pack()

@@ -12,8 +12,8 @@ from collections.abc import Generator
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.data_prep.loopback_crawl import LoopbackCrawl, start
-from tests.loopback_server import listening
+from tests.data_prep.loopback_crawl import LoopbackCrawl
+from tests.loopback_server import listening, send
 
 REPOSITORY = "owner/name"
 
@@ -105,12 +105,6 @@ class LoopbackHub:
                 return send(request, 404, {"X-Error-Code": "EntryNotFound"}, b'{"error": "none of this name"}')
         told = {"success": True, "commitOid": "1" * 40, "commitUrl": f"{self.url}/datasets/{REPOSITORY}/commit/1"}
         return send(request, 200, {}, json.dumps(told).encode())
-
-
-def send(request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
-    start(request, status, {"Content-Length": str(len(body)), **headers})
-    if request.command != "HEAD":
-        request.wfile.write(body)
 
 
 @contextlib.contextmanager

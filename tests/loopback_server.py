@@ -2,8 +2,9 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -44,3 +45,28 @@ def listening(
             end()
             server.shutdown()
             thread.join()
+
+
+def start(request: BaseHTTPRequestHandler, status: int, headers: Mapping[str, str]) -> None:
+    request.send_response(status)
+    for name, value in headers.items():
+        request.send_header(name, value)
+    request.end_headers()
+
+
+def send(request: BaseHTTPRequestHandler, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    start(request, status, {"Content-Length": str(len(body)), **headers})
+    if request.command != "HEAD":
+        request.wfile.write(body)
+
+
+@contextlib.contextmanager
+def serving_folder(folder: Path) -> Generator[str]:
+    """The URL of a server of the files directly in a folder."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        path = folder / request.path.removeprefix("/")
+        send(request, 200, {}, path.read_bytes()) if path.is_file() else send(request, 404, {}, b"")
+
+    with listening(answer) as address:
+        yield address

@@ -36,11 +36,17 @@ def digests(workdir: Path) -> dict[str, str]:
     return {str(path.relative_to(workdir)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+def restore_model(config, folder: Path, mesh=None, step: int | None = None):
+    """The parameters of the newest checkpoint in `folder`, or of `step`, after verifying its files."""
+    from lm.checkpoints.reading import read_parameters, whole_parameters
+
+    return read_parameters(config, whole_parameters((folder,), step), mesh)
+
+
 def parameters(workdir: Path) -> dict[str, bytes]:
     """{name: bits} of the newest checkpoint's parameters."""
     import numpy as np
 
-    from lm.checkpoints.reading import restore_model
     from lm.model.param_names import named_leaves
     from tests.corpus import tiny_experiment
 

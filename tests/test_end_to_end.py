@@ -14,14 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.warc import write_pages
-from lm.checkpoints.reading import restore_model
 from lm.evaluation.bits_per_byte import strided_windows
 from lm.evaluation.held_out import batch_losses
 from lm.tokenizer import load
 from tests.commands import Ended, run_command
 from tests.corpus import tiny_experiment, web_pages
 from tests.launch.run_folder import recorded_in
-from tests.run_files import digests, finish, parameters, start
+from tests.run_files import digests, finish, parameters, restore_model, start
 from viewer.answers import key_of
 
 STAGES = ("pages", "texts", "documents", "tokenizer", "shards", "train", "evaluate", "sample", "report")

@@ -14,20 +14,8 @@ from data_prep.extract.trees import CHUNK, MODEL, SCALE, Model, Trees, load_mode
 from lm.errors import InputError
 from tests.bench.extract_fit import __main__ as fit
 from tests.bench.extract_fit import corpora as collections
-from tests.bench.extract_fit.corpora import (
-    Source,
-    pages_at,
-    read_readability,
-    read_wcxb,
-    site_of,
-)
-from tests.bench.extract_fit.model import (
-    Boosting,
-    fit_trees,
-    model_json,
-    trees_json,
-    trees_of,
-)
+from tests.bench.extract_fit.corpora import Source, pages_at, read_readability, read_wcxb, site_of
+from tests.bench.extract_fit.model import Boosting, fit_trees, model_json, trees_json, trees_of
 from tests.data_prep.pages import GERMAN, PROSE, html
 
 CATBOOST = importlib.util.find_spec("catboost")

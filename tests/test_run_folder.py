@@ -143,4 +143,4 @@ def test_a_rejected_value_ends_its_sentence_once(tmp_path):
     config["model"]["layers"] = -1
     with pytest.raises(InputError) as error:
         write(tmp_path, config).experiment()
-    assert "must be at least 1, and at most 2,147,483,647. Give" in str(error.value)
+    assert "must be from 1 to 2147483647. Give" in str(error.value)

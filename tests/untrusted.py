@@ -118,7 +118,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "lm.planner.hlo.summed_elements": COMPILER,
     "lm.planner.hlo.called": COMPILER,
     "lm.planner.hlo.collective_of": COMPILER,
-    "lm.planner.hlo.element_bytes": COMPILER,
+    "lm.planner.hlo.byte_count": COMPILER,
     "lm.planner.hlo.first_count": COMPILER,
     "lm.planner.hlo.group_size": COMPILER,
     "lm.planner.hlo.identity": COMPILER,

@@ -207,12 +207,8 @@ def parse_run(
     source = None if asked.begin_from is None else folder_of("--from", asked.begin_from)
     trust_named(json.loads(experiment_json(part_of(Experiment))), of_folder)
     workdir = folder_of("--workdir", asked.workdir)
-    return Command(part_of(Experiment), workdir, source, options and part_of(options), options_in(words), fit, run)
-
-
-def options_in(words: Sequence[str]) -> frozenset[str]:
-    """Return the names of the options in a command line, such as "train.batch_size" for --train.batch-size."""
-    return frozenset(word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--"))
+    given = frozenset(word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--"))
+    return Command(part_of(Experiment), workdir, source, options and part_of(options), given, fit, run)
 
 
 def asks_trust(word: str) -> bool:

@@ -31,8 +31,7 @@ class Experiment(Config):
     fitted_to: tyro.conf.Suppress[tuple[int, ...]] = not_hashed(default=())  # noqa: RUF009 - a field
     """(bytes of text, documents) to which the rules of configs/own_text.py fitted the defaults; () if they did not."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         check_numbers(self)
         context, record = self.model.context_length, self.shards.record_length
         if context > record:

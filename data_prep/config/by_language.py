@@ -43,8 +43,7 @@ class LanguageThresholds(Config):
     stopwords: tuple[str, ...]
     """Stop words, case-sensitive."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         path = f"thresholds of {self.language}"
         within(self, path, 0, 1, "language_score", "max_non_alpha_words_ratio")
         within(
@@ -97,8 +96,7 @@ class ByLanguageConfig(Config):
     symbol_lines: tuple[str, ...] = ()
     """Characters; lines of only these and blanks are removed. FineWeb-2 uses "|", which is left over from tables."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         if long := [one for one in self.symbol_lines if len(one) != 1]:
             raise UsageError(f"documents.by_language.symbol_lines has {long[0]!r}; give one character each.")
 

@@ -67,8 +67,7 @@ class MinHashConfig(Config):
     cluster reaches, to "rehydrate" a corpus; (): no such column. FineWeb-2's are 1 1 2 2 3 3 5 5 100 8 1000 1, so
     documents of clusters of 1,000 or more are used once."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         within(self, "documents.minhash", 1, 10_000, "shingle_words", "bands", "rows")
         limits = [limit for limit, _ in self.upsampling_weights]
         if limits and (limits[0] != 1 or limits != sorted(set(limits))):
@@ -109,8 +108,7 @@ class LineDedupConfig(Config):
     min_words_left: int = 50
     """Drop documents that lost lines and have fewer words left (`short_after_line_dedup`)."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         within(self, "documents.line_dedup", 1, 2**40, "span", "min_words", "max_documents")
         within(self, "documents.line_dedup", 0, 2**40, "min_words_left")
         within(self, "documents.line_dedup", 0, 1, "max_removed")
@@ -132,8 +130,7 @@ class SubstringDedupConfig(Config):
     min_words_left: int = 50
     """Drop documents that lost text and have fewer words left (`short_after_substring_dedup`)."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         within(self, "documents.substring_dedup", 2, 100_000, "length")
         within(self, "documents.substring_dedup", 1, 2**40, "group_bytes")
         within(self, "documents.substring_dedup", 0, 2**40, "min_words_left")
@@ -167,8 +164,7 @@ class DecontaminationConfig(Config):
     action: Literal["drop", "report"] = "drop"
     """Drop documents with an overlap, with the reason `contaminated`, or only report them."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         within(self, "documents.decontamination", 2, 100, "ngram_words")
         within(self, "documents.decontamination", 1, self.ngram_words, "min_words")
         within(self, "documents.decontamination", 1, 2**62, "max_corpus_documents")

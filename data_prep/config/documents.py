@@ -71,11 +71,9 @@ class DocumentsConfig(Config):
     sections: ClassVar[tuple[str, ...]] = ()
     """Names of the recipe's filters in their order; each is a field."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         within(self, "documents", 0, 2**63 - 1, "sample_seed")
-        if not 0 < self.sample_rate <= 1:
-            raise UsageError(f"documents.sample_rate is {self.sample_rate}; it must be above 0 and at most 1.")
+        within(self, "documents", 0, 1, "sample_rate", above=True)
         known = (*self.sections, *AFTER_FILTERS)
         if unknown := [step for step in self.steps if step not in known]:
             raise UsageError(f"documents.steps has {unknown[0]!r}; this recipe has {', '.join(known)}.")

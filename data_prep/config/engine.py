@@ -65,8 +65,7 @@ class EngineConfig(Config):
     max_unit_bytes: int = not_hashed(default=2**40)
     """Quarantine a unit after this many bytes of input, as read, decompressed or decoded, whichever is largest."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         within(self, "engine", 1, 10_000, "workers")
         within(self, "engine", 1, 100, "attempts")
         within(self, "engine", 0, 1, "max_failed")

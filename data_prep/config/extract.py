@@ -64,8 +64,7 @@ class ExtractConfig(Config):
     xhtml: bool = True
     """Read XHTML pages; if disabled, they are dropped with the reason "xhtml"."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         check_names(self, "documents.extract", "engine")
         engine = ENGINES.get(self.engine, OWN_ENGINE)
         for name, most in (("max_depth", engine.max_depth), ("max_elements", engine.max_elements)):
@@ -79,8 +78,5 @@ class ExtractConfig(Config):
                 f"documents.extract.deduplicate is an option of trafilatura, but the engine is {self.engine}. Remove "
                 "the option, or set documents.extract.engine trafilatura."
             )
-        if not 0 < self.min_probability < 1:
-            raise UsageError(
-                f"documents.extract.min_probability is {self.min_probability}; it must be above 0 and below 1."
-            )
+        within(self, "documents.extract", 0, 1, "min_probability", above=True, below=True)
         within(self, "documents.extract", 1, math.inf, "max_bytes", "max_attributes")

@@ -77,8 +77,7 @@ class LanguageConfig(Filter):
     rules = (Rule("low_language_score", "language_score", "at most", "min_score"),)
     other_reasons = (("other_language", "The likeliest language is not wanted."),)
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         within(self, "documents.language", 0, 1, "min_score")
         if self.detector == "glotlid" and not self.model:
             raise UsageError(

@@ -34,8 +34,7 @@ class PackagePages(Config):
     entries_per_page: int = 1
     """Short entries to combine into one page (title_summaries_json)."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         within(self, "pages.packages", 1, 1000, "entries_per_page")
 
 
@@ -63,8 +62,7 @@ class CrawlIndex(Config):
     def enabled(self) -> bool:
         return bool(self.languages or self.domains or self.max_pages)
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         within(self, "pages.common_crawl.index", 0, math.inf, "max_pages", "parts")
         within(self, "pages.common_crawl.index", 1, math.inf, "pages_per_unit")
         if wrong := [code for code in self.languages if not re.fullmatch("[a-z]{3}", code)]:
@@ -101,8 +99,7 @@ class CommonCrawlPages(Config):
     """Server or mirror with the folder crawl-data/: https://, http://, or s3://commoncrawl with AWS keys."""
     index: CrawlIndex = CrawlIndex()
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         if self.crawl and not CRAWL.fullmatch(self.crawl):
             raise UsageError(f"pages.common_crawl.crawl is {self.crawl!r}; names of crawls look like CC-MAIN-2024-10.")
         if self.crawl and self.index.enabled and self.kind != "warc":
@@ -137,8 +134,7 @@ class TfdsPages(Config):
     data_dir: str = not_hashed(default="")
     """Folder of prepared datasets; empty: TFDS_DATA_DIR or ~/tensorflow_datasets, as in tensorflow-datasets."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         within(self, "pages.tfds", 1, math.inf, "rows_per_file")
         if self.dataset and not self.split:
             raise UsageError("pages.tfds.split is empty; give a split, for example train.")
@@ -198,8 +194,7 @@ class PagesConfig(Config):
     common_crawl: CommonCrawlPages = NO_CRAWL
     tfds: TfdsPages = NO_DATASET
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         if not all(self.text_field.split(".")):
             raise UsageError(f"pages.text_field is {self.text_field!r}, a name with an empty part. Correct it.")
         for name in self.keep_columns:

@@ -47,8 +47,7 @@ class PersonalDataConfig(Config):
     """What counts as an IP address. "by_context": IPv4 and IPv6, unless the preceding words show that it is a version
     or similar; "every_ipv4", as in datatrove: every public IPv4 address, in any context."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         if len(set(self.kinds)) < len(self.kinds):
             raise UsageError(f"personal_data.kinds has a kind twice: {self.kinds}. List each once.")
         for kind in self.kinds:

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 from data_prep.config.filters import Filter, Rule, Signal
-from lm.errors import UsageError
 from lm.fields import Config, not_hashed, positive, within
 
 
@@ -31,15 +30,13 @@ class QualityTrainingConfig(Config):
     seed: int
     """Seed of the sampling and of the order of training."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         where = "documents.quality_classifier.training"
         within(self, where, 1, math.inf, "documents_per_set", "epochs", "batch_size")
         within(self, where, 10, 26, "hash_bits")
         within(self, where, 0, math.inf, "seed")
         positive(self, where, "learning_rate")
-        if not 0 <= self.held_out_share < 1:
-            raise UsageError(f"{where}.held_out_share is {self.held_out_share}; it must be at least 0 and below 1.")
+        within(self, where, 0, 1, "held_out_share", below=True)
 
 
 @dataclass(frozen=True)
@@ -69,9 +66,5 @@ class QualityClassifierConfig(Filter):
     # The limit is the lowest score of the kept share (data_prep/select/run.py).
     rules = (Rule("low_quality_score", "quality_score", "below", "keep_share"),)
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 < self.keep_share <= 1:
-            raise UsageError(
-                f"documents.quality_classifier.keep_share is {self.keep_share}; it must be above 0 and at most 1."
-            )
+    def check_values(self):
+        within(self, "documents.quality_classifier", 0, 1, "keep_share", above=True)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from lm.errors import UsageError
 from lm.fields import Config, not_hashed, within
 
 
@@ -43,12 +42,8 @@ class ShardsConfig(Config):
     """Encoder of byte-level BPE. gigatoken, installed separately, is several times faster and gives the same ids;
     tokenizers that it does not support are refused."""
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 < self.validation_fraction < 1:
-            raise UsageError(
-                f"shards.validation_fraction is {self.validation_fraction}; it must be above 0 and below 1."
-            )
+    def check_values(self):
+        within(self, "shards", 0, 1, "validation_fraction", above=True, below=True)
         within(self, "shards", 1, 2**26, "record_length")
         within(self, "shards", 1, 99_999, "train_shards")
         within(self, "shards", 2**20, 2**50, "shard_bytes")

@@ -60,8 +60,7 @@ class UrlFilterConfig(Config):
     written, with case-sensitive words and only ASCII letters; ban if the host or the registered domain is listed. It
     never matches single pages, because datatrove looks them up with their scheme, which the lists do not have."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         for domain in self.banned_domains:
             if "/" in domain:
                 raise UsageError(

@@ -22,12 +22,6 @@ def dump_of(row: Mapping[str, str], config: DocumentsConfig) -> str:
     return "" if config.across_dumps else row["dump"]
 
 
-def index_scope_of(row: Mapping[str, str], config: DocumentsConfig) -> str:
-    """Return the scope (`scope_of`) of a document's keys in an index of earlier runs (data_prep/dedup_index): only its
-    language with minhash.by_language, otherwise ""."""
-    return f"\0{row['language']}" if config.minhash.by_language else ""
-
-
 def salt_of(scope: str) -> bytes:
     return hashlib.blake2b(scope.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 

@@ -19,12 +19,7 @@ SURVIVOR_SCHEMA = pa.schema(
     [("row", pa.int64()), ("when", pa.uint64()), ("id", pa.string()), ("scope", pa.string()), ("text", pa.string())]
 )
 EDIT_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("starts", pa.list_(pa.int64())),
-        ("ends", pa.list_(pa.int64())),
-        ("reason", pa.string()),
-    ]
+    [("row", pa.int64()), ("starts", pa.list_(pa.int64())), ("ends", pa.list_(pa.int64())), ("reason", pa.string())]
 )
 
 TOTALS = ("documents_changed", "documents_dropped", "spans_removed", "characters_removed")

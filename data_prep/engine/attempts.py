@@ -54,13 +54,7 @@ class Attempts:
     """State of one step while it runs: the queue of units (input files or ranges of hashes), their attempts and
     results."""
 
-    def __init__(
-        self,
-        step: Step,
-        engine: EngineConfig,
-        folder: Place,
-        on_progress: Callable[[Progress], None],
-    ):
+    def __init__(self, step: Step, engine: EngineConfig, folder: Place, on_progress: Callable[[Progress], None]):
         self.step, self.engine, self.folder, self.on_progress = step, engine, folder, on_progress
         self.done: dict[str, Marker] = {}
         self.failed: dict[str, str] = {}

@@ -13,11 +13,7 @@ from email.message import Message
 
 import webencodings
 
-BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
+BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 UTF16_XML = {codec: "<?x".encode(codec) for codec in ("utf-16-le", "utf-16-be")}
 PRESCAN_BYTES = 1024
 SAMPLE_BYTES = 32_768

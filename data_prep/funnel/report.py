@@ -1,9 +1,10 @@
 """The funnel for reports: counts with ordered names, and the texts of the examples."""
 
 import dataclasses
+import itertools
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,49 +63,6 @@ class LanguageFunnel:
     """UTF-8 bytes of the kept texts as extracted."""
     dropped: tuple[Tally, ...]
     """Dropped texts by "stage/reason", most frequent first."""
-
-
-class Excerpts:
-    """Reads chosen rows of texts/ as examples, opening each file once. Call `want` for rows, then `read`, then `at`."""
-
-    def __init__(self, texts: Path, files: Mapping[int, str], signals: list[str], personal_data: PersonalDataConfig):
-        self.texts, self.files, self.personal_data = texts, files, personal_data
-        self.signals = list(dict.fromkeys(signals))
-        self.wanted: dict[int, set[int]] = defaultdict(set)
-        self.found: dict[Spot, Example] = {}
-
-    def want(self, places: Iterable[Spot]) -> None:
-        for file, row in places:
-            self.wanted[file].add(row)
-
-    def read(self) -> None:
-        """Read all rows given to `want`. Raises InputError if a file is missing, damaged, or shorter than when
-        counted."""
-        columns = ["url", "text", "text_bytes", "language", "language_score", *self.signals]
-        for file, rows in sorted(self.wanted.items()):
-            path = self.texts / self.files[file]
-            for number, row in rows_at(path, sorted(rows), list(dict.fromkeys(columns))):
-                self.found[file, number] = self.example(row)
-            if missing := [row for row in sorted(rows) if (file, row) not in self.found]:
-                raise InputError(
-                    f"{path} has no row {missing[0]}: it has changed since it was counted. {remedy(path)}, then "
-                    "launch.prepare_documents"
-                )
-
-    def example(self, row: dict[str, Any]) -> Example:
-        # Replace in a longer text than is shown: an address cut in half would not be recognized.
-        text, _ = replace_personal_data((row["text"] or "")[: 2 * EXCERPT_CHARACTERS], self.personal_data)
-        return Example(
-            url=row["url"] or "",
-            excerpt=text[:EXCERPT_CHARACTERS],
-            text_bytes=row["text_bytes"],
-            language=row["language"] or "",
-            language_score=row["language_score"] or 0.0,
-            values={signal: row[signal] for signal in self.signals},
-        )
-
-    def at(self, places: Iterable[tuple[float, int, int]]) -> tuple[Example, ...]:
-        return tuple(self.found[file, row] for _, file, row in places)
 
 
 def rows_at(place: Place, rows: list[int], columns: list[str]) -> Iterator[tuple[int, dict]]:
@@ -180,18 +138,41 @@ def read_examples(
     written: Written, texts: Path, config: DocumentsConfig
 ) -> tuple[dict[str, tuple[Example, ...]], dict[str, tuple[Example, ...]]]:
     """Read from texts/ the documents that funnel.json lists as examples. Return ({"kept" or "stage/reason": examples},
-    {"stage/reason" of a rule: kept documents nearest to its threshold}). Raises InputError if a file is missing or
-    damaged."""
-    counts = written.counts
-    excerpts = Excerpts(texts, written.files, [one.signal for one in written.thresholds], config.personal_data)
-    for kind in ("examples", "near"):
-        for places in counts[kind].values():
-            excerpts.want((file, row) for _, file, row in places)
-    excerpts.read()
+    {"stage/reason" of a rule: kept documents nearest to its threshold}). Raises InputError if a file is missing,
+    damaged, or shorter than when it was counted."""
+    signals = list(dict.fromkeys(one.signal for one in written.thresholds))
+    columns = list(dict.fromkeys(["url", "text", "text_bytes", "language", "language_score", *signals]))
+    kinds = written.counts["examples"], written.counts["near"]
+    wanted: dict[int, set[int]] = defaultdict(set)
+    for _, file, row in itertools.chain.from_iterable(places for kind in kinds for places in kind.values()):
+        wanted[file].add(row)
+    found: dict[Spot, Example] = {}
+    for file, rows in sorted(wanted.items()):
+        path = texts / written.files[file]
+        for number, row in rows_at(path, sorted(rows), columns):
+            found[file, number] = example_of(row, signals, config.personal_data)
+        if missing := [row for row in sorted(rows) if (file, row) not in found]:
+            raise InputError(
+                f"{path} has no row {missing[0]}: it has changed since it was counted. {remedy(path)}, then "
+                "launch.prepare_documents"
+            )
     examples, near = (
-        {name: excerpts.at(places) for name, places in counts[kind].items()} for kind in ("examples", "near")
+        {name: tuple(found[file, row] for _, file, row in places) for name, places in kind.items()} for kind in kinds
     )
     return examples, near
+
+
+def example_of(row: dict[str, Any], signals: Sequence[str], personal_data: PersonalDataConfig) -> Example:
+    # Replace in a longer text than is shown: an address cut in half would not be recognized.
+    text, _ = replace_personal_data((row["text"] or "")[: 2 * EXCERPT_CHARACTERS], personal_data)
+    return Example(
+        url=row["url"] or "",
+        excerpt=text[:EXCERPT_CHARACTERS],
+        text_bytes=row["text_bytes"],
+        language=row["language"] or "",
+        language_score=row["language_score"] or 0.0,
+        values={signal: row[signal] for signal in signals},
+    )
 
 
 def language_lines(funnel: Path, config: DocumentsConfig) -> list[str]:

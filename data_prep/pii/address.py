@@ -213,7 +213,9 @@ UNIT_ENDS = frozenset("o.ABCDEFGH")
 
 def find(text: str) -> Iterator[Span]:
     """Yield the spans of the postal addresses in `text`."""
-    found = [m.span() for m in FROM_NUMBER.finditer(text) if m["bare"] is None or not is_bare_number(m)]
+    # A number before a street without a place may be a year, or the end of a clause.
+    unclear = lambda m: m["bare"] is not None and (m["comma"] is not None or YEAR.match(m[0]))
+    found = [m.span() for m in FROM_NUMBER.finditer(text) if not unclear(m)]
     found += houses(text)
     found += boxes(text)
     for start, stop in joined(text, found):
@@ -237,11 +239,6 @@ def joined(text: str, found: list[Span]) -> list[Span]:
             end = stop
             spans.append((start, stop))
     return spans
-
-
-def is_bare_number(match: re.Match[str]) -> bool:
-    """Whether a number that no unit or town follows is perhaps a year or ends a clause, and is no house number."""
-    return match["comma"] is not None or YEAR.match(match[0]) is not None
 
 
 def houses(text: str) -> Iterator[Span]:

@@ -34,8 +34,7 @@ class BadWordsFilter(Filter):
     signals = (Signal("bad_words_found", "Bad words", "Occurrences of words and phrases of the list.", "whole"),)
     rules = (Rule("too_many_bad_words", "bad_words_found", "above", "max_bad_words", datatrove="document_removed_with_badwords"),)  # fmt: skip  # noqa: E501
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         within(self, self.path(), 0, math.inf, "max_bad_words")
         if not self.files:
             raise UsageError(f"{self.path()}.files is empty: give a list of words, or remove the filter.")

@@ -63,12 +63,7 @@ class C4Filter(Filter):
         "boilerplate are removed first; the rules apply to the rest."
     )
     signals = (
-        Signal(
-            "c4_lorem_ipsum",
-            "Filler text",
-            "Lines with “lorem ipsum”, a placeholder for missing text.",
-            "whole",
-        ),
+        Signal("c4_lorem_ipsum", "Filler text", "Lines with “lorem ipsum”, a placeholder for missing text.", "whole"),
         Signal("c4_curly_brackets", "Curly brackets", "Lines with “{”, a sign of program code.", "whole"),
         Signal("c4_sentences", "Sentences", "Sentences in the remaining lines.", "doubling"),
         Signal("c4_characters", "What remains", "Characters in the remaining lines, without citations."),
@@ -82,8 +77,7 @@ class C4Filter(Filter):
     )
     rewrites = True
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         within(
             self, self.path(), 0, math.inf, "min_sentences", "max_lorem_ipsum", "max_curly_brackets",
             "min_words_per_line", "max_word_length",

@@ -53,8 +53,7 @@ class EmbeddingFilter(Filter):
     signals = (Signal("embedding_score", "Score", "The output of the head; FineWeb-Edu's is from 0 to 5.", 0.05),)
     rules = (Rule("embedding_low_score", "embedding_score", "below", "min_score"),)
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         if not math.isfinite(self.min_score):
             raise UsageError(f"{self.path()}.min_score is {self.min_score}; give a finite number.")
         within(self, self.path(), 3, 100_000, "max_tokens")

@@ -41,8 +41,7 @@ class FastTextFilter(Filter):
         Rule("fasttext_high_score", "fasttext_score", "above", "max_score"),
     )
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         within(self, self.path(), 0, 1, "min_score", "max_score")
         if self.min_score > self.max_score:
             raise UsageError(

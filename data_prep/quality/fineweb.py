@@ -70,8 +70,7 @@ class FineWebFilter(Filter):
              datatrove="list_ratio"),
     )  # fmt: skip
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         within(
             self, self.path(), 0, 1, "min_terminal_punctuation_lines", "max_short_lines",
             "max_duplicate_line_characters",

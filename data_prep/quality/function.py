@@ -40,8 +40,7 @@ class FunctionFilter(Filter):
     source: str = measured()
     """Contents of the file with the function; workers execute it before measuring their first text."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         if not math.isfinite(self.limit):
             raise UsageError(f"{self.path()}.limit is {self.limit}; give a finite number.")
 

@@ -64,21 +64,14 @@ class GopherQualityFilter(Filter):
         Signal("ellipses_per_word", "Ellipses", "“…” per word or mark. Truncated teasers have many."),
         Signal("bullet_lines", "Bulleted lines", "Share of lines that begin with a bullet, “•” or “-”."),
         Signal(
-            "ellipsis_lines",
-            "Truncated lines",
-            "Share of lines that end with an ellipsis, as previews of articles do.",
+            "ellipsis_lines", "Truncated lines", "Share of lines that end with an ellipsis, as previews of articles do."
         ),
         Signal(
             "words_with_letter",
             "Words with a letter",
             "Share of words and marks with a letter. Tables of numbers have few.",
         ),
-        Signal(
-            "stop_words",
-            "Stop words",
-            "Number of stop words that occur: the, of, and …",
-            "whole",
-        ),
+        Signal("stop_words", "Stop words", "Number of stop words that occur: the, of, and …", "whole"),
     )
     rules = (
         Rule("gopher_short_document", "words", "below", "min_words", datatrove="gopher_short_doc"),
@@ -101,8 +94,7 @@ class GopherQualityFilter(Filter):
              datatrove="gopher_enough_stop_words"),
     )  # fmt: skip
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         within(self, self.path(), 0, 1, "max_bullet_lines", "max_ellipsis_lines", "min_words_with_letter")
         within(
             self, self.path(), 0, math.inf, "min_words", "max_words", "min_mean_word_length", "max_mean_word_length",

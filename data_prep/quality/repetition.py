@@ -115,8 +115,7 @@ class GopherRepetitionFilter(Filter):
         ),
     )  # fmt: skip
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         within(self, self.path(), 0, 1, *(field.name for field in fields(self) if field.name.startswith("max_")))
 
     def external_inputs(self) -> dict[str, object]:

@@ -42,10 +42,8 @@ def threshold(scores: np.ndarray, keep_share: float) -> float:
     """Return the highest score that at least `keep_share` of the documents reach, by the histogram `scores`.
 
     Documents with equal scores are kept or dropped together, so slightly more than the share may be kept. 0.0 if there
-    are no documents. Raises UsageError unless 0 < keep_share <= 1.
+    are no documents.
     """
-    if not 0 < keep_share <= 1:
-        raise UsageError(f"keep_share is {keep_share}; it must be above 0 and at most 1.")
     millionths, counts = np.asarray(scores, np.int64).reshape(-1, 2).T
     wanted = math.ceil(Fraction(str(keep_share)) * int(counts.sum()))  # 0.07 of 100 is 7; with floats it would be 8
     from_above = np.cumsum(counts[::-1])

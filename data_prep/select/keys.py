@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.clusters import INDEX_FILES, Node, duplicates_in, make_node, writing_pairs
-from data_prep.dedup.keys import dump_of, index_scope_of, scope_of, text_key, url_key, url_node
+from data_prep.dedup.keys import dump_of, scope_of, text_key, url_key, url_node
 from data_prep.dedup.minhash import keys_of_signature, signature
 from data_prep.dedup.partitions import Partitions
 from data_prep.engine import Workspace
@@ -119,7 +119,8 @@ def write_keys(
 def keys_of_text(row: Mapping[str, str], config: DocumentsConfig) -> tuple[list[bytes], list[tuple[bytes, ...]]]:
     """Return (keys of the whole text, keys of its MinHash bands). Each is [for this run, for an index], since the
     scopes of these keys differ. There are no band keys if minhash_dedup is not used or the text is too short."""
-    scopes = scope_of(row, config), index_scope_of(row, config)
+    # Keys of an index (data_prep/dedup_index) do not depend on the dump.
+    scopes = scope_of(row, config), f"\0{row['language']}" if config.minhash.by_language else ""
     rows = signature(row["text"], config.minhash) if "minhash_dedup" in config.steps else None
     bands = [keys_of_signature(rows, scope, config.minhash) if rows is not None else () for scope in scopes]
     return [text_key(row["text"], scope) for scope in scopes], bands

@@ -34,11 +34,7 @@ class Recounted:
 
 
 def count_again(
-    texts: Path,
-    config: DocumentsConfig,
-    scratch: Path,
-    on_progress: Callable[[Progress], None],
-    engine: EngineConfig,
+    texts: Path, config: DocumentsConfig, scratch: Path, on_progress: Callable[[Progress], None], engine: EngineConfig
 ) -> Recounted:
     """Count the kept and dropped documents of all files of `texts` with the thresholds of `config`. All settings that
     affect measured values (DocumentsConfig.of_texts) must equal those of the run. `scratch` is emptied first and

@@ -24,7 +24,7 @@ from data_prep.config import ONE_PROCESS, EngineConfig, ShardsConfig
 from data_prep.engine import Marker, Step, Unit, Workspace, identity_of, run_step
 from data_prep.engine.attempts import names_in
 from data_prep.engine.tasks import OnProgress, absolute, allow_no_failures
-from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, WriteError, delete_all
+from data_prep.engine.units import QUARANTINE, WriteError, delete_all
 from data_prep.parquet import read_batches, read_footer
 from data_prep.shards.encode import PARTS, TABLE_SCHEMA, Entry, encode_file, encoded, held_out_index, repeated
 from data_prep.shards.sizes import check_record_fits, estimated_tokens, held_out_fraction, most_bytes, shard_count
@@ -45,8 +45,6 @@ from lm.storage import Place, appearing, digest, file_sha256, place_of, write_at
 from lm.tokenizer import Tokenizer
 from lm.tokenizer.fast import fast_encoder
 
-INTERMEDIATE = (PARTS, UNITS, SCRATCH)
-"""Folders in the output folder that are needed only while the shards are being written."""
 WRITER_OPTIONS = "group_size:1"  # one record per chunk: random reads are 17 to 26 times as fast as with group_size:64
 type ToRecords = Callable[[Iterable[tuple[int, np.ndarray]], int, str], Iterator[SequenceRecord]]
 ERRNO_OF = {os.strerror(code): code for code in errno.errorcode}
@@ -84,9 +82,10 @@ def write_shards(
     """Write the shards of both splits, documents/, the held-out index and, last, manifest.json to `out`. Return the
     manifest.
 
-    Resumes from the folders INTERMEDIATE in `out`, which the caller deletes. Raises UsageError if token_dtype is too
-    small for the vocabulary or shard_bytes for a record, if documents to be repeated have no column "repeat", and like
-    `fast_encoder`; InputError if there are no documents or a split has no token to predict, and like `run_step`.
+    Resumes from the folders PARTS, UNITS and SCRATCH of `out`, which the caller deletes. Raises UsageError if
+    token_dtype is too small for the vocabulary or shard_bytes for a record, if documents to be repeated have no column
+    "repeat", and like `fast_encoder`; InputError if there are no documents or a split has no token to predict, and like
+    `run_step`.
     """
     documents, out = absolute(documents), absolute(out)
     # Readers that ignore the stage's marker find no shards until all are written.

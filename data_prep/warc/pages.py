@@ -11,13 +11,7 @@ from typing import BinaryIO
 
 from data_prep.documents import Damage, WebPage
 from data_prep.warc.byte_sources import FileBytes
-from data_prep.warc.http_response import (
-    BodyTooLargeError,
-    Response,
-    UndecodableError,
-    decode_body,
-    parse_response,
-)
+from data_prep.warc.http_response import BodyTooLargeError, Response, UndecodableError, decode_body, parse_response
 from data_prep.warc.record import (
     BAD_HTTP_HEADER,
     BAD_WARC_HEADER,

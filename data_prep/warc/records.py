@@ -13,16 +13,7 @@ import re
 from collections.abc import Callable, Generator, Iterator
 
 from data_prep.documents import Damage
-from data_prep.warc.byte_sources import (
-    GZIP,
-    BrokenError,
-    FileBytes,
-    HeldBytes,
-    InflatedBytes,
-    Pattern,
-    Source,
-    search,
-)
+from data_prep.warc.byte_sources import GZIP, BrokenError, FileBytes, HeldBytes, InflatedBytes, Pattern, Source, search
 from data_prep.warc.members import (
     ZSTD,
     GzipMember,

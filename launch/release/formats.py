@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from launch.release.kept import kept_of
@@ -12,67 +11,60 @@ from lm.errors import UsageError
 from lm.storage import writing
 
 
-@dataclass(frozen=True)
-class ExportOptions:
-    """Options of launch.export besides the run, the step and the output."""
-
-    dtype: str = ""
-    """Type of the weights, in the naming of the format; "": the type of training."""
-
-
-def write_hugging_face_folder(run: StoredRun, out: Path, options: ExportOptions) -> None:
+def write_hugging_face_folder(run: StoredRun, out: Path, dtype: str) -> None:
     from launch.release.model_card import model_card
     from lm.formats.hugging_face.names import stored_tensors
     from lm.formats.hugging_face.tokenizer_files import write_tokenizer
     from lm.formats.hugging_face.writing import write_hugging_face
     from lm.formats.safetensors import NAMES
 
-    if options.dtype not in ("", *NAMES):
-        raise UsageError(f"--dtype is {options.dtype!r}; a Hugging Face folder supports {', '.join(NAMES)}.")
+    if dtype not in ("", *NAMES):
+        raise UsageError(f"--dtype is {dtype!r}; a Hugging Face folder supports {', '.join(NAMES)}.")
     kept = kept_of(run)
     same = run.step == 0 and kept.dtypes.keys() == stored_tensors(run.config).keys()
-    dtype = options.dtype or (kept.dtypes if same else "")  # an unchanged imported model keeps its original types
-    write_hugging_face(out, run.config, run.parameters, run.tokenizer, dtype)
+    dtypes = dtype or (kept.dtypes if same else "")  # an unchanged imported model keeps its original types
+    write_hugging_face(out, run.config, run.parameters, run.tokenizer, dtypes)
     write_tokenizer(out, run.tokenizer, run.config.context_length)
     for name, data in kept.files.items():
         (out / name).write_bytes(data)
     (out / "README.md").write_text(model_card(run), encoding="utf-8")
 
 
-def write_standalone_folder(run: StoredRun, out: Path, options: ExportOptions) -> None:
+def write_standalone_folder(run: StoredRun, out: Path, dtype: str) -> None:
     from lm.formats.standalone.writing import write_standalone
 
-    write_standalone(out, run.config, run.parameters, run.tokenizer, run.name, options.dtype)
+    write_standalone(out, run.config, run.parameters, run.tokenizer, run.name, dtype)
 
 
-def write_gguf_file(run: StoredRun, out: Path, options: ExportOptions) -> None:
+def write_gguf_file(run: StoredRun, out: Path, dtype: str) -> None:
     from lm.formats.gguf.writing import write_gguf
 
-    write_gguf(out, run.config, run.parameters, run.tokenizer, run.name, options.dtype)
+    write_gguf(out, run.config, run.parameters, run.tokenizer, run.name, dtype)
 
 
-FORMATS: dict[str, Callable[[StoredRun, Path, ExportOptions], None]] = {
+FORMATS: dict[str, Callable[[StoredRun, Path, str], None]] = {
     "hugging_face": write_hugging_face_folder, "standalone": write_standalone_folder,
 }  # fmt: skip
 """{name: function that writes the run to a new, empty folder in that format}. Each raises UsageError for unsupported
 models and options."""
-FILE_FORMATS: dict[str, Callable[[StoredRun, Path, ExportOptions], None]] = {"gguf": write_gguf_file}
+FILE_FORMATS: dict[str, Callable[[StoredRun, Path, str], None]] = {"gguf": write_gguf_file}
 """The same for formats of a single file, which the function writes atomically."""
 
 
-def export(run: StoredRun, out: Path, format: str, options: ExportOptions) -> None:
-    """Write the run to the folder or file `out`, in a format such as "gguf", atomically. Raises UsageError if `out`
-    exists and is not an earlier export, and for models and options that the format does not support; InputError if the
-    disk cannot be written."""
+def export(run: StoredRun, out: Path, format: str, dtype: str = "") -> None:
+    """Write the run to the folder or file `out`, in a format such as "gguf", atomically. `dtype` is the type of the
+    weights in the naming of the format, or "" for the type of training. Raises UsageError if `out` exists and is not an
+    earlier export, and for models and types that the format does not support; InputError if the disk cannot be
+    written."""
     if format in FILE_FORMATS:
         if out.exists() or out.is_symlink():
             raise UsageError(f"OUT {out} already exists. Nothing was changed. Give a file that does not exist yet.")
         with writing(out):
-            FILE_FORMATS[format](run, out, options)
+            FILE_FORMATS[format](run, out, dtype)
         return
     if format not in FORMATS:
         raise UsageError(f"--format is {format!r}; choose one of {', '.join((*FORMATS, *FILE_FORMATS))}.")
     with whole_folder(out) as partial:
-        FORMATS[format](run, partial, options)
+        FORMATS[format](run, partial, dtype)
         record = {"run": run.name, "step": run.step, "format": format, "files": files_in(partial)}
         (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -197,69 +197,31 @@ def settings(params: SamplingParams) -> str:
     return "\n".join(f"  {name.replace('_', '-'):<19} {value}" for name, value in values.items())
 
 
-class Interrupts:
-    """Records in `pressed` whether Ctrl-C was pressed."""
+def continue_text(engine: "Engine", tokenizer: "Tokenizer", params: SamplingParams, prompt: str) -> None:
+    """Continue the prompt until the text ends, or Ctrl-C is pressed; a second Ctrl-C ends the program."""
+    logprobs, pressed = list[TokenLogprob](), False
 
-    def __init__(self):
-        self.pressed = False
+    def note(*_: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
 
-    @contextlib.contextmanager
-    def noted(self) -> Generator[None]:
-        """Context manager in which the first Ctrl-C is only recorded, and a second one ends the program."""
-
-        def note(*_: object) -> None:
-            if self.pressed:
-                raise KeyboardInterrupt
-            self.pressed = True
-
-        self.pressed, before = False, signal.signal(signal.SIGINT, note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-
-class Conversation:
-    """Interactive session: continues typed lines, or executes them as commands. The seed increases by one after each
-    text."""
-
-    def __init__(self, engine: "Engine", tokenizer: "Tokenizer", params: SamplingParams):
-        self.engine, self.tokenizer, self.params = engine, tokenizer, params
-
-    def line(self, line: str) -> bool:
-        """Continue a line, or execute it if it begins with "/"; return False for /quit."""
-        if line.strip() == "/quit":
-            return False
-        try:
-            if line.strip() == "/help":
-                say(HELP)
-            elif line.strip() == "/settings":
-                say(settings(self.params))
-            elif line.startswith("/"):
-                self.params = changed(self.params, line)
-            else:
-                self.text(line)
-        except UsageError as error:
-            say(for_terminal(str(error)))
-        return True
-
-    def text(self, prompt: str) -> None:
-        """Print the prompt and a continuation of it, until the text ends or Ctrl-C is pressed."""
-        tokens = tuple(self.tokenizer.prompt_ids(prompt))
-        interrupts, logprobs = Interrupts(), list[TokenLogprob]()
-        with interrupts.noted():
-            id = self.engine.submit(GenerationRequest(tokens, self.params))
-            write(prompt)
-            while self.engine.has_work:
-                if interrupts.pressed:
-                    self.engine.cancel(id)
-                for event in self.engine.step():
-                    write(event.text)
-                    logprobs += event.logprobs
-        say("\n")
-        if logprobs:
-            say(for_terminal(logprob_lines(self.tokenizer, logprobs)))
-        self.params = dataclasses.replace(self.params, seed=(self.params.seed + 1) % 2**32)
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        id = engine.submit(GenerationRequest(tuple(tokenizer.prompt_ids(prompt)), params))
+        write(prompt)
+        while engine.has_work:
+            if pressed:
+                engine.cancel(id)
+            for event in engine.step():
+                write(event.text)
+                logprobs += event.logprobs
+    finally:
+        signal.signal(signal.SIGINT, before)
+    say("\n")
+    if logprobs:
+        say(for_terminal(logprob_lines(tokenizer, logprobs)))
 
 
 def lines() -> Generator[str]:
@@ -298,7 +260,17 @@ def converse(experiment: Experiment, workdir: Path, options: Options) -> None:
     engine.warm_up(1)  # before the user has typed anything
     if sys.stdin.isatty():
         say(f"The model at step {run.step:,}. Type the beginning of a text; /help for more, /quit to end.")
-    conversation = Conversation(engine, run.tokenizer, params)
     for line in lines():
-        if not conversation.line(line):
+        command = line.strip()
+        if command == "/quit":
             break
+        try:
+            if command in ("/help", "/settings"):
+                say(HELP if command == "/help" else settings(params))
+            elif line.startswith("/"):
+                params = changed(params, line)
+            else:
+                continue_text(engine, run.tokenizer, params, line)
+                params = dataclasses.replace(params, seed=(params.seed + 1) % 2**32)
+        except UsageError as error:
+            say(for_terminal(str(error)))

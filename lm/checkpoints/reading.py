@@ -61,15 +61,10 @@ def verify_together(folder: Place) -> dict[str, Any]:
     return about
 
 
-def whole_checkpoint(folder: Place, step: int | None = None) -> int:
-    """Return `step`, or the newest step in `folder`, after verifying its files. Raises InputError if there is no
-    checkpoint or it is damaged, UsageError if `step` is not among the existing steps."""
-    return int(whole_parameters((folder,), step).name)
-
-
 def whole_parameters(folders: Sequence[Place], step: int | None = None) -> Place:
     """Return the checkpoint of `step` in the first of the folders (checkpoints, then snapshots) that has it; without
-    `step` the newest in the first folder that has any. Verifies its files. Raises the errors of `whole_checkpoint`."""
+    `step` the newest in the first folder that has any. Verifies its files. Raises InputError if there is no checkpoint
+    or it is damaged, UsageError if `step` is not among the existing steps."""
 
     def look(_: object) -> list[str]:
         found = [(one, str(folder / str(one))) for folder in folders for one in reversed(steps_in(folder))]
@@ -96,15 +91,10 @@ def whole_parameters(folders: Sequence[Place], step: int | None = None) -> Place
     return chosen
 
 
-def restore_model(config: ModelConfig, folder: Place, mesh: Mesh | None = None, step: int | None = None) -> Transformer:
-    """Return the model of `step`, or of the newest checkpoint in `folder`, sharded over `mesh` by lm/parallel.py;
-    without a mesh, on one device. With several processes, all must call it. Raises the errors of `whole_checkpoint`,
-    and InputError if the checkpoint is of another model."""
-    return read_parameters(config, folder / str(whole_checkpoint(folder, step)), mesh)
-
-
 def read_parameters(config: ModelConfig, checkpoint: Place, mesh: Mesh | None) -> Transformer:
-    """Return the model in the folder `checkpoint`, sharded as by `restore_model`, without verifying files."""
+    """Return the model in the folder `checkpoint`, sharded over `mesh` by lm/parallel.py; without a mesh, on one
+    device. With several processes, all must call it. Does not verify files. Raises InputError if the checkpoint is of
+    another model."""
     check_layers(config, checkpoint)
     mesh = mesh or one_device_mesh(config)
     shapes = shapes_of(config)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from lm.errors import UsageError
-from lm.fields import NAMES_CODE, Config, not_hashed
+from lm.fields import NAMES_CODE, Config, not_hashed, within
 
 HUB = "hf://"
 """Value of tasks.data that reads the dataset of each task from the Hugging Face hub."""
@@ -21,10 +21,8 @@ class TasksConfig(Config):
     limit: int = 0
     """Evaluate only the first N examples of each task; 0: all."""
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.limit < 0:
-            raise UsageError(f"tasks.limit is {self.limit}; it must be at least 0 (0: all examples).")
+    def check_values(self):
+        within(self, "tasks", 0, math.inf, "limit")
         if "://" in self.data and self.data != HUB:
             raise UsageError(
                 f"tasks.data = {self.data!r} is neither a folder nor {HUB} (the data set of each task on Hugging "
@@ -47,12 +45,8 @@ class EvaluateConfig(Config):
     tasks: TasksConfig = TasksConfig()
     """Data of the benchmark tasks among the evaluators."""
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.stride < 1 or self.batch_size < 1:
-            raise UsageError(
-                f"evaluate.stride = {self.stride} and evaluate.batch_size = {self.batch_size}: both must be at least 1."
-            )
+    def check_values(self):
+        within(self, "evaluate", 1, math.inf, "stride", "batch_size")
         if "bits_per_byte" not in self.evaluators:
             raise UsageError(
                 f"evaluate.evaluators is {' '.join(self.evaluators) or 'empty'}, without bits_per_byte, which the "
@@ -73,17 +67,12 @@ class SampleConfig(Config):
     seed: int
     """Random seed for sampling."""
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not all(0 <= temperature < math.inf for temperature in self.temperatures):
-            raise UsageError(f"sample.temperatures = {self.temperatures}; each must be 0 or more.")
+    def check_values(self):
+        within(self, "sample", 0, math.inf, "temperatures")
         if not self.prompts or not self.temperatures:
             raise UsageError(
                 f"sample.prompts = {self.prompts} and sample.temperatures = {self.temperatures}: "
                 "give at least one of each."
             )
-        if self.tokens < 2 or not 0 <= self.seed < 2**32:
-            raise UsageError(
-                f"sample.tokens = {self.tokens} must be at least 2, and sample.seed = {self.seed} must be "
-                "from 0 to below 2**32."
-            )
+        within(self, "sample", 2, math.inf, "tokens")
+        within(self, "sample", 0, 2**32 - 1, "seed")

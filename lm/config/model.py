@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from lm.errors import UsageError, shown
+from lm.errors import UsageError
 from lm.fields import NAMES_CODE, Config, check_names, not_hashed, positive, within
 
 LARGEST_SIZE = 2**31 - 1
@@ -28,8 +28,7 @@ class RopeScalingConfig(Config):
     original_context_length: int
     """Context length in tokens before the extension; 8192 in Llama 3.1."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         names = ("factor", "low_frequency_factor", "high_frequency_factor", "original_context_length")
         positive(self, "model.rope_scaling", *names)
         if self.low_frequency_factor >= self.high_frequency_factor:
@@ -135,18 +134,12 @@ class ModelConfig(Config):
         """Return the attention window of a layer in tokens; None: unlimited."""
         return self.attention_windows[layer % len(self.attention_windows)] or None if self.attention_windows else None
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         check_names(self, "model", "norm", "mlp", "block")
-        for name in ("vocab_size", "context_length", "layers", "width", "heads", "kv_heads", "mlp_width"):
-            if not 1 <= getattr(self, name) <= LARGEST_SIZE:
-                raise UsageError(
-                    f"model.{name} is {shown(getattr(self, name))}; it must be at least 1, and at most "
-                    f"{LARGEST_SIZE:,}."
-                )
+        sizes = ("vocab_size", "context_length", "layers", "width", "heads", "kv_heads", "mlp_width")
+        within(self, "model", 1, LARGEST_SIZE, *sizes)
         positive(self, "model", "rope_theta", "norm_epsilon", "initial_std")
         if self.head_dim is not None:
-            positive(self, "model", "head_dim")
             within(self, "model", 1, LARGEST_SIZE, "head_dim")
         elif self.width % self.heads:
             raise UsageError(
@@ -163,12 +156,8 @@ class ModelConfig(Config):
                 f"model.rope_scaling is given, but model.position = {self.position}. Remove rope_scaling, or set "
                 "model.position = rope."
             )
-        if not 0 <= self.ngram_rows <= LARGEST_SIZE or not 2 <= self.ngram_longest <= LONGEST_NGRAM:
-            raise UsageError(
-                f"model.ngram_rows is {shown(self.ngram_rows)} and model.ngram_longest is "
-                f"{shown(self.ngram_longest)}; rows must be at least 0 (0: no n-gram embeddings), and n-grams have 2 "
-                f"to {LONGEST_NGRAM} tokens."
-            )
+        within(self, "model", 0, LARGEST_SIZE, "ngram_rows")
+        within(self, "model", 2, LONGEST_NGRAM, "ngram_longest")
         if self.token_shift and self.block != "pre_norm":
             raise UsageError(
                 f"model.token_shift = True, but model.block = {self.block}; only pre_norm has a token shift. Set "

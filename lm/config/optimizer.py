@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from lm.errors import UsageError
-from lm.fields import NAMES_CODE, Config, check_names, positive
+from lm.fields import NAMES_CODE, Config, check_names, positive, within
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,9 @@ class MuonConfig(Config):
     newton_schulz_steps: int
     """Newton-Schulz iterations that orthogonalize an update; 5 in the published Muon."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         positive(self, "train.optimizer.muon", "learning_rate", "newton_schulz_steps")
-        if not 0 <= self.momentum < 1:
-            raise UsageError(f"train.optimizer.muon.momentum is {self.momentum}; it must be at least 0 and below 1.")
+        within(self, "train.optimizer.muon", 0, 1, "momentum", below=True)
 
 
 @dataclass(frozen=True)
@@ -60,16 +58,12 @@ class OptimizerConfig(Config):
     decay_steps: int = 0
     """Steps of the final decay; only for warmup_stable_decay and your own schedules."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         check_names(self, "train.optimizer", "name", "schedule")
         positive(self, "train.optimizer", "learning_rate", "epsilon")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"train.optimizer.{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
-        for name in ("final_learning_rate", "warmup_steps", "weight_decay", "clip_norm"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(f"train.optimizer.{name} is {getattr(self, name)}; it must be 0 or more, and finite.")
+        within(self, "train.optimizer", 0, 1, "beta1", "beta2", below=True)
+        rates = ("final_learning_rate", "warmup_steps", "weight_decay", "clip_norm")
+        within(self, "train.optimizer", 0, math.inf, *rates)
         if self.final_learning_rate > self.learning_rate:
             raise UsageError(
                 f"train.optimizer.final_learning_rate = {self.final_learning_rate} is above learning_rate = "

@@ -32,8 +32,7 @@ class TokenizerConfig(Config):
     """Accept a vocabulary smaller than vocab_size if the texts do not yield more symbols (bpe and characters).
     Otherwise this is an error."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         names = self.special_tokens
         if END_OF_TEXT not in names or len(set(names)) < len(names) or not all(names):
             raise UsageError(

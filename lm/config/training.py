@@ -37,8 +37,7 @@ class MeshConfig(Config):
     reduce-scattered, each device updates its shard of the parameters, and the shards are gathered. The sharding of the
     parameters does not change."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         positive(self, "train.mesh", "fsdp", "tensor", "context")
 
 
@@ -56,8 +55,7 @@ class SpikeConfig(Config):
     stop_after: int = not_hashed(default=10)
     """Stop training after this many skipped steps in a row."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         positive(self, "train.spikes", "deviations", "stop_after")
         within(self, "train.spikes", 0, math.inf, "window")
 
@@ -105,8 +103,7 @@ class MixtureSource(Config):
     """Relative number of sequences from this folder, compared with the other weights in train.mixture and
     train.own_weight; 0 if only later stages of train.mixture_schedule read it."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         if not self.tokens:
             raise UsageError("train.mixture has a source with empty tokens; give the tokens/ folder of another run.")
         if not 0 <= self.weight < math.inf:
@@ -125,17 +122,13 @@ class MixtureStage(Config):
     """Weight of the run's own shards, then of each folder in train.mixture, in that order; 0: not read in this
     stage."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         if not all(0 <= weight < math.inf for weight in self.weights) or not sum(self.weights):
+            weights = ", ".join(f"{weight:g}" for weight in self.weights)
             raise UsageError(
-                f"train.mixture_schedule has the weights {shown_numbers(self.weights)} from step {self.step} on; all "
-                "must be finite and at least 0, and at least one above 0."
+                f"train.mixture_schedule has the weights ({weights}) from step {self.step} on; all must be finite and "
+                "at least 0, and at least one above 0."
             )
-
-
-def shown_numbers(numbers: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{number:g}" for number in numbers) + ")"
 
 
 XLA_OPTION = re.compile(r"xla_\w+=\S+")
@@ -268,19 +261,15 @@ class TrainConfig(Config):
     """Report a hang after this many seconds without a step, if that is also 20 times the usual time: the stacks of all
     threads are written to hangs/ of the run folder. 0: disabled."""
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 <= self.own_weight < math.inf:
-            raise UsageError(f"train.own_weight is {self.own_weight}; it must be 0 or more, and finite.")
+    def check_values(self):
+        within(self, "train", 0, math.inf, "own_weight", "z_loss")
         if not self.own_weight and not sum(source.weight for source in self.mixture):
             raise UsageError(
                 "train.own_weight is 0 and train.mixture has no folder with a weight above 0, so there is nothing to "
                 "train on. Set train.own_weight above 0, or add a folder."
             )
-        for name in ("steps", "batch_size", "validation_batches", "sample_tokens", "checkpoints_kept", "loss_chunks",
-                     "loader_threads", "micro_batches", "profile_steps", "shuffle_block"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
+        counts = ("batch_size", "validation_batches", "sample_tokens", "checkpoints_kept", "loss_chunks")
+        within(self, "train", 1, math.inf, *counts, "micro_batches", "profile_steps", "shuffle_block")
         self.check_hooks()
         self.check_remat()
         self.check_xla_options()
@@ -288,21 +277,14 @@ class TrainConfig(Config):
         within(self, "train", 1, 1e6, "join_timeout")
         within(self, "train", 1, 2**31 - 1, "steps")  # the step counter is int32
         within(self, "train", 1, 1024, "loader_threads")
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(f"train.seed is {self.seed}; it must be at least 0 and below 2**32.")
+        within(self, "train", 0, 2**32 - 1, "seed")
+        within(self, "train", 0, 1, "ema_decay", "dropout", below=True)
         self.check_schedules()
         if self.largest_batch % self.micro_batches:
             name = "the largest batch of train.batch_schedule" if self.batch_schedule else "train.batch_size"
             raise UsageError(
                 f"train.micro_batches = {self.micro_batches} does not divide {name} = {self.largest_batch}. "
                 "Choose a divisor of that number."
-            )
-        if not 0 <= self.ema_decay < 1:
-            raise UsageError(f"train.ema_decay is {self.ema_decay}; it must be at least 0 and below 1.")
-        if not 0 <= self.dropout < 1 or not 0 <= self.z_loss < math.inf:
-            raise UsageError(
-                f"train.dropout = {self.dropout} must be at least 0 and below 1, and train.z_loss = {self.z_loss} 0 or "
-                "more."
             )
         if self.optimizer.warmup_steps + self.optimizer.decay_steps > self.steps:
             raise UsageError(

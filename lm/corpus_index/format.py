@@ -14,12 +14,8 @@ For each folder of train.mixture, which may be in a bucket or be moved, a copy o
     names-NUMBER.parquet id and url, a row for each document in the order of their numbers
 """
 
-import bisect
-import contextlib
 import dataclasses
-import functools
 import json
-from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lm.config import TrainConfig
-from lm.data.records import MAKE_SHARDS, document_tables
+from lm.data.document_rows import opened_table
+from lm.data.records import document_tables
 from lm.errors import InputError
 from lm.storage import Place, appearing, relative_name, writing
 
@@ -154,59 +151,12 @@ def mapped(path: Path, dtype: str, shape: tuple[int, ...], size: int | None, run
     return array
 
 
-class DocumentNames:
-    """Ids and URLs of the documents of a folder of shards, read from its tables of documents or a copy when needed."""
-
-    def __init__(self, tables: Sequence[Place], remedy: str = MAKE_SHARDS):
-        """`tables` are Parquet files; `remedy` is printed if one is missing or damaged."""
-        self.places, self.remedy = tables, remedy
-
-    def of(self, number: int) -> tuple[str, str]:
-        """Return (id, URL) of document `number`. Raises InputError if the tables do not have it, or are damaged."""
-        index = bisect.bisect_right(self.tables, number, key=lambda one: one[1]) - 1
-        table, first = self.tables[index]
-        at = number - first
-        for group in range(table.metadata.num_row_groups):
-            rows = table.metadata.row_group(group).num_rows
-            if at < rows:
-                names = self.in_group(index, group)
-                return names["id"][at].as_py() or "", names["url"][at].as_py() or ""
-            at -= rows
-        raise InputError(f"Document {number:,} is not in the tables of {self.places[-1].parent}. {self.remedy}")
-
-    @functools.cached_property
-    def tables(self) -> list[tuple[pq.ParquetFile, int]]:
-        """(Parquet file, document number of its first row) of each table."""
-        found, first = [], 0
-        for place in self.places:
-            with readable(place, self.remedy):
-                table = pq.ParquetFile(place)
-            found.append((table, first))
-            first += table.metadata.num_rows
-        return found
-
-    @functools.lru_cache(maxsize=32)  # noqa: B019  (an index lives as long as its server)
-    def in_group(self, table: int, group: int) -> pa.Table:
-        """Return the ids and URLs in a row group of table number `table`."""
-        with readable(self.places[table], self.remedy):
-            return self.tables[table][0].read_row_group(group, list(COLUMNS))
-
-
 def copy_names(shards: Place, out: Path) -> None:
     """Write the ids and URLs of all documents in a folder of shards, which may be in a bucket, to the Parquet file
     `out`. Raises InputError on read or write errors."""
     schema = pa.schema([(name, pa.string()) for name in COLUMNS])
     with writing(out), appearing(out) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for place in document_tables(shards):
-            with readable(place, MAKE_SHARDS), place.open("rb") as file, pq.ParquetFile(file) as table:
+            with opened_table(place) as table:
                 for batch in table.iter_batches(ROWS, columns=list(COLUMNS)):
                     writer.write_table(pa.Table.from_batches([batch]).select(COLUMNS).cast(schema))
-
-
-@contextlib.contextmanager
-def readable(table: Place, remedy: str) -> Generator[None]:
-    """Convert errors in reading `table` in the block to InputError, with its path and the remedy."""
-    try:
-        yield
-    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-        raise InputError(f"{table} cannot be read: {error}. {remedy}") from error

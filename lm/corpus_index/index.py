@@ -12,6 +12,7 @@ import numpy as np
 from lm.config import TrainConfig
 from lm.corpus_index import format as files
 from lm.corpus_index.build import crc32_of
+from lm.data.document_rows import DocumentRows
 from lm.data.records import MANIFEST, document_tables
 from lm.errors import InputError
 from lm.run_paths import RunPaths
@@ -125,8 +126,8 @@ class CorpusIndex:
         again = files.MAKE_AGAIN.format(run=run)
         copies = [files.names_of(self.folder, number) for number, _ in enumerate(self.header.sources, start=1)]
         self.names = [
-            files.DocumentNames(document_tables(self.shards)),
-            *(files.DocumentNames([one], again) for one in copies),
+            DocumentRows(document_tables(self.shards), files.COLUMNS),
+            *(DocumentRows([one], files.COLUMNS, again) for one in copies),
         ]
 
     def refuse_others(self, train: TrainConfig | None) -> None:
@@ -211,8 +212,12 @@ class CorpusIndex:
         """Return the document in row `row` of a part's array of documents."""
         begin, number = (int(value) for value in part.documents[row])
         end = int(part.documents[row + 1, 0]) if row + 1 < len(part.documents) else len(part.tokens) - 1
-        id, url = self.names[part.about.source].of(number)
-        return Document(number, id, url, part.split, part, begin + 1, end, self.source_of(part))
+        names = self.names[part.about.source]
+        if (found := names.at(number)) is None:
+            raise InputError(f"Document {number:,} is not in the tables of {names.tables[-1].parent}. {names.remedy}")
+        return Document(
+            number, found["id"] or "", found["url"] or "", part.split, part, begin + 1, end, self.source_of(part)
+        )
 
     def sampled(self, split: str, number: int, of: int, least: int) -> Document | None:
         """Return the document at place `number` of `of` evenly spaced places in the split. If it has fewer than `least`

@@ -258,14 +258,6 @@ class BatchSource:
         heads = np.stack([source.windows.heads(number) for source, number in found])
         return heads.reshape(self.stages.at(step).shape)
 
-    def sequential_windows(self) -> Iterator[Batch]:
-        """Iterate over all windows once, in order, in batches of the first step's shape, the last one zero-padded."""
-        stage = self.stages.at(0)
-        for numbers in itertools.batched(range(self.windows), stage.windows):
-            batch = self._read(np.array(numbers), dataclasses.replace(stage, windows=len(numbers)))
-            missing = stage.shape[0] - len(batch.inputs_BT)
-            yield host_batch(*(np.pad(array, ((0, missing), (0, 0))) for array in batch))
-
     def _read(
         self, numbers: np.ndarray, stage: Stage, rows: np.ndarray | None = None, part: Part | None = None
     ) -> Batch:

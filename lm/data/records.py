@@ -153,9 +153,8 @@ class Manifest:
     token_dtype: str
     splits: dict[str, Split]
     """{name of the split, "train" or "val": its shards and totals}."""
-    documents: tuple[DocumentTable, ...] = ()
-    """Document tables, in the order of document numbers. Empty in folders written before December 2026, which have one
-    table, documents.parquet."""
+    documents: tuple[DocumentTable, ...]
+    """Document tables, in the order of document numbers."""
     withheld_documents: int = 0
     """Documents in neither split, because they have the URL or nearly the text of a held-out document."""
     repeats: int = 0
@@ -185,7 +184,7 @@ HELD_OUT_KEYS = "held_out_keys.parquet"
 def document_tables(folder: Place) -> list[Place]:
     """Return the paths of the document tables in a folder of shards. Row n of their concatenation is document n. Raises
     InputError if the manifest is missing or damaged."""
-    return [folder / table.file for table in read_manifest(folder).documents] or [folder / "documents.parquet"]
+    return [folder / table.file for table in read_manifest(folder).documents]
 
 
 def read_manifest(folder: Place) -> Manifest:
@@ -198,7 +197,7 @@ def read_manifest(folder: Place) -> Manifest:
         for name, split in fields["splits"].items():
             shards = tuple(Shard(**shard) for shard in split["shards"])
             fields["splits"][name] = Split(**(split | {"shards": shards}))
-        fields["documents"] = tuple(DocumentTable(**table) for table in fields.get("documents", ()))
+        fields["documents"] = tuple(DocumentTable(**table) for table in fields["documents"])
         tables = (*fields["documents"], *(shard for split in fields["splits"].values() for shard in split.shards))
         for table in tables:
             relative_name(table.file, path)

@@ -64,9 +64,8 @@ def first_with(windows: Windows, document: int) -> int:
 
 def numbers_rise(windows: Windows) -> bool:
     """Return whether document numbers ascend through the shards, as they do if no document is repeated and records are
-    not packed. False for folders written before December 2026, for which this is unknown."""
-    manifest = read_manifest(windows.folder)
-    return bool(manifest.documents) and not manifest.repeats and not windows.is_packed
+    not packed."""
+    return not read_manifest(windows.folder).repeats and not windows.is_packed
 
 
 class StepOrder:

@@ -18,14 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lm.data.array_record import (
-    BLOCK,
-    POSTSCRIPT_BYTES,
-    footer_range,
-    offsets_of,
-    record_of,
-    stored_limit,
-)
+from lm.data.array_record import BLOCK, POSTSCRIPT_BYTES, footer_range, offsets_of, record_of, stored_limit
 from lm.data.records import MANIFEST, Shard, record_bytes
 from lm.errors import InputError
 from lm.storage import Place

@@ -81,10 +81,7 @@ class HeldOutLoss:
             )
             targets += float(np.sum(batch.weights_BT))
             self.config.show(f"{targets:,.0f} tokens  loss {nats / targets:.3f}")
-        return {
-            "validation_loss": nats / targets,
-            "validation_bits_per_byte": nats / math.log(2) / text_bytes,
-        }
+        return {"validation_loss": nats / targets, "validation_bits_per_byte": nats / math.log(2) / text_bytes}
 
 
 class Validation:

@@ -35,7 +35,7 @@ class StoredParameters(Mapping[str, np.ndarray]):
     "blocks.0.attention.query.weight", even if the checkpoint stores the layers as a stack.
 
     Values are read on access, in their stored dtype, and not cached. Names, `shapes` and `dtypes` are known without
-    reading values. Files are not verified (lm.checkpoints.reading.whole_checkpoint does that). Raises InputError if the
+    reading values. Files are not verified (lm.checkpoints.reading.whole_parameters does that). Raises InputError if the
     checkpoint cannot be read, or claims far larger arrays than its files hold (lm.checkpoints.reading.check_size).
     """
 
@@ -66,7 +66,7 @@ class StoredParameters(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         array, layer = self.places[name]
         with readable_errors(self.folder.parent, "read", OTHER):
-            opened = self._open(array)
+            opened = ts.open(array_spec(self.folder, array), context=self._context, read=True).result()
             if layer is None:
                 return opened.read().result()
             return layer_of(opened, layer)
@@ -74,9 +74,6 @@ class StoredParameters(Mapping[str, np.ndarray]):
     @functools.cached_property
     def _context(self) -> ts.Context:
         return ts.Context()
-
-    def _open(self, array: str) -> ts.TensorStore:
-        return ts.open(array_spec(self.folder, array), context=self._context, read=True).result()
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Raise InputError unless the parameters have exactly these names and shapes."""

@@ -67,7 +67,7 @@ def orthogonal(tree: Any, iterations: int) -> Any:
         if jax.tree.leaves(node):  # optax masks other optimizers' parameters with empty nodes
             kinds.setdefault(kind_of(node), []).append(place)
     for kind, places in kinds.items():
-        turned = [is_turned(nodes[place], kind) for place in places]
+        turned = [axes_of(nodes[place]) != kind.axes for place in places]  # stored as the transposes
         found = orthogonal_matrices([nodes[place][...] for place in places], turned, kind, iterations)
         for place, value in zip(places, found, strict=True):
             nodes[place] = jax.tree.map(lambda _, value=value: value, nodes[place])
@@ -84,11 +84,6 @@ def kind_of(node: Any) -> Kind:
     (rows, columns), sides = node.shape[-2:], axes_of(node)
     (rows, first), (columns, second) = sorted([(rows, sides[0]), (columns, sides[1])])
     return Kind((first, second), (rows, columns))
-
-
-def is_turned(node: Any, kind: Kind) -> bool:
-    """Return whether a parameter has its matrices transposed compared with their kind."""
-    return axes_of(node) != kind.axes
 
 
 def orthogonal_matrices(

@@ -62,11 +62,8 @@ class Instruction:
 
 def byte_count(types: str) -> int:
     """Return the size in bytes of an HLO type, such as "bf16[512,1024]"; for a tuple, the sum."""
-    return math.ceil(sum(element_bytes(name) * elements(dims) for name, dims in SHAPE.findall(types)))
-
-
-def element_bytes(name: str) -> float:
-    return BYTES.get(name) or int(re.sub(r"^[a-z]+|e.*", "", name) or 0) / 8
+    of = lambda name: BYTES.get(name) or int(re.sub(r"^[a-z]+|e.*", "", name) or 0) / 8
+    return math.ceil(sum(of(name) * elements(dims) for name, dims in SHAPE.findall(types)))
 
 
 def elements(dims: str) -> int:
@@ -285,7 +282,9 @@ class Schedule:
             for instruction in inside:
                 one, role = self.role(name, instruction)
                 if role == "done":
-                    begun = next((key for key in self.begun_by(instruction) if key in under_way), None)
+                    # Its start is an operand or, on TPUs, has the same name with start instead of done.
+                    starts = [*operands(instruction.rest), instruction.name.replace("-done", "-start")]
+                    begun = next((key for key in starts if key in under_way), None)
                     if begun is not None:
                         yield under_way.pop(begun)
                 elif role == "start" and one is not None:
@@ -322,10 +321,6 @@ class Schedule:
                     made = collective_of(inner, one, self.times[name], self.devices)
                     return made, "start" if starts else ""
         return None, ""
-
-    def begun_by(self, done: Instruction) -> list[str]:
-        """Return possible names of the start instruction of `done`: its operands, and its own name with "start"."""
-        return [*operands(done.rest), done.name.replace("-done", "-start")]
 
     def count_flops(self, name: str, instruction: Instruction) -> float:
         """Return the FLOPs of the matrix products in an instruction of the computation `name`; for a loop, of all

@@ -129,11 +129,7 @@ def axis_rate(topology: Topology, devices: int) -> float:
 
 
 def search(
-    model: ModelConfig,
-    train: TrainConfig,
-    topology: Topology,
-    compiler: Compile | None,
-    **of_plan: Any,
+    model: ModelConfig, train: TrainConfig, topology: Topology, compiler: Compile | None, **of_plan: Any
 ) -> list[tuple[Candidate, Plan]]:
     """Return up to WANTED layouts that fit, fastest first. `compiler` verifies that they fit; without it, the estimates
     decide.
@@ -175,11 +171,6 @@ def nothing_fits(model: ModelConfig, train: TrainConfig, topology: Topology, cou
         f"None of the {tried} layouts that were compiled for {topology.name} fits, with {whole}. Use more chips, or a "
         "smaller model."
     )
-
-
-def search_json(found: Sequence[tuple[Candidate, Plan]]) -> list[dict[str, Any]]:
-    """Return the found layouts as JSON: each is its plan, with its command-line "options"."""
-    return [{"options": one.options()} | plan.as_json() for one, plan in found]
 
 
 def search_text(found: Sequence[tuple[Candidate, Plan]], topology: Topology) -> str:

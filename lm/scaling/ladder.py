@@ -19,7 +19,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from lm.config import ModelConfig, OptimizerConfig, StartConfig, TrainConfig
+from lm.config import ModelConfig, StartConfig, TrainConfig
 from lm.data.records import Split
 from lm.errors import UsageError
 from lm.model.cost import parameters_in_products
@@ -197,7 +197,13 @@ def trained(train: TrainConfig, narrower: float, steps: int, seed: int) -> Train
         train,
         steps=steps,
         seed=seed,
-        optimizer=rescaled(optimizer, scale, min(optimizer.warmup_steps, steps // 10), decay),
+        optimizer=dataclasses.replace(
+            optimizer,
+            learning_rate=optimizer.learning_rate * scale,
+            final_learning_rate=optimizer.final_learning_rate * scale,
+            warmup_steps=min(optimizer.warmup_steps, steps // 10),
+            decay_steps=decay,
+        ),
         validate_every=steps,
         evaluators=("validation",),
         sample_every=0,
@@ -208,16 +214,6 @@ def trained(train: TrainConfig, narrower: float, steps: int, seed: int) -> Train
         profile_step=0,
         start=StartConfig(),
         layout="",  # the row is for a model of another size
-    )
-
-
-def rescaled(optimizer: OptimizerConfig, scale: float, warmup_steps: int, decay_steps: int) -> OptimizerConfig:
-    return dataclasses.replace(
-        optimizer,
-        learning_rate=optimizer.learning_rate * scale,
-        final_learning_rate=optimizer.final_learning_rate * scale,
-        warmup_steps=warmup_steps,
-        decay_steps=decay_steps,
     )
 
 

@@ -91,17 +91,3 @@ def joined(pieces: Sequence[dict]) -> dict[str, object]:
     if whole["logprobs"] is not None:
         whole["logprobs"] = {name: [one for piece in pieces for one in piece["logprobs"][name]] for name in LISTS}
     return whole
-
-
-class Envelope:
-    """Fields of a response besides its choices, the same in every streamed piece."""
-
-    def __init__(self, id: str, created: int, model: str, fingerprint: str):
-        """`created` is in Unix seconds; `fingerprint` identifies the checkpoint."""
-        self.fields = {
-            "id": f"cmpl-{id}", "object": "text_completion", "created": created, "model": model,
-            "system_fingerprint": fingerprint,
-        }  # fmt: skip
-
-    def around(self, choices: Sequence[dict], usage: Usage | None) -> bytes:
-        return to_json(self.fields | {"choices": list(choices), "usage": usage and usage.as_json()})

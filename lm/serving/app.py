@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lm.serving.answers import ChoiceWriter, Envelope, Usage, joined, to_json
+from lm.serving.answers import ChoiceWriter, Usage, joined, to_json
 from lm.serving.fields import ApiError, Fields, parse_object, wrong
 from lm.serving.http import EventStream, check_page, error_answer, json_answer, read_body, unless_disconnected
 from lm.serving.inspections import Inspection, InspectRoutes
@@ -205,8 +205,13 @@ class CompletionServer:
 
         return EventStream(self.pieces(call, running, record), ended)
 
-    def envelope(self) -> Envelope:
-        return Envelope(uuid.uuid4().hex, int(time.time()), self.model, self.fingerprint)
+    def envelope(self) -> Callable[[list[dict], Usage | None], bytes]:
+        """Return a function that adds the fields around the choices, the same in every piece of a response."""
+        fields = {
+            "id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()),
+            "model": self.model, "system_fingerprint": self.fingerprint,
+        }  # fmt: skip
+        return lambda choices, usage: to_json(fields | {"choices": choices, "usage": usage and usage.as_json()})
 
     async def choices(
         self, call: CompletionCall, running: RunningCall, record: CallRecord, usage: Usage
@@ -225,7 +230,7 @@ class CompletionServer:
         pieces: list[list[dict]] = [[] for _ in running.requests]
         async for piece in self.choices(call, running, record, usage):
             pieces[piece["index"]].append(piece)
-        return Response(self.envelope().around(list(map(joined, pieces)), usage), media_type="application/json")
+        return Response(self.envelope()(list(map(joined, pieces)), usage), media_type="application/json")
 
     async def pieces(self, call: CompletionCall, running: RunningCall, record: CallRecord) -> AsyncGenerator[bytes]:
         """Yield the payloads of server-sent events: JSON, then b"[DONE]"."""
@@ -233,9 +238,9 @@ class CompletionServer:
         try:
             async for piece in self.choices(call, running, record, usage):
                 if piece["text"] or piece["finish_reason"] or piece["logprobs"]:
-                    yield envelope.around([piece], None)
+                    yield envelope([piece], None)
             if call.include_usage:
-                yield envelope.around([], usage)
+                yield envelope([], usage)
         except ApiError as error:
             record.end(outcome_of(error.status))
             yield to_json(error.as_json())

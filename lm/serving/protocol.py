@@ -103,15 +103,12 @@ class CompletionCall:
     def requests(self) -> list[GenerationRequest]:
         """Requests for the Engine, one per choice. Choices of a prompt differ only in their seeds (`seed_of`)."""
         return [
-            GenerationRequest(prompt.tokens, dataclasses.replace(self.params, seed=seed_of(self.params.seed, number)))
+            GenerationRequest(
+                prompt.tokens, dataclasses.replace(self.params, seed=(self.params.seed + number * GOLDEN) % SEEDS)
+            )
             for prompt in self.prompts
             for number in range(self.n)
         ]
-
-
-def seed_of(seed: int, number: int) -> int:
-    """Return the seed of choice `number` of a prompt: `seed` itself for choice 0."""
-    return (seed + number * GOLDEN) % SEEDS
 
 
 def parse_completion(body: bytes, model: str, tokenizer: Tokenizer, limits: Limits) -> CompletionCall:

@@ -93,10 +93,8 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
         loop = self.worker.loop
-        loop.call_soon_threadsafe(loop.call_later, self.grace_seconds, self.end_all)
-
-    def end_all(self) -> None:
-        self.worker.fail_all(ApiError(503, "The server is being stopped.", code="stopping"))
+        stopped = ApiError(503, "The server is being stopped.", code="stopping")
+        loop.call_soon_threadsafe(loop.call_later, self.grace_seconds, self.worker.fail_all, stopped)
 
 
 def serve(

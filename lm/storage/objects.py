@@ -338,13 +338,6 @@ KEYS = (
     ("HF_TOKEN",),
 )
 """Secrets, never printed. All of a group are passed on if one is set, so that keys of two machines never mix."""
-OF_THE_MACHINE = (
-    "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_STS_ENDPOINT", "AWS_IMDSV1_FALLBACK",
-    "AWS_METADATA_ENDPOINT", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT",
-    "GOOGLE_SERVICE_ACCOUNT_PATH",
-)  # fmt: skip
-"""Variables that are not passed on, because they name files and servers of one machine."""
 
 
 def environment_of_storage() -> dict[str, str | None]:

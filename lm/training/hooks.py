@@ -179,15 +179,12 @@ class Evaluation(Periodic):
             self.progress.stopping = True
             return None
         self.progress.figures |= found
-        self.tools.line.print(f"train: step {step:,}  {', '.join(figure_text(*figure) for figure in found.items())}")
+        shown = [FIGURES[k].format(v) if k in FIGURES else f"{k} {v:.4g}" for k, v in found.items()]
+        self.tools.line.print(f"train: step {step:,}  {', '.join(shown)}")
         return found
 
 
 FIGURES = {"validation_loss": "validation loss {:.3f} nats/token", "validation_bits_per_byte": "{:.3f} bits/byte"}
-
-
-def figure_text(name: str, value: float) -> str:
-    return FIGURES[name].format(value) if name in FIGURES else f"{name} {value:.4g}"
 
 
 @dataclass(frozen=True)

@@ -123,12 +123,9 @@ def muon_chain(
     """Muon (lm/optimizers/muon.py), with updates scaled by max(1, sqrt(outputs / inputs)). The learning rate is the
     schedule `rate`, whose peak is `peak`, rescaled to the peak config.learning_rate."""
 
-    def scaled_by_shape(updates: Any, _: object = None) -> Any:
-        return jax.tree.map(lambda u: u * max(1.0, u.shape[-1] / u.shape[-2]) ** 0.5, updates)
-
     return optax.chain(
         scale_by_muon(config.momentum, config.newton_schulz_steps),
-        optax.stateless(scaled_by_shape),
+        optax.stateless(lambda us, _: jax.tree.map(lambda u: u * max(1.0, u.shape[-1] / u.shape[-2]) ** 0.5, us)),
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(lambda step: config.learning_rate / peak * cast(Any, rate(step))),
     )

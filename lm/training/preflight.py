@@ -7,7 +7,7 @@ from pathlib import Path
 from lm.config import ModelConfig, TokenizerConfig, TrainConfig
 from lm.data.mixture import mixture_of
 from lm.data.records import check_request, read_manifest
-from lm.devices import Devices, find_devices, training_mesh_sizes
+from lm.devices import Devices, describe, training_mesh_sizes
 from lm.errors import UsageError
 from lm.evaluation.evaluators import check_evaluators, task_files
 from lm.fields import code_names
@@ -77,9 +77,8 @@ def devices_with_memory(model: ModelConfig, config: TrainConfig) -> Devices:
     """Return all devices (initializes JAX). Raises UsageError if training cannot fit into their memory."""
     import jax
 
-    devices = find_devices()
     check_training_memory(model, config, jax.local_devices())
-    return devices
+    return describe(jax.devices())
 
 
 def check_start(model: ModelConfig, config: TrainConfig, fingerprint: str | None) -> None:

@@ -4,13 +4,13 @@ import contextlib
 import itertools
 import math
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from lm.config import TrainConfig
 from lm.data.batches import BatchSource
+from lm.data.document_rows import DocumentRows
 from lm.data.records import document_tables
 from lm.errors import InputError
 from lm.metrics.writers import JsonLines
@@ -104,17 +104,8 @@ def diverged(found: str, config: TrainConfig, more: str = "") -> InputError:
 def name_documents(folder: Place, rows: set[int]) -> list[str]:
     """Return the ids of these rows of the document tables in `folder`, in order; "row 7" if a table cannot be read."""
     named: dict[int, str] = {}
-    with contextlib.suppress(OSError, ValueError, KeyError, InputError):
-        import pyarrow.parquet as pq
-
-        begin = 0
-        for place in document_tables(folder):
-            with place.open("rb") as table, pq.ParquetFile(table) as file:
-                for group in range(file.num_row_groups):
-                    end = begin + file.metadata.row_group(group).num_rows
-                    inside = [row for row in rows if begin <= row < end]
-                    if inside:
-                        ids: list[Any] = file.read_row_group(group, columns=["id"])["id"].to_pylist()
-                        named |= {row: ids[row - begin] for row in inside}
-                    begin = end
+    with contextlib.suppress(KeyError, TypeError, InputError):
+        documents = DocumentRows(document_tables(folder), ["id"])
+        for row in sorted(rows):
+            named[row] = documents.at(row)["id"]  # ty: ignore[not-subscriptable]
     return [named.get(row, f"row {row}") for row in sorted(rows)]

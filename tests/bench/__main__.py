@@ -11,7 +11,6 @@ PROGRAMS = {
     "base_model": "recitation of repeated passages, and few-shot learning",
     "checkpoint": "saving and restoring 1.5 GB, compared with plain Orbax",
     "cluster": "a step on a Ray cluster with failing nodes and requests",
-    "compression": "text compressed by a model, compared with gzip, zstd and xz",
     "corpus_index": "building and searching the suffix array of 100 M tokens",
     "decisions": "verdicts compared with datatrove's on the same texts",
     "documents": "WARC file to documents in one process",

@@ -93,10 +93,7 @@ PARTS = (
     mfu(60, "gpt2_124m", 64, "none"),
     mfu(60, "gpt2_124m", 32, "none", xla_options=True),
 )
-DRY_PARTS = (
-    *(part for part in PARTS if part.function != "mfu"),
-    mfu(60, "small", 2, KEPT, xla_options=True),
-)
+DRY_PARTS = (*(part for part in PARTS if part.function != "mfu"), mfu(60, "small", 2, KEPT, xla_options=True))
 
 
 def device() -> dict[str, Any]:

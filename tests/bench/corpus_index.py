@@ -58,7 +58,7 @@ def documents(tokens: int, generator: np.random.Generator) -> Iterator[np.ndarra
 def write_run(run: Path, tokens: int) -> list[list[int]]:
     """Write the shards of a run folder; return the planted passages."""
     from data_prep.shards.tokenize import cut_records
-    from lm.data.records import MANIFEST, Manifest, Shard, Split, to_bytes
+    from lm.data.records import MANIFEST, DocumentTable, Manifest, Shard, Split, to_bytes
     from lm.storage import digest
 
     generator = np.random.default_rng(0)
@@ -88,9 +88,9 @@ def write_run(run: Path, tokens: int) -> list[list[int]]:
     writer.close()
     size, sha256 = digest(path)
     shard = Shard(path.name, records, size, sha256, count, total + 1, 4 * total)
-    manifest = Manifest(
-        "none", VOCABULARY, RECORD, "uint16", {"train": Split(count, total + 1, 4 * total, records, (shard,))}
-    )
+    split = Split(count, total + 1, 4 * total, records, (shard,))
+    table = DocumentTable("documents.parquet", count, 0, "")
+    manifest = Manifest("none", VOCABULARY, RECORD, "uint16", {"train": split}, (table,))
     (run / "tokens" / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     names = pa.table(
         {"id": [f"<urn:{n}>" for n in range(count)], "url": [f"https://a.example/{n}" for n in range(count)]}

@@ -28,9 +28,7 @@ from tests.bench.runner import SkippedError, run_benchmark
 
 
 def main(
-    wcxb: tyro.conf.Positional[Path | None] = None,
-    split: Literal["test", "dev"] = "test",
-    engine: str = EXTRACT.engine,
+    wcxb: tyro.conf.Positional[Path | None] = None, split: Literal["test", "dev"] = "test", engine: str = EXTRACT.engine
 ) -> Iterator[dict[str, object]]:
     if wcxb is None:
         raise SkippedError("give a checkout of WCXB")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.experiment.run_folder import RunFolder
-from launch.release.formats import ExportOptions, export
+from launch.release.formats import export
 from launch.release.imported import write_run
 from launch.release.sources import open_source
 from launch.release.stored_run import open_run
@@ -106,7 +106,7 @@ def agreement(run: RunFolder, scratch: Path, name: str, prompt: str, peer: str, 
     for program, python, code, form, dtype in programs:
         place = scratch / f"{form}{dtype}{'.gguf' if form == 'gguf' else ''}"
         try:
-            export(open_run(run), place, form, ExportOptions(dtype=dtype))
+            export(open_run(run), place, form, dtype)
         except UsageError as error:
             found[program] = f"refused: {error}"
             continue

@@ -15,11 +15,7 @@ from pathlib import Path
 def main() -> None:
     import yaml
     from datatrove.data import Document  # ty: ignore[import-not-found]
-    from datatrove.pipeline.filters import (  # ty: ignore[import-not-found]
-        FineWebQualityFilter,
-        GopherQualityFilter,
-        GopherRepetitionFilter,
-    )
+    from datatrove.pipeline.filters import FineWebQualityFilter, GopherQualityFilter, GopherRepetitionFilter  # ty: ignore[import-not-found]
     from datatrove.utils.text import split_into_words  # ty: ignore[import-not-found]
 
     @functools.cache

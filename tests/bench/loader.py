@@ -38,7 +38,7 @@ def write_shard(folder: Path, seed: int) -> Path:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     shard = Shard(path.name, RECORDS, path.stat().st_size, sha256, RECORDS, tokens, 4 * tokens)
     split = Split(RECORDS, tokens, 4 * tokens, RECORDS, (shard,))
-    manifest = Manifest("none", 8192, LENGTH, "uint16", {"train": split})
+    manifest = Manifest("none", 8192, LENGTH, "uint16", {"train": split}, ())
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return folder
 

@@ -130,7 +130,7 @@ def manifest_of(shard: Shard, count: int, length: int) -> Manifest:
     total = Split(
         count * shard.documents, count * shard.tokens, count * shard.text_bytes, count * shard.records, shards
     )
-    return Manifest("none", 128_256, length, "uint32", {"train": total})
+    return Manifest("none", 128_256, length, "uint32", {"train": total}, ())
 
 
 def open_files() -> int:

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 
-from tests.loopback_server import listening
+from tests.loopback_server import listening, start
 
 CRAWL = "CC-MAIN-2024-10"
 SEGMENT = f"crawl-data/{CRAWL}/segments/1707947473347.0"
@@ -125,13 +125,6 @@ class LoopbackCrawl:
         if fault.stall:
             request.wfile.flush()
             self.ended.wait(3600)
-
-
-def start(request: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> None:
-    request.send_response(status)
-    for name, value in headers.items():
-        request.send_header(name, value)
-    request.end_headers()
 
 
 @contextlib.contextmanager

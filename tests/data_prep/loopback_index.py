@@ -4,10 +4,11 @@ import contextlib
 import hashlib
 import json
 import socket
-import threading
 from collections import Counter
 from collections.abc import Generator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.loopback_server import listening, send
 
 
 class LoopbackIndex:
@@ -40,44 +41,22 @@ class LoopbackIndex:
         name = request.path.removeprefix("/files/")
         if self.fail:
             self.fail -= 1
-            send(request, 503, "text/plain", b"busy")
+            send(request, 503, {}, b"busy")
         elif request.path == "/simple/sample/":
-            send(request, 200, *self.project_page())
+            kind, page = self.project_page()
+            send(request, 200, {"Content-Type": kind}, page)
         elif request.path.startswith("/files/") and name in self.files:
             data, self.cut = self.files[name], self.cut - 1
-            send(request, 200, "application/octet-stream", data, len(data) // 2 if self.cut >= 0 else None)
+            send(request, 200, {"Content-Length": str(len(data))}, data[: len(data) // 2 if self.cut >= 0 else None])
         else:
-            send(request, 404, "text/plain", b"no such thing")
-
-
-def send(request: BaseHTTPRequestHandler, status: int, kind: str, body: bytes, sent: int | None = None) -> None:
-    request.send_response(status)
-    request.send_header("Content-Type", kind)
-    request.send_header("Content-Length", str(len(body)))
-    request.end_headers()
-    request.wfile.write(body[:sent])
+            send(request, 404, {}, b"no such thing")
 
 
 @contextlib.contextmanager
 def serving(index: LoopbackIndex) -> Generator[LoopbackIndex]:
-    class Handler(BaseHTTPRequestHandler):
-        disable_nagle_algorithm = True
-
-        def do_GET(self):
-            index.answer(self)
-
-        def log_message(self, format, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        index.url = f"http://127.0.0.1:{server.server_port}/simple/"
-        try:
-            yield index
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(index.answer) as address:
+        index.url = f"{address}/simple/"
+        yield index
 
 
 def closed_port() -> int:

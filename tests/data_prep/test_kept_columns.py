@@ -242,10 +242,7 @@ def test_a_column_missing_from_one_input_is_rejected_with_both_names(tmp_path):
     [
         ([1, 2.5, None], pa.float64()),
         ([1, None], pa.int64()),
-        (
-            [2**53 + 1, 0.5],
-            r"t\.jsonl: the column 'score' has the integer 9007199254740993 in 't\.jsonl/0'",
-        ),
+        ([2**53 + 1, 0.5], r"t\.jsonl: the column 'score' has the integer 9007199254740993 in 't\.jsonl/0'"),
         ([1, "a"], r"t\.jsonl: the column 'score' is string in 't\.jsonl/1' and int64 in earlier documents"),
         ([True, 1], r"is int64 in 't\.jsonl/1' and bool in earlier documents"),
         ([["a"], "a"], r"is string in 't\.jsonl/1' and list<item: string> in earlier documents"),
@@ -294,10 +291,7 @@ def test_a_computed_column_is_rejected_with_the_fix(name):
     [
         ({"warc": ("a.warc.gz",)}, r"keep_columns has 'author', but the pages come from warc; only tables"),
         ({}, r"keep_columns has 'author', but the pages come from packages; only tables"),
-        (
-            {"tables": ("a/",), "keep_columns": ("a", "a.b")},
-            r"has 'a' and 'a\.b', which overlap",
-        ),
+        ({"tables": ("a/",), "keep_columns": ("a", "a.b")}, r"has 'a' and 'a\.b', which overlap"),
         ({"tables": ("a/",), "keep_columns": ("a", "a")}, r"has 'a' and 'a', which overlap"),
         ({"tables": ("a/",), "keep_columns": ("a..b",)}, r"has 'a\.\.b', a name with an empty part"),
         ({"tables": ("a/",), "keep_columns": ("a\nb",)}, r"a name with an empty part"),

@@ -11,14 +11,7 @@ from pathlib import Path
 import pytest
 
 from data_prep import package_index
-from data_prep.package_index import (
-    SETTINGS,
-    PackageFile,
-    fetch_package,
-    index_client,
-    package_cache,
-    pip_settings,
-)
+from data_prep.package_index import SETTINGS, PackageFile, fetch_package, index_client, package_cache, pip_settings
 from lm.errors import InputError, UsageError
 from tests.data_prep.loopback_index import LoopbackIndex, closed_port, serving
 
@@ -146,15 +139,7 @@ def test_pips_certificates_are_used_and_must_exist(tmp_path):
         assert client.s.verify == str(tmp_path / "own.pem")
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"sha256": "abc"},
-        {"sha256": "G" * 64},
-        {"name": "a/b.whl"},
-        {"name": "a.exe"},
-    ],
-)
+@pytest.mark.parametrize("changes", [{"sha256": "abc"}, {"sha256": "G" * 64}, {"name": "a/b.whl"}, {"name": "a.exe"}])
 def test_invalid_pins_are_rejected(changes):
     with pytest.raises(UsageError, match="of the package sample is"):
         pin(**changes)

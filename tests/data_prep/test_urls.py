@@ -53,13 +53,7 @@ def test_parents():
 
 
 @pytest.mark.parametrize(
-    "url",
-    [
-        "http://a.example/x/y",
-        "https://www.A.example:80/X/Y/",
-        "a.example/x/y#top",
-        "http://a.example\\x/%79",
-    ],
+    "url", ["http://a.example/x/y", "https://www.A.example:80/X/Y/", "a.example/x/y#top", "http://a.example\\x/%79"]
 )
 def test_one_page_has_one_key(url):
     assert page_key(*split_address(url)) == "a.example/x/y"

@@ -24,6 +24,7 @@ from lm.data.records import Manifest, Split
 from lm.resilience.goodput import Attempt
 from lm.tokenizer import save, train_bpe
 from tests.data_prep.measured import text_row, write_records, write_texts
+from tests.lm.shard_files import TABLE
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -140,7 +141,7 @@ def write_run(
         tokens = sum(len(tokenizer.encode(document.text)) + 1 for document in part)
         text_bytes = sum(len(document.text.encode()) for document in part)
         splits[name] = Split(documents=len(part), tokens=tokens, text_bytes=text_bytes, records=1, shards=())
-    manifest = Manifest(tokenizer.fingerprint, vocab_size, 4096, "uint16", splits)
+    manifest = Manifest(tokenizer.fingerprint, vocab_size, 4096, "uint16", splits, (TABLE,))
     write_json(workdir / "tokens/manifest.json", dataclasses.asdict(manifest))
 
     lines = [{"step": 10, "loss": 5.0, "gradient_norm": 1.0, "learning_rate": 1e-3, "tokens_per_second": 900.0}]

@@ -176,10 +176,7 @@ WRITTEN = ("first/file", "first/only-made", "config.json", "stages/first.files",
 @pytest.mark.parametrize("again", ["a", "b"])
 def test_a_stage_with_a_failed_upload_is_absent_until_the_next_attempt(run, server, tmp_path, at, again):
     server.fail(lambda request: "500" if request.method == "PUT" and request.path.endswith(at) else None)
-    with (
-        variables(HOPELESS),
-        pytest.raises(InputError, match=f"{at} cannot be written: .*500"),
-    ):
+    with variables(HOPELESS), pytest.raises(InputError, match=f"{at} cannot be written: .*500"):
         on("a", tmp_path, run, stage("first"))
     server.fail(lambda request: None)
     assert "stages/first.json" not in run.files()

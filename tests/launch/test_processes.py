@@ -24,6 +24,7 @@ from launch.stages.processes import Found, find
 from lm.errors import InputError, PeerError, UsageError
 from lm.resilience.multihost import first_difference
 from tests.corpus import tiny_experiment
+from tests.loopback_server import listening, send
 from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY
 from tests.train_process import free_port, told_by
 
@@ -120,24 +121,14 @@ def metadata_server(monkeypatch) -> Generator[dict[str, str]]:
     """The metadata server of a TPU VM, on loopback; its attributes may be changed."""
     attributes = dict(ATTRIBUTES)
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            name = self.path.removeprefix("/computeMetadata/v1/instance/attributes/")
-            there = name in attributes and self.headers["Metadata-Flavor"] == "Google"
-            self.send_response(200 if there else 404)
-            self.end_headers()
-            self.wfile.write(attributes[name].encode() if there else b"")
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        name = request.path.removeprefix("/computeMetadata/v1/instance/attributes/")
+        there = name in attributes and request.headers["Metadata-Flavor"] == "Google"
+        send(request, 200 if there else 404, {}, attributes[name].encode() if there else b"")
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("localhost", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        monkeypatch.setenv("GCE_METADATA_IP", f"localhost:{server.server_port}")
+    with listening(answer) as address:
+        monkeypatch.setenv("GCE_METADATA_IP", address.removeprefix("http://"))
         yield attributes
-        server.shutdown()
-        thread.join()
 
 
 def test_a_tpu_vm_reads_its_slice_and_its_place_in_it(monkeypatch, tmp_path, metadata_server):

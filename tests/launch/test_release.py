@@ -14,7 +14,7 @@ import tensorstore as ts
 
 from configs.experiment.run_folder import RunFolder
 from launch.release import formats
-from launch.release.formats import ExportOptions, export
+from launch.release.formats import export
 from launch.release.imported import write_run
 from launch.release.model_card import model_card
 from launch.release.sources import open_source
@@ -59,7 +59,7 @@ def exported(request, tokenizer, tmp_path_factory):
     """(a run folder, its export by launch.export)."""
     place = tmp_path_factory.mktemp(request.param)
     write_run(source_of(CONFIGS[request.param], tokenizer), place / "run", "numbers")
-    export(open_run(RunFolder(place / "run")), place / "out", "hugging_face", ExportOptions())
+    export(open_run(RunFolder(place / "run")), place / "out", "hugging_face")
     return place / "run", place / "out"
 
 
@@ -73,7 +73,7 @@ def test_export_import_export_is_the_same(exported, tmp_path, scan_layers):
     write_run(open_source(out, None), tmp_path / "run", "out", scan_layers)
     run = RunFolder(tmp_path / "run")
     assert run.experiment().model.scan_layers == scan_layers
-    export(open_run(run), tmp_path / "again", "hugging_face", ExportOptions())
+    export(open_run(run), tmp_path / "again", "hugging_face")
     assert tensors_of(tmp_path / "again") == tensors_of(out)
     first, again = files_of(out), files_of(tmp_path / "again")
     same = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
@@ -122,9 +122,9 @@ def test_dtypes_of_tensors_are_kept(exported, tmp_path, dtype):
     write_run(open_source(folder, None), tmp_path / "run", "source")
     run = open_run(RunFolder(tmp_path / "run"))
     assert run.config.parameter_dtype == ("bfloat16" if dtype == "BF16" else "float32")
-    export(run, tmp_path / "again", "hugging_face", ExportOptions())
+    export(run, tmp_path / "again", "hugging_face")
     assert tensors_of(tmp_path / "again") == tensors
-    export(run, tmp_path / "wide", "hugging_face", ExportOptions(dtype="float32"))
+    export(run, tmp_path / "wide", "hugging_face", "float32")
     assert {kind for kind, *_ in tensors_of(tmp_path / "wide").values()} == {"F32"}
 
 
@@ -133,14 +133,14 @@ def test_a_given_tokenizer_replaces_the_sources(exported, tmp_path):
     other = train_tokenizer([LICENSE], TokenizerConfig(280, "cl100k", 100_000))
     write_run(open_source(out, other), tmp_path / "run", "out")
     run = open_run(RunFolder(tmp_path / "run"))
-    export(run, tmp_path / "again", "hugging_face", ExportOptions())
+    export(run, tmp_path / "again", "hugging_face")
     assert run.tokenizer == other and load_published(str(tmp_path / "again")).encode(LICENSE) == other.encode(LICENSE)
 
 
 @pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/data/models/stories260K")
 def test_a_trained_llama_round_trips(tmp_path, tokenizer):
     write_run(open_source(STORIES, tokenizer), tmp_path / "run", "stories", scan_layers=True)
-    export(open_run(RunFolder(tmp_path / "run")), tmp_path / "out", "hugging_face", ExportOptions())
+    export(open_run(RunFolder(tmp_path / "run")), tmp_path / "out", "hugging_face")
     assert tensors_of(tmp_path / "out") == tensors_of(STORIES)
 
 
@@ -169,21 +169,21 @@ def test_files_that_are_not_an_export_are_never_replaced(exported, tmp_path):
     run = open_run(RunFolder(exported[0]))
     for name in ("foreign", "mixed"):
         (tmp_path / name).mkdir()
-    export(run, tmp_path / "mixed", "hugging_face", ExportOptions())
+    export(run, tmp_path / "mixed", "hugging_face")
     for name in ("foreign", "mixed"):
         (tmp_path / name / "notes.txt").write_text("mine")
         before = files_of(tmp_path / name)
         with pytest.raises(UsageError, match=r"already exists, and has files that launch\.export did not write"):
-            export(run, tmp_path / name, "hugging_face", ExportOptions())
+            export(run, tmp_path / name, "hugging_face")
         assert files_of(tmp_path / name) == before
     (tmp_path / "mixed/notes.txt").unlink()
-    export(run, tmp_path / "mixed", "hugging_face", ExportOptions(dtype="bfloat16"))
+    export(run, tmp_path / "mixed", "hugging_face", "bfloat16")
     assert {kind for kind, *_ in tensors_of(tmp_path / "mixed").values()} == {"BF16"}
 
 
 def test_a_failed_export_keeps_the_old_files(exported, tmp_path, monkeypatch):
     run = open_run(RunFolder(exported[0]))
-    export(run, tmp_path / "out", "hugging_face", ExportOptions())
+    export(run, tmp_path / "out", "hugging_face")
     before = files_of(tmp_path / "out")
 
     def broken(run, out, options):
@@ -193,7 +193,7 @@ def test_a_failed_export_keeps_the_old_files(exported, tmp_path, monkeypatch):
     monkeypatch.setitem(formats.FORMATS, "broken", broken)
     for name in ("out", "new"):
         with pytest.raises(UsageError, match="no more"):
-            export(run, tmp_path / name, "broken", ExportOptions())
+            export(run, tmp_path / name, "broken")
     assert files_of(tmp_path / "out") == before and [path.name for path in tmp_path.iterdir()] == ["out"]
     rename = Path.rename
 
@@ -204,7 +204,7 @@ def test_a_failed_export_keeps_the_old_files(exported, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "rename", refused)
     with pytest.raises(InputError, match="Permission denied"):
-        export(run, tmp_path / "out", "hugging_face", ExportOptions(dtype="bfloat16"))
+        export(run, tmp_path / "out", "hugging_face", "bfloat16")
     assert files_of(tmp_path / "out") == before and [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

@@ -7,11 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from lm.checkpoints.reading import restore_model
 from lm.data.batches import document_stream
 from lm.tokenizer import load
 from tests.corpus import texts
-from tests.run_files import REPOSITORY
+from tests.run_files import REPOSITORY, restore_model
 
 
 @pytest.mark.slow

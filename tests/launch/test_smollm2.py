@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Library
 
 from configs.experiment.run_folder import RunFolder
 from launch.import_model import Command, run
-from launch.release.formats import ExportOptions, export
+from launch.release.formats import export
 from launch.release.stored_run import open_run
 from lm.errors import InputError, UsageError
 from lm.inference.generate import sample_texts
@@ -42,7 +42,7 @@ def imported(source):
     """(the run from GGUF, the run from the Hugging Face folder of its weights)."""
     run(Command(str(source), str(source.parent / "run")))
     first = open_run(RunFolder(source.parent / "run"))
-    export(first, source.parent / "folder", "hugging_face", ExportOptions())
+    export(first, source.parent / "folder", "hugging_face")
     run(Command(str(source.parent / "folder"), str(source.parent / "again")))
     return first, open_run(RunFolder(source.parent / "again"))
 
@@ -87,7 +87,7 @@ def test_special_tokens_equal_those_of_the_source(imported, source, tmp_path):
     found, before = stored.tokenizer, imported[0].tokenizer
     assert isinstance(found, LibraryTokenizer) and isinstance(before, LibraryTokenizer)
     assert dataclasses.replace(found, contents=before.contents) == before
-    export(stored, tmp_path / "m.gguf", "gguf", ExportOptions(dtype="q8_0"))
+    export(stored, tmp_path / "m.gguf", "gguf", "q8_0")
     again = gguf.GGUFReader(tmp_path / "m.gguf").fields
     for name in ("chat_template", "ggml.bos_token_id", "ggml.eos_token_id", "ggml.add_bos_token", "ggml.tokens"):
         assert again[f"tokenizer.{name}"].contents() == fields[f"tokenizer.{name}"].contents()

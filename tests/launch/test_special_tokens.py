@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as Library
 
 from configs.experiment.run_folder import RunFolder
 from launch.import_model import Command, run
-from launch.release.formats import ExportOptions, export
+from launch.release.formats import export
 from launch.release.imported import write_run
 from launch.release.sources import open_source
 from launch.release.stored_run import open_run
@@ -43,7 +43,7 @@ def source(request, tmp_path_factory):
     out = place / ("m.gguf" if request.param == "gguf" else "m")
     config = dataclasses.replace(LLAMA, vocab_size=plain.vocab_size)
     write_run(source_of(config, tokenizer), place / "run", "numbers")
-    export(open_run(RunFolder(place / "run")), out, request.param, ExportOptions())
+    export(open_run(RunFolder(place / "run")), out, request.param)
     return out
 
 
@@ -63,7 +63,7 @@ def test_special_tokens_are_in_the_run_and_in_every_export(imported, tmp_path):
     assert (tokenizer.bos_id, tokenizer.eos_ids, tokenizer.add_bos) == (BOS, {EOS, EXTRA}, False)
     assert tokenizer.chat_template == TEMPLATE
     for name in ("hugging_face", "gguf", "standalone"):
-        export(stored, tmp_path / f"out.{name}", name, ExportOptions())
+        export(stored, tmp_path / f"out.{name}", name)
     folder = tmp_path / "out.hugging_face"
     for name in ("config.json", "generation_config.json"):
         found = json.loads((folder / name).read_bytes())
@@ -93,7 +93,7 @@ def test_a_prompt_begins_with_the_prefix_of_the_sources_tokenizer(imported, tmp_
     assert check_prompt(stored.tokenizer, "a mill", 16) == ids and check_prompt(stored.tokenizer, "", 16) == [BOS]
     assert encode_pair(stored.tokenizer, "a", " mill").context == stored.tokenizer.encode("a")
     assert encode_pair(stored.tokenizer, "", "mill").context == [BOS]
-    export(stored, tmp_path / "out", "standalone", ExportOptions())
+    export(stored, tmp_path / "out", "standalone")
     program = "import json, model; t = model.Tokenizer(model.FOLDER / 'tokenizer.json'); print(t.encode('a mill'))"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path / "out", capture_output=True, text=True)
     assert json.loads(done.stdout) == ids, done.stderr

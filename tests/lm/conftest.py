@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 
@@ -16,6 +17,12 @@ def tokens(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("tokens") / "run"
     write_tokens(run, tiny_experiment())
     return run
+
+
+@pytest.fixture
+def run(tokens, tmp_path) -> Path:
+    """A copy of `tokens` to train in."""
+    return Path(shutil.copytree(tokens, tmp_path / "run"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,9 +4,22 @@ import json
 import shutil
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
+
+from lm.formats.hugging_face.config import model_config_of
+from lm.formats.hugging_face.reading import folder_parameters
+
 REPOSITORY = Path(__file__).parents[2]
 FIXTURES = REPOSITORY / "tests/fixtures/hugging_face"
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def load_hugging_face(folder, dtype):
+    """(config, {our name: values}) of a Hugging Face folder, in `dtype`."""
+    config = model_config_of(folder, dtype)
+    parameters = folder_parameters(folder, config)
+    return config, {name: np.array(parameters[name], jnp.dtype(dtype), order="C") for name in parameters}
 
 
 def parts(path):

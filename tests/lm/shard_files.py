@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter  # ty: ignore[import-not-found]
 
-from lm.data.records import Manifest, SequenceRecord, Shard, Split, to_bytes
+from lm.data.records import DocumentTable, Manifest, SequenceRecord, Shard, Split, to_bytes
 
 LENGTH = 24  # of a record
+TABLE = DocumentTable("documents.parquet", 0, 0, "")
+"""Table of documents that tests write next to the shards, if they read one."""
 FINGERPRINT = "ab" * 32
 Stream = tuple[np.ndarray, np.ndarray]
 """(tokens, the document of each token) of one shard."""
@@ -56,7 +58,7 @@ def write_tokens(
     """Write the shards of each split and their manifest to `folder`, and return it."""
     written = {name: write_split(folder, name, streams, length, dtype) for name, streams in splits.items()}
     vocab_size = {"uint16": 4096, "uint32": 2**31}[dtype]
-    manifest = Manifest(fingerprint, vocab_size, length, dtype, written)
+    manifest = Manifest(fingerprint, vocab_size, length, dtype, written, (TABLE,))
     (folder / "manifest.json").write_text(manifest.to_json())
     return folder
 

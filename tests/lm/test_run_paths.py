@@ -7,7 +7,7 @@ from pathlib import Path
 from data_prep.common_crawl.files import LISTS
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
 from data_prep.funnel.report import FUNNEL
-from data_prep.shards.write import INTERMEDIATE
+from data_prep.shards.encode import PARTS
 from data_prep.sources.manifest import MANIFEST
 from launch import write_shards
 from lm.run_paths import TRAINING_LOGS, Part, RunPaths
@@ -31,7 +31,7 @@ def test_the_data_pipeline_uses_the_same_names():
     assert (RunPaths.funnel, RunPaths.pages_manifest) == (FUNNEL, MANIFEST)
     assert (RunPaths.units, RunPaths.quarantine, RunPaths.scratch) == (UNITS, QUARANTINE, SCRATCH)
     assert LISTS.startswith(f"{RunPaths.parts}/")
-    assert write_shards.STAGE.intermediate == tuple(f"{RunPaths.tokens}/{name}" for name in INTERMEDIATE)
+    assert write_shards.STAGE.intermediate == tuple(f"{RunPaths.tokens}/{name}" for name in (PARTS, UNITS, SCRATCH))
 
 
 def joined_names(path: Path) -> set[str]:

@@ -194,11 +194,7 @@ def test_summaries_are_collected_by_topic_in_the_order_of_titles():
         assert_small_html_page(page)
 
 
-WRONG = {
-    "plain_text": b"\xff\xfe\x00\xd8",
-    "mediawiki_xml_bz2": b"no bzip2",
-    "title_summaries_json": b'["a list"]',
-}
+WRONG = {"plain_text": b"\xff\xfe\x00\xd8", "mediawiki_xml_bz2": b"no bzip2", "title_summaries_json": b'["a list"]'}
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,7 @@ from hypothesis import strategies as st
 
 from lm.config import TokenizerConfig
 from lm.tokenizer import train_bpe
-from viewer.tokenizer.look import (
-    Usage,
-    count_usage,
-    cut,
-    longest,
-    never_used,
-    rarest,
-    text_ids,
-)
+from viewer.tokenizer.look import Usage, count_usage, cut, longest, never_used, rarest, text_ids
 from viewer.tokenizer.samples import KINDS, LANGUAGES
 
 REPOSITORY = Path(__file__).parents[2]

@@ -8,15 +8,7 @@ import pytest
 
 from lm.data.records import Manifest, Split
 from lm.errors import InputError
-from viewer.training_data import (
-    read_compression,
-    read_curves,
-    read_json,
-    read_samples,
-    read_splits,
-    short,
-    visible,
-)
+from viewer.training_data import read_compression, read_curves, read_json, read_samples, read_splits, short, visible
 
 FIGURES = {
     "validation_loss": 3.0, "validation_bits_per_byte": 1.5, "validation_tokens": 9, "validation_bytes": 40,
@@ -101,7 +93,7 @@ def test_compression_puts_the_model_last_and_names_missing_parts(tmp_path: Path)
 
 def test_bytes_per_token_are_over_both_splits(tmp_path: Path):
     splits = {"train": Split(1, 90, 350, 1, ()), "val": Split(1, 10, 50, 1, ())}
-    manifest = Manifest("fingerprint", 300, 4096, "uint16", splits)
+    manifest = Manifest("fingerprint", 300, 4096, "uint16", splits, ())
     path = tmp_path / "manifest.json"
     path.write_text(manifest.to_json())
     assert read_splits(path).bytes_per_token == 4.0

@@ -331,7 +331,7 @@ def test_damage_is_reported_and_skipped(made, tmp_path):
     for table in (tmp_path / "tokens/documents").iterdir():
         table.write_bytes(b"no table")
     assert "url" not in asked("batch", step=1)["sequences"][0]["documents"][0]
-    assert "not a readable Parquet file" in asked("seen", document=0)["missing"]
+    assert "cannot be read" in asked("seen", document=0)["missing"]
 
 
 def test_documents_from_elsewhere_may_only_have_a_text(made, tmp_path):

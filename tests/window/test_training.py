@@ -40,10 +40,7 @@ def test_a_slider_moves_through_the_steps_and_shows_the_loss_of_each(hostile, op
         assert bits_of(hostile.folder, step) in page.locator(SUMS).inner_text()
     assert page.evaluate("location.hash").endswith("step=8")
     page.locator(".training-compare .training-sums", has_text="Step 8: ").wait_for()
-    for chart in (
-        ".training-curves .chart-large",
-        ".training-watch .chart",
-    ):  # the curves mark the selected step
+    for chart in (".training-curves .chart-large", ".training-watch .chart"):  # the curves mark the selected step
         assert page.locator(f"{chart} output").inner_text().startswith("step 8 · ")
     page.get_by_role("button", name="Next").click()
     at_step(page, "12")

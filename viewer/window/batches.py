@@ -1,15 +1,14 @@
 """Documents in the batch of a training step, and the steps at which a document was in a batch."""
 
 import time
-from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_prep.parquet import opened, read_footer
 from lm.data.batches import BatchSource, training_batches
+from lm.data.document_rows import DocumentRows
 from lm.data.mixture import mixture_of
 from lm.data.records import MANIFEST, document_tables
 from lm.data.seen import StepOrder, numbers_rise, windows_with
@@ -26,39 +25,7 @@ MOST_PLACES = 1000
 SECONDS = 0.5
 URL_SECONDS = 0.1
 """Time for looking up the URLs of a batch's documents; the others are listed by number only."""
-GROUPS_HELD = 16
-
-
-class Tables:
-    """Tables of documents in a folder of token shards: metadata of a document by its number."""
-
-    def __init__(self, folder: Path):
-        self.files = [Path(str(table)) for table in document_tables(folder)]
-        self._firsts = [0]
-        self._groups: dict[tuple[int, int], tuple[int, list[dict]]] = {}
-
-    def at(self, number: int) -> dict[str, Any] | None:
-        """Return {"id", "url", "file", "split", "tokens", "text_bytes"} of a document; None if there is no document of
-        this number. Raises InputError if the table cannot be read."""
-        for first, rows in self._groups.values():
-            if first <= number < first + len(rows):
-                return rows[number - first]
-        while self._firsts[-1] <= number and len(self._firsts) <= len(self.files):
-            self._firsts.append(self._firsts[-1] + read_footer(self.files[len(self._firsts) - 1]).num_rows)
-        if number >= self._firsts[-1]:
-            return None
-        file_number = bisect_right(self._firsts, number) - 1
-        first = self._firsts[file_number]
-        with opened(self.files[file_number]) as file:
-            for group in range(file.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                if number < first + rows:
-                    self._groups[file_number, group] = first, file.read_row_group(group).to_pylist()
-                    break
-                first += rows
-        while len(self._groups) > GROUPS_HELD:
-            self._groups.pop(next(iter(self._groups)))
-        return self.at(number)
+COLUMNS = ("url", "split", "tokens")
 
 
 class Batches:
@@ -82,7 +49,7 @@ class Batches:
                 self.run.experiment.model, self.config, self.run.paths.tokens, self.run.tokenizer.fingerprint, 1
             )
             self.order = StepOrder(self.source, self.config.steps)
-            self.tables = [Tables(Path(str(one.folder))) for one in self.source.sources]
+            self.tables = [DocumentRows(document_tables(one.folder), COLUMNS) for one in self.source.sources]
             self._stamp = stamp
         return self.source
 

@@ -21,11 +21,6 @@ STARTED = (
 )  # fmt: skip
 
 
-def text_or_number(value: object) -> str | int | float | None:
-    """Return `value` if it is a text or a finite number, else None. A text is cut to 200 characters."""
-    return value[:200] if isinstance(value, str) else finite(value)
-
-
 class CurveLog:
     """Lines of metrics.jsonl. If a step was logged twice, before and after a crash, the later line counts. Invalid
     lines are skipped and listed in `damaged`; an incomplete last line is only skipped."""
@@ -73,7 +68,8 @@ class CurveLog:
         if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**53:
             return False
         if isinstance(row.get("run"), dict):
-            self.starts.append({"step": step} | {name: text_or_number(row["run"].get(name)) for name in STARTED})
+            known = lambda value: value[:200] if isinstance(value, str) else finite(value)
+            self.starts.append({"step": step} | {name: known(row["run"].get(name)) for name in STARTED})
         if "loss" in row:
             self.train[step] = {name: finite(row.get(name)) for name in TRAIN}
         if "validation_loss" in row:

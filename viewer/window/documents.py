@@ -184,7 +184,8 @@ def document(data: RunData, run: WindowRun, fields: Fields) -> dict[str, Any]:
     """Answer /v1/inspect/document: one document with its text, its measured values, and why it was kept or dropped."""
     offset = fields.integer("offset", 0, 0, 2**53)
     characters = fields.integer("characters", MOST_CHARACTERS, 1, MOST_CHARACTERS)
-    folder_name, name, row = document_row(data, fields, run.experiment.shards.held_out == "ends")
+    ends = run.experiment.shards.held_out == "ends"  # then the number in tokens/ is that of the training part
+    folder_name, name, row = document_row(data, fields, ends)
     folder = data.folder(folder_name)
     values = folder.row(name, row)
     text, dropped = values["text"] or "", folder_name == "dropped"
@@ -199,15 +200,9 @@ def document(data: RunData, run: WindowRun, fields: Fields) -> dict[str, Any]:
         "text": text[offset : offset + characters], "offset": offset, "characters": len(text),
         "bytes": len(text.encode()),
         "values": measured(data.thresholds(), values, label),
-        "number": None if dropped else number_of(folder.first_of(name) + row, run),
+        "number": None if dropped else (1 + ends) * (folder.first_of(name) + row),
         "copy_of": copy_of(data, short("duplicate_of")) if dropped else None,
     }  # fmt: skip
-
-
-def number_of(position: int, run: WindowRun) -> int:
-    """Number in tokens/ of the document at a position of documents/; if the ends of documents are held out, that of the
-    part before the end."""
-    return 2 * position if run.experiment.shards.held_out == "ends" else position
 
 
 def copy_of(data: RunData, duplicate_of: str) -> dict[str, Any] | None:

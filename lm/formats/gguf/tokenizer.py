@@ -15,14 +15,7 @@ from lm.tokenizer.hugging_face.writing import BYTE_LEVEL, bpe_model, tokenizer_j
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.published import of_json
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer
-from lm.tokenizer.sentencepiece_model import (
-    BPE,
-    UNUSED,
-    Piece,
-    SentencePieceModel,
-    read_model,
-    write_model,
-)
+from lm.tokenizer.sentencepiece_model import BPE, UNUSED, Piece, SentencePieceModel, read_model, write_model
 
 PATTERNS = {
     SPLIT_PATTERNS["gpt2"]: "gpt-2", SPLIT_PATTERNS["cl100k"]: "llama-bpe", SPLIT_PATTERNS["o200k"]: "gpt-4o",

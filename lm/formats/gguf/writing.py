@@ -26,12 +26,7 @@ TYPES = {
 
 
 def write_gguf(
-    path: Path,
-    config: ModelConfig,
-    arrays: Mapping[str, np.ndarray],
-    tokenizer: Tokenizer,
-    name: str,
-    dtype: str = "",
+    path: Path, config: ModelConfig, arrays: Mapping[str, np.ndarray], tokenizer: Tokenizer, name: str, dtype: str = ""
 ) -> None:
     """Write a file that llama.cpp can load, atomically. `arrays` maps parameters, such as
     "blocks.0.attention.query.weight", to values, which are read one at a time. `name` is the model's name in the

@@ -3,9 +3,7 @@
 import contextlib
 import math
 from pathlib import Path
-from typing import Literal
 
-import jax.numpy as jnp
 import numpy as np
 
 from lm.bounded import MOST_TOKENIZER_BYTES, parse_json, read_bounded
@@ -77,19 +75,6 @@ def folder_parameters(folder: Path, config: ModelConfig) -> FileParameters:
             )
     dtypes = {name: tensor.dtype for name, tensor in tensors.items() if name in stored}
     return FileParameters(config, stored, dtypes, lambda name: tensors[name].read())
-
-
-def load_hugging_face(folder: Path, dtype: Literal["float32", "bfloat16"]) -> tuple[ModelConfig, Arrays]:
-    """Return the config and {parameter, such as "blocks.0.attention.query.weight": values in `dtype`} of a Hugging Face
-    folder.
-
-    Tensors are converted one at a time, so memory use is that of the returned arrays plus one tensor. Build a
-    Transformer from them with `lm.model.param_names.replace_leaves`. BOS and EOS ids belong to the tokenizer and are
-    not read. Raises the errors of `model_config_of` and `folder_parameters`.
-    """
-    config = model_config_of(folder, dtype)
-    parameters = folder_parameters(folder, config)
-    return config, {name: np.array(parameters[name], jnp.dtype(dtype), order="C") for name in parameters}
 
 
 def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel:

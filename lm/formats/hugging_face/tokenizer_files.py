@@ -29,7 +29,8 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> 
     imported tokenizer.json is copied if it treats BOS in the same way. The chat template is in tokenizer_config.json.
     Raises UsageError for a sentencepiece model whose normalization tokenizer.json cannot express."""
     start, end = document_tokens(tokenizer)
-    if isinstance(tokenizer, LibraryTokenizer) and says_heading(tokenizer):
+    heads = lambda contents: named_heading(json.loads(contents).get("post_processor"))
+    if isinstance(tokenizer, LibraryTokenizer) and heads(tokenizer.contents) == tokenizer.start * tokenizer.add_bos:
         (folder / FILE).write_bytes(tokenizer.contents)
     else:
         contents = tokenizer_json(tokenizer) | {"post_processor": heading(tokenizer) if tokenizer.add_bos else None}
@@ -46,11 +47,6 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> 
             "clean_up_tokenization_spaces": False, **named, **template,
         },
     )  # fmt: skip
-
-
-def says_heading(tokenizer: LibraryTokenizer) -> bool:
-    """Return whether an imported tokenizer.json prepends BOS to a text in the same cases as tokenizer.add_bos says."""
-    return named_heading(json.loads(tokenizer.contents).get("post_processor")) == tokenizer.start * tokenizer.add_bos
 
 
 def document_tokens(tokenizer: Tokenizer) -> tuple[str, str]:

@@ -1,11 +1,8 @@
 """Pages in several languages: detected with their scripts, filtered by the thresholds of their language, repaired."""
 
 import dataclasses
-import functools
-import http.server
 import importlib.util
 import json
-import threading
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -27,6 +24,7 @@ from lm.storage import file_sha256
 from tests.data_prep.by_language.files import SPANISH, write_fasttext, write_thresholds
 from tests.data_prep.by_language.test_thresholds import config
 from tests.data_prep.pages import GERMAN, PROSE, document, html, page
+from tests.loopback_server import serving_folder
 from viewer.funnel import funnel_answer
 
 SPANISH_TEXT = (
@@ -150,14 +148,9 @@ def test_glotlid_detects_language_and_script_with_a_model_downloaded_once(tmp_pa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     model = write_fasttext(tmp_path / "model.bin", GLOTLID_WORDS)
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
-        thread = threading.Thread(target=served.serve_forever, args=(0.01,))
-        thread.start()
-        chosen = glotlid(f"http://127.0.0.1:{served.server_address[1]}/model.bin", file_sha256(model))
+    with serving_folder(tmp_path) as address:
+        chosen = glotlid(f"{address}/model.bin", file_sha256(model))
         identity = language.model_identity(chosen)
-        served.shutdown()
-        thread.join()
     for label, words in GLOTLID_WORDS.items():  # without the server
         found = language.detect_language(document("\n".join(words), language=""), chosen)
         assert found.label == label

@@ -1,13 +1,12 @@
 """Thresholds by language: parsed, rejected with a message, and applied only to texts of their language."""
 
 import dataclasses
-import functools
-import http.server
 import io
 import math
 import random
 import tarfile
-import threading
+import types
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,6 +23,7 @@ from data_prep.verdict import thresholds_of, verdicts
 from lm.errors import InputError, UsageError
 from tests.data_prep.by_language.files import SPANISH, thresholds, write_thresholds
 from tests.data_prep.pages import demo_config
+from tests.loopback_server import listening, serving_folder, start
 
 LANGUAGES = ("deu_Latn", "spa_Latn")
 
@@ -193,38 +193,13 @@ def test_languages_have_scripts_in_their_names(languages, told):
 def test_a_folder_may_be_a_url(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     path = write_thresholds(tmp_path, "deu_Latn")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        made = dataclasses.replace(
-            config(languages=("deu_Latn",)),
-            by_language=ByLanguageConfig(folder=f"http://127.0.0.1:{server.server_address[1]}"),
-        )
+    with serving_folder(tmp_path) as address:
+        by_language = ByLanguageConfig(folder=address)
+        made = dataclasses.replace(config(languages=("deu_Latn",)), by_language=by_language)
         assert with_thresholds(made).thresholds_by_language == {"deu_Latn": thresholds("deu_Latn")}
         path.unlink()
         with pytest.raises(InputError, match="has no file such as deu_Latn"):
             with_thresholds(made)
-        server.shutdown()
-        thread.join()
-
-
-class Archive(http.server.BaseHTTPRequestHandler):
-    """Send the server's `archive` in chunks without its length, as GitHub does."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.server.requests += 1  # ty: ignore[missing-attribute]
-        self.send_response(200)
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        data = self.server.archive  # ty: ignore[missing-attribute]
-        for piece in (data[:1000], data[1000:], b""):
-            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-
-    def log_message(self, format, *args):
-        pass
 
 
 def archive_of(files: dict[str, bytes]) -> bytes:
@@ -246,16 +221,20 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("GRISTMILL_STORAGE_RETRIES", "0")
     monkeypatch.setattr(module, "SHA256", module.digest(dict(sorted(files.items()))))
     module.published_files.cache_clear()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Archive) as served:
-        served.requests, served.files = 0, files  # ty: ignore[missing-attribute]
-        inside = {f"fineweb-2-d0defb24/configs/{name}": data for name, data in files.items()}
-        served.archive = archive_of({"fineweb-2-d0defb24/README.md": b"x", **inside})  # ty: ignore[missing-attribute]
-        monkeypatch.setattr(module, "ARCHIVE", f"http://127.0.0.1:{served.server_address[1]}/tar.gz")
-        thread = threading.Thread(target=served.serve_forever, args=(0.01,))
-        thread.start()
+    inside = {f"fineweb-2-d0defb24/configs/{name}": data for name, data in files.items()}
+    archive = archive_of({"fineweb-2-d0defb24/README.md": b"x", **inside})
+    served = types.SimpleNamespace(requests=0, files=files, archive=archive)
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        """Send the archive in chunks without its length, as GitHub does."""
+        served.requests += 1
+        start(request, 200, {"Transfer-Encoding": "chunked"})
+        for piece in (served.archive[:1000], served.archive[1000:], b""):
+            request.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+
+    with listening(answer) as address:
+        monkeypatch.setattr(module, "ARCHIVE", f"{address}/tar.gz")
         yield served
-        served.shutdown()
-        thread.join()
     module.published_files.cache_clear()
 
 

@@ -2,11 +2,8 @@
 
 import bz2
 import gzip
-import http.server
 import json
 import random
-import threading
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +18,7 @@ from data_prep.decontamination.examples import Example, example_files, read_exam
 from data_prep.decontamination.index import Index, build_index, overlaps, read_index, write_index
 from data_prep.dedup.words import hashed_words, words_of
 from lm.errors import InputError, UsageError
+from tests.loopback_server import serving_folder
 
 SHARED = Path(__file__).parents[3] / "../shared/data/eval"
 WORDS = ("The", "mill's", "stone", "turned,", "and", "“flour”", "fell", "23", "Été", "漢字仮名", "it’s", "x-y")
@@ -154,29 +152,16 @@ def test_files_of_every_format_and_sets_by_name(tmp_path):
         list(read_examples(example_files([str(tmp_path / "e.jsonl")]), ()))
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 def test_a_set_on_a_web_server_is_downloaded(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "www").mkdir()
     (tmp_path / "www/far.jsonl").write_text('{"text": "Far away it stands"}')
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "www")))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        address = f"http://127.0.0.1:{server.server_port}"
+    with serving_folder(tmp_path / "www") as address:
         for sets, name in (([f"{address}/far.jsonl"], "far"), ([f"near={address}/far.jsonl"], "near")):
             (example,) = read_examples(example_files(sets), ())
             assert (example.set, example.texts) == (name, ("Far away it stands",))
         with pytest.raises(InputError):
             example_files([f"{address}/nothing.jsonl"])
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_a_saved_index_is_restored_and_counts_examples_that_are_too_short(tmp_path):

@@ -212,12 +212,7 @@ def trees_of_value(value: int) -> Trees:
 
 @pytest.mark.parametrize(
     ("kind", "score", "is_article"),
-    [
-        (ARTICLE + 1, 300, True),
-        (ARTICLE, 200, False),
-        (MAYBE_ARTICLE + 1, 200, False),
-        (MAYBE_ARTICLE, 100, False),
-    ],
+    [(ARTICLE + 1, 300, True), (ARTICLE, 200, False), (MAYBE_ARTICLE + 1, 200, False), (MAYBE_ARTICLE, 100, False)],
 )
 def test_pages_that_may_be_articles_use_the_mean_of_both_trees(kind, score, is_article):
     model = Model(trees_of_value(kind), trees_of_value(300), trees_of_value(100))

@@ -3,9 +3,8 @@
 import contextlib
 import gzip
 import json
-import threading
 from collections.abc import Generator, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from data_prep.warc import write_pages
 from lm.storage import MeteredFile, Place, Url, metered
 from tests.data_prep.measured import CONFIG
 from tests.data_prep.pages import PROSE, html, page
+from tests.loopback_server import listening, start
 
 LIMIT = 300_000
 CLAIMED = 1 << 40
@@ -47,35 +47,21 @@ def empty_members() -> bytes:
     return gzip.compress(b"", mtime=0) * 20_000
 
 
-class Endless(BaseHTTPRequestHandler):
+def endless(request: BaseHTTPRequestHandler) -> None:
     """Send empty lines until the client closes the connection."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        begin, end = (int(part) for part in self.headers["Range"].removeprefix("bytes=").split("-"))
-        self.answer(206, end + 1 - begin, {"Content-Range": f"bytes {begin}-{end}/{CLAIMED}"})
-        self.wfile.write(b"\n" * (end + 1 - begin))
-
-    def do_HEAD(self) -> None:
-        self.answer(200, CLAIMED, {})
-
-    def answer(self, status: int, size: int, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(size), "ETag": '"1"'}.items():
-            self.send_header(name, value)
-        self.end_headers()
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
+    status, size, headers = 200, CLAIMED, {"ETag": '"1"'}
+    if request.command == "GET":
+        begin, end = (int(part) for part in request.headers["Range"].removeprefix("bytes=").split("-"))
+        status, size, headers = 206, end + 1 - begin, headers | {"Content-Range": f"bytes {begin}-{end}/{CLAIMED}"}
+    start(request, status, headers | {"Content-Length": str(size)})
+    if request.command == "GET":
+        request.wfile.write(b"\n" * size)
 
 
 @contextlib.contextmanager
 def serving_without_end() -> Generator[Url]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield Url(f"http://127.0.0.1:{server.server_port}/endless.jsonl")
-        server.shutdown()
+    with listening(endless) as address:
+        yield Url(f"{address}/endless.jsonl")
 
 
 def set_aside(place: Place, kind: str, size: int, folder: Path) -> str:

@@ -26,7 +26,7 @@ FILE = ROOT / "tests/fixtures/datatrove/verdicts_2024.jsonl"
 HEADER, *VERDICTS = map(json.loads, FILE.read_text(encoding="utf-8").splitlines())
 NAMES = {rule.reason: rule.datatrove or "too_few_sentences" for _, rule in TABLE}
 KNOWN = {
-    "c4": {"lorem after curly"},  # the first line determines the reason in datatrove; here "lorem ipsum" has priority
+    "c4": {"lorem after curly"}  # the first line determines the reason in datatrove; here "lorem ipsum" has priority
 }
 """{filter: texts on which the reasons differ}. The verdicts never differ."""
 

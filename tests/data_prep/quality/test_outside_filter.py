@@ -41,8 +41,7 @@ class UpperCaseFilter(Filter):
     signals = (Signal("upper_case_words", "Words in capitals", "Share of words without a small letter."),)
     rules = (Rule("too_many_upper_case_words", "upper_case_words", "above", "max_share"),)
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check_values(self):
         within(self, self.path(), 0, 1, "max_share")
 
     def measure(self, passage):

@@ -118,7 +118,7 @@ def test_scores_and_shares_out_of_range_are_rejected():
             histogram([0.5, wrong])
     for wrong in (0.0, 1.5, -1.0, float("nan")):
         with pytest.raises(UsageError, match="keep_share"):
-            threshold(histogram([0.5]), wrong)
+            dataclasses.replace(QUALITY_CLASSIFIER, keep_share=wrong)
 
 
 @given(SCORES.filter(len), SCORES.filter(len))
@@ -266,10 +266,7 @@ def test_training_is_reproducible_for_any_packing_and_depends_on_the_seed(tmp_pa
 def test_the_configured_number_of_documents_is_sampled_from_each_set(tmp_path, sets):
     lines: list[str] = []
     training = train_quality_classifier(config(*sets, documents_per_set=50), tmp_path / "model", lines.append)
-    assert {name: sum(count.values()) for name, count in training["documents"].items()} == {
-        "good": 50,
-        "other": 50,
-    }
+    assert {name: sum(count.values()) for name, count in training["documents"].items()} == {"good": 50, "other": 50}
     assert "epoch 1 of 5" in lines[0]
 
 

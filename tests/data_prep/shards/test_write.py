@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.config import ShardsConfig
-from data_prep.engine.units import ends_run
+from data_prep.engine.units import SCRATCH, UNITS, ends_run
 from data_prep.shards import encode as encode_module
 from data_prep.shards import write as shards_module
-from data_prep.shards.encode import Entry
+from data_prep.shards.encode import PARTS, Entry
 from data_prep.shards.held_out import is_drawn
 from data_prep.shards.sizes import estimated_tokens, most_bytes, shard_count
 from data_prep.shards.tokenize import document_files
-from data_prep.shards.write import INTERMEDIATE, os_errors, write_records, write_shards, write_stream
+from data_prep.shards.write import os_errors, write_records, write_shards, write_stream
 from lm.config import TokenizerConfig
 from lm.data.records import SequenceRecord, from_bytes, read_manifest
 from lm.errors import InputError, UsageError
@@ -68,7 +68,7 @@ def held_out(number: int, fraction: float = 0.2) -> bool:
 def contents(folder: Path) -> dict[str, bytes]:
     """{name: bytes} of all files except those used only while writing."""
     names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    return {str(name): (folder / name).read_bytes() for name in names if name.parts[0] not in INTERMEDIATE}
+    return {str(name): (folder / name).read_bytes() for name in names if name.parts[0] not in (PARTS, UNITS, SCRATCH)}
 
 
 def stream(path: Path) -> tuple[list[int], list[int]]:
@@ -521,6 +521,6 @@ def test_a_bucket_gets_the_same_bytes_as_a_disk(documents, tokens):
         for path in documents.iterdir():
             write_atomically(there / "documents" / path.name, path.read_bytes())
         write_shards(there / "documents", TOKENIZER, there / "tokens", CONFIG)
-        names = [name for name in (there / "tokens").files() if name.split("/")[0] not in INTERMEDIATE]
+        names = [name for name in (there / "tokens").files() if name.split("/")[0] not in (PARTS, UNITS, SCRATCH)]
         found = {name: (there / "tokens" / name).read_bytes() for name in names}
     assert found == contents(tokens)

@@ -115,10 +115,7 @@ REASONS = {
         "undecodable_body",
     ),
     "an unknown coding": (member(response(b"?", OK + "Content-Encoding: rot13\r\n")), "undecodable_body"),
-    "a hundred codings": (
-        member(response(b"?", OK + f"Content-Encoding: {'gzip,' * 100}\r\n")),
-        "undecodable_body",
-    ),
+    "a hundred codings": (member(response(b"?", OK + f"Content-Encoding: {'gzip,' * 100}\r\n")), "undecodable_body"),
     "a chunk too few": (member(response(b"3\r\nabc\r\n", OK + "Transfer-Encoding: chunked\r\n")), "undecodable_body"),
     "a bad chunk size": (
         member(response(b"3\r\nabc\r\n-5\r\nabc\r\n0\r\n\r\n", OK + "Transfer-Encoding: chunked\r\n")),

@@ -9,7 +9,6 @@ import pytest
 
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import RetentionPolicy
-from lm.checkpoints.reading import restore_model
 from lm.config import MeshConfig, MuonConfig
 from lm.errors import InputError
 from lm.model.param_names import are_stacked, named_leaves, stack_names, unstack_names
@@ -18,6 +17,7 @@ from lm.training.optimizer import make_optimizer
 from lm.training.state import abstract_state, initializer
 from tests.corpus import tiny_experiment
 from tests.lm.model_configs import MODERN
+from tests.run_files import restore_model
 
 TRAIN = tiny_experiment().train
 OPTIMIZERS = {

@@ -68,7 +68,7 @@ def replaced(train: TrainConfig, **changes) -> TrainConfig:
             ["decay_steps = 21", "train.steps = 20", "Shorten"],
         ),
         ({"decay_steps": 5}, ["decay_steps = 5", "schedule = "]),
-        ({"dropout": 1.0}, ["train.dropout = 1.0", "below 1"]),
+        ({"dropout": 1.0}, ["train.dropout is 1.0", "below 1"]),
         ({"beta1": 1.0}, ["beta1 is 1.0", "below 1"]),
     ],
 )
@@ -82,7 +82,7 @@ def test_contradictory_numbers_are_rejected_with_both_values_and_the_remedy(chan
     ("changes", "words"),
     [
         ({"width": 97}, ["heads = 2", "width = 97", "model.head_dim"]),
-        ({"head_dim": 0}, ["model.head_dim is 0", "above 0"]),
+        ({"head_dim": 0}, ["model.head_dim is 0", "from 1 to"]),
         ({"head_dim": 7}, ["model.head_dim", "= 7 is odd", "even"]),
         ({"attention_windows": (8, -1)}, ["attention_windows = (8, -1)", "at least 0"]),
         ({"attention_windows": (8, 0), "scan_layers": True}, ["(8, 0)", "scan_layers = True", "one window"]),

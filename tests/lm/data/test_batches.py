@@ -67,11 +67,7 @@ def test_heads_are_targets_at_the_beginning_of_documents(folder, context):
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    length=st.integers(1, 40),
-    sizes=st.lists(st.integers(2, 150), min_size=1, max_size=3),
-    data=st.data(),
-)
+@given(length=st.integers(1, 40), sizes=st.lists(st.integers(2, 150), min_size=1, max_size=3), data=st.data())
 def test_every_token_is_a_target_once_per_epoch_for_any_context(length, sizes, data):
     context = data.draw(st.integers(1, length))
     streams = [random_stream(i, size, 1 + 1000 * i, 200 * i) for i, size in enumerate(sizes)]
@@ -137,19 +133,6 @@ def test_another_process_gives_the_same_batches(folder):
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
     run = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert (run.stderr, run.stdout.split()) == ("", expected)
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 16, 100])
-@pytest.mark.parametrize("context", [CONTEXT, 7])
-def test_sequential_windows_cover_the_split_in_order(folder, batch_size, context):
-    batches = list(source(folder, context=context, batch=batch_size).sequential_windows())
-    assert all(array.shape == (batch_size, context) for batch in batches for array in batch)
-    targets = [batch.targets_BT[batch.weights_BT == 1] for batch in batches]
-    assert np.concatenate(targets).tolist() == [token for tokens, _ in STREAMS for token in tokens[1:].tolist()]
-    last = batches[-1]
-    filler = last.weights_BT.sum(axis=1) == 0
-    assert filler.sum() == -len(naive_rows(STREAMS, context)) % batch_size
-    assert not any(array[filler].any() for array in last)
 
 
 def test_document_stream_equals_the_stream(folder):
@@ -230,7 +213,8 @@ def test_a_manifest_with_wrong_counts_is_an_input_error(copy):
     manifest["splits"]["train"]["shards"][0]["records"] += 1
     (copy / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match=r"train-00000.*has 6 chunks of records; 7 of one record each"):
-        list(source(copy).sequential_windows())
+        batches = source(copy)
+        list(map(batches.batch, range(batches.windows)))
 
 
 def test_an_empty_split_is_an_input_error(copy):

@@ -198,7 +198,7 @@ def test_invalid_weights_are_rejected(bad):
     with pytest.raises(UsageError, match=r"tokens"):
         MixtureSource("", 1.0)
     if bad:
-        with pytest.raises(UsageError, match=rf"own_weight is {bad}; it must be 0 or more, and finite"):
+        with pytest.raises(UsageError, match=rf"own_weight is {bad}; it must be at least 0, and finite"):
             dataclasses.replace(CONFIG, own_weight=bad)
     else:
         with pytest.raises(UsageError, match=r"own_weight is 0 and train\.mixture has no folder"):

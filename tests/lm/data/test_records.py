@@ -99,7 +99,7 @@ def test_inconsistent_fields_are_rejected(change, message):
 def manifest() -> Manifest:
     shard = Shard("val-00000-of-00001.array_record", 3, 1000, "ab" * 32, 5, 70, 300)
     split = Split(5, 70, 300, 3, (shard,))
-    return Manifest("cd" * 32, 8192, 32, "uint16", {"train": split, "val": split})
+    return Manifest("cd" * 32, 8192, 32, "uint16", {"train": split, "val": split}, ())
 
 
 def test_the_manifest_survives_a_round_trip(tmp_path):

@@ -10,7 +10,6 @@ import pytest
 
 from launch import evaluate as launch_evaluate
 from lm.checkpoints.manifest import verify
-from lm.checkpoints.reading import restore_model
 from lm.config import TasksConfig
 from lm.errors import UsageError
 from lm.evaluation.evaluator import EvaluatorConfig
@@ -23,6 +22,7 @@ from lm.trusted_code import module_code, trust
 from tests.corpus import tiny_experiment
 from tests.lm.evaluation.task_files import write_tasks
 from tests.lm.metrics.test_meter import events_of
+from tests.run_files import restore_model
 from tests.train_runs import bits, steps_there, told
 
 OUTSIDE = "tests.lm.evaluation.outside_evaluator"

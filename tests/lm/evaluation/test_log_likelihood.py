@@ -15,12 +15,12 @@ import pytest
 from lm.config import MeshConfig
 from lm.evaluation.evaluator import EvaluationInterrupted
 from lm.evaluation.log_likelihood import LogLikelihoods, Request, encode_pair, windows_of
-from lm.formats.hugging_face import load_hugging_face
 from lm.model.param_names import replace_leaves
 from lm.model.transformer import Transformer
 from lm.parallel import make_mesh, one_device_mesh, shardings
 from lm.tokenizer import Tokenizer, load
 from lm.tokenizer.characters import CharacterTokenizer
+from tests.lm.hugging_face_files import load_hugging_face
 from tests.lm.inference.models import log_probabilities
 from tests.lm.model_configs import LLAMA, MODERN
 

@@ -9,7 +9,6 @@ import pytest
 
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import RetentionPolicy
-from lm.checkpoints.reading import restore_model
 from lm.config import MeshConfig
 from lm.errors import InputError
 from lm.evaluation.bits_per_byte import evaluate_texts
@@ -24,6 +23,7 @@ from lm.tokenizer import load
 from lm.training.optimizer import make_optimizer
 from lm.training.state import initializer
 from tests.corpus import texts, tiny_experiment, write_tokens
+from tests.run_files import restore_model
 
 EXPERIMENT = tiny_experiment()
 MODEL = dataclasses.replace(EXPERIMENT.model, heads=4, kv_heads=4, width=32, initial_std=0.2)

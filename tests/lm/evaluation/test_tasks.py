@@ -29,8 +29,7 @@ from lm.parallel import one_device_mesh
 from lm.tokenizer import load
 from tests.corpus import tiny_experiment
 from tests.lm.evaluation.task_files import PARADIGMS, sentence, write_jsonl, write_parquet, write_tasks
-from tests.loopback_hub import send
-from tests.loopback_server import listening
+from tests.loopback_server import listening, send
 
 MODEL = dataclasses.replace(tiny_experiment().model, context_length=128, initial_std=0.2)
 COUNT = 12

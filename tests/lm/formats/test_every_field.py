@@ -24,7 +24,7 @@ from lm.fields import literal_values
 from lm.formats.coverage import OWN_FORWARD, OWN_PARAMETERS, unexpressed
 from lm.formats.gguf.reading import open_gguf
 from lm.formats.gguf.writing import write_gguf
-from lm.formats.hugging_face import load_hugging_face, write_hugging_face
+from lm.formats.hugging_face import write_hugging_face
 from lm.formats.hugging_face.writing import CODE
 from lm.formats.standalone.writing import write_standalone
 from lm.formats.tensors import parameter_shapes
@@ -38,6 +38,7 @@ from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.trusted_code import module_code, trust
 from tests.lm.formats.test_hugging_face import logits_by_transformers, needs_peer
 from tests.lm.formats.test_standalone import imported
+from tests.lm.hugging_face_files import load_hugging_face
 from tests.lm.model_configs import GPT2, LLAMA, random_parameters
 
 TOKENS = (*(bytes([byte]) for byte in range(256)), b"ab")

@@ -242,11 +242,7 @@ def test_damaged_and_foreign_files_are_rejected(file, tokenizers):
     for before, after, match in (
         (b"llama", b"lamma", "general.architecture is 'lamma'; gpt2 and llama are supported"),
         (b"blk.1.ffn_up", b"blk.9.ffn_up", "blk.1.ffn_up.weight is absent, but"),
-        (
-            b"gpt-2",
-            b"gpt-9",
-            "tokenizer.ggml.pre is 'gpt-9'; gpt-2, llama-bpe, gpt-4o, smollm, llama3",
-        ),
+        (b"gpt-2", b"gpt-9", "tokenizer.ggml.pre is 'gpt-9'; gpt-2, llama-bpe, gpt-4o, smollm, llama3"),
     ):
         file.write_bytes(whole.replace(before, after, 1) if before != b"llama" else whole.replace(before, after))
         with pytest.raises(InputError, match=match):

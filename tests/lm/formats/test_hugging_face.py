@@ -18,7 +18,7 @@ import pytest
 
 from lm.config import RopeScalingConfig
 from lm.errors import InputError, UsageError
-from lm.formats.hugging_face import load_hugging_face, model_config_of, stored_tensors, write_hugging_face
+from lm.formats.hugging_face import model_config_of, stored_tensors, write_hugging_face
 from lm.formats.hugging_face.config import config_json
 from lm.formats.hugging_face.reading import open_folder
 from lm.formats.safetensors import read_folder
@@ -34,6 +34,7 @@ from tests.lm.hugging_face_files import (
     FILE,
     FIXTURES,
     REPOSITORY,
+    load_hugging_face,
     tensors_of,
     write_checkpoint,
     write_shards,

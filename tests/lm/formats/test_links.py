@@ -9,19 +9,19 @@ import pytest
 
 from configs.experiment.run_folder import RunFolder
 from data_prep.quality import embedding
-from launch.release.formats import ExportOptions, export
+from launch.release.formats import export
 from launch.release.imported import write_run
 from launch.release.sources import open_source
 from launch.release.stored_run import PUBLISHED, open_run
 from lm.config import TokenizerConfig
 from lm.errors import InputError
-from lm.formats.hugging_face.reading import KEPT, load_hugging_face
+from lm.formats.hugging_face.reading import KEPT
 from lm.tokenizer import Tokenizer, load, save, train_tokenizer
 from lm.tokenizer.files import KINDS
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from lm.tokenizer.published import load_published
 from tests.launch.test_release import CONFIGS, source_of
-from tests.lm.hugging_face_files import INDEX, write_shards
+from tests.lm.hugging_face_files import INDEX, load_hugging_face, write_shards
 from tests.lm.tokenizer.test_hugging_face_library import LICENSE, smollm2_like
 
 
@@ -48,7 +48,7 @@ def tokenizer():
 def model(tokenizer, tmp_path) -> Path:
     """A downloaded folder with each kind of file that an import may read."""
     write_run(source_of(CONFIGS["llama"], tokenizer), tmp_path / "first", "numbers")
-    export(open_run(RunFolder(tmp_path / "first")), tmp_path / "model", "hugging_face", ExportOptions())
+    export(open_run(RunFolder(tmp_path / "first")), tmp_path / "model", "hugging_face")
     (tmp_path / "model/chat_template.jinja").write_text("{{ messages }}")
     return tmp_path / "model"
 
@@ -170,6 +170,6 @@ def test_an_export_follows_no_link_out_of_the_run_folder(model, tmp_path, part):
 def test_an_export_copies_only_files_that_an_import_keeps(model, tmp_path):
     write_run(open_source(model, None), tmp_path / "run", "numbers")
     (tmp_path / "run/imported/added.py").write_text("")
-    export(open_run(RunFolder(tmp_path / "run")), tmp_path / "out", "hugging_face", ExportOptions())
+    export(open_run(RunFolder(tmp_path / "run")), tmp_path / "out", "hugging_face")
     assert not (tmp_path / "out/added.py").exists()
     assert (tmp_path / "out/chat_template.jinja").read_text() == "{{ messages }}"

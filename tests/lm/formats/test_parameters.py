@@ -12,12 +12,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lm.checkpoints.from_parameters import array_spec, write_parameters
 from lm.checkpoints.manifest import write_manifest
-from lm.checkpoints.reading import item_handler, restore_model
+from lm.checkpoints.reading import item_handler
 from lm.errors import InputError
 from lm.formats.parameters import StoredParameters
 from lm.formats.tensors import parameter_shapes
 from lm.model.param_names import named_leaves, stack_names
 from tests.lm.model_configs import MODERN
+from tests.run_files import restore_model
 
 CONFIG = dataclasses.replace(MODERN, parameter_dtype="bfloat16")
 

@@ -54,11 +54,7 @@ def by_singular_values(matrix: np.ndarray, iterations: int) -> np.ndarray:
     return (u * s[..., None, :]) @ v
 
 
-QUICK = [
-    ("fsdp 8", 3, True),
-    ("fsdp 2 x tensor 2 x context 2", 1, False),
-    ("fsdp 2 x tensor 2 x context 2", 3, True),
-]
+QUICK = [("fsdp 8", 3, True), ("fsdp 2 x tensor 2 x context 2", 1, False), ("fsdp 2 x tensor 2 x context 2", 3, True)]
 CASES = [case for case in itertools.product(MESHES, (1, 3, 8), (False, True)) if case not in QUICK]
 
 

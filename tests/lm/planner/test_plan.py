@@ -83,12 +83,7 @@ def test_if_temporary_values_do_not_fit_the_remedy_is_named():
     assert "--train.micro-batches 1024: now 1024 sequences per device" in text and "--train.remat full" in text
     plan = make_plan(EXPERIMENT.model, train, topology_of("v5p:4x4x2"), lambda *_: OutOfMemory(10**12))
     text = plan_text(plan, EXPERIMENT.model, train)
-    for option in (
-        "--train.remat full",
-        "--train.micro-batches 32",
-        "--model.scan-layers True",
-        "--train.loss-chunks",
-    ):
+    for option in ("--train.remat full", "--train.micro-batches 32", "--model.scan-layers True", "--train.loss-chunks"):
         assert option in text
     assert "--train.mesh.fsdp 32: parameters" in text and "at least 931.32 GiB" in text
 
@@ -110,8 +105,7 @@ def test_a_plan_checks_every_phase_of_the_run(largest, refused):
 
 
 @pytest.mark.parametrize(
-    ("topology", "said"),
-    [("h100:8", "so at least 82 such devices"), ("h100:128", "--train.mesh.fsdp 128: parameters")],
+    ("topology", "said"), [("h100:8", "so at least 82 such devices"), ("h100:128", "--train.mesh.fsdp 128: parameters")]
 )
 def test_if_the_state_does_not_fit_more_shards_are_suggested(topology, said):
     model = load_config(REPOSITORY / "configs/llama3_405b.py").model
@@ -176,10 +170,7 @@ def test_the_compilers_message_for_a_program_that_does_not_fit_is_parsed(text, n
     [
         (("configs/demo.py",), "Give the hardware"),
         (("configs/gpt2_124m.py", "--topology", "v5pp:2x2"), "Did you mean v5p"),
-        (
-            ("configs/gpt2_124m.py", "--topology", "h100:8", "--mfu", "45"),
-            "--mfu is 45.0; it must be from 0.01 to 1",
-        ),
+        (("configs/gpt2_124m.py", "--topology", "h100:8", "--mfu", "45"), "--mfu is 45.0; it must be from 0.01 to 1"),
         (("configs/gpt2_124m.py", "--topology", "h100:8", "--tokens", "-5"), "--tokens is -5.0; it must be a number"),
         (("configs/gpt2_1558m.py", "--topology", "h100:4"), "fsdp = 8"),
         (("configs/gpt2_124m.py", "--topology", "h100:8", "--days", "0"), "--days is 0.0; it must be from 0.01"),

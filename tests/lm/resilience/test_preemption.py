@@ -74,10 +74,8 @@ def signalled(run: Path, number: int, step: int, checkpoint: int = 0) -> tuple[i
 
 
 @pytest.mark.slow
-def test_a_run_resumed_after_kills_and_signals_ends_bit_for_bit_equal(tokens, undisturbed, tmp_path):
+def test_a_run_resumed_after_kills_and_signals_ends_bit_for_bit_equal(run, undisturbed):
     """SIGKILL, then Ctrl-C, then SIGTERM, each in its own process."""
-    run = tmp_path / "run"
-    shutil.copytree(tokens, run)
     assert signalled(run, signal.SIGKILL, 70, checkpoint=60)[0] == -signal.SIGKILL
     behind = 60
     for number, code, step in ((signal.SIGINT, 130, 85), (signal.SIGTERM, 0, 130)):
@@ -103,10 +101,8 @@ def test_a_run_resumed_after_kills_and_signals_ends_bit_for_bit_equal(tokens, un
 
 
 @pytest.mark.slow
-def test_a_resumed_run_evaluates_the_step_at_which_it_was_stopped(tokens, undisturbed, tmp_path):
+def test_a_resumed_run_evaluates_the_step_at_which_it_was_stopped(run, undisturbed):
     """As if SIGTERM arrived when the validation at step 100 was due."""
-    run = tmp_path / "run"
-    shutil.copytree(tokens, run)
     code = (
         "import lm.training.hooks, os, signal\n"
         "real = lm.training.hooks.Evaluation.run\n"
@@ -141,9 +137,7 @@ def test_a_resumed_run_evaluates_the_step_at_which_it_was_stopped(tokens, undist
 
 
 @pytest.mark.parametrize(("number", "ends"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_signal_before_the_first_step_stops_the_process_immediately(tokens, tmp_path, number, ends):
-    run = tmp_path / "run"
-    shutil.copytree(tokens, run)
+def test_a_signal_before_the_first_step_stops_the_process_immediately(run, number, ends):
     code = (
         "import lm.training.setup, os, signal, time\n"
         "def compile_ahead(*arguments):\n"  # Python handlers cannot run here
@@ -216,9 +210,7 @@ def test_a_second_sigterm_has_no_effect(tmp_path):
     assert (ended.returncode, ended.stdout) == (0, "left in peace\n")
 
 
-def test_a_second_ctrl_c_does_not_wait_for_the_save(tokens, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(tokens, run)
+def test_a_second_ctrl_c_does_not_wait_for_the_save(run):
     code = (
         "import lm.checkpoints.manager, time\n"
         "lm.checkpoints.manager.Checkpoints.begin = lambda self, step, items: time.sleep(3600)\n"

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from configs.experiment import Experiment
-from lm.checkpoints.reading import restore_model
 from lm.config import TokenizerConfig
 from lm.data.batches import document_stream
 from lm.errors import UsageError
@@ -17,6 +16,7 @@ from lm.inference.generate import sample_texts
 from lm.tokenizer import load, save, train_tokenizer
 from lm.training.loop import train
 from tests.corpus import texts, tiny_experiment, write_tokens
+from tests.run_files import restore_model
 
 CHARACTERS = len({*"".join(texts(40)), "\n"})
 SIZES = {"bpe": 330, "sentencepiece_bpe": 330, "sentencepiece_unigram": 330, "characters": CHARACTERS}

@@ -11,7 +11,6 @@ import random
 import resource
 import shutil
 import tarfile
-import threading
 from dataclasses import replace
 from importlib.metadata import distributions
 from pathlib import Path
@@ -30,6 +29,7 @@ from lm.tokenizer.hugging_face.writing import merged_from, write_hugging_face
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.published import PUBLISHED, SERVER, Published, cached_at, load_published
 from tests.growth import superlinear
+from tests.loopback_server import listening, send
 
 REPOSITORY = Path(__file__).parents[3]
 SHARED = REPOSITORY / "../shared/data"
@@ -386,27 +386,16 @@ def served(tmp_path, monkeypatch):
     answers: dict[str, bytes] = {"/small.tiktoken": ranks}
     asked = []
 
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            body = answers.get(self.path)
-            self.send_response(200 if body is not None else 404)
-            self.send_header("Content-Length", str(len(body or b"") + len(answers.get("more", b""))))
-            self.end_headers()
-            self.wfile.write(body or b"")
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        asked.append(request.path)
+        body = answers.get(request.path)
+        length = len(body or b"") + len(answers.get("more", b""))
+        send(request, 404 if body is None else 200, {"Content-Length": str(length)}, body or b"")
 
-        def log_message(self, format, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        load = lambda: load_published("small", f"http://127.0.0.1:{server.server_port}")
-        yield load, answers, asked, cached_at("small")
-        server.shutdown()
-        thread.join()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with listening(answer) as address:
+        yield lambda: load_published("small", address), answers, asked, cached_at("small")
 
 
 def test_a_download_is_cached(served):

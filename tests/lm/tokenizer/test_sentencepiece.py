@@ -78,9 +78,6 @@ def test_the_layout(tokenizer):
     assert [tokenizer.token_bytes(id) for id in range(258)] == [
         b"<unk>", END_OF_TEXT.encode(), *(bytes([byte]) for byte in range(256))
     ]  # fmt: skip
-    for id in (-1, 500, 10**9):
-        with pytest.raises(ValueError, match=rf"{id} is outside the vocabulary of 500"):
-            tokenizer.decode([65, id])
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -147,14 +144,10 @@ def test_an_error_in_the_texts_is_raised_unchanged():
 
 
 @both
-def test_load_restores_a_saved_tokenizer(tokenizer, tmp_path):
-    for name in ("a", "b"):
-        save(tokenizer, tmp_path / name)
-    assert load(tmp_path / "a") == tokenizer
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["meta.json", "tokenizer.model"]
-    for name in ("meta.json", "tokenizer.model"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    theirs = SentencePieceProcessor(model_file=str(tmp_path / "a/tokenizer.model"))
+def test_sentencepiece_reads_a_saved_tokenizer(tokenizer, tmp_path):
+    save(tokenizer, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["meta.json", "tokenizer.model"]
+    theirs = SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
     assert theirs.encode(LICENSE) == tokenizer.encode(LICENSE)
     assert theirs.decode(tokenizer.encode(LICENSE)) == LICENSE
 

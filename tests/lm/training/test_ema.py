@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from lm.checkpoints.manifest import verify
-from lm.checkpoints.reading import restore_model
 from lm.config import MeshConfig, StartConfig
 from lm.errors import UsageError
 from lm.model.param_names import named_leaves
@@ -23,6 +22,7 @@ from lm.training.step import update
 from lm.trusted_code import module_code, trust
 from tests.corpus import tiny_experiment
 from tests.lm.training.test_step import batch_of
+from tests.run_files import restore_model
 from tests.train_runs import bits, steps_there
 
 TINY = tiny_experiment()

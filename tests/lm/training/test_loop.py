@@ -18,7 +18,6 @@ import pytest
 
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import RetentionPolicy, read_manifest, write_manifest
-from lm.checkpoints.reading import restore_model
 from lm.config import MeshConfig, MixtureSource, MuonConfig
 from lm.data.batches import Batch, BatchSource
 from lm.errors import InputError, UsageError
@@ -40,7 +39,9 @@ from lm.training.state import abstract_state, initializer
 from tests.corpus import tiny_experiment
 from tests.lm.conftest import save_timeout
 from tests.object_store import QUICK, serving, variables
+from tests.run_files import restore_model
 from tests.train_process import free_port
+from tests.train_runs import bits, told
 
 EXPERIMENT = tiny_experiment()
 
@@ -63,12 +64,6 @@ def rows(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def without_times(rows: list[dict]) -> list[dict]:
-    """The rows without measured times, and without rows logged only at the start."""
-    measured = re.compile("second|mfu|share|bytes|step_flops|goodput")
-    return [{k: v for k, v in row.items() if not measured.search(k)} for row in rows if "run" not in row]
-
-
 def test_a_resumed_run_ends_bit_for_bit_equal(finished, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
@@ -78,27 +73,20 @@ def test_a_resumed_run_ends_bit_for_bit_equal(finished, tmp_path, capsys):
         file.write('{"step": 12, "lo')  # a line truncated by a kill
     train(EXPERIMENT.model, EXPERIMENT.train, run)
     assert "resuming from the checkpoint at step 4" in capsys.readouterr().out  # otherwise the run started from scratch
-    expected, found = parameters(finished), parameters(run)
-    assert expected.keys() == found.keys()
-    for name in expected:
-        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
-    assert without_times(rows(run)) == without_times(rows(finished))
+    assert bits(run) == bits(finished)
+    assert told(run) == told(finished)
     for path in sorted((finished / "samples").glob("*.json")):
         assert (run / "samples" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_a_copy_of_the_shards_in_a_mixture_gives_the_same_run(finished, tokens, tmp_path, capsys):
+def test_a_copy_of_the_shards_in_a_mixture_gives_the_same_run(run, finished, tokens, tmp_path, capsys):
     """The mixture has only the copy; validation still uses the run's own shards."""
-    run = tmp_path / "run"
-    shutil.copytree(tokens, run)
     shutil.copytree(tokens / "tokens", tmp_path / "other")
     mixture = (MixtureSource(str(tmp_path / "other"), 3.0),)
     train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, mixture=mixture, own_weight=0.0), run)
     assert f"100.0% of the sequences from {tmp_path / 'other'}" in capsys.readouterr().out
-    assert without_times(rows(run)) == without_times(rows(finished))
-    expected, found = parameters(finished), parameters(run)
-    for name in expected:
-        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert told(run) == told(finished)
+    assert bits(run) == bits(finished)
 
 
 @pytest.fixture(scope="module")
@@ -130,10 +118,8 @@ def test_shards_in_a_bucket_give_the_same_run_also_when_it_is_resumed(
         shutil.rmtree(run / f"checkpoints/{step}")
     train(EXPERIMENT.model, config, run)
     assert re.search(r"read with one request per [\d,]+ bytes; --train\.shuffle-block \d+", capsys.readouterr().out)
-    assert without_times(rows(run)) == without_times(rows(from_disk))
-    expected, found = parameters(from_disk), parameters(run)
-    for name in expected:
-        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert told(run) == told(from_disk)
+    assert bits(run) == bits(from_disk)
 
 
 @pytest.mark.parametrize(
@@ -162,26 +148,20 @@ def test_shards_in_a_bucket_give_the_same_run_also_when_it_is_resumed(
         ),
     ],
 )
-def test_every_optimizer_resumes_bit_for_bit(tokens, tmp_path, capsys, model, optimizer, changes):
+def test_every_optimizer_resumes_bit_for_bit(run, capsys, model, optimizer, changes):
     model = dataclasses.replace(EXPERIMENT.model, layers=1, **model)
     optimizer = dataclasses.replace(EXPERIMENT.train.optimizer, **optimizer)
     config = dataclasses.replace(EXPERIMENT.train, optimizer=optimizer, mesh=MeshConfig(fsdp=2), **changes)
-    run = tmp_path / "run"
-    shutil.copytree(tokens, run)
     train(model, config, run)
-    expected = named_leaves(restore_model(model, run / "checkpoints"))
+    expected = bits(run)
     for step in (8, 12):
         shutil.rmtree(run / f"checkpoints/{step}")
     train(model, config, run)
     assert "resuming from the checkpoint at step 4" in capsys.readouterr().out
-    found = named_leaves(restore_model(model, run / "checkpoints"))
-    for name, value in expected.items():
-        np.testing.assert_array_equal(np.asarray(found[name]), np.asarray(value), err_msg=name)
+    assert bits(run) == expected
 
 
-def test_a_diverged_run_saves_no_checkpoint(tokens, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(tokens, run)
+def test_a_diverged_run_saves_no_checkpoint(run):
     wild = dataclasses.replace(EXPERIMENT.train.optimizer, learning_rate=1e30, warmup_steps=0, name="lion")
     config = dataclasses.replace(
         EXPERIMENT.train, optimizer=wild, log_every=12, checkpoint_every=1, checkpoints_kept=1, validate_every=12
@@ -192,7 +172,7 @@ def test_a_diverged_run_saves_no_checkpoint(tokens, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_skipped_save_does_not_delay_the_next_steps(tokens, tmp_path, monkeypatch):
+def test_a_skipped_save_does_not_delay_the_next_steps(run, monkeypatch):
     """Each attempted save checks the parameters once; a skipped save is retried when the previous one is on disk."""
     written, looks, real = threading.Event(), [], all_finite
     publish = lambda *arguments: written.wait(600) and write_manifest(*arguments)
@@ -205,8 +185,6 @@ def test_a_skipped_save_does_not_delay_the_next_steps(tokens, tmp_path, monkeypa
         return real(tree)
 
     monkeypatch.setattr("lm.training.hooks.all_finite", look)
-    run = tmp_path / "run"
-    shutil.copytree(tokens, run)
     config = dataclasses.replace(
         EXPERIMENT.train, log_every=12, checkpoint_every=2, validate_every=12, validation_batches=1, sample_every=12
     )
@@ -235,15 +213,6 @@ def test_a_resumed_run_uses_the_optimizer_state_of_the_checkpoint(finished, tmp_
     train(EXPERIMENT.model, EXPERIMENT.train, run)
     expected, found = parameters(finished), parameters(run)
     assert any((found[name] != expected[name]).any() for name in expected)
-
-
-def test_a_prompt_that_is_too_long_is_rejected_before_the_first_step(tokens, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(tokens, run)
-    long = dataclasses.replace(EXPERIMENT.train, sample_prompt="The miller carried a sack of grain. " * 9)
-    with pytest.raises(UsageError, match="leaves no room within 24"):
-        train(EXPERIMENT.model, long, run)
-    assert not (run / "metrics.jsonl").exists()
 
 
 def test_too_many_validation_batches_mean_all_of_them_with_a_note(tokens):
@@ -289,9 +258,7 @@ def test_more_than_four_epochs_are_warned_about_with_the_maximum_of_steps(tokens
 
 
 @pytest.mark.slow
-def test_a_diverging_run_reports_it(tokens, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(tokens, run)
+def test_a_diverging_run_reports_it(run):
     wild = dataclasses.replace(EXPERIMENT.train.optimizer, learning_rate=1e38, warmup_steps=0)
     with pytest.raises(InputError, match=r"loss at step \d+ is .* gradient norm of (nan|inf).*learning_rate = 1e\+38"):
         train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, optimizer=wild), run)
@@ -334,11 +301,9 @@ def test_the_configuration_of_a_run_is_logged_once_per_start(finished, tmp_path,
     ]
 
 
-def test_an_implicit_transfer_in_the_loop_is_an_error(tokens, tmp_path, monkeypatch):
+def test_an_implicit_transfer_in_the_loop_is_an_error(run, monkeypatch):
     """For example, if the step gets host arrays: every step would wait for the copy."""
     monkeypatch.setattr("lm.training.loop.shard_batch", lambda batch, *arguments: batch)
-    run = tmp_path / "run"
-    shutil.copytree(tokens, run)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         train(dataclasses.replace(EXPERIMENT.model, layers=1), EXPERIMENT.train, run)
 
@@ -367,10 +332,8 @@ def test_the_outputs_of_a_run(finished):
     assert list((finished / "tensorboard").glob("events.out.tfevents.*"))
 
 
-def test_the_step_is_compiled_once_and_logged_before_it_runs(tokens, tmp_path, caplog, capsys, monkeypatch):
+def test_the_step_is_compiled_once_and_logged_before_it_runs(run, caplog, capsys, monkeypatch):
     monkeypatch.setattr("lm.training.aot_compile.WORTH_MEASURING", 1)
-    run = tmp_path / "run"
-    shutil.copytree(tokens, run)
     short = dataclasses.replace(EXPERIMENT.train, steps=4, validate_every=4, sample_every=4)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         train(EXPERIMENT.model, short, run)
@@ -398,10 +361,8 @@ def test_the_duration_is_forecast_only_for_long_runs():
 
 
 @pytest.mark.slow
-def test_a_profile_contains_the_requested_steps_also_while_a_server_runs(tokens, tmp_path, capsys, monkeypatch):
+def test_a_profile_contains_the_requested_steps_also_while_a_server_runs(run, capsys, monkeypatch):
     monkeypatch.setenv(PORT, str(port := free_port()))
-    run = tmp_path / "run"
-    shutil.copytree(tokens, run)
     short = dataclasses.replace(EXPERIMENT.train, steps=7, profile_step=4, profile_steps=2)
     train(EXPERIMENT.model, short, run)
     (path,) = (run / "profile").rglob("*.trace.json.gz")
@@ -419,10 +380,8 @@ def test_a_profile_outside_of_the_run_is_rejected_with_both_values(begin, steps)
         dataclasses.replace(EXPERIMENT.train, profile_step=begin, profile_steps=steps)
 
 
-def test_a_wandb_project_without_wandb_is_rejected_before_the_first_step(tokens, tmp_path, monkeypatch):
+def test_a_wandb_project_without_wandb_is_rejected_before_the_first_step(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
-    run = tmp_path / "run"
-    shutil.copytree(tokens, run)
     with pytest.raises(UsageError, match=r"wandb_project is 'mill'.*make add PACKAGE=wandb"):
         train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, wandb_project="mill"), run)
     assert not (run / "metrics.jsonl").exists()

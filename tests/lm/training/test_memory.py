@@ -10,14 +10,7 @@ from configs.experiment import load_config
 from lm.config import MeshConfig, MuonConfig
 from lm.errors import UsageError
 from lm.model import cost
-from lm.model.cost import (
-    check_inference_memory,
-    check_memory,
-    free_bytes,
-    free_host_bytes,
-    host_bytes,
-    on_host_alone,
-)
+from lm.model.cost import check_inference_memory, check_memory, free_bytes, free_host_bytes, host_bytes, on_host_alone
 from lm.training.memory import check_training_memory, state_bytes, training_bytes
 from lm.training.optimizer import OPTIMIZERS, make_optimizer
 from lm.training.state import make_state

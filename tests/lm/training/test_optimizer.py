@@ -21,11 +21,7 @@ from tests.corpus import tiny_experiment
 from tests.lm.model_configs import FAMILIES
 
 CONFIG = dataclasses.replace(
-    tiny_experiment().train.optimizer,
-    learning_rate=0.1,
-    final_learning_rate=0.02,
-    warmup_steps=4,
-    clip_norm=1.0,
+    tiny_experiment().train.optimizer, learning_rate=0.1, final_learning_rate=0.02, warmup_steps=4, clip_norm=1.0
 )
 
 

@@ -62,11 +62,7 @@ def assert_the_same(found, expected):
         np.testing.assert_allclose(found[1][name], gradient, atol=1e-5, rtol=1e-4, err_msg=name)
 
 
-GOLDEN = {
-    "llama": (4.8621097, 2.7489733),
-    "gpt2": (4.8296728, 1.8753377),
-    "modern": (4.5847073, 1.6502737),
-}
+GOLDEN = {"llama": (4.8621097, 2.7489733), "gpt2": (4.8296728, 1.8753377), "modern": (4.5847073, 1.6502737)}
 """(loss, global norm of the gradients) of batch_of(config) with model_of(config)."""
 
 

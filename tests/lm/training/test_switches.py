@@ -86,6 +86,7 @@ def test_a_prompt_that_is_too_long_is_allowed_without_samples(tokens, tmp_path):
     long = dataclasses.replace(CONFIG, sample_prompt="The miller carried a sack of grain. " * 9, steps=4)
     with pytest.raises(UsageError, match="leaves no room within 24"):
         trained(tokens, tmp_path / "on", long)
+    assert not (tmp_path / "on/run/metrics.jsonl").exists()  # rejected before the first step
     trained(tokens, tmp_path / "off", dataclasses.replace(long, sample_every=0))
 
 
