@@ -30,7 +30,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.12 --generate
 INSTALL = $(UV) pip install --quiet --no-deps --require-hashes --no-build-isolation
 SYNC = $(UV) pip sync --quiet --require-hashes --no-build-isolation
 
-.PHONY: help setup packages add demo test slow lint bench chaos libtpu checkers browser languages ray lock clean
+.PHONY: help setup packages add demo chat test slow lint bench chaos libtpu checkers browser languages ray lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "%-9s %s\n", $$1, $$2}'
@@ -73,6 +73,15 @@ add: $(READY)  ## install PACKAGE=NAME (or 'NAME NAME') from the package index i
 
 demo: $(READY)  ## pages -> documents -> tokenizer -> shards -> training -> evaluation -> samples -> report
 	@$(PYTHON) -m launch.pretrain "$$CONFIG"
+
+chat: $(READY)  ## the finished demo -> an assistant that answers from the demo's pages; three questions as examples
+	@if [ ! -f runs/demo/stages/train.json ]; then echo "make: there is no finished run in runs/demo; first: make demo" >&2; exit 2; fi
+	@$(PYTHON) -m launch.index_corpus runs/demo
+	@$(PYTHON) -m launch.finetune runs/demo configs/assistant.py
+	@$(PYTHON) -m launch.chat runs/assistant --message "What is an astronaut?"
+	@$(PYTHON) -m launch.chat runs/assistant --message "Where is Mongolia?"
+	@$(PYTHON) -m launch.chat runs/assistant --message "What is 365 times 24?"
+	@echo "To talk to it: $(PYTHON) -m launch.chat runs/assistant, or in a browser: $(PYTHON) -m launch.serve runs/assistant"
 
 test: $(READY)  ## the tests, in WORKERS=2 processes
 	@$(PYTHON) -m pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder

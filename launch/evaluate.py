@@ -9,7 +9,7 @@ With one of the options below, results are only printed, and the run is not chan
 from pathlib import Path
 
 from configs.experiment import Experiment
-from launch import train, train_tokenizer, write_shards
+from launch import finetune, train, train_tokenizer, write_shards
 from launch.stages.benchmarks import Options, on_the_side
 from launch.stages.command import run_stage_command
 from launch.stages.processes import process_index
@@ -42,6 +42,7 @@ STAGE = Stage(
     name="evaluate",
     script="launch.evaluate",
     after=(train_tokenizer.STAGE, write_shards.STAGE, train.STAGE),
+    after_finetuning=(finetune.CONVERSATIONS, finetune.TRAIN),
     settings=lambda experiment: {"evaluate": experiment.evaluate},
     external_inputs=external_inputs,
     make=make,

@@ -21,7 +21,7 @@ from launch import (
     write_shards,
 )
 from launch.stages.command import run_command
-from launch.stages.stage import run_stage
+from launch.stages.stage import run_stage, stages_before
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
 from lm.storage import shown_place
@@ -49,6 +49,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None, optio
 
     if options.until not in STAGES:
         raise UsageError(f"--until is {options.until!r}; choose one of {', '.join(STAGES)}.")
+    stages_before(fetch_pages.STAGE, experiment)  # refuses a finetuned run before the checks below
     wanted = SCRIPTS[: STAGES.index(options.until) + 1]
     if train in wanted:
         experiment.engine.refuse_detached("launch.pretrain")

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from configs.experiment import Experiment
-from launch import train, train_tokenizer
+from launch import finetune, train, train_tokenizer
 from launch.stages.command import run_stage_command
 from launch.stages.processes import process_index
 from launch.stages.sampling import Options, continue_prompts, converse
@@ -48,6 +48,7 @@ STAGE = Stage(
     name="sample",
     script="launch.sample",
     after=(train_tokenizer.STAGE, train.STAGE),
+    after_finetuning=(finetune.CONVERSATIONS, finetune.TRAIN),
     settings=lambda experiment: {"sample": experiment.sample},
     external_inputs=lambda experiment: code_hashes(code_names(experiment.model, "model.")),
     make=make,

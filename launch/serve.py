@@ -105,6 +105,7 @@ def serve_on(
     bound: Any, experiment: Experiment, workdir: Path, options: Options, limits: Any, key: str, beside: dict[str, Any]
 ) -> None:
     """Load the model, and serve it on a bound socket until asked to end."""
+    from lm.chat.tools import tools_of
     from lm.inference.engine import Engine
     from lm.serving.server import is_loopback, serve, warm_up
     from viewer.page import served_pages
@@ -137,6 +138,7 @@ def serve_on(
         engine, run.tokenizer, name, run.step, bound, options.slots, limits, api_key=key,
         cors_origins=options.cors_origins, allowed_hosts=options.allowed_hosts, grace_seconds=options.grace_seconds,
         on_start=listening, inspections=inspections_of(window), pages=served_pages(),
+        tools=tools_of(experiment.chat.base, run.tokenizer),
     )  # fmt: skip
 
 

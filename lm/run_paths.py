@@ -65,6 +65,7 @@ class RunPaths:
     wandb = Part("wandb")
     samples = Part("samples")
     final_samples = Part("samples/final.json")
+    chat_samples = Part("samples/chat.jsonl")
     skipped_steps = Part("skipped_steps.jsonl")
     verified_shards = Part("verified_shards.json")
     goodput = Part("goodput.json")
@@ -72,6 +73,10 @@ class RunPaths:
     profile = Part("profile")
 
     imported = Part("imported")
+
+    # Finetuning
+    conversations = Part("conversations")
+    start = Part("start")
 
     # Records of stages and units of work
     stages = Part("stages")

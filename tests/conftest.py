@@ -70,6 +70,14 @@ def other_disk(tmp_path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="session")
+def assistant(tmp_path_factory) -> Path:
+    """The run folder of a tiny finetuned model, next to its base and its conversations (tests/assistant_run.py)."""
+    from tests.assistant_run import finetune
+
+    return finetune(tmp_path_factory.mktemp("assistant"))
+
+
 @pytest.fixture(autouse=True)
 def trusts_nothing_of_other_tests():
     """Keep code trusted by a command in this process from other tests."""

@@ -77,8 +77,8 @@ def test_a_script_that_reads_all_sections_gives_an_overview(capsys):
         assert re.search(rf"^  {section} +\d+ options", overview, re.MULTILINE)
 
 
-SCRIPTS = """evaluate extract_texts fetch_pages index_corpus lm_eval prepare_documents pretrain refilter report sample
-scaling search_corpus serve train train_quality_classifier train_tokenizer write_shards"""
+SCRIPTS = """chat evaluate extract_texts fetch_pages finetune index_corpus lm_eval prepare_documents pretrain refilter
+report sample scaling search_corpus serve train train_quality_classifier train_tokenizer write_shards"""
 
 
 @pytest.mark.parametrize(("script", "called"), CALLS.items(), ids=CALLS)
@@ -153,7 +153,11 @@ def test_a_missing_config_is_reported_with_the_shipped_ones():
         ("missing.py", b"\nimport no_such_module_here", "missing.py, line 2, gives no config: ModuleNotFoundError"),
         ("number.py", b"def get_config(): return 3", "returned int"),
         ("exit.py", b"raise SystemExit(4)", "exit.py, line 1, gives no config: SystemExit"),
-        ("arguments.py", b"def get_config(size): ...", "gives no config: TypeError"),
+        (
+            "arguments.py",
+            b"def get_config(size): ...",
+            "missing a required argument: 'size'. get_config() is for a new run",
+        ),
     ],
 )
 def test_an_invalid_config_file_is_reported_with_its_line(tmp_path, name, contents, expected):

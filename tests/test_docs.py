@@ -40,6 +40,8 @@ MARK = re.compile(r"<!-- not run: (.+) -->")
 READ_ONLY = {
     "launch.pretrain": "trains a model",
     "launch.train": "trains a model",
+    "launch.finetune": "trains a model",
+    "launch.chat": "needs a trained model",
     "launch.evaluate": "needs a trained model",
     "launch.lm_eval": "needs a trained model",
     "launch.sample": "needs a trained model",
@@ -180,6 +182,8 @@ def check_script(script: str, words: list[str]) -> None:
     words = [str(REPOSITORY / "configs/demo.py") if word == "CONFIG.py" else word for word in words]
     if "--help" in words:
         words.remove("--help")
+    if script == "launch.finetune" and words[1:] and words[1].endswith(".py"):  # the config of another run's experiment
+        assert (REPOSITORY / words.pop(1)).is_file()
     if words[0].startswith("runs/"):  # a run's own config
         words[0] = str(REPOSITORY / "configs/demo.py")
     options = getattr(importlib.import_module(script), "Options", None)

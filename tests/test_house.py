@@ -25,14 +25,17 @@ ROOMS = ("configs", "data_prep", "launch", "lm", "viewer")
 ALLOWED = {
     "lm": ("lm",),
     "data_prep": (
-        "data_prep", "lm.tokenizer", "lm.data.records", "lm.storage", "lm.errors", "lm.fields", "lm.trusted_code"
+        "data_prep", "lm.tokenizer", "lm.chat", "lm.data.records", "lm.storage", "lm.errors", "lm.fields",
+        "lm.trusted_code",
     ),
     "configs": ("configs", "data_prep", "lm"),
     "viewer": ("viewer", "configs", "data_prep", "lm"),
     "launch": ("launch", "viewer", "configs", "data_prep", "lm"),
 }  # fmt: skip
 FILES = sorted(path for room in ROOMS for path in (REPOSITORY / room).rglob("*.py"))
-CONFIGS = sorted(path for path in (REPOSITORY / "configs").glob("*.py") if path.stem not in ("__init__", "layouts"))
+NO_CONFIGS = ("__init__", "layouts", "assistant")
+"""Also assistant, which is a config of another run's experiment (launch.finetune)."""
+CONFIGS = sorted(path for path in (REPOSITORY / "configs").glob("*.py") if path.stem not in NO_CONFIGS)
 
 
 @functools.cache
@@ -119,7 +122,8 @@ MAY_IMPORT = {
     "lm.inference": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer"),
     "lm.compression": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer", "lm.compilation_cache"),
     "lm.inspect": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer"),
-    "lm.serving": ("lm.config", "lm.inference", "lm.tokenizer"),
+    "lm.chat": ("lm.config", "lm.corpus_index", "lm.inference", "lm.tokenizer"),
+    "lm.serving": ("lm.chat", "lm.config", "lm.inference", "lm.tokenizer"),
     "lm.corpus_index": ("lm.config", "lm.data", "lm.tokenizer"),
     "lm.formats": ("lm.checkpoints", "lm.config", "lm.model", "lm.tokenizer"),
     "lm.scaling": ("lm.config", "lm.data", "lm.model"),

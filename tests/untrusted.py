@@ -6,6 +6,9 @@ tests/test_linear_time.py tests these lists, and finds regular expressions that 
 import contextlib
 from collections.abc import Callable
 
+from lm.chat.template import ChatTemplate
+from lm.chat.templates import with_template
+from lm.chat.tools import rank_of
 from lm.checkpoints.manifest import owner
 from lm.corpus_index.spans import word_edges
 from lm.errors import UsageError
@@ -28,6 +31,9 @@ TOKENIZER = BytePairTokenizer(
 )
 
 
+TEMPLATE = ChatTemplate(with_template(TOKENIZER, ""))
+
+
 def standalone(pattern: str) -> None:
     with contextlib.suppress(UsageError, RecursionError):
         python_pattern(pattern)
@@ -47,6 +53,8 @@ def marked(text: str) -> None:
 FUNCTIONS: dict[str, Callable[[str], object]] = {
     f"data_prep: {name}": function for name, function in of_data_prep.FUNCTIONS.items()
 } | {
+    "chat template": lambda text: TEMPLATE.encode([{"role": "user", "content": text}]),
+    "rank_of": lambda text: rank_of(text, "needle", "Needle"),
     "html_marks": marked,
     "html_marks of itself": lambda text: pieces_of(text, text),
     "cleaned": cleaned,
@@ -75,7 +83,16 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "configs.experiment.command_line.print_help": Trusted("our own docstrings and help"),
     "configs.packages.page_formats.page_of_text": Trusted("files of packages that are pinned by their hashes"),
     "configs.packages.page_formats.wikitext_to_html": Trusted("files of packages that are pinned by their hashes"),
+    "configs.recipes.page_questions.PERSON": Anywhere("by the Abe Lee"),
+    "configs.recipes.page_questions.PLACE": Anywhere("lies", "found in"),
+    "configs.recipes.page_questions.STOP": Anywhere("it"),
+    "configs.recipes.page_questions.TITLE": AtPlace("The owl (a bird), or eule, is a ", "Owl is a "),
+    "configs.recipes.page_questions.YEAR": Anywhere("1999"),
     "launch.cloud.job.parse_job": OPTION,
+    "lm.chat.template.ChatTemplate": Within("chat template"),
+    "lm.chat.tools.DEFINES": AtPlace(" (1 - 2), or x, is", " was"),
+    "lm.chat.tools.SENTENCE_END": Anywhere('a.") (B'),
+    "lm.chat.tools.rank_of": Within("rank_of"),
     "lm.formats.coverage.OWN_PARAMETERS": Trusted("names of our own parameters"),
     "lm.metrics.writers.run_id_in": Bounded(65, "the pattern has so many characters at most"),
     "lm.serving.http.NAME": OPTION,

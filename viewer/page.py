@@ -18,10 +18,10 @@ SCRIPTS = (
     "data", "data_documents", "data_batches", "report", "tokens_merges", "tokens_vocabulary", "tokens",
     "predict_sampling", "predict_bars", "predict_tree", "predict", "inside_tree", "inside_drawing", "inside_attention",
     "inside_lens", "inside", "training_watch", "training_compare", "training", "trace_parts", "trace_contamination",
-    "trace", "scaling", "start",
+    "trace", "scaling", "chat", "start",
 )  # fmt: skip
 """Files of static/, in the order in which they run; they share one scope."""
-STYLES = ("style", "window", "report", "tokens", "predict", "inside", "training", "data", "trace")
+STYLES = ("style", "window", "report", "tokens", "predict", "inside", "training", "data", "trace", "chat")
 
 
 def read_static(names: Sequence[str], suffix: str) -> str:

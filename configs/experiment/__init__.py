@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import inspect
 import json
 import os
 import sys
@@ -53,9 +54,10 @@ def load_config(path: Path) -> Experiment:
     return load_config_and_fit(path)[0]
 
 
-def load_config_and_fit(path: Path) -> tuple[Experiment, "Fit | None"]:
-    """Return (the Experiment from get_config() in the Python file at `path`, the file's function `fit` or None). The
-    file may import others in its folder. Raises UsageError if there is no file, function or valid Experiment."""
+def load_config_and_fit(path: Path, base: Experiment | None = None) -> tuple[Experiment, "Fit | None"]:
+    """Return (the Experiment from get_config() in the Python file at `path`, or from get_config(base) with `base`; the
+    file's function `fit`, or None). The file may import others in its folder. Raises UsageError if there is no file,
+    function or valid Experiment."""
     refuse_no_config(path)
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     assert spec and spec.loader
@@ -67,7 +69,15 @@ def load_config_and_fit(path: Path) -> tuple[Experiment, "Fit | None"]:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
             raise UsageError(f"has no function get_config. A config has get_config() -> Experiment; {DEMO} shows one.")
-        experiment = module.get_config()
+        given = [] if base is None else [base]
+        try:
+            inspect.signature(module.get_config).bind(*given)
+        except TypeError as error:
+            raise UsageError(
+                f"get_config: {error}. get_config() is for a new run; get_config(base) is for finetuning, and gets the "
+                f"experiment of the run before it: python -m launch.finetune RUN {path}"
+            ) from error
+        experiment = module.get_config(*given)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     except SyntaxError as error:
@@ -132,6 +142,7 @@ def parse_run(
     arguments: list[str],
     reads: Sequence[str] | None = None,
     options: type | None = None,
+    from_run: bool = False,
 ) -> Command:
     """Parse the arguments of a script: `CONFIG.py [--workdir DIR] [--from DIR] [--section.field value ...]`. A run
     folder can be given instead of CONFIG.py: its config is used, and the folder is the workdir. --from names another
@@ -139,7 +150,8 @@ def parse_run(
 
     `program` ("launch.pretrain") and `description` are for help and messages. `reads` lists the config sections that
     the script uses (default: all), to be shown by --help; "documents.filters" stands for the sections of all filters.
-    `options` is a dataclass of the script's own options, with a default for each field.
+    `options` is a dataclass of the script's own options, with a default for each field. With `from_run`, a run folder
+    can precede CONFIG.py: get_config is called with the experiment of that run, and chat.base of the result names it.
 
     --help prints the help and exits with code 0, without running code that a run folder names. For unknown or malformed
     options, tyro prints a message and the process exits with code 2. Raises UsageError for invalid values, untrusted
@@ -148,10 +160,12 @@ def parse_run(
     """
     help_first = help_wanted(arguments[:1])
     if not help_first and (not arguments or arguments[0].startswith("-")):
+        given, example = ("[RUN] ", "runs/demo configs/assistant.py") if from_run else ("", DEMO)
         raise UsageError(
-            f"Give a config file or a run folder first.\nusage: python -m {program} CONFIG.py|RUN_FOLDER [--workdir "
-            f"DIR] [--from DIR] [--section.field value ...]\nFor example: python -m {program} {DEMO}"
+            f"Give a config file or a run folder first.\nusage: python -m {program} {given}CONFIG.py|RUN_FOLDER "
+            f"[--workdir DIR] [--from DIR] [--section.field value ...]\nFor example: python -m {program} {example}"
         )
+    base_name = arguments.pop(0) if from_run and arguments[1:] and arguments[1].endswith(".py") else ""
     config_name = DEMO if help_first else arguments[0]
     words = arguments if help_first else arguments[1:]
     config_path = CONFIGS / "demo.py" if help_first else Path(config_name)
@@ -160,7 +174,16 @@ def parse_run(
     policy: CodePolicy = "read only" if helping else "trust" if any(map(asks_trust, words)) else "refuse"
     saved = None if run is None else run.saved()
     fit: Fit | None = None
-    if run is None:
+    if base_name:
+        base_run = None if is_url(base_name) else run_named(base_name)
+        if base_run is None:
+            raise UsageError(
+                f"{shown(base_name)} is not a run folder on a disk. Give the run to start from, such as runs/demo; "
+                "copy a run in a bucket to a disk first."
+            )
+        base, _ = load_config_and_fit(config_path, base_run.experiment())
+        base = dataclasses.replace(base, chat=dataclasses.replace(base.chat, base=str(Path(base_name).resolve())))
+    elif run is None:
         base, fit = load_config_and_fit(config_path)
     else:
         base, _ = run.experiment_of(saved, policy)

@@ -127,8 +127,10 @@ def run_command(
     reads: Sequence[str] | None = None,
     options: type | None = None,
     on_the_side: Callable[[Experiment, Path, Any], bool] | None = None,
+    from_run: bool = False,
 ) -> None:
     """Main function of a script that works in a run folder: parse the command line, call `run`, handle errors.
+    `from_run` is as in configs.experiment.parse_run.
 
     `run` gets the experiment, the run folder and the run folder of --from (None without it). `reads` are the sections
     of the config that --help shows; default: all. `options` is the class of the script's own options: `run` gets an
@@ -140,7 +142,7 @@ def run_command(
         handle_cli_errors(program, "interrupted; finished work is kept; run the same command to continue."),
     ):
         run_in_child(program)
-        command = parse_run(program, description, sys.argv[1:], reads, options)
+        command = parse_run(program, description, sys.argv[1:], reads, options, from_run)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             command.workdir.stat()  # reject a path that is too long before anything else
         experiment, workdir, source, asked = fit_to_data(command), command.workdir, command.source, command.options

@@ -50,7 +50,7 @@ class Stage:
     script: str
     """The launch script that runs only this stage, for messages."""
     after: tuple["Stage", ...]
-    """Earlier stages whose outputs it reads."""
+    """Earlier stages whose outputs it reads, in a run that is not finetuned."""
     settings: Callable[[Experiment], dict[str, object]]
     """The part of the config that determines its outputs."""
     make: Callable[[Experiment, Any], None]
@@ -58,6 +58,8 @@ class Stage:
     after an interruption. `run` is a path, or an address if the stage is `direct` and the run is in a bucket."""
     outputs: tuple[str, ...]
     """Files and folders, relative to the run folder, that `make` writes."""
+    after_finetuning: tuple["Stage", ...] | None = None
+    """Stages whose outputs it reads in a finetuned run; None: it is not for finetuned runs."""
     optional: tuple[str, ...] = ()
     """Outputs that only some configs produce."""
     grows: bool = False
@@ -94,6 +96,19 @@ class Stage:
     Raises UsageError if only the state of the run folder prevents it."""
     continued_from: Callable[[Path, dict], list] = lambda workdir, settings: []
     """continued_from(workdir, settings): earlier lengths of the continued training, for the marker and its key."""
+
+
+def stages_before(stage: Stage, experiment: Experiment) -> tuple[Stage, ...]:
+    """Stages whose outputs `stage` reads. Raises UsageError if it is not for finetuned runs, and this is one."""
+    if not experiment.chat.base:
+        return stage.after
+    if stage.after_finetuning is None:
+        raise UsageError(
+            f"This run is finetuned from {experiment.chat.base} (launch.finetune), and {stage.name} is not for such "
+            "runs, which have no pages and documents. Give the run that it was finetuned from; or, for this one, use "
+            "launch.finetune, launch.evaluate, launch.sample, launch.chat or launch.serve."
+        )
+    return stage.after_finetuning
 
 
 def read_marker(stage: Stage, workdir: Path) -> dict | None:
@@ -149,7 +164,7 @@ def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path)
             "…), with the same options."
         )
     wanted = settings_of(before, experiment)
-    for earlier in before.after:
+    for earlier in stages_before(before, experiment):
         wanted[f"<{earlier.name}>"] = finished(earlier, before, experiment, workdir)["key"]
     if marker["settings"] != wanted:
         refuse_other(before, marker["settings"], wanted, workdir)
@@ -173,7 +188,8 @@ def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
 
 def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
     """Raise UsageError: the outputs belong to another experiment. Lists where the settings `old` and `new` differ."""
-    other = f" (--from {shlex.quote(str(workdir))} reuses what is the same)" if not local_copy_of(workdir) else ""
+    takes = not local_copy_of(workdir) and stage.script != "launch.finetune"
+    other = f" (--from {shlex.quote(str(workdir))} reuses what is the same)" if takes else ""
     raise UsageError(
         f"{shown_place(workdir)} has {', '.join(stage.outputs)} of another experiment:\n"
         + "\n".join(differences(old, new))
@@ -195,7 +211,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     """Run or resume a stage; return False if it is up to date. If the run in `source` has finished it with the same
     settings and inputs, its outputs are copied or linked instead. Raises UsageError if the stage's outputs or inputs
     belong to another experiment; then nothing is changed."""
-    before = {f"<{one.name}>": finished(one, stage, experiment, workdir) for one in stage.after}
+    before = {f"<{one.name}>": finished(one, stage, experiment, workdir) for one in stages_before(stage, experiment)}
     settings = settings_of(stage, experiment) | {name: marker["key"] for name, marker in before.items()}
     external = json.loads(json.dumps(stage.external_inputs(experiment)))
     external_inputs, seen = user_inputs.recognised(workdir, external)
@@ -236,7 +252,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     if index == 0 and source and not marker and take(stage, experiment, source, workdir, note, external):
         return True
     if not (stage.direct and local_copy_of(workdir)):
-        logs = [pattern for one in stage.after for pattern in one.by_products]
+        logs = [pattern for one in stages_before(stage, experiment) for pattern in one.by_products]
         shards = (RunPaths.tokens,) if stage.multi_process else ()
         bucket.fetch_inputs(workdir, before.values(), logs, shards)
     if index > 0:  # process 0 writes the records
@@ -450,9 +466,9 @@ def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, note
 
 def take_before(stage: Stage, experiment: Experiment, workdir: Path, source: Path) -> None:
     """Copy or link missing inputs of the stage, and the inputs of these, from the run `source`."""
-    for before in stage.after:
+    for before in stages_before(stage, experiment):
         take_before(before, experiment, workdir, source)
-        earlier = {one: read_marker(one, workdir) for one in before.after}
+        earlier = {one: read_marker(one, workdir) for one in stages_before(before, experiment)}
         if read_marker(before, workdir) is None and all(earlier.values()):
             keys = {f"<{one.name}>": marker["key"] for one, marker in earlier.items() if marker}
             note = {"settings": settings_of(before, experiment) | keys, "replaces": []}

@@ -6,6 +6,7 @@ the hash that identifies a run's result.
 May import: lm.errors, lm.fields.
 """
 
+from lm.config.chat import ChatConfig
 from lm.config.evaluation import EvaluateConfig, SampleConfig, TasksConfig
 from lm.config.model import ModelConfig, RopeScalingConfig
 from lm.config.optimizer import MuonConfig, OptimizerConfig
@@ -17,6 +18,7 @@ from lm.config.training import MeshConfig, MixtureSource, MixtureStage, SpikeCon
 __all__ = [
     "END_OF_TEXT",
     "REMAT",
+    "ChatConfig",
     "EvaluateConfig",
     "MeshConfig",
     "MixtureSource",

@@ -49,7 +49,8 @@ class Batch(NamedTuple):
     segment_ids_BT: Int[Array, "B T"]  # noqa: N815
     """Index of the document within the sequence, from 1; 0 on padding."""
     weights_BT: Float[Array, "B T"]  # noqa: N815
-    """1 if the target is a token of the stream, else 0."""
+    """1 if the target is a token of the stream and, in a conversation, one that the model is trained to write; else
+    0."""
 
 
 def training_batches(
@@ -524,4 +525,6 @@ def cut_window(
     segments -= segments[0] - 1
     segments[positions >= record.valid] = 0
     weights = (positions + 1 < record.valid).astype(np.float32)
+    if record.trained is not None:
+        weights *= record.trained[positions + 1]
     return tokens[:-1], tokens[1:], segments, weights

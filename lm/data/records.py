@@ -7,9 +7,10 @@ once. The <|endoftext|> of a document is also the target that ends the previous 
 record has whole documents, or a part of a longer one, and the target of their last token; the rest is padding. Layout,
 little-endian:
 
-    magic "GMR1" | dtype code u8 (2: uint16, 4: uint32) | 3 zero bytes | length u32 | valid u32 | segments u32
-    | tokens (length + 1) of the dtype, zero-padded to a multiple of 4 bytes
-    | segment starts, segments x u32 | document ids, segments x u64 | crc32 u32 of all bytes before
+    magic "GMR1" | dtype code u8 (2: uint16, 4: uint32) | loss mask u8 (0: none, 1) | 2 zero bytes | length u32
+    | valid u32 | segments u32 | tokens (length + 1) of the dtype, zero-padded to a multiple of 4 bytes
+    | segment starts, segments x u32 | document ids, segments x u64
+    | loss mask, 1 bit per token, if any | crc32 u32 of all bytes before
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ from lm.errors import InputError, UsageError
 from lm.storage import Place, relative_name, sizes_of
 
 MAGIC = b"GMR1"
-HEADER = struct.Struct("<4sB3xIII")
+HEADER = struct.Struct("<4sBB2xIII")
 DTYPES = {"uint16": 2, "uint32": 4}
 
 
@@ -41,6 +42,8 @@ class SequenceRecord:
     earlier."""
     document_ids: np.ndarray
     """(segments,) uint64: document of each segment, as a row of tokens/documents/ (`document_tables`)."""
+    trained: np.ndarray | None = None
+    """(length + 1,) bool: the tokens that count as targets, of a conversation; None: all."""
 
     @property
     def length(self) -> int:
@@ -48,8 +51,14 @@ class SequenceRecord:
         return len(self.tokens) - 1
 
 
+def mask_bytes(length: int) -> int:
+    """Size in bytes of the loss mask of a record of `length` input tokens."""
+    return -(-(length + 1) // 8)
+
+
 def record_bytes(length: int, dtype: str, segments: int) -> int:
-    """Return the bytes of a serialized record with `length` input tokens of `dtype` and `segments` documents."""
+    """Return the bytes of a serialized record with `length` input tokens of `dtype` and `segments` documents, without
+    loss mask."""
     tokens = (length + 1) * DTYPES[dtype]
     return HEADER.size + tokens + (-tokens % 4) + 12 * segments + 4
 
@@ -69,10 +78,13 @@ def to_bytes(record: SequenceRecord) -> bytes:
         )
     if starts[-1] >= record.valid:
         raise ValueError(f"a segment starts at {starts[-1]}, after the {record.valid} valid tokens")
+    if record.trained is not None and len(record.trained) != len(record.tokens):
+        raise ValueError(f"the loss mask has {len(record.trained)} values for {len(record.tokens)} tokens")
     tokens = record.tokens.astype(f"<u{dtype.itemsize}", copy=False).tobytes()
     tokens += b"\0" * (-len(tokens) % 4)
-    head = HEADER.pack(MAGIC, dtype.itemsize, record.length, record.valid, len(starts))
-    body = head + tokens + starts.tobytes() + ids.tobytes()
+    head = HEADER.pack(MAGIC, dtype.itemsize, record.trained is not None, record.length, record.valid, len(starts))
+    mask = b"" if record.trained is None else np.packbits(record.trained).tobytes()
+    body = head + tokens + starts.tobytes() + ids.tobytes() + mask
     return body + struct.pack("<I", zlib.crc32(body))
 
 
@@ -84,22 +96,27 @@ def from_bytes(data: bytes) -> SequenceRecord:
     computed = zlib.crc32(memoryview(data)[:-4])
     if stored != computed:
         raise InputError(f"A damaged sequence record: its checksum is {computed:08x} instead of {stored:08x}.")
-    _, width, length, valid, segments = HEADER.unpack_from(data)
+    _, width, masked, length, valid, segments = HEADER.unpack_from(data)
     if width not in DTYPES.values():
         raise InputError(f"A sequence record with tokens of {width} bytes; only 2 and 4 are supported.")
     token_bytes = (length + 1) * width
     starts_at = HEADER.size + token_bytes + (-token_bytes % 4)
     ids_at = starts_at + 4 * segments
-    if ids_at + 8 * segments + 4 != len(data):
+    mask_at = ids_at + 8 * segments
+    end = mask_at + (mask_bytes(length) if masked else 0)
+    if masked > 1 or end + 4 != len(data):
         raise InputError(
-            f"A damaged sequence record: {len(data)} bytes, but its header asks for {ids_at + 8 * segments + 4}."
+            f"A damaged sequence record: {len(data)} bytes and loss mask {masked}, but its header asks for {end + 4} "
+            "bytes and 0 or 1."
         )
     return SequenceRecord(
         tokens=np.frombuffer(data, f"<u{width}", length + 1, HEADER.size),
         valid=valid,
         segment_starts=np.frombuffer(data, "<u4", segments, starts_at),
         document_ids=np.frombuffer(data, "<u8", segments, ids_at),
-    )
+        trained=np.unpackbits(np.frombuffer(data, np.uint8, end - mask_at, mask_at), count=length + 1).astype(bool)
+        if masked else None,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -161,11 +178,12 @@ class Manifest:
     """Repeated documents in the training split; they are included in its counts of documents and tokens. Not written if
     0."""
     packing: str = "concatenate"
-    """How the records of the training split were filled: "concatenate" or "best_fit". Not written if "concatenate"."""
+    """How the records were filled: "concatenate"; "best_fit", only in the training split; or "conversations", best-fit
+    in both splits. Not written if "concatenate"."""
 
     def is_packed(self, split: str) -> bool:
-        """Return whether records of a split hold whole documents (packing "best_fit"), not parts of a stream."""
-        return split == "train" and self.packing == "best_fit"
+        """Return whether records of a split hold whole documents or conversations, not parts of a stream."""
+        return self.packing == "conversations" or (split == "train" and self.packing == "best_fit")
 
     def to_json(self) -> str:
         fields = dataclasses.asdict(self)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lm.data.array_record import BLOCK, POSTSCRIPT_BYTES, footer_range, offsets_of, record_of, stored_limit
-from lm.data.records import MANIFEST, Shard, record_bytes
+from lm.data.records import MANIFEST, Shard, mask_bytes, record_bytes
 from lm.errors import InputError
 from lm.storage import Place
 
@@ -139,7 +139,7 @@ class ShardRecords:
         self.is_remote = not isinstance(folder, Path)
         self.first = list(itertools.accumulate((shard.records for shard in shards), initial=0))
         """Number of each shard's first record, and the total number of records."""
-        self.limit = record_bytes(record_length, "uint32", record_length + 1)
+        self.limit = record_bytes(record_length, "uint32", record_length + 1) + mask_bytes(record_length)
         """Maximum bytes of a record, reached if every token is a document."""
         self.owner = next(OWNERS)
         for cache in (FILES, OFFSETS):

@@ -7,6 +7,7 @@ compared.
 Axes: B windows, T positions, N tokens of the whole stream.
 """
 
+import dataclasses
 import gzip
 import lzma
 from collections.abc import Iterator, Sequence
@@ -18,9 +19,10 @@ from jax.sharding import Mesh
 
 from lm.config import EvaluateConfig, ModelConfig
 from lm.data.batches import Batch, document_stream, host_batch
+from lm.data.records import read_manifest
 from lm.errors import InputError
 from lm.evaluation.evaluator import EvaluatorConfig
-from lm.evaluation.held_out import HeldOutLoss, byte_lengths, count_text_bytes, rows_on
+from lm.evaluation.held_out import HeldOutLoss, Validation, byte_lengths, count_text_bytes, rows_on
 from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh
 from lm.tokenizer import Tokenizer
@@ -64,13 +66,16 @@ def compressed_bits_per_byte(text: bytes, content_bytes: int) -> dict[str, float
 
 
 class BitsPerByte:
-    """Evaluator `bits_per_byte`: loss and bits per byte of the whole validation split; bits per byte of compressors."""
+    """Evaluator `bits_per_byte`: loss and bits per byte of the whole validation split; bits per byte of compressors. If
+    the split is conversations, only the loss on the replies."""
 
     def __init__(self, config: EvaluatorConfig):
         self.config, self.loss = config, HeldOutLoss(config)
 
     def run(self, model: Transformer, mesh: Mesh) -> dict[str, float]:
         config = self.config
+        if read_manifest(config.tokens).is_packed("val"):
+            return Validation(dataclasses.replace(config, batches=None)).run(model, mesh)
         tokens_N, documents_N = document_stream(config.tokens, "val", config.tokenizer.fingerprint)
         segments_N = np.cumsum(np.diff(documents_N.astype(np.int64), prepend=documents_N[0].astype(np.int64)) != 0)
         heads_N = np.diff(segments_N, prepend=-1) != 0

@@ -2,5 +2,5 @@
 
 Modules: fields (of a JSON body; errors for clients), protocol (limits; parse a body into requests), answers (events to
 JSON), worker (the thread that owns the Engine), metrics, http (bodies, slow and disconnected clients), inspections, app
-(routes), server (process). May import: lm.inference, lm.tokenizer.
+(routes), chat (conversations, with tools), server (process). May import: lm.chat, lm.inference, lm.tokenizer.
 """

@@ -15,7 +15,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from lm.chat.template import ChatTemplate, TemplateError
+from lm.chat.tools import NO_TOOLS, Tools
 from lm.serving.answers import ChoiceWriter, Usage, joined, to_json
+from lm.serving.chat import ChatRoute
 from lm.serving.fields import ApiError, Fields, parse_object, wrong
 from lm.serving.http import EventStream, check_page, error_answer, json_answer, read_body, unless_disconnected
 from lm.serving.inspections import Inspection, InspectRoutes
@@ -42,10 +45,12 @@ class CompletionServer:
         api_key: str = "",
         inspections: Sequence[Inspection] = (),
         pages: Mapping[str, Callable[[], Response]] | None = None,
+        tools: Tools = NO_TOOLS,
     ):
         """`model` is the name under which the model is served, `step` the step of its checkpoint. `pages` is {path:
         function that returns the response}. If `api_key` is set, clients must send the key for all paths except /health
-        and `pages`; so the pages must have no data of the run."""
+        and `pages`; so the pages must have no data of the run. `tools` are those that the server runs in
+        conversations."""
         self.worker, self.tokenizer, self.model = worker, tokenizer, model
         self.limits = limits.for_tokenizer(tokenizer)
         self.key = api_key.encode()
@@ -55,6 +60,13 @@ class CompletionServer:
         self.metrics = ServerMetrics(worker.slots, lambda: worker.in_flight)
         self.inspect = InspectRoutes(inspections, self.limits)
         self.pages = pages or {}
+        try:
+            template = ChatTemplate(tokenizer)
+            self.chat: ChatRoute | str = ChatRoute(
+                worker, template, model, self.fingerprint, self.limits, self.metrics, tools
+            )
+        except TemplateError as error:
+            self.chat = str(error)
         self.origins, self.hosts = frozenset[str](), frozenset[str]()
 
     def app(self, cors_origins: Sequence[str] = (), allowed_hosts: Sequence[str] = ()) -> Starlette:
@@ -67,6 +79,7 @@ class CompletionServer:
             Route("/v1/models", self.guarded(self.models)),
             Route("/v1/models/{name:path}", self.guarded(self.one_model)),
             Route("/v1/completions", self.guarded(self.completions), methods=["POST"]),
+            Route("/v1/chat/completions", self.guarded(self.chat_completions), methods=["POST"]),
             Route("/tokenize", self.guarded(self.tokenize), methods=["POST"]),
             Route("/detokenize", self.guarded(self.detokenize), methods=["POST"]),
             Route("/tokenizer_info", self.guarded(self.tokenizer_info)),
@@ -151,6 +164,11 @@ class CompletionServer:
         except (ClientDisconnect, asyncio.CancelledError):
             record.end("cancelled")
             raise
+
+    async def chat_completions(self, request: Request) -> Response:
+        if isinstance(self.chat, str):
+            raise ApiError(400, f"{self.chat} Texts are continued by POST /v1/completions.", code="no_chat_template")
+        return await self.chat.answer(request)
 
     async def in_thread[*A, R](self, function: Callable[[*A], R], *given: *A) -> R:
         return await asyncio.get_running_loop().run_in_executor(self.parsing, function, *given)

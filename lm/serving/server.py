@@ -11,6 +11,7 @@ from types import FrameType
 import uvicorn
 from starlette.responses import Response
 
+from lm.chat.tools import NO_TOOLS, Tools
 from lm.errors import InputError, UsageError
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
@@ -113,6 +114,7 @@ def serve(
     on_start: Callable[[], None] = lambda: None,
     inspections: Sequence[Inspection] = (),
     pages: Mapping[str, Callable[[], Response]] | None = None,
+    tools: Tools = NO_TOOLS,
 ) -> None:
     """Serve on the socket `bound` until SIGTERM or Ctrl-C. Then accept no more calls, and end running ones after
     `grace_seconds`. `on_start` is called when the server listens. Returns after SIGTERM; raises KeyboardInterrupt after
@@ -120,7 +122,7 @@ def serve(
 
     async def run() -> None:
         worker = EngineWorker(engine, slots, limits.max_queue)
-        completions = CompletionServer(worker, tokenizer, model, step, limits, api_key, inspections, pages)
+        completions = CompletionServer(worker, tokenizer, model, step, limits, api_key, inspections, pages, tools)
         app = completions.app(cors_origins, allowed_hosts)
         http = protocol_class(limits.read_seconds, limits.write_seconds, limits.max_connections_per_peer)
         config = uvicorn.Config(

@@ -17,7 +17,10 @@ from tests.server_process import quick_environment, serving
 from tests.window import runs
 from tests.window.browser import Watched, chromium, missing
 
-WRITE = {"hostile": runs.write_hostile_run, "stories": runs.write_stories_run, "demo": runs.copy_demo}
+WRITE = {
+    "hostile": runs.write_hostile_run, "stories": runs.write_stories_run, "demo": runs.copy_demo,
+    "assistant": runs.write_assistant_run,
+}  # fmt: skip
 NEEDS = {
     "stories": (runs.STORIES, "../shared/data/models/stories260K"), "demo": (runs.DEMO, "the demo's run: make demo"),
 }  # fmt: skip
@@ -87,6 +90,12 @@ def hostile(looked_at) -> LookedAt:
 def stories(looked_at) -> LookedAt:
     """An imported Llama: no data, no texts, no curves."""
     return looked_at("stories")
+
+
+@pytest.fixture(scope="package")
+def assistant(looked_at) -> LookedAt:
+    """A run that was finetuned on conversations."""
+    return looked_at("assistant")
 
 
 @pytest.fixture(scope="package")

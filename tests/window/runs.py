@@ -1,14 +1,18 @@
-"""Runs for the window: one whose texts and names try to be run as scripts, and an imported Llama."""
+"""Runs for the window: one whose texts and names try to be run as scripts, an imported Llama, and an assistant."""
 
 import dataclasses
 import html
+import json
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from tests.corpus import texts, tiny_experiment, web_pages
 from tests.run_files import REPOSITORY
+from tests.server_process import quick_environment
 
 STORIES = REPOSITORY / "../shared/data/models/stories260K"
 DEMO = REPOSITORY / "runs/demo"
@@ -97,6 +101,28 @@ def write_stories_run(folder: Path) -> Path:
 
     write_run(open_source(STORIES / "hf", stories_tokenizer()), folder / "stories260K", "stories260K")
     return folder / "stories260K"
+
+
+def write_assistant_run(folder: Path) -> Path:
+    """Path of a tiny finetuned run (tests/assistant_run.py) with recorded conversations, one of them hostile."""
+    from tests.assistant_run import PAGES, talks, write_base, write_conversations
+
+    base, run, conversations = folder / "base", folder / "assistant", folder / "talks.jsonl"
+    base.mkdir()
+    write_base(base)
+    write_conversations(conversations)
+    words = ["launch.finetune", base, "tests/assistant_run.py", "--workdir", run, "--chat.conversations", conversations]
+    subprocess.run([sys.executable, "-m", *map(str, words)], cwd=REPOSITORY, env=quick_environment(), check=True)
+    question, call, result, answer = talks()[0]
+    source = {"url": URLS[0], "split": "train", "document": 0, "passage": next(iter(PAGES.values()))}
+    recorded = [
+        [question, call, result | {"sources": [source, {"document": "0"}, 7]}, answer],
+        [{"role": "user", "content": SCRIPT}, {"role": "assistant", "content": f"{HANDLER}<|end|>{BIDI}"}],
+    ]
+    (run / "samples").mkdir(exist_ok=True)
+    lines = [json.dumps({"messages": one}) for one in recorded]
+    (run / "samples/chat.jsonl").write_text("\n".join([*lines, '{"messages": 7}', "{"]), encoding="utf-8")
+    return run
 
 
 def write_exported(run: Path, folder: Path) -> Path:

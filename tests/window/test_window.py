@@ -25,7 +25,7 @@ INERT = """() => {
 }"""
 """Counts of elements that no text may create."""
 SLOW = pytest.mark.slow
-RUNS = ("hostile", pytest.param("stories", marks=SLOW), pytest.param("demo", marks=SLOW))
+RUNS = ("hostile", *(pytest.param(name, marks=SLOW) for name in ("assistant", "stories", "demo")))
 FORMS = ("window", "exported")
 """Views of LookedAt: served, and in a file."""
 MOST_USED = 8

@@ -149,9 +149,10 @@ const dataWhy = (funnel, found) => {
 const dataShowDocument = (place, parameters) => context.run(place, async (signal) => {
   const which = parameters.number !== undefined ? { number: Number(parameters.number) } : { file: parameters.file, row: Number(parameters.row) };
   if (which.number === undefined && !which.file) { location.hash = dataHash("documents"); return; }
-  const [funnel, found] = await Promise.all([dataFunnel(signal), source.ask("document", { ...which, ...dataCharacters() }, signal)]);
+  const base = parameters.base ? { base: true } : {}; // a document of the run that this one was finetuned from
+  const [funnel, found] = await Promise.all([parameters.base ? source.ask("funnel", base, signal) : dataFunnel(signal), source.ask("document", { ...which, ...base, ...dataCharacters() }, signal)]);
   if (found.missing) { put(place, dataHeading("Document"), note(found.missing)); return; }
-  const of = { file: found.file, row: found.row };
+  const of = { file: found.file, row: found.row, ...base };
   const pagePlace = h("div", {});
   const stepsPlace = h("div", {});
   put(place,
@@ -165,9 +166,9 @@ const dataShowDocument = (place, parameters) => context.run(place, async (signal
         dataText("Text", found, (offset, inner) => source.ask("document", { ...of, offset }, inner))),
       h("div", { role: "group", "aria-label": "Page" }, h("h3", {}, "Web page"), pagePlace)),
     h("h3", {}, "Measured values and thresholds"), dataValues(funnel, found),
-    found.kept ? [h("h3", {}, "Training steps with this document"), stepsPlace] : null);
+    found.kept && !parameters.base ? [h("h3", {}, "Training steps with this document"), stepsPlace] : null);
   dataShowPage(pagePlace, of);
-  if (found.kept) dataShowSeen(stepsPlace, { document: found.number });
+  if (found.kept && !parameters.base) dataShowSeen(stepsPlace, { document: found.number });
 });
 
 // The raw page, searched in its archive, which may be long.

@@ -11,6 +11,7 @@ const serveCommand = (options = "") => {
 const servedNote = (what) => note(`${what} Serve the run: `, h("code", {}, serveCommand()));
 
 const PAGE_SUMMARIES = {
+  chat: "Talk to the model; see the tools that it calls, its sources, and the tokens that it reads.",
   tokens: "Type a sentence to see the tokens that the model reads, and how the tokenizer learned them.",
   predict: "See the probability of each next token, change the temperature, and let the model continue.",
   inside: "Follow your text through the layers: attention, and what each layer would predict.",

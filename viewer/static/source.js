@@ -63,14 +63,17 @@ const source = {
     throw failure;
   },
 
-  // Stream of generated text: an async iterator over the choices of /v1/completions.
-  async *complete(parameters, signal) {
+  // Stream of generated text: an async iterator over the choices of an answer.
+  complete: (parameters, signal) => source.stream("/v1/completions", parameters, signal),
+  async *stream(path, parameters, signal) {
     if (recorded) throw new NotRecorded("Only the served page generates text.");
-    const answer = await source.post("/v1/completions", { ...parameters, stream: true }, signal);
+    const answer = await source.post(path, { ...parameters, stream: true }, signal);
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await reader.read().catch((error) => {
+        throw error.name === "AbortError" ? error : new Error("The connection to the server was lost.");
+      });
       if (done) return;
       const events = (rest + value).split("\n\n");
       rest = events.pop();

@@ -2,12 +2,8 @@
 
 // Pages of this file: those that it names, else all that a run has.
 const limited = recorded?.pages ?? null;
-const PAGE_ORDER = ["report", "tokens", "predict", "inside", "training", "data", "trace"];
-pages.splice(0, pages.length, ...(limited || PAGE_ORDER).map((id) => pages.find((page) => page.id === id)));
-const navigation = document.querySelector("nav ol");
-for (const page of pages) {
-  navigation.append(h("li", {}, h("a", { href: "#" + page.id, "data-page": page.id, on: { click: (event) => { event.preventDefault(); context.show(page.id); } } }, page.title)));
-}
+const PAGE_ORDER = ["report", "chat", "tokens", "predict", "inside", "training", "data", "trace"];
+const hasPage = (id) => id !== "chat" || (source.live ? context.model.chat : source.has("chat"));
 
 const keyForm = document.querySelector("#key");
 document.addEventListener("key-wanted", () => { keyForm.hidden = false; });
@@ -23,6 +19,8 @@ const start = async () => {
   // Mount the first page after this work: showing a page aborts running work, and `main` would stay busy.
   context.model = await context.run(document.querySelector("main"), (signal) => source.ask("model", {}, signal));
   if (!context.model) return;
+  pages.splice(0, pages.length, ...(limited || PAGE_ORDER.filter(hasPage)).map((id) => pages.find((page) => page.id === id)));
+  put(document.querySelector("nav ol"), pages.map((page) => h("li", {}, h("a", { href: "#" + page.id, "data-page": page.id, on: { click: (event) => { event.preventDefault(); context.show(page.id); } } }, page.title))));
   const { name, step, parameters } = context.model;
   document.querySelector(".kicker span").textContent = name + (step === undefined ? "" : ` · step ${whole(step)} · ${whole(parameters)} parameters`) + (source.live || limited ? "" : " · recorded");
   if (!shared.text) shared.text = context.model.prompt || "";

@@ -1,5 +1,6 @@
 """Documents of a run: list and search them; show one with its values, its page and the document that it duplicates."""
 
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -32,10 +33,11 @@ RECORDED_CHARACTERS = 1500
 
 def inspections(run: WindowRun) -> list[Inspection]:
     data = data_of(run)
-    one_document, one_page, pages = RunData(run), RunData(run), RawPages(run.paths.root)  # one per lane
+    funnel_of, document_of, page_of = (functools.cache(functools.partial(RunData, run)) for _ in range(3))  # by lane
+    base, pages = lambda fields: fields.boolean("base", False), functools.cache(RawPages)
     asked = [
         Inspection(
-            "funnel", (), lambda fields: funnel_answer(data.funnel(), run.experiment.documents),
+            "funnel", ("base",), lambda fields: funnel_answer((of := funnel_of(base(fields))).funnel(), of.config),
             "pages read, kept and dropped, by stage and reason, with thresholds and the distributions of signals",
         ),
         Inspection(
@@ -48,12 +50,13 @@ def inspections(run: WindowRun) -> list[Inspection]:
             "documents",
         ),
         Inspection(
-            "document", ("file", "row", "id", "number", "offset", "characters"),
-            lambda fields: document(one_document, run, fields),
+            "document", ("file", "row", "id", "number", "base", "offset", "characters"),
+            lambda fields: document(document_of(base(fields)), fields),
             "one document: its text, measured values, and why it was kept or dropped",
         ),
         Inspection(
-            "raw", ("file", "row", "offset", "characters"), lambda fields: raw(one_page, pages, fields),
+            "raw", ("file", "row", "base", "offset", "characters"),
+            lambda fields: raw(of := page_of(base(fields)), pages(of.paths.root), fields),
             "the web page of a document, as text; searched for half a second at a time",
         ),
     ]  # fmt: skip
@@ -151,14 +154,14 @@ def beside(data: RunData, fields: Fields) -> dict[str, Any]:
     return {"documents": found}
 
 
-def document_row(data: RunData, fields: Fields, ends: bool = False) -> tuple[str, str, int]:
-    """Return (folder, file, row) of the document that the fields name: by file and row, by id, or by number in tokens/.
-    If shards.held_out is "ends", set `ends`: each document then has two numbers. Raises ApiError for invalid fields,
-    InputError if there is no such document."""
+def document_row(data: RunData, fields: Fields) -> tuple[str, str, int]:
+    """Return (folder, file, row) of the document that the fields name: by file and row, by id, or by number in tokens/,
+    where each document has two numbers if shards.held_out is "ends". Raises ApiError for invalid fields, InputError if
+    there is no such document."""
     if fields.get("number") is not None:
         number = fields.integer("number", 0, 0, 2**53)
         folder = data.folder("documents")
-        place = folder.locate(number // 2 if ends else number)
+        place = folder.locate(number // 2 if data.has_ends else number)
         if place is None:
             raise InputError(f"There is no document {number:,}: documents/ has {folder.counted:,} documents.")
         return "documents", folder.name(place[0]), place[1]
@@ -180,12 +183,11 @@ def document_row(data: RunData, fields: Fields, ends: bool = False) -> tuple[str
     return folder_name, name, fields.integer("row", 0, 0, 2**53)
 
 
-def document(data: RunData, run: WindowRun, fields: Fields) -> dict[str, Any]:
+def document(data: RunData, fields: Fields) -> dict[str, Any]:
     """Answer /v1/inspect/document: one document with its text, its measured values, and why it was kept or dropped."""
     offset = fields.integer("offset", 0, 0, 2**53)
     characters = fields.integer("characters", MOST_CHARACTERS, 1, MOST_CHARACTERS)
-    ends = run.experiment.shards.held_out == "ends"  # then the number in tokens/ is that of the training part
-    folder_name, name, row = document_row(data, fields, ends)
+    folder_name, name, row = document_row(data, fields)
     folder = data.folder(folder_name)
     values = folder.row(name, row)
     text, dropped = values["text"] or "", folder_name == "dropped"
@@ -200,7 +202,8 @@ def document(data: RunData, run: WindowRun, fields: Fields) -> dict[str, Any]:
         "text": text[offset : offset + characters], "offset": offset, "characters": len(text),
         "bytes": len(text.encode()),
         "values": measured(data.thresholds(), values, label),
-        "number": None if dropped else (1 + ends) * (folder.first_of(name) + row),
+        # In tokens/, the number of the training part if the ends of documents are held out.
+        "number": None if dropped else (1 + data.has_ends) * (folder.first_of(name) + row),
         "copy_of": copy_of(data, short("duplicate_of")) if dropped else None,
     }  # fmt: skip
 

@@ -9,10 +9,10 @@ from lm.serving.answers import to_json
 from lm.serving.fields import ApiError, Fields
 from lm.serving.inspections import Inspection
 from viewer.answers import key_of
-from viewer.window import batches, documents, model, model_views, report, tokens, trace, training
+from viewer.window import batches, chat, documents, model, model_views, report, tokens, trace, training
 from viewer.window.window_run import OUT_OF_MEMORY, WindowRun
 
-ROOMS = (model, report, model_views, tokens, training, documents, batches, trace)
+ROOMS = (model, report, chat, model_views, tokens, training, documents, batches, trace)
 """Modules with `inspections(run)`, and `to_record(run)`: (name, fields) of the answers in an exported page."""
 
 

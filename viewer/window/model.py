@@ -19,6 +19,7 @@ def inspections(run: WindowRun) -> list[Inspection]:
             "vocab_size": asked.tokenizer.vocab_size,
             "bos_id": asked.tokenizer.bos_id,
             "prompt": prompt_of(asked),
+            "chat": bool(asked.tokenizer.chat_template),
         }
 
     return [Inspection("model", ("step",), model, "name and size of the model, steps of its checkpoints")]

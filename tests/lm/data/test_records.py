@@ -24,12 +24,17 @@ def records(draw) -> SequenceRecord:
     tokens[valid:] = 0
     starts = sorted({0, *draw(st.lists(st.integers(0, valid - 1)))})
     ids = draw(st.lists(st.integers(0, 2**64 - 1), min_size=len(starts), max_size=len(starts)))
-    return SequenceRecord(tokens, valid, np.array(starts, np.uint32), np.array(ids, np.uint64))
+    trained = draw(st.none() | st.lists(st.booleans(), min_size=size, max_size=size).map(np.array))
+    return SequenceRecord(tokens, valid, np.array(starts, np.uint32), np.array(ids, np.uint64), trained)
 
 
 def example() -> SequenceRecord:
     tokens = np.array([7, 1, 2, 7, 3, 0, 0], np.uint16)
     return SequenceRecord(tokens, 5, np.array([0, 3], np.uint32), np.array([11, 2**40], np.uint64))
+
+
+def masked() -> SequenceRecord:
+    return dataclasses.replace(example(), trained=np.array([0, 0, 1, 0, 1, 0, 0], bool))
 
 
 @given(records())
@@ -40,6 +45,10 @@ def test_records_survive_a_round_trip(record):
         expected = getattr(record, field)
         assert getattr(found, field).dtype == expected.dtype
         np.testing.assert_array_equal(getattr(found, field), expected)
+    assert (found.trained is None) == (record.trained is None)
+    if found.trained is not None:
+        assert found.trained.dtype == bool
+        np.testing.assert_array_equal(found.trained, record.trained)
     assert to_bytes(found) == to_bytes(record)
 
 
@@ -50,10 +59,13 @@ def test_the_layout_is_as_documented():
     )  # fmt: skip
     body = b"".join(parts)
     assert to_bytes(example()) == body + struct.pack("<I", zlib.crc32(body))
+    body = body.replace(b"\x02\0\0\0", b"\x02\x01\0\0", 1) + b"\x28"
+    assert to_bytes(masked()) == body + struct.pack("<I", zlib.crc32(body))
 
 
-def test_every_flipped_bit_and_every_truncation_is_detected():
-    data = to_bytes(example())
+@pytest.mark.parametrize("record", [example(), masked()], ids=["plain", "masked"])
+def test_every_flipped_bit_and_every_truncation_is_detected(record):
+    data = to_bytes(record)
     for bit in range(8 * len(data)):
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
@@ -67,9 +79,11 @@ def test_every_flipped_bit_and_every_truncation_is_detected():
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ((b"GMR1", 3, 6, 5, 2), "tokens of 3 bytes"),
-        ((b"GMR1", 2, 6, 5, 3), "64 bytes, but its header asks for 76"),
-        ((b"GMR2", 2, 6, 5, 2), "GMR2"),
+        ((b"GMR1", 3, 0, 6, 5, 2), "tokens of 3 bytes"),
+        ((b"GMR1", 2, 0, 6, 5, 3), "64 bytes and loss mask 0, but its header asks for 76"),
+        ((b"GMR1", 2, 1, 6, 5, 2), "64 bytes and loss mask 1, but its header asks for 65"),
+        ((b"GMR1", 2, 2, 6, 5, 2), "loss mask 2, but its header asks for .* 0 or 1"),
+        ((b"GMR2", 2, 0, 6, 5, 2), "GMR2"),
     ],
 )
 def test_a_wrong_header_is_reported_despite_a_valid_checksum(header, message):
@@ -89,6 +103,7 @@ def test_a_wrong_header_is_reported_despite_a_valid_checksum(header, message):
         ({"segment_starts": np.array([0, 0])}, "must rise from 0"),
         ({"segment_starts": np.array([0])}, "1 segment starts and 2 document ids"),
         ({"segment_starts": np.array([]), "document_ids": np.array([])}, "0 segment starts"),
+        ({"trained": np.zeros(6, bool)}, "6 values for 7 tokens"),
     ],
 )
 def test_inconsistent_fields_are_rejected(change, message):

@@ -3,8 +3,10 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
+from configs.experiment.run_folder import RunFolder
 from data_prep.funnel.report import Written, read_counts
 from data_prep.verdict import Threshold
 from lm.errors import InputError, UsageError
@@ -20,8 +22,13 @@ FOLDERS = ("documents", "dropped")
 class RunData:
     """Documents and funnel.json of a run, read when they are first used."""
 
-    def __init__(self, run: WindowRun):
-        self.paths, self.config = run.paths, run.experiment.documents
+    def __init__(self, run: WindowRun, base: bool = False):
+        """`base`: of a finetuned run, read the data of the run that it was finetuned from, whose pages it searches."""
+        self.paths, experiment = run.paths, run.experiment
+        if base and experiment.chat.base:
+            self.paths = RunFolder(Path(experiment.chat.base))
+            experiment = self.paths.experiment()
+        self.config, self.has_ends = experiment.documents, experiment.shards.held_out == "ends"
         self._funnel: tuple[tuple[int, int], Written] | None = None
 
     @functools.cached_property

@@ -1,0 +1,38 @@
+"""The demo's assistant: finetune runs/demo on questions about its own pages.
+
+    make chat        or        python -m launch.finetune runs/demo configs/assistant.py
+
+The conversations look things up in the corpus of the run, so that the model need not know what it answers, only how to
+find and copy it (configs/recipes/page_questions.py).
+"""
+
+import dataclasses
+
+from configs.experiment import Experiment
+from lm.config import ChatConfig, MuonConfig, OptimizerConfig
+
+
+def get_config(base: Experiment) -> Experiment:
+    train = dataclasses.replace(
+        base.train,
+        steps=1_000,
+        batch_size=16,
+        optimizer=OptimizerConfig(
+            learning_rate=0.01,
+            final_learning_rate=0.0,
+            warmup_steps=20,
+            beta1=0.9,
+            beta2=0.95,
+            epsilon=1e-8,
+            weight_decay=0.0,
+            clip_norm=1.0,
+            schedule="linear",
+            muon=MuonConfig(learning_rate=0.01, momentum=0.95, newton_schulz_steps=5),
+        ),
+        validate_every=200,
+        sample_every=0,
+        checkpoint_every=500,
+        snapshot_steps=(),
+    )
+    chat = ChatConfig(written_by="page_questions")
+    return dataclasses.replace(base, train=train, chat=chat)

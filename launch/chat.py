@@ -1,0 +1,114 @@
+"""Talk to a finetuned model in the terminal.
+
+    python -m launch.chat runs/assistant
+    python -m launch.chat runs/assistant --message "What is Characiformes?"
+
+It calls its tools as it was trained to: a search in the pages of the run that it was finetuned from, and a calculator.
+/system TEXT sets the system message, /reset starts again, /quit ends.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from configs.experiment import Experiment
+from launch.stages.command import run_command
+from launch.stages.processes import process_count
+from launch.stages.trained import load_trained
+from lm.errors import InputError, UsageError, for_terminal
+from lm.storage import shown_place
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    message: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Ask this, print the answer and end; several are one conversation."""
+    system: str = ""
+    """System message."""
+    temperature: float = 0.0
+    """0: always the most likely token."""
+    max_tokens: int = 256
+    """Maximum tokens of a reply."""
+    seed: int = 0
+    """Seed of the first reply; each further one adds 1."""
+    step: int | None = None
+    """Step of the checkpoint; default: the newest."""
+    no_tools: tyro.conf.UseCounterAction[int] = 0  # a flag without value
+    """Run no tools."""
+
+
+def talk(experiment: Experiment, workdir: Path, options: Options) -> bool:
+    from lm.chat.assistant import answer
+    from lm.chat.template import ChatTemplate
+    from lm.chat.tools import NO_TOOLS, tools_of
+    from lm.inference.engine import Engine
+    from lm.inference.requests import SamplingParams
+
+    if process_count() > 1:
+        raise UsageError(f"launch.chat needs one process, but there are {process_count()}. Start only one.")
+    run = load_trained(experiment, workdir, 1, experiment.model.context_length, "--max-tokens", options.step)
+    template = ChatTemplate(run.tokenizer)
+    tools = NO_TOOLS if options.no_tools else tools_of(experiment.chat.base, run.tokenizer)
+    engine = Engine(run.model, experiment.model, run.tokenizer, slots=1, mesh=run.mesh)
+    if not options.message:
+        print(f"{shown_place(workdir)} at step {run.step:,}; tools: {', '.join(tools.functions) or 'none'}")
+        print("/system TEXT sets the system message, /reset starts again, /quit ends.")
+    begin = [{"role": "system", "content": options.system}] if options.system else []
+    messages, seed, waiting = list(begin), options.seed, list(options.message)
+    while True:
+        if options.message and not waiting:
+            return True
+        try:
+            line = waiting.pop(0) if options.message else input("\n> ")
+        except EOFError:
+            print()
+            return True
+        if options.message:
+            print(f"> {for_terminal(line)}")
+        command, _, rest = line.strip().partition(" ")
+        if not line.strip():
+            continue
+        if command == "/quit":
+            return True
+        if command in ("/reset", "/system"):
+            begin = [{"role": "system", "content": rest}] if command == "/system" and rest else []
+            messages = list(begin)
+            print("(a new conversation)")
+            continue
+        messages.append({"role": "user", "content": line})
+        params = SamplingParams(max_tokens=options.max_tokens, temperature=options.temperature, seed=seed)
+        seed += 1
+        try:
+            for step in answer(engine, template, tools, messages, params):
+                sys.stdout.write(for_terminal(step.text))
+                sys.stdout.flush()
+                if step.message is not None:
+                    messages.append(step.message)
+                    show(step)
+        except InputError as error:
+            if options.message:
+                raise
+            print(f"{for_terminal(str(error))} /reset starts a new conversation.")
+            messages = list(begin)
+
+
+def show(step: Any) -> None:
+    """Print the calls of a message, or the result of a tool with its sources."""
+    for call in step.message.get("tool_calls", ()):
+        function = call["function"]
+        arguments = ", ".join(f"{name}={value!r}" for name, value in function["arguments"].items())
+        print(for_terminal(f"  [{function['name']}({arguments})]"))
+    if step.result is not None:
+        text = step.result.text
+        print(for_terminal(f"  [{text if len(text) <= 200 else text[:200] + '...'}]"))
+        for source in step.result.sources:
+            print(for_terminal(f"  [from {source.url}]"))
+    elif "tool_calls" not in step.message:
+        print()
+
+
+if __name__ == "__main__":
+    run_command("launch.chat", (__doc__ or "").strip(), None, ("sample",), Options, talk)

@@ -1,0 +1,201 @@
+"""Finetune the model of a run on conversations, to get an assistant.
+
+    python -m launch.finetune runs/demo configs/assistant.py --workdir runs/assistant
+    python -m launch.finetune runs/smollm2 configs/assistant.py --chat.conversations talks.jsonl
+    python -m launch.finetune runs/assistant          resumes it
+
+Trains like launch.train, but only on what the assistant writes: same checkpoints, mesh, resume. launch.chat talks to
+the result.
+"""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from configs.experiment import Experiment
+from configs.experiment.run_folder import RunFolder
+from launch import train
+from launch.stages.command import run_command
+from launch.stages.stage import Stage, run_stage
+from lm.config import StartConfig
+from lm.errors import UsageError
+from lm.run_paths import RunPaths
+from lm.storage import appearing, file_sha256, note_write, shown_place
+from lm.trusted_code import code_hashes, named
+
+WRITERS = ("page_questions",)
+"""Shipped functions that write conversations, by the names of chat.written_by."""
+SHOWN = 5
+"""Rows left out that are printed for each reason."""
+
+
+def prepared(experiment: Experiment, workdir: Path) -> Experiment:
+    """Fill in what follows from chat.base: the tokenizer with its chat template, rows of the embeddings for tokens that
+    it adds, and the checkpoint to start from. Raises UsageError if there is no base, and like `with_template`."""
+    from lm.chat.templates import with_template
+    from lm.checkpoints.manifest import folders_of
+    from lm.checkpoints.reading import whole_parameters
+    from lm.tokenizer import load
+
+    chat = experiment.chat
+    if not chat.base:
+        raise UsageError(
+            "chat.base is empty: launch.finetune starts from a trained run. Give it before the config: python -m "
+            "launch.finetune RUN CONFIG.py"
+        )
+    base = RunFolder(Path(chat.base))
+    before = load(base.tokenizer)
+    tokenizer = with_template(before, chat.template)
+    start = whole_parameters(folders_of(base), chat.step)
+    chat = dataclasses.replace(chat, step=int(start.name))
+    if tokenizer.fingerprint != before.fingerprint:
+        start = RunPaths(workdir).start / "0"
+    model = experiment.model
+    rows = max(model.vocab_size, tokenizer.vocab_size)
+    return dataclasses.replace(
+        experiment,
+        chat=chat,
+        model=dataclasses.replace(model, vocab_size=rows),
+        tokenizer=dataclasses.replace(
+            experiment.tokenizer, vocab_size=tokenizer.vocab_size, load=str(base.tokenizer), algorithm="bpe",
+            special_tokens=("<|endoftext|>",), allow_fewer=False,
+        ),
+        shards=dataclasses.replace(
+            experiment.shards, record_length=max(experiment.shards.record_length, model.context_length),
+            token_dtype="uint16" if rows <= 2**16 else "uint32",
+        ),
+        train=dataclasses.replace(experiment.train, start=StartConfig(checkpoint=str(start))),
+    )  # fmt: skip
+
+
+def external_inputs(experiment: Experiment) -> dict[str, object]:
+    """SHA-256 of the files of conversations, of the function that writes more, and of the base's tokenizer and
+    checkpoint."""
+    from lm.checkpoints.manifest import files_sha256, folders_of
+    from lm.tokenizer import load
+
+    chat, base = experiment.chat, RunFolder(Path(experiment.chat.base))
+    tokenizer = load(base.tokenizer)
+    found: dict[str, object] = {f"SHA-256 of {path}": file_sha256(path) for path in conversation_files(experiment)}
+    found["tokenizer of the base"] = tokenizer.fingerprint
+    found["SHA-256 of its chat template"] = hashlib.sha256(tokenizer.chat_template.encode()).hexdigest()
+    steps = [folder / str(chat.step) for folder in folders_of(base)]
+    found["SHA-256 of its checkpoint"] = files_sha256(next((one for one in steps if one.is_dir()), steps[0]))
+    if chat.written_by not in ("", *WRITERS):
+        found |= code_hashes({"chat.written_by": [chat.written_by]})
+    return found
+
+
+def conversation_files(experiment: Experiment) -> list[Path]:
+    """Files that chat.conversations names, sorted. Raises UsageError if a pattern matches none."""
+    found: list[Path] = []
+    for pattern in experiment.chat.conversations:
+        path = Path(pattern).expanduser()
+        matches = sorted(path.parent.glob(path.name)) if any(sign in path.name for sign in "*?[") else [path]
+        if not matches or not all(one.is_file() for one in matches):
+            raise UsageError(f"chat.conversations names {pattern}, where there is no file. Give a file or a pattern.")
+        found += matches
+    return found
+
+
+def writer(name: str) -> Callable[[Path], Iterable[dict[str, Any]]]:
+    """The function that chat.written_by names. Raises UsageError if there is none, or its code is not trusted."""
+    from configs.recipes import page_questions
+
+    return named(name, dict(zip(WRITERS, [page_questions.conversations], strict=True)), "chat.written_by")
+
+
+def make(experiment: Experiment, run: Path) -> None:
+    from data_prep.conversations import read_conversations, to_line, write_conversation_shards
+    from lm.chat.template import ChatTemplate
+    from lm.chat.templates import with_template
+    from lm.tokenizer import load, save
+
+    chat, paths = experiment.chat, RunPaths(run)
+    base = RunFolder(Path(chat.base))
+    before = load(base.tokenizer)
+    tokenizer = with_template(before, chat.template)
+    files = conversation_files(experiment)
+    if chat.written_by:
+        written, found = paths.conversations / "written.jsonl", writer(chat.written_by)(base.root)
+        if not isinstance(found, Iterable):
+            raise UsageError(f"chat.written_by is {chat.written_by}, which returned {found!r} and not conversations.")
+        with appearing(written) as partial, partial.open("w", encoding="utf-8") as out:
+            out.writelines(map(to_line, found))
+        files.append(written)
+    reasons: Counter[str] = Counter()
+
+    def report(place: str, reason: str, text: str) -> None:
+        reasons[reason] += 1
+        if reasons[reason] <= SHOWN:
+            print(f"conversations: left out {place}: {text} [{reason}]", flush=True)
+
+    all_of_them = (one for path in files for one in read_conversations(path, report))
+    length = experiment.model.context_length
+    manifest, cut = write_conversation_shards(
+        all_of_them, ChatTemplate(tokenizer), paths.tokens, length, chat.validation_fraction, report
+    )
+    if tokenizer.fingerprint != before.fingerprint:
+        write_start(experiment, base, tokenizer, paths.start / "0")
+    save(tokenizer, paths.tokenizer)
+    of_split = ", ".join(f"{split.documents:,} in {name}" for name, split in manifest.splits.items())
+    print(f"conversations: {of_split}, in {sum(split.records for split in manifest.splits.values()):,} sequences of "
+          f"{length:,} tokens")  # fmt: skip
+    if cut:
+        print(f"conversations: cut after {length:,} tokens: {cut:,}")
+    for name, count in reasons.items():
+        print(f"conversations: left out, {name}: {count:,}")
+
+
+def write_start(experiment: Experiment, base: RunFolder, tokenizer: Any, folder: Path) -> None:
+    """Write the parameters of the base with rows for the new tokens: the mean of all rows."""
+    import numpy as np
+
+    from lm.checkpoints.from_parameters import write_parameters
+    from lm.model.param_names import named_leaves
+    from lm.parallel import one_device_mesh
+
+    loaded = base.load(one_device_mesh(base.experiment().model), experiment.chat.step)
+    parameters = {name: np.asarray(leaf) for name, leaf in named_leaves(loaded.model).items()}
+    more = experiment.model.vocab_size - loaded.experiment.model.vocab_size
+    for name, axis in {"embedding": 0, "head.weight": 1}.items():
+        if name in parameters:
+            leaf = parameters[name]
+            mean = leaf.mean(axis=axis, keepdims=True, dtype=np.float32).astype(leaf.dtype)
+            parameters[name] = np.concatenate([leaf, np.repeat(mean, more, axis=axis)], axis=axis)
+    write_parameters(folder, experiment.model, parameters, {"step": 0, "steps": 0, "tokenizer": tokenizer.fingerprint})
+    for file in folder.rglob("*"):
+        note_write(file)
+
+
+CONVERSATIONS = Stage(
+    name="conversations",
+    script="launch.finetune",
+    after=(),
+    after_finetuning=(),
+    settings=lambda experiment: {"chat": experiment.chat, "context_length": experiment.model.context_length},
+    external_inputs=external_inputs,
+    make=make,
+    outputs=(RunPaths.tokenizer, RunPaths.tokens, RunPaths.conversations, RunPaths.start),
+    optional=(RunPaths.conversations, RunPaths.start),
+)
+TRAIN = dataclasses.replace(train.STAGE, script="launch.finetune", after_finetuning=(CONVERSATIONS,))
+
+
+def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> None:
+    if source is not None:
+        raise UsageError(
+            f"--from {source} reuses stages of pretraining; launch.finetune starts from chat.base instead."
+        )
+    experiment = prepared(experiment, workdir)
+    for stage in (CONVERSATIONS, TRAIN):
+        if not run_stage(stage, experiment, workdir):
+            print(f"{stage.name}: up to date", flush=True)
+    print(f"finetune: done. To talk to it: python -m launch.chat {shown_place(workdir)}")
+
+
+if __name__ == "__main__":
+    run_command("launch.finetune", (__doc__ or "").strip(), run, ("chat", "train"), from_run=True)

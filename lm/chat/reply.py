@@ -1,0 +1,100 @@
+"""Read a reply of the assistant, token by token: its text, and the tools that it calls.
+
+Three forms of a call are read: <|call|>NAME {...} with the special token, as in our template; lines between <tool_call>
+and </tool_call>, as in ChatML models; and a reply that is one JSON object with a name, as in Llama 3.1.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from lm.chat.messages import Message, MessageError, checked_calls
+from lm.inference.text_stream import TextStream
+from lm.tokenizer.base import Tokenizer
+
+CALL = "<|call|>"
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+HIDDEN = ("<|python_tag|>", "<|eom_id|>")
+"""Special tokens of Llama 3.1 that are not shown."""
+
+
+class Reply:
+    """A reply that arrives token by token."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), calls: bool = True):
+        """`stop` are the strings at which the text ends. Without `calls`, calls are text."""
+        self.tokenizer, self.stop, self.reads_calls = tokenizer, tuple(stop), calls
+        self.call_id = tokenizer.special_tokens.get(CALL) if calls and CALL in tokenizer.chat_template else None
+        self.reads_json = calls and self.call_id is None
+        self.stream = TextStream(tokenizer, (*stop, *([OPEN] if self.reads_json else [])))
+        self.hidden = {tokenizer.special_tokens[name] for name in HIDDEN if name in tokenizer.special_tokens}
+        self.ids: list[int] = []
+        self.shown = ""
+        """All text that push returned."""
+        self.held = ""
+        """The text, if it begins like a JSON object, which may be a call."""
+        self.in_calls = False
+
+    def push(self, token: int) -> str:
+        """Add a token; return the new text to show, without calls."""
+        self.ids.append(token)
+        self.in_calls = self.in_calls or token == self.call_id
+        return "" if self.in_calls or token in self.hidden else self.show(self.stream.push(token))
+
+    def show(self, text: str) -> str:
+        """Return the text, unless it may belong to a call."""
+        text, self.held = self.held + text, ""
+        if self.reads_json and not self.shown and text.lstrip()[:1] in ("", "{"):
+            text, self.held = "", text
+        self.shown += text
+        return text
+
+    def finish(self) -> tuple[str, Message]:
+        """Return (text to show that was withheld, the whole message, whose content is all the shown text). A malformed
+        call is text."""
+        rest = self.show(self.stream.finish())
+        try:
+            if calls := self.calls():
+                return rest, {"role": "assistant", "content": self.shown, "tool_calls": checked_calls(calls, "reply")}
+        except MessageError:
+            pass
+        stream = TextStream(self.tokenizer, self.stop)
+        whole = "".join([*(stream.push(id) for id in self.ids if id not in self.hidden), stream.finish()])
+        return whole[len(self.shown) - len(rest) :], {"role": "assistant", "content": whole}
+
+    def calls(self) -> list[Message]:
+        """The calls of the reply, unchecked: a name or arguments that cannot be read are None."""
+        if self.call_id is not None:
+            texts = [self.tokenizer.decode(part) for part in parts_at(self.ids, self.call_id)[1:]]
+            return [call_of(*text.strip().partition(" ")[::2]) for text in texts]
+        if not self.reads_json:
+            return []
+        text = self.tokenizer.decode([id for id in self.ids if id not in self.hidden])
+        enclosed = [one.partition(CLOSE)[0] for one in text.split(OPEN)[1:]]
+        missing = {} if enclosed else None  # without arguments, an object is data
+        objects = [json_of(one) or {} for one in enclosed or [text]]
+        return [call_of(one.get("name"), one.get("arguments", one.get("parameters", missing))) for one in objects]
+
+
+def parts_at(ids: Sequence[int], separator: int) -> list[list[int]]:
+    """Split token ids at a separator."""
+    parts: list[list[int]] = [[]]
+    for id in ids:
+        if id == separator:
+            parts.append([])
+        else:
+            parts[-1].append(id)
+    return parts
+
+
+def json_of(text: str) -> dict[str, Any] | None:
+    """The JSON object that is the whole text; None if there is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def call_of(name: object, arguments: object) -> Message:
+    return {"type": "function", "function": {"name": name, "arguments": arguments}}

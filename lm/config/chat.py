@@ -1,0 +1,40 @@
+"""Configuration of finetuning on conversations."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from lm.errors import UsageError
+from lm.fields import NAMES_CODE, Config, not_hashed
+
+
+@dataclass(frozen=True)
+class ChatConfig(Config):
+    """Finetuning on conversations (launch.finetune)."""
+
+    base: str = not_hashed(default="")
+    """Run folder of the model to start from; empty: this run is not finetuned."""
+    step: int | None = None
+    """Step of the checkpoint or snapshot of `base`; default: the newest."""
+    conversations: tuple[str, ...] = ()
+    """Files with a conversation per row, as JSON lines or Parquet: {"messages": [{"role": ..., "content": ...}, ...]}.
+    Paths, patterns, or URLs."""
+    written_by: Annotated[str, NAMES_CODE] = ""
+    """Function that returns conversations, given the folder of `base`; they are stored in conversations/ of the run
+    folder. page_questions (configs/recipes/page_questions.py), or your own as my_module.my_function; empty: none."""
+    template: Literal["", "gristmill", "chatml", "llama3"] = ""
+    """Chat template; empty: that of the tokenizer, or the first whose special tokens it has, or else gristmill, whose
+    tokens are then appended to the vocabulary."""
+    validation_fraction: float = 0.02
+    """Share of the conversations to hold out, by a hash of their contents."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.validation_fraction < 1:
+            raise UsageError(f"chat.validation_fraction is {self.validation_fraction}; it must be above 0 and below 1.")
+        if "://" in self.base:
+            raise UsageError(f"chat.base is {self.base}; a run in a bucket must be copied to a disk first.")
+        if self.base and not self.conversations and not self.written_by:
+            raise UsageError(
+                "chat.conversations and chat.written_by are empty, so there is nothing to finetune on. Give files with "
+                "conversations (--chat.conversations FILE), or a function that writes them."
+            )

@@ -1,0 +1,339 @@
+"""POST /v1/chat/completions, as in OpenAI's API.
+
+If a call has no `tools`, the server runs its own (lm/chat/tools.py), and the answer has them as `steps`: the messages
+between question and answer, those of tools with the `sources` of their passages. Otherwise calls of tools are returned
+to the client.
+"""
+
+import asyncio
+import dataclasses
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from lm.chat.assistant import MOST_ROUNDS, Step, tool_steps
+from lm.chat.messages import Message, MessageError, check_messages, check_tools
+from lm.chat.reply import Reply
+from lm.chat.template import ChatTemplate, strings_in
+from lm.chat.tools import NO_TOOLS, Tools
+from lm.errors import InputError
+from lm.inference.requests import FinishReason, GenerationRequest, SamplingParams, TokenLogprob
+from lm.serving.answers import LEAST_LOGPROB, Usage, to_json, token_text
+from lm.serving.fields import ApiError, Fields, parse_object, wrong
+from lm.serving.http import EventStream, read_body, unless_disconnected
+from lm.serving.metrics import CallRecord, ServerMetrics, outcome_of
+from lm.serving.protocol import (
+    GOLDEN,
+    KNOWN,
+    SEEDS,
+    Limits,
+    check_model,
+    include_usage,
+    refuse_unsupported,
+    sampling_params,
+)
+from lm.serving.worker import EngineWorker, RunningCall
+
+ADDED = (
+    "messages", "tools", "tool_choice", "parallel_tool_calls", "max_completion_tokens", "top_logprobs",
+    "response_format",
+)  # fmt: skip
+REMOVED = ("prompt", "best_of", "echo", "suffix", "add_special_tokens")
+KNOWN_HERE = (*(name for name in KNOWN if name not in REMOVED), *ADDED)
+MOST_TOOLS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatCall:
+    """Parsed call."""
+
+    messages: list[Message]
+    tools: list[Message]
+    """Those of the client, which runs them."""
+    runs_own: bool
+    """Whether the server runs its own tools."""
+    prompt: tuple[int, ...]
+    params: SamplingParams
+    n: int
+    stream: bool
+    include_usage: bool
+
+
+def parse_chat(body: bytes, model: str, template: ChatTemplate, limits: Limits) -> ChatCall:
+    """Parse the body. Raises ApiError 400 if it is malformed, out of bounds or unsupported, 404 for another model."""
+    fields = Fields(parse_object(body), KNOWN_HERE)
+    check_model(fields, model)
+    refuse_unsupported(fields)
+    if (form := fields.get("response_format")) not in (None, {"type": "text"}):
+        raise wrong("response_format", form, "absent: only text is supported", "unsupported_value")
+    fields.boolean("parallel_tool_calls", True)
+    tools, choice = fields.get("tools", []), fields.get("tool_choice", "auto")
+    if choice not in ("auto", "none"):
+        raise wrong("tool_choice", choice, "auto or none", "unsupported_value")
+    if not isinstance(tools, list) or len(tools) > MOST_TOOLS or not all(map(is_tool, tools)):
+        raise wrong(
+            "tools", tools, f'a list of at most {MOST_TOOLS} {{"type": "function", "function": {{"name": ...}}}}'
+        )
+    n = fields.integer("n", 1, 1, limits.max_choices)
+    stream = fields.boolean("stream", False)
+    wants, top = fields.boolean("logprobs", False), fields.integer("top_logprobs", 0, 0, limits.max_logprobs)
+    if top and not wants:
+        raise wrong("top_logprobs", top, "absent unless logprobs is true")
+    most = "max_completion_tokens" if fields.get("max_completion_tokens") is not None else "max_tokens"
+    max_tokens = min(fields.integer(most, limits.context, 1, 2**31 - 1), limits.context)
+    given = {name: value for name, value in fields.body.items() if name in KNOWN}
+    given |= {"logprobs": top if wants else None, "max_tokens": max_tokens}
+    params = sampling_params(Fields(given, KNOWN), False, template.tokenizer, limits)
+    try:
+        messages, tools = check_messages(fields.get("messages")), check_tools(tools)
+        if (size := sum(len(text) for text in strings_in([messages, tools]))) > limits.max_prompt_bytes:
+            raise ApiError(
+                400, f"The messages have {size:,} characters; the limit is {limits.max_prompt_bytes:,}. Shorten them.",
+                param="messages", code="context_length_exceeded",
+            )  # fmt: skip
+        own = tools if choice == "auto" else []
+        prompt = tuple(template.encode(messages, own, reply=True).ids.tolist())
+    except InputError as error:
+        tools_are_wrong = isinstance(error, MessageError) and error.reason == "malformed_tools"
+        raise ApiError(400, str(error), "tools" if tools_are_wrong else "messages", "invalid_value") from error
+    if len(prompt) >= limits.context:
+        raise ApiError(
+            400, f"The messages are {len(prompt):,} tokens; the context holds {limits.context:,}, including the reply. "
+            "Shorten them.",
+            param="messages", code="context_length_exceeded",
+        )  # fmt: skip
+    return ChatCall(
+        messages, own, not tools and choice == "auto", prompt, params, n, stream, include_usage(fields, stream)
+    )
+
+
+def is_tool(tool: object) -> bool:
+    function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
+    return isinstance(function, dict) and isinstance(function.get("name"), str)
+
+
+class ChatRoute:
+    """Answers chat calls with an Engine."""
+
+    def __init__(
+        self, worker: EngineWorker, template: ChatTemplate, model: str, fingerprint: str, limits: Limits,
+        metrics: ServerMetrics, tools: Tools,
+    ):  # fmt: skip
+        self.worker, self.template, self.model, self.limits = worker, template, model, limits
+        self.fingerprint, self.metrics, self.tools = fingerprint, metrics, tools
+
+    async def answer(self, request: Request) -> Response:
+        record = CallRecord(self.metrics)
+        try:
+            body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
+            call = await asyncio.to_thread(parse_chat, body, self.model, self.template, self.limits)
+            running = Conversations(self, call, record)
+            try:
+                await unless_disconnected(request.receive, running.accepted())
+                self.metrics.prompt_tokens.inc(len(call.prompt))
+                if call.stream:
+                    return EventStream(running.events(), running.ended)
+                return await unless_disconnected(request.receive, running.whole())
+            except BaseException:
+                running.cancel()
+                raise
+        except ApiError as error:
+            record.end(outcome_of(error.status))
+            raise
+        except (ClientDisconnect, asyncio.CancelledError):
+            record.end("cancelled")
+            raise
+
+
+class Conversations:
+    """The choices of one call."""
+
+    def __init__(self, route: ChatRoute, call: ChatCall, record: CallRecord):
+        self.route, self.call, self.record = route, call, record
+        self.usage = Usage(len(call.prompt))
+        self.running: dict[int, RunningCall] = {}
+        """{index of a choice: its present round}."""
+        self.head = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": route.model,
+            "system_fingerprint": route.fingerprint,
+        }  # fmt: skip
+        try:
+            for index in range(call.n):
+                self.submit(index, call.prompt, call.params.max_tokens)
+        except ApiError:
+            self.cancel()
+            raise
+
+    def submit(self, index: int, prompt: tuple[int, ...], max_tokens: int) -> None:
+        seed = (self.call.params.seed + index * GOLDEN) % SEEDS
+        request = GenerationRequest(prompt, dataclasses.replace(self.call.params, seed=seed, max_tokens=max_tokens))
+        self.running[index] = self.route.worker.submit([request])
+
+    async def accepted(self) -> None:
+        for one in list(self.running.values()):
+            await one.is_accepted()
+
+    def cancel(self) -> None:
+        for one in self.running.values():
+            self.route.worker.cancel(one)
+
+    def ended(self) -> None:
+        self.record.end("cancelled")  # no effect if answered
+        self.cancel()
+
+    async def choice(self, index: int) -> AsyncGenerator[tuple[Step, list[TokenLogprob]]]:
+        """Yield the steps of one choice, each with the log-probabilities of its text."""
+        call, template = self.call, self.route.template
+        messages = list(call.messages)
+        tools = self.route.tools if call.runs_own else NO_TOOLS
+        reads_calls, left = bool(call.tools or tools.functions), call.params.max_tokens
+        for number in range(MOST_ROUNDS + 1):
+            reply = Reply(template.tokenizer, call.params.stop, reads_calls)
+            reason: FinishReason | None = None
+            async for _, event in self.running[index].events():
+                self.usage.completion_tokens += len(event.tokens)
+                self.record.saw(index, len(event.tokens), event.finish_reason is not None)
+                reason, left = event.finish_reason or reason, left - len(event.tokens)
+                text, scored = "", []
+                for number_of_token, token in enumerate(event.tokens):
+                    text += reply.push(token)
+                    if not reply.in_calls:
+                        scored += event.logprobs[number_of_token : number_of_token + 1]
+                if text or scored:
+                    yield Step(text=text), scored
+            rest, message = reply.finish()
+            if rest:
+                yield Step(text=rest), []
+            for one in message.get("tool_calls", ()):
+                one["id"] = f"call_{uuid.uuid4().hex[:24]}"
+            runs = "tool_calls" in message and tools.functions and number < MOST_ROUNDS
+            last = "" if runs else "tool_calls" if "tool_calls" in message else reason or "stop"
+            yield Step(message=message, finish_reason=last), []
+            messages.append(message)
+            if not runs:
+                return
+            for step in await asyncio.to_thread(lambda message=message: list(tool_steps(message, tools))):
+                yield step, []
+                assert step.message is not None
+                messages.append(step.message)
+            try:
+                encoded = await asyncio.to_thread(template.encode, messages, (), True)
+            except InputError as error:
+                raise ApiError(400, str(error), param="messages", code="invalid_value") from error
+            if left < 1 or len(encoded.ids) >= self.route.limits.context:
+                yield Step(message={"role": "assistant", "content": ""}, finish_reason="length"), []
+                return
+            self.submit(index, tuple(encoded.ids.tolist()), left)
+
+    async def whole(self) -> Response:
+        choices = await asyncio.gather(*(self.whole_choice(index) for index in range(self.call.n)))
+        self.record.end("answered")
+        found = self.head | {"object": "chat.completion", "choices": choices, "usage": self.usage.as_json()}
+        return Response(to_json(found), media_type="application/json")
+
+    async def whole_choice(self, index: int) -> dict[str, Any]:
+        """A choice of the whole response: all that is streamed, joined."""
+        steps: list[dict[str, Any]] = []
+        scores: list[dict[str, Any]] = []
+        text, message, reason = "", None, ""
+        async for step, scored in self.choice(index):
+            text += step.text
+            scores += map(self.score, scored)
+            if step.finish_reason:
+                message, reason = step.message, step.finish_reason
+            elif step.message is not None:
+                steps.append(as_step(step))
+        assert message is not None
+        return {
+            "index": index,
+            "message": to_client(message | {"content": text}) | ({"steps": steps} if steps else {}),
+            "logprobs": {"content": scores} if self.call.params.logprobs is not None else None, "finish_reason": reason,
+        }  # fmt: skip
+
+    async def events(self) -> AsyncGenerator[bytes]:
+        """Yield the data of server-sent events."""
+        news: asyncio.Queue[tuple[int, Step, list[TokenLogprob]] | BaseException | None] = asyncio.Queue()
+
+        async def follow(index: int) -> None:
+            try:
+                async for step, scored in self.choice(index):
+                    news.put_nowait((index, step, scored))
+                news.put_nowait(None)
+            except BaseException as error:
+                news.put_nowait(error)
+
+        tasks = [asyncio.create_task(follow(index)) for index in range(self.call.n)]
+        left = len(tasks)
+        try:
+            for index in range(self.call.n):
+                yield self.chunk(index, {"role": "assistant", "content": ""})
+            while left:
+                one = await news.get()
+                if one is None:
+                    left -= 1
+                elif isinstance(one, BaseException):
+                    raise one
+                else:
+                    index, step, scored = one
+                    yield self.chunk(index, *self.delta(step), scored)
+            self.record.end("answered")
+            if self.call.include_usage:
+                whole = self.head | {"object": "chat.completion.chunk", "choices": [], "usage": self.usage.as_json()}
+                yield to_json(whole)
+        except ApiError as error:
+            self.record.end(outcome_of(error.status))
+            yield to_json(error.as_json())
+        finally:
+            for task in tasks:
+                task.cancel()
+        yield b"[DONE]"
+
+    def delta(self, step: Step) -> tuple[dict[str, Any], str | None]:
+        """(delta of a chunk, finish reason)."""
+        if step.message is None:
+            return {"content": step.text}, None
+        if not step.finish_reason:
+            return {"steps": [as_step(step)]}, None
+        calls = to_client(step.message).get("tool_calls", [])
+        numbered = [{"index": number} | call for number, call in enumerate(calls)]
+        return ({"tool_calls": numbered} if numbered else {}), step.finish_reason
+
+    def chunk(
+        self, index: int, delta: dict[str, Any], reason: str | None = None, scored: Sequence[TokenLogprob] = ()
+    ) -> bytes:
+        logprobs = {"content": list(map(self.score, scored))} if scored else None
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        return to_json(self.head | {"object": "chat.completion.chunk", "choices": [choice], "usage": None})
+
+    def score(self, one: TokenLogprob) -> dict[str, Any]:
+        """A token with its log-probability and alternatives, in the form of OpenAI's API."""
+        tokenizer = self.route.template.tokenizer
+        entry = lambda token, value: {
+            "token": token_text(tokenizer, token), "logprob": max(value, LEAST_LOGPROB),
+            "bytes": list(tokenizer.token_bytes(token)),
+        }  # fmt: skip
+        return entry(one.token, one.logprob or 0.0) | {"top_logprobs": [entry(*pair) for pair in one.top]}
+
+
+def to_client(message: Message) -> Message:
+    """A message of the assistant in the form of OpenAI's API: arguments as JSON text."""
+    calls = [
+        call | {"function": call["function"] | {"arguments": json.dumps(call["function"]["arguments"])}}
+        for call in message.get("tool_calls", ())
+    ]
+    content = message["content"] or (None if calls else "")
+    return {"role": "assistant", "content": content} | ({"tool_calls": calls} if calls else {})
+
+
+def as_step(step: Step) -> dict[str, Any]:
+    """A message between question and answer, with the sources of a tool's result."""
+    assert step.message is not None
+    if step.result is None:
+        return to_client(step.message)
+    sources = [source._asdict() for source in step.result.sources]
+    return dict(step.message) | ({"sources": sources} if sources else {})

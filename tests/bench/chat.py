@@ -1,0 +1,123 @@
+"""Score of the demo's assistant on questions that finetuning never saw.
+
+    python -m tests.bench.chat [--run runs/assistant] [--questions 1000]
+
+The titles are held out (configs/recipes/page_questions.py), the phrasings are those below. Decoding is greedy. A row
+for each kind of question: the share answered by the right sentence of the right passage, the share of right searches,
+of refusals of made-up names, and of right calculations; and the same without tools.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from configs.experiment.run_folder import RunFolder
+from configs.recipes.page_questions import KINDS, SUMS, is_held_out, made_up, refusal, titles
+from lm.chat.reply import Reply
+from lm.chat.template import ChatTemplate
+from lm.chat.tools import NOTHING, Search, Tools, calculator, sentences
+from lm.inference.engine import Engine
+from lm.inference.requests import GenerationRequest, SamplingParams
+from tests.bench.runner import SkippedError, run_benchmark
+
+PHRASINGS = {
+    "what": ("Would you explain to me what {} is?", "I came across the word {}. What does it stand for?",
+             "Give me a short description of {}.", "Hi there, what exactly is {}?", "Look up {} for me."),
+    "when": ("At what time did {} take place?", "Which year should I remember for {}?", "Since when is there {}?"),
+    "where": ("In what part of the world is {}?", "Where would I go to see {}?", "Where can {} be seen?"),
+    "by whom": ("Whose work is {}?", "Who is the author of {}?", "Name the person who made {}."),
+    "more": ("Anything else about {}?", "Please continue about {}.", "Give me a second sentence about {}."),
+}  # fmt: skip
+SUM_PHRASINGS = {
+    "{a} + {b}": ("Please add up {a} and {b}.", "What do {a} and {b} make together?"),
+    "{a} - {b}": ("Take {b} away from {a}.", "What is left of {a} after {b} is taken away?"),
+    "{a} * {b}": ("What do you get for {a} times {b}?", "Work out {a} * {b} for me."),
+    "{a} / {b}": ("Split {a} into {b} parts.", "What do you get for {a} divided by {b}?"),
+}
+SEED = 1
+ROWS = 16
+
+
+def questions(run: Path, search: Search, count: int) -> list[dict[str, Any]]:
+    """The questions, of which a fifth are about made-up names, and as many more sums."""
+    chance, found = random.Random(SEED), []
+    held = [title for title in titles(run) if is_held_out(title.name)]
+    chance.shuffle(held)
+    for title in held:
+        passage = search(title.name).text
+        kinds = {name: answer for name, kind in KINDS.items() if (answer := kind.answer(sentences(passage)))}
+        if passage == NOTHING or len(found) >= count * 4 // 5:
+            continue
+        others = [name for name in kinds if name != "what" and kinds[name] != kinds["what"]]
+        name = chance.choice(others) if others and chance.random() < 0.5 else "what"
+        question = chance.choice(PHRASINGS[name]).format(f"{title.article.lower()} {title.name}".strip())
+        found.append({"kind": name, "first": kinds[name] == kinds["what"], "question": question, "query": title.name,
+                      "answer": kinds[name]})  # fmt: skip
+    while len(found) < count:
+        title, kind = made_up(chance), chance.choice([*PHRASINGS])
+        if search(title).text == NOTHING:
+            question = chance.choice(PHRASINGS[kind]).format(title)
+            found.append({"kind": "unknown", "question": question, "query": title, "answer": refusal(title)})
+    for _ in range(count // 5):
+        form, _ = chance.choice(SUMS)
+        a, b = (chance.randrange(1, 10 ** chance.randint(1, 4)) for _ in range(2))
+        expression = form.format(a=a, b=b)
+        found.append({"kind": "sum", "question": chance.choice(SUM_PHRASINGS[form]).format(a=a, b=b),
+                      "query": expression, "answer": f"{expression} = {calculator(expression)}"})  # fmt: skip
+    return found
+
+
+def answers(engine: Engine, template: ChatTemplate, tools: Tools, asked: list[dict[str, Any]]) -> list[list[Any]]:
+    """The messages of each conversation: at most two rounds, all questions of a round at once."""
+    talks: list[list[Any]] = [[{"role": "user", "content": one["question"]}] for one in asked]
+    going = list(range(len(talks)))
+    for _ in range(2):
+        params = SamplingParams(max_tokens=128, temperature=0.0)
+        prompts = [template.encode(talks[number], reply=True).ids.tolist() for number in going]
+        requests = [GenerationRequest(tuple(prompt[-engine.context + 1 :]), params) for prompt in prompts]
+        still = []
+        for number, completion in zip(going, engine.complete(requests), strict=True):
+            reply = Reply(template.tokenizer)
+            for token in completion.tokens:
+                reply.push(token)
+            message = reply.finish()[1]
+            talks[number].append(message)
+            for call in message.get("tool_calls", ()) if tools.functions else ():
+                result = tools.call(call["function"]["name"], call["function"]["arguments"])
+                talks[number].append({"role": "tool", "content": result.text})
+                still.append(number)
+        going = list(dict.fromkeys(still))
+    return talks
+
+
+def figures(run: str = "runs/assistant", questions_asked: int = 1000, show: int = 0) -> Iterator[dict[str, Any]]:
+    folder = RunFolder(Path(run))
+    if not folder.config_json.is_file():
+        raise SkippedError(f"there is no finetuned run in {run}: make chat")
+    loaded = folder.load()
+    base = Path(loaded.experiment.chat.base)
+    search = Search(base, loaded.tokenizer)
+    template = ChatTemplate(loaded.tokenizer)
+    engine = Engine(loaded.model, loaded.experiment.model, loaded.tokenizer, slots=ROWS, mesh=loaded.mesh)
+    asked = questions(base, search, questions_asked)
+    for name, tools in (("with tools", Tools({"search": search, "calculator": calculator})), ("without", Tools())):
+        scores: dict[str, list[float]] = defaultdict(list)
+        searches: list[float] = []
+        for number, (one, talk) in enumerate(zip(asked, answers(engine, template, tools, asked), strict=True)):
+            right = talk[-1].get("content", "").strip() == one["answer"].strip()
+            calls = [call["function"]["arguments"] for call in talk[1].get("tool_calls", ())]
+            scores[one["kind"]].append(right)
+            if one["kind"] not in ("unknown", "sum"):
+                scores["first sentence" if one["first"] else "another sentence"].append(right)
+                searches.append([{"query": one["query"]}] == calls)
+            if number < show:
+                yield {"what": "talk", "question": one["question"], "right": right, "talk": talk[1:]}
+        for kind, some in scores.items():
+            yield {"what": kind, "tools": name, "right": round(sum(some) / len(some), 3), "questions": len(some)}
+        yield {"what": "search", "tools": name, "right": round(sum(searches) / len(searches), 3)}
+
+
+if __name__ == "__main__":
+    run_benchmark(figures)

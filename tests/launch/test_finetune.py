@@ -1,0 +1,249 @@
+"""launch.finetune makes an assistant of a run, resumes exactly, and other commands work on the result."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs.experiment.run_folder import RunFolder
+from lm.chat.assistant import answer
+from lm.chat.messages import check_messages
+from lm.chat.template import ChatTemplate
+from lm.chat.templates import CHAT_TOKENS
+from lm.chat.tools import tools_of
+from lm.inference.engine import Engine
+from lm.inference.requests import SamplingParams
+from lm.model.param_names import named_leaves
+from lm.parallel import one_device_mesh
+from lm.resilience.goodput import read_heartbeat
+from lm.tokenizer import load, save
+from lm.tokenizer.characters import CharacterTokenizer
+from lm.training.loop import train
+from tests.assistant_run import PAGES, base_experiment, talks, write_base
+from tests.commands import Ended, run_command
+from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY, restore_model
+from tests.train_runs import bits
+
+CONFIG = "tests/assistant_run.py"
+SHORT = ("--train.steps", "2", "--train.optimizer.warmup-steps", "1")
+
+
+def finetune(base: object, workdir: Path, conversations: object, *options: object, code: int = 0, **more) -> Ended:
+    words = (base, CONFIG, "--workdir", workdir, "--chat.conversations", conversations, *options)
+    done = run_command("launch.finetune", *words, **more)
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stdout + done.stderr
+    return done
+
+
+def test_the_talks_are_learned_and_the_tools_are_called(assistant):
+    experiment = base_experiment()
+    loaded = RunFolder(assistant).load(one_device_mesh(experiment.model))
+    template, tools = ChatTemplate(loaded.tokenizer), tools_of(str(assistant.parent / "base"), loaded.tokenizer)
+    engine = Engine(loaded.model, loaded.experiment.model, loaded.tokenizer, slots=1, mesh=loaded.mesh)
+    for talk in map(check_messages, talks()):
+        steps = list(answer(engine, template, tools, talk[:1], SamplingParams(max_tokens=99, temperature=0.0)))
+        messages = [step.message for step in steps if step.message is not None]
+        assert [one | {"name": "", "role": ""} for one in messages] == [
+            one | {"name": "", "role": ""} for one in talk[1:]
+        ]
+        assert "".join(step.text for step in steps) == talk[-1]["content"] and steps[-1].finish_reason == "stop"
+        urls = [source.url for step in steps if step.result for source in step.result.sources]
+        name = talk[0]["content"].split()[-1].strip("?")
+        assert urls == ([f"https://a.example/{name}"] if name in PAGES else [])
+
+
+def test_chat_in_the_terminal_shows_calls_answers_and_sources(assistant):
+    answered = (
+        "  [search(query='Brem')]\n  [Brem is a river in the north. It flows for nine days.]\n"
+        "  [from https://a.example/Brem]\nBrem is a river in the north.\n"
+    )
+    done = run_command("launch.chat", assistant, "--message", "What is Brem?")
+    assert (done.returncode, done.stdout) == (0, f"> What is Brem?\n{answered}"), done.stderr
+    lines = "\nWhat is Brem?\n/reset\nAdd 6 and 7.\n/system Be kind.\n/reset\n/quit\nWhat is Brem?\n"
+    done = run_command("launch.chat", assistant, stdin=lines.encode())
+    first, empty, *replies = done.stdout.split("\n> ")
+    assert first.splitlines() == [
+        f"{assistant} at step 200; tools: calculator, search",
+        "/system TEXT sets the system message, /reset starts again, /quit ends.",
+    ]
+    assert [empty, *replies] == [
+        "", answered, "(a new conversation)\n", "  [calculator(expression='6 + 7')]\n  [13]\nIt is 13.\n",
+        "(a new conversation)\n", "(a new conversation)\n", "",
+    ]  # fmt: skip
+    done = run_command("launch.chat", assistant, "--message", "x" * 999)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    done = run_command("launch.chat", assistant, stdin=b"x" * 999 + b"\nWhat is Brem?\n")
+    assert "/reset starts a new conversation." in done.stdout and done.stdout.endswith(f"> {answered}\n> \n")
+
+
+def test_the_same_command_again_is_up_to_date(assistant):
+    before = {path: path.stat().st_mtime_ns for path in (assistant / "checkpoints").rglob("*")}
+    for words in ((), (assistant.parent / "base", CONFIG, "--chat.conversations", assistant.parent / "talks.jsonl")):
+        done = run_command("launch.finetune", *(words or (assistant,)), *(("--workdir", assistant) if words else ()))
+        assert done.stdout.splitlines()[:2] == ["conversations: up to date", "train: up to date"], done.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in (assistant / "checkpoints").rglob("*")}
+
+
+@pytest.mark.slow
+def test_a_run_resumed_after_ctrl_c_ends_bit_for_bit_equal(assistant, tmp_path):
+    base, file, run = assistant.parent / "base", assistant.parent / "talks.jsonl", tmp_path / "run"
+    words = ["launch.finetune", base, CONFIG, "--workdir", run, "--chat.conversations", file]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *map(str, words)], cwd=REPOSITORY, text=True, env=os.environ | QUICK,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    deadline = time.monotonic() + HANG_SECONDS
+    while not ((heart := read_heartbeat(run / "heartbeat.json")) and heart["step"] >= 20):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 130 and "Traceback" not in output, output
+    assert "resuming" in finetune(base, run, file).stdout
+    # The checkpoint to start from is in another folder; all else is equal.
+    assert bits(run) == bits(assistant)
+
+
+def test_changed_conversations_are_refused_with_both_values(assistant):
+    base, file = assistant.parent / "base", assistant.parent / "talks.jsonl"
+    text = file.read_bytes()
+    try:
+        file.write_bytes(text + b"\n")
+        done = finetune(base, assistant, file, code=2)
+        assert f"SHA-256 of {file}" in done.stderr and done.stderr.count("->") <= 1
+        assert "another experiment" in done.stderr and "Nothing was changed" in done.stderr
+    finally:
+        file.write_bytes(text)
+    done = finetune(base, assistant, file, "--chat.validation-fraction", "0.3", code=2)
+    assert "0.2" in done.stderr and "0.3" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_base_that_was_trained_further_is_refused_with_both_steps(assistant, tmp_path):
+    base = Path(shutil.copytree(assistant.parent / "base", tmp_path / "base"))
+    run, options = tmp_path / "run", SHORT
+    finetune(base, run, assistant.parent / "talks.jsonl", *options)
+    experiment = base_experiment()
+    train(experiment.model, dataclasses.replace(experiment.train, steps=4), base)
+    done = finetune(base, run, assistant.parent / "talks.jsonl", *options, code=2)
+    assert "chat.step" in done.stderr and "2" in done.stderr and "4" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["tests/configs.py"],
+            "chat.base is empty: launch.finetune starts from a trained run. Give it before the config",
+        ),
+        ([CONFIG], "missing a required argument: 'base'.*launch.finetune RUN"),
+        (["BASE", "tests/configs.py"], r"get_config: too many positional arguments.*get_config\(base\)"),
+        (["runs/nothing", CONFIG], "'runs/nothing' is not a run folder"),
+        (
+            ["s3://bucket/run", CONFIG],
+            "'s3://bucket/run' is not a run folder on a disk.*copy a run in a bucket to a disk",
+        ),
+        (["BASE", CONFIG, "--chat.base", "s3://bucket/run"], "chat.base is s3://bucket/run; a run in a bucket must"),
+        (["BASE", CONFIG, "--chat.conversations", "nothing.jsonl"], "names nothing.jsonl, where there is no file"),
+        (["BASE", CONFIG, "--chat.conversations", "nothing*.jsonl"], r"names nothing\*.jsonl, where there is no file"),
+        (["BASE", CONFIG, "--chat.conversations"], "there is nothing to finetune on"),
+        (["BASE", CONFIG, "--chat.written-by", "no.such"], "chat.written_by is no.such"),
+        (["BASE", CONFIG, "--chat.step", "77"], "no checkpoint of step 77 .* The steps there are 2"),
+        (["BASE", CONFIG, "--chat.written-by", "os.path.exists"], "chat.written_by is os.path.exists"),
+        (["BASE", CONFIG, "--from", "RUN"], "launch.finetune starts from chat.base"),
+        (["CHARACTERS", CONFIG], "of the kind characters, lacks the special tokens .* Choose a chat.template"),
+    ],
+)
+def test_what_cannot_be_finetuned_is_refused_with_a_remedy(assistant, tmp_path, words, message):
+    base, file = assistant.parent / "base", assistant.parent / "talks.jsonl"
+    if "CHARACTERS" in words:
+        base = Path(shutil.copytree(base, tmp_path / "base"))
+        shutil.rmtree(base / "tokenizer")
+        save(CharacterTokenizer("\n" + "".join(map(chr, range(32, 127)))), base / "tokenizer")
+    given = () if "--chat.conversations" in words else ("--chat.conversations", file)
+    folders = {"BASE": str(base), "CHARACTERS": str(base), "RUN": str(assistant)}
+    words = [folders.get(word, word) for word in words]
+    done = run_command("launch.finetune", *words, "--workdir", tmp_path / "run", *given)
+    assert done.returncode in (1, 2) and "Traceback" not in done.stderr
+    assert re.search(message, done.stderr.replace("\n", " ")), done.stderr
+
+
+def test_a_base_with_the_special_tokens_starts_from_its_own_checkpoint(assistant, tmp_path):
+    write_base(tmp_path / "base", CHAT_TOKENS)
+    finetune(tmp_path / "base", tmp_path / "run", assistant.parent / "talks.jsonl", *SHORT)
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config["train"]["start"]["checkpoint"] == str(tmp_path / "base/checkpoints/2")
+    assert not (tmp_path / "run/start").exists() and (assistant / "start/0").is_dir()
+    base, tokenizer = load(tmp_path / "base/tokenizer"), load(tmp_path / "run/tokenizer")
+    assert tokenizer.fingerprint == base.fingerprint and tokenizer.chat_template and not base.chat_template
+    assert config["model"]["vocab_size"] == base_experiment().model.vocab_size
+
+
+@pytest.mark.slow
+def test_both_tables_of_an_untied_model_get_rows_for_the_new_tokens(assistant, tmp_path):
+    write_base(tmp_path / "base", tie_embeddings=False)
+    finetune(tmp_path / "base", tmp_path / "run", assistant.parent / "talks.jsonl", *SHORT)
+    before, experiment = RunFolder(tmp_path / "base").experiment().model, RunFolder(tmp_path / "run").experiment().model
+    old = named_leaves(restore_model(before, tmp_path / "base/checkpoints"))
+    new = {
+        name: np.asarray(leaf) for name, leaf in named_leaves(restore_model(experiment, tmp_path / "run/start")).items()
+    }
+    for name, leaf in ((name, np.asarray(leaf)) for name, leaf in old.items()):
+        axis = {"embedding": 0, "head.weight": 1}.get(name, 0)
+        kept, added = np.split(new[name], [leaf.shape[axis]], axis=axis)
+        np.testing.assert_array_equal(kept, leaf)
+        assert added.shape[axis] == (6 if name in ("embedding", "head.weight") else 0)
+        if added.size:
+            np.testing.assert_allclose(added, np.broadcast_to(leaf.mean(axis, keepdims=True), added.shape), atol=1e-6)
+
+
+OWN = """
+def talks(base):
+    assert (base / "tokenizer").is_dir()
+    for number in range(40):
+        yield {"messages": [{"role": "user", "content": str(number)}, {"role": "assistant", "content": "A number."}]}
+    yield {"messages": []}
+
+def number(base):
+    return 3
+"""
+
+
+def test_a_function_of_the_user_writes_conversations(assistant, tmp_path):
+    (module := tmp_path / "own_talks.py").write_text(OWN)
+    environment = os.environ | QUICK | {"PYTHONPATH": str(tmp_path)}
+    words = (assistant.parent / "base", CONFIG, "--workdir", tmp_path / "run", "--chat.written-by", "own_talks.talks")
+    words += ("--chat.conversations", *SHORT)
+    done = run_command("launch.finetune", *words, environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "run/conversations/written.jsonl").read_text().splitlines()) == 41
+    assert "[no_messages]" in done.stdout and "conversations: left out, no_messages: 1\n" in done.stdout
+    other = [str(word).replace(".talks", ".number").replace("/run", "/other") for word in words]
+    done = run_command("launch.finetune", *other, environment=environment)
+    assert done.returncode == 2 and "own_talks.number, which returned 3 and not conversations" in done.stderr
+    module.write_text(OWN + "#")
+    done = run_command("launch.finetune", *words, environment=environment)
+    assert done.returncode == 2 and "own_talks" in done.stderr and "another experiment" in done.stderr
+
+
+def test_other_commands_work_on_a_finetuned_run_or_refuse_it_by_name(assistant):
+    done = run_command("launch.evaluate", assistant)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((assistant / "evaluation.json").read_text())["validation_loss"] < 0.1
+    assert run_command("launch.evaluate", assistant).stdout.startswith("evaluate: up to date")
+    done = run_command("launch.sample", assistant)
+    assert done.returncode == 0 and (assistant / "samples/final.json").is_file(), done.stderr
+    for script, stage in (("train", "train"), ("pretrain", "pages"), ("report", "report"), ("write_shards", "shards")):
+        done = run_command(f"launch.{script}", assistant)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert f"is finetuned from {assistant.parent / 'base'}" in done.stderr, done.stderr
+        assert f"{stage} is not for such runs" in done.stderr and "launch.finetune" in done.stderr
