@@ -27,6 +27,8 @@ class Command:
     """Step of the checkpoint; default: the newest."""
     dtype: str = ""
     """Type of the weights: float32, bfloat16, float16, and for gguf also q8_0; default: the type of training."""
+    adapter: bool = False
+    """Only the adapters of a run with train.lora, as peft loads them onto the exported base run; for hugging_face."""
     trust_code: bool = False
     """Run code named in the run folder that you have not run from a config file on this machine. Prints each file with
     its SHA-256 first."""
@@ -40,8 +42,8 @@ def run(command: Command) -> None:
     if folder is None:
         raise UsageError(f"There is no run folder {shown(command.run, quotes=False)}. Give one, such as runs/demo.")
     opened, out = open_run(folder, command.step, command.trust_code), Path(command.out).expanduser()
-    export(opened, out, command.format, command.dtype)
-    print(f"export: {opened.name} at step {opened.step:,}, as {command.format}: {out}")
+    export(opened, out, command.format, command.dtype, bool(command.adapter))
+    print(f"export: {opened.name} at step {opened.step:,}, as {command.format}{' adapters' * command.adapter}: {out}")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
     python -m launch.finetune runs/demo configs/assistant.py --workdir runs/assistant
     python -m launch.finetune runs/smollm2 configs/assistant.py --chat.conversations talks.jsonl
+    python -m launch.finetune runs/smollm2 configs/assistant.py --chat.conversations talks.jsonl --train.lora.rank 8
     python -m launch.finetune runs/assistant          resumes it
 
 Trains like launch.train, but only on what the assistant writes: same checkpoints, mesh, resume. launch.chat talks to
-the result.
+the result. With train.lora.rank, only low-rank adapters are trained; checkpoints have them merged into the model.
 """
 
 import dataclasses
@@ -49,6 +50,12 @@ def prepared(experiment: Experiment, workdir: Path) -> Experiment:
     base = RunFolder(Path(chat.base))
     before = load(base.tokenizer)
     tokenizer = with_template(before, chat.template)
+    if experiment.train.lora.rank and tokenizer.vocab_size > before.vocab_size:
+        raise UsageError(
+            f"train.lora.rank = {experiment.train.lora.rank} freezes the embeddings, but the chat template adds "
+            f"{tokenizer.vocab_size - before.vocab_size} tokens, whose rows would then never be trained. Choose a "
+            "chat.template whose tokens the vocabulary has, or finetune all parameters (train.lora.rank = 0)."
+        )
     start = whole_parameters(folders_of(base), chat.step)
     chat = dataclasses.replace(chat, step=int(start.name))
     if tokenizer.fingerprint != before.fingerprint:

@@ -40,11 +40,12 @@ AXES: Table = {
     "width": ("fsdp", "context"),
     "position": None,
     "layers": None,
+    "rank": None,
 }
 """Activations have batch, length, residual_length (between blocks, sharded along tensor too: sequence parallelism,
 arXiv:2205.05198), embed, rows (of the batch, if activations move to the weights: `Context.weights_stay`), and drawn
 (rows whose next token is sampled, over all devices). Parameters have ngram, width (of the residual stream; also sharded
-along context), position, layers. Both have heads, kv_heads, mlp, vocab."""
+along context), position, layers, rank (of an adapter). Both have heads, kv_heads, mlp, vocab."""
 
 TABLES = ("vocab", "position", "ngram")
 """Logical axes of tables, whose rows are looked up one by one, and of the output projection, whose columns each score

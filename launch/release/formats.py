@@ -30,6 +30,20 @@ def write_hugging_face_folder(run: StoredRun, out: Path, dtype: str) -> None:
     (out / "README.md").write_text(model_card(run), encoding="utf-8")
 
 
+def write_adapter_folder(run: StoredRun, out: Path, dtype: str) -> None:
+    from lm.formats.hugging_face.adapter import write_adapter
+    from lm.formats.parameters import StoredParameters
+
+    lora = run.experiment.train.lora
+    if not lora.rank or dtype:
+        raise UsageError(
+            f"--adapter with --dtype {dtype or 'not set'}, of a run with train.lora.rank = {lora.rank}: it writes "
+            "float32 adapters, of a run that trained some. Leave out --dtype, or --adapter to export all weights, "
+            "merged."
+        )
+    write_adapter(out, run.config, lora, StoredParameters(run.parameters.folder.parent, "training"))
+
+
 def write_standalone_folder(run: StoredRun, out: Path, dtype: str) -> None:
     from lm.formats.standalone.writing import write_standalone
 
@@ -51,11 +65,13 @@ FILE_FORMATS: dict[str, Callable[[StoredRun, Path, str], None]] = {"gguf": write
 """The same for formats of a single file, which the function writes atomically."""
 
 
-def export(run: StoredRun, out: Path, format: str, dtype: str = "") -> None:
+def export(run: StoredRun, out: Path, format: str, dtype: str = "", adapter: bool = False) -> None:
     """Write the run to the folder or file `out`, in a format such as "gguf", atomically. `dtype` is the type of the
-    weights in the naming of the format, or "" for the type of training. Raises UsageError if `out` exists and is not an
-    earlier export, and for models and types that the format does not support; InputError if the disk cannot be
-    written."""
+    weights in the naming of the format, or "" for the type of training. With `adapter`, only the adapters of train.lora
+    are written. Raises UsageError if `out` exists and is not an earlier export, and for models and options that the
+    format does not support; InputError if the disk cannot be written."""
+    if adapter and format != "hugging_face":
+        raise UsageError(f"--adapter with --format {format}: only hugging_face has adapters. Leave out one of them.")
     if format in FILE_FORMATS:
         if out.exists() or out.is_symlink():
             raise UsageError(f"OUT {out} already exists. Nothing was changed. Give a file that does not exist yet.")
@@ -65,6 +81,6 @@ def export(run: StoredRun, out: Path, format: str, dtype: str = "") -> None:
     if format not in FORMATS:
         raise UsageError(f"--format is {format!r}; choose one of {', '.join((*FORMATS, *FILE_FORMATS))}.")
     with whole_folder(out) as partial:
-        FORMATS[format](run, partial, dtype)
+        (write_adapter_folder if adapter else FORMATS[format])(run, partial, dtype)
         record = {"run": run.name, "step": run.step, "format": format, "files": files_in(partial)}
         (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -146,10 +146,11 @@ class Checkpoints:
             self.slow = True
             return False
         self.slow = False
-        begun = self.writer.submit(self.begin, step, self.snap(state) if self.copies_state else named_items(state))
+        items = self.snap(state) if self.copies_state else named_items(state)
+        begun = self.writer.submit(self.begin, step, items)
         if not self.copies_state:
             wait([begun])  # until all is copied to the host's memory
-        self.pending = self.writer.submit(self.finish, step, [*state.checkpoint_items()], begun, about)
+        self.pending = self.writer.submit(self.finish, step, [*items], begun, about)
         return True
 
     def snap(self, state: State) -> dict[str, dict[str, Any]]:

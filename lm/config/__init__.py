@@ -8,6 +8,7 @@ May import: lm.errors, lm.fields.
 
 from lm.config.chat import ChatConfig
 from lm.config.evaluation import EvaluateConfig, SampleConfig, TasksConfig
+from lm.config.lora import LoraConfig
 from lm.config.model import ModelConfig, RopeScalingConfig
 from lm.config.optimizer import MuonConfig, OptimizerConfig
 from lm.config.remat import REMAT, RematPolicy
@@ -20,6 +21,7 @@ __all__ = [
     "REMAT",
     "ChatConfig",
     "EvaluateConfig",
+    "LoraConfig",
     "MeshConfig",
     "MixtureSource",
     "MixtureStage",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from lm.errors import UsageError
-from lm.fields import NAMES_CODE, Config, not_hashed
+from lm.fields import NAMES_CODE, Config, not_hashed, within
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,8 @@ class ChatConfig(Config):
     validation_fraction: float = 0.02
     """Share of the conversations to hold out, by a hash of their contents."""
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 < self.validation_fraction < 1:
-            raise UsageError(f"chat.validation_fraction is {self.validation_fraction}; it must be above 0 and below 1.")
+    def check_values(self):
+        within(self, "chat", 0, 1, "validation_fraction", above=True, below=True)
         if "://" in self.base:
             raise UsageError(f"chat.base is {self.base}; a run in a bucket must be copied to a disk first.")
         if self.base and not self.conversations and not self.written_by:

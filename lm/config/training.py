@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from lm.config.evaluation import TasksConfig
+from lm.config.lora import LoraConfig
 from lm.config.model import ModelConfig
 from lm.config.optimizer import OptimizerConfig
 from lm.config.remat import RematName, RematPolicy, Tensor, remat_policy
@@ -235,6 +236,7 @@ class TrainConfig(Config):
     learned; 0: the initial parameters. Steps after train.steps are ignored."""
     spikes: SpikeConfig = SpikeConfig()
     start: StartConfig = StartConfig()
+    lora: LoraConfig = LoraConfig()  # noqa: RUF009
     verify_shards: bool = not_hashed(default=True)
     """Compare the SHA-256 of all shards on disk with the manifest. The first step waits up to a minute for the result;
     after that, training stops at the next checkpoint if a shard is damaged. A restart reads only files that have
@@ -285,6 +287,11 @@ class TrainConfig(Config):
             raise UsageError(
                 f"train.micro_batches = {self.micro_batches} does not divide {name} = {self.largest_batch}. "
                 "Choose a divisor of that number."
+            )
+        if self.lora.rank and (self.ema_decay or self.optimizer.muon):
+            raise UsageError(
+                f"train.lora.rank = {self.lora.rank} works neither with train.ema_decay = {self.ema_decay} nor with "
+                f"train.optimizer.muon = {self.optimizer.muon}. Set these to 0 and None, or train.lora.rank to 0."
             )
         if self.optimizer.warmup_steps + self.optimizer.decay_steps > self.steps:
             raise UsageError(

@@ -39,9 +39,10 @@ class StoredParameters(Mapping[str, np.ndarray]):
     checkpoint cannot be read, or claims far larger arrays than its files hold (lm.checkpoints.reading.check_size).
     """
 
-    def __init__(self, checkpoint: Place):
-        """`checkpoint` is the folder of a step, such as runs/demo/checkpoints/1100."""
-        self.folder = checkpoint / "model"
+    def __init__(self, checkpoint: Place, item: str = "model"):
+        """`checkpoint` is the folder of a step, such as runs/demo/checkpoints/1100; `item` is the part of it to
+        read."""
+        self.folder = checkpoint / item
         with readable_errors(checkpoint, "read", OTHER):
             stored: dict[str, Any] = item_handler().metadata(orbax_path(self.folder)).tree
         check_size(self.folder, stored)

@@ -63,7 +63,7 @@ def used(axis: str) -> str:
 
 
 class Linear(nnx.Module):
-    """x @ weight (+ bias), computed in the config's compute dtype."""
+    """x @ weight (+ bias), computed in the config's compute dtype, plus the output of an adapter (lora.py), if any."""
 
     def __init__(
         self,
@@ -77,10 +77,18 @@ class Linear(nnx.Module):
     ):
         self.weight = parameter(key, sizes, axes, std, config.parameter_dtype)
         self.bias = constant(0.0, (sizes[1],), (axes[1],), config.parameter_dtype) if bias else None
+        self.adapter: Callable[[jax.Array], jax.Array] | None = None
         self.compute_dtype = config.compute_dtype
         self.axes = axes
 
     def __call__(self, x_BTI: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
+        if self.adapter is None:
+            return self.of_weight(x_BTI)
+        x_BTI = x_BTI.astype(self.compute_dtype)
+        return self.of_weight(x_BTI) + self.adapter(x_BTI)
+
+    def of_weight(self, x_BTI: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
+        """Compute x @ weight (+ bias)."""
         x_BTI, weight_IO = x_BTI.astype(self.compute_dtype), self.weight[...]
         bias_O = None if self.bias is None else self.bias[...]
         if context().weights_stay(x_BTI.shape[0] * x_BTI.shape[1], weight_IO):

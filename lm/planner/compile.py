@@ -83,13 +83,15 @@ def compile_for(
 
     mesh, stage = training_mesh(train, model, list(devices)), train.stages(model.context_length).largest(train.steps)
     optimizer = make_optimizer(train.optimizer, train.steps)
-    state = abstract_state(model, optimizer, mesh, train.spikes, train.mesh.zero1, train.ema_decay > 0)
+    choices = train.spikes, train.mesh.zero1, train.ema_decay > 0, train.lora
+    state = abstract_state(model, optimizer, mesh, *choices)
     batch, step = example_batch(*stage.shape), compile_step(optimizer, state, mesh, train.of_stage(stage))
     also, what = {}, STEP
     try:
         program, cost = compile_ahead(step, state, batch, mesh, stage.model(model), train.xla_options)
         made = read(program, len(devices), chip, cost.compile_seconds)
-        waiting = made.argument_bytes - bytes_on_each(model, mesh)  # moments stay in memory meanwhile
+        # Moments stay in memory meanwhile, and with adapters the frozen parameters, next to the merged ones.
+        waiting = made.argument_bytes - (0 if train.lora.rank else bytes_on_each(model, mesh))
         start = time.perf_counter()
         if train.validate_every:
             what = VALIDATION

@@ -347,7 +347,7 @@ class Checkpointing(Periodic):
         """Start to save a checkpoint of `step`. With `blocking`, first wait for the previous save, however long it
         takes. Without `evaluated`, a run that resumes from the checkpoint runs the evaluations of this step first.
         Raises InputError, without saving, if a parameter is not finite."""
-        if not all_finite(state.model):
+        if not all_finite(state.trained):
             raise diverged(f"The parameters after step {step} are not all finite", self.config)
         metadata = dict(self.metadata) | {"evaluated": evaluated and not self.progress.stopping} | self.progress.figures
         with self.tools.goodput.phase("saving"):

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from lm.config import ModelConfig, OptimizerConfig, TrainConfig
+from lm.config import LoraConfig, ModelConfig, OptimizerConfig, TrainConfig
 from lm.model.cost import BATCH_BYTES, BYTES, by_layers, check_memory, host_bytes, kept_channels, on_host_alone
 
 if TYPE_CHECKING:
@@ -17,25 +17,29 @@ if TYPE_CHECKING:
 
 
 class StateBytes(NamedTuple):
-    """Bytes of parameters and optimizer state, summed over all devices."""
+    """Bytes of parameters, optimizer state and adapters, summed over all devices."""
 
     parameters: int
     optimizer: int
+    adapters: int
 
 
 @functools.cache
-def state_bytes(model: ModelConfig, config: OptimizerConfig) -> StateBytes:
-    """Return the bytes of parameters and optimizer state, computed from their shapes, without allocating them."""
+def state_bytes(model: ModelConfig, config: OptimizerConfig, lora: LoraConfig) -> StateBytes:
+    """Return the bytes of parameters, optimizer state and adapters, computed from their shapes, without allocating
+    them."""
     import jax
 
+    from lm.model.lora import make_adapters
     from lm.model.transformer import Transformer
     from lm.training.optimizer import make_optimizer
 
-    def counted(model: ModelConfig) -> tuple[int, int]:
+    def counted(model: ModelConfig) -> tuple[int, int, int]:
         parameters = jax.eval_shape(lambda: Transformer(model, jax.random.key(0)))
-        state = jax.eval_shape(make_optimizer(config, steps=1).init, parameters)
+        adapters = jax.eval_shape(lambda model: make_adapters(model, lora, 0), parameters) if lora.rank else {}
+        state = jax.eval_shape(make_optimizer(config, steps=1).init, adapters or parameters)
         total = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-        return total(parameters), total(state)
+        return total(parameters), total(state), total(adapters)
 
     return StateBytes(*by_layers(counted, model))
 
@@ -43,15 +47,17 @@ def state_bytes(model: ModelConfig, config: OptimizerConfig) -> StateBytes:
 def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
     """Return {purpose: minimum bytes}, summed over all devices, for the steps that need the most memory. Purposes are
     "parameters", "moments", "gradients" (float32 if summed over micro-batches), "batch", and so on."""
-    state, stage = state_bytes(model, config.optimizer), config.stages(model.context_length).largest(config.steps)
+    state = state_bytes(model, config.optimizer, config.lora)
+    stage = config.stages(model.context_length).largest(config.steps)
     count = state.parameters // BYTES[model.parameter_dtype]
     summed = "float32" if stage.micro_batches > 1 else model.parameter_dtype
     kept = kept_channels(model, config.remat_policy) * model.layers * BYTES[model.compute_dtype]
     return {
         "parameters": state.parameters,
+        **({"adapters": state.adapters} if config.lora.rank else {}),
         "moments": state.optimizer + 8 * config.spikes.window,
         **({"averaged parameters": state.parameters} if config.ema_decay else {}),
-        "gradients": count * BYTES[summed],
+        "gradients": state.adapters if config.lora.rank else count * BYTES[summed],
         "batch": stage.tokens * BATCH_BYTES,
         "kept activations": stage.tokens // stage.micro_batches * kept,
     }

@@ -83,7 +83,7 @@ def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, 
             "(train.start.take = parameters)."
         )
     optimizer = make_optimizer(config.optimizer, config.steps)
-    state = jax.eval_shape(lambda: make_state(model, optimizer, 0, config.spikes, config.ema_decay > 0))
+    state = jax.eval_shape(lambda: make_state(model, optimizer, 0, config.spikes, config.ema_decay > 0, config.lora))
     like = {"model": state.model_to_use} if start.take == "parameters" else state.checkpoint_items()
     check_items(folder, like, cast_types=True)
 

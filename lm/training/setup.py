@@ -92,7 +92,7 @@ class Programs:
         self.model, self.config, self.mesh = model, config, mesh
         self.stages = config.stages(model.context_length)
         self.optimizer = make_optimizer(config.optimizer, config.steps)
-        choices = config.spikes, config.mesh.zero1, config.ema_decay > 0
+        choices = config.spikes, config.mesh.zero1, config.ema_decay > 0, config.lora
         self.abstract = abstract_state(model, self.optimizer, mesh, *choices)
         """ShapeDtypeStructs with shardings, to restore into."""
         self.fresh = initializer(model, self.optimizer, config.seed, mesh, *choices)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from lm.config import TrainConfig
 from lm.data.batches import Batch
 from lm.errors import UsageError, shown
 from lm.evaluation.evaluators import RESERVED
+from lm.model.lora import Adapters, adapted
 from lm.model.loss import gathered_table, summed_cross_entropy
 from lm.model.taps import Taps
 from lm.model.transformer import Dropout, Transformer
@@ -61,17 +62,21 @@ def loss_and_gradients(
     config: TrainConfig,
     dropout: Dropout | None = None,
     activations: dict[str, jax.Array] | None = None,
-) -> tuple[jax.Array, Transformer]:
+    adapters: Adapters | None = None,
+) -> tuple[jax.Array, Any]:
     """Return the mean next-token loss in nats over the real tokens of a batch (0 if there are none), and the gradients
-    of the minimized loss. Gradients have the type of the parameters; those of several micro-batches are float32. The
+    of the minimized loss with respect to the model, or to `adapters` of it if given. Gradients have the type of the
+    parameters; those of several micro-batches are float32. The
     values of train.activation_metrics, means over the micro-batches, are added to `activations`."""
     # Normalize the weights first: then sums over micro-batches are means already, and neither loss nor gradients need
     # a division.
     weights_BT = batch.weights_BT / jnp.maximum(jnp.sum(batch.weights_BT), 1.0)
     batch = batch._replace(weights_BT=weights_BT)
-    differentiate = jax.value_and_grad(loss_terms, has_aux=True)
+    trained = model if adapters is None else adapters
+    terms = loss_terms if adapters is None else lambda own, *rest: loss_terms(adapted(model, own), *rest)
+    differentiate = jax.value_and_grad(terms, has_aux=True)
     if config.micro_batches == 1:
-        (_, (loss, tapped)), gradients = differentiate(model, batch, config, dropout)
+        (_, (loss, tapped)), gradients = differentiate(trained, batch, config, dropout)
         if activations is not None:
             activations.update(tapped)
         return loss, gradients
@@ -79,11 +84,11 @@ def loss_and_gradients(
     def add(totals, part):
         micro_batch, rows_B = part
         own = None if dropout is None else dropout._replace(rows_B=rows_B)
-        (_, (loss, tapped)), gradients = differentiate(model, micro_batch, config, own, table_VD)
+        (_, (loss, tapped)), gradients = differentiate(trained, micro_batch, config, own, table_VD)
         return jax.tree.map(lambda total, new: total + new.astype(total.dtype), totals, (loss, gradients)), tapped
 
     table_VD = gathered_table(model.output_table(), model.compute_dtype) if context().gathers_weights else None
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), model)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), trained)
     parts = micro_batches((batch, jnp.arange(batch.inputs_BT.shape[0])), config.micro_batches)
     (loss, gradients), tapped = jax.lax.scan(add, (jnp.zeros((), jnp.float32), zeros), parts)
     if activations is not None:
@@ -105,9 +110,9 @@ class StepValues(NamedTuple):
     batch: Batch
     loss: jax.Array
     """Mean loss in nats per token."""
-    gradients: Transformer
-    """Gradients before clipping, in a tree like the model."""
-    updates: Transformer
+    gradients: Any
+    """Gradients before clipping, in a tree like the model, or like its adapters with train.lora."""
+    updates: Any
     """What the optimizer adds to the parameters, before a skipped step is discarded."""
 
 
@@ -141,18 +146,19 @@ def update(
         rows_B = jnp.arange(batch.inputs_BT.shape[0])
         dropout = Dropout(jax.random.fold_in(stream, state.step), config.dropout, rows_B)
     activations: Metrics = {}
-    loss, gradients = loss_and_gradients(state.model, batch, config, dropout, activations)
-    old_model = state.model
+    loss, gradients = loss_and_gradients(state.model, batch, config, dropout, activations, state.adapters)
+    before: Any = state.trained
     if config.mesh.zero1:  # each device updates a shard; the output sharding gathers the model
-        cut = shardings(old_model, jax.sharding.get_abstract_mesh(), zero1=True)
-        old_model, gradients = jax.lax.with_sharding_constraint((old_model, gradients), (cut, cut))
-    parameters = cast(optax.Params, old_model)  # optax accepts any pytree, but its annotation does not
+        cut = shardings(before, jax.sharding.get_abstract_mesh(), zero1=True)
+        before, gradients = jax.lax.with_sharding_constraint((before, gradients), (cut, cut))
+    parameters = cast(optax.Params, before)  # optax accepts any pytree, but its annotation does not
     changes, optimizer_state = optimizer.update(cast(optax.Updates, gradients), state.optimizer_state, parameters)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), ROUNDING), state.step)
-    model = cast(Transformer, apply_updates(parameters, changes, key))
+    after: Any = apply_updates(parameters, changes, key)
     norm = optax.tree.norm(gradients)
     applied, guard = accept(state.guard, loss, norm, config.spikes)
-    model, optimizer_state = where_applied(applied, (model, optimizer_state), (old_model, state.optimizer_state))
+    after, optimizer_state = where_applied(applied, (after, optimizer_state), (before, state.optimizer_state))
+    model, adapters = (after, None) if state.adapters is None else (state.model, after)
     ema = state.ema
     if ema is not None:
         ema = where_applied(applied, averaged(ema, model, state.guard.accepted, config.ema_decay), ema)
@@ -165,9 +171,9 @@ def update(
         "norm_bound": norm_bound,
     }  # fmt: skip
     if config.step_metrics or config.activation_metrics:
-        values = StepValues(state, batch, loss, gradients, cast(Transformer, changes))
+        values = StepValues(state, batch, loss, gradients, changes)
         metrics |= {OWN + name: value for name, value in own_metrics(config, values, activations).items()}
-    return TrainState(state.step + 1, model, optimizer_state, guard, ema), metrics
+    return TrainState(state.step + 1, model, optimizer_state, guard, ema, adapters), metrics
 
 
 def averaged(ema: Transformer, model: Transformer, accepted: jax.Array, decay: float) -> Transformer:

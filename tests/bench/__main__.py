@@ -18,6 +18,7 @@ PROGRAMS = {
     "engines": "overhead of small units on Ray and Slurm",
     "extraction": "speed of main-text extraction",
     "extraction_kinds": "F1 of main-text extraction on seven kinds of pages",
+    "finetune": "finetuning and adapters compared with transformers and peft",
     "generate": "tokens per second of the engine",
     "interop": "exports and imports compared with transformers and llama.cpp",
     "join": "rows of deduplication keys joined per second",

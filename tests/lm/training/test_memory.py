@@ -22,11 +22,11 @@ DEMO = load_config(CONFIGS / "demo.py")
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_memory_of_many_layers_is_extrapolated_from_two(monkeypatch, scan_layers):
     model = dataclasses.replace(DEMO.model, layers=5, scan_layers=scan_layers)
-    exact = cost.count_parameters(model), state_bytes(model, DEMO.train.optimizer)
+    exact = cost.count_parameters(model), state_bytes(model, DEMO.train.optimizer, DEMO.train.lora)
     monkeypatch.setattr(cost, "LAYERS_TRACED", 2)
     cost.counted_parameters.cache_clear()
     state_bytes.cache_clear()
-    assert (cost.count_parameters(model), state_bytes(model, DEMO.train.optimizer)) == exact
+    assert (cost.count_parameters(model), state_bytes(model, DEMO.train.optimizer, DEMO.train.lora)) == exact
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
