@@ -103,8 +103,8 @@ LAYOUTS = {
 
 
 def layout_of(name: str, current: str = "") -> Layout:
-    """Return the row (Layout) called `name`: "llama3_8b/v5p:4x4x2", or only "v5p:4x4x2", for the model of the row
-    called `current`. Raises UsageError, with the known names, if there is none."""
+    """Return the row (Layout) called `name`, such as "llama3_8b/v5p:4x4x2". Only "v5p:4x4x2" means this hardware for
+    the model of the row called `current`. Raises UsageError, with the known names, if there is no such row."""
     model, slash, topology = name.strip().rpartition("/")
     model = model if slash else current.rpartition("/")[0]
     rows = [row for row in LAYOUTS.values() if row.model == model]
@@ -140,8 +140,8 @@ def on_hardware(model: ModelConfig, train: TrainConfig, asked: str) -> tuple[Top
     """Return (topology, MFU to assume, model, train) for planning on the hardware `asked`; if that is "", on that of
     train.layout.
 
-    Configs with exactly the values of their row in LAYOUTS get those of the model's row for that hardware, if there is
-    one; after changes by the user they stay unchanged. Raises UsageError if no known hardware is named.
+    If both configs equal their row in LAYOUTS, they get the values of the same model's row for that hardware, if it
+    exists. Configs that the user changed stay unchanged. Raises UsageError if no known hardware is named.
     """
     row = LAYOUTS.get(train.layout)
     if not asked and row is None:

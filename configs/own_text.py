@@ -47,8 +47,8 @@ WARMUP_SHARE = 0.05
 
 
 def get_config() -> Experiment:
-    """Return the experiment with the values that do not depend on the texts. The others, which `fit` replaces, are such
-    that each option can be given alone: --train.steps 6 without --train.optimizer.warmup-steps."""
+    """Return the experiment with the values that do not depend on the texts. `fit` replaces the other values, which let
+    each option be given alone: --train.steps 6 without --train.optimizer.warmup-steps."""
     base = demo.get_config()
     return Experiment(
         pages=PagesConfig(),

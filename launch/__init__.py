@@ -7,7 +7,7 @@ from types import TracebackType
 
 
 def without_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Report Ctrl-C during imports in one line (a sys.excepthook); launch.stages.command does so for commands."""
+    """A sys.excepthook: report Ctrl-C during imports in one line, and other errors with their traceback."""
     if issubclass(kind, KeyboardInterrupt):
         print("\ninterrupted; nothing was begun.", file=sys.stderr)
     else:

@@ -16,7 +16,7 @@ from lm.storage import note_write
 
 
 def settings(experiment: Experiment) -> dict[str, object]:
-    """Return {"pages": the config's fields for its source of pages}, without those that only other sources read."""
+    """Return {"pages": settings of the source of pages in use}. Settings that only other sources read are omitted."""
     return {"pages": experiment.pages.used()}
 
 

@@ -104,7 +104,7 @@ def named_tokenizers(given: tuple[str, ...]) -> dict[str, Any]:
 def serve_on(
     bound: Any, experiment: Experiment, workdir: Path, options: Options, limits: Any, key: str, beside: dict[str, Any]
 ) -> None:
-    """Load the model, and serve it on a bound socket until asked to end."""
+    """Load the model, and serve it on the socket `bound`. `key` is the API key; `beside` is {name: other tokenizer}."""
     from lm.chat.tools import tools_of
     from lm.inference.engine import Engine
     from lm.serving.server import is_loopback, serve, warm_up

@@ -44,12 +44,12 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
 
 
 def newest(workdir: Path) -> tuple[str, ...]:
-    """Return (path of the newest checkpoint,) or (): what finished training requires. Users may delete older ones."""
+    """Return (path of the newest checkpoint,), the only one that finished training requires; () if there is none."""
     return tuple(f"{RunPaths.checkpoints}/{step}" for step in steps_in(folders_of(RunPaths(workdir))[0])[-1:])
 
 
 def holds_work(workdir: Path) -> bool:
-    """Whether an unfinished training left a checkpoint to resume from, or did resume from one."""
+    """Whether an unfinished training has a checkpoint to resume from, or has resumed from a checkpoint before."""
     return bool(newest(workdir)) or any(one.first_step for one in read_attempts(workdir))
 
 
@@ -71,8 +71,8 @@ def can_continue(old: dict, new: dict, workdir: Path) -> bool:
 
 
 def continued_from(workdir: Path, settings: dict) -> list[dict[str, int]]:
-    """Return the earlier values of train.steps of this run, from its newest checkpoint
-    (lm.checkpoints.manifest.lengths)."""
+    """Return the earlier values of train.steps of this run, from its newest checkpoint: [{"steps": value, "at": step of
+    the checkpoint at which the value was changed}]. `settings` are the current settings."""
     for checkpoint in newest(workdir):
         try:
             about = read_manifest(shown_place(workdir / checkpoint))["about"]

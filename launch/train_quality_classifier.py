@@ -17,7 +17,7 @@ def training(experiment: Experiment) -> QualityTrainingConfig:
 
 
 def training_files(experiment: Experiment) -> dict[str, object]:
-    """Return {"files of good" or "files of other": SHA-256 of each of the documents' files}."""
+    """Return {"files of good": [SHA-256 of each file of documents], "files of other": the same for the other set}."""
     from data_prep.quality_classifier.examples import document_sets
 
     sets = document_sets(training(experiment).good, training(experiment).other)

@@ -67,7 +67,7 @@ def quantile(bins: list[tuple[float, float]], totals: list[int], share: float) -
 
 
 def edges_between(kind: str, bins: list[tuple[float, float]], low: float, high: float, line: float) -> list[float]:
-    """Edges of columns from `low` to `high` plus a margin. On a linear scale, one of them is the threshold `line`."""
+    """Return column edges from `low` to `high` plus a margin. The threshold `line` is one of them, if possible."""
     if kind == "doubling":
         low, high = math.floor(low / 1.3), math.ceil(high * 1.3) + 1
         inner = {edge for pair in bins for edge in pair if low <= edge <= high}

@@ -87,8 +87,8 @@ def signal_json(signal: str, written: Written) -> dict[str, Any]:
 
 
 def measured(thresholds: list[Threshold], values: Mapping[str, Any], label: str) -> list[list[Any]]:
-    """Return [measured value, threshold, whether the value is dropped] of a document for each threshold. `values` are
-    the document's signals; `label` is its language, such as "deu_Latn", for thresholds by language."""
+    """Return [measured value, threshold, whether the threshold drops the document] for each threshold. `values` are the
+    document's signals; `label` is its language, such as "deu_Latn", for thresholds by language."""
     found: list[list[Any]] = []
     for one in thresholds:
         value, line = finite(values.get(one.signal)), one.of_language(label)
@@ -124,7 +124,7 @@ def preview_html(path: Path, texts: Path, config: DocumentsConfig, name: str, ch
 
 
 def examples_answer(examples: tuple[Example, ...], signal: str) -> dict[str, Any]:
-    """Return examples like /v1/inspect/documents does, but without a file to open, each with its value of `signal`."""
+    """Return examples in the form of /v1/inspect/documents, each with its value of `signal`; "file" is empty."""
     documents = [
         {"file": "", "row": number, "url": one.url, "beginning": " ".join(one.excerpt.split()), "bytes": one.text_bytes,
          "language": one.language, "value": one.values.get(signal), "passage": ""}

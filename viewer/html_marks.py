@@ -29,7 +29,7 @@ Kind = Literal["kept", "text", "markup", "cut"]
 
 @dataclass(frozen=True)
 class HtmlPiece:
-    """Part of the HTML: text that extraction kept, other text, markup, or the number of omitted characters ("cut")."""
+    """Part of the HTML: kept text, other text, or markup. For the kind "cut", the number of omitted characters."""
 
     kind: Kind
     text: str
@@ -85,7 +85,7 @@ def scan(source: str) -> Iterator[str]:
 
 
 def shown_pieces(pieces: list[HtmlPiece]) -> list[HtmlPiece]:
-    """Return the pieces to show: up to shortly after the last kept one, without the middle of long parts not kept."""
+    """Return the pieces to show: shortened, and without most of what follows the last kept piece."""
     last = max((number for number, piece in enumerate(pieces) if piece.kind == "kept"), default=-1)
     end = last + 1 + CUT_OFF // 8 if last >= 0 else CUT_OFF
     shown: list[HtmlPiece] = []
@@ -101,7 +101,7 @@ def shown_pieces(pieces: list[HtmlPiece]) -> list[HtmlPiece]:
 
 
 def shortened(stretch: list[HtmlPiece], longest: int = LONGEST) -> list[HtmlPiece]:
-    """Shorten a series of pieces: cut each to `longest` characters and, if there are many, omit the middle ones."""
+    """Shorten a series of pieces: each to `longest` characters; if there are many, the middle pieces are omitted."""
     if len(stretch) > CUT_OFF:
         middle = stretch[CUT_OFF // 2 : -CUT_OFF // 2]
         parts = [*stretch[: CUT_OFF // 2], *left_out(sum(len(p.text) for p in middle)), *stretch[-CUT_OFF // 2 :]]

@@ -71,8 +71,8 @@ class FinishedRun:
 
 
 def read_run(workdir: Path, documents: DocumentsConfig, work: Callable[[int], int] = int) -> FinishedRun:
-    """Read a run folder. `work(step)` is the work before a step, for lm.resilience.goodput.totals. Raises InputError
-    for missing or damaged files, with the script that writes them."""
+    """Read a run folder. `work(step)` is the work of all steps before `step`, for lm.resilience.goodput.totals. Raises
+    InputError for missing or damaged files, with the script that writes them."""
     attempts = read_attempts(workdir)
     paths = RunPaths(workdir)
     curves, funnel = read_curves(paths.metrics), read_counts(paths.funnel)
@@ -96,8 +96,8 @@ def read_run(workdir: Path, documents: DocumentsConfig, work: Callable[[int], in
 
 
 def reasons_in_order(counts: Counts, config: DocumentsConfig) -> list[tuple[str, str, int, int]]:
-    """Return (stage, reason, documents, bytes of text) of every reason for which documents were dropped, in the order
-    of the stages, and most frequent first in each."""
+    """Return (stage, reason, number of documents, bytes of text) of every reason for which documents were dropped, in
+    the order of the stages, and most frequent first in each stage."""
     named = [(*name.split("/", 1), *pair) for name, pair in counts["reasons"].items()]
     return sorted(named, key=lambda one: (config.stage_order(one[0]), -one[2], one[1]))
 

@@ -91,18 +91,18 @@ class Compression:
 
 
 def read_json(path: Path, script: str) -> dict:
-    """Return the JSON object in a file. Raises InputError if it cannot be read, or is not one; the message names
-    `script`, which writes the file."""
+    """Return the JSON object in a file. Raises InputError if the file cannot be read or contains no JSON object; the
+    message names `script`, which writes the file."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} is needed and cannot be read ({error.strerror}). First run {script}.") from error
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{path} is not JSON ({error}). Delete it and its marker under stages/, and run {script}."
+            f"{path} is not JSON ({error}). Delete the file and its marker under stages/, and run {script}."
         ) from error
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds a {type(value).__name__}, not an object. Delete it and run {script}.")
+        raise InputError(f"{path} holds a {type(value).__name__}, not a JSON object. Delete the file and run {script}.")
     return value
 
 
@@ -201,7 +201,7 @@ def read_compression(path: Path) -> Compression:
         )
     except KeyError as error:
         raise InputError(
-            f"{path} has no {error}. Delete it and its marker under stages/, and run launch.evaluate."
+            f"{path} has no {error}. Delete the file and its marker under stages/, and run launch.evaluate."
         ) from error
 
 

@@ -262,9 +262,9 @@ def folder_of(option: str, given: str) -> Path:
 
 
 def with_layout(experiment: Experiment, words: list[str]) -> tuple[Experiment, list[str]]:
-    """Apply the option --train.layout among the `words` of a command line: return (experiment with the fields of that
-    row of configs/layouts.py, words with the row's full name). The last occurrence counts; other options override it
-    later. Raises UsageError for an unknown name."""
+    """Apply each option --train.layout in `words`, a command line. Returns (experiment with the fields of the named row
+    of configs/layouts.py, `words` with the row's full name). If the option is repeated, the last one counts. Raises
+    UsageError for an unknown name."""
     rest, words = [*words], []
     while rest:
         option, equals, name = rest[0].partition("=")

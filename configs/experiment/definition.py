@@ -42,8 +42,8 @@ class Experiment(Config):
             )
         if self.shards.packing == "best_fit" and record % context:
             raise UsageError(
-                f"shards.packing = best_fit needs a model.context_length that divides shards.record_length = {record}, "
-                f"but it is {context}. Choose a divisor, or shards.packing = concatenate."
+                f"model.context_length = {context} does not divide shards.record_length = {record}, as shards.packing "
+                "= best_fit requires. Choose a divisor for model.context_length, or shards.packing = concatenate."
             )
         self.train.check_model(self.model)
         for stage in self.train.stages(context):
@@ -78,7 +78,7 @@ class Experiment(Config):
             if tokens > context:
                 raise UsageError(
                     f"{name} = {tokens} is more than model.context_length = {context}. "
-                    "Lower it, or lengthen the context."
+                    f"Lower {name}, or raise model.context_length."
                 )
         check_prompts(self)
         if self.pages.keep_columns:
@@ -99,12 +99,12 @@ def check_prompts(experiment: Experiment) -> None:
         except UnicodeEncodeError as error:
             raise UsageError(
                 f"{option}: {shown(prompt)} is not valid text: {prompt[error.start]!r} at character {error.start} "
-                "cannot be encoded (was the input not UTF-8?). Give it in UTF-8."
+                "cannot be encoded (was the input not UTF-8?). Give the prompt in UTF-8."
             ) from None
         by_character = experiment.tokenizer.algorithm == "characters"
         least = len(prompt) if by_character else -(-length // LONGEST_TOKEN)
         if least >= tokens:
             raise UsageError(
                 f"{option}: {shown(prompt)} is {length:,} bytes, at least {least:,} tokens, but {limit} = {tokens}, "
-                f"including the prompt. Shorten it, or raise {limit}."
+                f"including the prompt. Shorten the prompt, or raise {limit}."
             )

@@ -1,12 +1,12 @@
-"""Code that a config names, and which of it a run folder may run.
+"""Code that a config names, and the part of it that a run folder may run.
 
-A config.json can name code in seven places: filter classes (`own_filters`), the source text of a FunctionFilter, dotted
-names in the fields marked NAMES_CODE (lm/fields.py: norms, optimizers, hooks, evaluators, ...), the options of Beam,
-which imports the runner that they name and starts commands, those of sbatch, which set variables of the jobs, the
-address of a Ray cluster, whose results are pickles, and XLA options, some of which name files to write and the folder
-of a program that XLA runs. An eighth, the SHA-256 of a fastText model, allows loading that file
-(data_prep/fasttext_file.py), which fastText does not check; in an untrusted run folder it is ignored.
-lm/trusted_code.py identifies each piece and records which ones this user trusts.
+A config.json can lead to code of its author by: filter classes (`own_filters`); the source text of a FunctionFilter;
+dotted names in fields marked NAMES_CODE (lm/fields.py: norms, optimizers, hooks, evaluators, ...); options of Beam,
+which imports runners and starts commands; options of sbatch, which set variables of the jobs; the address of a Ray
+cluster, whose results are pickles; XLA options, which can name files to write or programs to run. A fastText
+model is loaded if its SHA-256 is in the config (data_prep/fasttext_file.py), since fastText does not check its files;
+that SHA-256 is ignored in an untrusted run folder. lm/trusted_code.py identifies each piece of code and records which
+ones this user trusts.
 """
 
 import dataclasses
@@ -136,7 +136,7 @@ def part(saved: dict, name: str) -> dict:
 
 
 def class_code(path: Any) -> list[Code]:
-    """Return the files that importing a class by its dotted name executes, except this repository's, or []."""
+    """Return the files, outside of this repository, that importing a class by its name executes; [] if none."""
     try:
         return module_code(path.rpartition(".")[0]) if isinstance(path, str) else []
     except ImportError:
@@ -184,8 +184,8 @@ def trust_named(saved: dict, of_folder: dict) -> None:
     """Trust the code that a config given by the user (a config file or options) names: it may run in this process and
     its children, and is added to the user's list of trusted code. `saved` is that config in the form of config.json.
 
-    `of_folder` is the config of a run folder that the options change, {} for a config file. Code that it names is not
-    trusted here: `settle_code` decides.
+    If the options change the config of a run folder, `of_folder` is the folder's config, else {}. Code that `of_folder`
+    names is not trusted here: `settle_code` decides.
     """
     named = all_named_code(saved)
     others = {code for one in all_named_code(of_folder) for code in one.codes}

@@ -143,8 +143,8 @@ class RunFolder(RunPaths):
 
     def load(self, mesh: "Mesh | None" = None, step: int | None = None, experiment: Experiment | None = None) -> Loaded:
         """Load the model at a `step` (default: the newest) from its checkpoint or else snapshot, sharded over `mesh`;
-        by default over all devices as in train.mesh, or on one if that does not fit. `experiment`: by default that of
-        the run.
+        by default over all devices as in train.mesh, or on one device if the devices do not fit train.mesh.
+        `experiment` defaults to that of the run.
 
         With several processes, all must call it. Raises InputError for files that are missing, damaged, or of another
         model or tokenizer, UsageError if there are only checkpoints of other steps.
@@ -185,7 +185,7 @@ def check_model_code(config: ModelConfig, about: dict[str, Any], checkpoint: Pla
     if trained_with not in (None, now):
         raise InputError(
             f"{checkpoint} was trained with another version of the code of its model: {json.dumps(trained_with)}, and "
-            f"now it is {json.dumps(now)}. Restore the module that the run was trained with, or train again."
+            f"the code is now {json.dumps(now)}. Restore the module that the run was trained with, or train again."
         )
 
 

@@ -56,7 +56,7 @@ def read_members(path: Path, pattern: str, limit: int = LIMIT) -> Iterator[Membe
         yield from (read_zip if path.name.endswith((".whl", ".zip")) else read_tar)(path, pattern, limit)
     except DAMAGE as error:
         raise InputError(
-            f"{path} is damaged or not an archive: {error}. Delete it, and run the command again."
+            f"{path} is damaged or not an archive: {error}. Delete the file, and run the command again."
         ) from error
 
 

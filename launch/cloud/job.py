@@ -72,7 +72,7 @@ def parse_job(parser: ArgumentParser, arguments: list[str] | None) -> tuple[Job,
     if Path.cwd().resolve() != REPOSITORY or not path.is_relative_to(REPOSITORY):
         raise UsageError(
             f"The config is {shown(str(path), quotes=False)} and the current folder {Path.cwd()}, but the hosts get "
-            f"{REPOSITORY}. Work in that folder, and copy the config into its configs/."
+            f"{REPOSITORY}. Change to {REPOSITORY}, and copy the config into its configs/."
         )
     config = path.relative_to(REPOSITORY).as_posix()
     options = [*(["--workdir", given.workdir] if given.workdir else []), *options]
@@ -111,8 +111,8 @@ def exports(job: Job) -> str:
 
 
 def check_workdir(job: Job, *places: str) -> None:
-    """Raise UsageError unless --workdir begins with one of `places`, such as "gs://": elsewhere, the run would be
-    lost."""
+    """Raise UsageError unless --workdir begins with one of `places`, such as "gs://". A run folder elsewhere would be
+    lost with the hosts."""
     folder = job.workdir if "://" in job.workdir else os.path.normpath(job.workdir)
     if not folder.startswith(places):
         raise UsageError(

@@ -12,8 +12,8 @@ from lm.planner.topology import Topology
 
 
 class Names(NamedTuple):
-    """Names of one kind of chip in each launch.cloud script, such as "v5p-{}"; "" if the cloud does not offer it. {} is
-    the number in the name of a TPU slice (64 in v5p-64, which counts the cores of 32 chips) or the GPUs of a node."""
+    """Names of one kind of chip in each launch.cloud script; "" if the cloud does not offer the chip. In a name such as
+    "v5p-{}", {} stands for a number: the size of a TPU slice (v5p-64 has 64 cores, 32 chips), or the GPUs of a node."""
 
     gke: str  # label gke-tpu-accelerator or gke-accelerator
     skypilot: str
@@ -51,8 +51,8 @@ def accelerator(topology: Topology, cloud: str) -> str:
 
 
 def hosts_of(topology: Topology) -> tuple[int, int]:
-    """Return (hosts of one TPU slice, or of all GPUs; chips per host). A TPU host has 4 chips, but a v5e or v6e slice
-    of at most 8 chips is one host."""
+    """Return (number of hosts, chips per host). The hosts are those of one TPU slice, or of all GPUs. A TPU host has 4
+    chips, but a v5e or v6e slice of at most 8 chips is one host."""
     chips = math.prod(topology.shape)
     of_host = min(chips, 4 if topology.chip.torus == 3 or (topology.chip.torus == 2 and chips > 8) else 8)
     return chips // of_host, of_host

@@ -71,8 +71,8 @@ def export_documents(
         raise UsageError(f"--format is {shown(format)}; choose one of {', '.join(FORMATS)}.")
     if shard_bytes < 1 or not 1 <= workers <= 10_000:
         raise UsageError(
-            f"--shard-bytes is {shard_bytes} and --workers {workers}; give at least 1 of each, and at most "
-            "10000 workers."
+            f"--shard-bytes is {shard_bytes} and --workers is {workers}. Give at least 1 for --shard-bytes, and "
+            "from 1 to 10000 for --workers."
         )
     whole = lambda place: f"{place.resolve() if isinstance(place, Path) else place}/"
     if whole(out).startswith(whole(run.place)):
@@ -122,7 +122,7 @@ def contents_of(run: DocumentsRun, columns: Sequence[str]) -> tuple[pa.Schema, l
         raise UsageError(
             f"--columns has {shown(unknown[0])}, but the documents have: {', '.join(map(shown, there))}."
             if columns
-            else f"The documents of {run.place} have no column {shown(unknown[0])}. Give others with --columns."
+            else f"The documents of {run.place} have no column {shown(unknown[0])}. Choose columns with --columns."
         )
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"--columns has {shown(twice[0])} twice. List each column once.")
@@ -147,21 +147,21 @@ def type_in(name: str, found: list[tuple[pa.Schema, list[Group]]]) -> pa.DataTyp
         place = schema.get_field_index(name)
         if place < 0:
             raise InputError(
-                f"{groups[0].file} has no column {shown(name)}, but other files have it. Exclude it with --columns."
+                f"{groups[0].file} has no column {shown(name)}, but other files have it. Give --columns without it."
             )
         kind = schema.field(place).type
         common = common_type(known, kind)
         if common is None:
             raise InputError(
                 f"The column {shown(name)} is {known} in {known_in} and {kind} in {groups[0].file}, which have no "
-                "common type. Exclude it with --columns."
+                "common type. Give --columns without this column."
             )
         known, known_in = common, known_in if common == known else groups[0].file
     return known
 
 
 def cut(groups: Sequence[Group], shard_bytes: int) -> list[list[Group]]:
-    """Divide the row groups, in order, into shards of at most `shard_bytes`, or of one larger row group."""
+    """Divide the row groups, in order, into shards of at most `shard_bytes`, or of one row group that is larger."""
     shards: list[list[Group]] = []
     size = 0
     for group in groups:
@@ -218,7 +218,7 @@ class WriteShard:
             except pa.ArrowInvalid as error:
                 raise InputError(
                     f"{file}: the column {shown(field.name)} has a value that does not fit {field.type}, the common "
-                    f"type of the files: {shown(str(error), quotes=False)}. Exclude it with --columns."
+                    f"type of the files: {shown(str(error), quotes=False)}. Give --columns without this one."
                 ) from error
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 

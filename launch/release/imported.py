@@ -43,7 +43,7 @@ def write_run(source: SourceModel, run: Path, origin: str, scan_layers: bool = F
 
 
 def fill(run: RunPaths, source: SourceModel, experiment: Experiment, origin: str) -> None:
-    """Write all files of the run folder; the last one is the marker, which makes the folder a run."""
+    """Write all files of the run folder. The last file is the marker: a folder without a marker is not a run folder."""
     fingerprint = source.tokenizer.fingerprint
     with writing(run.root):
         save(source.tokenizer, run.tokenizer)
@@ -61,7 +61,7 @@ def fill(run: RunPaths, source: SourceModel, experiment: Experiment, origin: str
 
 
 def marker_of(origin: str, files: dict[str, int]) -> dict[str, Any]:
-    """Return a JSON record like a finished stage's, which makes a folder a run. `files` are {path: size in bytes}."""
+    """Return a marker: a JSON record like that of a finished stage. `files` is {path: size in bytes}."""
     settings = {"imported": {"origin": origin}}
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     return {

@@ -1,5 +1,5 @@
 """Write an output folder atomically, and never overwrite files of others. Object stores have no rename, so in a bucket
-RECORD marks an export as unfinished or complete."""
+the file gristmill_export.json marks an export as unfinished or complete."""
 
 import contextlib
 import fcntl
@@ -22,15 +22,15 @@ MARK = ".gristmill-partial"
 
 
 def files_in(folder: Path) -> dict[str, int]:
-    """{relative path: size in bytes} of all files in a folder, except the mark of an unfinished one (MARK)."""
+    """Return {relative path: size in bytes} of all files in a folder, except .gristmill-partial (MARK)."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MARK]
     return {str(path.relative_to(folder)): path.stat().st_size for path in paths}
 
 
 @contextlib.contextmanager
 def partial_folder(target: Path) -> Generator[Path]:
-    """Context manager that creates a folder next to `target`. The block fills it and renames it to `target`; otherwise
-    it is deleted. Also deletes such folders of killed processes (a running process holds a lock on its own)."""
+    """Context manager that creates a temporary folder next to `target`. The block fills the folder and renames it to
+    `target`; otherwise the folder is deleted. First deletes temporary folders that killed processes left."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in [path for path in target.parent.iterdir() if path.name.startswith(f".{target.name}.partial-")]:
         with contextlib.suppress(OSError), locked_folder(left):
@@ -132,8 +132,8 @@ def at_address(out: Url, option: str, names: Iterable[str]) -> Generator[Url]:
 
 
 def keep_only(out: Place, names: Iterable[str]) -> dict[str, int]:
-    """Delete temporary files of the export in the folder `out`, and in a bucket all objects but `names` and
-    gristmill_export.json; return {name: size in bytes} of the exported files."""
+    """Clean up the finished export in `out`; return {name: size in bytes} of its files. On a disk, delete temporary
+    files; in a bucket, delete all objects except `names` and gristmill_export.json."""
     if isinstance(out, Path):
         for folder in (UNITS, SCRATCH, QUARANTINE):
             delete_all(out / folder)

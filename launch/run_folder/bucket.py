@@ -1,6 +1,6 @@
 """Run folders in a bucket. Inputs of a stage are downloaded before it runs, its outputs are uploaded afterwards, the
-marker last (lm/storage/local_copy.py). `direct` stages read and write at the address itself, and so does training with
-checkpoints and shards. For a run folder on a disk, these functions do nothing."""
+marker last (lm/storage/local_copy.py). Stages with `direct` set read and write the bucket without copies, and so does
+training for checkpoints and shards. For a run folder on a disk, these functions do nothing."""
 
 import contextlib
 import glob
@@ -32,9 +32,9 @@ GROWING = (
 
 @contextlib.contextmanager
 def held(workdir: Path, index: int = 0) -> Generator[None]:
-    """Hold the lease (a lock) of a run in a bucket until the block ends, so that no other machine writes to it. First
-    downloads the config and the markers. Processes other than 0 (`index`) only download. Raises UsageError if the
-    address has objects but no run, InputError if another machine holds the lease."""
+    """Hold the lease (a lock) of a run in a bucket until the block ends, so that no other machine writes to the run.
+    First downloads the config and the markers. `index` is the number of this process: processes other than 0 only
+    download. Raises UsageError if the address has objects but no run, InputError if another machine holds the lease."""
     copy = local_copy_of(workdir)
     if copy is None:
         yield
@@ -72,8 +72,8 @@ def to_read(workdir: Path) -> Path:
 
 
 def refuse_no_run_there(copy: LocalCopy) -> None:
-    """Raise UsageError if the run's address in the bucket has objects but no run. A lease counts as a run, which may
-    have been killed before it wrote anything else."""
+    """Raise UsageError if the run's address in the bucket has objects but no run. An address with a lease (a lock)
+    counts as a run: a process may have been killed before it wrote anything else."""
     if copy.matching(MARKS) or (copy.url / LEASE).is_file():
         return
     tops = dict.fromkeys(name.split("/")[0] for name in copy.there)
@@ -109,27 +109,27 @@ def fetch_inputs(
 
 
 def announce(name: str, workdir: Path) -> None:
-    """Record in the bucket that stage `name` has begun, so that another machine can resume it: upload
-    stages/<name>.begun and config.json, and delete the marker."""
+    """Record in the bucket that stage `name` has begun, so that another machine can resume the stage: upload
+    stages/<name>.begun and config.json, and delete the stage's old marker."""
     if copy := local_copy_of(workdir):
         copy.push(names_of(workdir, RunPaths(workdir).config_json, RunPaths(workdir).begun(name)))
         copy.delete(names_of(workdir, RunPaths(workdir).marker(name)))
 
 
 def there(copy: LocalCopy, outputs: Iterable[str]) -> dict[str, int]:
-    """List the outputs of a stage in the bucket again; return {name: size in bytes}."""
+    """List the bucket, and return {name: size in bytes} of the stage's `outputs` in it."""
     copy.listed = None
     return {name: copy.there[name].size for name in copy.matching(map(glob.escape, outputs))}
 
 
 def set_aside(workdir: Path, stage: str, outputs: Iterable[str]) -> None:
-    """Move to `replaced-<n>/` in the bucket the objects of these outputs that `stage` did not write."""
+    """Move to `replaced-<n>/`, in the bucket, each object of `outputs` that `stage` did not write."""
     if copy := local_copy_of(workdir):
         move_aside(copy, stage, there(copy, outputs))
 
 
 def move_aside(copy: LocalCopy, stage: str, names: Iterable[str]) -> None:
-    """Move to `replaced-<n>/` in the bucket those of these objects that `stage` did not write; print their names."""
+    """Move to `replaced-<n>/`, in the bucket, each object in `names` that `stage` did not write; print their names."""
     if not (found := sorted({*names} - written_there(copy, stage))):
         return
     copy.may_write()
@@ -143,8 +143,8 @@ def move_aside(copy: LocalCopy, stage: str, names: Iterable[str]) -> None:
 
 
 def delete_joins(workdir: Path) -> None:
-    """Delete the completion markers of joins (steps named by a hash of their inputs): parts/, which has their outputs,
-    is deleted too."""
+    """Delete the completion markers of joins, the steps of deduplication that are named by a hash of their inputs. Call
+    this before parts/, the folder of their outputs, is deleted."""
     if copy := local_copy_of(workdir):
         copy.delete([name for name in copy.there if name.startswith(f"{UNITS}/") and DIGEST.search(name.split("/")[1])])
         return

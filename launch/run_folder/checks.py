@@ -86,8 +86,7 @@ WORK = (RunPaths.parts, RunPaths.sampling, RunPaths.scratch)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a stage has begun in the folder, by the files in stages/. Lists them only once, since a running process
-    replaces one by another."""
+    """Whether the folder is a run: stages/ has the record of a stage that has begun or is finished."""
     return any(path.match(mark) for path in folder.glob(f"{RunPaths.stages}/*") for mark in MARKS)
 
 
@@ -99,7 +98,7 @@ def refuse_no_run(workdir: Path) -> None:
     if workdir.is_symlink() and not workdir.exists():
         raise UsageError(
             f"--workdir {workdir} is a link to {workdir.readlink()}, which does not exist. Mount its disk, or "
-            "create it."
+            "create that folder."
         )
     if found := set("*?[") & set(str(workdir.absolute())):
         raise UsageError(

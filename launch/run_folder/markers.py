@@ -2,9 +2,9 @@
 
     {"key", "settings", "external_inputs", "replaces", "continued_from", "seconds", "files", "checksums", "damaged"}
 
-`key` is the hash of everything that determines the outputs. `replaces` are the earlier keys of a stage that ran again
-because training continued: outputs made from these are outdated, but belong to the same experiment. `continued_from`
-has the earlier lengths of training. `checksums` and `damaged` are about logs (lm/checksums.py).
+`key` is the hash of everything that determines the outputs. `replaces` lists the keys that the stage had before
+training continued: later stages with inputs of those keys are outdated, but belong to the same experiment.
+`continued_from` has the earlier lengths of training. `checksums` and `damaged` are about logs (lm/checksums.py).
 """
 
 import functools
@@ -69,7 +69,7 @@ def read_note(path: Path) -> dict[str, Any] | None:
                 relative_name(name, path)
             found["replaces"] = [key for key in found["replaces"] if isinstance(key, str)]
             return found
-    raise InputError(f"{path} is damaged ({wrong}). To run that stage again, delete it: {remove_command(path)}")
+    raise InputError(f"{path} is damaged ({wrong}). To run the stage again, delete the file: {remove_command(path)}")
 
 
 def report_damage(name: str, workdir: Path, marker: dict[str, Any], remedy: str) -> list[str]:
@@ -93,7 +93,7 @@ MOST_FILES = 20
 
 def differences(old: dict, new: dict, there: str = "there", here: str = "asked for") -> list[str]:
     """Return a line for each setting that differs, such as "  train.steps: 10 there, 20 asked for"; `there` follows the
-    old value, `here` the new one. Input files are listed up to MOST_FILES."""
+    old value, `here` the new one. At most MOST_FILES input files are listed."""
     old_flat, new_flat = flatten(old), flatten(new)
     names = sorted(k for k in old_flat.keys() | new_flat.keys() if old_flat.get(k) != new_flat.get(k))
     files = [name for name in names if " of input files." in name]
@@ -114,13 +114,13 @@ def refuse_trained(workdir: Path, stage: str) -> None:
     if run.marker("train").is_file() or run.begun("train").is_file():
         raise UsageError(
             f"engine.retry_failed is given, but {shown_place(workdir)} has already trained on {stage} without the "
-            "failed units. Nothing was changed. Remove the option, or start another --workdir with --from this run."
+            "failed units. Nothing was changed. Remove engine.retry_failed, or use --from this run in a new --workdir."
         )
 
 
 @functools.cache
 def installed(library: str) -> str:
-    """Installed version of a library; "" if there is none. "python" gives major and minor version, such as "3.13"."""
+    """Installed version of a library; "" if not installed. "python" gives major and minor version, such as "3.13"."""
     if library == "python":
         return ".".join(platform.python_version_tuple()[:2])
     try:

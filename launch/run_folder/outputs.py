@@ -67,7 +67,7 @@ def below(file: str, output: str) -> bool:
 
 
 def is_not_output(file: str) -> bool:
-    """Whether a file in an output folder is a temporary file or a record in a subfolder, and so not an output."""
+    """Whether a file in an output folder is in a subfolder of bookkeeping or temporary files (NOT_OUTPUTS)."""
     return not NOT_OUTPUTS.isdisjoint(file.split("/")[1:-1])
 
 
@@ -86,8 +86,8 @@ def make_room(name: str, workdir: Path, outputs: Iterable[str]) -> None:
 
 
 def keep_only(name: str, workdir: Path, outputs: Iterable[str], files: dict[str, int]) -> None:
-    """Record `files`, {relative path: bytes}, as the outputs of stage `name`. Of other files at its output paths,
-    delete those that it wrote earlier, and move the rest to `replaced-<n>/`."""
+    """Record `files`, {relative path: bytes}, as the outputs of stage `name`. Of the other files at the stage's output
+    paths, delete those that the stage wrote earlier, and move the user's files to `replaced-<n>/`."""
     record, others = read_record(name, workdir), []
     for output in outputs:
         for path in entries(workdir / output):

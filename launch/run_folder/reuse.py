@@ -73,7 +73,7 @@ def refuse_damaged(source: Path, marker: dict[str, Any]) -> None:
         if found != size:
             raise InputError(
                 f"--from {shown_place(source)}: {name} is {'missing' if found is None else f'{found} bytes'}; it "
-                f"should have {size} bytes. Restore it, run that run's command again first, or remove --from."
+                f"should have {size} bytes. Restore the file, first repeat that run's command, or remove --from."
             )
 
 

@@ -1,11 +1,10 @@
 """Detect input files that were replaced by other files with the same names and sizes.
 
-The key of `pages` contains only the sizes of input files, so that a copy, with another modification time or ETag, is
-the same input. `stages/pages.seen`, {path: [entry in the key, hint]}, outlives the marker and is in no key. The hint is
-the modification time in ns of a file on a disk, the ETag of an object, the ETag or date of a file on the web. If the
-hint changed, the file is a new input, unless it is on a disk and has the SHA-256 in the marker or quarantine record of
-the unit that read it. The entry of a new input in the key is [bytes, SHA-256 or hint]; the manifest has the latter as
-"contents".
+The key of the stage `pages` has only the sizes of input files, so that a copy, with another modification time, is the
+same input. `stages/pages.seen`, {path: [entry, hint]}, outlives the marker. The hint is the modification time in ns of
+a file on a disk, the ETag of an object, the ETag or date of a web file. A file with another hint is a new input, except
+a file on a disk with the SHA-256 that the run recorded when it read the file. The entry, also in the key, is the size
+or, for a new input, [size, SHA-256 or hint]; pages/manifest.json has that SHA-256 or hint as "contents".
 """
 
 import json
@@ -25,8 +24,8 @@ SEEN = "<seen>"
 
 
 def recognised(workdir: Path, external: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Compare the external inputs of the stage "pages" with those that the run recorded. Returns (external inputs, in
-    which a replaced file has a hash; argument for `remember`). Raises InputError if a file cannot be read."""
+    """Compare the external inputs of the stage "pages" with those that the run recorded. Returns (external inputs, with
+    a hash or ETag for each replaced file; dictionary for `remember`). Raises InputError if a file cannot be read."""
     external = dict(external)
     told_by = dict(external.pop(SEEN, {}))
     if SIZES not in external:
@@ -48,7 +47,7 @@ def recognised(workdir: Path, external: dict[str, Any]) -> tuple[dict[str, Any],
 
 
 def read_seen(workdir: Path) -> dict[str, list]:
-    """Read what `remember` wrote: {path: [size, or size and hash; modification time or ETag]}; {} if unreadable."""
+    """Read what `remember` wrote: {path: [size or [size, hash], modification time or ETag]}; {} if unreadable."""
     try:
         found = json.loads(RunPaths(workdir).seen("pages").read_text())
         return {path: [was, told_by] for path, (was, told_by) in found.items()}
@@ -87,7 +86,7 @@ def digests(workdir: Path, paths: list[str]) -> dict[str, tuple[str, str]]:
 
 
 def digest_in(place: Place, step: str, unit: str) -> str:
-    """SHA-256 of the input file that a unit of `step` has read, from its marker or quarantine record; "" if unknown."""
+    """SHA-256 of the input file of a unit (one file's work) of `step`, recorded when the unit ran; "" if unknown."""
     if marker := read_marker(marker_of(step, unit, place)):
         return marker.read
     record = read_quarantine(quarantine_of(step, unit, place))

@@ -52,8 +52,8 @@ def agree_on(experiment: Experiment, run: Place, **request: Any) -> None:
 
 
 def shared_nonce(place: Place) -> str:
-    """Return the contents of the file `place`, to which process 0 has written a random text, as this process sees them:
-    other contents or an error text if it has another run folder; "" if the folder is read-only."""
+    """Process 0 writes a random text to the file `place`; return what this process reads there. A process with another
+    run folder gets other contents or an error text. Return "" if process 0 cannot write the file."""
     from lm.resilience.multihost import settle
 
     def write(_: list[None]) -> str:

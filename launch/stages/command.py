@@ -132,10 +132,10 @@ def run_command(
     """Main function of a script that works in a run folder: parse the command line, call `run`, handle errors.
     `from_run` is as in configs.experiment.parse_run.
 
-    `run` gets the experiment, the run folder and the run folder of --from (None without it). `reads` are the sections
-    of the config that --help shows; default: all. `options` is the class of the script's own options: `run` gets an
-    instance as well. If `on_the_side` is given, it gets the instance instead, and is called first: it does what the
-    options request without changing the run, or returns False if none is set.
+    `run` gets the experiment, the run folder, the run folder of --from (None without it) and, if there is no
+    `on_the_side`, an instance of `options`, the class of the script's own options. `reads` are the config sections that
+    --help shows; default: all. `on_the_side` is called first, with experiment, run folder and options: it does what the
+    options request without changing the run, or returns False if no option is set; then `run` is called.
     """
     with (
         ending_together(),
@@ -161,7 +161,7 @@ def run_command(
             if process_count() > 1:
                 raise UsageError(
                     f"--from {source} needs one process, but there are {process_count()}. First run "
-                    "launch.write_shards with it in one process, then launch.train without it in all processes."
+                    "launch.write_shards with --from in one process, then launch.train without --from in all processes."
                 )
         workdir = bucket.process_folder(workdir, process_index())
         with locked(workdir):
@@ -196,9 +196,9 @@ def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:
 
 def fit_to_data(command: Command) -> Experiment:
     """Return the experiment of the command. If its config file has a function `fit`, or if it trains an imported model
-    in a new run folder, defaults are chosen by the size of the data, and printed with reasons when the run begins.
+    in a new run folder, `fit` chooses defaults by the size of the data. Defaults and reasons are printed.
 
-    When the run has documents, config.json has the measured size: later commands use it, so new files change no value.
+    Once the run has documents, later commands take the size from config.json, so new input files change no default.
     Raises the errors of `input_sizes` and `fit`.
     """
     fit, run = command.fit, command.run
@@ -216,8 +216,8 @@ def fit_to_data(command: Command) -> Experiment:
 
 
 def recorded_sizes(workdir: Path) -> InputSizes | None:
-    """Return the input sizes in config.json that defaults were chosen by; None before the run has documents, or if
-    unreadable."""
+    """Return the input sizes, recorded in config.json, by which defaults were chosen. None before the run has
+    documents, or if config.json is unreadable."""
     run = RunPaths(workdir)
     if not run.marker("documents").exists():
         return None

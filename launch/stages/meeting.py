@@ -41,7 +41,7 @@ def meet(index: int, count: int, address: str, timeout: float) -> None:
 
 
 def gather(count: int, port: int, timeout: float) -> None:
-    """In process 0: wait until all other processes have connected, then tell them so; or tell them an error."""
+    """In process 0: wait until all other processes have connected, then send each of them success or an error."""
     began, noticed = time.monotonic(), False
     there: dict[int, tuple[socket.socket, str]] = {}
     error: InputError | None = None

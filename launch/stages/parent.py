@@ -1,5 +1,5 @@
-"""Parent of one of several processes: if JAX ends the child because another process was lost, it prints one line that
-names that process instead of JAX's C++ stack trace. A run of one process has no parent."""
+"""Parent of one of several processes. If JAX ends the child because another process was lost, the parent prints one
+line that names the lost process, instead of JAX's C++ stack trace. A run of one process has no parent."""
 
 import ctypes
 import os

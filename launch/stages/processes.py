@@ -98,7 +98,7 @@ def by_hand() -> Found | None:
         raise UsageError(
             f"{there} is set, but {' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not. Each of several "
             f"processes needs all three: {ADDRESS[0]}=HOST:PORT of process 0, the same for all, {COUNT[0]}, and "
-            f"{INDEX[0]} from 0. Unset them for one process."
+            f"{INDEX[0]} from 0. For one process, unset all three."
         )
     assert address is not None and index is not None and count is not None
     port = os.environ.get("COORDINATOR_PORT", "")
@@ -145,8 +145,8 @@ def by_tpu_metadata() -> Found | None:
 
 def of_slices(variables: Mapping[str, str], index: str | None, hosts: list[str], by: str) -> Found | None:
     """Return the process index and count over all TPU slices; None for one slice with one host. `variables` has the
-    number of slices, `hosts` are those of this slice, `index` is this host's position in it. `by` names the source of
-    the values."""
+    MEGASCALE_ variables: number of slices, index of this slice. `hosts` are the hosts of this slice, and `index` is the
+    position of this host in `hosts`. `by` names the source of the values."""
     slices, number = variables.get("MEGASCALE_NUM_SLICES") or "1", variables.get("MEGASCALE_SLICE_ID") or "0"
     if len(hosts) == 1 and slices == "1":
         return None
@@ -178,8 +178,8 @@ def numbers(index: str, mine: str | None, count: str, total: str) -> tuple[int, 
     `total` the values. Raises UsageError unless 0 <= index < count."""
     if not (mine is not None and mine.isdecimal() and total.isdecimal() and int(mine) < int(total)):
         raise UsageError(
-            f"{count} is {total!r} and {index} is {mine or 'not set'!r}: they must be the number of processes, and "
-            f"the index of this one, from 0. For a single process, set {COUNT[0]}=1."
+            f"{count} is {total!r}; it must be the number of processes. {index} is {mine or 'not set'!r}; it must be "
+            f"the index of this process, at least 0 and below that number. For a single process, set {COUNT[0]}=1."
         )
     return int(mine), int(total)
 
@@ -228,9 +228,9 @@ def clusters() -> Any:
 
 @contextlib.contextmanager
 def ending_together() -> Generator[None]:
-    """If the block raises, end this process without waiting for the others at JAX's exit barrier; they end when they
-    miss its heartbeat. If all processes raise, they first wait LEAVE_SECONDS for each other. After an error of a
-    device, wait longer first: if another process was lost, JAX finds that meanwhile, and ends this process."""
+    """If the block raises in this process, wait LEAVE_SECONDS for the other processes to raise too. If they do not, end
+    this process without JAX's exit barrier; the others end when they miss its heartbeats. After a device error, wait
+    longer: a lost process may be its cause, and JAX then ends this process."""
     try:
         yield
     except BaseException as error:

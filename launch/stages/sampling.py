@@ -153,7 +153,7 @@ def print_in_order(engine: "Engine", tokenizer: "Tokenizer", texts: Sequence[Tex
 
 
 def logprob_lines(tokenizer: "Tokenizer", logprobs: Iterable[TokenLogprob]) -> str:
-    """One line per token: its log-probability, the token, and the most likely tokens at its position with theirs."""
+    """One line per token: log-probability and token, then the likeliest tokens there, each with its log-probability."""
     shown = lambda id: repr(tokenizer.decode([id]))
     lines = []
     for one in logprobs:

@@ -124,8 +124,8 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
         if found != size and stage.grows:
             there = "missing" if found is None else f"{found} bytes"
             raise InputError(
-                f"{shown_place(file)} is {there}; it should have {size} bytes. Restore it; or, to train again from "
-                f"step 0: {outputs.remove_command(path)}"
+                f"{shown_place(file)} is {there}; it should have {size} bytes. Restore the file; or, to train from "
+                f"step 0 again: {outputs.remove_command(path)}"
             )
         if found != size:
             return None
@@ -193,7 +193,7 @@ def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
     raise UsageError(
         f"{shown_place(workdir)} has {', '.join(stage.outputs)} of another experiment:\n"
         + "\n".join(differences(old, new))
-        + f"\nNothing was changed. Choose another --workdir{other}; or, to replace them and what depends on them: "
+        + f"\nNothing was changed. Choose another --workdir{other}; or, to replace these outputs and later ones: "
         + outputs.remove_command(*what_follows(stage, workdir))
     )
 
@@ -263,9 +263,9 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
 
 
 def may_replace(stage: Stage, marker: dict, note: dict, before: dict[str, dict], workdir: Path) -> bool:
-    """Whether the finished outputs may be replaced without asking: if training continues, or if only outputs of a
-    continued training changed among the inputs. `note` is the record of the new outputs, `before` has the earlier
-    stages' markers."""
+    """Whether finished outputs may be replaced without asking: training continues with another train.steps, or the
+    stage's inputs changed only because training continued. `marker` is the record of the finished outputs, `note` that
+    of the new ones; `before` has the earlier stages' markers."""
     old, new = marker["settings"], note["settings"]
     if marker["external_inputs"] != note["external_inputs"]:
         return False
@@ -276,16 +276,16 @@ def may_replace(stage: Stage, marker: dict, note: dict, before: dict[str, dict],
 
 
 def inputs_changed(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
-    """Whether the finished stage runs again without asking: only its list of input files changed, and only stages in
-    `remade_with` have used its outputs."""
+    """Whether the finished stage runs again without asking: only its list of input files changed, and no stage outside
+    of `remade_with` has used its outputs."""
     old, new = settings_and_inputs(marker), settings_and_inputs(note)
     followers = {path.stem for path in what_follows(stage, workdir) if path.suffix == ".json"}
     return stage.only_inputs_differ(old, new) and followers <= {stage.name, *stage.remade_with}
 
 
 def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
-    """Whether only the user's input files changed since the run read them, but not the config (someone edits a folder
-    of notes). If so, print that the run keeps its outputs."""
+    """Whether the config is unchanged, and only the user's input files, such as notes, differ from those that the run
+    read. If so, print that the run keeps its outputs, made from the old files."""
     old, new = settings_and_inputs(marker), settings_and_inputs(note)
     if marker["settings"] != note["settings"] or not stage.only_inputs_differ(old, new):
         return False
@@ -306,8 +306,8 @@ def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
 
 
 def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None, seen: dict) -> None:
-    """Run or resume the stage, then write its marker. `note` describes the new outputs, `marker` those that they
-    replace; `seen` are the input files to remember."""
+    """Run or resume the stage, then write its marker. `note` is the record of the new outputs, `marker` that of the
+    outputs to be replaced (None: there are none); `seen` are the input files for user_inputs.remember."""
     copy = local_copy_of(workdir)
     direct = copy if stage.direct else None
     run: Place = direct.url if direct else workdir.absolute()
@@ -359,7 +359,7 @@ def tidy(stage: Stage, workdir: Path, made_here: bool = True) -> None:
 
 
 def delete_intermediate(stage: Stage, workdir: Path) -> None:
-    """Delete the stage's `intermediate` folders, and the completion markers of join steps if `parts` is one of them."""
+    """Delete the stage's `intermediate` folders; with parts/, also the markers of the joins that wrote parts/."""
     if RunPaths.parts in stage.intermediate:
         bucket.delete_joins(workdir)
     if stage.direct and (copy := local_copy_of(workdir)):
@@ -369,10 +369,10 @@ def delete_intermediate(stage: Stage, workdir: Path) -> None:
 
 
 def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None) -> None:
-    """Prepare the outputs for a new or a resumed attempt, write `.begun`, and delete the marker. Adds the earlier
-    attempt's replaced keys and damaged files to `note`.
+    """Prepare the outputs for a new or a resumed attempt, write `.begun`, and delete the marker. Adds to `note` the
+    replaced keys and damaged files of earlier records.
 
-    Raises UsageError if that attempt left work with other settings or library versions, or if an output is a link.
+    Raises UsageError if an earlier attempt left work with other settings or libraries, or if an output is a link.
     """
     begun = RunPaths(workdir).begun(stage.name)
     found = None if marker else read_note(begun)
@@ -408,8 +408,8 @@ def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marke
 
 
 def same_work(stage: Stage, found: dict, note: dict, workdir: Path) -> bool:
-    """Whether the interrupted attempt, recorded in `found`, can resume: at most the list of input files, or the outputs
-    of earlier stages, changed. The stage then checks each part."""
+    """Whether the interrupted attempt, recorded in `found`, can resume. Only the list of input files or the outputs of
+    earlier stages may have changed, since the stage checks each part; for training, only train.steps."""
     same_inputs = found["external_inputs"] == note["external_inputs"]
     if stage.grows:
         old, new = found["settings"], note["settings"]
@@ -432,9 +432,9 @@ def holds_work(stage: Stage, workdir: Path) -> bool:
 
 
 def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, note: dict, external: dict | None) -> bool:
-    """Copy or link the stage's outputs from the run `source`. Returns False if it has none with equal settings and
-    inputs (as continued training never has), or if this run has partial work. `external=None` accepts any external
-    inputs."""
+    """Copy or link the stage's outputs from the run `source`; return False if this is not possible: `source` has other
+    settings or inputs, its training was continued or its units failed, or this run has partial work. `external` are
+    this run's external inputs; None: do not compare external inputs."""
     marker = reuse.finished_in(source, stage.name)
     if marker is None or marker.get("continued_from") or marker["settings"] != note["settings"]:
         return False

@@ -54,8 +54,8 @@ class Supervisor:
     starts: int = field(default=0, init=False)
 
     def run(self) -> int:
-        """Run the command until it is done; return 0. If the supervisor gives up or gets a stop signal, return the exit
-        code of the command; for a stop signal `stopped_code` instead, unless that is 0."""
+        """Run the command until it is done; return 0. If the supervisor gives up, return the exit code of the command.
+        After a stop signal, return `stopped_code` or, if `stopped_code` is 0, the exit code of the command."""
         before = {number: signal.signal(number, self.end) for number in (signal.SIGTERM, signal.SIGINT)}
         began, crashes, repeated, last_step = time.monotonic(), 0, 0, None
         furthest, stuck = -2, 0
@@ -93,8 +93,8 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def attempt(self) -> tuple[int, int | None, bool, str]:
-        """Run the command once; return (exit code, last training step, whether it stopped when asked, how it ended, for
-        messages). For a process that was killed by a signal, the exit code is 128 plus the signal's number."""
+        """Run the command once; return (exit code, last training step, whether training stopped on request, text on how
+        the command ended). For a command that was killed by a signal, the exit code is 128 plus its number."""
         self.starts += 1
         self.passed_on = False
         before = read_heartbeat(self.heart)
@@ -123,7 +123,7 @@ class Supervisor:
         return (code if code >= 0 else 128 - code), step, state == "stopped", how
 
     def beat(self, before: dict | None) -> dict | None:
-        """Last heartbeat of the running process; None if the file still has `before`, that of an earlier process."""
+        """Last heartbeat of the running process; None if the file still has the heartbeat `before`, or has none."""
         heart = read_heartbeat(self.heart)
         assert self.process is not None
         # A container may give the same number to one process after another.
@@ -149,8 +149,8 @@ class Supervisor:
             self.pass_on()
 
     def pass_on(self) -> None:
-        """Send the command SIGTERM once, if the supervisor was asked to end. After Ctrl-C, first wait BY_ITSELF
-        seconds: at a terminal, the command gets it too."""
+        """If the supervisor was asked to end, send the command SIGTERM once. After Ctrl-C, first wait 3 seconds
+        (BY_ITSELF): at a terminal, the command gets Ctrl-C too and may end."""
         if self.asked == signal.SIGINT and time.monotonic() - self.asked_at < BY_ITSELF:
             return
         if self.asked is not None and not self.passed_on and self.process is not None and self.process.poll() is None:

@@ -31,7 +31,7 @@ def load_trained(
     weights: "Weights | None" = None,
 ) -> Loaded:
     """Load the model of the run in `workdir` at `step` (default: the newest) when all processes have connected. With
-    `weights`, it is on one device, in that format of lm.inference.weights.
+    `weights`, a format of lm.inference.weights such as "int8", the model is on one device, converted to that format.
 
     `rows` sequences of `tokens` tokens will be computed at once; `option` is the option that sets `rows`, for messages.
     Raises UsageError if that does not fit into memory, or if processes have different settings; InputError or
@@ -59,7 +59,7 @@ def with_weights(experiment: Experiment, workdir: Path, step: int | None, weight
     from lm.parallel import one_device_mesh, traced_on
 
     if process_count() > 1:
-        raise UsageError(f"--weights {weights} needs one process, but there are {process_count()}. Remove it.")
+        raise UsageError(f"--weights {weights} needs one process, but there are {process_count()}. Omit --weights.")
     run = RunFolder(workdir).load(one_device_mesh(experiment.model), step, experiment)
     model = traced_on(run.mesh, for_inference)(run.model, experiment.model, weights)
     return run._replace(model=model)

@@ -78,14 +78,14 @@ def test_sources_of_the_process_index_in_order_of_precedence(monkeypatch, variab
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ("JAX_COORDINATOR_ADDRESS=h:1", r"ADDRESS=h:1 is set, but NUM_PROCESSES and PROCESS_ID are not\. .*Unset them"),
+        ("JAX_COORDINATOR_ADDRESS=h:1", r"ADDRESS=h:1 is set, but NUM_PROCESSES and PROCESS_ID are not\. .*unset all"),
         ("NUM_PROCESSES=2", r"NUM_PROCESSES=2 is set, but JAX_COORDINATOR_ADDRESS and PROCESS_ID are not"),
         ("PROCESS_ID=0", r"PROCESS_ID=0 is set, but JAX_COORDINATOR_ADDRESS and NUM_PROCESSES are not"),
         ("NUM_PROCESSES=2 PROCESS_ID=0", r"NUM_PROCESSES=2, PROCESS_ID=0 is set, but JAX_COORDINATOR_ADDRESS is not"),
-        ("NUM_PROCESSES=2 PROCESS_ID=2 JAX_COORDINATOR_ADDRESS=h:1", r"NUM_PROCESSES is '2' and PROCESS_ID is '2'"),
-        ("NUM_PROCESSES=x PROCESS_ID=0 JAX_COORDINATOR_ADDRESS=h:1", r"NUM_PROCESSES is 'x' and PROCESS_ID is '0'"),
+        ("NUM_PROCESSES=2 PROCESS_ID=2 JAX_COORDINATOR_ADDRESS=h:1", r"NUM_PROCESSES is '2'.*PROCESS_ID is '2'"),
+        ("NUM_PROCESSES=x PROCESS_ID=0 JAX_COORDINATOR_ADDRESS=h:1", r"NUM_PROCESSES is 'x'.*PROCESS_ID is '0'"),
         ("NUM_PROCESSES=2 PROCESS_ID=0 COORDINATOR_ADDRESS=h", r"COORDINATOR_ADDRESS='h' has no port\. Give HOST:PORT"),
-        ("SLURM_STEP_NUM_TASKS=4", r"SLURM_STEP_NUM_TASKS is '4' and SLURM_PROCID is 'not set'.*set NUM_PROCESSES=1"),
+        ("SLURM_STEP_NUM_TASKS=4", r"SLURM_STEP_NUM_TASKS is '4'.*SLURM_PROCID is 'not set'.*set NUM_PROCESSES=1"),
         ("TPU_WORKER_HOSTNAMES=a,b", r"TPU_WORKER_ID is 'not set'"),
         ("TPU_WORKER_HOSTNAMES=a,b TPU_WORKER_ID=0 MEGASCALE_NUM_SLICES=2 MEGASCALE_SLICE_ID=2", r"SLICE_ID is"),
     ],

@@ -15,7 +15,7 @@ EXAMPLES = 48
 
 def comparison(tokenizers: Mapping[str, Tokenizer], corpora: Sequence[Corpus]) -> dict[str, Any]:
     """Return the JSON that compares tokenizers, for the page "Tokens": tokens of each sample text (0 if a tokenizer
-    cannot encode it), longest tokens, and usage in `corpora`, one per tokenizer or none."""
+    cannot encode it), longest tokens, and usage in `corpora`, which has one entry per tokenizer or is empty."""
 
     def counted(samples: Mapping[str, str]) -> list[dict[str, Any]]:
         return [

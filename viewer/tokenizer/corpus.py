@@ -55,7 +55,7 @@ def read_corpora(workdir: str, tokenizers: list[Tokenizer], documents: int) -> l
 
 def sampled(files: list[DocumentFile], documents: int) -> list[tuple[str, str]]:
     """Return (text, language) of the first documents of each file, about equally many, `documents` in total. If there
-    are more files than that, takes one from each of `documents` files spread over the corpus."""
+    are more than `documents` files, take one document from each of `documents` files spread over the corpus."""
     files = [file for file in files if file.rows]
     if len(files) > documents:
         files = [files[len(files) * i // documents] for i in range(documents)]

@@ -80,9 +80,9 @@ def newest_run() -> str:
 
 
 def read_text(text: str, file: str) -> str:
-    """Return the text to inspect: `text`, the contents of `file`, standard input if either is "-", or by default
-    DEFAULT_TEXT. Bytes that are not UTF-8 become U+FFFD, with a message on standard error. Raises UsageError if both
-    are given, InputError if the file cannot be read."""
+    """Return the text to inspect: `text`, or the contents of `file`, or standard input if one of these is "-"; by
+    default DEFAULT_TEXT. Bytes that are not UTF-8 become U+FFFD, with a message on standard error. Raises UsageError if
+    both `text` and `file` are given, InputError if the file cannot be read."""
     if text and file:
         raise UsageError(f"Both a text ({text[:40]!r}) and --file {file!r} are given. Give one of them.")
     if not (text == "-" or file):

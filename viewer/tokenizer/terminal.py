@@ -19,8 +19,8 @@ LANGUAGES = 8
 
 
 def show(readings: list[Reading], with_bytes: bool, corpora: list[Corpus]) -> None:
-    """Print the tokens of each reading, and its usage in `corpora`, one per reading or none. The text is plain if the
-    output is not a terminal, or if NO_COLOR is set."""
+    """Print the tokens of each reading, and its usage in `corpora`, which has one entry per reading or is empty. The
+    text is plain if the output is not a terminal, or if NO_COLOR is set."""
     from rich.console import Console
 
     if isinstance(sys.stdout, io.TextIOWrapper):

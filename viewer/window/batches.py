@@ -36,7 +36,7 @@ class Batches:
         self._stamp: int | None = None
 
     def open(self) -> BatchSource:
-        """Open the shards, again if they changed. Raises InputError or UsageError if missing, or another run's."""
+        """Open the shards, again if they changed. Raises InputError or UsageError if no shards of this run exist."""
         manifest = self.run.paths.tokens / MANIFEST
         if not manifest.is_file() and self.config.reads_own_shards:
             raise InputError(data_of(self.run).missing(self.run.paths.tokens, "launch.write_shards"))
@@ -95,8 +95,8 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 
 def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
-    """Answer /v1/inspect/batch: the documents in the batch of a training step, which counts from 1, and the tokens of
-    one of its sequences. Without "step", which steps there are."""
+    """Answer /v1/inspect/batch: the documents in the batch of the training step "step", which counts from 1, and the
+    tokens of one of its sequences. Without "step": the first step and the batch size of each stage of the training."""
     source = batches.open()
     if fields.get("step") is None:
         stages = source.stages.between(0, batches.config.steps)
@@ -121,8 +121,8 @@ def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
 
 
 def sequence_json(batches: Batches, index: int, source: int, number: int, until: float) -> dict[str, Any]:
-    """Return the documents of sequence `index` of a batch: number, position and tokens of each, and its URL if found
-    before the time `until`. It is sequence `number` of the shards in folder number `source`."""
+    """Return the documents of sequence `index` of a batch: number, position and token count of each, and its URL if
+    found before the time `until`. The sequence is number `number` in the shards of the folder with index `source`."""
     windows = batches.source.sources[source].windows
     _, _, segments, weights = windows[number]
     starts = np.flatnonzero(np.diff(segments, prepend=0) > 0)
@@ -151,8 +151,8 @@ def url_of(batches: Batches, source: int, document: int, until: float) -> dict[s
 
 
 def tokens_json(batches: Batches, index: int, source: int, number: int, first: int) -> dict[str, Any]:
-    """Return input and target tokens of sequence `index` of a batch, from position `first` on. It is sequence `number`
-    of the shards in folder number `source`."""
+    """Return input and target tokens of sequence `index` of a batch, from position `first` on. The sequence is number
+    `number` in the shards of the folder with index `source`."""
     windows = batches.source.sources[source].windows
     arrays = windows[number]
     inputs, targets, segments, weights = (array[first : first + MOST_TOKENS].tolist() for array in arrays)
@@ -171,7 +171,7 @@ def token_name(run: WindowRun, id: int) -> str:
 
 
 def seen(batches: Batches, fields: Fields) -> dict[str, Any]:
-    """Answer /v1/inspect/seen: the training steps whose batch has a document; "next" is the step to continue from."""
+    """Answer /v1/inspect/seen: the training steps whose batch has a document; "next" is "step" of the next request."""
     source = batches.open()
     folder = own_folder(batches) if fields.get("folder") is None else fields.integer(
         "folder", 0, 0, len(source.sources) - 1

@@ -78,8 +78,8 @@ class CurveLog:
 
     def read(self, after: int = -1) -> dict[str, Any]:
         """Return the lines of steps above `after`, as columns: {"train": {"step": [...], "loss": [...], ...},
-        "validation": ..., "starts": starts of the run, "every": N if only every Nth line is included, "last": the value
-        of `after` for the next call}. Columns without any number are omitted; null if a line has no number."""
+        "validation": ..., "starts": objects, one per start of training, "every": N if only every Nth line is included,
+        "last": `after` for the next call}. Columns without any number are omitted; null if a line has no number."""
         self.follow()
         every, train = columns(self.train, TRAIN, after)
         _, validation = columns(self.validation, VALIDATION, after)

@@ -133,7 +133,8 @@ def bounded(fields: Fields, name: str, most: int) -> str:
 
 
 def beside(data: RunData, fields: Fields) -> dict[str, Any]:
-    """Answer /v1/inspect/beside: the kept documents closest to the threshold of a reason, from funnel.json."""
+    """Answer /v1/inspect/beside: the kept documents closest to the threshold of the filter rule in the field "reason",
+    as "stage/reason"."""
     reason = bounded(fields, "reason", 200)
     threshold = threshold_of(data, reason)
     found: list[dict[str, Any]] = []
@@ -155,9 +156,9 @@ def beside(data: RunData, fields: Fields) -> dict[str, Any]:
 
 
 def document_row(data: RunData, fields: Fields) -> tuple[str, str, int]:
-    """Return (folder, file, row) of the document that the fields name: by file and row, by id, or by number in tokens/,
-    where each document has two numbers if shards.held_out is "ends". Raises ApiError for invalid fields, InputError if
-    there is no such document."""
+    """Return (folder, file, row) of the document that the fields name: by file and row, by id, or by number in tokens/.
+    If shards.held_out is "ends", a document has two numbers, one for its held-out end. Raises ApiError for invalid
+    fields, InputError if there is no such document."""
     if fields.get("number") is not None:
         number = fields.integer("number", 0, 0, 2**53)
         folder = data.folder("documents")
@@ -209,8 +210,8 @@ def document(data: RunData, fields: Fields) -> dict[str, Any]:
 
 
 def copy_of(data: RunData, duplicate_of: str) -> dict[str, Any] | None:
-    """Return the name, file and row of the document that was kept instead of a duplicate; None for file and row that
-    cannot be found. `duplicate_of` is the column of that name, "FILE:ROW" in texts/."""
+    """Return {"name", "file", "row"} of the document that was kept instead of a duplicate; file and row are None if not
+    found. `duplicate_of` is that column of the duplicate: "FILE:ROW" in texts/, or "" (returns None)."""
     if not duplicate_of:
         return None
     name, _, row = duplicate_of.rpartition(":")

@@ -211,8 +211,8 @@ def extracted_text(texts: Path, id: str) -> str | None:
 
 
 def lines_of(extracted: str, document: str, passage: str) -> tuple[tuple[str, bool], ...]:
-    """Return (line, whether it was kept) of `passage`, the beginning of `document`, and of the lines that filters
-    removed from it. `extracted` is the document before filters."""
+    """Return (line, whether filters kept it) for the lines of `passage`, the beginning of `document`, and for the lines
+    that filters removed from there. `extracted` is the text before the filters."""
     shown = passage.split("\n")
     # Enough lines for the passage and for lines that were removed before them.
     before = extracted[: 4 * len(passage) + 2000].split("\n")

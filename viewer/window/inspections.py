@@ -21,8 +21,8 @@ MESSAGES = ("message", "missing", "why")
 
 
 def inspections_of(run: WindowRun) -> list[Inspection]:
-    """Return all inspections, the requests that the window can make. Those with the field "step" also get "run", to
-    query other served runs."""
+    """Return all inspections, the requests that the window can make. Every inspection with the field "step" also gets
+    the field "run", to query other served runs."""
     found = [one for room in ROOMS for one in room.inspections(run)]
     return [
         dataclasses.replace(one, known=(*one.known, "run")) if "step" in one.known and "run" not in one.known else one

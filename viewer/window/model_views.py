@@ -79,7 +79,7 @@ def spread(steps: list[int], most: int) -> list[int]:
 
 
 def given(fields: Fields, inspector: Inspector) -> Given:
-    """Return the ids of the field "text" or "tokens". Raises ApiError 400 for both, or for a long or invalid one."""
+    """Return the token ids of the field "text" or "tokens". Raises ApiError 400 if both are set, or one is invalid."""
     tokens = fields.get("tokens")
     if tokens is None:
         text = fields.string("text", "")
@@ -165,7 +165,7 @@ def text_of(inspector: Inspector, id: int) -> str:
 
 
 def running(values_N: np.ndarray) -> list[float | None]:
-    """Return losses in bits per byte, up to each token, for JSON; None (null) before the first byte."""
+    """Convert bits per byte, up to each token of a text, to JSON numbers; NaN (before the first byte) becomes None."""
     return [None if math.isnan(value) else short(value) for value in values_N.tolist()]
 
 

@@ -120,7 +120,7 @@ def about(corpus: Corpus, fields: Fields) -> dict[str, Any]:
 
 
 def epochs(experiment: Experiment, index: CorpusIndex) -> list[list[float]]:
-    """Return [[step, passes over the training text before it], ...], linear in between; a mixture counts as a whole."""
+    """Return [[step, passes over the training text before this step], ...], to be interpolated linearly."""
     trained = index.splits().get("train", {"tokens": 0, "documents": 0})
     tokens = trained["tokens"] + trained["documents"]  # including the BOS of each document
     stages, steps = experiment.train.stages(experiment.model.context_length), experiment.train.steps
@@ -310,8 +310,8 @@ def contamination(corpus: Corpus, fields: Fields) -> dict[str, Any]:
 
 
 def recited(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    """Answer /v1/inspect/recite: how far the model continues a document verbatim. The document is one of "of"
-    documents, spread over a split; {"document": None} if none is long enough."""
+    """Answer /v1/inspect/recite: how far the model continues a document verbatim. The field "document" is an index
+    among "of" documents, spread over a split. Returns {"document": None} if no document is long enough."""
     index = corpus.index()
     split = split_of(fields, index) or "train"
     of = fields.integer("of", MOST_SAMPLED // 4, 1, MOST_SAMPLED)

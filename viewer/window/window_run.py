@@ -65,7 +65,7 @@ class WindowRun:
             check_layers(experiment.model, next((one for one in stored if one.is_dir()), stored[0]))
             mesh, _ = inference_mesh(experiment.train.mesh, experiment.model)
             if lacking := self.lacks_room(experiment.model, mesh):
-                raise UsageError(f"--beside {folder}: its model {lacking} Remove it, or serve it separately.")
+                raise UsageError(f"--beside {folder}: its model {lacking} Omit this folder, or serve it separately.")
             loaded = paths.load(mesh, experiment=experiment)
             run = WindowRun(experiment, folder, loaded, folder.resolve().name, free=self._free)
             taken = [one.name for one in self.all_runs()]

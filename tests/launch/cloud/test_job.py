@@ -156,9 +156,7 @@ def test_an_unknown_option_is_rejected(words, said, capsys):
 def test_a_config_that_the_hosts_do_not_get_is_rejected(tmp_path, monkeypatch, capsys):
     shutil.copy(CONFIG, tmp_path / "mine.py")
     for config in (tmp_path / "mine.py", REPOSITORY / CONFIG):
-        with pytest.raises(
-            UsageError, match=r"config is .*\.py and the current folder .*Work in that folder, and copy"
-        ):
+        with pytest.raises(UsageError, match=r"config is .*\.py and the current folder .*Change to .*, and copy"):
             dry_run(capsys, "slurm", "h100:8", config=str(config))
         monkeypatch.chdir(tmp_path)
 

@@ -27,7 +27,7 @@ INDICES = 8
 
 
 class Piece(NamedTuple):
-    """The rows of a row group, or those from a certain row on."""
+    """Rows of one row group of a Parquet file: all, or all after the first `skipped` rows."""
 
     file: int
     """Index of its file in the order of names."""
@@ -135,7 +135,7 @@ class ParquetFolder:
 
     def row(self, name: str, row: int, columns: Sequence[str] | None = None) -> dict:
         """Return {column: value} of row `row` in the file `name`; timestamps and dates are integers. Raises InputError
-        if there is no such file or row, or if it is damaged."""
+        if there is no such file or row, or if the file is damaged."""
         first = self.first_of(name)
         rows = self._firsts[self._names.index(name) + 1] - first
         if not 0 <= row < rows:

@@ -26,7 +26,8 @@ class RawPages:
 
     def look(self, file_path: str, id: str, seconds: float) -> dict[str, Any]:
         """Search an archive for the page with this id, for at most `seconds` seconds. Returns {"state": "found",
-        "text", "bytes", "content_type"}; "looking" and the pages "read" so far: call again; or "missing" and "why"."""
+        "text", "bytes", "content_type"}; {"state": "missing", "why"}; to call again, {"state": "looking", "read":
+        pages}."""
         try:
             if self._wanted != (file_path, id):
                 file = self._archive(file_path)

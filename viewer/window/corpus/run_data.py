@@ -43,7 +43,7 @@ class RunData:
         return copy.url / name
 
     def download(self, name: str) -> None:
-        """Download a file of a run in a bucket, unless it is here. Raises StorageError if the bucket cannot be read."""
+        """Download a file of a run in a bucket if this disk lacks it. Raises StorageError if the bucket fails."""
         if (copy := local_copy_of(self.paths.root)) and not (self.paths.root / name).is_file():
             copy.fetch([name])
 
@@ -76,7 +76,7 @@ class RunData:
         return found
 
     def missing(self, path: Place, script: str) -> str:
-        """Message that `path` is missing, with the likely cause, or `script` as the one that writes it."""
+        """Message that `path` is missing: the model was imported, or `script`, which writes `path`, has not run."""
         if self.paths.imported.exists():
             return "This model was imported: the run folder has no documents."
         copy = local_copy_of(self.paths.root)
