@@ -116,7 +116,7 @@ class Trees:
 
     @functools.cached_property
     def parted(self) -> dict[tuple[bool, ...], tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-        """Cache of `parted_questions`: two entries, because all features of a page with one block have length 1."""
+        """Cache of the results of `parted_questions` by its argument."""
         return {}
 
     @classmethod
