@@ -86,6 +86,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "configs.recipes.page_questions.PERSON": Anywhere("by the Abe Lee"),
     "configs.recipes.page_questions.PLACE": Anywhere("lies", "found in"),
     "configs.recipes.page_questions.STOP": Anywhere("it"),
+    "configs.recipes.page_questions.made_up": Bounded(characters=100, why="a word of a sentence"),
     "configs.recipes.page_questions.TITLE": AtPlace("The owl (a bird), or eule, is a ", "Owl is a "),
     "configs.recipes.page_questions.YEAR": Anywhere("1999"),
     "launch.cloud.job.parse_job": OPTION,

@@ -1,7 +1,7 @@
 """Tools that an assistant can call: a calculator, and a search in the corpus that its model was trained on.
 
-Others are functions, registered by TOOLS or by chat.tools of the config: the arguments of a call are passed by keyword,
-and the returned text is what the model reads. Their docstring and signature describe them to the model.
+Others are functions of Tools: the arguments of a call are passed by keyword, and the returned text is what the model
+reads. Their docstring and signature describe them to the model.
 """
 
 import ast
@@ -12,13 +12,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm.chat.messages import Message
-from lm.corpus_index.index import CorpusIndex, Document
 from lm.errors import InputError, UsageError, shown
 from lm.run_paths import RunPaths
 from lm.tokenizer.base import Tokenizer
+
+if TYPE_CHECKING:
+    from lm.corpus_index.index import Document
 
 MOST_DIGITS = 300
 """Maximum digits of a number that the calculator computes."""
@@ -100,6 +102,8 @@ class Search:
     def __init__(self, run: Path, tokenizer: Tokenizer):
         """`run` is the folder of the pretrained run, whose tokens `tokenizer` shares. Raises InputError if it has no
         corpus index."""
+        from lm.corpus_index.index import CorpusIndex  # needs pyarrow, which a machine with only JAX lacks
+
         self.index, self.tokenizer = CorpusIndex(run), tokenizer
 
     def __call__(self, query: str) -> Result:
@@ -128,7 +132,7 @@ class Search:
         passage = cut_passage(best[1])
         return Result(passage, (Source(best[2].url, best[2].split, best[2].number, passage),))
 
-    def paragraph(self, document: Document, position: int) -> str:
+    def paragraph(self, document: "Document", position: int) -> str:
         """Paragraph of a document around a token of its part, or some 4,000 characters of it."""
         tokens, margin = document.part.tokens, 4 * PASSAGE_CHARACTERS
         begin, end = max(document.begin, position - margin), min(document.end, position + margin)

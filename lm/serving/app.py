@@ -6,6 +6,7 @@ import hmac
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,10 +16,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lm.chat.template import ChatTemplate, TemplateError
 from lm.chat.tools import NO_TOOLS, Tools
 from lm.serving.answers import ChoiceWriter, Usage, joined, to_json
-from lm.serving.chat import ChatRoute
 from lm.serving.fields import ApiError, Fields, parse_object, wrong
 from lm.serving.http import EventStream, check_page, error_answer, json_answer, read_body, unless_disconnected
 from lm.serving.inspections import Inspection, InspectRoutes
@@ -60,13 +59,17 @@ class CompletionServer:
         self.metrics = ServerMetrics(worker.slots, lambda: worker.in_flight)
         self.inspect = InspectRoutes(inspections, self.limits)
         self.pages = pages or {}
-        try:
-            template = ChatTemplate(tokenizer)
-            self.chat: ChatRoute | str = ChatRoute(
-                worker, template, model, self.fingerprint, self.limits, self.metrics, tools
-            )
-        except TemplateError as error:
-            self.chat = str(error)
+        self.chat: Any = f"{model} has no chat template: it is a base model. Finetune it (launch.finetune)."
+        """lm.serving.chat.ChatRoute, or why there is none."""
+        if tokenizer.chat_template:
+            from lm.chat.template import ChatTemplate, TemplateError  # needs jinja2, which base models do without
+            from lm.serving.chat import ChatRoute
+
+            try:
+                template = ChatTemplate(tokenizer)
+                self.chat = ChatRoute(worker, template, model, self.fingerprint, self.limits, self.metrics, tools)
+            except TemplateError as error:
+                self.chat = str(error)
         self.origins, self.hosts = frozenset[str](), frozenset[str]()
 
     def app(self, cors_origins: Sequence[str] = (), allowed_hosts: Sequence[str] = ()) -> Starlette:

@@ -10,7 +10,6 @@ import numpy as np
 
 from lm.config import TrainConfig
 from lm.data.batches import BatchSource
-from lm.data.document_rows import DocumentRows
 from lm.data.records import document_tables
 from lm.errors import InputError
 from lm.metrics.writers import JsonLines
@@ -103,6 +102,8 @@ def diverged(found: str, config: TrainConfig, more: str = "") -> InputError:
 
 def name_documents(folder: Place, rows: set[int]) -> list[str]:
     """Return the ids of these rows of the document tables in `folder`, in order; "row 7" if a table cannot be read."""
+    from lm.data.document_rows import DocumentRows  # needs pyarrow, which a machine with only JAX lacks
+
     named: dict[int, str] = {}
     with contextlib.suppress(KeyError, TypeError, InputError):
         documents = DocumentRows(document_tables(folder), ["id"])

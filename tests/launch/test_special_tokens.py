@@ -121,8 +121,8 @@ def test_ids_that_a_given_tokenizer_lacks_are_named(source, tmp_path, capsys):
     ("changes", "said"),
     [
         ({"tokenizer_config.json": {"chat_template": "x" * 262_145}}, "262,145 characters; the limit"),
-        ({"tokenizer_config.json": {"chat_template": {"a": 1}}}, "the chat template dict, but must be .* text"),
-        ({"generation_config.json": {"eos_token_id": "</s>"}}, "eos_token_id \\['</s>'\\]"),
+        ({"tokenizer_config.json": {"chat_template": {"a": 1}}}, "the chat template is dict and must be text"),
+        ({"generation_config.json": {"eos_token_id": "</s>"}}, "eos_token_id is \\['</s>'\\]"),
     ],
 )  # fmt: skip
 def test_invalid_ids_and_templates_are_rejected(source, tmp_path, changes, said):

@@ -174,10 +174,10 @@ def test_errors_have_the_types_of_the_official_client(client, server):
     assert unknown.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError, match="suffix"):
         client.completions.create(model="mine", prompt="The", suffix="end")
-    for path, status in (("/v1/chat/completions", 404), ("/v1/completions", 405), ("/v1/models/other", 404)):
+    for path, status in (("/v1/embeddings", 404), ("/v1/completions", 405), ("/v1/models/other", 404)):
         answer = httpx.get(server.url + path, headers=HEADERS)
         assert answer.status_code == status and answer.json()["error"]["message"]
-        assert path != "/v1/chat/completions" or "POST /v1/completions" in answer.json()["error"]["message"]
+        assert path != "/v1/embeddings" or "POST /v1/completions" in answer.json()["error"]["message"]
     assert httpx.post(f"{server.url}/v1/completions", content=b"x" * 20_001, headers=HEADERS).status_code == 413
 
     def chunks():
