@@ -1,4 +1,4 @@
-"""Conversations -> shards of packed records with a loss mask, for finetuning.
+"""Write shards of packed records with a loss mask from conversations, for finetuning.
 
 A conversation is one row of a JSON lines or Parquet file: {"messages": [...], "tools": [...]}; lm/chat/messages.py
 describes messages. A row that is malformed is left out, and reported with its reason.
@@ -24,7 +24,7 @@ from data_prep.sources.json_rows import rows as json_rows
 from data_prep.sources.parquet_rows import opened
 from lm.chat.messages import Message, MessageError, check_messages, check_tools
 from lm.chat.template import ChatTemplate
-from lm.data.records import DocumentTable, Manifest, SequenceRecord, Shard, Split
+from lm.data.records import MANIFEST, DocumentTable, Manifest, SequenceRecord, Shard, Split
 from lm.errors import InputError
 from lm.storage import Place, appearing, digest, write_atomically, writing
 
@@ -150,20 +150,19 @@ def write_conversation_shards(
                     f"{fraction}). Give more conversations, or another fraction."
                 )
             path = out / f"{name}-00000-of-00001.array_record"
-            records = [masked(record, dtype) for record in packed_records(some, length, "uint32")]
             with appearing(path) as partial:
-                write_records(partial, records)
+                records = write_records(partial, (masked(one, dtype) for one in packed_records(some, length, "uint32")))
             tokens = sum(len(ids) for _, ids in some) + 1  # one more than the targets
-            shard = Shard(path.name, len(records), *digest(path), len(some), tokens, text_bytes[name])
-            splits[name] = Split(len(some), tokens, text_bytes[name], len(records), (shard,))
-        table = out / "documents/00000-of-00001.parquet"
-        with appearing(table) as partial:
+            shard = Shard(path.name, records, *digest(path), len(some), tokens, text_bytes[name])
+            splits[name] = Split(len(some), tokens, text_bytes[name], records, (shard,))
+        name = "documents/00000-of-00001.parquet"
+        with appearing(out / name) as partial:
             pq.write_table(pa.Table.from_pylist(rows, TABLE_SCHEMA), partial)
-        tables = (DocumentTable("documents/00000-of-00001.parquet", len(rows), *digest(table)),)
+        tables = (DocumentTable(name, len(rows), *digest(out / name)),)
         manifest = Manifest(
             tokenizer.fingerprint, tokenizer.vocab_size, length, dtype, splits, tables, packing="conversations"
         )
-        write_atomically(out / "manifest.json", manifest.to_json().encode())
+        write_atomically(out / MANIFEST, manifest.to_json().encode())
     return manifest, cut
 
 

@@ -21,10 +21,13 @@ from configs.experiment.run_folder import RunFolder
 from launch import train
 from launch.stages.command import run_command
 from launch.stages.stage import Stage, run_stage
-from lm.config import StartConfig
+from lm.checkpoints.manifest import files_sha256, find_parameters, folders_of
+from lm.compilation_cache import keep_compiled_programs
+from lm.config import ChatConfig, StartConfig
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
 from lm.storage import appearing, file_sha256, note_write, shown_place
+from lm.tokenizer import Tokenizer, load, save
 from lm.trusted_code import code_hashes, named
 
 WRITERS = ("page_questions",)
@@ -36,11 +39,6 @@ SHOWN = 5
 def prepared(experiment: Experiment, workdir: Path) -> Experiment:
     """Fill in what follows from chat.base: the tokenizer with its chat template, rows of the embeddings for tokens that
     it adds, and the checkpoint to start from. Raises UsageError if there is no base, and like `with_template`."""
-    from lm.chat.templates import with_template
-    from lm.checkpoints.manifest import folders_of
-    from lm.checkpoints.reading import whole_parameters
-    from lm.tokenizer import load
-
     chat = experiment.chat
     if not chat.base:
         raise UsageError(
@@ -48,15 +46,14 @@ def prepared(experiment: Experiment, workdir: Path) -> Experiment:
             "launch.finetune RUN CONFIG.py"
         )
     base = RunFolder(Path(chat.base))
-    before = load(base.tokenizer)
-    tokenizer = with_template(before, chat.template)
+    before, tokenizer = tokenizers(chat)
     if experiment.train.lora.rank and tokenizer.vocab_size > before.vocab_size:
         raise UsageError(
             f"train.lora.rank = {experiment.train.lora.rank} freezes the embeddings, but the chat template adds "
             f"{tokenizer.vocab_size - before.vocab_size} tokens, whose rows would then never be trained. Choose a "
             "chat.template whose tokens the vocabulary has, or finetune all parameters (train.lora.rank = 0)."
         )
-    start = whole_parameters(folders_of(base), chat.step)
+    start = find_parameters(folders_of(base), chat.step)[0]  # training verifies its files
     chat = dataclasses.replace(chat, step=int(start.name))
     if tokenizer.fingerprint != before.fingerprint:
         start = RunPaths(workdir).start / "0"
@@ -78,19 +75,23 @@ def prepared(experiment: Experiment, workdir: Path) -> Experiment:
     )  # fmt: skip
 
 
+def tokenizers(chat: ChatConfig) -> tuple[Tokenizer, Tokenizer]:
+    """Return (tokenizer of the base, the same with its chat template). Raises UsageError like `with_template`."""
+    from lm.chat.templates import with_template
+
+    before = load(RunPaths(chat.base).tokenizer)
+    return before, with_template(before, chat.template)
+
+
 def external_inputs(experiment: Experiment) -> dict[str, object]:
     """SHA-256 of the files of conversations, of the function that writes more, and of the base's tokenizer and
     checkpoint."""
-    from lm.checkpoints.manifest import files_sha256, folders_of
-    from lm.tokenizer import load
-
-    chat, base = experiment.chat, RunFolder(Path(experiment.chat.base))
-    tokenizer = load(base.tokenizer)
+    chat = experiment.chat
+    tokenizer = load(RunPaths(chat.base).tokenizer)
     found: dict[str, object] = {f"SHA-256 of {path}": file_sha256(path) for path in conversation_files(experiment)}
     found["tokenizer of the base"] = tokenizer.fingerprint
     found["SHA-256 of its chat template"] = hashlib.sha256(tokenizer.chat_template.encode()).hexdigest()
-    steps = [folder / str(chat.step) for folder in folders_of(base)]
-    found["SHA-256 of its checkpoint"] = files_sha256(next((one for one in steps if one.is_dir()), steps[0]))
+    found["SHA-256 of its checkpoint"] = files_sha256(find_parameters(folders_of(RunPaths(chat.base)), chat.step)[0])
     if chat.written_by not in ("", *WRITERS):
         found |= code_hashes({"chat.written_by": [chat.written_by]})
     return found
@@ -118,13 +119,10 @@ def writer(name: str) -> Callable[[Path], Iterable[dict[str, Any]]]:
 def make(experiment: Experiment, run: Path) -> None:
     from data_prep.conversations import read_conversations, to_line, write_conversation_shards
     from lm.chat.template import ChatTemplate
-    from lm.chat.templates import with_template
-    from lm.tokenizer import load, save
 
     chat, paths = experiment.chat, RunPaths(run)
     base = RunFolder(Path(chat.base))
-    before = load(base.tokenizer)
-    tokenizer = with_template(before, chat.template)
+    before, tokenizer = tokenizers(chat)
     files = conversation_files(experiment)
     if chat.written_by:
         written, found = paths.conversations / "written.jsonl", writer(chat.written_by)(base.root)
@@ -159,6 +157,7 @@ def make(experiment: Experiment, run: Path) -> None:
 
 def write_start(experiment: Experiment, base: RunFolder, tokenizer: Any, folder: Path) -> None:
     """Write the parameters of the base with rows for the new tokens: the mean of all rows."""
+    keep_compiled_programs()  # before JAX is imported
     import numpy as np
 
     from lm.checkpoints.from_parameters import write_parameters

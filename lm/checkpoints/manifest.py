@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lm.errors import InputError
+from lm.errors import InputError, UsageError
 from lm.run_paths import UNFINISHED, RunPaths
 from lm.storage import (
     HASHING_THREADS,
@@ -83,6 +83,25 @@ def folders_of(run: RunPaths) -> tuple[Place, Place]:
 def saved_steps(run: RunPaths) -> list[int]:
     """Return the steps of all checkpoints and snapshots of the run, ascending."""
     return sorted({step for folder in folders_of(run) for step in steps_in(folder)})
+
+
+def find_parameters(folders: Sequence[Place], step: int | None = None) -> list[Place]:
+    """Return the checkpoint of `step` in the first of the folders (checkpoints, then snapshots) that has it, without
+    `step` the newest in the first folder that has any; then all others. Reads none of them. Raises InputError if there
+    is no checkpoint, UsageError if `step` is not among the existing steps."""
+    found = [(one, folder / str(one)) for folder in folders for one in reversed(steps_in(folder))]
+    if not found:
+        raise InputError(
+            f"There is no checkpoint in {shown_place(folders[0])}. First run: python -m launch.train CONFIG.py "
+            f"--workdir {shown_place(folders[0].parent)}"
+        )
+    chosen = next((place for one, place in found if step in (None, one)), None)
+    if chosen is None:
+        raise UsageError(
+            f"There is no checkpoint of step {step:,} in {' or '.join(map(str, folders))}. The steps there are "
+            f"{', '.join(map(str, sorted({one for one, _ in found})))}."
+        )
+    return [chosen, *(place for _, place in found if place != chosen)]
 
 
 def steps_in(folder: Place) -> list[int]:

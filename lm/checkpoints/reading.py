@@ -16,15 +16,15 @@ from jax.sharding import Mesh
 from lm.checkpoints.addresses import orbax_path
 from lm.checkpoints.errors import OTHER, not_by_orbax, readable_errors
 from lm.checkpoints.layer_forms import as_stored, as_wanted
-from lm.checkpoints.manifest import DamageError, steps_in, verify
+from lm.checkpoints.manifest import DamageError, find_parameters, verify
 from lm.checkpoints.replicas import broadcast, first_replica
 from lm.config import ModelConfig
-from lm.errors import InputError, UsageError
+from lm.errors import InputError
 from lm.model.param_names import IN_BLOCK, named_leaves, replace_leaves
 from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh, shardings
 from lm.resilience.multihost import fail_together, settle
-from lm.storage import Place, place_of, shown_place, sizes_below
+from lm.storage import Place, place_of, sizes_below
 
 ARRAYS = ocp.type_handlers.create_type_handler_registry(
     (jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=1 << 20))
@@ -62,25 +62,9 @@ def verify_together(folder: Place) -> dict[str, Any]:
 
 
 def whole_parameters(folders: Sequence[Place], step: int | None = None) -> Place:
-    """Return the checkpoint of `step` in the first of the folders (checkpoints, then snapshots) that has it; without
-    `step` the newest in the first folder that has any. Verifies its files. Raises InputError if there is no checkpoint
-    or it is damaged, UsageError if `step` is not among the existing steps."""
-
-    def look(_: object) -> list[str]:
-        found = [(one, str(folder / str(one))) for folder in folders for one in reversed(steps_in(folder))]
-        if not found:
-            raise InputError(
-                f"There is no checkpoint in {shown_place(folders[0])}. First run: python -m launch.train CONFIG.py "
-                f"--workdir {shown_place(folders[0].parent)}"
-            )
-        chosen = [place for one, place in found if step in (None, one)]
-        if not chosen:
-            raise UsageError(
-                f"There is no checkpoint of step {step:,} in {' or '.join(map(str, folders))}. The steps there are "
-                f"{', '.join(map(str, sorted({one for one, _ in found})))}."
-            )
-        return [chosen[0], *(place for _, place in found if place != chosen[0])]
-
+    """Return the checkpoint that `find_parameters` finds, after verifying its files. Raises the errors of
+    `find_parameters`, and InputError if the checkpoint is damaged."""
+    look = lambda _: list(map(str, find_parameters(folders, step)))
     chosen, *rest = map(place_of, settle("look", None, look))
     steps = [int(one.name) for one in rest if one.name != chosen.name]
     try:

@@ -21,7 +21,7 @@ from lm.serving.answers import ChoiceWriter, Usage, joined, to_json
 from lm.serving.fields import ApiError, Fields, parse_object, wrong
 from lm.serving.http import EventStream, check_page, error_answer, json_answer, read_body, unless_disconnected
 from lm.serving.inspections import Inspection, InspectRoutes
-from lm.serving.metrics import CallRecord, ServerMetrics, outcome_of
+from lm.serving.metrics import CallRecord, ServerMetrics, outcome_of, recorded
 from lm.serving.protocol import CompletionCall, Limits, encode_text, parse_completion
 from lm.serving.worker import EngineWorker, RunningCall
 from lm.tokenizer import Tokenizer
@@ -148,8 +148,7 @@ class CompletionServer:
         return json_answer(self.card)
 
     async def completions(self, request: Request) -> Response:
-        record = CallRecord(self.metrics)
-        try:
+        with recorded(self.metrics) as record:
             call = await self.read_call(request)
             running = self.worker.submit(call.requests)
             try:
@@ -161,12 +160,6 @@ class CompletionServer:
             except BaseException:
                 self.worker.cancel(running)
                 raise
-        except ApiError as error:
-            record.end(outcome_of(error.status))
-            raise
-        except (ClientDisconnect, asyncio.CancelledError):
-            record.end("cancelled")
-            raise
 
     async def chat_completions(self, request: Request) -> Response:
         if isinstance(self.chat, str):

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from lm.chat.assistant import MOST_ROUNDS, Step, tool_steps
@@ -26,7 +26,7 @@ from lm.inference.requests import FinishReason, GenerationRequest, SamplingParam
 from lm.serving.answers import LEAST_LOGPROB, Usage, to_json, token_text
 from lm.serving.fields import ApiError, Fields, parse_object, wrong
 from lm.serving.http import EventStream, read_body, unless_disconnected
-from lm.serving.metrics import CallRecord, ServerMetrics, outcome_of
+from lm.serving.metrics import CallRecord, ServerMetrics, outcome_of, recorded
 from lm.serving.protocol import (
     GOLDEN,
     KNOWN,
@@ -128,8 +128,7 @@ class ChatRoute:
         self.fingerprint, self.metrics, self.tools = fingerprint, metrics, tools
 
     async def answer(self, request: Request) -> Response:
-        record = CallRecord(self.metrics)
-        try:
+        with recorded(self.metrics) as record:
             body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
             call = await asyncio.to_thread(parse_chat, body, self.model, self.template, self.limits)
             running = Conversations(self, call, record)
@@ -142,12 +141,6 @@ class ChatRoute:
             except BaseException:
                 running.cancel()
                 raise
-        except ApiError as error:
-            record.end(outcome_of(error.status))
-            raise
-        except (ClientDisconnect, asyncio.CancelledError):
-            record.end("cancelled")
-            raise
 
 
 class Conversations:

@@ -1,15 +1,20 @@
 """Prometheus metrics of the server (prometheus.io/docs/practices/naming)."""
 
+import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from starlette.requests import ClientDisconnect
+
+from lm.serving.fields import ApiError
 
 SECONDS_TO_FIRST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 SECONDS_A_TOKEN = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 SECONDS_A_REQUEST = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120, 300)
 OUTCOMES = ("answered", "cancelled", "refused", "overloaded", "failed")
-"""Outcomes of a call of /v1/completions: success; client disconnected; 4xx; 429; 5xx."""
+"""Outcomes of a call of a completions API: success; client disconnected; 4xx; 429; 5xx."""
 
 
 def outcome_of(status: int) -> str:
@@ -63,7 +68,7 @@ class ServerMetrics:
 
 
 class CallRecord:
-    """Measures one call of /v1/completions, and reports it to the metrics."""
+    """Measures one call of /v1/completions or /v1/chat/completions, and reports it to the metrics."""
 
     def __init__(self, metrics: ServerMetrics):
         self.metrics, self.began = metrics, time.monotonic()
@@ -93,3 +98,17 @@ class CallRecord:
         self.metrics.count(outcome)
         if outcome == "answered":
             self.metrics.request.observe(time.monotonic() - self.began)
+
+
+@contextlib.contextmanager
+def recorded(metrics: ServerMetrics) -> Generator[CallRecord]:
+    """Yield the record of a call. An error or a disconnected client ends the record."""
+    record = CallRecord(metrics)
+    try:
+        yield record
+    except ApiError as error:
+        record.end(outcome_of(error.status))
+        raise
+    except (ClientDisconnect, asyncio.CancelledError):
+        record.end("cancelled")
+        raise
