@@ -376,7 +376,7 @@ def test_parts_of_other_settings_are_rejected_and_the_remedy_deletes_nothing(tmp
     with pytest.raises(UsageError, match=r"shards\.train_shards: 2 there, 3 asked for") as refusal:
         run_stage(TEXT, three, workdir)
     assert snapshot(workdir) == before
-    subprocess.run("rm " + str(refusal.value).rpartition("depends on them: rm ")[2], shell=True, check=True)
+    subprocess.run("rm " + str(refusal.value).rpartition("later ones: rm ")[2], shell=True, check=True)
     run_stage(TEXT, three, workdir)
     assert (workdir / "text/deep/0.txt").read_text() == "part 0 " * 3
     assert (workdir / "replaced-1/text/deep/0.txt").read_text() == "part 0 of 2, done before"
@@ -448,7 +448,7 @@ def test_commands_in_messages_quote_paths_with_blanks(tmp_path):
     run(workdir)
     with pytest.raises(UsageError, match="of another experiment") as error:
         run(workdir, with_shards(train_shards=3))
-    subprocess.run("rm " + str(error.value).rpartition("depends on them: rm ")[2], shell=True, check=True)
+    subprocess.run("rm " + str(error.value).rpartition("later ones: rm ")[2], shell=True, check=True)
     assert run(workdir, with_shards(train_shards=3)) == [True, True]
 
 
