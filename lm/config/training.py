@@ -174,6 +174,9 @@ class TrainConfig(Config):
     large vocabulary, logits are the largest tensor of a step. Changes the order of summation, as another mesh does."""
     loader_threads: int = not_hashed()
     """Threads that read and decode records."""
+    skip_untrained: bool = not_hashed(default=False)
+    """Sort the tokens, and compute no logits in those of the `loss_chunks` that have no trained tokens. Saves time if
+    most tokens of a batch are not trained, as in conversations, where only replies are."""
     layout: str = not_hashed(default="")
     """Row of configs/layouts.py that sets mesh, micro_batches, remat, loss_chunks, xla_options and model.scan_layers;
     on the command line, the hardware is enough, such as v6e:8x8. Empty: no row."""

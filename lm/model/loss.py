@@ -29,7 +29,7 @@ def logits_of(x_ND: Float[Array, "*N D"], table_VD: Float[Array, "V D"], softcap
     return softcapped(constrain(logits_NV, *TOKENS[: x_ND.ndim - 1], "vocab"), softcap)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
 def summed_cross_entropy(
     x_BTD: Float[Array, "B T D"],
     table_VD: Float[Array, "V D"],
@@ -38,6 +38,7 @@ def summed_cross_entropy(
     parts: int,
     softcap: float | None = None,
     z_loss: float = 0.0,
+    skip_untrained: bool = False,
     whole_VD: Float[Array, "V D"] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return (objective to minimize, loss to report), in nats, float32, without storing the logits of all positions.
@@ -49,7 +50,8 @@ def summed_cross_entropy(
     The tokens of each device are split into `parts` parts (more if they do not divide evenly), whose logits are
     computed one after the other: V * B * T / parts float32 values. Their gradients with respect to x and table are
     computed immediately, in the forward pass, because later operations only scale them: so no logits are stored or
-    recomputed (as in Liger-Kernel, arXiv:2410.10989). Products have the type of x, sums are float32.
+    recomputed (as in Liger-Kernel, arXiv:2410.10989). Products have the type of x, sums are float32. With
+    `skip_untrained`, tokens of weight 0 come last, and parts that have no others are not computed.
 
     On a mesh, each device computes its tokens and its shard of the vocabulary. The table is gathered once and its
     gradient is reduced once, independent of the number of parts. With `whole_VD`, the result of `gathered_table`, the
@@ -154,7 +156,7 @@ def target_logits(logits_NV: Float[Array, "N V"], targets_N: Int[Array, " N"]) -
     return summed(jnp.where(is_own_N, found_N, 0.0), "vocab")
 
 
-def summed_forward(x_BTD, table_VD, targets_BT, weights_BT, parts, softcap, z_loss, whole_VD=None):
+def summed_forward(x_BTD, table_VD, targets_BT, weights_BT, parts, softcap, z_loss, skip_untrained, whole_VD=None):
     """Return (objective, loss), and the gradients of the objective with respect to x and table."""
 
     by_token = (*TOKENS, None)
@@ -180,16 +182,27 @@ def summed_forward(x_BTD, table_VD, targets_BT, weights_BT, parts, softcap, z_lo
             totals = add(totals, losses_N, log_sums_N, weights_N, z_loss)
             return (totals, gradient_VD + by_table_VD), summed(by_logits_NV @ table_VD, "vocab")
 
+        def add_trained_part(carry, part):
+            skip = lambda carry, part: (carry, jnp.zeros_like(part[0]))
+            return jax.lax.cond(jnp.any(part[2] != 0), add_part, skip, carry, part)
+
         zero = jnp.zeros((), jnp.float32)
         start = (zero, zero), jnp.zeros(table_VD.shape, jnp.float32)
-        (totals, by_table_VD), by_x = jax.lax.scan(add_part, start, in_parts((x_BTD, targets_BT, weights_BT), parts))
+        tokens = x_BTD, targets_BT, weights_BT
+        if skip_untrained:
+            order_N = jnp.argsort(weights_BT.reshape(-1) == 0, stable=True)
+            tokens = jax.tree.map(lambda values: values.reshape(1, -1, *values.shape[2:])[:, order_N], tokens)
+        step = add_trained_part if skip_untrained else add_part
+        (totals, by_table_VD), by_x = jax.lax.scan(step, start, in_parts(tokens, parts))
+        if skip_untrained:
+            by_x = by_x.reshape(-1, by_x.shape[-1])[jnp.argsort(order_N)]
         return summed(totals, *TOKENS), by_x.reshape(x_BTD.shape), table_gradient(by_table_VD, x_BTD.dtype)
 
     totals, by_x_BTD, by_table_VD = total_and_gradients(x_BTD, table_VD, targets_BT, weights_BT, whole_VD)
     return totals, (by_x_BTD, by_table_VD, jnp.zeros((), table_VD.dtype))
 
 
-def summed_backward(parts, softcap, z_loss, residuals, scales):
+def summed_backward(parts, softcap, z_loss, skip_untrained, residuals, scales):
     by_x_BTD, by_table_VD, like_table = residuals
     scale, _ = scales
     return scale.astype(by_x_BTD.dtype) * by_x_BTD, (scale * by_table_VD).astype(like_table.dtype), None, None, None

@@ -44,7 +44,7 @@ def loss_terms(
     x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT, config.remat_policy, dropout, taps)
     minimized, loss = summed_cross_entropy(
         x_BTD, model.output_table(), batch.targets_BT, batch.weights_BT, config.loss_chunks, model.logit_softcap,
-        config.z_loss, table_VD,
+        config.z_loss, config.skip_untrained, table_VD,
     )  # fmt: skip
     if taps is None:
         return minimized, (loss, {})

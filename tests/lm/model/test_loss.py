@@ -53,6 +53,22 @@ def test_the_sum_in_parts_equals_the_plain_sum_with_its_gradients(parts):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+def test_parts_without_trained_tokens_are_skipped():
+    """What is not computed may be NaN: of 16 tokens in 4 parts, 12 have the weight 0."""
+    x_BTD, table_VD, targets_BT, weights_BT = case()
+    weights_BT = weights_BT * (np.arange(16).reshape(2, 8) % 4 == 1)
+    summed = lambda x, table: summed_cross_entropy(x, table, targets_BT, weights_BT, 4, None, 0.1, True)[0]
+    whole = lambda x, table: summed_cross_entropy(x, table, targets_BT, weights_BT, 4, None, 0.1)[0]
+    broken_BTD = jnp.where(weights_BT[..., None] == 0, jnp.nan, x_BTD)
+    found, gradients = jax.jit(jax.value_and_grad(summed, (0, 1)))(broken_BTD, table_VD)
+    expected, wanted = jax.jit(jax.value_and_grad(whole, (0, 1)))(x_BTD, table_VD)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for one, other in zip(gradients, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    nothing = jax.grad(lambda x: summed_cross_entropy(x, table_VD, targets_BT, 0 * weights_BT, 4, None, 0.0, True)[0])
+    assert not nothing(broken_BTD).any()
+
+
 def test_products_in_bfloat16_keep_the_gradients_dtypes_and_nearly_their_values():
     x_BTD, table_VD, targets_BT, weights_BT = case("bfloat16")
     gradients = jax.grad(lambda x, table: summed_cross_entropy(x, table, targets_BT, weights_BT, 4)[0], (0, 1))(

@@ -127,6 +127,7 @@ def test_a_step_has_no_implicit_transfers_between_host_and_devices():
     [
         (MODERN, {"micro_batches": 4}),
         (LLAMA, {"loss_chunks": 16}),
+        (LLAMA, {"loss_chunks": 8, "skip_untrained": True}),
         (GPT2, {"micro_batches": 2, "remat": "full", "loss_chunks": 4}),
         *(pytest.param(LLAMA, {"remat": name}, marks=() if name == "minimal" else pytest.mark.slow) for name in REMAT),
         (MODERN, {"remat": "full", "remat_keep": ("mlpwi",), "remat_offload": ("decoder_layer_input", "context")}),
@@ -138,6 +139,23 @@ def test_a_step_has_no_implicit_transfers_between_host_and_devices():
 def test_micro_batches_and_remat_give_the_same_gradients(config, change):
     changed = loss_and_named_gradients(config, dataclasses.replace(TRAIN, **change))
     assert_the_same(changed, loss_and_named_gradients(config))
+
+
+def test_untrained_tokens_are_skipped_on_a_mesh_that_shards_tokens_and_vocabulary():
+    """The devices that share a chunk all skip it or all compute it."""
+    mesh, optimizer = (
+        make_mesh(MeshConfig(fsdp=2, tensor=2), LLAMA, 8, jax.devices()[:4]),
+        make_optimizer(TRAIN.optimizer, 12),
+    )
+    batch = batch_of(LLAMA)
+    batch = batch._replace(weights_BT=batch.weights_BT * (np.arange(len(batch.weights_BT)) == 6)[:, None])
+    found = []
+    for skip in (False, True):
+        state = initializer(LLAMA, optimizer, 0, mesh)()
+        train = dataclasses.replace(TRAIN, loss_chunks=8, skip_untrained=skip)
+        _, metrics = compile_step(optimizer, state, mesh, train)(state, batch)
+        found.append([float(metrics[name]) for name in ("loss", "gradient_norm")])
+    np.testing.assert_allclose(*found, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
