@@ -32,6 +32,7 @@ PROGRAMS = {
     "serve": "throughput and latency of the HTTP server",
     "startup": "process start to first training step",
     "stream_shards": "batches from a bucket of 60,000 shards",
+    "templates": "chat templates compared with transformers",
     "tokenizer": "training and encoding compared with rustbpe and tiktoken",
     "train": "a training step compared with a bare matrix product",
     "window": "response times of the window in Chromium",
