@@ -31,9 +31,9 @@ class Options:
     temperature: float = 0.0
     """0: always the most likely token."""
     max_tokens: int = 256
-    """Maximum tokens of a reply."""
+    """Maximum tokens of an answer, with its calls of tools."""
     seed: int = 0
-    """Seed of the first reply; each further one adds 1."""
+    """Seed of the first answer, below 2**32; each further one adds 1."""
     step: int | None = None
     """Step of the checkpoint; default: the newest."""
     no_tools: tyro.conf.UseCounterAction[int] = 0  # a flag without value
@@ -80,7 +80,7 @@ def talk(experiment: Experiment, workdir: Path, options: Options) -> bool:
             continue
         messages.append({"role": "user", "content": line})
         params = SamplingParams(max_tokens=options.max_tokens, temperature=options.temperature, seed=seed)
-        seed += 1
+        seed = (seed + 1) % 2**32
         try:
             for step in answer(engine, template, tools, messages, params):
                 sys.stdout.write(for_terminal(step.text))
@@ -107,7 +107,7 @@ def show(step: Any) -> None:
         for source in step.result.sources:
             print(for_terminal(f"  [from {source.url}]"))
     elif "tool_calls" not in step.message:
-        print()
+        print("  [cut: --max-tokens or the context length is reached]" if step.finish_reason == "length" else "")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from lm.chat.messages import Message
 from lm.chat.reply import Reply
 from lm.chat.template import ChatTemplate
 from lm.chat.tools import Result, Tools
-from lm.inference.requests import GenerationRequest, SamplingParams
+from lm.inference.requests import GenerationEvent, GenerationRequest, SamplingParams, TokenLogprob
 
 if TYPE_CHECKING:
     from lm.inference.engine import Engine
@@ -23,6 +23,8 @@ class Step:
 
     text: str = ""
     """New text to show."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """If requested: of the tokens of the text."""
     message: Message | None = None
     """Message of the assistant or of a tool, to be added to the conversation."""
     result: Result | None = None
@@ -31,15 +33,69 @@ class Step:
     """With the last message: stop, length, or tool_calls if the answer ends with calls that nobody ran."""
 
 
-def tool_steps(message: Message, tools: Tools) -> Iterator[Step]:
-    """Run the calls of a message; yield a tool message for each."""
-    for call in message["tool_calls"]:
-        function = call["function"]
-        result = tools.call(function["name"], function["arguments"])
-        tool = {"role": "tool", "name": function["name"], "content": result.text}
-        if "id" in call:
-            tool["tool_call_id"] = call["id"]
-        yield Step(message=tool, result=result)
+NO_ROOM = Step(message={"role": "assistant", "content": ""}, finish_reason="length")
+"""Last step of an answer that has no room for another reply."""
+
+
+class Answer:
+    """An answer of the assistant, reply by reply.
+
+    Whoever generates a reply passes its events to `read` and calls `finish`. If that returns no finish_reason, the next
+    reply is generated from `next_request`, after `run_tools`. Generation is left to the caller, who may await it.
+    """
+
+    def __init__(
+        self, template: ChatTemplate, tools: Tools, messages: Sequence[Message], params: SamplingParams, context: int,
+        reads_calls: bool = True,
+    ):  # fmt: skip
+        """`params.max_tokens` is the limit of all replies together. `context` is the maximum number of tokens of the
+        conversation. Without `reads_calls`, calls in replies are text."""
+        self.template, self.tools, self.params, self.context = template, tools, params, context
+        self.messages, self.reads_calls = list(messages), reads_calls
+        self.left, self.rounds, self.reason = params.max_tokens, 0, ""
+        self.reply = Reply(template.tokenizer, params.stop, reads_calls)
+
+    def read(self, event: GenerationEvent) -> Step:
+        """Add an event of the reply, and return its text."""
+        self.left -= len(event.tokens)
+        self.reason = event.finish_reason or self.reason
+        text, scored = "", list[TokenLogprob]()
+        for number, token in enumerate(event.tokens):
+            text += self.reply.push(token)
+            if not self.reply.in_calls:
+                scored += event.logprobs[number : number + 1]
+        return Step(text, tuple(scored))
+
+    def finish(self) -> list[Step]:
+        """Return the withheld text of the reply, if any, and its message. It is the last step of the answer if it has a
+        finish_reason."""
+        rest, message = self.reply.finish()
+        calls = "tool_calls" in message
+        runs = calls and self.tools.functions and self.rounds < MOST_ROUNDS
+        reason = "" if runs else "tool_calls" if calls else self.reason or "stop"
+        self.messages.append(message)
+        return [*([Step(rest)] if rest else []), Step(message=message, finish_reason=reason)]
+
+    def run_tools(self) -> Iterator[Step]:
+        """Run the calls of the last message; yield the message of each result."""
+        for call in self.messages[-1]["tool_calls"]:
+            function = call["function"]
+            result = self.tools.call(function["name"], function["arguments"])
+            tool = {"role": "tool", "name": function["name"], "content": result.text}
+            if "id" in call:
+                tool["tool_call_id"] = call["id"]
+            self.messages.append(tool)
+            yield Step(message=tool, result=result)
+
+    def next_request(self) -> GenerationRequest | None:
+        """Begin another reply; return None if the context or `max_tokens` has no room for it. Raises like
+        ChatTemplate.encode."""
+        prompt = tuple(self.template.encode(self.messages, reply=True).ids.tolist())
+        if self.left < 1 or len(prompt) >= self.context:
+            return None
+        self.rounds, self.reason = self.rounds + 1, ""
+        self.reply = Reply(self.template.tokenizer, self.params.stop, self.reads_calls)
+        return GenerationRequest(prompt, dataclasses.replace(self.params, max_tokens=self.left))
 
 
 def answer(
@@ -49,24 +105,17 @@ def answer(
 
     Raises UsageError if the conversation does not fit into the context, and like ChatTemplate.encode.
     """
-    messages = list(messages)
-    for number in range(MOST_ROUNDS + 1):
-        prompt = tuple(template.encode(messages, reply=True).ids.tolist())
-        reply, reason = Reply(template.tokenizer, params.stop), ""
-        for event in engine.generate([GenerationRequest(prompt, params)]):
-            for token in event.tokens:
-                if text := reply.push(token):
-                    yield Step(text=text)
-            reason = event.finish_reason or reason
-        rest, message = reply.finish()
-        if rest:
-            yield Step(text=rest)
-        runs = "tool_calls" in message and tools.functions and number < MOST_ROUNDS
-        yield Step(message=message, finish_reason="" if runs else "tool_calls" if "tool_calls" in message else reason)
-        messages.append(message)
-        if not runs:
+    running = Answer(template, tools, messages, params, engine.context)
+    request: GenerationRequest | None = GenerationRequest(
+        tuple(template.encode(running.messages, reply=True).ids.tolist()), params
+    )
+    while request is not None:
+        for event in engine.generate([request]):
+            yield running.read(event)
+        ended = running.finish()
+        yield from ended
+        if ended[-1].finish_reason:
             return
-        for step in tool_steps(message, tools):
-            yield step
-            assert step.message is not None
-            messages.append(step.message)
+        yield from running.run_tools()
+        request = running.next_request()
+    yield NO_ROOM

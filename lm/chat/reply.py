@@ -24,7 +24,10 @@ class Reply:
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), calls: bool = True):
         """`stop` are the strings at which the text ends. Without `calls`, calls are text."""
         self.tokenizer, self.stop, self.reads_calls = tokenizer, tuple(stop), calls
-        self.call_id = tokenizer.special_tokens.get(CALL) if calls and CALL in tokenizer.chat_template else None
+        ours = CALL in tokenizer.chat_template
+        self.call_id = tokenizer.special_tokens.get(CALL) if calls and ours else None
+        self.space = " " if ours else ""
+        """What the template writes before the text, and is not shown; "" once it was read."""
         self.reads_json = calls and self.call_id is None
         self.stream = TextStream(tokenizer, (*stop, *([OPEN] if self.reads_json else [])))
         self.hidden = {tokenizer.special_tokens[name] for name in HIDDEN if name in tokenizer.special_tokens}
@@ -44,6 +47,8 @@ class Reply:
     def show(self, text: str) -> str:
         """Return the text, unless it may belong to a call."""
         text, self.held = self.held + text, ""
+        if text:
+            text, self.space = text.removeprefix(self.space), ""
         if self.reads_json and not self.shown and text.lstrip()[:1] in ("", "{"):
             text, self.held = "", text
         self.shown += text
@@ -60,6 +65,8 @@ class Reply:
             pass
         stream = TextStream(self.tokenizer, self.stop)
         whole = "".join([*(stream.push(id) for id in self.ids if id not in self.hidden), stream.finish()])
+        if CALL in self.tokenizer.chat_template:
+            whole = whole.removeprefix(" ")
         return whole[len(self.shown) - len(rest) :], {"role": "assistant", "content": whole}
 
     def calls(self) -> list[Message]:

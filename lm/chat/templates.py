@@ -26,14 +26,16 @@ GRISTMILL = """\
 {%- if message.role == "assistant" %}
 {{- "<|assistant|>" }}
 {%- generation %}
-{{- message.content }}
+{%- if message.content %}
+{{- " " + message.content }}
+{%- endif %}
 {%- for call in message.tool_calls or [] %}
 {{- "<|call|>" + call.function.name + " " + call.function.arguments | tojson }}
 {%- endfor %}
 {{- "<|end|>" }}
 {%- endgeneration %}
 {%- else %}
-{{- "<|" + message.role + "|>" + message.content + "<|end|>" }}
+{{- "<|" + message.role + "|> " + message.content + "<|end|>" }}
 {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}
@@ -41,7 +43,8 @@ GRISTMILL = """\
 {%- endif %}
 """
 """A call is <|call|>NAME {"argument": ...}; the result of a tool is between <|tool|> and <|end|>. The model knows its
-tools by training."""
+tools by training. Texts begin after a space, so that a word is the same token at the beginning of a text as within one,
+and a small model can copy it."""
 SYSTEM = """\
 {%- set ns = namespace(text="") %}
 {%- if messages[0].role == "system" %}

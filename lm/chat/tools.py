@@ -1,7 +1,7 @@
 """Tools that an assistant can call: a calculator, and a search in the corpus that its model was trained on.
 
 Others are functions of Tools: the arguments of a call are passed by keyword, and the returned text is what the model
-reads. Their docstring and signature describe them to the model.
+reads.
 """
 
 import ast
@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lm.chat.messages import Message
-from lm.errors import InputError, UsageError, shown
+from lm.errors import InputError, shown
 from lm.run_paths import RunPaths
 from lm.tokenizer.base import Tokenizer
 
@@ -35,7 +34,7 @@ MOST_QUERY = 200
 """Maximum characters of a query."""
 MOST_PLACES = 100
 """Maximum occurrences of one spelling of a query that are ranked."""
-PASSAGE_CHARACTERS = 400
+PASSAGE_CHARACTERS = 300
 """Approximate maximum length of a passage; it ends with a sentence."""
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9])")
 DEFINES = re.compile(r"(?: ?\([^)\n]{0,200}\))?(?:,[^.\n]{0,100}?,)? (?:is|are|was|were)\b")
@@ -190,10 +189,6 @@ class Tools:
             return Result(f"Error: {name}: {shown(str(error), quotes=False)}")
         return result if isinstance(result, Result) else Result(str(result))
 
-    def describe(self) -> list[Message]:
-        """JSON schemas of the tools, as in OpenAI's API."""
-        return [described(name, function) for name, function in self.functions.items()]
-
 
 NO_TOOLS = Tools()
 
@@ -208,23 +203,3 @@ def tools_of(base: str, tokenizer: Tokenizer) -> Tools:
 
 
 KINDS = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
-
-
-def described(name: str, function: Callable[..., Any]) -> Message:
-    """JSON schema of a function. Raises UsageError for a parameter without a type."""
-    parameters = inspect.signature(function).parameters.values()
-    if wrong := [one.name for one in parameters if one.annotation not in KINDS]:
-        raise UsageError(
-            f"The tool {name} has a parameter {wrong[0]} without one of the types {', '.join(KINDS.values())}."
-        )
-    text = " ".join((inspect.getdoc(function if inspect.isfunction(function) else function.__call__) or "").split())
-    return {
-        "type": "function",
-        "function": {
-            "name": name, "description": text,
-            "parameters": {
-                "type": "object", "properties": {one.name: {"type": KINDS[one.annotation]} for one in parameters},
-                "required": [one.name for one in parameters if one.default is inspect.Parameter.empty],
-            },
-        },
-    }  # fmt: skip

@@ -16,13 +16,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lm.chat.assistant import MOST_ROUNDS, Step, tool_steps
+from lm.chat.assistant import NO_ROOM, Answer, Step
 from lm.chat.messages import Message, MessageError, check_messages, check_tools
-from lm.chat.reply import Reply
 from lm.chat.template import ChatTemplate, strings_in
 from lm.chat.tools import NO_TOOLS, Tools
 from lm.errors import InputError
-from lm.inference.requests import FinishReason, GenerationRequest, SamplingParams, TokenLogprob
+from lm.inference.requests import GenerationRequest, SamplingParams, TokenLogprob
 from lm.serving.answers import LEAST_LOGPROB, Usage, to_json, token_text
 from lm.serving.fields import ApiError, Fields, parse_object, wrong
 from lm.serving.http import EventStream, read_body, unless_disconnected
@@ -157,15 +156,15 @@ class Conversations:
         }  # fmt: skip
         try:
             for index in range(call.n):
-                self.submit(index, call.prompt, call.params.max_tokens)
+                self.submit(index, GenerationRequest(call.prompt, call.params))
         except ApiError:
             self.cancel()
             raise
 
-    def submit(self, index: int, prompt: tuple[int, ...], max_tokens: int) -> None:
+    def submit(self, index: int, request: GenerationRequest) -> None:
         seed = (self.call.params.seed + index * GOLDEN) % SEEDS
-        request = GenerationRequest(prompt, dataclasses.replace(self.call.params, seed=seed, max_tokens=max_tokens))
-        self.running[index] = self.route.worker.submit([request])
+        params = dataclasses.replace(request.params, seed=seed)
+        self.running[index] = self.route.worker.submit([GenerationRequest(request.prompt, params)])
 
     async def accepted(self) -> None:
         for one in list(self.running.values()):
@@ -179,49 +178,36 @@ class Conversations:
         self.record.end("cancelled")  # no effect if answered
         self.cancel()
 
-    async def choice(self, index: int) -> AsyncGenerator[tuple[Step, list[TokenLogprob]]]:
-        """Yield the steps of one choice, each with the log-probabilities of its text."""
-        call, template = self.call, self.route.template
-        messages = list(call.messages)
-        tools = self.route.tools if call.runs_own else NO_TOOLS
-        reads_calls, left = bool(call.tools or tools.functions), call.params.max_tokens
-        for number in range(MOST_ROUNDS + 1):
-            reply = Reply(template.tokenizer, call.params.stop, reads_calls)
-            reason: FinishReason | None = None
+    async def choice(self, index: int) -> AsyncGenerator[Step]:
+        """Yield the steps of one choice."""
+        call, route = self.call, self.route
+        tools = route.tools if call.runs_own else NO_TOOLS
+        reads_calls = bool(call.tools or tools.functions)
+        answer = Answer(route.template, tools, call.messages, call.params, route.limits.context, reads_calls)
+        while True:
             async for _, event in self.running[index].events():
                 self.usage.completion_tokens += len(event.tokens)
                 self.record.saw(index, len(event.tokens), event.finish_reason is not None)
-                reason, left = event.finish_reason or reason, left - len(event.tokens)
-                text, scored = "", []
-                for number_of_token, token in enumerate(event.tokens):
-                    text += reply.push(token)
-                    if not reply.in_calls:
-                        scored += event.logprobs[number_of_token : number_of_token + 1]
-                if text or scored:
-                    yield Step(text=text), scored
-            rest, message = reply.finish()
-            if rest:
-                yield Step(text=rest), []
-            for one in message.get("tool_calls", ()):
+                step = answer.read(event)
+                if step.text or step.logprobs:
+                    yield step
+            ended = answer.finish()
+            for one in (ended[-1].message or {}).get("tool_calls", ()):
                 one["id"] = f"call_{uuid.uuid4().hex[:24]}"
-            runs = "tool_calls" in message and tools.functions and number < MOST_ROUNDS
-            last = "" if runs else "tool_calls" if "tool_calls" in message else reason or "stop"
-            yield Step(message=message, finish_reason=last), []
-            messages.append(message)
-            if not runs:
+            for step in ended:
+                yield step
+            if ended[-1].finish_reason:
                 return
-            for step in await asyncio.to_thread(lambda message=message: list(tool_steps(message, tools))):
-                yield step, []
-                assert step.message is not None
-                messages.append(step.message)
+            for step in await asyncio.to_thread(lambda: list(answer.run_tools())):
+                yield step
             try:
-                encoded = await asyncio.to_thread(template.encode, messages, (), True)
+                request = await asyncio.to_thread(answer.next_request)
             except InputError as error:
                 raise ApiError(400, str(error), param="messages", code="invalid_value") from error
-            if left < 1 or len(encoded.ids) >= self.route.limits.context:
-                yield Step(message={"role": "assistant", "content": ""}, finish_reason="length"), []
+            if request is None:
+                yield NO_ROOM
                 return
-            self.submit(index, tuple(encoded.ids.tolist()), left)
+            self.submit(index, request)
 
     async def whole(self) -> Response:
         choices = await asyncio.gather(*(self.whole_choice(index) for index in range(self.call.n)))
@@ -234,9 +220,9 @@ class Conversations:
         steps: list[dict[str, Any]] = []
         scores: list[dict[str, Any]] = []
         text, message, reason = "", None, ""
-        async for step, scored in self.choice(index):
+        async for step in self.choice(index):
             text += step.text
-            scores += map(self.score, scored)
+            scores += map(self.score, step.logprobs)
             if step.finish_reason:
                 message, reason = step.message, step.finish_reason
             elif step.message is not None:
@@ -250,12 +236,12 @@ class Conversations:
 
     async def events(self) -> AsyncGenerator[bytes]:
         """Yield the data of server-sent events."""
-        news: asyncio.Queue[tuple[int, Step, list[TokenLogprob]] | BaseException | None] = asyncio.Queue()
+        news: asyncio.Queue[tuple[int, Step] | BaseException | None] = asyncio.Queue()
 
         async def follow(index: int) -> None:
             try:
-                async for step, scored in self.choice(index):
-                    news.put_nowait((index, step, scored))
+                async for step in self.choice(index):
+                    news.put_nowait((index, step))
                 news.put_nowait(None)
             except BaseException as error:
                 news.put_nowait(error)
@@ -272,8 +258,8 @@ class Conversations:
                 elif isinstance(one, BaseException):
                     raise one
                 else:
-                    index, step, scored = one
-                    yield self.chunk(index, *self.delta(step), scored)
+                    index, step = one
+                    yield self.chunk(index, *self.delta(step), step.logprobs)
             self.record.end("answered")
             if self.call.include_usage:
                 whole = self.head | {"object": "chat.completion.chunk", "choices": [], "usage": self.usage.as_json()}

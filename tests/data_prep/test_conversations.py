@@ -142,12 +142,12 @@ def test_conversations_that_begin_with_the_same_question_are_in_one_split():
 
 
 def test_long_conversations_are_cut_and_those_without_a_reply_within_the_length_are_left_out(tmp_path):
-    # <|endoftext|> <|user|> text <|end|> <|assistant|> Hello <|end|>: 10 tokens more than the text
-    texts = ["a" * (LENGTH - 10), "b" * (LENGTH - 9), "c" * (LENGTH - 5), "d" * (LENGTH - 4), "e" * 500, "f", "g"]
+    # <|endoftext|><|user|> text<|end|><|assistant|> Hello<|end|>: 12 tokens more than the text
+    texts = ["a" * (LENGTH - 12), "b" * (LENGTH - 11), "c" * (LENGTH - 6), "d" * (LENGTH - 5), "e" * 500, "f", "g"]
     manifest, cut, left_out = write(tmp_path, made(*texts), fraction=0.5)
     assert cut == 2 and left_out == [("f.jsonl, line 4", "nothing_trained"), ("f.jsonl, line 5", "nothing_trained")]
     table = pq.read_table(tmp_path / "documents/00000-of-00001.parquet").to_pylist()
-    assert [row["tokens"] for row in table] == [LENGTH, LENGTH, LENGTH, 11, 11]
+    assert [row["tokens"] for row in table] == [LENGTH, LENGTH, LENGTH, 13, 13]
     assert sum(split.documents for split in manifest.splits.values()) == 5
 
 

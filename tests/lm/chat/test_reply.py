@@ -66,6 +66,11 @@ CASES = [
     ("gristmill", 'Let me see.<|call|>search {"query": "Mühle {x}"}<|call|>calculator {"expression": "6 * 7"}',
      "Let me see.", [SEARCH, SUM]),
     ("gristmill", "<|call|>now", "", [call("now")]),
+    ("gristmill", " It is.", "It is.", []),
+    ("gristmill", "   It is.", "  It is.", []),
+    ("gristmill", " Let me see.<|call|>now", "Let me see.", [call("now")]),
+    ("gristmill", " a<|call|>search {", "a<|call|>search {", []),
+    ("chatml", " It is.", " It is.", []),
     ("gristmill", 'call search {"query": "x"}', 'call search {"query": "x"}', []),
     ("gristmill", '{"name": "f", "arguments": {}}', '{"name": "f", "arguments": {}}', []),
     ("gristmill", '<tool_call>{"name": "f"}</tool_call>', '<tool_call>{"name": "f"}</tool_call>', []),
@@ -135,7 +140,7 @@ def test_text_ends_at_a_stop_string(name, text, content):
 
 @pytest.mark.parametrize(("name", "text"), dict.fromkeys((one[0], one[1]) for one in CASES if one[3]))
 def test_without_tools_calls_are_text(name, text):
-    shown = text.replace("<|python_tag|>", "").replace("<|eom_id|>", "")
+    shown = text.replace("<|python_tag|>", "").replace("<|eom_id|>", "").removeprefix(" ")
     assert read(name, splits(name, text)[0], calls=False) == {"role": "assistant", "content": shown}
 
 

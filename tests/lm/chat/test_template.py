@@ -47,7 +47,7 @@ def trained_text(template: ChatTemplate, messages: list) -> str:
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("gristmill", '<|call|>calculator {"expression": "6 * 7"}<|end|>|It is 42.<|end|>|Welcome!<|end|>'),
+        ("gristmill", '<|call|>calculator {"expression": "6 * 7"}<|end|>| It is 42.<|end|>| Welcome!<|end|>'),
         ("chatml", '<tool_call>{"name": "calculator", "arguments": {"expression": "6 * 7"}}</tool_call><|im_end|>|'
                    "It is 42.<|im_end|>|Welcome!<|im_end|>"),
         ("llama3", '{"name": "calculator", "parameters": {"expression": "6 * 7"}}<|eot_id|>|It is 42.<|eot_id|>|'

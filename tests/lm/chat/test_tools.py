@@ -20,10 +20,9 @@ from lm.chat.tools import (
     Tools,
     calculator,
     cut_passage,
-    described,
     tools_of,
 )
-from lm.errors import InputError, UsageError
+from lm.errors import InputError
 from lm.tokenizer import load
 from tests.assistant_run import PAGES, write_index
 
@@ -205,21 +204,3 @@ def own(count: int, scale: float = 1.0) -> str:
 def test_wrong_arguments_are_told_to_the_model(search, name, arguments, text):
     tools = Tools({"own": own, "calculator": calculator, "search": search})
     assert tools.call(name, arguments) == Result(text)
-
-
-def test_tools_are_described_by_their_signature(search):
-    first, second = Tools({"own": own, "search": search}).describe()
-    assert first == {
-        "type": "function",
-        "function": {
-            "name": "own", "description": "Multiply two numbers.",
-            "parameters": {
-                "type": "object", "properties": {"count": {"type": "integer"}, "scale": {"type": "number"}},
-                "required": ["count"],
-            },
-        },
-    }  # fmt: skip
-    assert second["function"]["parameters"]["properties"] == {"query": {"type": "string"}}
-    assert second["function"]["description"].startswith("Return the passage about a name or term")
-    with pytest.raises(UsageError, match="The tool bad has a parameter x without one of the types string"):
-        described("bad", lambda x: x)

@@ -169,7 +169,7 @@ def test_log_probabilities_are_the_engines(client, loaded):
     engine = Engine(loaded.model, loaded.experiment.model, loaded.tokenizer, slots=1, mesh=loaded.mesh)
     (wanted,) = engine.complete([GenerationRequest(prompt, SamplingParams(50, temperature=0.0, logprobs=3))])
     scores = ask(client, talk[:3], logprobs=True, top_logprobs=3).choices[0].logprobs.content
-    assert "".join(one.token for one in scores) == wanted.text == talk[3]["content"]
+    assert "".join(one.token for one in scores) == wanted.text == " " + talk[3]["content"]
     for found, expected in zip(scores, wanted.logprobs[:-1], strict=True):
         assert bytes(found.bytes) == loaded.tokenizer.token_bytes(expected.token)
         assert found.logprob == pytest.approx(expected.logprob, abs=1e-4)
