@@ -15,23 +15,25 @@ from lm.config import ChatConfig, MuonConfig, OptimizerConfig
 def get_config(base: Experiment) -> Experiment:
     train = dataclasses.replace(
         base.train,
-        steps=1_000,
-        batch_size=16,
+        steps=2_800,
+        batch_size=8,
         optimizer=OptimizerConfig(
-            learning_rate=0.01,
+            learning_rate=0.0006,
             final_learning_rate=0.0,
             warmup_steps=20,
             beta1=0.9,
-            beta2=0.95,
+            beta2=0.99,
             epsilon=1e-8,
             weight_decay=0.0,
             clip_norm=1.0,
             schedule="linear",
-            muon=MuonConfig(learning_rate=0.01, momentum=0.95, newton_schulz_steps=5),
+            muon=MuonConfig(learning_rate=0.02, momentum=0.95, newton_schulz_steps=5),
         ),
-        validate_every=200,
+        validate_every=700,
         sample_every=0,
-        checkpoint_every=500,
+        loss_chunks=32,
+        skip_untrained=True,
+        checkpoint_every=1_400,
         snapshot_steps=(),
     )
     chat = ChatConfig(written_by="page_questions")

@@ -32,7 +32,11 @@ TITLE = re.compile(
     r"(?:(?P<article>The|An?) )?(?P<title>[\w][^.,;:()\n]{1,48}?)(?: \([^)\n]{0,200}\))?(?:,[^.\n]{0,100}?,)? "
     r"(?:is|are|was|were) (?:an?|the|one|any|two|several|some) "
 )
-STOP = re.compile(r"\b(?:it|he|she|they|this|that|there|these|those|which|who|what|here|and|but|when|as|in|of)\b", re.I)
+STOP = re.compile(
+    r"\b(?:it|he|she|they|we|you|I|this|that|there|these|those|which|who|what|here|when|and|but|as|in|of|to|for|with|by|"
+    r"my|your|his|her|our|their|its|another|one|some|such|no|not)\b",
+    re.I,
+)
 YEAR = re.compile(r"\b(?:1\d{3}|20[0-2]\d)\b")
 PLACE = re.compile(
     r"\b(?:located|situated|lies|found in|found throughout|native to|lives? in|borders?|bordered|coast)\b"
@@ -80,7 +84,8 @@ KINDS = {
         ("When was {}?", "When did {} happen?", "When was that, {}?", "In which year was {}?", "What year was {}?",
          "At which time was {}?", "What time was {}?", "Since which year is {} known?", "Which year is it for {}?",
          "Since when do we know {}?", "When did {} begin?", "Date of {}?",
-         "When is {} from?", "Give me a year for {}.", "What is the date of {}?", "Tell me when {} was.",
+         "When did {} take place?", "When is {} from?", "Give me a year for {}.", "What is the date of {}?",
+         "Tell me when {} was.",
          "Which year belongs to {}?", "when was {}", "From which time is {}?", "Do you know when {} was?"),
         first_with(YEAR),
     ),
@@ -122,31 +127,50 @@ CLOSERS = (
     " Just curious.", " It is for my homework.", " I keep forgetting it.", " Can you help me?", " I am waiting.",
 )  # fmt: skip
 WORDS = (
-    "a about after again all also always am an and another any anyone anything as ask asked at be because been before "
-    "being best better between book both bring brother but by call came can case check child clear come could curious "
-    "day did do does done down each else ever every exactly example explain explained fact facts far find first for "
-    "forget forgot found friend from gave get give given go going good got great had happy have he hear heard help her "
-    "here him his how i idea if in information inform interested into is it its just keep kind know known last learn "
-    "learned let letter like line list listen little long look looking made make many may me mean meaning mention "
-    "mentioned might mind moment more most much must my name need never new news no not note nothing now of often old "
-    "on once one only or other our out over page paper part people perhaps person place please point possible present "
-    "put question quick quite rather read ready really remember report right said same saw say school see seems seen "
-    "send sentence she short should show simple since sister so some someone something soon speak still stop story "
-    "study subject such summary sure take talk teach teacher tell term test text than thank that the their them then "
-    "there these they thing think this those thought through time to today told too topic try two under understand "
-    "until up us use very wait want wanted was way we well went were what when where which while who whole whom why "
-    "will with without wonder wondering word words work world would write wrote year yes yet you your"
+    "a about after again all also always am an and any anyone anything as ask asked at be because been before being "
+    "best better between book both brief bring brother but by call came can case check child clear come could curious "
+    "day define definition describe description detail details did do does done down each ever every exactly example "
+    "explain explanation fact facts far first for forget forgot found friend from gave get give given go going good "
+    "got great had happy have he hear heard help her here him his how i idea if in inform information interested into "
+    "is it its just keep kind know known last learn learned let letter like line list listen little long look looking "
+    "many may me mean meaning mention mentioned might mind moment most much must my name need never new news no not "
+    "note nothing now of often old on once only or other our out over page paper part people perhaps person please "
+    "point possible present put question quick quite rather read ready really remember report right said same saw say "
+    "school see seems seen send sentence she short should show simple sister so someone something soon speak stand "
+    "still stop story study subject such summary sure take taken talk teach teacher tell term test text than thank "
+    "that the their them then there these they thing think this those thought through to today told too took topic "
+    "try two under understand until up us use very wait want wanted was way we well went were what which while whole "
+    "why will with without wonder wondering word words work would write yes yet you your"
 )
-"""Words around a title in random questions."""
+"""Words around a title in random questions; none asks for another kind than what it is."""
 SUMS = (
-    ("{a} + {b}", ("What is {a} plus {b}?", "{a} + {b}?", "Add {a} and {b}.", "How much is {a} and {b}?", "{a}+{b}",
-                   "Compute {a} + {b}.", "What is the sum of {a} and {b}?")),
-    ("{a} - {b}", ("What is {a} minus {b}?", "{a} - {b}?", "Subtract {b} from {a}.", "How much is {a} less {b}?",
-                   "Compute {a} - {b}.", "What remains of {a} without {b}?")),
-    ("{a} * {b}", ("What is {a} times {b}?", "{a} * {b}?", "Multiply {a} by {b}.", "How much is {a} times {b}?",
-                   "Compute {a} x {b}.", "What is the product of {a} and {b}?", "{a} x {b} = ?")),
-    ("{a} / {b}", ("What is {a} divided by {b}?", "{a} / {b}?", "Divide {a} by {b}.", "How often does {b} go into {a}?",
-                   "Compute {a} / {b}.")),
+    ("{a} + {b}",
+     ("What is {a} plus {b}?", "{a} + {b}?", "{a}+{b}", "{a} plus {b}", "Add {a} and {b}.", "Add {a} to {b}.",
+      "How much is {a} and {b}?", "{a} and {b} together?", "Sum up {a} and {b}.", "Compute {a} + {b}.",
+      "What is the sum of {a} and {b}?", "{a} and {b}, added up?", "Put {a} and {b} together.",
+      "What does {a} make with {b}?", "The total of {a} and {b}?", "If I add {a} and {b}, what do I get?",
+      "Please add {a} and {b} up.", "Add up {a}, {b}.", "How many are {a} and {b} together?")),
+    ("{a} - {b}",
+     ("What is {a} minus {b}?", "{a} - {b}?", "{a}-{b}", "{a} minus {b}", "How much is {a} less {b}?",
+      "{a} take away {b}?", "Compute {a} - {b}.", "What remains of {a} without {b}?", "From {a} take {b}.",
+      "I had {a} and gave {b} away. How many are left?", "What is left of {a} without {b}?",
+      "{a}, and {b} is taken away: what is left?", "How many of {a} are left after {b} are sold?",
+      "What is left of {a} when {b} is gone?", "There are {a}. After {b} go away, how many are left?",
+      "How much of {a} is left after losing {b}?", "How much remains of {a} after {b} is cut off?",
+      "What is {a} after {b} is lost?")),
+    ("{b} - {a}",
+     ("Subtract {a} from {b}.", "Take {a} from {b}.", "Take {a} off {b}.", "If {a} is taken from {b}, what is left?",
+      "Deduct {a} from {b}.", "How much more than {a} is {b}?", "After {a} is removed from {b}, what is left?",
+      "Away with {a} out of {b}!")),
+    ("{a} * {b}",
+     ("What is {a} times {b}?", "{a} * {b}?", "{a} x {b} = ?", "{a}*{b}", "{a} times {b}", "Multiply {a} by {b}.",
+      "How much is {a} times {b}?", "Multiply {a} and {b}.", "Compute {a} x {b}.", "Work out {a} x {b}.",
+      "What is the product of {a} and {b}?", "What does {a} times {b} make?")),
+    ("{a} / {b}",
+     ("What is {a} divided by {b}?", "{a} / {b}?", "{a}/{b}", "{a} divided by {b}", "Divide {a} by {b}.",
+      "Compute {a} / {b}.", "Share {a} among {b}.", "Cut {a} into {b} pieces.", "Split {a} among {b} people.",
+      "{a} in {b} equal parts?", "Cut {a} into {b} parts.",
+      "How much is {a} over {b}?", "If {a} is split by {b}, what do I get?")),
 )  # fmt: skip
 TALK = (
     (("Who are you?", "What are you?", "What is your name?", "Tell me about yourself.", "who are you"),
@@ -193,14 +217,19 @@ def asking(title: Title, phrasings: Sequence[str], chance: random.Random) -> str
     return chance.choice(OPENERS) + question + (chance.choice(CLOSERS) if question[-1] in ".?" else "")
 
 
-def question_about(title: Title, phrasings: Sequence[str], chance: random.Random) -> str:
-    """A question, or random words, with the title."""
-    if chance.random() < RANDOM_FRAMES:
-        words = lambda most: " ".join(chance.choices(WORDS.split(), k=chance.randint(0, most)))
-        before, after = words(8), words(4) if chance.random() < 0.5 else ""
-        text = " ".join(one for one in (before, mention(title, chance), after) if one) + chance.choice("?.?.? ").strip()
-        return (text[0].upper() + text[1:]) if chance.random() < 0.7 and before else text
-    return asking(title, phrasings, chance)
+def among_words(text: str, chance: random.Random) -> str:
+    """The text with random words before and after it."""
+    words = lambda most: " ".join(chance.choices(WORDS.split(), k=chance.randint(0, most)))
+    before, after = words(8), words(4) if chance.random() < 0.5 else ""
+    found = " ".join(one for one in (before, text, after) if one) + chance.choice("?.?.? ").strip()
+    return found[0].upper() + found[1:] if chance.random() < 0.7 and before else found
+
+
+def question_about(title: Title, kind: str, chance: random.Random) -> str:
+    """A question of a kind about a title; what it is may also be asked by random words with the title."""
+    if kind == "what" and chance.random() < RANDOM_FRAMES:
+        return among_words(mention(title, chance), chance)
+    return asking(title, KINDS[kind].phrasings, chance)
 
 
 def refusal(title: str) -> str:
@@ -241,28 +270,41 @@ def conversations(run: Path) -> Iterator[dict[str, Any]]:
         if passage == NOTHING:
             continue
         found = sentences(passage)
-        quotes.append(chance.choice(found))
+        begin = chance.randrange(len(found))
+        quotes.append(" ".join(found[begin : begin + chance.randint(1, 4)]))
         fitting = {name: answer for name, kind in KINDS.items() if (answer := kind.answer(found))}
         for number in range(PER_TITLE):
-            name = "what" if number < PER_TITLE // 2 else chance.choice([*fitting])
-            ask = question_about if name == "what" else asking
-            question = ask(title, KINDS[name].phrasings, chance)
-            talks.append(asked(question, "search", {"query": title.name}, passage, fitting[name]))
+            others = [name for name in fitting if name != "what"]
+            rare = [name for name in others if name != "more"]
+            name = chance.choice([*others, *rare, *rare]) if others and number >= PER_TITLE // 2 else "what"
+            question = question_about(title, name, chance)
+            talks.append(asked(question, "search", {"query": f" {title.name}"}, passage, fitting[name]))
     words = sorted({word for quote in quotes for word in quote.split()})
     for _ in range(PER_TITLE * len(known) // 3):
-        title, kind = Title(made_up(chance, words), ""), chance.choice([*KINDS.values()])
+        title, kind = Title(made_up(chance, words), ""), chance.choice([*KINDS])
         if search(title.name).text == NOTHING:
-            question = question_about(title, kind.phrasings, chance)
-            talks.append(asked(question, "search", {"query": title.name}, NOTHING, refusal(title.name)))
-    for _ in range(PER_TITLE * len(known) // 6):
+            question = question_about(title, kind, chance)
+            talks.append(asked(question, "search", {"query": f" {title.name}"}, NOTHING, refusal(title.name)))
+    for _ in range(PER_TITLE * len(known) // 5):
         expression, phrasings = chance.choice(SUMS)
         a, b = (chance.randrange(1, 10 ** chance.randint(1, 4)) for _ in range(2))
         expression = expression.format(a=a, b=b)
-        question = chance.choice(OPENERS) + chance.choice(phrasings).format(a=a, b=b) + chance.choice(CLOSERS)
+        question = chance.choice(phrasings).format(a=a, b=b)
+        if chance.random() < RANDOM_FRAMES:
+            question = among_words(question.rstrip(".?"), chance)
+        else:
+            question = chance.choice(OPENERS) + question + chance.choice(CLOSERS)
         result = calculator(expression)
-        talks.append(asked(question, "calculator", {"expression": expression}, result, f"{expression} = {result}"))
+        talks.append(
+            asked(question, "calculator", {"expression": f" {expression}"}, result, f"{expression} = {result}")
+        )
     repeated = chance.sample(quotes, int(REPEATS * len(quotes) / 2))
-    repeated += [" ".join(chance.choices(words, k=chance.randint(2, 20))) for _ in repeated]
+    for _ in range(len(repeated)):
+        some = chance.sample(words, chance.randint(2, 30))
+        some += [
+            calculator(f"{chance.randrange(1, 1000)} / {chance.randrange(1, 1000)}") for _ in range(len(some) // 8)
+        ]
+        repeated.append(" ".join(chance.choices(some, k=len(some))))  # with repetitions, as texts have them
     for quote in repeated:
         talks.append(
             [{"role": "user", "content": f"{chance.choice(REPEAT)} {quote}"}, {"role": "assistant", "content": quote}]

@@ -4,7 +4,8 @@
 
 The titles are held out (configs/recipes/page_questions.py), the phrasings are those below. Decoding is greedy. A row
 for each kind of question: the share answered by the right sentence of the right passage, the share of right searches,
-of refusals of made-up names, and of right calculations; and the same without tools.
+of refusals of made-up names, and of right calculations. The same without tools, and of the base model, which continues
+three examples of questions with their answers.
 """
 
 import random
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.experiment.run_folder import RunFolder
-from configs.recipes.page_questions import KINDS, SUMS, is_held_out, made_up, refusal, titles
+from configs.recipes.page_questions import KINDS, is_held_out, made_up, refusal, titles
 from lm.chat.reply import Reply
 from lm.chat.template import ChatTemplate
 from lm.chat.tools import NOTHING, Search, Tools, calculator, sentences
@@ -61,7 +62,7 @@ def questions(run: Path, search: Search, count: int) -> list[dict[str, Any]]:
             question = chance.choice(PHRASINGS[kind]).format(title)
             found.append({"kind": "unknown", "question": question, "query": title, "answer": refusal(title)})
     for _ in range(count // 5):
-        form, _ = chance.choice(SUMS)
+        form = chance.choice([*SUM_PHRASINGS])
         a, b = (chance.randrange(1, 10 ** chance.randint(1, 4)) for _ in range(2))
         expression = form.format(a=a, b=b)
         found.append({"kind": "sum", "question": chance.choice(SUM_PHRASINGS[form]).format(a=a, b=b),
@@ -92,6 +93,19 @@ def answers(engine: Engine, template: ChatTemplate, tools: Tools, asked: list[di
     return talks
 
 
+def continued(base: Path, search: Search, asked: list[dict[str, Any]]) -> list[str]:
+    """The line with which the base model goes on after three examples and each question."""
+    loaded = RunFolder(base).load()
+    engine = Engine(loaded.model, loaded.experiment.model, loaded.tokenizer, slots=ROWS, mesh=loaded.mesh)
+    some = [title for title in titles(base) if not is_held_out(title.name) and search(title.name).text != NOTHING][:3]
+    pairs = [(f"What is {title.name}?", sentences(search(title.name).text)[0]) for title in some]
+    examples = "".join(f"Question: {question}\nAnswer: {answer}\n" for question, answer in pairs)
+    params = SamplingParams(max_tokens=64, temperature=0.0, stop=("\n",))
+    prompts = [loaded.tokenizer.prompt_ids(f"{examples}Question: {one['question']}\nAnswer:") for one in asked]
+    requests = [GenerationRequest(tuple(prompt[-engine.context + 65 :]), params) for prompt in prompts]
+    return [done.text for done in engine.complete(requests)]
+
+
 def figures(run: str = "runs/assistant", questions_asked: int = 1000, show: int = 0) -> Iterator[dict[str, Any]]:
     folder = RunFolder(Path(run))
     if not folder.config_json.is_file():
@@ -111,12 +125,16 @@ def figures(run: str = "runs/assistant", questions_asked: int = 1000, show: int 
             scores[one["kind"]].append(right)
             if one["kind"] not in ("unknown", "sum"):
                 scores["first sentence" if one["first"] else "another sentence"].append(right)
-                searches.append([{"query": one["query"]}] == calls)
+                searches.append([one["query"]] == [call.get("query", "").strip() for call in calls])
             if number < show:
                 yield {"what": "talk", "question": one["question"], "right": right, "talk": talk[1:]}
         for kind, some in scores.items():
             yield {"what": kind, "tools": name, "right": round(sum(some) / len(some), 3), "questions": len(some)}
         yield {"what": "search", "tools": name, "right": round(sum(searches) / len(searches), 3)}
+    lines = continued(base, search, asked)
+    right = sum(line.strip() == one["answer"] for line, one in zip(lines, asked, strict=True))
+    yield {"what": "all", "tools": "base model", "right": round(right / len(asked), 3), "questions": len(asked),
+           "example": f"{asked[0]['question']} {lines[0].strip()}"}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 import copy
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -309,11 +311,20 @@ def mutate(value: Any, chance: random.Random) -> Any:
     return value
 
 
-def test_fuzzed_bodies_are_answered_or_refused(server):
-    chance = random.Random(0)
+def resident_bytes(server: ServerProcess) -> int:
+    """Memory of the server; 0 where /proc does not tell."""
+    path = Path(f"/proc/{server.process.pid}/statm")
+    return int(path.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") if path.exists() else 0
+
+
+@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_fuzzed_bodies_are_answered_or_refused(server, count):
+    """The last three quarters of them take no more memory than the first."""
+    chance = random.Random(count)
     statuses: dict[int, int] = {}
+    sizes: list[int] = []
     with httpx.Client(timeout=120) as client:
-        for _ in range(2000):
+        for number in range(count):
             body = json.dumps(mutate(copy.deepcopy(chance.choice(SEEDS)), chance)).encode()
             if chance.random() < 0.05:
                 at = chance.randrange(len(body))
@@ -325,5 +336,8 @@ def test_fuzzed_bodies_are_answered_or_refused(server):
                 assert answer.text.endswith("data: [DONE]\n\n") and '"error"' not in answer.text, (body, answer.text)
             else:
                 answer.json()
-    assert min(statuses[200], statuses[400]) > 300, statuses
+            if number in (count // 4, count - 1):
+                sizes.append(resident_bytes(server))
+    assert min(statuses[200], statuses[400]) > count // 7, statuses
+    assert sizes[1] - sizes[0] < 32 << 20, sizes
     until(lambda: idle(server))
