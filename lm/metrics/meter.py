@@ -37,7 +37,8 @@ class MetricsLog:
             return
         # Weights & Biases first: it can fail, and nothing else is open yet.
         asked = [WeightsAndBiases(folder, wandb_project, settings or {})] if wandb_project else []
-        again = lambda row: row["step"] == first_step and ("run" in row or (evaluation_pending and "tokens" not in row))
+        of_step = lambda row: "tokens" in row or "reward" in row
+        again = lambda row: row["step"] == first_step and ("run" in row or (evaluation_pending and not of_step(row)))
         self.lines = JsonLines(RunPaths(folder).metrics, first_step, again)
         self.writers += [self.lines, TensorBoard(RunPaths(folder).tensorboard, first_step), *asked]
 

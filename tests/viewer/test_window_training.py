@@ -67,6 +67,11 @@ def test_the_log_is_followed_while_it_grows_and_reread_after_a_restart(tmp_path)
     found = log.read(after=1)
     assert found["train"] == {"step": [2], "loss": [2.5]}
     assert found["validation"] == {"step": [2], "validation_loss": [2.0]} and found["last"] == 2
+    with path.open("a") as file:  # of reinforcement learning
+        file.write(lines({"step": 3, "reward": 0.5}, {"step": 3, "validation_pass_at_1": 0.25}))
+    found = log.read(after=2)
+    assert found["train"] == {"step": [3], "reward": [0.5]}
+    assert found["validation"] == {"step": [3], "validation_pass_at_1": [0.25]}
     assert log.damaged == [f"{path}, line {n}, is not a line of metrics, and is skipped." for n in (5, 6, 7)]
     path.unlink()  # as a run that resumes from step 1 writes it
     path.write_text(

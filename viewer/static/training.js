@@ -8,6 +8,8 @@ const TRAINING_CURVES = [
   { title: "MFU", line: "MFU", about: "model FLOPs as a fraction of the device's peak", column: "mfu", zero: true, smooth: true },
   { title: "FLOPs utilization (CPU)", line: "utilization", about: "model FLOPs as a fraction of the fastest matrix product measured on this machine", column: "cpu_matmul_share", zero: true, smooth: true },
   { title: "Gradient norm", about: "", column: "gradient_norm", smooth: true },
+  { title: "Reward", about: "mean of the sampled answers", column: "reward", zero: true, smooth: true },
+  { title: "Solved", about: "share of held-out questions", column: "validation_pass_at_1", of: "validation", zero: true },
 ];
 
 // Append the columns of `next` to those of `known`; for a step in both, the later line counts.
@@ -139,9 +141,9 @@ pages.push({
       const chosen = context.shared.step !== null;
       loss.draw({ series, x: x(), y: { logarithmic: view.ylog }, at: at(), chosen });
       others.forEach((chart, number) => {
-        const { column, zero, smooth } = TRAINING_CURVES[number];
+        const { column, of = "train", zero, smooth } = TRAINING_CURVES[number];
         const lines = [...logs].map(([name, log], i) => {
-          const raw = points(log.train, column, log);
+          const raw = points(log[of], column, log);
           const smoothed = smooth && view.smooth > 0;
           return { name: many ? name : TRAINING_CURVES[number].line || TRAINING_CURVES[number].title.toLowerCase(), colour: colours[i % 3], dash: i ? "5 3" : "", points: smoothed ? trainingSmoothed(raw, view.smooth) : raw, raw: smoothed ? raw : null };
         });

@@ -13,9 +13,9 @@ MOST_DAMAGED = 5
 """Maximum damaged lines to report."""
 TRAIN = (
     "loss", "learning_rate", "tokens_per_second", "mfu", "cpu_matmul_share", "gradient_norm", "tokens", "seconds",
-    "seconds_left", "goodput",
+    "seconds_left", "goodput", "reward",
 )  # fmt: skip
-VALIDATION = ("validation_loss", "validation_bits_per_byte")
+VALIDATION = ("validation_loss", "validation_bits_per_byte", "validation_pass_at_1")
 STARTED = (
     "parameters", "steps", "tokens_per_step", "step_flops", "device_kind", "devices", "attention", "processes",
 )  # fmt: skip
@@ -70,9 +70,9 @@ class CurveLog:
         if isinstance(row.get("run"), dict):
             known = lambda value: value[:200] if isinstance(value, str) else finite(value)
             self.starts.append({"step": step} | {name: known(row["run"].get(name)) for name in STARTED})
-        if "loss" in row:
+        if "loss" in row or "reward" in row:
             self.train[step] = {name: finite(row.get(name)) for name in TRAIN}
-        if "validation_loss" in row:
+        if "validation_loss" in row or "validation_pass_at_1" in row:
             self.validation[step] = {name: finite(row.get(name)) for name in VALIDATION}
         return True
 
