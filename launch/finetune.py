@@ -204,4 +204,4 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
 
 
 if __name__ == "__main__":
-    run_command("launch.finetune", (__doc__ or "").strip(), run, ("chat", "train"), from_run=True)
+    run_command("launch.finetune", (__doc__ or "").strip(), run, ("chat", "train"), from_run="chat")

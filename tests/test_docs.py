@@ -41,6 +41,7 @@ READ_ONLY = {
     "launch.pretrain": "trains a model",
     "launch.train": "trains a model",
     "launch.finetune": "trains a model",
+    "launch.reinforce": "trains a model",
     "launch.chat": "needs a trained model",
     "launch.evaluate": "needs a trained model",
     "launch.lm_eval": "needs a trained model",
@@ -182,7 +183,8 @@ def check_script(script: str, words: list[str]) -> None:
     words = [str(REPOSITORY / "configs/demo.py") if word == "CONFIG.py" else word for word in words]
     if "--help" in words:
         words.remove("--help")
-    if script == "launch.finetune" and words[1:] and words[1].endswith(".py"):  # the config of another run's experiment
+    of_a_run = script in ("launch.finetune", "launch.reinforce")
+    if of_a_run and words[1:] and words[1].endswith(".py"):  # the config of another run's experiment
         assert (REPOSITORY / words.pop(1)).is_file()
     if words[0].startswith("runs/"):  # a run's own config
         words[0] = str(REPOSITORY / "configs/demo.py")

@@ -33,8 +33,8 @@ ALLOWED = {
     "launch": ("launch", "viewer", "configs", "data_prep", "lm"),
 }  # fmt: skip
 FILES = sorted(path for room in ROOMS for path in (REPOSITORY / room).rglob("*.py"))
-NO_CONFIGS = ("__init__", "layouts", "assistant")
-"""Also assistant, which is a config of another run's experiment (launch.finetune)."""
+NO_CONFIGS = ("__init__", "layouts", "assistant", "reinforce")
+"""Also assistant and reinforce, configs for the experiment of another run (launch.finetune, launch.reinforce)."""
 CONFIGS = sorted(path for path in (REPOSITORY / "configs").glob("*.py") if path.stem not in NO_CONFIGS)
 
 

@@ -155,7 +155,7 @@ def test_options_that_name_code():
     assert NAMING_CODE == (
         "documents.extract.engine", "model.norm", "model.mlp", "model.block", "train.optimizer.name",
         "train.optimizer.schedule", "train.evaluators", "train.hooks", "train.step_metrics", "evaluate.evaluators",
-        "chat.written_by",
+        "chat.written_by", "reinforce.task",
     )  # fmt: skip
 
 

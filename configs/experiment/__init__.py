@@ -142,7 +142,7 @@ def parse_run(
     arguments: list[str],
     reads: Sequence[str] | None = None,
     options: type | None = None,
-    from_run: bool = False,
+    from_run: str = "",
 ) -> Command:
     """Parse the arguments of a script: `CONFIG.py [--workdir DIR] [--from DIR] [--section.field value ...]`. A run
     folder can be given instead of CONFIG.py: its config is used, and the folder is the workdir. --from names another
@@ -150,8 +150,9 @@ def parse_run(
 
     `program` ("launch.pretrain") and `description` are for help and messages. `reads` lists the config sections that
     the script uses (default: all), to be shown by --help; "documents.filters" stands for the sections of all filters.
-    `options` is a dataclass of the script's own options, with a default for each field. With `from_run`, a run folder
-    can precede CONFIG.py: get_config is called with the experiment of that run, and chat.base of the result names it.
+    `options` is a dataclass of the script's own options, with a default for each field. With `from_run`, the name of a
+    section, a run folder can precede CONFIG.py: get_config is called with the experiment of that run, and the field
+    `base` of the section names it.
 
     --help prints the help and exits with code 0, without running code that a run folder names. For unknown or malformed
     options, tyro prints a message and the process exits with code 2. Raises UsageError for invalid values, untrusted
@@ -160,7 +161,7 @@ def parse_run(
     """
     help_first = help_wanted(arguments[:1])
     if not help_first and (not arguments or arguments[0].startswith("-")):
-        given, example = ("[RUN] ", "runs/demo configs/assistant.py") if from_run else ("", DEMO)
+        given, example = ("[RUN] " if from_run else "", EXAMPLES.get(from_run, DEMO))
         raise UsageError(
             f"Give a config file or a run folder first.\nusage: python -m {program} {given}CONFIG.py|RUN_FOLDER "
             f"[--workdir DIR] [--from DIR] [--section.field value ...]\nFor example: python -m {program} {example}"
@@ -182,7 +183,8 @@ def parse_run(
                 "copy a run in a bucket to a disk first."
             )
         base, _ = load_config_and_fit(config_path, base_run.experiment())
-        base = dataclasses.replace(base, chat=dataclasses.replace(base.chat, base=str(Path(base_name).resolve())))
+        section = dataclasses.replace(getattr(base, from_run), base=str(Path(base_name).resolve()))
+        base = dataclasses.replace(base, **{from_run: section})
     elif run is None:
         base, fit = load_config_and_fit(config_path)
     else:
@@ -285,3 +287,5 @@ CONFIGS = Path(__file__).parents[1]
 NO_CONFIGS = ("__init__", "layouts")
 """Files in configs/ that are not configs."""
 DEMO = "configs/demo.py"
+EXAMPLES = {"chat": "runs/demo configs/assistant.py", "reinforce": "runs/assistant configs/reinforce.py"}
+"""{from_run: arguments}"""

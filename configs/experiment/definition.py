@@ -6,6 +6,7 @@ import tyro
 
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig, PagesConfig, ShardsConfig
 from lm.config import ChatConfig, EvaluateConfig, ModelConfig, SampleConfig, TokenizerConfig, TrainConfig
+from lm.config.reinforce import ReinforceConfig
 from lm.errors import UsageError, shown
 from lm.fields import Config, check_numbers, not_hashed
 
@@ -28,6 +29,7 @@ class Experiment(Config):
     evaluate: EvaluateConfig
     sample: SampleConfig
     chat: ChatConfig = ChatConfig()  # noqa: RUF009 - frozen
+    reinforce: ReinforceConfig = ReinforceConfig()  # noqa: RUF009 - frozen
     engine: EngineConfig = not_hashed(default=ONE_PROCESS)  # noqa: RUF009 - a field
     fitted_to: tyro.conf.Suppress[tuple[int, ...]] = not_hashed(default=())  # noqa: RUF009 - a field
     """(bytes of text, documents) to which the rules of configs/own_text.py fitted the defaults; () if they did not."""

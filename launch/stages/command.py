@@ -127,7 +127,7 @@ def run_command(
     reads: Sequence[str] | None = None,
     options: type | None = None,
     on_the_side: Callable[[Experiment, Path, Any], bool] | None = None,
-    from_run: bool = False,
+    from_run: str = "",
 ) -> None:
     """Main function of a script that works in a run folder: parse the command line, call `run`, handle errors.
     `from_run` is as in configs.experiment.parse_run.

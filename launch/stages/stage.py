@@ -99,7 +99,13 @@ class Stage:
 
 
 def stages_before(stage: Stage, experiment: Experiment) -> tuple[Stage, ...]:
-    """Stages whose outputs `stage` reads. Raises UsageError if it is not for finetuned runs, and this is one."""
+    """Stages whose outputs `stage` reads. Raises UsageError if it is not for finetuned or reinforced runs, and this is
+    one."""
+    if experiment.reinforce.base and stage.script != "launch.reinforce":
+        raise UsageError(
+            f"This run is reinforced from {experiment.reinforce.base}, and {stage.script} is not for such runs. Use "
+            "launch.reinforce, launch.chat or launch.serve."
+        )
     if not experiment.chat.base:
         return stage.after
     if stage.after_finetuning is None:

@@ -11,6 +11,7 @@ from lm.config.evaluation import EvaluateConfig, SampleConfig, TasksConfig
 from lm.config.lora import LoraConfig
 from lm.config.model import ModelConfig, RopeScalingConfig
 from lm.config.optimizer import MuonConfig, OptimizerConfig
+from lm.config.reinforce import ReinforceConfig
 from lm.config.remat import REMAT, RematPolicy
 from lm.config.stages import Stage, Stages
 from lm.config.tokenizer import END_OF_TEXT, TokenizerConfig
@@ -28,6 +29,7 @@ __all__ = [
     "ModelConfig",
     "MuonConfig",
     "OptimizerConfig",
+    "ReinforceConfig",
     "RematPolicy",
     "RopeScalingConfig",
     "SampleConfig",

@@ -1,0 +1,18 @@
+"""Reinforcement learning on a task that checks answers, after finetuning.
+
+python -m launch.reinforce runs/assistant configs/reinforce.py --reinforce.task calculator
+"""
+
+import dataclasses
+
+from configs.experiment import Experiment
+from lm.config import OptimizerConfig, ReinforceConfig
+
+
+def get_config(base: Experiment) -> Experiment:
+    optimizer = OptimizerConfig(
+        learning_rate=5e-4, final_learning_rate=5e-4, warmup_steps=5, beta1=0.9, beta2=0.95, epsilon=1e-8,
+        weight_decay=0.0, clip_norm=1.0,
+    )  # fmt: skip
+    train = dataclasses.replace(base.train, steps=100, optimizer=optimizer, validate_every=25, checkpoint_every=25)
+    return dataclasses.replace(base, train=train, reinforce=ReinforceConfig(task="calculator"))

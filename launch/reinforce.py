@@ -1,0 +1,81 @@
+"""Train a finetuned model by reinforcement learning on a task that checks answers.
+
+    python -m launch.reinforce runs/assistant configs/reinforce.py --reinforce.task calculator
+    python -m launch.reinforce runs/reinforce          resumes it
+
+Of several answers to the same question, those with a higher reward become more likely. Runs on one device, and trains
+all parameters. Of the section train, it uses steps, seed, optimizer, validate_every, checkpoint_every and
+checkpoints_kept. The page Training of the window (launch.serve) plots the rewards; launch.chat talks to the result.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from configs.experiment import Experiment
+from launch import train
+from launch.stages.command import run_command
+from launch.stages.stage import run_stage
+from lm.address_space import TRAINING, check_address_space
+from lm.checkpoints.manifest import find_parameters, folders_of
+from lm.compilation_cache import keep_compiled_programs
+from lm.config import LoraConfig, StartConfig
+from lm.errors import UsageError
+from lm.fields import code_names
+from lm.reinforcement.tasks import task_named
+from lm.run_paths import RunPaths
+from lm.storage import shown_place
+from lm.tokenizer import load, save
+from lm.trusted_code import code_hashes
+
+
+def prepared(experiment: Experiment) -> Experiment:
+    """Fill in the checkpoint to start from, the newest of reinforce.base, and turn off what launch.reinforce does not
+    use. Raises UsageError if there is no base or no such task."""
+    if not (base := experiment.reinforce.base):
+        raise UsageError(
+            "reinforce.base is empty: launch.reinforce starts from a finetuned run. Give it before the config: python "
+            "-m launch.reinforce RUN CONFIG.py"
+        )
+    task_named(experiment.reinforce.task)
+    start = StartConfig(checkpoint=str(find_parameters(folders_of(RunPaths(base)))[0]))
+    config = dataclasses.replace(experiment.train, start=start, lora=LoraConfig(), ema_decay=0.0)
+    return dataclasses.replace(experiment, train=config)
+
+
+def make(experiment: Experiment, run: Path) -> None:
+    check_address_space(TRAINING)
+    keep_compiled_programs()
+    from lm.reinforcement.loop import reinforce
+
+    tokenizer = load(RunPaths(experiment.reinforce.base).tokenizer)
+    save(tokenizer, RunPaths(run).tokenizer)
+    reinforce(experiment.model, experiment.train, experiment.reinforce, tokenizer, run)
+
+
+STAGE = dataclasses.replace(
+    train.STAGE,
+    script="launch.reinforce",
+    after=(),
+    after_finetuning=(),
+    settings=lambda experiment: train.STAGE.settings(experiment) | {"reinforce": experiment.reinforce},
+    external_inputs=lambda experiment: (
+        train.external_inputs(experiment) | code_hashes(code_names(experiment.reinforce, "reinforce."))
+    ),
+    make=make,
+    outputs=(RunPaths.tokenizer, RunPaths.checkpoints),
+    optional=(),
+    required_outputs=lambda workdir: (RunPaths.tokenizer, *train.newest(workdir)),
+    multi_process=False,
+)
+
+
+def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> None:
+    if source is not None:
+        raise UsageError(f"--from {source} reuses stages of pretraining; launch.reinforce starts from reinforce.base.")
+    if not run_stage(STAGE, prepared(experiment), workdir):
+        print("reinforce: up to date", flush=True)
+    print(f"reinforce: done. To talk to it: python -m launch.chat {shown_place(workdir)}")
+
+
+if __name__ == "__main__":
+    run_command("launch.reinforce", (__doc__ or "").strip(), run, ("reinforce", "train"), from_run="reinforce")

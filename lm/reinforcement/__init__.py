@@ -1,0 +1,7 @@
+"""Reinforcement learning with verifiable rewards: a model samples answers, a task checks them, and the likelihood of
+better ones is raised.
+
+tasks.py has the tasks, scoring.py computes log-probabilities exactly as the engine did, loop.py samples and trains.
+
+May import: all packages of lm but lm.planner and lm.serving.
+"""

@@ -1,0 +1,201 @@
+"""The loop of reinforcement learning: sample answers, check them, take a step. Runs on one device.
+
+Answers are sampled from the very model that they train, with exact log-probabilities. So the ratio of the new to the
+old policy is 1, and the clipping of PPO and GRPO would have no effect. A step depends only on its number, the config
+and the state before it, so a run that was killed resumes with the same bits.
+"""
+
+import contextlib
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lm.chat.reply import Reply
+from lm.chat.template import ChatTemplate
+from lm.checkpoints.manager import Checkpoints
+from lm.checkpoints.manifest import RetentionPolicy, folders_of, lengths, steps_in
+from lm.config import ModelConfig, ReinforceConfig, TrainConfig
+from lm.fields import identifying
+from lm.inference.engine import Engine, bucket, padded
+from lm.inference.requests import GenerationRequest, SamplingParams
+from lm.metrics.meter import MetricsLog
+from lm.metrics.writers import Row
+from lm.model.transformer import Transformer
+from lm.optimizers.rounding import apply_updates
+from lm.parallel import one_device_mesh, traced_on
+from lm.reinforcement.scoring import AnswerBatch, objective
+from lm.reinforcement.tasks import instance_at, task_named
+from lm.resilience.preemption import PreemptionHandler
+from lm.run_paths import RunPaths
+from lm.tokenizer import Tokenizer
+from lm.training.optimizer import make_optimizer
+from lm.training.restore_or_init import check_start, restore_or_init
+from lm.training.state import TrainState, abstract_state, initializer
+
+
+class Answer(NamedTuple):
+    """A sampled answer."""
+
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    """Tokens drawn, including the one that ended the answer."""
+    logprobs: tuple[float, ...]
+    """Their log-probabilities in nats, from the engine."""
+    reward: float
+    """0 if the answer was cut."""
+
+
+def token_weights(rewards: np.ndarray, lengths: np.ndarray, config: ReinforceConfig) -> np.ndarray:
+    """Return the weight of each answer's tokens in the objective, a mean over all answers: its advantage
+    (ReinforceConfig.algorithm), divided by its length for grpo, else by max_tokens. `rewards` and `lengths` in tokens
+    are (questions, answers). The weight is 0 if all answers to a question have the same reward."""
+    answers = rewards.shape[1]
+    advantages = rewards - rewards.mean(axis=1, keepdims=True)
+    advantages[np.ptp(rewards, axis=1) == 0] = 0.0  # the mean can be rounded
+    if config.algorithm == "grpo":
+        return advantages / (rewards.std(axis=1, keepdims=True) + 1e-6) / lengths / rewards.size
+    return advantages * answers / (answers - 1) / config.max_tokens / rewards.size
+
+
+class Learner:
+    """A model that learns from its own answers."""
+
+    def __init__(
+        self, model: ModelConfig, train: TrainConfig, config: ReinforceConfig, state: TrainState, tokenizer: Tokenizer
+    ):
+        self.config, self.seed, self.optimizer = config, train.seed, make_optimizer(train.optimizer, train.steps)
+        self.template, self.task, mesh = ChatTemplate(tokenizer), task_named(config.task), one_device_mesh(model)
+        self.engine = Engine(state.model, model, tokenizer, slots=config.slots, context=config.context, mesh=mesh)
+        minimized = functools.partial(objective, shape=self.engine.shape)
+        self.gradients = traced_on(mesh, jax.jit(jax.value_and_grad(minimized, has_aux=True)), training=True)
+        self.apply = traced_on(mesh, jax.jit(self.updated), training=True)
+
+    def updated(self, state: TrainState, gradients: Transformer) -> tuple[TrainState, jax.Array]:
+        """Return the state after an optimizer step, and the norm of the gradients."""
+        parameters = cast(optax.Params, state.model)
+        updates, inner = self.optimizer.update(cast(optax.Updates, gradients), state.optimizer_state, parameters)
+        model: Any = apply_updates(parameters, updates, jax.random.fold_in(jax.random.key(self.seed), state.step))
+        return state._replace(step=state.step + 1, model=model, optimizer_state=inner), optax.tree.norm(gradients)
+
+    def sample(self, state: TrainState, held_out: bool) -> list[Answer]:
+        """Return config.samples answers to each training instance of the step, or one to each held-out instance, at
+        temperature 1. Raises UsageError if a question does not fit into the context."""
+        config, step, self.engine.model = self.config, int(state.step), state.model
+        numbers = range(config.held_out) if held_out else range(step * config.prompts, (step + 1) * config.prompts)
+        asked, requests, answers = [], [], []
+        for instance in (instance_at(self.task, self.seed, number, held_out) for number in numbers):
+            ids_T = self.template.encode([{"role": "user", "content": instance.question}], reply=True).ids
+            asked += [(instance, tuple(ids_T.tolist()))] * (1 if held_out else config.samples)
+        for number, (_, prompt) in enumerate(asked):
+            (seed,) = np.random.SeedSequence([self.seed, step, held_out, number]).generate_state(1).tolist()
+            requests.append(GenerationRequest(prompt, SamplingParams(config.max_tokens, seed=seed, logprobs=0)))
+        for (instance, prompt), done in zip(asked, self.engine.complete(requests), strict=True):
+            reply = Reply(self.template.tokenizer)
+            for token in done.tokens:
+                reply.push(token)
+            checked = 0.0 if done.finish_reason == "length" else float(instance.check(reply.finish()[1]))
+            tokens, logprobs = zip(*((one.token, one.logprob) for one in done.logprobs), strict=True)
+            answers.append(Answer(prompt, tokens, logprobs, reward=min(max(checked, 0.0), 1.0)))
+        return answers
+
+    def step(self, state: TrainState) -> tuple[TrainState, Row]:
+        """Return the state after a step, and its metrics."""
+        answers, config = self.sample(state, held_out=False), self.config
+        by_question = lambda values: np.array([*values], float).reshape(config.prompts, config.samples)
+        rewards = by_question(one.reward for one in answers)
+        weights = token_weights(rewards, by_question(len(one.tokens) for one in answers), config).ravel()
+        total, largest = jax.tree.map(jnp.zeros_like, state.model), 0.0
+        for some, batch in batches(answers, weights, self.engine, config.max_tokens):
+            (_, logprobs_BN), gradients = self.gradients(state.model, batch=batch)
+            total = jax.tree.map(jnp.add, total, gradients)
+            largest = max(largest, largest_difference(some, logprobs_BN))
+        state, norm = self.apply(state, total)
+        return state, summary(answers) | {"gradient_norm": float(norm), "logprob_difference": largest}
+
+    def evaluate(self, state: TrainState) -> Row:
+        """Return the metrics on held-out instances."""
+        return {f"validation_{name}": value for name, value in summary(self.sample(state, held_out=True)).items()}
+
+
+def summary(answers: Sequence[Answer]) -> Row:
+    """Return means over the answers. pass_at_1 is the share of solved instances."""
+    rewards, lengths = np.array([one.reward for one in answers]), [len(one.tokens) for one in answers]
+    means = {"reward": rewards.mean(), "pass_at_1": (rewards == 1).mean(), "answer_tokens": np.mean(lengths)}
+    return {name: float(mean) for name, mean in means.items()}
+
+
+def batches(
+    answers: Sequence[Answer], weights: np.ndarray, engine: Engine, max_tokens: int
+) -> Iterator[tuple[list[Answer], AnswerBatch]]:
+    """Yield (answers, the same as arrays, with the `weights` of their tokens), grouped by the padded lengths of their
+    prompts. Answers of weight 0 are omitted; the last answer fills free rows, with weight 0."""
+    slots, groups = engine.shape.slots, {}
+    for answer, weight in zip(answers, weights.tolist(), strict=True):
+        if weight:
+            groups.setdefault(bucket(len(answer.prompt), engine.context), []).append((answer, weight))
+    for length, group in sorted(groups.items()):
+        for start in range(0, len(group), slots):
+            some = group[start : start + slots]
+            rows = [*some, *[(some[-1][0], 0.0)] * (slots - len(some))]
+            weights_BN = np.zeros((slots, max_tokens), np.float32)
+            for weights_N, (answer, weight) in zip(weights_BN, rows, strict=True):
+                weights_N[: len(answer.tokens)] = weight
+            prompts_BT = padded([answer.prompt for answer, _ in rows], length)
+            lengths_B = np.array([len(answer.prompt) for answer, _ in rows], np.int32)
+            tokens_BN = padded([answer.tokens for answer, _ in rows], max_tokens)
+            yield [answer for answer, _ in some], AnswerBatch(prompts_BT, lengths_B, tokens_BN, weights_BN)
+
+
+def largest_difference(answers: Sequence[Answer], logprobs_BN: jax.Array) -> float:
+    """Return the largest difference between the engine's log-probabilities and the trainer's, in nats: 0 if exact."""
+    pairs = zip(answers, np.asarray(logprobs_BN), strict=False)
+    return max(float(np.abs(found_N[: len(one.tokens)] - one.logprobs).max()) for one, found_N in pairs)
+
+
+def reinforce(
+    model: ModelConfig, train: TrainConfig, config: ReinforceConfig, tokenizer: Tokenizer, folder: Path
+) -> None:
+    """Train the model of the checkpoint train.start on config.task up to train.steps, resuming from the newest
+    checkpoint in `folder`. Writes checkpoints/, metrics.jsonl and tensorboard/ there.
+
+    Raises InputError or UsageError if a checkpoint does not match the config, and Stopped, after saving, if the process
+    was asked to stop.
+    """
+    paths, mesh, optimizer = RunPaths(folder), one_device_mesh(model), make_optimizer(train.optimizer, train.steps)
+    place, fingerprint = folders_of(paths)[0], tokenizer.fingerprint
+    if not steps_in(place):
+        check_start(model, train, fingerprint, files=True)
+    about = {"seed": train.seed, "tokenizer": fingerprint, "data": json.dumps(identifying(config), sort_keys=True)}
+    with contextlib.ExitStack() as stack:
+        preemption = stack.enter_context(PreemptionHandler())
+        checkpoints = Checkpoints(place, RetentionPolicy(train.checkpoints_kept), sidecars=(paths.metrics,))
+        stack.callback(checkpoints.close, raising=False)
+        abstract, fresh = abstract_state(model, optimizer, mesh), initializer(model, optimizer, train.seed, mesh)
+        state, saved = restore_or_init(checkpoints, train.start, abstract, fresh, about)
+        about |= lengths(saved, train.steps)
+        first, learner = int(state.step), Learner(model, train, config, state, tokenizer)
+        log = stack.enter_context(contextlib.closing(MetricsLog(folder, first, evaluation_pending=True)))
+        preemption.training = True
+        due = lambda every, step: step == train.steps or (every > 0 and step % every == 0)
+        for step in range(first, train.steps + 1):
+            if train.validate_every and due(train.validate_every, step):
+                log.write(step, row := learner.evaluate(state))
+                print(f"reinforce: step {step:,}: {row['validation_pass_at_1']:.1%} solved", flush=True)
+            if step == train.steps:
+                break
+            state, row = learner.step(state)
+            log.write(step + 1, row)
+            stopping = preemption.requested(step + 1)
+            if stopping or due(train.checkpoint_every, step + 1):
+                checkpoints.save(step + 1, state, about, certain=True)
+            if stopping:
+                checkpoints.close()
+                raise preemption.stopped(step + 1)
+        checkpoints.close()

@@ -1,0 +1,50 @@
+"""launch.reinforce trains a finetuned run, and other commands know the result."""
+
+import json
+import re
+
+import pytest
+
+from tests.commands import run_command
+
+CONFIG = "configs/reinforce.py"
+SHORT = (
+    "--train.steps", "2", "--train.optimizer.warmup-steps", "1", "--train.validate-every", "2", "--reinforce.slots",
+    "4", "--reinforce.prompts", "2", "--reinforce.samples", "2", "--reinforce.held-out", "4", "--reinforce.max-tokens",
+    "8", "--reinforce.context", "96",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_finetuned_run_is_reinforced_and_talks(assistant, tmp_path):
+    run = tmp_path / "reinforced"
+    done = run_command("launch.reinforce", assistant, CONFIG, "--workdir", run, *SHORT)
+    assert done.returncode == 0 and "reinforce: step 2: " in done.stdout, done.stdout + done.stderr
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert [(row["step"], "reward" in row, "validation_pass_at_1" in row) for row in rows] == [
+        (0, False, True), (1, True, False), (2, True, False), (2, False, True),
+    ]  # fmt: skip
+    done = run_command("launch.reinforce", run)
+    assert done.stdout.startswith("reinforce: up to date"), done.stdout + done.stderr
+    done = run_command("launch.chat", run, "--message", "What is Brem?", "--max-tokens", "8")
+    assert done.returncode == 0 and done.stdout.startswith("> What is Brem?\n"), done.stderr
+    for script in ("launch.finetune", "launch.evaluate", "launch.train"):
+        done = run_command(script, run)
+        assert done.returncode == 2 and "This run is reinforced from" in done.stderr, (script, done.stderr)
+    done = run_command("launch.reinforce", run, "--reinforce.algorithm", "grpo")
+    assert done.returncode == 2 and "another experiment" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tests/configs.py"], r"reinforce\.base is empty"),
+        ([], "launch.reinforce runs/assistant configs/reinforce.py"),
+        (["BASE", CONFIG, "--reinforce.task", "sums"], r"reinforce\.task is sums\. Choose one of reverse_words"),
+        (["BASE", CONFIG, "--from", "BASE"], r"launch\.reinforce starts from reinforce\.base"),
+    ],
+)
+def test_wrong_commands_are_refused(assistant, tmp_path, words, message):
+    words = [assistant if word == "BASE" else word for word in words]
+    done = run_command("launch.reinforce", *words, *(("--workdir", tmp_path / "run") if words else ()))
+    assert done.returncode == 2 and re.search(message, done.stderr) and "Traceback" not in done.stderr, done.stderr
