@@ -29,6 +29,7 @@ PROGRAMS = {
     "meshes": "arithmetic, memory and communication of compiled steps on eight devices",
     "minhash": "MinHash keys per second, and pairs found",
     "pii": "recall and precision of personal data",
+    "reinforce": "reinforcement learning: exact log-probabilities, and scores of three tasks",
     "serve": "throughput and latency of the HTTP server",
     "startup": "process start to first training step",
     "stream_shards": "batches from a bucket of 60,000 shards",
