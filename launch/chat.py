@@ -41,7 +41,7 @@ class Options:
 
 
 def talk(experiment: Experiment, workdir: Path, options: Options) -> bool:
-    from lm.chat.assistant import answer
+    from lm.chat.assistant import answer, recent
     from lm.chat.template import ChatTemplate
     from lm.chat.tools import NO_TOOLS, tools_of
     from lm.inference.engine import Engine
@@ -82,6 +82,10 @@ def talk(experiment: Experiment, workdir: Path, options: Options) -> bool:
         params = SamplingParams(max_tokens=options.max_tokens, temperature=options.temperature, seed=seed)
         seed = (seed + 1) % 2**32
         try:
+            shorter = recent(template, messages, engine.context // 2)
+            if len(shorter) < len(messages):
+                messages = shorter
+                print(f"  [the oldest messages are forgotten: the context has {engine.context:,} tokens]")
             for step in answer(engine, template, tools, messages, params):
                 sys.stdout.write(for_terminal(step.text))
                 sys.stdout.flush()

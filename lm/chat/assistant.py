@@ -98,6 +98,20 @@ class Answer:
         return GenerationRequest(prompt, dataclasses.replace(self.params, max_tokens=self.left))
 
 
+def recent(
+    template: ChatTemplate, messages: Sequence[Message], most: int, tools: Sequence[Message] = ()
+) -> list[Message]:
+    """Return the messages without the oldest questions and their answers, if they have more than `most` tokens. The
+    system message and the last question always stay. Raises like ChatTemplate.encode."""
+    begin = 1 if messages and messages[0]["role"] == "system" else 0
+    questions = [at for at, message in enumerate(messages) if message["role"] == "user"] or [begin]
+    for at in [begin, *questions[1:]]:
+        kept = [*messages[:begin], *messages[at:]]
+        if at == questions[-1] or len(template.encode(kept, tools, reply=True).ids) <= most:
+            return kept
+    return [*messages]
+
+
 def answer(
     engine: "Engine", template: ChatTemplate, tools: Tools, messages: Sequence[Message], params: SamplingParams
 ) -> Iterator[Step]:

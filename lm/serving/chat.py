@@ -1,5 +1,8 @@
 """POST /v1/chat/completions, as in OpenAI's API.
 
+With `truncation` "auto", as in OpenAI's Responses API, the oldest messages are left out so that half of the context is
+free for the answer.
+
 If a call has no `tools`, the server runs its own (lm/chat/tools.py), and the answer has them as `steps`: the messages
 between question and answer, those of tools with the `sources` of their passages. Otherwise calls of tools are returned
 to the client.
@@ -16,7 +19,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lm.chat.assistant import NO_ROOM, Answer, Step
+from lm.chat.assistant import NO_ROOM, Answer, Step, recent
 from lm.chat.messages import Message, MessageError, check_messages, check_tools
 from lm.chat.template import ChatTemplate, strings_in
 from lm.chat.tools import NO_TOOLS, Tools
@@ -40,7 +43,7 @@ from lm.serving.worker import EngineWorker, RunningCall
 
 ADDED = (
     "messages", "tools", "tool_choice", "parallel_tool_calls", "max_completion_tokens", "top_logprobs",
-    "response_format",
+    "response_format", "truncation",
 )  # fmt: skip
 REMOVED = ("prompt", "best_of", "echo", "suffix", "add_special_tokens")
 KNOWN_HERE = (*(name for name in KNOWN if name not in REMOVED), *ADDED)
@@ -78,6 +81,8 @@ def parse_chat(body: bytes, model: str, template: ChatTemplate, limits: Limits) 
         raise wrong(
             "tools", tools, f'a list of at most {MOST_TOOLS} {{"type": "function", "function": {{"name": ...}}}}'
         )
+    if (truncation := fields.get("truncation", "disabled")) not in ("auto", "disabled"):
+        raise wrong("truncation", truncation, "auto or disabled")
     n = fields.integer("n", 1, 1, limits.max_choices)
     stream = fields.boolean("stream", False)
     wants, top = fields.boolean("logprobs", False), fields.integer("top_logprobs", 0, 0, limits.max_logprobs)
@@ -96,6 +101,8 @@ def parse_chat(body: bytes, model: str, template: ChatTemplate, limits: Limits) 
                 param="messages", code="context_length_exceeded",
             )  # fmt: skip
         own = tools if choice == "auto" else []
+        if truncation == "auto":
+            messages = recent(template, messages, limits.context // 2, own)
         prompt = tuple(template.encode(messages, own, reply=True).ids.tolist())
     except InputError as error:
         tools_are_wrong = isinstance(error, MessageError) and error.reason == "malformed_tools"

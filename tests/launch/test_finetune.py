@@ -79,6 +79,9 @@ def test_chat_in_the_terminal_shows_calls_answers_and_sources(assistant):
         "", answered, "(a new conversation)\n", "  [calculator(expression='6 + 7')]\n  [13]\nIt is 13.\n",
         "(a new conversation)\n", "(a new conversation)\n", "",
     ]  # fmt: skip
+    done = run_command("launch.chat", assistant, *["--message", "What is Brem?"] * 3)
+    forgotten = "  [the oldest messages are forgotten: the context has 160 tokens]\n"
+    assert done.stdout == f"> What is Brem?\n{answered}" + f"> What is Brem?\n{forgotten}{answered}" * 2
     done = run_command("launch.chat", assistant, "--message", "x" * 999)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     done = run_command("launch.chat", assistant, stdin=b"x" * 999 + b"\nWhat is Brem?\n")

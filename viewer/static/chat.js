@@ -3,7 +3,7 @@
 
 const chatState = { turns: [], system: "", temperature: 0 };
 const CHAT_WHO = { user: "You", assistant: "Assistant", system: "System message" };
-const CHAT_ENDS = { length: "The answer was cut off: the context of the model is full. Start a new conversation.", tool_calls: "The answer was ended: it called tools too often." };
+const CHAT_ENDS = { length: "The answer was cut off: the context of the model is full.", tool_calls: "The answer was ended: it called tools too often." };
 
 // The messages that the API expects: the steps of an answer before it, without what only this page shows.
 const chatMessages = (turns, system = "") => [
@@ -132,7 +132,7 @@ const chatMount = (root, context) => {
     if (focused) stop.focus();
     form.scrollIntoView({ block: "nearest" });
     await context.run(status, async (signal) => {
-      const asked = { messages: chatMessages(turns, chatState.system), temperature: chatState.temperature, seed: Math.floor(2 ** 31 * Math.random()) };
+      const asked = { messages: chatMessages(turns, chatState.system), temperature: chatState.temperature, truncation: "auto", seed: Math.floor(2 ** 31 * Math.random()) };
       for await (const { delta, finish_reason: reason } of source.stream("/v1/chat/completions", asked, signal)) {
         const follows = form.getBoundingClientRect().bottom < innerHeight + 50; // unless the reader scrolled up
         turn.content += delta.content || "";
