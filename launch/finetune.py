@@ -14,12 +14,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import RunFolder
 from launch import train
 from launch.stages.command import run_command
+from launch.stages.processes import process_count, process_index
 from launch.stages.stage import Stage, run_stage
 from lm.checkpoints.manifest import files_sha256, find_parameters, folders_of
 from lm.compilation_cache import keep_compiled_programs
@@ -191,17 +192,29 @@ CONVERSATIONS = Stage(
 TRAIN = dataclasses.replace(train.STAGE, script="launch.finetune", after_finetuning=(CONVERSATIONS,))
 
 
-def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> None:
+@dataclasses.dataclass(frozen=True)
+class Options:
+    until: Literal["conversations", "train"] = "train"
+    """Last stage to run. Before training in several processes, run the stage conversations in one."""
+
+
+def run(experiment: Experiment, workdir: Path, source: Path | None = None, options: Options = Options()) -> None:
     if source is not None:
         raise UsageError(
             f"--from {source} reuses stages of pretraining; launch.finetune starts from chat.base instead."
         )
+    if process_count() > 1 and not RunPaths(workdir).marker(CONVERSATIONS.name).exists():
+        raise UsageError(
+            f"The stage conversations needs one process, but there are {process_count()}. Run this command in one "
+            "first, with NUM_PROCESSES=1 and --until conversations; then without --until in all."
+        )
     experiment = prepared(experiment, workdir)
-    for stage in (CONVERSATIONS, TRAIN):
-        if not run_stage(stage, experiment, workdir):
+    for stage in (CONVERSATIONS, TRAIN)[: 1 if options.until == "conversations" else 2]:
+        if not run_stage(stage, experiment, workdir) and process_index() == 0:
             print(f"{stage.name}: up to date", flush=True)
-    print(f"finetune: done. To talk to it: python -m launch.chat {shown_place(workdir)}")
+    if options.until == "train" and process_index() == 0:
+        print(f"finetune: done. To talk to it: python -m launch.chat {shown_place(workdir)}")
 
 
 if __name__ == "__main__":
-    run_command("launch.finetune", (__doc__ or "").strip(), run, ("chat", "train"), from_run="chat")
+    run_command("launch.finetune", (__doc__ or "").strip(), run, ("chat", "train"), Options, from_run="chat")

@@ -31,6 +31,7 @@ from lm.training.loop import train
 from tests.assistant_run import PAGES, base_experiment, talks, write_base
 from tests.commands import Ended, run_command
 from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY, restore_model
+from tests.train_process import free_port, told_by
 from tests.train_runs import bits
 
 CONFIG = "tests/assistant_run.py"
@@ -94,6 +95,36 @@ def test_the_same_command_again_is_up_to_date(assistant):
         done = run_command("launch.finetune", *(words or (assistant,)), *(("--workdir", assistant) if words else ()))
         assert done.stdout.splitlines()[:2] == ["conversations: up to date", "train: up to date"], done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in (assistant / "checkpoints").rglob("*")}
+
+
+@pytest.mark.slow
+def test_two_processes_finetune_together(assistant, tmp_path):
+    """As one process does, after it has written the conversations."""
+    base, file = assistant.parent / "base", assistant.parent / "talks.jsonl"
+    words = [base, CONFIG, "--chat.conversations", file, *SHORT, "--train.log-every", "1"]
+    losses = {}
+    for count in (2, 1):
+        run, port = tmp_path / str(count), free_port()
+        command = [sys.executable, "-m", "launch.finetune", *map(str, words), "--workdir", str(run)]
+        flags = f"{QUICK['XLA_FLAGS']} --xla_force_host_platform_device_count={2 // count}"
+        start = lambda variables, *more, command=command, flags=flags: subprocess.Popen(
+            [*command, *more], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=os.environ | QUICK | {"XLA_FLAGS": flags} | variables,
+        )  # fmt: skip
+        together = [told_by("hand", index, count, port) if count > 1 else {} for index in range(count)]
+        if count > 1:
+            refused = [start(variables).communicate(timeout=HANG_SECONDS)[0] for variables in together[:1]]
+            assert "first, with NUM_PROCESSES=1 and --until conversations" in refused[0]
+            output, _ = start({}, "--until", "conversations").communicate(timeout=HANG_SECONDS)
+            assert not (run / "checkpoints").exists() and "Traceback" not in output, output
+        started = [start(variables) for variables in together]
+        for process in started:
+            output, _ = process.communicate(timeout=HANG_SECONDS)
+            assert process.returncode == 0, output
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+        losses[count] = [row["loss"] for row in rows if "loss" in row]
+    np.testing.assert_allclose(losses[2], losses[1], rtol=1e-5)
+    assert len(losses[1]) == 2
 
 
 @pytest.mark.slow
