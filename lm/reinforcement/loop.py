@@ -40,7 +40,7 @@ from lm.training.restore_or_init import check_start, restore_or_init
 from lm.training.state import TrainState, abstract_state, initializer
 
 
-class Answer(NamedTuple):
+class SampledAnswer(NamedTuple):
     """A sampled answer."""
 
     prompt: tuple[int, ...]
@@ -84,7 +84,7 @@ class Learner:
         model: Any = apply_updates(parameters, updates, jax.random.fold_in(jax.random.key(self.seed), state.step))
         return state._replace(step=state.step + 1, model=model, optimizer_state=inner), optax.tree.norm(gradients)
 
-    def sample(self, state: TrainState, held_out: bool) -> list[Answer]:
+    def sample(self, state: TrainState, held_out: bool) -> list[SampledAnswer]:
         """Return config.samples answers to each training instance of the step, or one to each held-out instance, at
         temperature 1. Raises UsageError if a question does not fit into the context."""
         config, step, self.engine.model = self.config, int(state.step), state.model
@@ -102,7 +102,7 @@ class Learner:
                 reply.push(token)
             checked = 0.0 if done.finish_reason == "length" else float(instance.check(reply.finish()[1]))
             tokens, logprobs = zip(*((one.token, one.logprob) for one in done.logprobs), strict=True)
-            answers.append(Answer(prompt, tokens, logprobs, reward=min(max(checked, 0.0), 1.0)))
+            answers.append(SampledAnswer(prompt, tokens, logprobs, reward=min(max(checked, 0.0), 1.0)))
         return answers
 
     def step(self, state: TrainState) -> tuple[TrainState, Row]:
@@ -124,7 +124,7 @@ class Learner:
         return {f"validation_{name}": value for name, value in summary(self.sample(state, held_out=True)).items()}
 
 
-def summary(answers: Sequence[Answer]) -> Row:
+def summary(answers: Sequence[SampledAnswer]) -> Row:
     """Return means over the answers. pass_at_1 is the share of solved instances."""
     rewards, lengths = np.array([one.reward for one in answers]), [len(one.tokens) for one in answers]
     means = {"reward": rewards.mean(), "pass_at_1": (rewards == 1).mean(), "answer_tokens": np.mean(lengths)}
@@ -132,8 +132,8 @@ def summary(answers: Sequence[Answer]) -> Row:
 
 
 def batches(
-    answers: Sequence[Answer], weights: np.ndarray, engine: Engine, max_tokens: int
-) -> Iterator[tuple[list[Answer], AnswerBatch]]:
+    answers: Sequence[SampledAnswer], weights: np.ndarray, engine: Engine, max_tokens: int
+) -> Iterator[tuple[list[SampledAnswer], AnswerBatch]]:
     """Yield (answers, the same as arrays, with the `weights` of their tokens), grouped by the padded lengths of their
     prompts. Answers of weight 0 are omitted; the last answer fills free rows, with weight 0."""
     slots, groups = engine.shape.slots, {}
@@ -153,7 +153,7 @@ def batches(
             yield [answer for answer, _ in some], AnswerBatch(prompts_BT, lengths_B, tokens_BN, weights_BN)
 
 
-def largest_difference(answers: Sequence[Answer], logprobs_BN: jax.Array) -> float:
+def largest_difference(answers: Sequence[SampledAnswer], logprobs_BN: jax.Array) -> float:
     """Return the largest difference between the engine's log-probabilities and the trainer's, in nats: 0 if exact."""
     pairs = zip(answers, np.asarray(logprobs_BN), strict=False)
     return max(float(np.abs(found_N[: len(one.tokens)] - one.logprobs).max()) for one, found_N in pairs)

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.parallel import one_device_mesh, traced_on
-from lm.reinforcement.loop import Answer, batches, largest_difference
+from lm.reinforcement.loop import SampledAnswer, batches, largest_difference
 from lm.reinforcement.scoring import objective
 from lm.tokenizer.encoding import BytePairTokenizer, numbered
 from lm.tokenizer.patterns import SPLIT_PATTERNS
@@ -40,7 +40,7 @@ def sampled(family: str, requests: int, most: int = CONTEXT - NEW, **changes) ->
         params = SamplingParams(int(draw.integers(1, NEW + 1)), seed=seed, logprobs=0)
         asked.append(GenerationRequest(prompt, params))
     answers = [
-        Answer(one.prompt, *zip(*((x.token, x.logprob) for x in done.logprobs), strict=True), reward=0.0)
+        SampledAnswer(one.prompt, *zip(*((x.token, x.logprob) for x in done.logprobs), strict=True), reward=0.0)
         for one, done in zip(asked, engine.complete(asked), strict=True)
     ]
     return engine, [*batches(answers, np.arange(1.0, requests + 1), engine, NEW)]

@@ -121,6 +121,7 @@ def test_stacked_layers_start_with_the_same_adapters():
 MESHES = MeshConfig(), MeshConfig(fsdp=2, tensor=2, zero1=True), MeshConfig(context=2, fsdp=4)
 
 
+@pytest.mark.slow
 def test_every_mesh_computes_the_same_steps():
     config = dataclasses.replace(LLAMA, scan_layers=True)
     losses, after = [], []
