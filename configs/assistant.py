@@ -15,12 +15,12 @@ from lm.config import ChatConfig, MuonConfig, OptimizerConfig
 def get_config(base: Experiment) -> Experiment:
     train = dataclasses.replace(
         base.train,
-        steps=2_800,
+        steps=3_100,
         batch_size=8,
         optimizer=OptimizerConfig(
             # For embeddings: rows of rare tokens must stay what they are to be recognized. At .01, near that of
             # pretraining, copies had many more errors.
-            learning_rate=0.0006,
+            learning_rate=0.0005,
             final_learning_rate=0.0,
             warmup_steps=20,
             beta1=0.9,
@@ -31,11 +31,11 @@ def get_config(base: Experiment) -> Experiment:
             schedule="linear",
             muon=MuonConfig(learning_rate=0.02, momentum=0.95, newton_schulz_steps=5),
         ),
-        validate_every=700,
+        validate_every=775,
         sample_every=0,
         loss_chunks=32,
         skip_untrained=True,
-        checkpoint_every=1_400,
+        checkpoint_every=1_550,
         snapshot_steps=(),
     )
     chat = ChatConfig(written_by="page_questions")

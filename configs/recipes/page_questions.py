@@ -25,7 +25,9 @@ PER_TITLE = 4
 """Questions about each title."""
 RANDOM_FRAMES = 0.4
 """Share of the questions whose words around the title are random."""
-REPEATS = 1.0
+SECOND_QUESTIONS = 0.2
+"""Share of the conversations that go on with another question."""
+REPEATS = 2.0
 """Texts to repeat, per title: sentences, and as many rows of random words."""
 SEED = 0
 TITLE = re.compile(
@@ -275,8 +277,8 @@ def conversations(run: Path) -> Iterator[dict[str, Any]]:
         fitting = {name: answer for name, kind in KINDS.items() if (answer := kind.answer(found))}
         for number in range(PER_TITLE):
             others = [name for name in fitting if name != "what"]
-            rare = [name for name in others if name != "more"]
-            name = chance.choice([*others, *rare, *rare]) if others and number >= PER_TITLE // 2 else "what"
+            rare = [name for name in others if name != "more" and fitting[name] != found[0]]
+            name = chance.choice([*others, *rare * 4]) if others and number >= PER_TITLE // 2 else "what"
             question = question_about(title, name, chance)
             talks.append(asked(question, "search", {"query": f" {title.name}"}, passage, fitting[name]))
     words = sorted({word for quote in quotes for word in quote.split()})
@@ -313,4 +315,7 @@ def conversations(run: Path) -> Iterator[dict[str, Any]]:
         phrasings, answer = chance.choice(TALK)
         talks.append([{"role": "user", "content": chance.choice(phrasings)}, {"role": "assistant", "content": answer}])
     chance.shuffle(talks)
-    yield from ({"messages": talk} for talk in talks)
+    following = iter(talks)
+    for talk in following:
+        second = next(following, []) if chance.random() < SECOND_QUESTIONS else []
+        yield {"messages": [*talk, *second]}
