@@ -114,10 +114,12 @@ def write_assistant_run(folder: Path) -> Path:
     words = ["launch.finetune", base, "tests/assistant_run.py", "--workdir", run, "--chat.conversations", conversations]
     subprocess.run([sys.executable, "-m", *map(str, words)], cwd=REPOSITORY, env=quick_environment(), check=True)
     question, call, result, answer = talks()[0]
-    source = {"url": URLS[0], "split": "train", "document": 0, "passage": next(iter(PAGES.values()))}
+    source = {"url": URLS[0], "split": "train", "document": 0, "passage": ENTITY + next(iter(PAGES.values()))}
+    hostile = {"role": "assistant", "content": f"{HANDLER}<|end|>{BIDI}", "finish_reason": "length"}
     recorded = [
         [question, call, result | {"sources": [source, {"document": "0"}, 7]}, answer],
-        [{"role": "user", "content": SCRIPT}, {"role": "assistant", "content": f"{HANDLER}<|end|>{BIDI}"}],
+        [{"role": "user", "content": SCRIPT}, hostile],
+        [{"role": "user", "content": ENTITY}, call],
     ]
     (run / "samples").mkdir(exist_ok=True)
     lines = [json.dumps({"messages": one}) for one in recorded]
@@ -129,8 +131,7 @@ def write_exported(run: Path, folder: Path) -> Path:
     """Write the exported page of the report, as launch.report does; return its path."""
     from configs.experiment.run_folder import RunFolder
     from lm.parallel import one_device_mesh
-    from viewer.page import window_html
-    from viewer.window.inspections import record
+    from viewer.window.inspections import export_html
     from viewer.window.window_run import WindowRun
 
     given = RunFolder(run)
@@ -138,5 +139,5 @@ def write_exported(run: Path, folder: Path) -> Path:
     window = WindowRun(loaded.experiment, run, loaded, run.name)
     out = run / "report/index.html"
     out.parent.mkdir(exist_ok=True)
-    out.write_text(window_html(record(window)), encoding="utf-8")
+    out.write_text(export_html(window), encoding="utf-8")
     return out

@@ -16,7 +16,7 @@ from tests.server_process import quick_environment, serving
 from tests.window.axe import grave_faults
 from tests.window.browser import PHONE, WIDE, page_ids, settle, show
 from tests.window.driven import ONLY_POINTED_AT, walk
-from tests.window.runs import BIDI, HANDLER, SCRIPT, URLS
+from tests.window.runs import BIDI, ENTITY, HANDLER, SCRIPT, URLS
 from tests.window.test_window import INERT
 
 QUESTION = "What is Brem?"
@@ -215,11 +215,21 @@ def test_a_run_without_a_chat_template_has_no_such_page(hostile, open_page):
 def test_the_exported_page_shows_recorded_conversations(assistant, open_page):
     page = open_page(assistant.exported)
     settle(page)
-    show(page, "chat")
+    assert page_ids(page) == ["chat", "training"]
     hidden = "".join(f"\\u{ord(one):04x}" for one in BIDI)
-    assert shown(page) == [QUESTION, PAGES["Brem"].partition(". ")[0] + ".", SCRIPT, f"{HANDLER}<|end|>{hidden}"]
+    entity = ENTITY.replace("\u2028", "\\u2028")
+    answers = [QUESTION, PAGES["Brem"].partition(". ")[0] + ".", SCRIPT, f"{HANDLER}<|end|>{hidden}", entity, ""]
+    assert shown(page) == answers
+    assert page.locator(".chat-step summary").all_inner_texts() == 2 * ['search(query: "Brem")']
+    page.locator(".chat-step summary").first.press("Enter")
+    assert page.locator(".chat-step .chat-text").first.inner_text() == PAGES["Brem"]
+    assert page.inner_text(".chat-sources bdi") == URLS[0]
+    assert page.inner_text(".chat-sources q").strip('\u201c\u201d"') == entity + PAGES["Brem"]
+    assert ["was cut off" in one for one in page.locator(".chat-turn > .note").all_inner_texts()] == [True, False]
+    assert f"-m launch.chat {assistant.folder}" in page.inner_text("main > div > .note")
     assert set(page.evaluate(INERT).values()) == {0} and not page.locator("main textarea").count()
     assert not grave_faults(page)
-    page.locator(".chat-sources a", has_text=URLS[0]).click()
-    page.wait_for_selector(".data-text")
-    assert page.inner_text(".data-text") == PAGES["Brem"]
+    show(page, "training")
+    assert page.inner_text(".training-state") == "Finished: 200 steps." and not page.locator(".training-watch").count()
+    page.locator(".chart-large .chart-plot").click()
+    assert not grave_faults(page)

@@ -1,5 +1,6 @@
 """Exported single pages: of tokenizers, of a funnel with other thresholds, of a ladder of models."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from viewer.page import window_html
 from viewer.tokenizer.finding import read_with
 from viewer.tokenizer.samples import KINDS, LANGUAGES
 from viewer.tokenizer.vocabulary import tokens_html
+from viewer.window.curve_log import CurveLog
 
 __all__ = ["found", "rung", "study"]
 
@@ -74,6 +76,24 @@ def test_a_preview_of_the_funnel_links_to_its_rules_and_documents(opened, tmp_pa
     assert page.locator("[aria-label=Kept] .data-list li").count() == 10
     assert "Too short." in page.inner_text("[aria-label=Documents]")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_curves_of_a_reinforced_run_include_its_rewards(opened, tmp_path):
+    rows = [{"step": 1, "loss": 0.1, "reward": 0.25}, {"step": 2, "loss": 0.1, "reward": 0.75}]
+    rows += [{"step": step, "validation_pass_at_1": step / 4} for step in (0, 2)]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    state = {"state": "done", "at": 2, "steps": 2, "checkpoints": [2], "samples": [], "damaged": []}
+    model = {"name": "run", "step": 2, "steps": [2], "parameters": 9, "vocab_size": 300}
+    answers = {
+        "model": model,
+        "runs": {"runs": [{"name": "run"}]},
+        "curves": CurveLog(tmp_path / "metrics.jsonl").read() | state,
+    }
+    page = opened(window_html({key_of(name, {}): answer for name, answer in answers.items()}, ("training",)))
+    for title, last in (("Reward", "0.75"), ("Solved", "0.5")):
+        chart = page.locator(".training-small .chart", has_text=title)
+        chart.locator(".chart-plot").press("End")
+        assert last in chart.locator("output").inner_text()
 
 
 def test_a_ladder_shows_every_run_and_its_scaling_law(opened, found):

@@ -17,10 +17,11 @@ const chatTurns = (messages) => {
   for (const message of messages) {
     if (message.role === "tool" || message.tool_calls) steps.push(message);
     else {
-      turns.push({ ...message, steps });
+      turns.push({ ...message, steps, ended: CHAT_ENDS[message.finish_reason] });
       steps = [];
     }
   }
+  if (steps.length) turns.push({ role: "assistant", content: "", steps, ended: CHAT_ENDS.tool_calls });
   return turns;
 };
 
@@ -77,7 +78,7 @@ const chatTokens = (messages) => {
 
 const chatRecorded = (root) => {
   const place = h("div", {});
-  root.append(servedNote("Recorded conversations."), place);
+  root.append(note("These conversations were recorded. The assistant answered each question once, with the likeliest tokens. To talk to it: ", h("code", {}, serveCommand("", "chat"))), place);
   context.run(place, async (signal) => {
     const { conversations } = await source.ask("chat", {}, signal);
     put(place, conversations.map((messages, number) => h("section", { class: "chat-recorded", "aria-label": `Conversation ${number + 1}` }, chatTurns(messages).map(chatTurn))));
@@ -174,6 +175,6 @@ const chatMount = (root, context) => {
 
 pages.push({
   id: "chat", title: "Chat",
-  about: "A finetuned model continues a conversation. It can call tools, such as a search in the pages that it was trained on; the server runs them and inserts their results.",
+  about: "A finetuned model continues a conversation. It can call tools, such as a search in the pages that it was trained on; their results are inserted into the conversation.",
   mount: chatMount,
 });

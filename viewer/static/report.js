@@ -2,10 +2,10 @@
 // them (a run that has not finished, or only one page of it), the page lists the others.
 
 // Command that serves this run, to be run in the repository. An exported page is in the run's report/ folder.
-const serveCommand = (options = "") => {
+const serveCommand = (options = "", script = "serve") => {
   const found = location.protocol === "file:" ? decodeURIComponent(location.pathname).match(/^(.+)\/report\/[^/]+$/) : null;
   const run = source.live || !found ? "RUN_FOLDER" : found[1];
-  return `.venv/bin/python -m launch.serve ${/^[\w./-]+$/.test(run) ? run : "'" + run.replace(/'/g, "'\\''") + "'"}${options}`;
+  return `.venv/bin/python -m launch.${script} ${/^[\w./-]+$/.test(run) ? run : "'" + run.replace(/'/g, "'\\''") + "'"}${options}`;
 };
 // Note that something needs the served page.
 const servedNote = (what) => note(`${what} Serve the run: `, h("code", {}, serveCommand()));

@@ -50,10 +50,13 @@ const trainingState = (log) => {
   return `${doing}: step ${whole(at)} of ${whole(steps)}` + (left > 0 ? `, about ${duration(left)} left.` : ".");
 };
 
+// Whether checkpoints can be asked: an exported page may have only the curves.
+const TRAINING_ASKS = source.live || Object.keys(recorded).some((key) => key.startsWith("score"));
+
 pages.push({
   id: "training",
   title: "Training",
-  about: "Loss curves of the run, and the predictions of its checkpoints for one text.",
+  about: TRAINING_ASKS ? "Loss curves of the run, and the predictions of its checkpoints for one text." : "Curves of the run.",
 
   mount(root, context, parameters) {
     const view = {
@@ -88,7 +91,7 @@ pages.push({
       const log = logs.get(context.model.name);
       let step = x;
       if (view.x === "tokens" && log) step = log.train.step[nearestIndex(log.train.tokens.map((one) => [one]), x)] ?? x;
-      watch.go(step);
+      if (TRAINING_ASKS) watch.go(step);
     };
     const loss = lineChart("Loss", "", { choose, large: true });
     const others = TRAINING_CURVES.map((one) => lineChart(one.title, one.about, { choose }));
@@ -113,7 +116,7 @@ pages.push({
     const watch = trainingWatch(context, () => draw());
     const compare = trainingCompare(context, view, remembered);
     const curves = h("div", { class: "training-curves", role: "region", "aria-label": "Curves", hidden: true }, controls, say, loss, h("div", { class: "training-small" }, others));
-    root.append(status, trouble, damage, curves, watch.node, compare.node);
+    root.append(status, trouble, damage, curves, ...(TRAINING_ASKS ? [watch.node, compare.node] : []));
 
     const colours = ["var(--accent)", "var(--second)", "var(--muted)"];
     const points = (columns, column, log) => {
@@ -182,8 +185,10 @@ pages.push({
       const damaged = [...logs.values()].flatMap((one) => one.damaged).join(" ");
       damage.hidden = !damaged;
       if (damage.textContent !== damaged) damage.textContent = damaged;
-      watch.know(log.checkpoints, log.samples);
-      compare.know(runs, Object.fromEntries([...logs].map(([name, one]) => [name, one.checkpoints])));
+      if (TRAINING_ASKS) {
+        watch.know(log.checkpoints, log.samples);
+        compare.know(runs, Object.fromEntries([...logs].map(([name, one]) => [name, one.checkpoints])));
+      }
       draw();
       return [...logs.values()].some((one) => !["done", "stopped", "silent", ""].includes(one.state));
     };

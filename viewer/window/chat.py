@@ -10,7 +10,6 @@ from lm.chat.template import ChatTemplate, TemplateError, strings_in
 from lm.serving.fields import Fields, wrong
 from lm.serving.inspections import Inspection
 from viewer.training_data import visible
-from viewer.window.documents import RECORDED_CHARACTERS
 from viewer.window.model_views import MOST_CHARACTERS
 from viewer.window.window_run import WindowRun
 
@@ -26,13 +25,8 @@ def inspections(run: WindowRun) -> list[Inspection]:
 
 
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
-    """The recorded conversations, and the documents of their sources."""
-    conversations = recorded(run)
-    if conversations:
+    if recorded(run):
         yield "chat", {}
-        yield "funnel", {"base": True}
-    for source in (one for message in itertools.chain(*conversations) for one in message.get("sources", ())):
-        yield "document", {"number": source["document"], "base": True, "characters": RECORDED_CHARACTERS}
 
 
 def tokens(run: WindowRun, fields: Fields) -> dict[str, Any]:
@@ -52,8 +46,8 @@ def tokens(run: WindowRun, fields: Fields) -> dict[str, Any]:
 
 
 def recorded(run: WindowRun) -> list[list[Message]]:
-    """Conversations of samples/chat.jsonl, a file as for chat.conversations in which the messages of tools can have the
-    `sources` of POST /v1/chat/completions. Invalid rows and sources are left out."""
+    """Conversations that launch.report recorded. The messages of tools have the `sources` of POST /v1/chat/completions.
+    Invalid rows and sources are left out."""
     path = run.paths.chat_samples
     found = [one.messages for one in read_conversations(path, lambda *row: None)] if path.is_file() else []
     for message in itertools.chain(*found):

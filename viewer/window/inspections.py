@@ -1,14 +1,16 @@
-"""All inspections of the window, and the answers to record when the page is exported."""
+"""All inspections of the window, and the export of the page with recorded answers."""
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
 
 from lm.errors import UsageError
 from lm.serving.answers import to_json
 from lm.serving.fields import ApiError, Fields
 from lm.serving.inspections import Inspection
 from viewer.answers import key_of
+from viewer.page import window_html
 from viewer.window import batches, chat, documents, model, model_views, report, tokens, trace, training
 from viewer.window.window_run import OUT_OF_MEMORY, WindowRun
 
@@ -30,14 +32,25 @@ def inspections_of(run: WindowRun) -> list[Inspection]:
     ]
 
 
-def record(run: WindowRun) -> dict[str, object]:
-    """Return {key: answer} of everything that an exported page shows."""
+def export_html(run: WindowRun) -> str:
+    """Return the HTML of the exported page. For a finetuned or reinforced run, which has no documents, it has only the
+    recorded conversations, if there are any, and the curves."""
+    if not run.experiment.chat.base:
+        return window_html(record(run))
+    answers = record(run, (model, chat, training))
+    return window_html(answers, ("chat", "training") if key_of("chat", {}) in answers else ("training",))
+
+
+def record(run: WindowRun, rooms: Sequence[ModuleType] = ROOMS) -> dict[str, object]:
+    """Return {key: answer} of everything that the pages of `rooms` show in an exported page."""
     known = {one.name: one for one in inspections_of(run)}
-    return dict(recorded(run, known))
+    return dict(recorded(run, known, rooms))
 
 
-def recorded(run: WindowRun, known: Mapping[str, Inspection]) -> Iterator[tuple[str, object]]:
-    for room in ROOMS:
+def recorded(
+    run: WindowRun, known: Mapping[str, Inspection], rooms: Sequence[ModuleType]
+) -> Iterator[tuple[str, object]]:
+    for room in rooms:
         for name, fields in room.to_record(run):
             try:
                 answer = known[name].answer(Fields(fields, known[name].known))

@@ -60,10 +60,13 @@ def inspections(run: WindowRun) -> list[Inspection]:
 
 
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
-    """Yield the requests of an exported page: curves, samples, and continuations of a prompt by each step's model."""
+    """Yield the requests of an exported page: curves, samples, and, unless the run is finetuned, continuations of a
+    prompt by each step's model."""
     yield "curves", {}
     yield "samples", {}
     yield "runs", {}
+    if run.experiment.chat.base:
+        return
     prompt = next(iter(run.experiment.sample.prompts), "")
     for step in spread(run.steps(), RECORDED_STEPS):
         yield "write", {"text": prompt, "step": step}
