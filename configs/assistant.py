@@ -38,5 +38,8 @@ def get_config(base: Experiment) -> Experiment:
         checkpoint_every=1_550,
         snapshot_steps=(),
     )
-    chat = ChatConfig(written_by="page_questions")
+    chat = ChatConfig(
+        written_by="page_questions",
+        questions=("What is an astronaut?", "Where is Mongolia?", "What is 365 times 24?", "What is a glimmerfoss?"),
+    )
     return dataclasses.replace(base, train=train, chat=chat)

@@ -56,7 +56,7 @@ STAGE = dataclasses.replace(
     train.STAGE,
     script="launch.reinforce",
     after=(),
-    after_finetuning=(),
+    after_reinforcement=(),
     settings=lambda experiment: train.STAGE.settings(experiment) | {"reinforce": experiment.reinforce},
     external_inputs=lambda experiment: (
         train.external_inputs(experiment) | code_hashes(code_names(experiment.reinforce, "reinforce."))

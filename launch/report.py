@@ -1,31 +1,97 @@
-"""Write the report of the run: report/index.html, one page that works offline, and summary.json."""
+"""Write the report of the run: report/index.html, one page that works offline, and summary.json.
+
+    python -m launch.report runs/demo
+    python -m launch.report runs/assistant --chat.questions "What is fog?" "What is 6 times 7?"
+
+The report of a finetuned or reinforced run has its curves and, instead of the summary, recorded conversations: the
+assistant answers each of chat.questions once, with its tools and the likeliest tokens, in samples/chat.jsonl.
+"""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from configs.experiment import Experiment
-from configs.experiment.run_folder import RunFolder
-from launch import evaluate, extract_texts, fetch_pages, prepare_documents, sample, train, train_tokenizer, write_shards
+from configs.experiment.run_folder import Loaded, RunFolder
+from launch import (
+    evaluate,
+    extract_texts,
+    fetch_pages,
+    finetune,
+    prepare_documents,
+    reinforce,
+    sample,
+    train,
+    train_tokenizer,
+    write_shards,
+)
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
+from lm.compilation_cache import keep_compiled_programs
 from lm.run_paths import RunPaths
-from lm.storage import write_atomically
+from lm.storage import file_sha256, write_atomically
+
+BASE_INDEX = "SHA-256 of the corpus index of the base"
 
 
 def make(experiment: Experiment, workdir: Path) -> None:
-    from viewer.page import window_html
+    keep_compiled_programs()  # before JAX is imported
     from viewer.run_folder import read_run, summarize
-    from viewer.window.inspections import record
+    from viewer.window.inspections import export_html
     from viewer.window.window_run import WindowRun
 
-    paths = RunPaths(workdir)
-    stages = experiment.train.stages(experiment.model.context_length)
-    run = read_run(workdir, experiment.documents, stages.windows_before)
-    for damage in run.damage:
-        print(f"report: {damage} The report says so.", flush=True)
-    window = WindowRun(experiment, workdir, RunFolder(workdir).load(experiment=experiment), run.name)
-    write_atomically(paths.report_page, window_html(record(window)))
-    write_atomically(paths.summary, json.dumps(summarize(run), indent=1, allow_nan=False) + "\n")
+    paths, name = RunPaths(workdir), workdir.resolve().name
+    if experiment.chat.base:
+        loaded = RunFolder(workdir).load(experiment=experiment)
+        if experiment.chat.questions:
+            write_atomically(paths.chat_samples, "".join(conversations(experiment, loaded)))
+        else:
+            paths.chat_samples.unlink(missing_ok=True)  # of an earlier report
+            print('report: no conversations, because chat.questions is empty. Add: --chat.questions "QUESTION"')
+    else:
+        stages = experiment.train.stages(experiment.model.context_length)
+        run = read_run(workdir, experiment.documents, stages.windows_before)
+        for damage in run.damage:
+            print(f"report: {damage} The report says so.", flush=True)
+        loaded = RunFolder(workdir).load(experiment=experiment)
+        write_atomically(paths.summary, json.dumps(summarize(run), indent=1, allow_nan=False) + "\n")
+    write_atomically(paths.report_page, export_html(WindowRun(experiment, workdir, loaded, name)))
+
+
+def conversations(experiment: Experiment, loaded: Loaded) -> Iterator[str]:
+    """Yield, as a line of JSON, the answer to each of chat.questions, with calls of tools, their results and sources.
+    Raises UsageError for a question that does not fit into the context."""
+    from data_prep.conversations import to_line
+    from lm.chat.assistant import answer
+    from lm.chat.template import ChatTemplate
+    from lm.chat.tools import tools_of
+    from lm.inference.engine import Engine
+    from lm.inference.requests import SamplingParams
+    from lm.serving.chat import as_step
+
+    template, tools = ChatTemplate(loaded.tokenizer), tools_of(experiment.chat.base, loaded.tokenizer)
+    engine = Engine(loaded.model, experiment.model, loaded.tokenizer, slots=1, mesh=loaded.mesh)
+    params = SamplingParams(max_tokens=experiment.model.context_length, temperature=0.0)
+    for question in experiment.chat.questions:
+        asked = [{"role": "user", "content": question}]
+        steps = [step for step in answer(engine, template, tools, asked, params) if step.message is not None]
+        last = as_step(steps[-1]) | {"finish_reason": steps[-1].finish_reason}
+        yield to_line({"messages": [*asked, *map(as_step, steps[:-1]), last]})
+
+
+def external_inputs(experiment: Experiment) -> dict[str, object]:
+    """SHA-256 of the index that the assistant searches; {} if there is none."""
+    if not experiment.chat.base:
+        return {}
+    from lm.corpus_index.format import INDEX
+
+    index = RunPaths(experiment.chat.base).corpus_index / INDEX
+    return {BASE_INDEX: file_sha256(index)} if index.is_file() else {}
+
+
+def only_conversations_differ(old: dict, new: dict) -> bool:
+    """Whether only the questions, or the index that the assistant searches, differ."""
+    return all(old.get(name) == new.get(name) for name in (old.keys() | new.keys()) - {"questions", BASE_INDEX})
 
 
 STAGE = Stage(
@@ -34,10 +100,15 @@ STAGE = Stage(
     after=tuple(one.STAGE for one in (
         fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_shards, train, evaluate, sample
     )),
-    settings=lambda experiment: {},
+    after_finetuning=(finetune.CONVERSATIONS, finetune.TRAIN),
+    after_reinforcement=(reinforce.STAGE,),
+    settings=lambda experiment: {"questions": experiment.chat.questions} if experiment.chat.base else {},
+    external_inputs=external_inputs,
+    only_inputs_differ=only_conversations_differ,
     make=make,
-    outputs=(RunPaths.report, RunPaths.summary),
+    outputs=(RunPaths.report, RunPaths.summary, RunPaths.chat_samples),
+    optional=(RunPaths.summary, RunPaths.chat_samples),
 )  # fmt: skip
 
 if __name__ == "__main__":
-    run_stage_command(STAGE)
+    run_stage_command(STAGE, "chat")

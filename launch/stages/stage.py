@@ -60,6 +60,8 @@ class Stage:
     """Files and folders, relative to the run folder, that `make` writes."""
     after_finetuning: tuple["Stage", ...] | None = None
     """Stages whose outputs it reads in a finetuned run; None: it is not for finetuned runs."""
+    after_reinforcement: tuple["Stage", ...] | None = None
+    """The same for a reinforced run."""
     optional: tuple[str, ...] = ()
     """Outputs that only some configs produce."""
     grows: bool = False
@@ -101,18 +103,20 @@ class Stage:
 def stages_before(stage: Stage, experiment: Experiment) -> tuple[Stage, ...]:
     """Stages whose outputs `stage` reads. Raises UsageError if it is not for finetuned or reinforced runs, and this is
     one."""
-    if experiment.reinforce.base and stage.script != "launch.reinforce":
-        raise UsageError(
-            f"This run is reinforced from {experiment.reinforce.base}, and {stage.script} is not for such runs. Use "
-            "launch.reinforce, launch.chat or launch.serve."
-        )
+    if experiment.reinforce.base:
+        if stage.after_reinforcement is None:
+            raise UsageError(
+                f"This run is reinforced from {experiment.reinforce.base}, and {stage.script} is not for such runs. "
+                "Use launch.reinforce, launch.report, launch.chat or launch.serve."
+            )
+        return stage.after_reinforcement
     if not experiment.chat.base:
         return stage.after
     if stage.after_finetuning is None:
         raise UsageError(
             f"This run is finetuned from {experiment.chat.base} (launch.finetune), and {stage.name} is not for such "
             "runs, which have no pages and documents. Give the run that it was finetuned from; or, for this one, use "
-            "launch.finetune, launch.evaluate, launch.sample, launch.chat or launch.serve."
+            "launch.finetune, launch.evaluate, launch.sample, launch.report, launch.chat or launch.serve."
         )
     return stage.after_finetuning
 

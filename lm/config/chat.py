@@ -26,6 +26,8 @@ class ChatConfig(Config):
     tokens are then appended to the vocabulary."""
     validation_fraction: float = 0.02
     """Share of the conversations to hold out, by a hash of their contents."""
+    questions: tuple[str, ...] = not_hashed(default=())
+    """Questions that launch.report asks the finished model, each in a new conversation, to show the answers."""
 
     def check_values(self):
         within(self, "chat", 0, 1, "validation_fraction", above=True, below=True)

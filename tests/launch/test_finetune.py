@@ -30,6 +30,8 @@ from lm.tokenizer.characters import CharacterTokenizer
 from lm.training.loop import train
 from tests.assistant_run import PAGES, base_experiment, talks, write_base
 from tests.commands import Ended, run_command
+from tests.launch.run_folder import recorded_in
+from tests.launch.test_report import HOSTILE
 from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY, restore_model
 from tests.train_process import free_port, told_by
 from tests.train_runs import bits
@@ -276,8 +278,38 @@ def test_other_commands_work_on_a_finetuned_run_or_refuse_it_by_name(assistant):
     assert run_command("launch.evaluate", assistant).stdout.startswith("evaluate: up to date")
     done = run_command("launch.sample", assistant)
     assert done.returncode == 0 and (assistant / "samples/final.json").is_file(), done.stderr
-    for script, stage in (("train", "train"), ("pretrain", "pages"), ("report", "report"), ("write_shards", "shards")):
+    for script, stage in (("train", "train"), ("pretrain", "pages"), ("write_shards", "shards")):
         done = run_command(f"launch.{script}", assistant)
         assert done.returncode == 2 and "Traceback" not in done.stderr
         assert f"is finetuned from {assistant.parent / 'base'}" in done.stderr, done.stderr
         assert f"{stage} is not for such runs" in done.stderr and "launch.finetune" in done.stderr
+
+
+def test_the_report_has_curves_and_conversations_that_are_recorded_once(assistant, tmp_path):
+    run = Path(shutil.copytree(assistant, tmp_path / "assistant"))
+
+    def report(*options: str) -> tuple[str, dict]:
+        done = run_command("launch.report", run, *options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout, recorded_in(run / "report/index.html")
+
+    said, page = report()
+    assert "chat.questions is empty" in said and page["pages"] == ["training"] and "chat{}" not in page
+    _, page = report("--chat.questions", "What is Brem?", HOSTILE)
+    assert page["pages"] == ["chat", "training"] and page["curves{}"]["train"]["loss"]
+    first, second = page["chat{}"]["conversations"]
+    question, call, result, answer = first
+    assert question == {"role": "user", "content": "What is Brem?"}
+    assert call["tool_calls"][0]["function"] == {"name": "search", "arguments": {"query": "Brem"}}
+    assert result["content"] == PAGES["Brem"] and [one["url"] for one in result["sources"]] == [
+        "https://a.example/Brem"
+    ]
+    assert (answer["content"], answer["finish_reason"]) == ("Brem is a river in the north.", "stop")
+    assert second[0]["content"] == HOSTILE
+    written = {path: path.stat().st_mtime_ns for path in (run / "samples/chat.jsonl", run / "report/index.html")}
+    assert report()[0].startswith("report: up to date")
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+    (run / "samples/chat.jsonl").unlink()
+    assert report()[1] == page
+    said, page = report("--chat.questions")
+    assert "chat{}" not in page and not (run / "samples/chat.jsonl").exists()

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tests.commands import run_command
+from tests.launch.run_folder import recorded_in
 
 CONFIG = "configs/reinforce.py"
 SHORT = (
@@ -28,6 +29,12 @@ def test_a_finetuned_run_is_reinforced_and_talks(assistant, tmp_path):
     assert done.stdout.startswith("reinforce: up to date"), done.stdout + done.stderr
     done = run_command("launch.chat", run, "--message", "What is Brem?", "--max-tokens", "8")
     assert done.returncode == 0 and done.stdout.startswith("> What is Brem?\n"), done.stderr
+    done = run_command("launch.report", run, "--chat.questions", "What is Brem?")
+    assert done.returncode == 0, done.stderr
+    page = recorded_in(run / "report/index.html")
+    assert page["curves{}"]["train"]["reward"] == [row["reward"] for row in rows if "reward" in row]
+    assert len(page["curves{}"]["validation"]["validation_pass_at_1"]) == 2
+    assert page["chat{}"]["conversations"][0][0]["content"] == "What is Brem?"
     for script in ("launch.finetune", "launch.evaluate", "launch.train"):
         done = run_command(script, run)
         assert done.returncode == 2 and "This run is reinforced from" in done.stderr, (script, done.stderr)
