@@ -81,7 +81,9 @@ chat: $(READY)  ## the finished demo -> an assistant that answers from the demo'
 	@$(PYTHON) -m launch.chat runs/assistant --message "What is an astronaut?"
 	@$(PYTHON) -m launch.chat runs/assistant --message "Where is Mongolia?"
 	@$(PYTHON) -m launch.chat runs/assistant --message "What is 365 times 24?"
+	@$(PYTHON) -m launch.report runs/assistant
 	@echo "To talk to it: $(PYTHON) -m launch.chat runs/assistant, or in a browser: $(PYTHON) -m launch.serve runs/assistant"
+	@echo "Training and recorded conversations: runs/assistant/report/index.html"
 
 test: $(READY)  ## the tests, in WORKERS=2 processes
 	@$(PYTHON) -m pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
