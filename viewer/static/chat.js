@@ -78,7 +78,7 @@ const chatTokens = (messages) => {
 
 const chatRecorded = (root) => {
   const place = h("div", {});
-  root.append(note("These conversations were recorded. The assistant answered each question once, with the likeliest tokens. To talk to it: ", h("code", {}, serveCommand("", "chat"))), place);
+  root.append(note("These conversations were recorded. The assistant answered each question once, with its tools and the likeliest tokens. To talk to it: ", h("code", {}, serveCommand("", "chat"))), place);
   context.run(place, async (signal) => {
     const { conversations } = await source.ask("chat", {}, signal);
     put(place, conversations.map((messages, number) => h("section", { class: "chat-recorded", "aria-label": `Conversation ${number + 1}` }, chatTurns(messages).map(chatTurn))));
