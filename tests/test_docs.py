@@ -288,6 +288,8 @@ def why_not(words: list[str]) -> str:
         return "has tests of its own, or needs the demo's own pages"
     if any(word.startswith("configs/") and word != "configs/demo.py" for word in words):
         return "its pages are not here"
+    if "runs/assistant" in words:
+        return "needs a finetuned run"
     if words[:2] == ["python", "-m"] and words[2].startswith("launch.cloud."):
         return "writes into runs/cloud of the repository: its dry run is above"
     if words[:2] == ["python", "-m"] and words[2].startswith("tests."):

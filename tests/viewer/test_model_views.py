@@ -149,11 +149,10 @@ def test_models_of_other_steps_are_cached_as_memory_allows(run, room):
 
 
 @pytest.mark.slow
-def test_an_exported_page_uses_the_served_step_if_no_other_fits(run, monkeypatch):
+def test_an_exported_page_uses_the_served_step_if_no_other_fits(run):
     served = Loaded(EXPERIMENT, TOKENIZER, run.served.model, run.served.mesh, 8, "")
     alone = WindowRun(EXPERIMENT, run.paths.root, served, "tiny", free=lambda devices: 0)
-    monkeypatch.setattr(inspections, "ROOMS", (model_views,))
-    assert {json.loads(key[key.index("{") :]).get("step") for key in record(alone)} == {None, 8}
+    assert {json.loads(key[key.index("{") :]).get("step") for key in record(alone, (model_views,))} == {None, 8}
 
 
 def test_architecture_has_the_config_and_the_names(run):

@@ -378,9 +378,8 @@ def test_the_terminal_prints_the_same(indexed, tmp_path):
         list(overlaps(run, tmp_path / "q.jsonl", "text", 13))
 
 
-def test_an_exported_page_does_not_contain_the_path_of_the_run(run, monkeypatch):
-    monkeypatch.setattr(window, "ROOMS", (trace,))
-    said = json.dumps(window.record(run))
+def test_an_exported_page_does_not_contain_the_path_of_the_run(run):
+    said = json.dumps(window.record(run, (trace,)))
     assert "no index of the corpus in tiny/corpus_index" in said and str(run.paths.root) not in said
     here = str(run.paths.root)
     text = {"text": f"{here}/a", "name": f"in {here}/a"}
