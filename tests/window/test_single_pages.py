@@ -79,7 +79,7 @@ def test_a_preview_of_the_funnel_links_to_its_rules_and_documents(opened, tmp_pa
 
 
 def test_the_curves_of_a_reinforced_run_include_its_rewards(opened, tmp_path):
-    rows = [{"step": 1, "loss": 0.1, "reward": 0.25}, {"step": 2, "loss": 0.1, "reward": 0.75}]
+    rows = [{"step": 1, "reward": 0.25}, {"step": 2, "reward": 0.75}]
     rows += [{"step": step, "validation_pass_at_1": step / 4} for step in (0, 2)]
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     state = {"state": "done", "at": 2, "steps": 2, "checkpoints": [2], "samples": [], "damaged": []}
@@ -90,6 +90,7 @@ def test_the_curves_of_a_reinforced_run_include_its_rewards(opened, tmp_path):
         "curves": CurveLog(tmp_path / "metrics.jsonl").read() | state,
     }
     page = opened(window_html({key_of(name, {}): answer for name, answer in answers.items()}, ("training",)))
+    assert "oss" not in page.inner_text("main")
     for title, last in (("Reward", "0.75"), ("Solved", "0.5")):
         chart = page.locator(".training-small .chart", has_text=title)
         chart.locator(".chart-plot").press("End")

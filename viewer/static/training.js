@@ -109,8 +109,9 @@ pages.push({
     const axis = h("select", { "aria-label": "X axis", on: { change: () => { view.x = axis.value; remembered(); draw(); } } },
       h("option", { value: "step" }, "Steps"), h("option", { value: "tokens" }, "Tokens"));
     axis.value = view.x;
+    const ofLoss = [toggle("ylog", "Log loss"), toggle("bits", "Held-out bits per byte")];
     const controls = h("div", { class: "training-controls" },
-      axis, toggle("xlog", "Log x axis"), toggle("ylog", "Log loss"), toggle("bits", "Held-out bits per byte"),
+      axis, toggle("xlog", "Log x axis"), ofLoss,
       slider("Smoothing", { min: 0, max: 0.99, step: 0.01, value: view.smooth, show: (value) => decimals(value), on: (value) => { view.smooth = value; remembered(); draw(); } }));
 
     const watch = trainingWatch(context, () => draw());
@@ -154,7 +155,9 @@ pages.push({
       });
       const fingerprints = new Set(runs.map((one) => one.tokenizer));
       const every = Math.max(1, ...[...logs.values()].map((log) => log.every));
-      say.textContent = (view.bits ? "Bits per byte of held-out documents; comparable across tokenizers." : `Loss in nats per token (1 nat is 1.44 bits). Uniform predictions: ln(${whole(context.model.vocab_size)}) = ${decimals(Math.log(context.model.vocab_size))}.`)
+      const lossless = ![...logs.values()].some(({ train, validation }) => train.loss || validation.validation_loss); // reinforced
+      for (const one of ofLoss) one.hidden = lossless;
+      say.textContent = (lossless ? "" : view.bits ? "Bits per byte of held-out documents; comparable across tokenizers." : `Loss in nats per token (1 nat is 1.44 bits). Uniform predictions: ln(${whole(context.model.vocab_size)}) = ${decimals(Math.log(context.model.vocab_size))}.`)
         + (view.smooth > 0 && !view.bits ? ` Smoothed (exponential moving average, weight ${decimals(view.smooth)}); the faint line is as logged.` : "")
         + (every > 1 ? ` One of ${whole(every)} logged values is drawn.` : "")
         + (many && fingerprints.size > 1 && !view.bits ? " These runs have different tokenizers: compare bits per byte, not loss per token." : "");
