@@ -82,7 +82,7 @@ def talk(experiment: Experiment, workdir: Path, options: Options) -> bool:
         params = SamplingParams(max_tokens=options.max_tokens, temperature=options.temperature, seed=seed)
         seed = (seed + 1) % 2**32
         try:
-            shorter = recent(template, messages, engine.context // 2)
+            shorter = recent(template, messages, engine.context // 2, sys.maxsize)
             if len(shorter) < len(messages):
                 messages = shorter
                 print(f"  [the oldest messages are forgotten: the context has {engine.context:,} tokens]")

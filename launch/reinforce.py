@@ -37,9 +37,13 @@ def prepared(experiment: Experiment) -> Experiment:
             "-m launch.reinforce RUN CONFIG.py"
         )
     task_named(experiment.reinforce.task)
-    start = StartConfig(checkpoint=str(find_parameters(folders_of(RunPaths(base)))[0]))
-    config = dataclasses.replace(experiment.train, start=start, lora=LoraConfig(), ema_decay=0.0)
-    return dataclasses.replace(experiment, train=config)
+    start = find_parameters(folders_of(RunPaths(base)), experiment.reinforce.step)[0]
+    config = dataclasses.replace(
+        experiment.train, start=StartConfig(checkpoint=str(start)), lora=LoraConfig(), ema_decay=0.0
+    )
+    return dataclasses.replace(
+        experiment, train=config, reinforce=dataclasses.replace(experiment.reinforce, step=int(start.name))
+    )
 
 
 def make(experiment: Experiment, run: Path) -> None:

@@ -28,6 +28,7 @@ from launch import (
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
 from lm.compilation_cache import keep_compiled_programs
+from lm.errors import UsageError, shown
 from lm.run_paths import RunPaths
 from lm.storage import file_sha256, write_atomically
 
@@ -41,7 +42,7 @@ def make(experiment: Experiment, workdir: Path) -> None:
     from viewer.window.window_run import WindowRun
 
     paths, name = RunPaths(workdir), workdir.resolve().name
-    if experiment.chat.base:
+    if experiment.is_assistant:
         loaded = RunFolder(workdir).load(experiment=experiment)
         if experiment.chat.questions:
             write_atomically(paths.chat_samples, "".join(conversations(experiment, loaded)))
@@ -73,6 +74,13 @@ def conversations(experiment: Experiment, loaded: Loaded) -> Iterator[str]:
     engine = Engine(loaded.model, experiment.model, loaded.tokenizer, slots=1, mesh=loaded.mesh)
     params = SamplingParams(max_tokens=experiment.model.context_length, temperature=0.0)
     for question in experiment.chat.questions:
+        tokens = len(template.encode([{"role": "user", "content": question}], reply=True).ids)
+        if tokens >= engine.context:
+            raise UsageError(
+                f"chat.questions has {shown(question)}, which has {tokens:,} tokens; the context holds "
+                f"{engine.context:,}, including the answer. Shorten it."
+            )
+    for question in experiment.chat.questions:
         asked = [{"role": "user", "content": question}]
         steps = [step for step in answer(engine, template, tools, asked, params) if step.message is not None]
         last = as_step(steps[-1]) | {"finish_reason": steps[-1].finish_reason}
@@ -90,8 +98,9 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
 
 
 def only_conversations_differ(old: dict, new: dict) -> bool:
-    """Whether only the questions, or the index that the assistant searches, differ."""
-    return all(old.get(name) == new.get(name) for name in (old.keys() | new.keys()) - {"questions", BASE_INDEX})
+    """Whether only the questions, the model, or the index that the assistant searches differ."""
+    may_differ = {"questions", BASE_INDEX, "<conversations>", "<train>"}
+    return all(old.get(name) == new.get(name) for name in (old.keys() | new.keys()) - may_differ)
 
 
 STAGE = Stage(
@@ -102,7 +111,7 @@ STAGE = Stage(
     )),
     after_finetuning=(finetune.CONVERSATIONS, finetune.TRAIN),
     after_reinforcement=(reinforce.STAGE,),
-    settings=lambda experiment: {"questions": experiment.chat.questions} if experiment.chat.base else {},
+    settings=lambda experiment: {"questions": experiment.chat.questions} if experiment.is_assistant else {},
     external_inputs=external_inputs,
     only_inputs_differ=only_conversations_differ,
     make=make,

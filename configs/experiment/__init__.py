@@ -19,7 +19,7 @@ from configs.experiment.definition import Experiment
 from configs.experiment.named_code import OWN_FILTERS, CodePolicy, part, trust_named
 from configs.experiment.run_folder import RunFolder, experiment_json
 from configs.layouts import layout_of
-from lm.config import MixtureSource, MixtureStage
+from lm.config import MixtureSource, MixtureStage, ReinforceConfig
 from lm.errors import UsageError, shown
 from lm.storage import Url, is_url, local_folder, place_of, refuse_local_folder
 
@@ -184,7 +184,7 @@ def parse_run(
             )
         base, _ = load_config_and_fit(config_path, base_run.experiment())
         section = dataclasses.replace(getattr(base, from_run), base=str(Path(base_name).resolve()))
-        base = dataclasses.replace(base, **{from_run: section})
+        base = dataclasses.replace(base, **{"reinforce": ReinforceConfig(), from_run: section})
     elif run is None:
         base, fit = load_config_and_fit(config_path)
     else:

@@ -34,6 +34,11 @@ class Experiment(Config):
     fitted_to: tyro.conf.Suppress[tuple[int, ...]] = not_hashed(default=())  # noqa: RUF009 - a field
     """(bytes of text, documents) to which the rules of configs/own_text.py fitted the defaults; () if they did not."""
 
+    @property
+    def is_assistant(self) -> bool:
+        """Whether the run is finetuned or reinforced, instead of pretrained."""
+        return bool(self.chat.base or self.reinforce.base)
+
     def check_values(self):
         check_numbers(self)
         context, record = self.model.context_length, self.shards.record_length

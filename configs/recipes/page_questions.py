@@ -26,7 +26,7 @@ PER_TITLE = 4
 RANDOM_FRAMES = 0.4
 """Share of the questions whose words around the title are random."""
 SECOND_QUESTIONS = 0.2
-"""Share of the conversations that go on with another question."""
+"""Share of the conversations that continue with another question."""
 REPEATS = 2.0
 """Texts to repeat, per title: sentences, and as many rows of random words."""
 SEED = 0
@@ -144,7 +144,7 @@ WORDS = (
     "try two under understand until up us use very wait want wanted was way we well went were what which while whole "
     "why will with without wonder wondering word words work would write yes yet you your"
 )
-"""Words around a title in random questions; none asks for another kind than what it is."""
+"""Words around a title in random questions; none asks when, where, by whom, or for more."""
 SUMS = (
     ("{a} + {b}",
      ("What is {a} plus {b}?", "{a} + {b}?", "{a}+{b}", "{a} plus {b}", "Add {a} and {b}.", "Add {a} to {b}.",
@@ -228,7 +228,7 @@ def among_words(text: str, chance: random.Random) -> str:
 
 
 def question_about(title: Title, kind: str, chance: random.Random) -> str:
-    """A question of a kind about a title; what it is may also be asked by random words with the title."""
+    """A question of a kind about a title; of the kind "what", some are random words with the title."""
     if kind == "what" and chance.random() < RANDOM_FRAMES:
         return among_words(mention(title, chance), chance)
     return asking(title, KINDS[kind].phrasings, chance)
@@ -300,9 +300,9 @@ def conversations(run: Path) -> Iterator[dict[str, Any]]:
         talks.append(
             asked(question, "calculator", {"expression": f" {expression}"}, result, f"{expression} = {result}")
         )
-    repeated = chance.sample(quotes, int(REPEATS * len(quotes) / 2))
+    repeated = chance.sample(quotes, min(len(quotes), int(REPEATS * len(quotes) / 2)))
     for _ in range(len(repeated)):
-        some = chance.sample(words, chance.randint(2, 30))
+        some = chance.sample(words, min(len(words), chance.randint(2, 30)))
         some += [
             calculator(f"{chance.randrange(1, 1000)} / {chance.randrange(1, 1000)}") for _ in range(len(some) // 8)
         ]

@@ -40,6 +40,9 @@ from lm.fields import flatten, identifying
 from lm.run_paths import RunPaths
 from lm.storage import Place, local_copy_of, noting_writes, shown_place, write_atomically
 
+FROM_ANOTHER_RUN = ("launch.finetune", "launch.reinforce")
+"""Scripts that begin with the model of another run; `--from` is not for them."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -198,7 +201,7 @@ def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
 
 def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
     """Raise UsageError: the outputs belong to another experiment. Lists where the settings `old` and `new` differ."""
-    takes = not local_copy_of(workdir) and stage.script != "launch.finetune"
+    takes = not local_copy_of(workdir) and stage.script not in FROM_ANOTHER_RUN
     other = f" (--from {shlex.quote(str(workdir))} reuses what is the same)" if takes else ""
     raise UsageError(
         f"{shown_place(workdir)} has {', '.join(stage.outputs)} of another experiment:\n"
@@ -257,7 +260,12 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     if processes > 1 and not stage.multi_process:
         raise UsageError(
             f"{stage.name} needs one process, but there are {processes}. Run {stage.script} in one, with "
-            "NUM_PROCESSES=1, and only launch.train, launch.evaluate and launch.sample in all."
+            "NUM_PROCESSES=1"
+            + (
+                "."
+                if stage.script in FROM_ANOTHER_RUN
+                else ", and only launch.train, launch.evaluate and launch.sample in all."
+            )
         )
     if index == 0 and source and not marker and take(stage, experiment, source, workdir, note, external):
         return True

@@ -1,12 +1,13 @@
 """Answer in a conversation: generate a reply, run the tools that it calls, and go on with their results."""
 
+import bisect
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lm.chat.messages import Message
 from lm.chat.reply import Reply
-from lm.chat.template import ChatTemplate
+from lm.chat.template import ChatTemplate, strings_in
 from lm.chat.tools import Result, Tools
 from lm.inference.requests import GenerationEvent, GenerationRequest, SamplingParams, TokenLogprob
 
@@ -40,8 +41,8 @@ NO_ROOM = Step(message={"role": "assistant", "content": ""}, finish_reason="leng
 class Answer:
     """An answer of the assistant, reply by reply.
 
-    Whoever generates a reply passes its events to `read` and calls `finish`. If that returns no finish_reason, the next
-    reply is generated from `next_request`, after `run_tools`. Generation is left to the caller, who may await it.
+    The caller generates a reply, passes its events to `read` and calls `finish`. If that returns no finish_reason, the
+    caller runs the tools (`run_tools`) and generates the next reply from `next_request`.
     """
 
     def __init__(
@@ -99,17 +100,20 @@ class Answer:
 
 
 def recent(
-    template: ChatTemplate, messages: Sequence[Message], most: int, tools: Sequence[Message] = ()
+    template: ChatTemplate, messages: Sequence[Message], most: int, most_characters: int, tools: Sequence[Message] = ()
 ) -> list[Message]:
-    """Return the messages without the oldest questions and their answers, if they have more than `most` tokens. The
-    system message and the last question always stay. Raises like ChatTemplate.encode."""
+    """Return the messages without the oldest questions and their answers, so that `most` tokens and `most_characters`
+    are enough. The system message and the last question always stay. Raises like ChatTemplate.encode."""
     begin = 1 if messages and messages[0]["role"] == "system" else 0
-    questions = [at for at, message in enumerate(messages) if message["role"] == "user"] or [begin]
-    for at in [begin, *questions[1:]]:
-        kept = [*messages[:begin], *messages[at:]]
-        if at == questions[-1] or len(template.encode(kept, tools, reply=True).ids) <= most:
-            return kept
-    return [*messages]
+    starts = [*dict.fromkeys([begin, *(at for at, message in enumerate(messages) if message["role"] == "user")])]
+    kept = lambda at: [*messages[:begin], *messages[at:]]
+
+    def fits(at: int) -> bool:
+        few = sum(map(len, strings_in(kept(at)))) <= most_characters
+        return few and len(template.encode(kept(at), tools, reply=True).ids) <= most
+
+    first = bisect.bisect_left(starts, True, hi=len(starts) - 1, key=fits)
+    return kept(starts[first])
 
 
 def answer(

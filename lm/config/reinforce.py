@@ -14,6 +14,8 @@ class ReinforceConfig(Config):
 
     base: str = not_hashed(default="")
     """Run folder of the finetuned model to start from; empty: this run does not learn from rewards."""
+    step: int | None = None
+    """Step of the checkpoint of `base`; default: the newest."""
     task: Annotated[str, NAMES_CODE] = "calculator"
     """reverse_words, sort_numbers or calculator (lm/reinforcement/tasks.py); reasoning_gym:NAME, if the package
     reasoning-gym is installed; or your own function as my_module.my_task."""

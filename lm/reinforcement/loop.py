@@ -1,6 +1,6 @@
 """The loop of reinforcement learning: sample answers, check them, take a step. Runs on one device.
 
-Answers are sampled from the very model that they train, with exact log-probabilities. So the ratio of the new to the
+Answers are sampled from the same model that they train, with exact log-probabilities. So the ratio of the new to the
 old policy is 1, and the clipping of PPO and GRPO would have no effect. A step depends only on its number, the config
 and the state before it, so a run that was killed resumes with the same bits.
 """
@@ -22,6 +22,7 @@ from lm.chat.template import ChatTemplate
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import RetentionPolicy, folders_of, lengths, steps_in
 from lm.config import ModelConfig, ReinforceConfig, TrainConfig
+from lm.errors import UsageError, shown
 from lm.fields import identifying
 from lm.inference.engine import Engine, bucket, padded
 from lm.inference.requests import GenerationRequest, SamplingParams
@@ -101,8 +102,13 @@ class Learner:
             for token in done.tokens:
                 reply.push(token)
             checked = 0.0 if done.finish_reason == "length" else float(instance.check(reply.finish()[1]))
+            if not 0 <= checked <= 1:  # also NaN
+                raise UsageError(
+                    f"reinforce.task {self.config.task}: the reward of an answer to {shown(instance.question)} is "
+                    f"{checked}. Return a number from 0 to 1."
+                )
             tokens, logprobs = zip(*((one.token, one.logprob) for one in done.logprobs), strict=True)
-            answers.append(SampledAnswer(prompt, tokens, logprobs, reward=min(max(checked, 0.0), 1.0)))
+            answers.append(SampledAnswer(prompt, tokens, logprobs, reward=checked))
         return answers
 
     def step(self, state: TrainState) -> tuple[TrainState, Row]:

@@ -120,7 +120,7 @@ def reasoning_gym_task(name: str) -> Task:
 
     def task(seed: int, number: int) -> Instance:
         dataset: Any = dataset_of(seed)
-        entry = dataset[number % len(dataset)]
+        entry = dataset[random.Random(number).randrange(len(dataset))]
         return Instance(entry["question"], lambda answer: dataset.score_answer(answer["content"].strip(), entry))
 
     return task

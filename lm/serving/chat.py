@@ -95,14 +95,14 @@ def parse_chat(body: bytes, model: str, template: ChatTemplate, limits: Limits) 
     params = sampling_params(Fields(given, KNOWN), False, template.tokenizer, limits)
     try:
         messages, tools = check_messages(fields.get("messages")), check_tools(tools)
+        own = tools if choice == "auto" else []
+        if truncation == "auto":
+            messages = recent(template, messages, limits.context // 2, limits.max_prompt_bytes, own)
         if (size := sum(len(text) for text in strings_in([messages, tools]))) > limits.max_prompt_bytes:
             raise ApiError(
                 400, f"The messages have {size:,} characters; the limit is {limits.max_prompt_bytes:,}. Shorten them.",
                 param="messages", code="context_length_exceeded",
             )  # fmt: skip
-        own = tools if choice == "auto" else []
-        if truncation == "auto":
-            messages = recent(template, messages, limits.context // 2, own)
         prompt = tuple(template.encode(messages, own, reply=True).ids.tolist())
     except InputError as error:
         tools_are_wrong = isinstance(error, MessageError) and error.reason == "malformed_tools"

@@ -94,7 +94,7 @@ def answers(engine: Engine, template: ChatTemplate, tools: Tools, asked: list[di
 
 
 def continued(base: Path, search: Search, asked: list[dict[str, Any]]) -> list[str]:
-    """The line with which the base model goes on after three examples and each question."""
+    """The line with which the base model continues three examples and each question."""
     loaded = RunFolder(base).load()
     engine = Engine(loaded.model, loaded.experiment.model, loaded.tokenizer, slots=ROWS, mesh=loaded.mesh)
     some = [title for title in titles(base) if not is_held_out(title.name) and search(title.name).text != NOTHING][:3]

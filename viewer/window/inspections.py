@@ -35,7 +35,7 @@ def inspections_of(run: WindowRun) -> list[Inspection]:
 def export_html(run: WindowRun) -> str:
     """Return the HTML of the exported page. For a finetuned or reinforced run, which has no documents, it has only the
     recorded conversations, if there are any, and the curves."""
-    if not run.experiment.chat.base:
+    if not run.experiment.is_assistant:
         return window_html(record(run))
     answers = record(run, (model, chat, training))
     return window_html(answers, ("chat", "training") if key_of("chat", {}) in answers else ("training",))

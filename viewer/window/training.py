@@ -65,7 +65,7 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
     yield "curves", {}
     yield "samples", {}
     yield "runs", {}
-    if run.experiment.chat.base:
+    if run.experiment.is_assistant:
         return
     prompt = next(iter(run.experiment.sample.prompts), "")
     for step in spread(run.steps(), RECORDED_STEPS):

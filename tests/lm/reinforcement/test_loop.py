@@ -39,6 +39,13 @@ def _task(monkeypatch):
     monkeypatch.setitem(TASKS, "ascii", ascii_letters)
 
 
+@pytest.mark.parametrize("reward", [float("nan"), -0.1, 2])
+def test_rewards_that_are_none_are_refused(tmp_path, monkeypatch, reward):
+    monkeypatch.setitem(TASKS, "ascii", lambda seed, number: Instance(f"{seed} {number}", lambda answer: reward))
+    with pytest.raises(UsageError, match=r"the reward of an answer to '0 \d+' is .*a number from 0 to 1"):
+        learn(tmp_path / "run", dataclasses.replace(CONFIG, max_tokens=30))
+
+
 def learn(folder: Path, config: ReinforceConfig = CONFIG) -> list[np.ndarray]:
     """Train in `folder`; return the parameters."""
     start, tiny = folder.parent / "0", tiny_experiment().train

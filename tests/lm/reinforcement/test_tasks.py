@@ -1,5 +1,8 @@
 """The checks of tasks accept the right answers and refuse wrong ones."""
 
+import sys
+import types
+
 import pytest
 
 from lm.chat.messages import Message
@@ -71,6 +74,28 @@ def test_a_task_that_ignores_its_number_is_refused():
     one = Instance("Why?", lambda answer: 1.0)
     with pytest.raises(UsageError, match="must depend on its number"):
         instance_at(lambda seed, number: one, 0, 0, not is_held_out(one))
+
+
+def test_tasks_of_reasoning_gym_do_not_repeat_their_questions(monkeypatch):
+    class Dataset:
+        def __init__(self, size):
+            self.size = size
+
+        def __len__(self):
+            return self.size
+
+        def __getitem__(self, at):
+            return {"question": f"What is {at}?", "answer": str(at)}
+
+        def score_answer(self, answer, entry):
+            return float(answer == entry["answer"])
+
+    made = lambda name, seed, size: Dataset(size)
+    monkeypatch.setitem(sys.modules, "reasoning_gym", types.SimpleNamespace(create_dataset=made))
+    task = task_named("reasoning_gym:numbers")
+    found = [instance_at(task, 0, number, True) for number in range(300)]
+    assert len({one.question for one in found}) == 300
+    assert found[0].check(said(f" {found[0].question.split()[-1].strip('?')} ")) == 1
 
 
 @pytest.mark.parametrize("name", ["sums", "reasoning_gym:no_such_task", "no_module_here.task"])

@@ -100,12 +100,14 @@ def test_the_server_runs_its_tools_and_returns_the_steps_with_sources(client, lo
 
 
 def test_the_oldest_messages_are_left_out_if_asked_for(client):
-    long = [*(talks()[0] * 9), *QUESTION]
-    with pytest.raises(openai.BadRequestError, match="the context holds 160"):
-        ask(client, long)
-    wanted, found = ask(client, QUESTION), ask(client, long, extra_body={"truncation": "auto"})
-    assert found.choices[0].message.content == wanted.choices[0].message.content
-    assert found.usage == wanted.usage
+    wanted = ask(client, QUESTION)
+    for copies, message in ((9, "the context holds 160"), (900, "The messages have")):
+        long = [*(talks()[0] * copies), *QUESTION]
+        with pytest.raises(openai.BadRequestError, match=message):
+            ask(client, long)
+        found = ask(client, long, extra_body={"truncation": "auto"})
+        assert found.choices[0].message.content == wanted.choices[0].message.content
+        assert found.usage == wanted.usage
     with pytest.raises(openai.BadRequestError, match="auto or disabled"):
         ask(client, QUESTION, extra_body={"truncation": "yes"})
 
@@ -330,7 +332,7 @@ def resident_bytes(server: ServerProcess) -> int:
 
 @pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_fuzzed_bodies_are_answered_or_refused(server, count):
-    """After 2,500 of them, the server takes no more memory."""
+    """Of 10,000, the last 7,500 take no more memory."""
     chance = random.Random(count)
     statuses: dict[int, int] = {}
     sizes: list[int] = []
@@ -350,5 +352,5 @@ def test_fuzzed_bodies_are_answered_or_refused(server, count):
             if number in (2500, count - 1):
                 sizes.append(resident_bytes(server))
     assert min(statuses[200], statuses[400]) > count // 7, statuses
-    assert sizes[-1] - sizes[0] < 64 << 20, sizes
+    assert count == 1000 or sizes[-1] - sizes[0] < 64 << 20, sizes
     until(lambda: idle(server))
