@@ -11,7 +11,7 @@ from lm.config import OptimizerConfig, ReinforceConfig
 
 def get_config(base: Experiment) -> Experiment:
     optimizer = OptimizerConfig(
-        learning_rate=5e-4, final_learning_rate=5e-4, warmup_steps=5, beta1=0.9, beta2=0.95, epsilon=1e-8,
+        learning_rate=7e-4, final_learning_rate=7e-5, warmup_steps=5, beta1=0.9, beta2=0.95, epsilon=1e-8,
         weight_decay=0.0, clip_norm=1.0,
     )  # fmt: skip
     train = dataclasses.replace(base.train, steps=100, optimizer=optimizer, validate_every=25, checkpoint_every=25)
