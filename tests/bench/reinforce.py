@@ -34,7 +34,7 @@ from tests.bench.runner import require_model, run_benchmark
 
 EXAMPLES = 3000
 FINETUNING = ("--train.steps", "400", "--train.batch-size", "8", "--train.checkpoint-every", "200")
-STEPS = {"reverse_words": 400, "sort_numbers": 500, "calculator": 300}
+STEPS = {"reverse_words": 500, "sort_numbers": 500, "calculator": 300}
 HELD_OUT = 500
 SLOTS, CONTEXT, NEW = 32, 96, 32
 """As in the runs of the tasks, but longer replies."""
