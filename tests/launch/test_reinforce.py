@@ -39,7 +39,7 @@ def test_a_finetuned_run_is_reinforced_and_talks(assistant, tmp_path):
         done = run_command(script, run)
         assert done.returncode == 2 and "This run is reinforced from" in done.stderr, (script, done.stderr)
     words = ("tests/assistant_run.py", "--workdir", tmp_path / "again", "--chat.conversations")
-    steps = ("--train.steps", "1", "--train.optimizer.warmup-steps", "1")
+    steps = ("--train.steps", "2", "--train.optimizer.warmup-steps", "1")
     done = run_command("launch.finetune", run, *words, assistant.parent / "talks.jsonl", *steps)
     assert done.returncode == 0, done.stderr
     done = run_command("launch.reinforce", run, "--reinforce.algorithm", "grpo")
