@@ -147,6 +147,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "lm.storage.http.CONTENT_RANGE": AtPlace("bytes 0-99/1000"),
     "lm.storage.objects.NO_KEYS": Anywhere("Credential"),
     "lm.storage.objects.first_line": Within("first_line"),
+    "lm.reinforcement.tasks.SUM": AtPlace(" 3 * 41 "),
     "lm.storage.objects.may_pass": Within("may_pass"),
     "lm.tokenizer.base.Tokenizer": Within("encode"),
     "lm.tokenizer.encoding._BROKEN": Anywhere("\udc80"),

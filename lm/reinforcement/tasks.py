@@ -60,6 +60,7 @@ def sort_numbers(seed: int, number: int) -> Instance:
     return Instance(f"Sort: {' '.join(map(str, numbers))}", functools.partial(words_in_order, wanted))
 
 
+SUM = re.compile(r"\s*(\d{1,9})\s*([-+*/])\s*(\d{1,9})\s*")
 PHRASINGS = {
     "+": ("Add {a} and {b}.", "What is the sum of {a} and {b}?"),
     "-": ("What is left of {a} without {b}?", "How much is {a} less {b}?"),
@@ -79,7 +80,7 @@ def calculator(seed: int, number: int) -> Instance:
         match answer.get("tool_calls"):
             case [{"function": {"name": "calculator", "arguments": {"expression": expression, **more}}}] if not more:
                 # With the numbers of the question, the expression is not a guessed result.
-                found = re.fullmatch(r"\s*(\d+)\s*([-+*/])\s*(\d+)\s*", str(expression))
+                found = SUM.fullmatch(str(expression))
                 if found and sorted((int(found[1]), int(found[3]))) == sorted((a, b)):
                     return 1.0 if compute(found[0]) == wanted else 0.5 * (found[2] == operator)
         return 0.0
