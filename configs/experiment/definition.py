@@ -5,8 +5,15 @@ from dataclasses import dataclass
 import tyro
 
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig, PagesConfig, ShardsConfig
-from lm.config import ChatConfig, EvaluateConfig, ModelConfig, SampleConfig, TokenizerConfig, TrainConfig
-from lm.config.reinforce import ReinforceConfig
+from lm.config import (
+    ChatConfig,
+    EvaluateConfig,
+    ModelConfig,
+    ReinforceConfig,
+    SampleConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
 from lm.errors import UsageError, shown
 from lm.fields import Config, check_numbers, not_hashed
 

@@ -258,14 +258,10 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
             refuse_other(stage, settings_and_inputs(marker), settings_and_inputs(note), workdir)
     index, processes = process_index(), process_count()
     if processes > 1 and not stage.multi_process:
+        others = ", and only launch.train, launch.evaluate and launch.sample in all"
         raise UsageError(
             f"{stage.name} needs one process, but there are {processes}. Run {stage.script} in one, with "
-            "NUM_PROCESSES=1"
-            + (
-                "."
-                if stage.script in FROM_ANOTHER_RUN
-                else ", and only launch.train, launch.evaluate and launch.sample in all."
-            )
+            f"NUM_PROCESSES=1{'' if stage.script in FROM_ANOTHER_RUN else others}."
         )
     if index == 0 and source and not marker and take(stage, experiment, source, workdir, note, external):
         return True

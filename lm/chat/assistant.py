@@ -1,4 +1,4 @@
-"""Answer in a conversation: generate a reply, run the tools that it calls, and go on with their results."""
+"""Answer in a conversation: generate a reply, run the tools that it calls, and continue with their results."""
 
 import bisect
 import dataclasses
@@ -31,7 +31,7 @@ class Step:
     result: Result | None = None
     """With the message of a tool: what it returned."""
     finish_reason: str = ""
-    """With the last message: stop, length, or tool_calls if the answer ends with calls that nobody ran."""
+    """With the last message: stop, length, or tool_calls if the answer ends with calls that were not run."""
 
 
 NO_ROOM = Step(message={"role": "assistant", "content": ""}, finish_reason="length")

@@ -27,7 +27,7 @@ class Reply:
         ours = CALL in tokenizer.chat_template
         self.call_id = tokenizer.special_tokens.get(CALL) if calls and ours else None
         self.space = " " if ours else ""
-        """What the template writes before the text, and is not shown; "" once it was read."""
+        """Space that the template writes before the text, not shown; "" after it was read."""
         self.reads_json = calls and self.call_id is None
         self.stream = TextStream(tokenizer, (*stop, *([OPEN] if self.reads_json else [])))
         self.hidden = {tokenizer.special_tokens[name] for name in HIDDEN if name in tokenizer.special_tokens}

@@ -330,7 +330,7 @@ def resident_bytes(server: ServerProcess) -> int:
     return int(path.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") if path.exists() else 0
 
 
-@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_fuzzed_bodies_are_answered_or_refused(server, count):
     """Of 10,000, the last 7,500 leave less than 34 kB each in memory."""
     chance = random.Random(count)
@@ -351,6 +351,6 @@ def test_fuzzed_bodies_are_answered_or_refused(server, count):
                 answer.json()
             if number in (2500, count - 1):
                 sizes.append(resident_bytes(server))
-    assert min(statuses[200], statuses[400]) > count // 7, statuses
-    assert count == 1000 or sizes[-1] - sizes[0] < 256 << 20, sizes
+    assert min(statuses[200], statuses[400]) > 0.15 * count, statuses
+    assert sizes[-1] - sizes[0] < 256 << 20, sizes
     until(lambda: idle(server))
