@@ -313,3 +313,17 @@ def test_the_report_has_curves_and_conversations_that_are_recorded_once(assistan
     assert report()[1]["chat{}"] == page["chat{}"]
     said, page = report("--chat.questions")
     assert "chat{}" not in page and not (run / "samples/chat.jsonl").exists()
+    long = run_command("launch.report", run, "--chat.questions", "x" * 999)
+    assert long.returncode == 2 and "chat.questions has 'xxx" in long.stderr and "Shorten it" in long.stderr
+
+
+def test_the_report_is_made_again_with_another_model_and_other_questions(assistant, tmp_path):
+    run = tmp_path / "run"
+    finetune(assistant.parent / "base", run, assistant.parent / "talks.jsonl", *SHORT)
+    for steps, question in (("2", "What is Brem?"), ("3", "What is Tolva?")):
+        done = run_command("launch.finetune", run, "--train.steps", steps)
+        assert done.returncode == 0, done.stderr
+        done = run_command("launch.report", run, "--chat.questions", question)
+        assert done.returncode == 0, done.stderr
+        talks_there = recorded_in(run / "report/index.html")["chat{}"]["conversations"]
+        assert [talk[0]["content"] for talk in talks_there] == [question]
