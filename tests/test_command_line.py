@@ -1,6 +1,7 @@
 """The command line: short help, tyro's messages for unknown options, and one sentence for an invalid config."""
 
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -175,6 +176,18 @@ def test_a_config_may_import_a_file_next_to_it(tmp_path):
         "    return dataclasses.replace(base, train=dataclasses.replace(base.train, steps=STEPS))\n"
     )
     assert load_config(config).train.steps == 777
+
+
+def test_a_config_changed_within_a_second_is_read_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    config = tmp_path / "mine.py"
+    for steps in (111, 222):  # equal lengths and times: Python's bytecode cache would not notice the change
+        config.write_text(
+            "import dataclasses\nfrom configs.demo import get_config as demo\ndef get_config():\n    base = demo()\n"
+            f"    return dataclasses.replace(base, train=dataclasses.replace(base.train, steps={steps}))\n"
+        )
+        os.utime(config, (1, 1))
+        assert load_config(config).train.steps == steps
 
 
 def test_a_folder_a_helper_and_a_too_long_name_are_not_configs(tmp_path):

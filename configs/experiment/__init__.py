@@ -60,13 +60,14 @@ def load_config_and_fit(path: Path, base: Experiment | None = None) -> tuple[Exp
     function or valid Experiment."""
     refuse_no_config(path)
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-    assert spec and spec.loader
+    assert spec
     module = importlib.util.module_from_spec(spec)
     folder = str(path.resolve().parent)
     if folder not in sys.path:  # a config may import files in its folder; appended, so that they shadow nothing
         sys.path.append(folder)
     try:
-        spec.loader.exec_module(module)
+        # Not exec_module: bytecode of a file changed within the same second to the same length would be stale.
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
         if not hasattr(module, "get_config"):
             raise UsageError(f"has no function get_config. A config has get_config() -> Experiment; {DEMO} shows one.")
         given = [] if base is None else [base]
