@@ -462,6 +462,8 @@ RUNS = {
 SETTLED = "settle_code has refused what config.json names and is not known"
 GUARDED = {
     "configs/experiment/__init__.py: load_config_and_fit spec_from_file_location": "the user's own config file",
+    "configs/experiment/__init__.py: load_config_and_fit compile": "the user's own config file",
+    "configs/experiment/__init__.py: load_config_and_fit exec": "the user's own config file",
     "configs/experiment/run_folder.py: import_filters import_module": SETTLED,
     "data_prep/quality/function.py: loaded compile": SETTLED,
     "data_prep/quality/function.py: loaded exec": SETTLED,
