@@ -85,6 +85,7 @@ def documented_fields() -> dict[str, set[str]]:
     return {part: set(re.findall(r"`(\w+)`", fields)) for part, fields in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", DRY_PARTS, ids=lambda part: part.function)
 def test_each_part_prints_lines_with_the_documented_fields(dry, part):
     fields, rows = documented_fields()[part.function], dry.ran.of(part.name)
@@ -96,6 +97,7 @@ def test_each_part_prints_lines_with_the_documented_fields(dry, part):
         assert {"device_kind", "devices", "jax", "jaxlib", "runtime", "driver", "commit"} <= {*row["machine"]}
 
 
+@pytest.mark.slow
 def test_a_successful_dry_run_says_so(dry):
     assert dry.ran.code == 0, dry.ran
     end = dry.ran.rows[-1]
@@ -103,6 +105,7 @@ def test_a_successful_dry_run_says_so(dry):
     assert {row["function"] for row in map(vars, PARTS)} == {row["function"] for row in map(vars, DRY_PARTS)}
 
 
+@pytest.mark.slow
 def test_golden_values_hold_on_this_cpu(dry):
     assert {row["compute_dtype"] for row in dry.ran.of("golden")} == {"float32", "bfloat16"}
     assert all(
@@ -110,10 +113,12 @@ def test_golden_values_hold_on_this_cpu(dry):
     )
 
 
+@pytest.mark.slow
 def test_only_the_wheels_and_dependencies_of_jax_are_imported(dry):
     assert dry.imported - WITH_JAX == {*WHEELS}
 
 
+@pytest.mark.slow
 def test_a_wrong_value_and_an_error_in_a_part_are_failures_and_the_other_parts_run(tmp_path):
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
     golden["values"]["float32"]["loss"][-1] *= 1.01
