@@ -21,7 +21,7 @@ from lm.compilation_cache import keep_compiled_programs
 from lm.config import LoraConfig, StartConfig
 from lm.errors import UsageError
 from lm.fields import code_names
-from lm.reinforcement.tasks import task_named
+from lm.reinforcement.tasks import PAGE_QUESTIONS, Task, task_named
 from lm.run_paths import RunPaths
 from lm.storage import shown_place
 from lm.tokenizer import load, save
@@ -36,7 +36,7 @@ def prepared(experiment: Experiment) -> Experiment:
             "reinforce.base is empty: launch.reinforce starts from a finetuned run. Give it before the config: python "
             "-m launch.reinforce RUN CONFIG.py"
         )
-    task_named(experiment.reinforce.task)
+    task_of(experiment)
     start = find_parameters(folders_of(RunPaths(base)), experiment.reinforce.step)[0]
     config = dataclasses.replace(
         experiment.train, start=StartConfig(checkpoint=str(start)), lora=LoraConfig(), ema_decay=0.0
@@ -46,6 +46,16 @@ def prepared(experiment: Experiment) -> Experiment:
     )
 
 
+def task_of(experiment: Experiment) -> Task:
+    """Return the task that reinforce.task names. Raises like `task_named`, and InputError if the task needs pages, but
+    the run has no corpus index."""
+    if experiment.reinforce.task != PAGE_QUESTIONS:
+        return task_named(experiment.reinforce.task)
+    from configs.recipes.page_questions import lookups
+
+    return lookups(Path(experiment.chat.base))
+
+
 def make(experiment: Experiment, run: Path) -> None:
     check_address_space(TRAINING)
     keep_compiled_programs()
@@ -53,7 +63,7 @@ def make(experiment: Experiment, run: Path) -> None:
 
     tokenizer = load(RunPaths(experiment.reinforce.base).tokenizer)
     save(tokenizer, RunPaths(run).tokenizer)
-    reinforce(experiment.model, experiment.train, experiment.reinforce, tokenizer, run)
+    reinforce(experiment.model, experiment.train, experiment.reinforce, tokenizer, run, task_of(experiment))
 
 
 STAGE = dataclasses.replace(

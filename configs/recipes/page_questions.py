@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_prep.parquet import parquet_files, read_batches
-from lm.chat.tools import NOTHING, Search, calculator, sentences
+from lm.chat.messages import Message
+from lm.chat.tools import NOTHING, Search, Tools, calculator, sentences
+from lm.reinforcement.tasks import Instance, Task
 from lm.run_paths import RunPaths
 from lm.tokenizer import load
 
@@ -319,3 +321,38 @@ def conversations(run: Path) -> Iterator[dict[str, Any]]:
     for talk in following:
         second = next(following, []) if chance.random() < SECOND_QUESTIONS else []
         yield {"messages": [*talk, *second]}
+
+
+def lookups(run: Path) -> Task:
+    """Return a task for reinforcement: questions about titles in the pages of the run, a fifth about made-up names. The
+    reward is 1 for the right search and the right sentence, half for the right search. Raises InputError if the run has
+    no corpus index."""
+    tokenizer = load(RunPaths(run).tokenizer)
+    search = Search(run, tokenizer)
+    known = [title for title in titles(run) if not is_held_out(title.name)]
+    tools = Tools({"search": search, "calculator": calculator})
+
+    def task(seed: int, number: int) -> Instance:
+        chance = random.Random(f"{seed}/{number}")
+        unknown = chance.random() < 0.2
+        while True:
+            title = Title(made_up(chance), "") if unknown else chance.choice(known)
+            passage = search(title.name).text
+            if (passage == NOTHING) == unknown:
+                break
+        answers = {
+            name: refusal(title.name) if unknown else kind.answer(sentences(passage)) for name, kind in KINDS.items()
+        }
+        kind = chance.choice([name for name, answer in answers.items() if answer])
+
+        def check(messages: Sequence[Message]) -> float:
+            calls = [call["function"] for message in messages for call in message.get("tool_calls", ())]
+            if [(call["name"], call["arguments"].get("query", "").strip()) for call in calls] != [
+                ("search", title.name)
+            ]:
+                return 0.0
+            return 1.0 if messages[-1]["content"].strip() == answers[kind] else 0.5
+
+        return Instance(question_about(title, kind, chance), check, tools)
+
+    return task

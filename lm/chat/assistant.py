@@ -9,7 +9,7 @@ from lm.chat.messages import Message
 from lm.chat.reply import Reply
 from lm.chat.template import ChatTemplate, strings_in
 from lm.chat.tools import Result, Tools
-from lm.inference.requests import GenerationEvent, GenerationRequest, SamplingParams, TokenLogprob
+from lm.inference.requests import Completion, GenerationEvent, GenerationRequest, SamplingParams, TokenLogprob
 
 if TYPE_CHECKING:
     from lm.inference.engine import Engine
@@ -54,10 +54,12 @@ class Answer:
         self.template, self.tools, self.params, self.context = template, tools, params, context
         self.messages, self.reads_calls = list(messages), reads_calls
         self.left, self.rounds, self.reason = params.max_tokens, 0, ""
+        self.finish_reason = ""
+        """Of the whole answer; "" until it ends."""
         self.reply = Reply(template.tokenizer, params.stop, reads_calls)
 
-    def read(self, event: GenerationEvent) -> Step:
-        """Add an event of the reply, and return its text."""
+    def read(self, event: GenerationEvent | Completion) -> Step:
+        """Add an event of the reply, or the whole reply, and return its text."""
         self.left -= len(event.tokens)
         self.reason = event.finish_reason or self.reason
         text, scored = "", list[TokenLogprob]()
@@ -73,9 +75,9 @@ class Answer:
         rest, message = self.reply.finish()
         calls = "tool_calls" in message
         runs = calls and self.tools.functions and self.rounds < MOST_ROUNDS
-        reason = "" if runs else "tool_calls" if calls else self.reason or "stop"
+        self.finish_reason = "" if runs else "tool_calls" if calls else self.reason or "stop"
         self.messages.append(message)
-        return [*([Step(rest)] if rest else []), Step(message=message, finish_reason=reason)]
+        return [*([Step(rest)] if rest else []), Step(message=message, finish_reason=self.finish_reason)]
 
     def run_tools(self) -> Iterator[Step]:
         """Run the calls of the last message; yield the message of each result."""
@@ -88,15 +90,21 @@ class Answer:
             self.messages.append(tool)
             yield Step(message=tool, result=result)
 
+    def request(self) -> GenerationRequest:
+        """Return the request for the next reply. Raises like ChatTemplate.encode."""
+        prompt = tuple(self.template.encode(self.messages, reply=True).ids.tolist())
+        return GenerationRequest(prompt, dataclasses.replace(self.params, max_tokens=self.left))
+
     def next_request(self) -> GenerationRequest | None:
         """Begin another reply; return None if the context or `max_tokens` has no room for it. Raises like
         ChatTemplate.encode."""
-        prompt = tuple(self.template.encode(self.messages, reply=True).ids.tolist())
-        if self.left < 1 or len(prompt) >= self.context:
+        request = self.request()
+        if self.left < 1 or len(request.prompt) >= self.context:
+            self.finish_reason = "length"
             return None
         self.rounds, self.reason = self.rounds + 1, ""
         self.reply = Reply(self.template.tokenizer, self.params.stop, self.reads_calls)
-        return GenerationRequest(prompt, dataclasses.replace(self.params, max_tokens=self.left))
+        return request
 
 
 def recent(
@@ -124,9 +132,7 @@ def answer(
     Raises UsageError if the conversation does not fit into the context, and like ChatTemplate.encode.
     """
     running = Answer(template, tools, messages, params, engine.context)
-    request: GenerationRequest | None = GenerationRequest(
-        tuple(template.encode(running.messages, reply=True).ids.tolist()), params
-    )
+    request: GenerationRequest | None = running.request()
     while request is not None:
         for event in engine.generate([request]):
             yield running.read(event)
@@ -137,3 +143,22 @@ def answer(
         yield from running.run_tools()
         request = running.next_request()
     yield NO_ROOM
+
+
+def answer_together(engine: "Engine", answers: Sequence[Answer]) -> Iterator[tuple[int, GenerationRequest, Completion]]:
+    """Generate the answers, all replies of a round at once; yield (number of the answer, request, completion) of each
+    reply. Raises like `answer`."""
+    requests = {number: one.request() for number, one in enumerate(answers)}
+    while requests:
+        for (number, request), done in zip([*requests.items()], engine.complete([*requests.values()]), strict=True):
+            yield number, request, done
+            one, following = answers[number], None
+            one.read(done)
+            one.finish()
+            if not one.finish_reason:
+                for _ in one.run_tools():
+                    pass
+                following = one.next_request()
+            requests.pop(number)
+            if following is not None:
+                requests[number] = following

@@ -17,8 +17,9 @@ class ReinforceConfig(Config):
     step: int | None = None
     """Step of the checkpoint of `base`; default: the newest."""
     task: Annotated[str, NAMES_CODE] = "calculator"
-    """reverse_words, sort_numbers or calculator (lm/reinforcement/tasks.py); reasoning_gym:NAME, if the package
-    reasoning-gym is installed; or your own function as my_module.my_task."""
+    """reverse_words, sort_numbers or calculator (lm/reinforcement/tasks.py); page_questions, about the pages of the
+    run, with searches; reasoning_gym:NAME, if the package reasoning-gym is installed; or your own function as
+    my_module.my_task."""
     algorithm: Literal["reinforce", "grpo"] = "reinforce"
     """Advantage of an answer. reinforce: its reward minus the mean of the other answers to the same question
     (arXiv:2402.14740). grpo: minus the mean of all, in standard deviations, and divided by the length of the answer
@@ -30,9 +31,9 @@ class ReinforceConfig(Config):
     slots: int = 32
     """Answers generated, and trained on, together."""
     context: int = 128
-    """Maximum tokens of a question with its answer."""
+    """Maximum tokens of a question with its answer and the results of tools."""
     max_tokens: int = 32
-    """Maximum tokens of an answer; one that does not end before has reward 0."""
+    """Maximum tokens of an answer, with calls of tools; one that does not end before has reward 0."""
     held_out: int = not_hashed(default=200)
     """Held-out questions per evaluation, each with one sampled answer."""
 

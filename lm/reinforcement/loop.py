@@ -8,7 +8,7 @@ and the state before it, so a run that was killed resumes with the same bits.
 import contextlib
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lm.chat.reply import Reply
+from lm.chat.assistant import Answer, answer_together
 from lm.chat.template import ChatTemplate
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import RetentionPolicy, folders_of, lengths, steps_in
@@ -25,14 +25,14 @@ from lm.config import ModelConfig, ReinforceConfig, TrainConfig
 from lm.errors import UsageError, shown
 from lm.fields import identifying
 from lm.inference.engine import Engine, bucket, padded
-from lm.inference.requests import GenerationRequest, SamplingParams
+from lm.inference.requests import SamplingParams
 from lm.metrics.meter import MetricsLog
 from lm.metrics.writers import Row
 from lm.model.transformer import Transformer
 from lm.optimizers.rounding import apply_updates
 from lm.parallel import one_device_mesh, traced_on
 from lm.reinforcement.scoring import AnswerBatch, objective
-from lm.reinforcement.tasks import instance_at, task_named
+from lm.reinforcement.tasks import Instance, Task, instance_at
 from lm.resilience.preemption import PreemptionHandler
 from lm.run_paths import RunPaths
 from lm.tokenizer import Tokenizer
@@ -41,16 +41,27 @@ from lm.training.restore_or_init import check_start, restore_or_init
 from lm.training.state import TrainState, abstract_state, initializer
 
 
-class SampledAnswer(NamedTuple):
-    """A sampled answer."""
+class SampledReply(NamedTuple):
+    """A sampled reply of the assistant."""
 
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
-    """Tokens drawn, including the one that ended the answer."""
+    """Tokens drawn, including the one that ended the reply."""
     logprobs: tuple[float, ...]
     """Their log-probabilities in nats, from the engine."""
+
+
+class SampledAnswer(NamedTuple):
+    """A sampled answer: one reply, and another after each round of calls."""
+
+    replies: tuple[SampledReply, ...]
     reward: float
     """0 if the answer was cut."""
+
+    @property
+    def length(self) -> int:
+        """Tokens drawn."""
+        return sum(len(one.tokens) for one in self.replies)
 
 
 def token_weights(rewards: np.ndarray, lengths: np.ndarray, config: ReinforceConfig) -> np.ndarray:
@@ -69,10 +80,11 @@ class Learner:
     """A model that learns from its own answers."""
 
     def __init__(
-        self, model: ModelConfig, train: TrainConfig, config: ReinforceConfig, state: TrainState, tokenizer: Tokenizer
-    ):
+        self, model: ModelConfig, train: TrainConfig, config: ReinforceConfig, state: TrainState, tokenizer: Tokenizer,
+        task: Task,
+    ):  # fmt: skip
         self.config, self.seed, self.optimizer = config, train.seed, make_optimizer(train.optimizer, train.steps)
-        self.template, self.task, mesh = ChatTemplate(tokenizer), task_named(config.task), one_device_mesh(model)
+        self.template, self.task, mesh = ChatTemplate(tokenizer), task, one_device_mesh(model)
         self.engine = Engine(state.model, model, tokenizer, slots=config.slots, context=config.context, mesh=mesh)
         minimized = functools.partial(objective, shape=self.engine.shape)
         self.gradients = traced_on(mesh, jax.jit(jax.value_and_grad(minimized, has_aux=True)), training=True)
@@ -90,25 +102,26 @@ class Learner:
         temperature 1. Raises UsageError if a question does not fit into the context."""
         config, step, self.engine.model = self.config, int(state.step), state.model
         numbers = range(config.held_out) if held_out else range(step * config.prompts, (step + 1) * config.prompts)
-        asked, requests, answers = [], [], []
+        asked: list[tuple[Instance, Answer]] = []
         for instance in (instance_at(self.task, self.seed, number, held_out) for number in numbers):
-            ids_T = self.template.encode([{"role": "user", "content": instance.question}], reply=True).ids
-            asked += [(instance, tuple(ids_T.tolist()))] * (1 if held_out else config.samples)
-        for number, (_, prompt) in enumerate(asked):
-            (seed,) = np.random.SeedSequence([self.seed, step, held_out, number]).generate_state(1).tolist()
-            requests.append(GenerationRequest(prompt, SamplingParams(config.max_tokens, seed=seed, logprobs=0)))
-        for (instance, prompt), done in zip(asked, self.engine.complete(requests), strict=True):
-            reply = Reply(self.template.tokenizer)
-            for token in done.tokens:
-                reply.push(token)
-            checked = 0.0 if done.finish_reason == "length" else float(instance.check(reply.finish()[1]))
-            if not 0 <= checked <= 1:  # also NaN
+            messages = [{"role": "user", "content": instance.question}]
+            for _ in range(1 if held_out else config.samples):
+                (seed,) = np.random.SeedSequence([self.seed, step, held_out, len(asked)]).generate_state(1).tolist()
+                params = SamplingParams(config.max_tokens, seed=seed, logprobs=0)
+                asked.append((instance, Answer(self.template, instance.tools, messages, params, config.context)))
+        replies = [list[SampledReply]() for _ in asked]
+        for number, request, done in answer_together(self.engine, [answer for _, answer in asked]):
+            drawn = zip(*((one.token, one.logprob) for one in done.logprobs), strict=True)
+            replies[number].append(SampledReply(request.prompt, *drawn))
+        answers = []
+        for (instance, answer), of_answer in zip(asked, replies, strict=True):
+            reward = 0.0 if answer.finish_reason == "length" else float(instance.check(answer.messages[1:]))
+            if not 0 <= reward <= 1:  # also NaN
                 raise UsageError(
-                    f"reinforce.task {self.config.task}: the reward of an answer to {shown(instance.question)} is "
-                    f"{checked}. Return a number from 0 to 1."
+                    f"reinforce.task {config.task}: the reward of an answer to {shown(instance.question)} is {reward}. "
+                    "Return a number from 0 to 1."
                 )
-            tokens, logprobs = zip(*((one.token, one.logprob) for one in done.logprobs), strict=True)
-            answers.append(SampledAnswer(prompt, tokens, logprobs, reward=checked))
+            answers.append(SampledAnswer(tuple(of_answer), reward))
         return answers
 
     def step(self, state: TrainState) -> tuple[TrainState, Row]:
@@ -116,9 +129,10 @@ class Learner:
         answers, config = self.sample(state, held_out=False), self.config
         by_question = lambda values: np.array([*values], float).reshape(config.prompts, config.samples)
         rewards = by_question(one.reward for one in answers)
-        weights = token_weights(rewards, by_question(len(one.tokens) for one in answers), config).ravel()
+        weights = token_weights(rewards, by_question(one.length for one in answers), config).ravel()
+        pairs = [(reply, weight) for one, weight in zip(answers, weights, strict=True) for reply in one.replies]
         total, largest = jax.tree.map(jnp.zeros_like, state.model), 0.0
-        for some, batch in batches(answers, weights, self.engine, config.max_tokens):
+        for some, batch in batches(*zip(*pairs, strict=True), self.engine, config.max_tokens):
             (_, logprobs_BN), gradients = self.gradients(state.model, batch=batch)
             total = jax.tree.map(jnp.add, total, gradients)
             largest = max(largest, largest_difference(some, logprobs_BN))
@@ -132,44 +146,44 @@ class Learner:
 
 def summary(answers: Sequence[SampledAnswer]) -> Row:
     """Return means over the answers. pass_at_1 is the share of solved instances."""
-    rewards, lengths = np.array([one.reward for one in answers]), [len(one.tokens) for one in answers]
+    rewards, lengths = np.array([one.reward for one in answers]), [one.length for one in answers]
     means = {"reward": rewards.mean(), "pass_at_1": (rewards == 1).mean(), "answer_tokens": np.mean(lengths)}
     return {name: float(mean) for name, mean in means.items()}
 
 
 def batches(
-    answers: Sequence[SampledAnswer], weights: np.ndarray, engine: Engine, max_tokens: int
-) -> Iterator[tuple[list[SampledAnswer], AnswerBatch]]:
-    """Yield (answers, the same as arrays, with the `weights` of their tokens), grouped by the padded lengths of their
-    prompts. Answers of weight 0 are omitted; the last answer fills free rows, with weight 0."""
+    replies: Sequence[SampledReply], weights: Iterable[float], engine: Engine, max_tokens: int
+) -> Iterator[tuple[list[SampledReply], AnswerBatch]]:
+    """Yield (replies, the same as arrays, with the `weights` of their tokens), grouped by the padded lengths of their
+    prompts. Replies of weight 0 are omitted; the last reply fills free rows, with weight 0."""
     slots, groups = engine.shape.slots, {}
-    for answer, weight in zip(answers, weights.tolist(), strict=True):
+    for reply, weight in zip(replies, weights, strict=True):
         if weight:
-            groups.setdefault(bucket(len(answer.prompt), engine.context), []).append((answer, weight))
+            groups.setdefault(bucket(len(reply.prompt), engine.context), []).append((reply, float(weight)))
     for length, group in sorted(groups.items()):
         for start in range(0, len(group), slots):
             some = group[start : start + slots]
             rows = [*some, *[(some[-1][0], 0.0)] * (slots - len(some))]
             weights_BN = np.zeros((slots, max_tokens), np.float32)
-            for weights_N, (answer, weight) in zip(weights_BN, rows, strict=True):
-                weights_N[: len(answer.tokens)] = weight
-            prompts_BT = padded([answer.prompt for answer, _ in rows], length)
-            lengths_B = np.array([len(answer.prompt) for answer, _ in rows], np.int32)
-            tokens_BN = padded([answer.tokens for answer, _ in rows], max_tokens)
-            yield [answer for answer, _ in some], AnswerBatch(prompts_BT, lengths_B, tokens_BN, weights_BN)
+            for weights_N, (reply, weight) in zip(weights_BN, rows, strict=True):
+                weights_N[: len(reply.tokens)] = weight
+            prompts_BT = padded([reply.prompt for reply, _ in rows], length)
+            lengths_B = np.array([len(reply.prompt) for reply, _ in rows], np.int32)
+            tokens_BN = padded([reply.tokens for reply, _ in rows], max_tokens)
+            yield [reply for reply, _ in some], AnswerBatch(prompts_BT, lengths_B, tokens_BN, weights_BN)
 
 
-def largest_difference(answers: Sequence[SampledAnswer], logprobs_BN: jax.Array) -> float:
+def largest_difference(replies: Sequence[SampledReply], logprobs_BN: jax.Array) -> float:
     """Return the largest difference between the engine's log-probabilities and the trainer's, in nats: 0 if exact."""
-    pairs = zip(answers, np.asarray(logprobs_BN), strict=False)
+    pairs = zip(replies, np.asarray(logprobs_BN), strict=False)
     return max(float(np.abs(found_N[: len(one.tokens)] - one.logprobs).max()) for one, found_N in pairs)
 
 
 def reinforce(
-    model: ModelConfig, train: TrainConfig, config: ReinforceConfig, tokenizer: Tokenizer, folder: Path
+    model: ModelConfig, train: TrainConfig, config: ReinforceConfig, tokenizer: Tokenizer, folder: Path, task: Task
 ) -> None:
-    """Train the model of the checkpoint train.start on config.task up to train.steps, resuming from the newest
-    checkpoint in `folder`. Writes checkpoints/, metrics.jsonl and tensorboard/ there.
+    """Train the model of the checkpoint train.start on `task`, which is named config.task, up to train.steps, resuming
+    from the newest checkpoint in `folder`. Writes checkpoints/, metrics.jsonl and tensorboard/ there.
 
     Raises InputError or UsageError if a checkpoint does not match the config, and Stopped, after saving, if the process
     was asked to stop.
@@ -186,7 +200,7 @@ def reinforce(
         abstract, fresh = abstract_state(model, optimizer, mesh), initializer(model, optimizer, train.seed, mesh)
         state, saved = restore_or_init(checkpoints, train.start, abstract, fresh, about)
         about |= lengths(saved, train.steps)
-        first, learner = int(state.step), Learner(model, train, config, state, tokenizer)
+        first, learner = int(state.step), Learner(model, train, config, state, tokenizer, task)
         log = stack.enter_context(contextlib.closing(MetricsLog(folder, first, evaluation_pending=True)))
         preemption.training = True
         due = lambda every, step: step == train.steps or (every > 0 and step % every == 0)

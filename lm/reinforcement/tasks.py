@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from lm.chat.messages import Message
+from lm.chat.tools import NO_TOOLS, Tools
 from lm.chat.tools import calculator as compute
 from lm.errors import UsageError
 from lm.trusted_code import named
@@ -22,17 +23,20 @@ class Instance(NamedTuple):
     """One question of a task."""
 
     question: str
-    check: Callable[[Message], float]
-    """check(answer): the reward from 0 to 1 of a message of the assistant, which may call tools. 1: solved."""
+    check: Callable[[Sequence[Message]], float]
+    """check(messages): the reward from 0 to 1 of an answer: replies of the assistant, which may call tools, and the
+    results of the tools. 1: solved."""
+    tools: Tools = NO_TOOLS
+    """Tools that are run when the assistant calls them. If there are none, a call ends the answer."""
 
 
 type Task = Callable[[int, int], Instance]
 """task(seed, number): always the same instance for the same arguments."""
 
 
-def words_in_order(wanted: Sequence[str], answer: Message) -> float:
+def words_in_order(wanted: Sequence[str], messages: Sequence[Message]) -> float:
     """Return 1 for exactly these words; else, for the same number of words, half the share of words in their place."""
-    found = answer["content"].split()
+    found = messages[-1]["content"].split()
     if len(found) != len(wanted):
         return 0.0
     share = sum(map(str.__eq__, found, wanted)) / len(wanted)
@@ -76,8 +80,8 @@ def calculator(seed: int, number: int) -> Instance:
     operator, (a, b) = chance.choice([*PHRASINGS]), chance.sample(range(2, 60), 2)
     wanted = compute(f"{a} {operator} {b}")
 
-    def check(answer: Message) -> float:
-        match answer.get("tool_calls"):
+    def check(messages: Sequence[Message]) -> float:
+        match messages[-1].get("tool_calls"):
             case [{"function": {"name": "calculator", "arguments": {"expression": expression, **more}}}] if not more:
                 # With the numbers of the question, the expression is not a guessed result.
                 found = SUM.fullmatch(str(expression))
@@ -90,6 +94,8 @@ def calculator(seed: int, number: int) -> Instance:
 
 TASKS: dict[str, Task] = {"reverse_words": reverse_words, "sort_numbers": sort_numbers, "calculator": calculator}
 """{name in reinforce.task: task}."""
+PAGE_QUESTIONS = "page_questions"
+"""Task that launch.reinforce makes of the pages of the run (configs/recipes/page_questions.py)."""
 REASONING_GYM = "reasoning_gym:"
 
 
@@ -100,8 +106,8 @@ def task_named(name: str) -> Task:
         return reasoning_gym_task(name.removeprefix(REASONING_GYM))
     if name not in TASKS and "." not in name:
         raise UsageError(
-            f"reinforce.task is {name}. Choose one of {', '.join(TASKS)}, {REASONING_GYM}NAME, or name your own "
-            "function as my_module.my_task."
+            f"reinforce.task is {name}. Choose one of {', '.join([*TASKS, PAGE_QUESTIONS])}, {REASONING_GYM}NAME, or "
+            "name your own function as my_module.my_task."
         )
     return named(name, TASKS, "reinforce.task")
 
@@ -122,7 +128,9 @@ def reasoning_gym_task(name: str) -> Task:
     def task(seed: int, number: int) -> Instance:
         dataset: Any = dataset_of(seed)
         entry = dataset[random.Random(number).randrange(len(dataset))]
-        return Instance(entry["question"], lambda answer: dataset.score_answer(answer["content"].strip(), entry))
+        return Instance(
+            entry["question"], lambda messages: dataset.score_answer(messages[-1]["content"].strip(), entry)
+        )
 
     return task
 

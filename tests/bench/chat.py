@@ -4,11 +4,12 @@
 
 The titles are held out (configs/recipes/page_questions.py), the phrasings are those below. Decoding is greedy. A row
 for each kind of question: the share answered by the right sentence of the right passage, the share of right searches,
-of refusals of made-up names, and of right calculations. The same without tools, and of the base model, which continues
-three examples of questions with their answers.
+of refusals of made-up names, and of right calculations. The same without tools, of second questions, which are asked
+in the conversation of another, and of the base model, which continues three examples of questions with their answers.
 """
 
 import random
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 from configs.experiment.run_folder import RunFolder
 from configs.recipes.page_questions import KINDS, is_held_out, made_up, refusal, titles
-from lm.chat.reply import Reply
+from lm.chat.assistant import Answer, answer_together, recent
 from lm.chat.template import ChatTemplate
 from lm.chat.tools import NOTHING, Search, Tools, calculator, sentences
 from lm.inference.engine import Engine
@@ -39,6 +40,7 @@ SUM_PHRASINGS = {
 }
 SEED = 1
 ROWS = 16
+MOST_TOKENS = 128
 
 
 def questions(run: Path, search: Search, count: int) -> list[dict[str, Any]]:
@@ -70,27 +72,19 @@ def questions(run: Path, search: Search, count: int) -> list[dict[str, Any]]:
     return found
 
 
-def answers(engine: Engine, template: ChatTemplate, tools: Tools, asked: list[dict[str, Any]]) -> list[list[Any]]:
-    """The messages of each conversation: at most two rounds, all questions of a round at once."""
-    talks: list[list[Any]] = [[{"role": "user", "content": one["question"]}] for one in asked]
-    going = list(range(len(talks)))
-    for _ in range(2):
-        params = SamplingParams(max_tokens=128, temperature=0.0)
-        prompts = [template.encode(talks[number], reply=True).ids.tolist() for number in going]
-        requests = [GenerationRequest(tuple(prompt[-engine.context + 1 :]), params) for prompt in prompts]
-        still = []
-        for number, completion in zip(going, engine.complete(requests), strict=True):
-            reply = Reply(template.tokenizer)
-            for token in completion.tokens:
-                reply.push(token)
-            message = reply.finish()[1]
-            talks[number].append(message)
-            for call in message.get("tool_calls", ()) if tools.functions else ():
-                result = tools.call(call["function"]["name"], call["function"]["arguments"])
-                talks[number].append({"role": "tool", "content": result.text})
-                still.append(number)
-        going = list(dict.fromkeys(still))
-    return talks
+def answers(
+    engine: Engine, template: ChatTemplate, tools: Tools, asked: list[dict[str, Any]], before: list[list[Any]]
+) -> list[list[Any]]:
+    """The messages of the answers, each after the messages `before` it, without the oldest if they are too long."""
+    params, running = SamplingParams(max_tokens=MOST_TOKENS, temperature=0.0), []
+    for one, talk in zip(asked, before, strict=True):
+        messages = [*talk, {"role": "user", "content": one["question"]}]
+        messages = recent(template, messages, engine.context // 2, sys.maxsize)  # as launch.chat
+        running.append(Answer(template, tools, messages, params, engine.context))
+    begins = [len(one.messages) for one in running]
+    for _ in answer_together(engine, running):
+        pass
+    return [one.messages[begin:] for one, begin in zip(running, begins, strict=True)]
 
 
 def continued(base: Path, search: Search, asked: list[dict[str, Any]]) -> list[str]:
@@ -116,21 +110,29 @@ def figures(run: str = "runs/assistant", questions_asked: int = 1000, show: int 
     template = ChatTemplate(loaded.tokenizer)
     engine = Engine(loaded.model, loaded.experiment.model, loaded.tokenizer, slots=ROWS, mesh=loaded.mesh)
     asked = questions(base, search, questions_asked)
-    for name, tools in (("with tools", Tools({"search": search, "calculator": calculator})), ("without", Tools())):
+    every = Tools({"search": search, "calculator": calculator})
+    before: list[list[Any]] = [[] for _ in asked]
+    for name, tools in (("without", Tools()), ("with tools", every), ("second question", every)):
         scores: dict[str, list[float]] = defaultdict(list)
         searches: list[float] = []
-        for number, (one, talk) in enumerate(zip(asked, answers(engine, template, tools, asked), strict=True)):
+        talks = answers(engine, template, tools, asked, before)
+        for number, (one, talk) in enumerate(zip(asked, talks, strict=True)):
             right = talk[-1].get("content", "").strip() == one["answer"].strip()
-            calls = [call["function"]["arguments"] for call in talk[1].get("tool_calls", ())]
+            calls = [call["function"]["arguments"] for call in talk[0].get("tool_calls", ())]
             scores[one["kind"]].append(right)
             if one["kind"] not in ("unknown", "sum"):
                 scores["first sentence" if one["first"] else "another sentence"].append(right)
                 searches.append([one["query"]] == [call.get("query", "").strip() for call in calls])
             if number < show:
-                yield {"what": "talk", "question": one["question"], "right": right, "talk": talk[1:]}
+                yield {"what": "talk", "question": one["question"], "right": right, "talk": talk}
         for kind, some in scores.items():
             yield {"what": kind, "tools": name, "right": round(sum(some) / len(some), 3), "questions": len(some)}
         yield {"what": "search", "tools": name, "right": round(sum(searches) / len(searches), 3)}
+        if name == "with tools":  # the conversation of the question before it in the list
+            whole = [
+                [{"role": "user", "content": one["question"]}, *talk] for one, talk in zip(asked, talks, strict=True)
+            ]
+            before = [whole[-1], *whole[:-1]]
     lines = continued(base, search, asked)
     right = sum(line.strip() == one["answer"] for line, one in zip(lines, asked, strict=True))
     yield {"what": "all", "tools": "base model", "right": round(right / len(asked), 3), "questions": len(asked),

@@ -27,7 +27,7 @@ from lm.compilation_cache import keep_compiled_programs
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.parallel import one_device_mesh, traced_on
-from lm.reinforcement.loop import SampledAnswer, batches
+from lm.reinforcement.loop import SampledReply, batches
 from lm.reinforcement.scoring import AnswerBatch, answer_logprobs, objective
 from lm.reinforcement.tasks import TASKS, instance_at
 from tests.bench.runner import require_model, run_benchmark
@@ -72,14 +72,14 @@ def requests(part: int, logprobs: int | None = 0) -> list[GenerationRequest]:
     return found
 
 
-type Sampled = list[tuple[list[SampledAnswer], AnswerBatch]]
+type Sampled = list[tuple[list[SampledReply], AnswerBatch]]
 
 
 def sampled(engine: Engine, part: int) -> Sampled:
     asked, answers = requests(part), []
     for one, done in zip(asked, engine.complete(asked), strict=True):
         tokens, found = zip(*((x.token, x.logprob) for x in done.logprobs), strict=True)
-        answers.append(SampledAnswer(one.prompt, tokens, found, 0.0))
+        answers.append(SampledReply(one.prompt, tokens, found))
     return [*batches(answers, np.ones(len(answers)), engine, NEW)]
 
 

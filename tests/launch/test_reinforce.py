@@ -2,9 +2,23 @@
 
 import json
 import re
+from typing import cast
 
+import jax.numpy as jnp
+import optax
 import pytest
 
+from configs.experiment.run_folder import RunFolder
+from lm.chat.template import ChatTemplate
+from lm.chat.tools import tools_of
+from lm.config import ReinforceConfig, SpikeConfig
+from lm.parallel import one_device_mesh
+from lm.reinforcement.loop import Learner
+from lm.reinforcement.tasks import Instance
+from lm.training.anomaly_guard import make_guard
+from lm.training.optimizer import make_optimizer
+from lm.training.state import TrainState
+from tests.assistant_run import PAGES, base_experiment
 from tests.commands import run_command
 from tests.launch.run_folder import recorded_in
 
@@ -38,6 +52,9 @@ def test_a_finetuned_run_is_reinforced_and_talks(assistant, tmp_path):
     for script in ("launch.finetune", "launch.evaluate", "launch.train"):
         done = run_command(script, run)
         assert done.returncode == 2 and "This run is reinforced from" in done.stderr, (script, done.stderr)
+    pages = (*SHORT, "--reinforce.task", "page_questions", "--reinforce.context", "160")
+    done = run_command("launch.reinforce", assistant, CONFIG, "--workdir", tmp_path / "pages", *pages)
+    assert done.returncode == 0 and "reinforce: step 2: " in done.stdout, done.stdout + done.stderr
     words = ("tests/assistant_run.py", "--workdir", tmp_path / "again", "--chat.conversations")
     steps = ("--train.steps", "2", "--train.optimizer.warmup-steps", "1")
     done = run_command("launch.finetune", run, *words, assistant.parent / "talks.jsonl", *steps)
@@ -46,12 +63,49 @@ def test_a_finetuned_run_is_reinforced_and_talks(assistant, tmp_path):
     assert done.returncode == 2 and "another experiment" in done.stderr, done.stderr
 
 
+def test_answers_with_tools_are_sampled_and_trained_reply_by_reply(assistant):
+    loaded = RunFolder(assistant).load(one_device_mesh(base_experiment().model))
+    template, tools = ChatTemplate(loaded.tokenizer), tools_of(str(assistant.parent / "base"), loaded.tokenizer)
+    names, asked = [*PAGES], []
+
+    def task(seed: int, number: int) -> Instance:
+        name = names[number % len(names)]
+        question = f"What is {name}?" + " " * (number % 12)
+
+        def check(messages):
+            asked.append([{"role": "user", "content": question}, *messages])
+            return float(messages[-1]["content"] == PAGES[name].partition(". ")[0] + ".")
+
+        return Instance(question, check, tools)
+
+    config = ReinforceConfig(prompts=4, samples=2, slots=4, context=160, max_tokens=60)
+    train = loaded.experiment.train
+    optimizer = make_optimizer(train.optimizer, train.steps)
+    state = TrainState(
+        jnp.int32(0), loaded.model, optimizer.init(cast(optax.Params, loaded.model)), make_guard(SpikeConfig())
+    )
+    learner = Learner(loaded.experiment.model, train, config, state, loaded.tokenizer, task)
+    answers = learner.sample(state, held_out=False)
+    solved = [(one, messages) for one, messages in zip(answers, asked, strict=True) if one.reward]
+    assert len(solved) > 4, "the talks are learned"
+    for one, messages in solved:
+        assert [message["role"] for message in messages] == ["user", "assistant", "tool", "assistant"]
+        ends = [template.encode(messages[:count], reply=True).ids.tolist() for count in (1, 3)]
+        assert [list(reply.prompt) for reply in one.replies] == ends, "the result of the tool is read"
+        assert one.length == sum(len(reply.tokens) for reply in one.replies)
+    _, row = learner.step(state)
+    assert row["logprob_difference"] == 0 and row["answer_tokens"] > 10
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["tests/configs.py"], r"reinforce\.base is empty"),
         ([], "launch.reinforce runs/assistant configs/reinforce.py"),
-        (["BASE", CONFIG, "--reinforce.task", "sums"], r"reinforce\.task is sums\. Choose one of reverse_words"),
+        (
+            ["BASE", CONFIG, "--reinforce.task", "sums"],
+            r"Choose one of reverse_words, sort_numbers, calculator, page_qu",
+        ),
         (["BASE", CONFIG, "--from", "BASE"], r"launch\.reinforce starts from reinforce\.base"),
     ],
 )

@@ -31,7 +31,7 @@ REWARDS, LENGTHS = np.array([[1.0, 0.0, 0.0, 0.5], [1.0, 1.0, 1.0, 0.0]]), np.ar
 def ascii_letters(seed: int, number: int) -> Instance:
     """Write bytes below 128."""
     share = lambda text: sum(map(str.isascii, text)) / max(len(text), 1)
-    return Instance(f"{seed} {number}", lambda answer: share(answer["content"]))
+    return Instance(f"{seed} {number}", lambda messages: share(messages[-1]["content"]))
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def _task(monkeypatch):
 
 @pytest.mark.parametrize("reward", [float("nan"), -0.1, 2])
 def test_rewards_that_are_none_are_refused(tmp_path, monkeypatch, reward):
-    monkeypatch.setitem(TASKS, "ascii", lambda seed, number: Instance(f"{seed} {number}", lambda answer: reward))
+    monkeypatch.setitem(TASKS, "ascii", lambda seed, number: Instance(f"{seed} {number}", lambda messages: reward))
     with pytest.raises(UsageError, match=r"the reward of an answer to '0 \d+' is .*a number from 0 to 1"):
         learn(tmp_path / "run", dataclasses.replace(CONFIG, max_tokens=30))
 
@@ -57,7 +57,7 @@ def learn(folder: Path, config: ReinforceConfig = CONFIG) -> list[np.ndarray]:
         optimizer=dataclasses.replace(tiny.optimizer, learning_rate=1e-2, warmup_steps=1),
     )  # fmt: skip
     folder.mkdir(exist_ok=True)
-    loop.reinforce(MODEL, train, config, TALKER, folder)
+    loop.reinforce(MODEL, train, config, TALKER, folder, TASKS[config.task])
     return [np.asarray(leaf) for leaf in jax.tree.leaves(restore_model(MODEL, folder / "checkpoints"))]
 
 

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.parallel import one_device_mesh, traced_on
-from lm.reinforcement.loop import SampledAnswer, batches, largest_difference
+from lm.reinforcement.loop import SampledReply, batches, largest_difference
 from lm.reinforcement.scoring import objective
 from lm.tokenizer.encoding import BytePairTokenizer, numbered
 from lm.tokenizer.patterns import SPLIT_PATTERNS
@@ -40,16 +40,21 @@ def sampled(family: str, requests: int, most: int = CONTEXT - NEW, **changes) ->
         params = SamplingParams(int(draw.integers(1, NEW + 1)), seed=seed, logprobs=0)
         asked.append(GenerationRequest(prompt, params))
     answers = [
-        SampledAnswer(one.prompt, *zip(*((x.token, x.logprob) for x in done.logprobs), strict=True), reward=0.0)
+        SampledReply(one.prompt, *zip(*((x.token, x.logprob) for x in done.logprobs), strict=True))
         for one, done in zip(asked, engine.complete(asked), strict=True)
     ]
     return engine, [*batches(answers, np.arange(1.0, requests + 1), engine, NEW)]
 
 
 @pytest.mark.parametrize(
-    ("family", "changes"), [("llama", {}), ("llama", {"scan_layers": True}), ("gpt2", {}), ("modern", {})],
-    ids=["llama", "stacked", "gpt2", "modern"],
-)  # fmt: skip
+    ("family", "changes"),
+    [
+        pytest.param("llama", {}, id="llama"),
+        pytest.param("llama", {"scan_layers": True}, id="stacked", marks=pytest.mark.slow),
+        pytest.param("gpt2", {}, id="gpt2", marks=pytest.mark.slow),
+        pytest.param("modern", {}, id="modern", marks=pytest.mark.slow),
+    ],
+)
 def test_log_probabilities_are_those_of_the_engine_bit_for_bit(family, changes):
     engine, batches_of_engine = sampled(family, 90, **changes)
     found = traced_on(one_device_mesh(engine.shape.config), jax.jit(

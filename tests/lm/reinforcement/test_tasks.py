@@ -11,13 +11,13 @@ from lm.errors import UsageError
 from lm.reinforcement.tasks import TASKS, Instance, instance_at, is_held_out, task_named
 
 
-def said(text: str) -> Message:
-    return {"role": "assistant", "content": text}
+def said(text: str) -> list[Message]:
+    return [{"role": "assistant", "content": text}]
 
 
-def called(expression: object, name: str = "calculator", **more: object) -> Message:
+def called(expression: object, name: str = "calculator", **more: object) -> list[Message]:
     function = {"name": name, "arguments": {"expression": expression, **more}}
-    return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
+    return [{"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}]
 
 
 def words_of(instance: Instance) -> list[str]:
@@ -48,8 +48,8 @@ def test_calls_of_the_calculator_are_checked():
         assert sum(reward == 0.5 for reward in results.values()) <= 1, "only the other order of the same operator"
         wanted = solved[0]
         assert instance.check(called(compute(wanted))) == 0, "a guessed result is no call of the calculator"
-        twice = called(wanted)["tool_calls"] * 2
-        wrong = [called(wanted, "search"), called(wanted, more=1), said(wanted), called(["1"]), {"tool_calls": twice}]
+        twice = called(wanted)[0]["tool_calls"] * 2
+        wrong = [called(wanted, "search"), called(wanted, more=1), said(wanted), called(["1"]), [{"tool_calls": twice}]]
         assert not any(map(instance.check, wrong))
 
 
@@ -71,7 +71,7 @@ def test_training_never_sees_a_held_out_instance(name):
 
 
 def test_a_task_that_ignores_its_number_is_refused():
-    one = Instance("Why?", lambda answer: 1.0)
+    one = Instance("Why?", lambda messages: 1.0)
     with pytest.raises(UsageError, match="must depend on its number"):
         instance_at(lambda seed, number: one, 0, 0, not is_held_out(one))
 
