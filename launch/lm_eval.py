@@ -26,7 +26,11 @@ class Options:
     include_path: str = ""
     """Folder with your tasks, in the format of lm-eval."""
     data: str = ""
-    """Folder with the datasets of the tasks that launch.evaluate supports, with the hub's columns; default: the hub."""
+    """Folder with datasets, with the hub's columns: TASK/SPLIT.jsonl or .parquet; default: the hub."""
+    chat: bool = False
+    """Ask in conversations, by the chat template of the run's tokenizer; few-shot examples are earlier questions."""
+    run_code: bool = False
+    """Allow HumanEval to run programs that the model writes, in processes that can only compute and read files."""
     add_bos_token: bool | None = None
     """Begin each context with BOS; default: if the tokenizer adds it to prompts (not for an imported model whose
     tokenizer does not)."""
@@ -39,7 +43,7 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
         raise UsageError("--tasks is empty. Give a task of lm-eval, such as --tasks hellaswag.")
     evaluate_by_harness(
         experiment, workdir, options.tasks, options.num_fewshot, options.limit, options.include_path, options.data,
-        options.add_bos_token, options.step,
+        options.add_bos_token, options.step, options.chat, options.run_code,
     )  # fmt: skip
     return True
 

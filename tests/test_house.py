@@ -118,7 +118,7 @@ MAY_IMPORT = {
     "lm.metrics": ("lm.config",),
     "lm.resilience": (),
     "lm.checkpoints": ("lm.config", "lm.model", "lm.parallel", "lm.resilience"),
-    "lm.evaluation": ("lm.config", "lm.data", "lm.inference", "lm.model", "lm.parallel", "lm.tokenizer"),
+    "lm.evaluation": ("lm.chat", "lm.config", "lm.data", "lm.inference", "lm.model", "lm.parallel", "lm.tokenizer"),
     "lm.inference": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer"),
     "lm.compression": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer", "lm.compilation_cache"),
     "lm.inspect": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer"),

@@ -222,6 +222,8 @@ def evaluate_by_harness(
     data: str,
     add_bos_token: bool | None,
     step: int | None,
+    chat: bool,
+    run_code: bool,
 ) -> None:
     """Evaluate tasks of lm-eval, print a table, and write the results to lm_eval/ of the run, also if it is in a
     bucket. Raises UsageError for several processes, and the errors of `load_trained` and `run_harness`."""
@@ -241,9 +243,9 @@ def evaluate_by_harness(
     )
     model = HarnessLM(
         run.model, experiment.model, run.tokenizer, run.mesh, rows_on(run.mesh, config.batch_size), add_bos_token,
-        lambda text: line.show(f"lm_eval: {text}"),
+        lambda text: line.show(f"lm_eval: {text}"), chat,
     )  # fmt: skip
-    found = run_harness(model, tasks, few_shot, limit, include_path, data)
+    found = run_harness(model, tasks, few_shot, limit, include_path, data, run_code)
     line.end()
     file = RunPaths(workdir).harness_results(run.step)
     kept = shown_place(file)

@@ -1,5 +1,5 @@
 """Evaluation: table of evaluators, bits per byte compared with compressors, log-likelihoods, benchmark tasks, and
 lm-eval.
 
-May import: lm.model, lm.parallel, lm.data, lm.tokenizer, lm.inference.
+May import: lm.chat, lm.model, lm.parallel, lm.data, lm.tokenizer, lm.inference.
 """

@@ -1,29 +1,33 @@
 """Model interface of EleutherAI's lm-evaluation-harness (https://github.com/EleutherAI/lm-evaluation-harness), so that
 all of its tasks can be run, and `run_harness`, which runs them."""
 
+import bisect
 import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from datasets.exceptions import DatasetsError
 from jax.sharding import Mesh
+from jinja2 import UndefinedError
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
+from lm_eval.tasks import TaskManager
 
+from lm.chat.assistant import recent
+from lm.chat.messages import Message
+from lm.chat.reply import Reply
+from lm.chat.template import ChatTemplate
 from lm.config import ModelConfig
 from lm.errors import InputError, UsageError
+from lm.evaluation.harness_tasks import Definitions
 from lm.evaluation.log_likelihood import LogLikelihoods, Request, encode_pair
-from lm.evaluation.tasks.sources import SOURCES, all_kinds, local_files
 from lm.inference.engine import Engine
-from lm.inference.requests import GenerationRequest, SamplingParams
+from lm.inference.requests import Completion, GenerationRequest, SamplingParams
 from lm.model.transformer import Transformer
 from lm.storage import Place, write_json
 from lm.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from lm_eval.tasks import TaskManager
 
 KEPT = ("results", "groups", "n-shot", "n-samples", "versions", "higher_is_better", "configs")
 """Parts of the harness's results that are about tasks; the rest is about the machine."""
@@ -34,6 +38,10 @@ MOST_NEW_TOKENS = 256
 """Answer length if a task does not set one; the same as in lm-eval's own models."""
 DRAWN_BY = ("top_k", "top_p", "min_p")
 KNOWN_ARGUMENTS = {"until", "max_gen_toks", "do_sample", "temperature", *DRAWN_BY}
+
+
+class Conversation(str):
+    """Messages as JSON. Text of a data set is never of this type, so it cannot pass for a conversation."""
 
 
 class HarnessLM(LM):
@@ -48,9 +56,11 @@ class HarnessLM(LM):
         batch_size: int,
         add_bos_token: bool | None = None,
         show: Callable[[str], None] = lambda text: None,
+        chat: bool = False,
     ):
         """`model` is sharded over `mesh`; at most `batch_size` rows of the full context length are computed at once. A
-        context begins with BOS if `add_bos_token` is set (None: tokenizer.add_bos) or if the context is empty."""
+        context begins with BOS if `add_bos_token` is set (None: tokenizer.add_bos) or if the context is empty. With
+        `chat`, contexts are conversations. Raises TemplateError if the tokenizer has no valid chat template for it."""
         super().__init__()
         self.model, self.config, self.tokenizer, self.mesh = model, config, tokenizer, mesh
         self.batch_size, self.show = batch_size, show
@@ -58,18 +68,83 @@ class HarnessLM(LM):
         self.log_likelihoods = LogLikelihoods(config, batch_size, show)
         self.engine: Engine | None = None
         """Created when text is first generated."""
+        self.template = ChatTemplate(tokenizer) if chat else None
+        if chat and add_bos_token is not None:
+            raise UsageError("--add-bos-token has no effect with --chat: the chat template writes BOS. Remove one.")
 
     @property
     def tokenizer_name(self) -> str:
         """Tokenizer fingerprint, as part of the keys of lm-eval's request cache."""
         return self.tokenizer.fingerprint
 
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """Return the chat template, for lm-eval's records."""
+        return self.tokenizer.chat_template
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> Conversation:
+        """Return the messages; `encode_chat` renders them. The last message is by the assistant if the task begins the
+        reply (`add_generation_prompt` is False)."""
+        return Conversation(json.dumps(chat_history))
+
+    def encode_reply(self, messages: Sequence[Message], text: str) -> tuple[list[int], list[int]]:
+        """Return the ids of the messages, up to where the reply begins, and of `text` as the reply, without its end.
+        Raises UsageError if the template writes replies in history in another form."""
+        assert self.template is not None
+        prompt = self.template.encode(messages, reply=True).ids.tolist()
+        if not text:
+            return prompt, []
+        whole = self.template.encode([*messages, {"role": "assistant", "content": text}]).ids.tolist()
+        end = next((at for at in range(len(prompt), len(whole)) if whole[at] in self.tokenizer.eos_ids), None)
+        if whole[: len(prompt)] != prompt or end is None:
+            raise UsageError(
+                "The chat template cannot begin a reply: it writes other text before a finished reply, or no end token "
+                "after it. Choose a task that generates whole replies, or omit --chat."
+            )
+        return prompt, whole[len(prompt) : end]
+
+    def encode_chat(self, context: str, room: int, continuation: str = "") -> Request:
+        """Encode a conversation, and `continuation` as text of the reply. If both exceed `room` tokens, the oldest
+        questions are dropped with their answers, then the beginning of the last question is cut. Raises UsageError if
+        nothing of it is left, or if the context is not of `apply_chat_template`."""
+        if not isinstance(context, Conversation):
+            raise UsageError(
+                "A task writes its own prompts, so it has no chat version. Choose another, or omit --chat."
+            )
+        assert self.template is not None
+        messages = json.loads(context)
+        begun = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""
+        prompt, reply = self.encode_reply(messages, begun + continuation)
+        cut = len(reply)
+        if continuation:  # the rules of encode_pair
+            cut = min(len(self.encode_reply(messages, begun.rstrip())[1]), len(reply) - 1) if begun else 0
+        most = room - len(reply)
+        if len(prompt) > most:
+            *before, last = recent(self.template, messages, most, len(context))
+            text = last["content"]
+            shortened = lambda start: self.encode_reply([*before, {**last, "content": text[start:]}], "")[0]
+            start = bisect.bisect_left(range(len(text)), True, key=lambda start: len(shortened(start)) <= most)
+            if start == len(text):
+                raise UsageError(
+                    f"Without its last question, a conversation has more than {room} tokens already; the model's "
+                    f"context is {self.config.context_length}. Choose another task, or omit --chat."
+                )
+            prompt = shortened(start)
+        return Request(prompt + reply[:cut], reply[cut:])
+
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Return (log p of the continuation in nats, whether greedy decoding gives it) for each (context,
         continuation)."""
-        pairs = [encode_pair(self.tokenizer, *one.args, add_bos_token=self.add_bos_token) for one in requests]
+        pairs = [self.pair_of(*one.args) for one in requests]
         found = [tuple(one) for one in self.log_likelihoods.score(self.model, self.mesh, pairs)]
         return self.add_to_cache("loglikelihood", requests, found)
+
+    def pair_of(self, context: str, continuation: str) -> Request:
+        """Encode a context and its continuation. An empty context is that of a text, also with a chat template."""
+        if self.template is None or not context:
+            return encode_pair(self.tokenizer, context, continuation, add_bos_token=self.add_bos_token)
+        return self.encode_chat(context, self.config.context_length, continuation)
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Return the log-likelihood in nats of all tokens of each text, as a document that begins with BOS."""
@@ -86,13 +161,23 @@ class HarnessLM(LM):
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """Generate a continuation of each context, until one of the strings `until`, the end of the document, or
         max_gen_toks tokens. Sampling parameters (temperature, top_k, top_p, min_p) apply only if do_sample is true. A
-        context that leaves too little room is truncated at its start, to no less than half of the model's context
-        length. Raises UsageError for other generation arguments."""
+        context that leaves too little room is truncated at its start (a conversation as in `encode_chat`), to no less
+        than half of the model's context length. Raises UsageError for other generation arguments."""
         asked = [self.prompt_of(number, *one.args) for number, one in enumerate(requests)]
         if self.engine is None:
             self.engine = Engine(self.model, self.config, self.tokenizer, slots=self.batch_size, mesh=self.mesh)
-        texts = [one.text for one in self.engine.complete(asked)]
+        found = self.engine.complete(asked)
+        texts = [self.text_of(*one.args, made) for one, made in zip(requests, found, strict=True)]
         return self.add_to_cache("generate_until", requests, texts)
+
+    def text_of(self, context: str, arguments: Mapping[str, Any], completion: Completion) -> str:
+        """Return the generated text; without the template's own text before it if it is a whole reply."""
+        if self.template is None or json.loads(context)[-1]["role"] == "assistant":
+            return completion.text
+        reply = Reply(self.tokenizer, stops_of(arguments), calls=False)
+        for token in completion.tokens:
+            reply.push(token)
+        return reply.finish()[1]["content"]
 
     def prompt_of(self, number: int, context: str, arguments: Mapping[str, Any]) -> GenerationRequest:
         """Convert lm-eval's (context, arguments) to a request for the engine, with `number` as seed."""
@@ -102,14 +187,16 @@ class HarnessLM(LM):
                 f"only {', '.join(sorted(KNOWN_ARGUMENTS))} are supported. Choose another task, or change its "
                 "generation_kwargs."
             )
-        until = arguments.get("until") or []
-        stops = [until] if isinstance(until, str) else [one for one in until if one]
-        wanted = int(arguments.get("max_gen_toks", MOST_NEW_TOKENS))
-        ids, room = self.tokenizer.encode(context), self.config.context_length
-        head = [self.tokenizer.bos_id] if self.add_bos_token or not ids else []
-        ids = [*head, *ids][-max(room - wanted, room // 2) :]
+        wanted, room = int(arguments.get("max_gen_toks", MOST_NEW_TOKENS)), self.config.context_length
+        most = max(room - wanted, room // 2)
+        if self.template is None:
+            ids = self.tokenizer.encode(context)
+            head = [self.tokenizer.bos_id] if self.add_bos_token or not ids else []
+            ids = [*head, *ids][-most:]
+        else:
+            ids = self.encode_chat(context, most).context
         params = SamplingParams(
-            max_tokens=min(wanted, room - len(ids)), temperature=0.0, stop=tuple(stops), seed=number
+            max_tokens=min(wanted, room - len(ids)), temperature=0.0, stop=stops_of(arguments), seed=number
         )
         if arguments.get("do_sample", False):
             params = dataclasses.replace(params, temperature=float(arguments.get("temperature", 1.0)))
@@ -118,71 +205,50 @@ class HarnessLM(LM):
         return GenerationRequest(tuple(ids), params)
 
 
+def stops_of(arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    until = arguments.get("until") or []
+    return (until,) if isinstance(until, str) else tuple(one for one in until if one)
+
+
 def run_harness(
-    model: HarnessLM, tasks: Sequence[str], few_shot: int | None, limit: int, include_path: str, data: str
-) -> dict[str, Any]:
-    """Run tasks of lm-eval. Return {part: {task: values}} for the parts in KEPT: ["results"]["piqa"] has the metrics of
-    piqa. `few_shot` is the number of solved examples before each question (None: the task's default), `limit` the
-    maximum number of examples per task (0: all). `include_path` is a folder with your own tasks, `data` a folder with
-    datasets (`with_data`); both may be "". Raises UsageError for unknown tasks, InputError if a download fails."""
+    model: HarnessLM, tasks: Sequence[str], few_shot: int | None = None, limit: int = 0, include_path: str = "",
+    data: str = "", run_code: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Run tasks of lm-eval. Return {part: {task: values}} for the parts in KEPT and "chat", whether the prompts were
+    conversations: ["results"]["piqa"] has the metrics of piqa. `few_shot` is the number of solved examples before each
+    question (None: the task's default), `limit` the maximum number of examples per task (0: all). `include_path` is a
+    folder with your own tasks, `data` a folder with datasets (`with_data`); both may be "". `run_code` allows HumanEval
+    to run programs of the model. Raises UsageError for unknown tasks, InputError if a data set cannot be loaded."""
     # Otherwise it forks for standard errors, which can deadlock because JAX's threads may hold locks.
     os.environ.setdefault("DISABLE_MULTIPROC", "1")
     from lm_eval.evaluator import simple_evaluate
-    from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=include_path or None)
+    manager._factory = Definitions(data, few_shot, run_code)
     if unknown := [name for name in tasks if not manager.match_tasks([name])]:
         near = [name for name in manager.all_tasks if unknown[0].lower() in name.lower()][:5]
         raise UsageError(
             f"--tasks names {unknown[0]!r}, which lm-eval does not know"
             f"{f'; it has {", ".join(near)}' if near else ''}. `lm_eval ls tasks` lists all; --include-path adds yours."
         )
-    asked = [with_data(manager, name, data) if data else name for name in manager.match_tasks(list(tasks))]
     try:
         found = simple_evaluate(
-            model=model, tasks=asked, num_fewshot=few_shot, limit=limit or None, task_manager=manager,
-            log_samples=False, bootstrap_iters=BOOTSTRAPS,
+            model=model, tasks=manager.match_tasks(list(tasks)), num_fewshot=few_shot, limit=limit or None,
+            task_manager=manager, log_samples=False, bootstrap_iters=BOOTSTRAPS,
+            apply_chat_template=model.template is not None,
         )  # fmt: skip
-    except (OSError, ConnectionError) as error:
+    except (OSError, ConnectionError, DatasetsError, UndefinedError) as error:
         raise InputError(
-            f"A data set of {', '.join(tasks)} cannot be downloaded: {error}. Check the network, or put the "
-            "data set into a folder and give the folder as --data."
+            f"A data set of {', '.join(tasks)} cannot be loaded: {error}. Check the network, or put the data set, with "
+            "the hub's columns, into a folder and give the folder as --data."
+        ) from error
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"A task of {', '.join(tasks)} needs the package {error.name}. Install it: make add PACKAGE={error.name}"
         ) from error
     assert found is not None  # None only in distributed runs of the harness itself
-    return {name: json.loads(json.dumps(found.get(name) or {}, default=str)) for name in KEPT}
-
-
-def with_data(manager: "TaskManager", task: str, data: str) -> dict[str, Any]:
-    """Return lm-eval's definition of a task with its dataset replaced by local files in the folder `data`, in the
-    format of the hub. Few-shot examples come from the same files. Raises UsageError if the folder has no files of the
-    task."""
-    from lm_eval.tasks._yaml_loader import load_yaml  # a task given by name cannot get another dataset
-
-    if task.startswith("blimp_"):
-        source, paradigm = SOURCES["blimp"], task.removeprefix("blimp_")
-        every = local_files(source, Path(data), "--data")
-        files = [path for path in every if paradigm in (path.parent.name, path.name.split(".")[0])]
-    elif task in SOURCES and task != "blimp":
-        source, files = SOURCES[task], local_files(SOURCES[task], Path(data), "--data")
-    else:
-        source, files = None, []
-    if source is None or not files:
-        known = ", ".join(name for name in SOURCES if name != "blimp")
-        raise UsageError(
-            f"--data {data} has no files of {task}. --data works for {known} and blimp_PARADIGM. For other data, "
-            "write your own task (--include-path), or omit --data."
-        )
-    assert all(path.name.endswith(all_kinds()) for path in files)
-    kind = "parquet" if files[0].name.endswith(".parquet") else "json"
-    described = manager.task_index[task].yaml_path
-    assert described is not None
-    task_of = load_yaml(described, resolve_func=True)
-    splits = {f"{one}_split": None for one in ("training", "validation", "test")}
-    (scored, *_) = [name for name in ("test_split", "validation_split") if task_of.get(name) == source.split]
-    return {
-        **task_of, "task": task, "dataset_path": kind, "dataset_name": None, **splits, scored: source.split,
-        "dataset_kwargs": {"data_files": {source.split: [str(path) for path in files]}},
-    }  # fmt: skip
+    kept = {name: json.loads(json.dumps(found.get(name) or {}, default=str)) for name in KEPT}
+    return {**kept, "chat": dict.fromkeys(kept["results"], model.template is not None)}
 
 
 def add_results(file: Place, step: int, found: dict[str, dict[str, Any]]) -> None:

@@ -91,7 +91,7 @@ def in_dataset(source: Source, root: Path) -> list[Path]:
     split = source.split
     patterns = [f"{source.subset}/{split}-*", f"{source.subset}/{split}.*", f"{source.subset}/{split}/*"]
     patterns += [f"data/{source.subset}/{split}-*"]
-    if source.subset == "default":
+    if source.subset == "default" or root.name == source.file:
         patterns += [f"data/{split}-*", f"{split}-*", f"{split}.*", f"data/{source.file}_{split}.*", f"data/{split}.*"]
     for pattern in patterns:
         if found := sorted(path for path in root.glob(pattern) if path.name.endswith(all_kinds())):

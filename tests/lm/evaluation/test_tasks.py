@@ -69,7 +69,8 @@ def test_scores_and_their_errors_equal_those_of_lm_eval(data, model, tokenizer, 
     import lm_eval.tasks
     from lm_eval.evaluator import simple_evaluate
 
-    from lm.evaluation.harness import HarnessLM, with_data
+    from lm.evaluation.harness import HarnessLM
+    from lm.evaluation.harness_tasks import Definitions
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
@@ -77,11 +78,11 @@ def test_scores_and_their_errors_equal_those_of_lm_eval(data, model, tokenizer, 
     groups = ("hellaswag", "lambada", "arc", "winogrande", "piqa", "blimp")
     folders: list[str | Path] = [shipped / name for name in groups]
     manager = lm_eval.tasks.TaskManager(include_path=folders, include_defaults=False)
+    manager._factory = Definitions(str(data))
     mesh = one_device_mesh(MODEL)
     names = [name for name in TASKS if name != "blimp"] + [f"blimp_{one}" for one in PARADIGMS]
-    asked = [with_data(manager, name, str(data)) for name in names]
     harness = HarnessLM(model, MODEL, tokenizer, mesh, 8)
-    found = simple_evaluate(harness, tasks=asked, task_manager=manager, bootstrap_iters=0, log_samples=False)
+    found = simple_evaluate(harness, tasks=names, task_manager=manager, bootstrap_iters=0, log_samples=False)
     results = found["results"]
     different = set()
     for name in TASKS:
