@@ -9,6 +9,8 @@ changed.
 from dataclasses import dataclass
 from pathlib import Path
 
+import tyro
+
 from configs.experiment import Experiment
 from launch.stages.benchmarks import evaluate_by_harness
 from launch.stages.command import run_command
@@ -27,9 +29,9 @@ class Options:
     """Folder with your tasks, in the format of lm-eval."""
     data: str = ""
     """Folder with datasets, with the hub's columns: TASK/SPLIT.jsonl or .parquet; default: the hub."""
-    chat: bool = False
+    apply_chat_template: tyro.conf.UseCounterAction[int] = 0
     """Ask in conversations, by the chat template of the run's tokenizer; few-shot examples are earlier questions."""
-    run_code: bool = False
+    run_code: tyro.conf.UseCounterAction[int] = 0
     """Allow HumanEval to run programs that the model writes, in processes that can only compute and read files."""
     add_bos_token: bool | None = None
     """Begin each context with BOS; default: if the tokenizer adds it to prompts (not for an imported model whose
@@ -43,7 +45,8 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
         raise UsageError("--tasks is empty. Give a task of lm-eval, such as --tasks hellaswag.")
     evaluate_by_harness(
         experiment, workdir, options.tasks, options.num_fewshot, options.limit, options.include_path, options.data,
-        options.add_bos_token, options.step, options.chat, options.run_code,
+        options.add_bos_token, options.step, bool(options.apply_chat_template),
+        bool(options.run_code),
     )  # fmt: skip
     return True
 

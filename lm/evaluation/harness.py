@@ -70,7 +70,9 @@ class HarnessLM(LM):
         """Created when text is first generated."""
         self.template = ChatTemplate(tokenizer) if chat else None
         if chat and add_bos_token is not None:
-            raise UsageError("--add-bos-token has no effect with --chat: the chat template writes BOS. Remove one.")
+            raise UsageError(
+                "--add-bos-token has no effect with --apply-chat-template: the chat template writes BOS. Remove one."
+            )
 
     @property
     def tokenizer_name(self) -> str:
@@ -100,7 +102,7 @@ class HarnessLM(LM):
         if whole[: len(prompt)] != prompt or end is None:
             raise UsageError(
                 "The chat template cannot begin a reply: it writes other text before a finished reply, or no end token "
-                "after it. Choose a task that generates whole replies, or omit --chat."
+                "after it. Choose a task that generates whole replies, or omit --apply-chat-template."
             )
         return prompt, whole[len(prompt) : end]
 
@@ -110,7 +112,8 @@ class HarnessLM(LM):
         nothing of it is left, or if the context is not of `apply_chat_template`."""
         if not isinstance(context, Conversation):
             raise UsageError(
-                "A task writes its own prompts, so it has no chat version. Choose another, or omit --chat."
+                "A task writes its own prompts, so it has no chat version. Choose another, or omit "
+                "--apply-chat-template."
             )
         assert self.template is not None
         messages = json.loads(context)
@@ -128,7 +131,7 @@ class HarnessLM(LM):
             if start == len(text):
                 raise UsageError(
                     f"Without its last question, a conversation has more than {room} tokens already; the model's "
-                    f"context is {self.config.context_length}. Choose another task, or omit --chat."
+                    f"context is {self.config.context_length}. Choose another task, or omit --apply-chat-template."
                 )
             prompt = shortened(start)
         return Request(prompt + reply[:cut], reply[cut:])

@@ -32,6 +32,7 @@ from tests.assistant_run import PAGES, base_experiment, talks, write_base
 from tests.commands import Ended, run_command
 from tests.launch.run_folder import recorded_in
 from tests.launch.test_report import HOSTILE
+from tests.lm.evaluation.task_files import write_jsonl
 from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY, restore_model
 from tests.train_process import free_port, told_by
 from tests.train_runs import bits
@@ -89,6 +90,33 @@ def test_chat_in_the_terminal_shows_calls_answers_and_sources(assistant):
     assert done.returncode == 2 and "Traceback" not in done.stderr
     done = run_command("launch.chat", assistant, stdin=b"x" * 999 + b"\nWhat is Brem?\n")
     assert "/reset starts a new conversation." in done.stdout and done.stdout.endswith(f"> {answered}\n> \n")
+
+
+def test_lm_eval_asks_in_conversations_and_runs_programs_if_allowed(assistant, tmp_path):
+    asks = {"question": "What is Brem?", "answer": '<|call|>search {"query": "Brem"}'}
+    rows = [asks, {**asks, "answer": "Brem is a river."}]
+    problem = {"prompt": "def f():\n", "test": "def check(f):\n    f()\n", "entry_point": "f"}
+    write_jsonl(tmp_path / "data/talk/test.jsonl", rows)
+    write_jsonl(tmp_path / "data/humaneval/test.jsonl", [problem])
+    (tmp_path / "talk.yaml").write_text(
+        "{task: talk, dataset_path: x/y, test_split: test, output_type: generate_until, doc_to_text: '{{question}}', "
+        "doc_to_target: '{{answer}}', generation_kwargs: {until: []}, metric_list: [{metric: exact_match}]}"
+    )
+    run = tmp_path / "run"
+    shutil.copytree(assistant, run)
+    words = ("--data", tmp_path / "data", "--include-path", tmp_path, "--apply-chat-template")
+    offline = os.environ | QUICK | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    done = run_command("launch.lm_eval", run, "--tasks", "talk", "humaneval", *words, "--run-code", environment=offline)
+    assert done.returncode == 0, done.stderr
+    (file,) = (run / "lm_eval").iterdir()
+    found = json.loads(file.read_text("utf-8"))
+    assert found["results"]["talk"]["exact_match,none"] == 0.5 and found["chat"] == {"talk": True, "humaneval": True}
+    assert found["results"]["humaneval"]["pass@1,create_test"] == 0
+    for base, task, message in (
+        (run, "humaneval", "Allow it by --run-code"), (assistant.parent / "base", "talk", "no chat template")
+    ):  # fmt: skip
+        done = run_command("launch.lm_eval", base, "--tasks", task, *words, environment=offline)
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
 def test_the_same_command_again_is_up_to_date(assistant):

@@ -196,7 +196,7 @@ def test_long_conversations_lose_their_oldest_questions_and_then_the_beginning_o
 def test_what_has_no_chat_version_is_refused(plain, talker):
     with pytest.raises(UsageError, match=r"no chat template, .*Finetune the model \(launch.finetune\)"):
         scripted(plain)
-    with pytest.raises(UsageError, match=r"--add-bos-token has no effect with --chat: .* Remove one"):
+    with pytest.raises(UsageError, match=r"--add-bos-token has no effect with --apply-chat-template: .* Remove one"):
         scripted(talker.tokenizer, add_bos_token=True)
     for text in ("Hi", json.dumps(user("Hi"))):
         for ask in (lambda text: talker.pair_of(text, "a"), lambda text: talker.prompt_of(0, text, {})):
@@ -207,7 +207,7 @@ def test_what_has_no_chat_version_is_refused(plain, talker):
     for other in (jinja.replace('{{- "<|end|>" }}', ""), jinja + "{%- if add_generation_prompt %} Well,{%- endif %}"):
         model = scripted(dataclasses.replace(talker.tokenizer, chat_template=other))
         assert prompt(model, "Hi")
-        with pytest.raises(UsageError, match=r"The chat template cannot begin a reply: .*omit --chat"):
+        with pytest.raises(UsageError, match=r"The chat template cannot begin a reply: .*omit --apply-chat-template"):
             prompt(model, "Hi", "It is")
 
 
