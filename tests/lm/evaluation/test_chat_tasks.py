@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import sys
+from collections.abc import Sequence
 
 import jax
 import pytest
@@ -16,9 +17,10 @@ from lm.errors import InputError, UsageError
 from lm.evaluation import harness as harness_module
 from lm.evaluation.harness import Conversation, HarnessLM, run_harness
 from lm.evaluation.log_likelihood import LogLikelihoods, Request
+from lm.inference.requests import GenerationRequest
 from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh
-from lm.tokenizer import load
+from lm.tokenizer import Tokenizer, load
 from tests.corpus import tiny_experiment
 from tests.lm.evaluation.task_files import write_jsonl, write_parquet
 from tests.lm.evaluation.test_harness import asked
@@ -85,9 +87,9 @@ def talker(plain) -> "Scripted":
 class Scripted(HarnessLM):
     """Generates, and then gives the answers of a script instead. Keeps the prompts."""
 
-    answers = ("",)
-    prompts = ()
-    pairs = ()
+    answers: Sequence[str] = ()
+    prompts: Sequence[GenerationRequest] = ()
+    pairs: Sequence[Request] = ()
 
     def generate_until(self, requests, disable_tqdm=False):
         self.prompts = [self.prompt_of(n, *one.args) for n, one in enumerate(requests)]
@@ -99,12 +101,14 @@ class Scripted(HarnessLM):
         return super().loglikelihood(requests)
 
 
-def scripted(tokenizer, context: int = CONTEXT, **more) -> Scripted:
+def scripted(tokenizer: Tokenizer, context: int = CONTEXT, add_bos_token: bool | None = None) -> Scripted:
     config = dataclasses.replace(
         tiny_experiment().model, vocab_size=tokenizer.vocab_size, context_length=context, initial_std=0.2
     )
     model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(7))
-    return Scripted(model, config, tokenizer, one_device_mesh(config), batch_size=4, **{"chat": True, **more})
+    return Scripted(
+        model, config, tokenizer, one_device_mesh(config), batch_size=4, add_bos_token=add_bos_token, chat=True
+    )
 
 
 def user(*texts: str) -> list[Message]:
@@ -147,13 +151,14 @@ def test_log_likelihoods_are_those_of_replies(tokenizer):
         (("Who?",), "The miller"),
         (("Who?", "It is", "And then"), "a"),
         (("a", "It is"), " b"),
+        (("Who?", "It is "), "the miller"),
     ):
         begun = texts[-1] if len(texts) % 2 == 0 else ""
         asked_for = user(*texts)[: len(texts) - bool(begun)]
         whole = ChatTemplate(tokenizer).encode([*asked_for, *user("", begun + continuation)[1:]]).ids.tolist()
         last = max(at for at, id in enumerate(whole) if id in tokenizer.eos_ids)
         space = " " if tokenizer.chat_template == TEMPLATES["gristmill"].jinja else ""
-        first = len(encoded(model, asked_for)) + len(tokenizer.encode(space + begun) if begun else ())
+        first = len(encoded(model, asked_for)) + len(tokenizer.encode(space + begun.rstrip()) if begun else ())
         assert first < last
         expected = sum(log_p(whole)[at - 1][whole[at]] for at in range(first, last))
         ((nats, _),) = model.loglikelihood([asked("loglikelihood", context(model, *texts), continuation)])
