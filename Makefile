@@ -78,9 +78,8 @@ chat: $(READY)  ## the finished demo -> an assistant that answers from the demo'
 	@if [ ! -f runs/demo/stages/train.json ]; then echo "make: there is no finished run in runs/demo; first: make demo" >&2; exit 2; fi
 	@$(PYTHON) -m launch.index_corpus runs/demo
 	@$(PYTHON) -m launch.finetune runs/demo configs/assistant.py
-	@$(PYTHON) -m launch.chat runs/assistant --message "What is an astronaut?"
-	@$(PYTHON) -m launch.chat runs/assistant --message "Where is Mongolia?"
-	@$(PYTHON) -m launch.chat runs/assistant --message "What is 365 times 24?"
+	@$(PYTHON) -m launch.chat runs/assistant --message "What is an astronaut?" --message /reset \
+	  --message "Where is Mongolia?" --message /reset --message "What is 365 times 24?"
 	@$(PYTHON) -m launch.report runs/assistant
 	@echo "To talk to it: $(PYTHON) -m launch.chat runs/assistant, or in a browser: $(PYTHON) -m launch.serve runs/assistant"
 	@echo "Training and recorded conversations: runs/assistant/report/index.html"

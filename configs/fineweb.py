@@ -28,6 +28,7 @@ from lm.config import (
     TokenizerConfig,
     TrainConfig,
 )
+from lm.config.tokenizer import SPECIAL_TOKENS
 
 
 def get_config() -> Experiment:
@@ -38,7 +39,12 @@ def get_config() -> Experiment:
             ),
         ),
         documents=recipe.documents("CC-MAIN-2024-10", recipe.URL_FILTER),
-        tokenizer=TokenizerConfig(vocab_size=GPT2_VOCABULARY, split_pattern="gpt2", train_characters=500_000_000),
+        tokenizer=TokenizerConfig(
+            vocab_size=GPT2_VOCABULARY,
+            split_pattern="gpt2",
+            train_characters=500_000_000,
+            special_tokens=SPECIAL_TOKENS,
+        ),
         shards=ShardsConfig(record_length=4096, token_dtype="uint16", train_shards=16, validation_fraction=0.005),
         # The vocabulary is rounded up to a multiple of 128.
         model=dataclasses.replace(gpt2(layers=12, width=768, heads=12), vocab_size=50_304),
@@ -116,6 +122,10 @@ def on_fineweb(
         validation_tokens=max(base.shards.validation_tokens, 2 * train.validation_batches * batch_tokens),
     )
     vocabulary = TokenizerConfig(
-        vocab_size=model.vocab_size, split_pattern="gpt2", train_characters=500_000_000, load=tokenizer
+        vocab_size=model.vocab_size,
+        split_pattern="gpt2",
+        train_characters=500_000_000,
+        load=tokenizer,
+        special_tokens=SPECIAL_TOKENS,
     )
     return dataclasses.replace(base, tokenizer=vocabulary, shards=shards, model=model, train=train)

@@ -22,6 +22,7 @@ from configs.recipes import gristmill as recipe
 from data_prep.config import EngineConfig, LanguageConfig, PagesConfig, ShardsConfig, UrlFilterConfig
 from data_prep.sources.sizes import InputSizes
 from lm.config import EvaluateConfig, SampleConfig, TokenizerConfig
+from lm.config.tokenizer import SPECIAL_TOKENS
 from lm.fields import with_values
 from lm.terminal import quantity
 
@@ -62,7 +63,12 @@ def get_config() -> Experiment:
             language=LanguageConfig(languages=(), min_score=0.0, letters_only=False),
             personal_data=dataclasses.replace(recipe.PERSONAL_DATA, kinds=()),
         ),
-        tokenizer=TokenizerConfig(vocab_size=VOCABULARIES[0], split_pattern="cl100k", train_characters=50_000_000),
+        tokenizer=TokenizerConfig(
+            vocab_size=VOCABULARIES[0],
+            split_pattern="cl100k",
+            train_characters=50_000_000,
+            special_tokens=SPECIAL_TOKENS,
+        ),
         shards=ShardsConfig(
             record_length=2**16, token_dtype="uint32", train_shards=1, validation_fraction=0.1, held_out="ends"
         ),

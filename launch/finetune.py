@@ -25,6 +25,7 @@ from launch.stages.stage import Stage, run_stage
 from lm.checkpoints.manifest import files_sha256, find_parameters, folders_of
 from lm.compilation_cache import keep_compiled_programs
 from lm.config import ChatConfig, StartConfig
+from lm.config.tokenizer import CHAT_TOKENS
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
 from lm.storage import appearing, file_sha256, note_write, shown_place
@@ -39,7 +40,7 @@ SHOWN = 5
 
 def prepared(experiment: Experiment, workdir: Path) -> Experiment:
     """Fill in what follows from chat.base: the tokenizer with its chat template, rows of the embeddings for tokens that
-    it adds, and the checkpoint to start from. Raises UsageError if there is no base, and like `with_template`."""
+    it adds, and the parameters to start from. Raises UsageError if there is no base, and like `with_template`."""
     chat = experiment.chat
     if not chat.base:
         raise UsageError(
@@ -48,15 +49,16 @@ def prepared(experiment: Experiment, workdir: Path) -> Experiment:
         )
     base = RunFolder(Path(chat.base))
     before, tokenizer = tokenizers(chat)
-    if experiment.train.lora.rank and tokenizer.vocab_size > before.vocab_size:
+    new = new_tokens(before, tokenizer)
+    if experiment.train.lora.rank and new:
         raise UsageError(
-            f"train.lora.rank = {experiment.train.lora.rank} freezes the embeddings, but the chat template adds "
-            f"{tokenizer.vocab_size - before.vocab_size} tokens, whose rows would then never be trained. Choose a "
-            "chat.template whose tokens the vocabulary has, or finetune all parameters (train.lora.rank = 0)."
+            f"train.lora.rank = {experiment.train.lora.rank} freezes the embeddings, but {chat.base} has never read "
+            f"{len(new)} tokens of the chat template, whose rows would then never be trained. Choose a chat.template "
+            "whose tokens it has read, or finetune all parameters (train.lora.rank = 0)."
         )
     start = find_parameters(folders_of(base), chat.step)[0]  # training verifies its files
     chat = dataclasses.replace(chat, step=int(start.name))
-    if tokenizer.fingerprint != before.fingerprint:
+    if new:
         start = RunPaths(workdir).start / "0"
     model = experiment.model
     rows = max(model.vocab_size, tokenizer.vocab_size)
@@ -82,6 +84,15 @@ def tokenizers(chat: ChatConfig) -> tuple[Tokenizer, Tokenizer]:
 
     before = load(RunPaths(chat.base).tokenizer)
     return before, with_template(before, chat.template)
+
+
+def new_tokens(before: Tokenizer, tokenizer: Tokenizer) -> list[int]:
+    """Ids of the special tokens of the chat template that the base has never read: those that its vocabulary lacks, and
+    those that our configs reserve, whose rows only moved away from all others while it was trained."""
+    reserved = () if before.chat_template else CHAT_TOKENS
+    return sorted(
+        id for name, id in tokenizer.special_tokens.items() if name not in before.special_tokens or name in reserved
+    )
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
@@ -144,8 +155,8 @@ def make(experiment: Experiment, run: Path) -> None:
     manifest, cut = write_conversation_shards(
         all_of_them, ChatTemplate(tokenizer), paths.tokens, length, chat.validation_fraction, report
     )
-    if tokenizer.fingerprint != before.fingerprint:
-        write_start(experiment, base, tokenizer, paths.start / "0")
+    if new := new_tokens(before, tokenizer):
+        write_start(experiment, base, tokenizer, new, paths.start / "0")
     save(tokenizer, paths.tokenizer)
     of_split = ", ".join(f"{split.documents:,} in {name}" for name, split in manifest.splits.items())
     print(f"conversations: {of_split}, in {sum(split.records for split in manifest.splits.values()):,} sequences of "
@@ -156,8 +167,8 @@ def make(experiment: Experiment, run: Path) -> None:
         print(f"conversations: left out, {name}: {count:,}")
 
 
-def write_start(experiment: Experiment, base: RunFolder, tokenizer: Any, folder: Path) -> None:
-    """Write the parameters of the base with rows for the new tokens: the mean of all rows."""
+def write_start(experiment: Experiment, base: RunFolder, tokenizer: Any, new: list[int], folder: Path) -> None:
+    """Write the parameters of the base, in which the rows of the tokens `new` are the mean of all other rows."""
     keep_compiled_programs()  # before JAX is imported
     import numpy as np
 
@@ -167,12 +178,14 @@ def write_start(experiment: Experiment, base: RunFolder, tokenizer: Any, folder:
 
     loaded = base.load(one_device_mesh(base.experiment().model), experiment.chat.step)
     parameters = {name: np.asarray(leaf) for name, leaf in named_leaves(loaded.model).items()}
-    more = experiment.model.vocab_size - loaded.experiment.model.vocab_size
     for name, axis in {"embedding": 0, "head.weight": 1}.items():
         if name in parameters:
-            leaf = parameters[name]
-            mean = leaf.mean(axis=axis, keepdims=True, dtype=np.float32).astype(leaf.dtype)
-            parameters[name] = np.concatenate([leaf, np.repeat(mean, more, axis=axis)], axis=axis)
+            rows = np.moveaxis(parameters[name], axis, 0)
+            known = np.delete(rows, [id for id in new if id < len(rows)], axis=0)
+            mean = known.mean(axis=0, dtype=np.float32).astype(rows.dtype)
+            rows = np.concatenate([rows, np.repeat(mean[None], experiment.model.vocab_size - len(rows), axis=0)])
+            rows[new] = mean
+            parameters[name] = np.moveaxis(rows, 0, axis)
     write_parameters(folder, experiment.model, parameters, {"step": 0, "steps": 0, "tokenizer": tokenizer.fingerprint})
     for file in folder.rglob("*"):
         note_write(file)

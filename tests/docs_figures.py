@@ -1,6 +1,6 @@
 """Update the figures and pictures in README.md and docs/ from a demo run.
 
-    python -m tests.docs_figures runs/demo
+    python -m tests.docs_figures runs/demo      # with runs/assistant next to it (make chat)
 
 A comment before a figure marks it, `<!-- demo: bits_per_byte -->1.716`, and the JSON after `<!-- demo: seen 622 -->` is
 the server's response. Pictures (docs/report.png and those of docs/tour.md) store the figures of their run inside the
@@ -23,6 +23,8 @@ MARK = re.compile(r"(<!-- demo: ([a-z_]+) -->\s?)(\d[\d,.]*\d)")
 SEEN = re.compile(r"(<!-- demo: seen (\d+) -->\s*```json\n)(.*?)(\n```)", re.DOTALL)
 REPORT_HEIGHT = 1500
 """CSS pixels of the report's top in docs/report.png."""
+CHAT_HEIGHT = 772
+"""The same of the conversations of the page Chat, in docs/window/tour-chat.png."""
 
 
 def figures(run: Path) -> dict[str, str]:
@@ -81,14 +83,19 @@ def main() -> None:
             text = SEEN.sub(lambda found: found[1] + json.dumps(seen(server.url, int(found[2]))) + found[4], text)
             page.write_text(text, encoding="utf-8")
     with chromium() as browser:
-        watched = Watched(browser, width=WIDE)
-        watched.page.goto((run / "report/index.html").resolve().as_uri())
-        watched.page.wait_for_timeout(1000)
-        clip = {"x": 0, "y": 0, "width": WIDE, "height": REPORT_HEIGHT}
-        (REPOSITORY / "docs/report.png").write_bytes(
-            reduced(watched.page.screenshot(clip=clip, full_page=True), MOST_BYTES)
-        )
-        watched.close()
+        for folder, page, first, height, picture in (
+            (run, "", "header", REPORT_HEIGHT, "report.png"),
+            (run.with_name("assistant"), "#chat", ".chat-turn", CHAT_HEIGHT, "window/tour-chat.png"),
+        ):
+            watched = Watched(browser, width=WIDE)
+            watched.page.goto((folder / "report/index.html").resolve().as_uri() + page)
+            watched.page.wait_for_timeout(1000)
+            top = max(0, watched.page.locator(first).first.bounding_box()["y"] - 12)
+            clip = {"x": 0, "y": top, "width": WIDE, "height": height}
+            (REPOSITORY / "docs" / picture).write_bytes(
+                reduced(watched.page.screenshot(clip=clip, full_page=True), MOST_BYTES)
+            )
+            watched.close()
     for path in PICTURES:
         mark_picture(path, of_run)
 

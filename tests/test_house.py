@@ -17,6 +17,7 @@ import jax
 import pytest
 
 from configs.experiment import load_config
+from lm.config.tokenizer import SPECIAL_TOKENS
 from lm.model.transformer import Transformer
 from tests.conftest import pytest_make_parametrize_id
 
@@ -169,6 +170,14 @@ def test_every_shipped_config_builds_a_model_of_its_declared_shapes(path):
     tokens = jax.ShapeDtypeStruct((2, config.context_length), "int32")
     logits = jax.eval_shape(lambda model, tokens: model.logits(model.read(tokens, tokens)), model, tokens)
     assert logits.shape == (2, config.context_length, config.vocab_size)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_reserves_the_special_tokens_of_the_chat(path):
+    """Except the demo, whose assistant copies better if they are appended (docs/assistant.md)."""
+    tokenizer = load_config(path).tokenizer
+    reserved = tokenizer.algorithm != "characters" and path.stem != "demo"
+    assert tokenizer.special_tokens == (SPECIAL_TOKENS if reserved else ("<|endoftext|>",))
 
 
 def config_classes() -> list[type]:

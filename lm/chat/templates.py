@@ -4,7 +4,7 @@ import dataclasses
 from typing import NamedTuple
 
 from lm.chat.template import ChatTemplate
-from lm.config import END_OF_TEXT
+from lm.config.tokenizer import CHAT_TOKENS
 from lm.errors import UsageError
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.encoding import BytePairTokenizer
@@ -113,14 +113,10 @@ LLAMA3 = (
 """
 )
 TEMPLATES = {
-    "gristmill": Named(
-        GRISTMILL, ("<|system|>", "<|user|>", "<|assistant|>", "<|call|>", "<|tool|>", "<|end|>"), "<|end|>"
-    ),
+    "gristmill": Named(GRISTMILL, CHAT_TOKENS, "<|end|>"),
     "chatml": Named(CHATML, ("<|im_start|>", "<|im_end|>"), "<|im_end|>"),
     "llama3": Named(LLAMA3, ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"), "<|eot_id|>"),
 }
-CHAT_TOKENS = (END_OF_TEXT, *TEMPLATES["gristmill"].tokens)
-"""tokenizer.special_tokens of a vocabulary that is trained here, so that finetuning appends no rows to the model."""
 
 
 def with_template(tokenizer: Tokenizer, name: str) -> Tokenizer:

@@ -8,6 +8,11 @@ from lm.fields import Config, positive
 
 END_OF_TEXT = "<|endoftext|>"
 """Special token at the beginning of every document."""
+CHAT_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", "<|call|>", "<|tool|>", "<|end|>")
+"""Special tokens of the chat template gristmill."""
+SPECIAL_TOKENS = (END_OF_TEXT, *CHAT_TOKENS)
+"""Special tokens of a BPE that the shipped configs train. Those of the chat are reserved, so that finetuning appends no
+rows to the model."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,9 @@ class TokenizerConfig(Config):
     load: str = ""
     """Published tokenizer to load instead of training one: gpt2, cl100k, o200k, llama3, or the path of a .tiktoken
     file, a tokenizer.json, a sentencepiece .model, or a tokenizer folder, which can be in a bucket (s3://, gs://)."""
-    special_tokens: tuple[str, ...] = ("<|endoftext|>",)
-    """Names of tokens that represent no text; must include <|endoftext|>. Only for algorithm bpe."""
+    special_tokens: tuple[str, ...] = (END_OF_TEXT,)
+    """Names of tokens that represent no text; must include <|endoftext|>. Only for algorithm bpe. A loaded tokenizer
+    has its own; then those of our chat template, which the shipped configs reserve, are ignored."""
     allow_fewer: bool = False
     """Accept a vocabulary smaller than vocab_size if the texts do not yield more symbols (bpe and characters).
     Otherwise this is an error."""
@@ -41,7 +47,7 @@ class TokenizerConfig(Config):
             )
         if odd := [name for name in names if not name.isprintable()]:
             raise UsageError(f"tokenizer.special_tokens has {odd[0]!r}; names must consist of printable characters.")
-        if names != (END_OF_TEXT,) and (self.load or self.algorithm != "bpe"):
+        if names not in ((END_OF_TEXT,), SPECIAL_TOKENS) and (self.load or self.algorithm != "bpe"):
             what = f"load = {self.load!r}" if self.load else f"algorithm = {self.algorithm}"
             raise UsageError(
                 f"tokenizer.special_tokens is {', '.join(names)}, but tokenizer.{what} has its own. Remove one of them."

@@ -27,8 +27,9 @@ from launch.release.formats import export
 from launch.release.imported import write_run
 from launch.release.sources import open_source
 from launch.release.stored_run import open_run
-from lm.chat.templates import CHAT_TOKENS
+from lm.chat.templates import TEMPLATES
 from lm.config import ChatConfig, LoraConfig, ModelConfig, TokenizerConfig
+from lm.config.tokenizer import END_OF_TEXT
 from lm.data.batches import training_batches
 from lm.formats.hugging_face.adapter import write_adapter
 from lm.formats.source import SourceModel
@@ -53,7 +54,10 @@ WORDS = (REPOSITORY / "LICENSE").read_text(encoding="utf-8").split()
 
 def tokenizer() -> Tokenizer:
     config = TokenizerConfig(
-        vocab_size=512, split_pattern="gpt2", train_characters=1_000_000, special_tokens=CHAT_TOKENS
+        vocab_size=512,
+        split_pattern="gpt2",
+        train_characters=1_000_000,
+        special_tokens=(END_OF_TEXT, *TEMPLATES["chatml"].tokens),
     )
     return train_tokenizer([" ".join(WORDS)], config)
 
@@ -92,7 +96,7 @@ def config_of(base: Path, conversations: Path, rows: int, lora: LoraConfig) -> E
         experiment.train, steps=STEPS, batch_size=rows, optimizer=optimizer, log_every=1, validate_every=0,
         sample_every=0, checkpoint_every=STEPS, checkpoints_kept=1, lora=lora,
     )  # fmt: skip
-    chat = ChatConfig(base=str(base), conversations=(str(conversations),), validation_fraction=0.1)
+    chat = ChatConfig(base=str(base), conversations=(str(conversations),), validation_fraction=0.1, template="chatml")
     return dataclasses.replace(experiment, train=train, chat=chat)
 
 

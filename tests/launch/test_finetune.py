@@ -9,17 +9,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from configs.experiment.run_folder import RunFolder
-from lm.chat.assistant import answer
+from launch.finetune import prepared
+from lm.chat.assistant import Answer, answer, answer_together
 from lm.chat.messages import check_messages
 from lm.chat.template import ChatTemplate
-from lm.chat.templates import CHAT_TOKENS
 from lm.chat.tools import tools_of
+from lm.config import LoraConfig
+from lm.config.tokenizer import CHAT_TOKENS, SPECIAL_TOKENS
+from lm.errors import UsageError
 from lm.inference.engine import Engine
 from lm.inference.requests import SamplingParams
 from lm.model.param_names import named_leaves
@@ -63,6 +67,13 @@ def test_the_talks_are_learned_and_the_tools_are_called(assistant):
         urls = [source.url for step in steps if step.result for source in step.result.sources]
         name = talk[0]["content"].split()[-1].strip("?")
         assert urls == ([f"https://a.example/{name}"] if name in PAGES else [])
+    params = SamplingParams(max_tokens=99, temperature=0.0)
+    together = [Answer(template, tools, check_messages(talk)[:1], params, engine.context) for talk in talks()]
+    replies = Counter(number for number, _, _ in answer_together(engine, together))
+    assert [one.messages[-1]["content"] for one in together] == [talk[-1]["content"] for talk in talks()]
+    assert {*replies.values()} == {2} and {one.finish_reason for one in together} == {"stop"}
+    cut = Answer(template, tools, check_messages(talks()[0])[:1], SamplingParams(max_tokens=40, temperature=0.0), 60)
+    assert len([*answer_together(engine, [cut])]) == 1 and cut.finish_reason == "length"
 
 
 def test_chat_in_the_terminal_shows_calls_answers_and_sources(assistant):
@@ -92,6 +103,7 @@ def test_chat_in_the_terminal_shows_calls_answers_and_sources(assistant):
     assert "/reset starts a new conversation." in done.stdout and done.stdout.endswith(f"> {answered}\n> \n")
 
 
+@pytest.mark.slow
 def test_lm_eval_asks_in_conversations_and_runs_programs_if_allowed(assistant, tmp_path):
     asks = {"question": "What is Brem?", "answer": '<|call|>search {"query": "Brem"}'}
     rows = [asks, {**asks, "answer": "Brem is a river."}]
@@ -241,15 +253,26 @@ def test_what_cannot_be_finetuned_is_refused_with_a_remedy(assistant, tmp_path, 
     assert re.search(message, done.stderr.replace("\n", " ")), done.stderr
 
 
-def test_a_base_with_the_special_tokens_starts_from_its_own_checkpoint(assistant, tmp_path):
-    write_base(tmp_path / "base", CHAT_TOKENS)
+def test_reserved_tokens_start_from_the_mean_of_the_rows_and_add_none(assistant, tmp_path):
+    """While the base is trained, rows of tokens that it never reads all move in one direction."""
+    write_base(tmp_path / "base", SPECIAL_TOKENS)
     finetune(tmp_path / "base", tmp_path / "run", assistant.parent / "talks.jsonl", *SHORT)
-    config = json.loads((tmp_path / "run/config.json").read_text())
-    assert config["train"]["start"]["checkpoint"] == str(tmp_path / "base/checkpoints/2")
-    assert not (tmp_path / "run/start").exists() and (assistant / "start/0").is_dir()
     base, tokenizer = load(tmp_path / "base/tokenizer"), load(tmp_path / "run/tokenizer")
     assert tokenizer.fingerprint == base.fingerprint and tokenizer.chat_template and not base.chat_template
-    assert config["model"]["vocab_size"] == base_experiment().model.vocab_size
+    model = RunFolder(tmp_path / "run").experiment().model
+    assert model.vocab_size == base_experiment().model.vocab_size
+    old, new = (named_leaves(restore_model(model, tmp_path / name)) for name in ("base/checkpoints", "run/start"))
+    ids = [base.special_tokens[name] for name in CHAT_TOKENS]
+    for name, leaf in ((name, np.asarray(leaf)) for name, leaf in old.items()):
+        changed = np.any(np.asarray(new[name]) != leaf, axis=tuple(range(1, leaf.ndim)))
+        assert np.flatnonzero(changed).tolist() == (ids if name == "embedding" else [])
+    known = np.delete(np.asarray(old["embedding"]), ids, axis=0)
+    np.testing.assert_allclose(np.asarray(new["embedding"])[ids], np.tile(known.mean(axis=0), (6, 1)), atol=1e-6)
+    again = prepared(RunFolder(tmp_path / "run").experiment(), tmp_path / "again")
+    assert again.train.start.checkpoint == str(tmp_path / "again/start/0")
+    lora = dataclasses.replace(again.train, lora=LoraConfig(rank=2))
+    with pytest.raises(UsageError, match="has never read 6 tokens of the chat template"):
+        prepared(dataclasses.replace(again, train=lora), tmp_path / "again")
 
 
 @pytest.mark.slow

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.chat.reply import Reply
-from lm.chat.templates import CHAT_TOKENS, TEMPLATES, with_template
+from lm.chat.templates import TEMPLATES, with_template
+from lm.config.tokenizer import SPECIAL_TOKENS
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.encoding import BytePairTokenizer, numbered
 from lm.tokenizer.patterns import SPLIT_PATTERNS
@@ -20,7 +21,7 @@ LLAMA = ("<|python_tag|>", "<|eom_id|>")
 def tokenizer_with(template: str) -> Tokenizer:
     """Bytes, some pieces, and the special tokens of all templates, of which one is chosen."""
     tokens = (*BYTES, *PIECES)
-    names = dict.fromkeys([*CHAT_TOKENS, *TEMPLATES["chatml"].tokens, *TEMPLATES["llama3"].tokens, *LLAMA])
+    names = dict.fromkeys([*SPECIAL_TOKENS, *TEMPLATES["chatml"].tokens, *TEMPLATES["llama3"].tokens, *LLAMA])
     plain = BytePairTokenizer(SPLIT_PATTERNS["cl100k"], tokens, special_tokens=numbered(tokens, tuple(names)))
     return with_template(plain, template)
 

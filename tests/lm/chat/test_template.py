@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from lm.chat.messages import check_messages
 from lm.chat.template import ChatTemplate, TemplateError
-from lm.chat.templates import CHAT_TOKENS, TEMPLATES, with_template
+from lm.chat.templates import TEMPLATES, with_template
+from lm.config.tokenizer import SPECIAL_TOKENS
 from lm.errors import UsageError
 from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.encoding import BytePairTokenizer, numbered
@@ -92,7 +93,7 @@ def test_a_template_that_changes_earlier_messages_cannot_be_trained_on():
 
 
 INJECTIONS = st.lists(
-    st.sampled_from([*CHAT_TOKENS, *TEMPLATES["llama3"].tokens, *TEMPLATES["chatml"].tokens,
+    st.sampled_from([*SPECIAL_TOKENS, *TEMPLATES["llama3"].tokens, *TEMPLATES["chatml"].tokens,
                      "<", "|", ">", "<|", "|>", "<|end", "end|>", "{{ 7 * 6 }}", "{% generation %}", "\ue000", "\ue001",
                      "a", " ", "\n", "user", "assistant"]),
     max_size=8,
@@ -203,11 +204,11 @@ def test_steps_grow_with_the_conversation():
 
 
 def test_special_tokens_are_appended_only_if_missing():
-    reserved = bytes_with(CHAT_TOKENS)
+    reserved = bytes_with(SPECIAL_TOKENS)
     assert with_template(reserved, "").special_tokens == reserved.special_tokens
     assert with_template(reserved, "").fingerprint == reserved.fingerprint
     appended = with_template(PLAIN, "")
-    assert appended.vocab_size == PLAIN.vocab_size + len(CHAT_TOKENS) - 1
+    assert appended.vocab_size == PLAIN.vocab_size + len(SPECIAL_TOKENS) - 1
     assert set(appended.special_tokens.values()) == set(range(PLAIN.vocab_size - 1, appended.vocab_size))
     llama = bytes_with(("<|endoftext|>", *TEMPLATES["llama3"].tokens))
     assert with_template(llama, "").chat_template == TEMPLATES["llama3"].jinja
