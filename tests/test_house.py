@@ -174,7 +174,7 @@ def test_every_shipped_config_builds_a_model_of_its_declared_shapes(path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_config_reserves_the_special_tokens_of_the_chat(path):
-    """Except the demo, whose assistant copies better if they are appended (docs/assistant.md)."""
+    """Except the demo, to which finetuning appends them."""
     tokenizer = load_config(path).tokenizer
     reserved = tokenizer.algorithm != "characters" and path.stem != "demo"
     assert tokenizer.special_tokens == (SPECIAL_TOKENS if reserved else ("<|endoftext|>",))
