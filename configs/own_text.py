@@ -83,8 +83,8 @@ def get_config() -> Experiment:
             loss_chunks=1,
         ),
         evaluate=EvaluateConfig(stride=1, batch_size=16),
-        # A model of short notes often predicts the end of the document, whose token has the last id: a random number
-        # near 1 selects it. With seed 0 the first is .98, and the sample was empty; with seed 1 it is .58.
+        # A model of short notes often predicts the end of the document, whose token is one of the last ids: a random
+        # number near 1 selects it. With seed 0 the first is .98, and the sample was empty; with seed 1 it is .58.
         sample=SampleConfig(prompts=("",), temperatures=(0.5, 0.9), tokens=16, seed=1),
         engine=EngineConfig(max_failed=0.2),  # report files that are not text, and read the others
     )

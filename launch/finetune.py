@@ -25,7 +25,6 @@ from launch.stages.stage import Stage, run_stage
 from lm.checkpoints.manifest import files_sha256, find_parameters, folders_of
 from lm.compilation_cache import keep_compiled_programs
 from lm.config import ChatConfig, StartConfig
-from lm.config.tokenizer import CHAT_TOKENS
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
 from lm.storage import appearing, file_sha256, note_write, shown_place
@@ -49,11 +48,11 @@ def prepared(experiment: Experiment, workdir: Path) -> Experiment:
         )
     base = RunFolder(Path(chat.base))
     before, tokenizer = tokenizers(chat)
-    new = new_tokens(before, tokenizer)
+    new = new_tokens(chat, before, tokenizer)
     if experiment.train.lora.rank and new:
         raise UsageError(
             f"train.lora.rank = {experiment.train.lora.rank} freezes the embeddings, but {chat.base} has never read "
-            f"{len(new)} tokens of the chat template, whose rows would then never be trained. Choose a chat.template "
+            f"{len(new)} tokens of the chat template, so their rows would never be trained. Choose a chat.template "
             "whose tokens it has read, or finetune all parameters (train.lora.rank = 0)."
         )
     start = find_parameters(folders_of(base), chat.step)[0]  # training verifies its files
@@ -86,13 +85,16 @@ def tokenizers(chat: ChatConfig) -> tuple[Tokenizer, Tokenizer]:
     return before, with_template(before, chat.template)
 
 
-def new_tokens(before: Tokenizer, tokenizer: Tokenizer) -> list[int]:
+def new_tokens(chat: ChatConfig, before: Tokenizer, tokenizer: Tokenizer) -> list[int]:
     """Ids of the special tokens of the chat template that the base has never read: those that its vocabulary lacks, and
-    those that our configs reserve, whose rows only moved away from all others while it was trained."""
-    reserved = () if before.chat_template else CHAT_TOKENS
-    return sorted(
-        id for name, id in tokenizer.special_tokens.items() if name not in before.special_tokens or name in reserved
-    )
+    those that it reserved when it was trained. While a model is trained, rows of tokens that it never reads move away
+    from all others."""
+    from lm.chat.templates import TEMPLATES
+
+    trained_here = not RunFolder(Path(chat.base)).experiment().tokenizer.load and not before.chat_template
+    reserved = {token for one in TEMPLATES.values() if one.jinja == tokenizer.chat_template for token in one.tokens}
+    new = lambda name: name not in before.special_tokens or (trained_here and name in reserved)
+    return sorted(id for name, id in tokenizer.special_tokens.items() if new(name))
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
@@ -155,7 +157,7 @@ def make(experiment: Experiment, run: Path) -> None:
     manifest, cut = write_conversation_shards(
         all_of_them, ChatTemplate(tokenizer), paths.tokens, length, chat.validation_fraction, report
     )
-    if new := new_tokens(before, tokenizer):
+    if new := new_tokens(chat, before, tokenizer):
         write_start(experiment, base, tokenizer, new, paths.start / "0")
     save(tokenizer, paths.tokenizer)
     of_split = ", ".join(f"{split.documents:,} in {name}" for name, split in manifest.splits.items())

@@ -23,7 +23,7 @@ from lm.errors import UsageError
 from lm.fields import code_names
 from lm.reinforcement.tasks import PAGE_QUESTIONS, Task, task_named
 from lm.run_paths import RunPaths
-from lm.storage import shown_place
+from lm.storage import file_sha256, shown_place
 from lm.tokenizer import load, save
 from lm.trusted_code import code_hashes
 
@@ -36,7 +36,7 @@ def prepared(experiment: Experiment) -> Experiment:
             "reinforce.base is empty: launch.reinforce starts from a finetuned run. Give it before the config: python "
             "-m launch.reinforce RUN CONFIG.py"
         )
-    task_of(experiment)
+    check_task(experiment)
     start = find_parameters(folders_of(RunPaths(base)), experiment.reinforce.step)[0]
     config = dataclasses.replace(
         experiment.train, start=StartConfig(checkpoint=str(start)), lora=LoraConfig(), ema_decay=0.0
@@ -46,14 +46,39 @@ def prepared(experiment: Experiment) -> Experiment:
     )
 
 
+def check_task(experiment: Experiment) -> None:
+    """Raise UsageError like `task_named`, or if the task asks about pages, but chat.base has no corpus index."""
+    base = experiment.chat.base
+    if experiment.reinforce.task != PAGE_QUESTIONS:
+        task_named(experiment.reinforce.task)
+    elif not base or not corpus_index(base).is_file():
+        raise UsageError(
+            f"reinforce.task {PAGE_QUESTIONS} asks about the pages of chat.base, which is {base or 'empty'} and has no "
+            "corpus index. Run: python -m launch.index_corpus RUN for the run that was finetuned, or choose another "
+            "task."
+        )
+
+
+def corpus_index(base: str) -> Path:
+    """File that describes the corpus index of the run that was finetuned."""
+    return RunPaths(base).corpus_index / "index.json"
+
+
 def task_of(experiment: Experiment) -> Task:
-    """Return the task that reinforce.task names. Raises like `task_named`, and InputError if the task needs pages, but
-    the run has no corpus index."""
+    """The task that reinforce.task names. Raises like `task_named` and page_questions.lookups."""
     if experiment.reinforce.task != PAGE_QUESTIONS:
         return task_named(experiment.reinforce.task)
     from configs.recipes.page_questions import lookups
 
     return lookups(Path(experiment.chat.base))
+
+
+def external_inputs(experiment: Experiment) -> dict[str, object]:
+    """SHA-256 of the checkpoint to start from, of the user's own task, and of the pages that the task asks about."""
+    found = train.external_inputs(experiment) | code_hashes(code_names(experiment.reinforce, "reinforce."))
+    if experiment.reinforce.task == PAGE_QUESTIONS:
+        found["SHA-256 of the corpus index"] = file_sha256(corpus_index(experiment.chat.base))
+    return found
 
 
 def make(experiment: Experiment, run: Path) -> None:
@@ -72,9 +97,7 @@ STAGE = dataclasses.replace(
     after=(),
     after_reinforcement=(),
     settings=lambda experiment: train.STAGE.settings(experiment) | {"reinforce": experiment.reinforce},
-    external_inputs=lambda experiment: (
-        train.external_inputs(experiment) | code_hashes(code_names(experiment.reinforce, "reinforce."))
-    ),
+    external_inputs=external_inputs,
     make=make,
     outputs=(RunPaths.tokenizer, RunPaths.checkpoints),
     optional=(),

@@ -24,7 +24,7 @@ SEEN = re.compile(r"(<!-- demo: seen (\d+) -->\s*```json\n)(.*?)(\n```)", re.DOT
 REPORT_HEIGHT = 1500
 """CSS pixels of the report's top in docs/report.png."""
 CHAT_HEIGHT = 772
-"""The same of the conversations of the page Chat, in docs/window/tour-chat.png."""
+"""CSS pixels of the conversations in docs/window/tour-chat.png."""
 
 
 def figures(run: Path) -> dict[str, str]:

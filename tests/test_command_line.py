@@ -178,7 +178,7 @@ def test_a_config_may_import_a_file_next_to_it(tmp_path):
     assert load_config(config).train.steps == 777
 
 
-def test_a_config_changed_within_a_second_is_read_anew(tmp_path, monkeypatch):
+def test_a_config_changed_within_a_second_is_read_again(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     config = tmp_path / "mine.py"
     for steps in (111, 222):  # equal lengths and times: Python's bytecode cache would not notice the change

@@ -69,7 +69,7 @@ def test_conversations_ask_about_titles_that_are_not_held_out_and_have_right_ans
     assert all(count > 3 for count in questions.values())
 
 
-def searched(query: str, answer: str, times: int = 1) -> list[Message]:
+def searched(query: object, answer: str, times: int = 1) -> list[Message]:
     call = {"function": {"name": "search", "arguments": {"query": query}}}
     return [{"role": "assistant", "content": "", "tool_calls": [call] * times}, {"role": "tool", "content": ""},
             {"role": "assistant", "content": answer}]  # fmt: skip
@@ -92,8 +92,9 @@ def test_lookups_are_rewarded_for_the_right_search_and_the_right_sentence(run):
         assert sorted(rewards) == [0.5, 0.5, 1.0]
         right.add(rewards.index(1.0))
         answer = found[rewards.index(1.0)]
-        wrong = (searched("Brem", answer), searched(name, answer, times=2), searched(name, answer)[2:])
-        assert [instance.check(one) for one in wrong] == [0, 0, 0]
+        wrong = [searched("Brem", answer), searched(name, answer, times=2), searched(name, answer)[2:]]
+        wrong += [searched(query, answer) for query in (5, None, [name])]
+        assert not any(instance.check(one) for one in wrong)
     assert right == {0, 1, 2} and 5 < unknown < 25
     assert task(0, 7).question == lookups(run)(0, 7).question != task(1, 7).question
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from data_prep.parquet import parquet_files, read_batches
 from lm.chat.messages import Message
 from lm.chat.tools import NOTHING, Search, Tools, calculator, sentences
+from lm.errors import InputError
 from lm.reinforcement.tasks import Instance, Task
 from lm.run_paths import RunPaths
 from lm.tokenizer import load
@@ -326,11 +327,13 @@ def conversations(run: Path) -> Iterator[dict[str, Any]]:
 def lookups(run: Path) -> Task:
     """Return a task for reinforcement: questions about titles in the pages of the run, a fifth about made-up names. The
     reward is 1 for the right search and the right sentence, half for the right search. Raises InputError if the run has
-    no corpus index."""
+    no corpus index, or no titles."""
     tokenizer = load(RunPaths(run).tokenizer)
     search = Search(run, tokenizer)
     known = [title for title in titles(run) if not is_held_out(title.name)]
     tools = Tools({"search": search, "calculator": calculator})
+    if not any(search(title.name).text != NOTHING for title in known):
+        raise InputError(f"{run} has no paragraph that begins with a name and explains it, so there are no questions.")
 
     def task(seed: int, number: int) -> Instance:
         chance = random.Random(f"{seed}/{number}")
@@ -347,7 +350,7 @@ def lookups(run: Path) -> Task:
 
         def check(messages: Sequence[Message]) -> float:
             calls = [call["function"] for message in messages for call in message.get("tool_calls", ())]
-            if [(call["name"], call["arguments"].get("query", "").strip()) for call in calls] != [
+            if [(call["name"], str(call["arguments"].get("query", "")).strip()) for call in calls] != [
                 ("search", title.name)
             ]:
                 return 0.0

@@ -53,9 +53,11 @@ class Answer:
         conversation. Without `reads_calls`, calls in replies are text."""
         self.template, self.tools, self.params, self.context = template, tools, params, context
         self.messages, self.reads_calls = list(messages), reads_calls
-        self.left, self.rounds, self.reason = params.max_tokens, 0, ""
+        self.left, self.rounds = params.max_tokens, 0
+        self.reason = ""
+        """Finish reason of the last reply; empty until it ends."""
         self.finish_reason = ""
-        """Of the whole answer; "" until it ends."""
+        """Finish reason of the whole answer; empty until it ends."""
         self.reply = Reply(template.tokenizer, params.stop, reads_calls)
 
     def read(self, event: GenerationEvent | Completion) -> Step:

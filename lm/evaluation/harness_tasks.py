@@ -41,7 +41,7 @@ def with_own_scorer(task: dict[str, Any], run_code: bool) -> dict[str, Any]:
     UsageError for tasks that run other programs, unless `run_code`, or if processes cannot be restricted here."""
     name, metrics = task["task"], task.get("metric_list") or [{}]
     if not str(metrics[0].get("metric")).endswith("humaneval/utils.pass_at_k"):
-        raise UsageError(f"{name} runs programs of the model without restrictions. Of such tasks, choose humaneval.")
+        raise UsageError(f"{name} runs programs of the model without restrictions. Only humaneval can be restricted.")
     if not run_code:
         raise UsageError(
             f"{name} runs programs of the model, in processes that can only compute and read files. Allow it by "

@@ -2,7 +2,8 @@
 
 A seccomp filter allows only the system calls in CALLS, and opening files only for reading: the process cannot change
 files, start processes or threads, send signals, use the network, or lift its limits. It inherits no environment and no
-open files, and its output is discarded. `main` runs in that process, so this file imports only the standard library.
+open files, and its output is discarded: only whether it passed is returned. It can read what the user can read, also
+about other processes (/proc). `main` runs in that process, so this file imports only the standard library.
 """
 
 import ctypes
@@ -32,11 +33,11 @@ CALLS = {
     "read": (0, 63), "write": (1, 64), "close": (3, 57), "fstat": (5, 80), "newfstatat": (262, 79), "lseek": (8, 62),
     "pread64": (17, 67), "getdents64": (217, 61), "getcwd": (79, 17), "faccessat": (269, 48), "access": (21, 48),
     "readlinkat": (267, 78), "readlink": (89, 78), "mmap": (9, 222), "mprotect": (10, 226), "munmap": (11, 215),
-    "mremap": (25, 216), "brk": (12, 214), "madvise": (28, 233), "futex": (202, 98), "sched_yield": (24, 124),
+    "mremap": (25, 216), "brk": (12, 214), "futex": (202, 98), "sched_yield": (24, 124),
     "sched_getaffinity": (204, 123), "clock_gettime": (228, 113), "clock_getres": (229, 114),
     "clock_nanosleep": (230, 115), "restart_syscall": (219, 128), "getrusage": (98, 165), "times": (100, 153),
     "getrandom": (318, 278), "getpid": (39, 172), "gettid": (186, 178), "getuid": (102, 174), "geteuid": (107, 175),
-    "uname": (63, 160), "sysinfo": (99, 179), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139),
+    "uname": (63, 160), "sysinfo": (99, 179), "rt_sigreturn": (15, 139),
     "exit": (60, 93), "exit_group": (231, 94),
 }  # fmt: skip
 """{allowed system call: (its number on x86_64, on aarch64)}"""
@@ -68,8 +69,9 @@ def build_predictions_instruct(answers: Sequence[Sequence[str]], docs: Sequence[
 
 
 def passes(program: str) -> bool:
-    """Run a program in a process of its own; return whether it ends without an exception, in time. It always fails if
-    the process cannot be restricted (another system than Linux, or another processor than those in ARCHITECTURES)."""
+    """Run a program in a separate process; return whether it ends in time without an exception. A program that ends
+    its process with PASSED passes too. It always fails if the process cannot be restricted (another system than Linux,
+    or another processor than those in ARCHITECTURES)."""
     try:
         done = subprocess.run(
             [sys.executable, "-IB", __file__], input=program.encode(errors="replace"), stdout=subprocess.DEVNULL,

@@ -95,7 +95,7 @@ def calculator(seed: int, number: int) -> Instance:
 TASKS: dict[str, Task] = {"reverse_words": reverse_words, "sort_numbers": sort_numbers, "calculator": calculator}
 """{name in reinforce.task: task}."""
 PAGE_QUESTIONS = "page_questions"
-"""Task that launch.reinforce makes of the pages of the run (configs/recipes/page_questions.py)."""
+"""Task that launch.reinforce builds from the pages of the run (configs/recipes/page_questions.py)."""
 REASONING_GYM = "reasoning_gym:"
 
 

@@ -122,7 +122,7 @@ def figures(run: str = "runs/assistant", questions_asked: int = 1000, show: int 
             scores[one["kind"]].append(right)
             if one["kind"] not in ("unknown", "sum"):
                 scores["first sentence" if one["first"] else "another sentence"].append(right)
-                searches.append([one["query"]] == [call.get("query", "").strip() for call in calls])
+                searches.append([one["query"]] == [str(call.get("query", "")).strip() for call in calls])
             if number < show:
                 yield {"what": "talk", "question": one["question"], "right": right, "talk": talk}
         for kind, some in scores.items():

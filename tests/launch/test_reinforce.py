@@ -1,5 +1,6 @@
 """launch.reinforce trains a finetuned run, and other commands know the result."""
 
+import dataclasses
 import json
 import re
 from typing import cast
@@ -10,7 +11,7 @@ import pytest
 
 from configs.experiment.run_folder import RunFolder
 from lm.chat.template import ChatTemplate
-from lm.chat.tools import tools_of
+from lm.chat.tools import NO_TOOLS, tools_of
 from lm.config import ReinforceConfig, SpikeConfig
 from lm.parallel import one_device_mesh
 from lm.reinforcement.loop import Learner
@@ -95,6 +96,14 @@ def test_answers_with_tools_are_sampled_and_trained_reply_by_reply(assistant):
         assert one.length == sum(len(reply.tokens) for reply in one.replies)
     _, row = learner.step(state)
     assert row["logprob_difference"] == 0 and row["answer_tokens"] > 10
+
+    # Without its end token, a call is cut, although it can be read.
+    calls = [one.replies[0].tokens for one, _ in solved]
+    learner.config = dataclasses.replace(config, max_tokens=max(map(len, calls)) - 1)
+    learner.task = lambda seed, number: task(seed, number)._replace(check=lambda messages: 1.0, tools=NO_TOOLS)
+    answers = learner.sample(state, held_out=False)
+    ended = [one.replies[0].tokens[-1] in loaded.tokenizer.eos_ids for one in answers]
+    assert [one.reward for one in answers] == [*map(float, ended)] and not all(ended)
 
 
 @pytest.mark.parametrize(
