@@ -469,6 +469,10 @@ GUARDED = {
     "data_prep/quality/function.py: loaded exec": SETTLED,
     "lm/trusted_code.py: load_named import_module": "refuses code that is_known does not list",
     "lm/evaluation/evaluators.py: class_of import_module": "the table EVALUATORS",
+    **dict.fromkeys(
+        [f"lm/evaluation/programs.py: {one}" for one in ("passes run", "main compile", "main exec")],
+        "a program of the model, only with --run-code, in a process restricted by seccomp",
+    ),
     "data_prep/engine/beam.py: beam_options PipelineOptions": SETTLED,
     "data_prep/sources/tfds.py: builder_in builder_from_directory": "refuse_foreign_features",
     "data_prep/sources/tfds.py: opened builder": "refuse_foreign_features",

@@ -305,9 +305,7 @@ def test_ifeval_names_the_package_that_it_lacks_and_runs_with_it(talker, tmp_pat
         monkeypatch.delitem(sys.modules, name)
     for name in ("langdetect", "immutabledict", "nltk"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(
-        UsageError, match=r"ifeval needs the package langdetect. Install it: make add PACKAGE=langdetec"
-    ):
+    with pytest.raises(UsageError, match=r"ifeval needs a package .*langdetect.*make add PACKAGE='lm-eval\[ifeval\]'"):
         run(talker, "ifeval", tmp_path)
     for name in ("langdetect", "immutabledict", "nltk"):
         monkeypatch.delitem(sys.modules, name)
