@@ -247,8 +247,8 @@ def run_harness(
         ) from error
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"A task of {', '.join(tasks)} needs a package that is not installed: {error}. Packages of tasks are extras "
-            "of lm-eval; for ifeval: make add PACKAGE='lm-eval[ifeval]'."
+            f"A task of {', '.join(tasks)} needs a package that is not installed: {error}. Packages of tasks are "
+            "extras of lm-eval; for ifeval: make add PACKAGE='lm-eval[ifeval]'."
         ) from error
     assert found is not None  # None only in distributed runs of the harness itself
     kept = {name: json.loads(json.dumps(found.get(name) or {}, default=str)) for name in KEPT}
