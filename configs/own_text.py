@@ -40,7 +40,7 @@ MOST_TOKENS = 6_000_000
 FEWEST_STEPS, WANTED_STEPS = 100, 400
 NGRAM_ROWS_FROM = 10_000_000
 """Bytes of text from which embeddings of token pairs help. On smaller texts, which are read several times, they
-memorize: 4 passes over 1 MB ended at 2.16 bits per byte with them and at 2.00 without (docs/benchmarks.md)."""
+memorize: 4 passes over 1 MB ended at 2.16 bits per byte with them and at 2.00 without."""
 STEP_TOKENS = 2_048
 """Maximum tokens of a batch from scratch, and of a micro-batch of an imported model: it determines the memory."""
 STEP_TOKENS_IMPORTED = 8_192
