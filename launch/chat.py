@@ -21,6 +21,8 @@ from launch.stages.trained import load_trained
 from lm.errors import InputError, UsageError, for_terminal
 from lm.storage import shown_place
 
+COMMANDS = "/system TEXT sets the system message, /reset starts again, /quit ends."
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -55,7 +57,7 @@ def talk(experiment: Experiment, workdir: Path, options: Options) -> bool:
     engine = Engine(run.model, experiment.model, run.tokenizer, slots=1, mesh=run.mesh)
     if not options.message:
         print(f"{shown_place(workdir)} at step {run.step:,}; tools: {', '.join(tools.functions) or 'none'}")
-        print("/system TEXT sets the system message, /reset starts again, /quit ends.")
+        print(COMMANDS)
     begin = [{"role": "system", "content": options.system}] if options.system else []
     messages, seed, waiting = list(begin), options.seed, list(options.message)
     while True:
@@ -78,6 +80,9 @@ def talk(experiment: Experiment, workdir: Path, options: Options) -> bool:
             messages = list(begin)
             print("(a new conversation)")
             continue
+        if line.strip() == command and command.startswith("/"):
+            print(COMMANDS)
+            continue
         messages.append({"role": "user", "content": line})
         params = SamplingParams(max_tokens=options.max_tokens, temperature=options.temperature, seed=seed)
         seed = (seed + 1) % 2**32
@@ -86,7 +91,7 @@ def talk(experiment: Experiment, workdir: Path, options: Options) -> bool:
             if len(shorter) < len(messages):
                 messages = shorter
                 print(f"  [the oldest messages are forgotten: the context has {engine.context:,} tokens]")
-            for step in answer(engine, template, tools, messages, params):
+            for step in answer(engine, template, tools, messages, params, forgets=True):
                 sys.stdout.write(for_terminal(step.text))
                 sys.stdout.flush()
                 if step.message is not None:

@@ -1,8 +1,8 @@
 """Finetune the model of a run on conversations, to get an assistant.
 
     python -m launch.finetune runs/demo configs/assistant.py --workdir runs/assistant
-    python -m launch.finetune runs/smollm2 configs/assistant.py --chat.conversations talks.jsonl
-    python -m launch.finetune runs/smollm2 configs/assistant.py --chat.conversations talks.jsonl --train.lora.rank 8
+    python -m launch.finetune runs/smollm2 configs/finetune.py --chat.conversations talks.jsonl
+    python -m launch.finetune runs/smollm2 configs/finetune.py --chat.conversations talks.jsonl --train.lora.rank 8
     python -m launch.finetune runs/assistant          resumes it
 
 Trains like launch.train, but only on what the assistant writes: same checkpoints, mesh, resume. launch.chat talks to
@@ -46,7 +46,16 @@ def prepared(experiment: Experiment, workdir: Path) -> Experiment:
             "chat.base is empty: launch.finetune starts from a trained run. Give it before the config: python -m "
             "launch.finetune RUN CONFIG.py"
         )
+    if not chat.conversations and not chat.written_by:
+        raise UsageError(
+            "chat.conversations and chat.written_by are empty, so there is nothing to finetune on. Give files with "
+            "conversations (--chat.conversations FILE), or a function that writes them."
+        )
     base = RunFolder(Path(chat.base))
+    if workdir.resolve() == Path(chat.base).resolve():
+        raise UsageError(
+            f"--workdir {workdir} is the run to start from. Nothing was changed. Choose another --workdir."
+        )
     before, tokenizer = tokenizers(chat)
     new = new_tokens(chat, before, tokenizer)
     if experiment.train.lora.rank and new:
@@ -145,6 +154,7 @@ def make(experiment: Experiment, run: Path) -> None:
         with appearing(written) as partial, partial.open("w", encoding="utf-8") as out:
             out.writelines(map(to_line, found))
         files.append(written)
+        print(f"conversations: those of {chat.written_by} are in {shown_place(written)}", flush=True)
     reasons: Counter[str] = Counter()
 
     def report(place: str, reason: str, text: str) -> None:

@@ -34,8 +34,8 @@ ALLOWED = {
     "launch": ("launch", "viewer", "configs", "data_prep", "lm"),
 }  # fmt: skip
 FILES = sorted(path for room in ROOMS for path in (REPOSITORY / room).rglob("*.py"))
-NO_CONFIGS = ("__init__", "layouts", "assistant", "reinforce")
-"""Also assistant and reinforce, configs for the experiment of another run (launch.finetune, launch.reinforce)."""
+NO_CONFIGS = ("__init__", "layouts", "assistant", "finetune", "reinforce")
+"""Also assistant, finetune and reinforce, configs for the experiment of another run."""
 CONFIGS = sorted(path for path in (REPOSITORY / "configs").glob("*.py") if path.stem not in NO_CONFIGS)
 
 

@@ -16,6 +16,10 @@ from lm.model.cost import count_parameters, flops_before
 from lm.run_paths import RunPaths
 from viewer.training_data import read_curves, read_json, read_splits
 
+INPUTS = 'inputs = tokenizer("The history of", return_tensors="pt", return_token_type_ids=False)'
+CHAT_INPUTS = """\
+inputs = tokenizer.apply_chat_template([{"role": "user", "content": "What is fog?"}], add_generation_prompt=True,
+                                       return_tensors="pt", return_dict=True)"""
 CURVE_ROWS = 16
 """Maximum rows of the table of losses."""
 
@@ -33,7 +37,8 @@ def model_card(run: StoredRun) -> str:
 
 def head(run: StoredRun) -> str:
     languages = language_lines(run.experiment)
-    lines = ["library_name: transformers", "pipeline_tag: text-generation", "tags:", "- gristmill", "- base-model"]
+    lines = ["library_name: transformers", "pipeline_tag: text-generation", "tags:", "- gristmill"]
+    lines.append("- conversational" if run.experiment.is_assistant else "- base-model")
     return "\n".join(["---", *lines, *([] if kept_of(run).origin else languages), "---"])
 
 
@@ -50,11 +55,15 @@ def about(run: StoredRun) -> str:
     made = f"It was imported from {origin}, and trained further for {run.step:,} steps." if run.step else (
         f"It was imported from {origin}, and not trained further.")  # fmt: skip
     made = made if origin else f"It was trained from random parameters for {run.step:,} steps."
+    kind = "base language model"
+    if run.experiment.is_assistant:
+        kind = "language model"
+        made = f"It was finetuned on conversations for {run.step:,} steps, or reinforced after that."
     values = [(field.name, getattr(model, field.name)) for field in dataclasses.fields(model)]
     shown = [(name, value) for name, value in values if value not in (None, False, 0, ())]
     return "\n".join([
         f"# {run.name}", "",
-        f"A base language model of {count_parameters(model):,} parameters; its architecture is {family}. {made}",
+        f"A {kind} of {count_parameters(model):,} parameters; its architecture is {family}. {made}",
         "", *table(("field", "value"), [(f"`{name}`", str(value)) for name, value in shown]),
     ])  # fmt: skip
 
@@ -73,7 +82,7 @@ def how_to_load(run: StoredRun) -> str:
         f"{note}```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f'model = AutoModelForCausalLM.from_pretrained("."{trust})\n'
         f'tokenizer = AutoTokenizer.from_pretrained("."{trust})\n'
-        'inputs = tokenizer("The history of", return_tensors="pt", return_token_type_ids=False)\n'
+        f"{CHAT_INPUTS if run.experiment.is_assistant else INPUTS}\n"
         "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))\n```"
     )
 
@@ -190,9 +199,14 @@ def evaluation(run: StoredRun) -> str:
 
 
 def limits(run: StoredRun) -> str:
+    continues = (
+        "It continues text, and was not trained to follow instructions, to answer, or to refuse: a question may be "
+        "continued by more questions."
+    )
+    answers = "It answers as in the conversations that it was finetuned on. Tools that it calls are not in this folder."
     return (
-        "## Limits\n\nIt continues text, and was not trained to follow instructions, to answer, or to refuse: a "
-        "question may be continued by more questions. Its output may be false, may repeat the biases of its data, "
+        f"## Limits\n\n{answers if run.experiment.is_assistant else continues} "
+        "Its output may be false, may repeat the biases of its data, "
         f"and may repeat training text. Its context is {run.config.context_length:,} tokens. `generation_config.json` "
         "has no sampling settings: choose your own."
     )

@@ -2,6 +2,7 @@
 
 import bisect
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -47,12 +48,13 @@ class Answer:
 
     def __init__(
         self, template: ChatTemplate, tools: Tools, messages: Sequence[Message], params: SamplingParams, context: int,
-        reads_calls: bool = True,
+        reads_calls: bool = True, forgets: bool = False,
     ):  # fmt: skip
         """`params.max_tokens` is the limit of all replies together. `context` is the maximum number of tokens of the
-        conversation. Without `reads_calls`, calls in replies are text."""
+        conversation. Without `reads_calls`, calls in replies are text. With `forgets`, replies after results of tools
+        are generated without the oldest questions, so that half of the context is free (`recent`)."""
         self.template, self.tools, self.params, self.context = template, tools, params, context
-        self.messages, self.reads_calls = list(messages), reads_calls
+        self.messages, self.reads_calls, self.forgets = list(messages), reads_calls, forgets
         self.left, self.rounds = params.max_tokens, 0
         self.reason = ""
         """Finish reason of the last reply; empty until it ends."""
@@ -77,7 +79,8 @@ class Answer:
         rest, message = self.reply.finish()
         calls = "tool_calls" in message
         runs = calls and self.tools.functions and self.rounds < MOST_ROUNDS
-        self.finish_reason = "" if runs else "tool_calls" if calls else self.reason or "stop"
+        whole = self.reason != "length"  # the arguments of a call that is cut may not be those that were meant
+        self.finish_reason = "length" if not whole else "" if runs else "tool_calls" if calls else "stop"
         self.messages.append(message)
         return [*([Step(rest)] if rest else []), Step(message=message, finish_reason=self.finish_reason)]
 
@@ -94,7 +97,8 @@ class Answer:
 
     def request(self) -> GenerationRequest:
         """Return the request for the next reply. Raises like ChatTemplate.encode."""
-        prompt = tuple(self.template.encode(self.messages, reply=True).ids.tolist())
+        read = recent(self.template, self.messages, self.context // 2, sys.maxsize) if self.forgets else self.messages
+        prompt = tuple(self.template.encode(read, reply=True).ids.tolist())
         return GenerationRequest(prompt, dataclasses.replace(self.params, max_tokens=self.left))
 
     def next_request(self) -> GenerationRequest | None:
@@ -127,13 +131,14 @@ def recent(
 
 
 def answer(
-    engine: "Engine", template: ChatTemplate, tools: Tools, messages: Sequence[Message], params: SamplingParams
-) -> Iterator[Step]:
-    """Yield the steps of the assistant's answer to a conversation, as they are generated.
+    engine: "Engine", template: ChatTemplate, tools: Tools, messages: Sequence[Message], params: SamplingParams,
+    forgets: bool = False,
+) -> Iterator[Step]:  # fmt: skip
+    """Yield the steps of the assistant's answer to a conversation, as they are generated. `forgets` is that of Answer.
 
     Raises UsageError if the conversation does not fit into the context, and like ChatTemplate.encode.
     """
-    running = Answer(template, tools, messages, params, engine.context)
+    running = Answer(template, tools, messages, params, engine.context, forgets=forgets)
     request: GenerationRequest | None = running.request()
     while request is not None:
         for event in engine.generate([request]):

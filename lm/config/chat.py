@@ -33,8 +33,3 @@ class ChatConfig(Config):
         within(self, "chat", 0, 1, "validation_fraction", above=True, below=True)
         if "://" in self.base:
             raise UsageError(f"chat.base is {self.base}; a run in a bucket must be copied to a disk first.")
-        if self.base and not self.conversations and not self.written_by:
-            raise UsageError(
-                "chat.conversations and chat.written_by are empty, so there is nothing to finetune on. Give files with "
-                "conversations (--chat.conversations FILE), or a function that writes them."
-            )

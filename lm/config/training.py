@@ -240,6 +240,7 @@ class TrainConfig(Config):
     spikes: SpikeConfig = SpikeConfig()
     start: StartConfig = StartConfig()
     lora: LoraConfig = LoraConfig()  # noqa: RUF009
+    """Low-rank adapters, trained instead of all parameters."""
     verify_shards: bool = not_hashed(default=True)
     """Compare the SHA-256 of all shards on disk with the manifest. The first step waits up to a minute for the result;
     after that, training stops at the next checkpoint if a shard is damaged. A restart reads only files that have
@@ -292,9 +293,11 @@ class TrainConfig(Config):
                 "Choose a divisor of that number."
             )
         if self.lora.rank and (self.ema_decay or self.optimizer.muon):
+            other = f"ema_decay = {self.ema_decay}" if self.ema_decay else "optimizer.muon"
+            remedy = "Set that to 0" if self.ema_decay else "Use a config without it, such as configs/finetune.py"
             raise UsageError(
-                f"train.lora.rank = {self.lora.rank} works neither with train.ema_decay = {self.ema_decay} nor with "
-                f"train.optimizer.muon = {self.optimizer.muon}. Set these to 0 and None, or train.lora.rank to 0."
+                f"train.lora.rank = {self.lora.rank} does not work with train.{other}. {remedy}, or set "
+                "train.lora.rank to 0."
             )
         if self.optimizer.warmup_steps + self.optimizer.decay_steps > self.steps:
             raise UsageError(

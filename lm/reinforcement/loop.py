@@ -115,8 +115,7 @@ class Learner:
             replies[number].append(SampledReply(request.prompt, *drawn))
         answers = []
         for (instance, answer), of_answer in zip(asked, replies, strict=True):
-            cut = "length" in (answer.finish_reason, answer.reason)  # also within a call
-            reward = 0.0 if cut else float(instance.check(answer.messages[1:]))
+            reward = 0.0 if answer.finish_reason == "length" else float(instance.check(answer.messages[1:]))
             if not 0 <= reward <= 1:  # also NaN
                 raise UsageError(
                     f"reinforce.task {config.task}: the reward of an answer to {shown(instance.question)} is {reward}. "

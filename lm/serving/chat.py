@@ -59,6 +59,8 @@ class ChatCall:
     """Those of the client, which runs them."""
     runs_own: bool
     """Whether the server runs its own tools."""
+    forgets: bool
+    """Whether the oldest questions may be left out (truncation: auto)."""
     prompt: tuple[int, ...]
     params: SamplingParams
     n: int
@@ -114,8 +116,9 @@ def parse_chat(body: bytes, model: str, template: ChatTemplate, limits: Limits) 
             param="messages", code="context_length_exceeded",
         )  # fmt: skip
     return ChatCall(
-        messages, own, not tools and choice == "auto", prompt, params, n, stream, include_usage(fields, stream)
-    )
+        messages, own, not tools and choice == "auto", truncation == "auto", prompt, params, n, stream,
+        include_usage(fields, stream),
+    )  # fmt: skip
 
 
 def is_tool(tool: object) -> bool:
@@ -190,7 +193,9 @@ class Conversations:
         call, route = self.call, self.route
         tools = route.tools if call.runs_own else NO_TOOLS
         reads_calls = bool(call.tools or tools.functions)
-        answer = Answer(route.template, tools, call.messages, call.params, route.limits.context, reads_calls)
+        answer = Answer(
+            route.template, tools, call.messages, call.params, route.limits.context, reads_calls, call.forgets
+        )
         while True:
             async for _, event in self.running[index].events():
                 self.usage.completion_tokens += len(event.tokens)

@@ -80,7 +80,7 @@ def answers(
     for one, talk in zip(asked, before, strict=True):
         messages = [*talk, {"role": "user", "content": one["question"]}]
         messages = recent(template, messages, engine.context // 2, sys.maxsize)  # as launch.chat
-        running.append(Answer(template, tools, messages, params, engine.context))
+        running.append(Answer(template, tools, messages, params, engine.context, forgets=True))
     begins = [len(one.messages) for one in running]
     for _ in answer_together(engine, running):
         pass

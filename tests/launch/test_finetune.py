@@ -72,6 +72,13 @@ def test_the_talks_are_learned_and_the_tools_are_called(assistant):
     replies = Counter(number for number, _, _ in answer_together(engine, together))
     assert [one.messages[-1]["content"] for one in together] == [talk[-1]["content"] for talk in talks()]
     assert {*replies.values()} == {2} and {one.finish_reason for one in together} == {"stop"}
+    last = check_messages(talks()[0])[:3]
+    whole, alone = [*check_messages(talks()[1]), *last], template.encode(last, reply=True).ids.tolist()
+    room = len(template.encode(whole, reply=True).ids)  # none for a reply
+    remembers = Answer(template, tools, whole, params, room)
+    assert remembers.next_request() is None and remembers.finish_reason == "length"
+    request = Answer(template, tools, whole, params, room, forgets=True).next_request()
+    assert request is not None and [*request.prompt] == alone
     cut = Answer(template, tools, check_messages(talks()[0])[:1], SamplingParams(max_tokens=40, temperature=0.0), 60)
     assert len([*answer_together(engine, [cut])]) == 1 and cut.finish_reason == "length"
 
@@ -378,3 +385,27 @@ def test_the_report_is_made_again_with_another_model_and_other_questions(assista
         assert done.returncode == 0, done.stderr
         talks_there = recorded_in(run / "report/index.html")["chat{}"]["conversations"]
         assert [talk[0]["content"] for talk in talks_there] == [question]
+
+
+@pytest.mark.slow
+def test_the_config_for_own_conversations_trains_all_parameters_or_adapters(assistant, tmp_path):
+    base, words = (
+        assistant.parent / "base",
+        ("configs/finetune.py", "--chat.conversations", assistant.parent / "talks.jsonl"),
+    )
+    steps = ("--train.steps", "2")
+    for run, options in ((base, ()), (assistant, ("--train.lora.rank", "2"))):
+        done = run_command("launch.finetune", run, *words, "--workdir", tmp_path / run.name, *steps, *options)
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr
+        assert not (tmp_path / run.name / "conversations").exists(), "only the user's own"
+    card = tmp_path / "export/README.md"
+    done = run_command("launch.export", tmp_path / "base", tmp_path / "export")
+    assert done.returncode == 0, done.stderr
+    text = card.read_text("utf-8")
+    assert "base-model" not in text and "base language model" not in text and "apply_chat_template" in text
+    assert "was not trained to follow" not in text and "finetuned on conversations for 2 steps" in text
+
+
+def test_the_folder_of_the_base_is_refused_as_workdir(assistant):
+    with pytest.raises(UsageError, match=r"is the run to start from\. Nothing was changed"):
+        prepared(RunFolder(assistant).experiment(), assistant.parent / "assistant/../base")

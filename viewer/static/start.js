@@ -3,7 +3,8 @@
 // Pages of this file: those that it names, else all that a run has.
 const limited = recorded?.pages ?? null;
 const PAGE_ORDER = ["report", "chat", "tokens", "predict", "inside", "training", "data", "trace"];
-const hasPage = (id) => id !== "chat" || (source.live ? context.model.chat : source.has("chat"));
+// The report of an assistant is in its own file; its window begins with the page Chat.
+const hasPage = (id) => (id === "chat" ? (source.live ? context.model.chat : source.has("chat")) : id !== "report" || !(source.live && context.model.chat));
 
 const keyForm = document.querySelector("#key");
 document.addEventListener("key-wanted", () => { keyForm.hidden = false; });
