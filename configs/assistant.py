@@ -18,7 +18,7 @@ def get_config(base: Experiment) -> Experiment:
         steps=3_100,
         batch_size=8,
         optimizer=OptimizerConfig(
-            # Of the embeddings. If rows of rare tokens change much, the model no longer recognizes these tokens: at
+            # For the embeddings. If rows of rare tokens change much, the model no longer recognizes these tokens: at
             # .01, half of the rate of pretraining, it copied with many more errors.
             learning_rate=0.0005,
             final_learning_rate=0.0,

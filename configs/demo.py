@@ -87,7 +87,7 @@ def get_config() -> Experiment:
     return Experiment(
         pages=PagesConfig(packages=PACKAGES),
         documents=recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, measure_other_languages=True),
-        # Without the tokens of the chat, which finetuning appends: docs/tour.md shows this vocabulary.
+        # docs/tour.md shows this vocabulary, which has no chat tokens; finetuning appends them.
         tokenizer=TokenizerConfig(vocab_size=VOCABULARY, split_pattern="cl100k", train_characters=50_000_000),
         shards=ShardsConfig(record_length=4096, token_dtype="uint16", train_shards=2, validation_fraction=0.025),
         model=MODEL,

@@ -1,8 +1,8 @@
-"""Finetune any run on your own conversations; for a few hundred of them, or with other steps and batches for more.
+"""Finetune any run on your own conversations. The defaults suit a few hundred conversations; for more, increase
+train.steps and train.batch_size. With adapters, also increase the learning rate:
 
     python -m launch.finetune runs/smollm2 configs/finetune.py --chat.conversations talks.jsonl --workdir runs/mine
-    python -m launch.finetune runs/smollm2 configs/finetune.py --chat.conversations talks.jsonl --workdir runs/mine \
-      --train.lora.rank 16 --train.optimizer.learning-rate 0.0002
+    ... --train.lora.rank 16 --train.optimizer.learning-rate 0.0002
 """
 
 import dataclasses

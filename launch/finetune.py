@@ -95,9 +95,8 @@ def tokenizers(chat: ChatConfig) -> tuple[Tokenizer, Tokenizer]:
 
 
 def new_tokens(chat: ChatConfig, before: Tokenizer, tokenizer: Tokenizer) -> list[int]:
-    """Ids of the special tokens of the chat template that the base has never read: those that its vocabulary lacks, and
-    those that it reserved when it was trained. While a model is trained, rows of tokens that it never reads move away
-    from all others."""
+    """Ids of the special tokens of the chat template that are absent from the base's training data: missing from its
+    vocabulary, or only reserved. Training pushes the embeddings of such reserved tokens away from all others."""
     from lm.chat.templates import TEMPLATES
 
     trained_here = not RunFolder(Path(chat.base)).experiment().tokenizer.load and not before.chat_template

@@ -79,7 +79,7 @@ class Answer:
         rest, message = self.reply.finish()
         calls = "tool_calls" in message
         runs = calls and self.tools.functions and self.rounds < MOST_ROUNDS
-        whole = self.reason != "length"  # the arguments of a call that is cut may not be those that were meant
+        whole = self.reason != "length"  # the arguments of a truncated call may be incomplete
         self.finish_reason = "length" if not whole else "" if runs else "tool_calls" if calls else "stop"
         self.messages.append(message)
         return [*([Step(rest)] if rest else []), Step(message=message, finish_reason=self.finish_reason)]

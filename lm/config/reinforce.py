@@ -33,7 +33,7 @@ class ReinforceConfig(Config):
     context: int = 128
     """Maximum tokens of a question with its answer and the results of tools."""
     max_tokens: int = 32
-    """Maximum tokens of an answer, with calls of tools; one that does not end before has reward 0."""
+    """Maximum tokens of an answer, including calls of tools; a truncated answer has reward 0."""
     held_out: int = not_hashed(default=200)
     """Held-out questions per evaluation, each with one sampled answer."""
 

@@ -46,7 +46,7 @@ class SampledReply(NamedTuple):
 
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
-    """Tokens drawn, including the one that ended the reply."""
+    """Sampled tokens, including the end token."""
     logprobs: tuple[float, ...]
     """Their log-probabilities in nats, from the engine."""
 
