@@ -15,13 +15,14 @@ from lm.own_process import in_own_process
 from lm.run_paths import RunPaths
 from lm.tokenizer.bpe import check_pattern
 from lm.tokenizer.patterns import SPLIT_PATTERNS
-from lm.training.preflight import check_tokenizer, check_training
+from lm.training.preflight import check_samples, check_tokenizer, check_training
 
 
-def check(experiment: Experiment, workdir: Path, training: bool = True) -> None:
+def check(experiment: Experiment, workdir: Path, training: bool = True, sampling: bool = True) -> None:
     """Raise UsageError or InputError if a later stage cannot succeed, whatever the earlier stages produce. `training`
-    says whether stages after the data stages will run. Settings of training are not checked if the shards exist, since
-    training is next and checks them itself; nor with several processes, each of which sees only its own devices."""
+    says whether stages after the data stages will run, `sampling` whether the stage sample will. Settings of training
+    are not checked if the shards exist, since training is next and checks them itself; nor with several processes, each
+    of which sees only its own devices."""
     if experiment.documents.by_language is not None:
         check_splitters(experiment.documents.language.languages)
         check_fixes(experiment.documents.by_language)
@@ -31,6 +32,8 @@ def check(experiment: Experiment, workdir: Path, training: bool = True) -> None:
     if not training:
         return
     check_address_space(TRAINING)
+    if sampling and "." in experiment.model.block:  # imports the user's block
+        in_own_process(check_samples, experiment.model)
     check_evaluators(experiment.evaluate.evaluators, "evaluate.evaluators")
     task_files(experiment.evaluate.evaluators, experiment.evaluate.tasks, "evaluate.tasks.data")
     for names, option in (

@@ -53,7 +53,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None, optio
     wanted = SCRIPTS[: STAGES.index(options.until) + 1]
     if train in wanted:
         experiment.engine.refuse_detached("launch.pretrain")
-    preflight.check(experiment, workdir, training=train in wanted)
+    preflight.check(experiment, workdir, training=train in wanted, sampling=sample in wanted)
     start, made = time.perf_counter(), 0
     for number, script in enumerate(wanted, 1):
         stage = script.STAGE

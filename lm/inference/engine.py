@@ -35,6 +35,7 @@ from lm.inference.requests import (
 from lm.inference.sampling import Drawn, Sampling
 from lm.inference.text_stream import TextStream
 from lm.inference.weights import inference_config
+from lm.model.kv_cache import check_cache
 from lm.model.transformer import Transformer
 from lm.parallel import devices_of, on_host, traced_on
 from lm.tokenizer.base import Tokenizer
@@ -161,7 +162,9 @@ class Engine:
         """`slots` requests are generated concurrently, each with at most `context` tokens of prompt and new text (by
         default config.context_length); each round draws `decode_steps` tokens for each of them. `mesh` is the mesh that
         the model is sharded over; its devices share the slots. The model may come from
-        lm.inference.weights.for_inference. Raises UsageError for invalid numbers."""
+        lm.inference.weights.for_inference. Raises UsageError for invalid numbers, and for a block whose cache is
+        unknown."""
+        check_cache(config)
         context = config.context_length if context is None else context
         if slots < 1 or decode_steps < 1 or not 2 <= context <= config.context_length:
             raise UsageError(

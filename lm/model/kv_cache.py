@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from lm.config import ModelConfig
+from lm.errors import UsageError
 from lm.model import cpu
 from lm.model.cpu import on_cpu
+from lm.trusted_code import load_named
 
 NOTHING = -1
 """Segment id of an empty slot, and token id before the start of a document."""
@@ -77,8 +79,29 @@ def written_by_head(
     return slots_BKSC.at[rows_B1, :, positions_BT].set(x_BTKC.astype(slots_BKSC.dtype), mode="drop")
 
 
+def reads_by_attention(config: ModelConfig) -> bool:
+    """Return whether the block reads other tokens only as the shipped blocks do, so that this cache is all that it
+    needs. The user's own block says so by `standard_cache = True` in the class itself; a subclass says it again."""
+    if "." not in config.block:
+        return True
+    own = load_named(config.block, "model.block")
+    return getattr(own, "__dict__", {}).get("standard_cache") is True
+
+
+def check_cache(config: ModelConfig) -> None:
+    """Raise UsageError if the block may need more than this cache to generate text (`reads_by_attention`)."""
+    if not reads_by_attention(config):
+        raise UsageError(
+            f"model.block = {config.block} does not say that keys and values are all that it needs of earlier tokens, "
+            "so no text can be generated. If it reads other tokens only by its attention, set standard_cache = True in "
+            "the class; otherwise train without samples (--train.sample-every 0; launch.pretrain --until evaluate)."
+        )
+
+
 def empty_cache(config: ModelConfig, batch_size: int, capacity: int | None = None) -> Cache:
-    """Return an empty cache with `capacity` positions per row (by default config.context_length)."""
+    """Return an empty cache with `capacity` positions per row (by default config.context_length). Raises like
+    `check_cache`."""
+    check_cache(config)
     capacity = config.context_length if capacity is None else capacity
     layers = (config.layers,) if config.scan_layers else ()
     dtype = jnp.dtype(config.compute_dtype)

@@ -74,11 +74,21 @@ def check_source(folder: Place, tokenizer: TokenizerConfig, model: ModelConfig, 
 
 
 def devices_with_memory(model: ModelConfig, config: TrainConfig) -> Devices:
-    """Return all devices (initializes JAX). Raises UsageError if training cannot fit into their memory."""
+    """Return all devices (initializes JAX). Raises UsageError if training cannot fit into their memory, or if the
+    model's block cannot generate the samples."""
     import jax
 
+    if config.sample_every:
+        check_samples(model)
     check_training_memory(model, config, jax.local_devices())
     return describe(jax.devices())
+
+
+def check_samples(model: ModelConfig) -> None:
+    """Raise UsageError if the model's block cannot generate text. Imports JAX."""
+    from lm.model.kv_cache import check_cache
+
+    check_cache(model)
 
 
 def check_start(model: ModelConfig, config: TrainConfig, fingerprint: str | None) -> None:

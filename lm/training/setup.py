@@ -29,6 +29,7 @@ from lm.metrics.profiling import Profiler
 from lm.metrics.writers import import_wandb
 from lm.model.attention.choice import attention_spec_of, choose, explain
 from lm.model.cost import count_parameters, flops_before
+from lm.model.kv_cache import check_cache
 from lm.parallel import own_rows, shard_batch, training_mesh
 from lm.resilience.goodput import Goodput
 from lm.resilience.multihost import settle
@@ -285,6 +286,7 @@ def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption:
     for stage in reached:
         evaluators_of(stage.context_length)
     if config.sample_every:
+        check_cache(model)
         check_prompt(tokenizer, config.sample_prompt, config.sample_tokens)
     if config.wandb_project:
         import_wandb(config.wandb_project)

@@ -28,9 +28,21 @@ class UnitNorm(nnx.Module):
 class ParallelBlock(Block):
     """Attention and MLP of the same input, as in PaLM (arXiv:2204.02311)."""
 
+    standard_cache = True
+
     def __call__(self, x_BTD, rotary, mask, cache=None, dropout=None, taps=None):
         h_BTD = self.attention_norm(x_BTD)
         out_BTD, cache = self.attention(h_BTD, rotary, mask, cache)
         mlp_BTD = self.mlp(self.mlp_norm(x_BTD))
         tap(taps, "share", jnp.mean(jnp.abs(mlp_BTD)) / jnp.mean(jnp.abs(out_BTD) + jnp.abs(mlp_BTD)))
         return x_BTD + out_BTD + mlp_BTD, cache
+
+
+class ConvolutionBlock(ParallelBlock):
+    """A causal convolution of width 2, which reads the token before, of the same document, past the cache."""
+
+    def __call__(self, x_BTD, rotary, mask, cache=None, dropout=None, taps=None):
+        ids_BT = mask.segment_ids_BT
+        same_BT = ids_BT == jnp.pad(ids_BT, ((0, 0), (1, 0)))[:, :-1]
+        before_BTD = jnp.pad(x_BTD, ((0, 0), (1, 0), (0, 0)))[:, :-1] * same_BT[..., None]
+        return super().__call__(x_BTD + 0.5 * before_BTD, rotary, mask, cache, dropout, taps)
