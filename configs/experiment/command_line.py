@@ -15,7 +15,8 @@ from lm.errors import UsageError, shown
 
 HELP = ("-h", "--help", "--help-all")
 EXPLAINED = 30
-"""With more options than this, --help lists only their names and values; --help SECTION explains them."""
+"""With more options than this, --help lists only the names and values of the sections' options; --help SECTION explains
+them. The script's own options are always explained."""
 MARKERS = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
 """A part that may be None has options for its fields if the config file sets it, and is never a subcommand."""
 
@@ -88,23 +89,31 @@ def print_help(
         return
     count = sum(len(options_of(parts[part])) if parts.get(part) is not None else 1 for part in wanted)
     compact = count > EXPLAINED and not asked and "--help-all" not in words
+    shown_parts = [((), True, False), (wanted, False, True)] if compact else [(wanted, True, False)]
+    for parts_shown, own, brief in shown_parts:
+        print_boxes(with_parts(config, parts_shown, own=own), program, registry, compact=brief)
+
+
+def print_boxes(command: type, program: str, registry: Any, compact: bool) -> None:
+    """Print tyro's boxes of the options of `command`, without tyro's usage, help options and empty boxes."""
     # The terminal's encoding may lack the characters of tyro's boxes.
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     printed = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace")
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         tyro.cli(
-            with_parts(config, wanted), args=["-h"], config=MARKERS, registry=registry, compact_help=compact,
-            prog=program, description=" ",
+            command, args=["-h"], config=MARKERS, registry=registry, compact_help=compact, prog=program,
+            description=" ",
         )  # fmt: skip
     printed.seek(0)
-    lines = printed.read().splitlines()[1:]  # without tyro's usage and help options
     its_own = r"\W+(-[hH], --help|show this help message and exit)"
-    print("\n".join(line for line in lines if not re.match(its_own, line)).strip("\n"))
+    text = "\n".join(line for line in printed.read().splitlines()[1:] if not re.match(its_own, line))
+    empty = r"(?m)^[^\w\n]+options[^\w\n]+\n([^\w\n]*\n)+(?=[^\w\n]+\w+ options)"
+    print(re.sub(empty, "", text).strip("\n"))
 
 
-def with_parts(config: Any, wanted: Sequence[str], path: str = "") -> type:
-    """Return a subclass of config's class in which help shows only the `wanted` parts and fields ("documents.extract")
-    and what is in them. `path` is the prefix of the names."""
+def with_parts(config: Any, wanted: Sequence[str], path: str = "", own: bool = True) -> type:
+    """Return a subclass of config's class in which help shows only the `wanted` parts and fields ("documents.extract"),
+    what is in them and, if `own`, the fields that are not in a part. `path` is the prefix of the names."""
     fields: list[tuple[str, Any, Any]] = []
     for field in dataclasses.fields(config):
         name, value = f"{path}{field.name}", getattr(config, field.name)
@@ -113,7 +122,7 @@ def with_parts(config: Any, wanted: Sequence[str], path: str = "") -> type:
         if any(one.startswith(f"{name}.") for one in wanted):
             kind = with_parts(value, wanted, f"{name}.")
             default = dataclasses.field(default_factory=kind)
-        elif name not in wanted and (path or dataclasses.is_dataclass(value)):
+        elif name not in wanted and (path or not own or dataclasses.is_dataclass(value)):
             kind = Annotated[kind, tyro.conf.Suppress]
         fields.append((field.name, kind, default))
     bases, doc = (type(config),), type(config).__doc__  # tyro reads field docstrings from the source of a base class

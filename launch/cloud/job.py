@@ -54,7 +54,8 @@ def job_parser(cloud: str, description: str | None) -> ArgumentParser:
         description=f"{description}\nAll other options go to the run: --train.steps, --train.micro-batches and so on.",
     )  # fmt: skip
     parser.add_argument("config", metavar="CONFIG.py", help="a config in this repository")
-    parser.add_argument("--topology", default="", help="v6e:2x4, v5p-512, 2xv6e-256, h100:16 (default: the layout's)")
+    hardware = "hardware, such as v6e:2x4, v5p-512, 2xv6e-256 or h100:16 (default: the layout's)"
+    parser.add_argument("--topology", default="", help=hardware)
     parser.add_argument("--workdir", help="run folder: gs://, s3:// or a path that all hosts share")
     parser.add_argument("--name", help="name of the job (default: the config's)")
     parser.add_argument("--cuda", choices=("cuda12", "cuda13"), default="cuda13", help="JAX's build for GPUs")
