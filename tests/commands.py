@@ -27,7 +27,7 @@ from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY
 
 IMPORTED = (
     "jax", "orbax.checkpoint", "tokenizers", "pyarrow.parquet", "configs.demo", "launch.pretrain",
-    "lm.compression.codec", "lm.formats.gguf.reading", "lm.formats.hugging_face.reading",
+    "lm.formats.gguf.reading", "lm.formats.hugging_face.reading",
     "lm.tokenizer.hugging_face.library",
 )  # fmt: skip
 

@@ -119,7 +119,7 @@ LONGEST = (
     "tests/test_numbers.py", "tests/test_docs.py", "tests/lm/tokenizer/test_fast.py",
     "tests/lm/tokenizer/test_kinds.py", "tests/lm/formats/test_every_field.py", "tests/lm/formats/test_hugging_face.py",
     "tests/launch/test_own_text.py", "tests/launch/test_release.py", "tests/launch/test_hostile_models.py",
-    "tests/lm/compression/test_codec.py", "tests/launch/test_compress.py", "tests/lm/checkpoints/test_addresses.py",
+    "tests/lm/checkpoints/test_addresses.py",
     "tests/lm/training/test_anomaly_guard.py", "tests/lm/training/test_switches.py", "tests/launch/test_shakespeare.py",
     "tests/launch/test_supervision.py", "tests/lm/resilience/test_processes.py", "tests/lm/evaluation/test_meshes.py",
     "tests/lm/inference/test_engine.py", "tests/data_prep/select/test_run.py", "tests/launch/test_stage.py",

@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,17 +32,13 @@ class Case(NamedTuple):
 
 
 def make_base(base: Path) -> None:
-    """Write a run folder of a Llama with 2 layers, the same as a Hugging Face folder and a GGUF file, and a packed
-    file."""
-    import hashlib
-
+    """Write a run folder of a Llama with 2 layers, the same as a Hugging Face folder and a GGUF file."""
     import numpy as np
 
     from configs.experiment.run_folder import RunFolder
     from launch.release.formats import export
     from launch.release.imported import write_run
     from launch.release.stored_run import open_run
-    from lm.compression.container import DIGEST, Body, Header, packed_raw
     from lm.config import TokenizerConfig
     from lm.formats.source import SourceModel
     from lm.formats.tensors import parameter_shapes
@@ -61,14 +56,6 @@ def make_base(base: Path) -> None:
     for kind, out in (("hugging_face", base / "hugging_face"), ("gguf", gguf_file(base))):
         export(open_run(RunFolder(base / "run")), out, kind)
     (base / "library.json").write_text(smollm2_like().to_str(), encoding="utf-8")
-    data = bytes(100_000)
-    body = Body([0, len(data)], *packed_raw(data), b"").pack()
-    blank = bytes(DIGEST)
-    header = Header(
-        size=len(data), sha256=hashlib.sha256(data).digest(), step=0, tokens=0, segments=0, parameters=blank,
-        tokenizer=blank, program=blank, machine={}, body=len(body), body_crc=zlib.crc32(body),
-    )  # fmt: skip
-    (base / "zeros.grist").write_bytes(header.pack() + body)
 
 
 def good_commands(base: Path, out: Path) -> dict[str, Command]:
@@ -77,7 +64,6 @@ def good_commands(base: Path, out: Path) -> dict[str, Command]:
         "gguf": ("launch.import_model", str(gguf_file(base)), str(out / "from-gguf")),
         "hugging_face": ("launch.import_model", str(base / "hugging_face"), str(out / "from-hf")),
         "sample": sample_of(base / "run"),
-        "grist": ("launch.decompress", str(base / "run"), str(base / "zeros.grist"), str(out / "zeros")),
     }
 
 
@@ -547,60 +533,9 @@ def run_cases() -> Iterator[Case]:
         yield Case(f"run: meta.json: {name}", run_json("tokenizer/meta.json", more))
 
 
-def grist_case(change: Callable[[bytes], bytes]) -> Make:
-    def make(base: Path, folder: Path) -> Command:
-        (folder / "x.grist").write_bytes(change((base / "zeros.grist").read_bytes()))
-        return ("launch.decompress", str(base / "run"), str(folder / "x.grist"), str(folder / "out"))
-
-    return make
-
-
-def resealed(
-    body: Callable[[bytes], bytes] = lambda data: data, body_size: int | None = None, **fields: Any
-) -> Callable[[bytes], bytes]:
-    """Another header or body, with matching checksums."""
-
-    def change(data: bytes) -> bytes:
-        import io
-
-        from lm.compression.container import Header
-
-        header = Header.read(file := io.BytesIO(data), "x")
-        changed = body(file.read())
-        sealed = {"body": len(changed) if body_size is None else body_size, "body_crc": zlib.crc32(changed)} | fields
-        return dataclasses.replace(header, **sealed).pack() + changed
-
-    return change
-
-
-def grist_body(lengths: list[int], kind: int = 1, raw: int | None = None, count: int | None = None) -> Callable:
-    from lm.compression.container import packed_raw, varint
-
-    packed = packed_raw(bytes(100_000))[1]
-    numbers = [len(lengths) if count is None else count, *lengths, kind, len(packed) if raw is None else raw]
-    return lambda data: b"".join(map(varint, numbers)) + packed
-
-
-def grist_cases() -> Iterator[Case]:
-    for name, change in {
-        "size 2^62": resealed(size=2**62), "tokens 2^62": resealed(tokens=2**62, segments=1),
-        "tokens 10^9": resealed(tokens=10**9, segments=64), "segments 2^40": resealed(tokens=5, segments=2**40),
-        "step 2^62": resealed(step=2**62, tokens=9), "body 2^62": resealed(body_size=2**62),
-        "xz of 2^50": resealed(grist_body([0, 2**50]), size=2**50),
-        "xz of 6 GB": resealed(grist_body([0, 6 * 2**30]), size=6 * 2**30),
-        "2^60 pieces": resealed(grist_body([0, 100_000], count=2**60)),
-        "kind 9": resealed(grist_body([0, 100_000], kind=9)),
-        "stored of 2^40": resealed(grist_body([0, 2**40], kind=0), size=2**40),
-        "raw of 2^60": resealed(grist_body([0, 100_000], raw=2**60)), "another hash": resealed(sha256=bytes(32)),
-        "text alone": resealed(grist_body([100_000])), "cut": lambda data: data[:-3], "empty": lambda data: b"",
-        "noise": lambda data: random.Random(5).randbytes(3000), "flipped": lambda data: data[:40] + b"\xff" + data[41:],
-    }.items():  # fmt: skip
-        yield Case(f"grist: {name}", grist_case(change))
-
-
 def cases() -> list[Case]:
     """All cases, with distinct names."""
-    makers = (gguf_cases, config_cases, safetensors_cases, tokenizer_cases, run_cases, grist_cases)
+    makers = (gguf_cases, config_cases, safetensors_cases, tokenizer_cases, run_cases)
     found = [case for make in makers for case in make()]
     assert len({case.name for case in found}) == len(found)
     return found

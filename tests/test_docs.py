@@ -22,8 +22,6 @@ import tyro
 from configs.experiment import load_config, parse_run
 from configs.experiment.command_line import options_of, parts_of
 from data_prep.warc import write_pages
-from launch.compress import Command as CompressCommand
-from launch.decompress import Command as DecompressCommand
 from launch.export import Command as ExportCommand
 from launch.export_documents import Command as ExportDocumentsCommand
 from launch.import_model import Command as ImportCommand
@@ -55,14 +53,10 @@ READ_ONLY = {
     "launch.search_corpus": "needs the index of a run",
     "launch.scaling": "trains a ladder of models",
     "launch.train_quality_classifier": "needs two sets of documents",
-    "launch.compress": "needs a trained model",
-    "launch.decompress": "needs a trained model",
 }
 """{script: why its commands are only parsed}: tests/test_end_to_end.py and others run them all."""
 ALONE = {
     "launch.inspect_tokenizer": InspectCommand,
-    "launch.compress": CompressCommand,
-    "launch.decompress": DecompressCommand,
     "launch.export": ExportCommand,
     "launch.export_documents": ExportDocumentsCommand,
     "launch.import_model": ImportCommand,

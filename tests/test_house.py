@@ -121,7 +121,6 @@ MAY_IMPORT = {
     "lm.checkpoints": ("lm.config", "lm.model", "lm.parallel", "lm.resilience"),
     "lm.evaluation": ("lm.chat", "lm.config", "lm.data", "lm.inference", "lm.model", "lm.parallel", "lm.tokenizer"),
     "lm.inference": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer"),
-    "lm.compression": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer", "lm.compilation_cache"),
     "lm.inspect": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer"),
     "lm.chat": ("lm.config", "lm.corpus_index", "lm.inference", "lm.tokenizer"),
     "lm.serving": ("lm.chat", "lm.config", "lm.inference", "lm.tokenizer"),

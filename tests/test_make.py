@@ -166,7 +166,6 @@ def test_the_locks_resolve_to_wheels_on_every_platform(platform, python, tmp_pat
         "--python-platform", platform, "--python-version", python, *PLATFORMS[platform],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert ("constriction" in done.stderr) == ("aarch64-manylinux" not in platform)
 
 
 @pytest.mark.slow

@@ -62,7 +62,6 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "around": lambda text: around(text, "needle"),
     "short": short,
     "encode": lambda text: TOKENIZER.encode(text, SPECIAL),
-    "encode_bytes": lambda text: TOKENIZER.encode_bytes(text.encode("utf-16", "replace")),
     "word_edges": lambda text: word_edges(
         [text[at : at + 3].encode(errors="replace") for at in range(0, len(text), 3)]
     ),
@@ -150,7 +149,6 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "lm.reinforcement.tasks.SUM": AtPlace(" 3 * 41 "),
     "lm.storage.objects.may_pass": Within("may_pass"),
     "lm.tokenizer.base.Tokenizer": Within("encode"),
-    "lm.tokenizer.encoding._BROKEN": Anywhere("\udc80"),
     "lm.tokenizer.encoding._RUN": Anywhere("a  b"),
     "lm.tokenizer.fast.FastEncoder": Trusted("one set of characters, whatever the text"),
     "lm.tokenizer.hugging_face.library.BYTE": AtPlace("<0x0A>"),

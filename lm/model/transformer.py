@@ -135,17 +135,6 @@ def with_layer_axis(blocks: Block, layers: bool) -> Block:
     return blocks
 
 
-def stack_layers(model: "Transformer") -> "Transformer":
-    """Return the model with its blocks stacked, as with model.scan_layers: their parameters get an additional first
-    axis. Raises ValueError if layers differ in more than their parameters."""
-    if model.is_stacked:
-        return model
-    blocks = model.layer_blocks()
-    if len({jax.tree.structure(block) for block in blocks}) > 1:
-        raise ValueError("layers that differ in more than their parameters cannot be stacked")
-    return with_blocks(model, with_layer_axis(jax.tree.map(lambda *x: jnp.stack(x), *blocks), True))
-
-
 def unstack_layers(model: "Transformer") -> "Transformer":
     """Return the model with its blocks one by one."""
     return with_blocks(model, model.layer_blocks()) if model.is_stacked else model

@@ -1,10 +1,9 @@
 """Base class of all tokenizers."""
 
-import codecs
 import functools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
@@ -142,16 +141,6 @@ class Tokenizer(ABC):
         """Return the text of the tokens, with U+FFFD for bytes that are not UTF-8, such as an incomplete character.
         Raises ValueError for an id outside the vocabulary."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
-
-    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """Yield the text of tokens as they arrive, in parts that add up to `decode(ids)`; no part ends within a
-        character that later ids may complete. Raises ValueError for an id outside the vocabulary."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        for id in ids:
-            if piece := decoder.decode(self.token_bytes(id)):
-                yield piece
-        if piece := decoder.decode(b"", final=True):
-            yield piece
 
     def __reduce__(self):  # without cached properties, such as a library's object
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.init}

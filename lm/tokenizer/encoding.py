@@ -26,7 +26,6 @@ RANKS, HUGGING_FACE = "tokenizer.tiktoken", "tokenizer.json"
 # character of the run and abort at a million. Real text has no such run, but a hostile page may.
 LONGEST_RUN = 200_000
 _RUN = re.compile(r"\s+")
-_BROKEN = re.compile("([\udc80-\udcff]+)")
 
 
 def write_ranks(tokens: Iterable[bytes]) -> bytes:
@@ -198,19 +197,4 @@ class BytePairTokenizer(Tokenizer):
                 f"the split pattern {self.pattern!r} does not match {lost} bytes of a text that begins with "
                 f"{text[:60]!r}, which would be lost. End the pattern with an alternative for the rest, such as |\\s+|."
             )
-        return ids
-
-    def encode_bytes(self, data: bytes) -> list[int]:
-        """Return the ids of bytes that need not be UTF-8; `decode_bytes` inverts it. Each invalid sequence is a
-        separate piece; the text around it is encoded as usual."""
-        ids: list[int] = []
-        short: dict[str, list[int]] = {}  # cache: parts of random bytes are mostly 1 or 2 characters
-        for i, part in enumerate(_BROKEN.split(data.decode("utf-8", errors="surrogateescape"))):
-            found = short.get(part)
-            if found is None:
-                broken = part.encode("utf-8", errors="surrogateescape") if i % 2 else b""
-                found = self._encoding._encode_single_piece(broken) if broken else self.encode(part)
-                if len(part) <= 2:
-                    short[part] = found
-            ids += found
         return ids

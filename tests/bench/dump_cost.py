@@ -2,8 +2,11 @@
 
     python -m tests.bench.dump_cost [--dumps 1 100] [--texts-rate 109] [--keys-rate 5111] [--shards-rate 4.5] ...
 
-Measure the rates on your machine; --help names the benchmarks. Prints a Markdown table with the prices in
-configs/recipes/data_prices.py. No whole dump was processed.
+Measure the rates on your machine; --help names the benchmarks. Prints a Markdown table. No whole dump was processed.
+
+Prices are dollars of November 2026; rounded assumptions, not quotes: edit the constants. On demand, a core is one
+hardware thread of a general-purpose machine with 4 GB per core; spot capacity often costs a third. Common Crawl is in
+AWS's us-east-1, where reading it is free; elsewhere it is downloaded over HTTPS, free of charge too.
 """
 
 import math
@@ -12,13 +15,6 @@ from dataclasses import dataclass
 
 import tyro
 
-from configs.recipes.data_prices import (
-    DOLLARS_PER_CORE_HOUR,
-    DOLLARS_PER_GB_MONTH,
-    DOLLARS_PER_GB_OUT,
-    DOLLARS_PER_MILLION_READS,
-    DOLLARS_PER_MILLION_WRITES,
-)
 from data_prep.dedup.lines import ROWS_AT_ONCE
 from data_prep.dedup.partitions import BLOCKS_IN_PARTITION, FILES_AT_ONCE, GATHERED_PARTITIONS
 from data_prep.dedup.sorted_runs import ROW_BYTES
@@ -46,6 +42,13 @@ REQUESTS_A_UNIT = 3
 and 400 and W = 1, 4 and 16 (tests.bench.cluster --count)."""
 BYTES_A_READ = 8e6
 """Per read of a streamed input."""
+DOLLARS_PER_CORE_HOUR = 0.04
+DOLLARS_PER_GB_MONTH = 0.023
+"""Object storage."""
+DOLLARS_PER_GB_OUT = 0.09
+"""Egress to the internet, of the finished corpus."""
+DOLLARS_PER_MILLION_WRITES = 5.0
+DOLLARS_PER_MILLION_READS = 0.4
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Prints a JSON line for each row, and `N passed, N failed`; exits with code 1 if a row failed.
 """
 
-from tests.chaos import bucket_processes, compression, data_stages, hostile_inputs, serve, sources, training, warc
+from tests.chaos import bucket_processes, data_stages, hostile_inputs, serve, sources, training, warc
 from tests.chaos.runner import Row, run_rows
 
 SAME_RUN = "parameters, optimizer and metrics are those of an undisturbed run"
@@ -39,15 +39,6 @@ ROWS = {
     "serve": Row(
         serve.bodies, 10_000, "launch.serve", "fuzzed bodies, no HTTP, slow and cut connections",
         "no 5xx, no growth of memory, the same answer at the end",
-    ),
-    "compression: round trips": Row(
-        compression.round_trips, 200, "compression by a model", "random and hostile files", "every file comes back"
-    ),
-    "compression: damage": Row(
-        compression.damage, 500, "decompression", "flipped bits and cuts", "an error, never another file"
-    ),
-    "compression: processes": Row(
-        compression.two_processes, 6, "launch.compress, launch.decompress", "two processes", "every file comes back"
     ),
     "training: SIGKILL": Row(training.kills, 100, "training", "SIGKILL at random moments", SAME_RUN),
     "training: SIGTERM": Row(

@@ -13,7 +13,7 @@ ALL = cases()
 MORE_SECONDS, MORE_MEGABYTES = 3, 200
 """Excess of CPU time and memory over the same command on good files."""
 LIKE = {"config": "hugging_face", "safetensors": "hugging_face", "index": "hugging_face", "tokenizer": "hugging_face",
-        "run": "sample", "gguf": "gguf", "grist": "grist"}  # fmt: skip
+        "run": "sample", "gguf": "gguf"}  # fmt: skip
 """{prefix of case names: the good command to compare with}."""
 WORST = (
     "gguf: array of 2^40 strings", "gguf: arrays in arrays", "gguf: block_count = 4000000000",
@@ -21,7 +21,7 @@ WORST = (
     "config: num_hidden_layers = 100000", "config: num_hidden_layers = 1000000000",
     'config: architectures = [["LlamaForCausalLM"]]', "safetensors: 100,000 tensors", "safetensors: weights NaN",
     "tokenizer: split by (a+)+$", "tokenizer: library, split by (a+)+$", "tokenizer: special id 5000",
-    "run: model.layers = 20000", "run: special token id 5000", "run: split by (a+)+$", "grist: xz of 6 GB",
+    "run: model.layers = 20000", "run: special token id 5000", "run: split by (a+)+$",
 )  # fmt: skip
 """Cases that once took most resources, or ended in a traceback."""
 SAID = {

@@ -11,7 +11,7 @@ import numpy as np
 from lm.config import ModelConfig
 from lm.formats.tensors import parameter_shapes
 from lm.model.param_names import replace_leaves
-from lm.model.transformer import Transformer, stack_layers
+from lm.model.transformer import Transformer, with_blocks, with_layer_axis
 
 LLAMA = ModelConfig(
     vocab_size=64, context_length=16, layers=2, width=32, heads=4, kv_heads=2, mlp_width=48, norm="rmsnorm",
@@ -48,3 +48,9 @@ def random_model(config: ModelConfig) -> Any:
     drawn = {name: jnp.asarray(value) for name, value in random_parameters(config).items()}
     model = replace_leaves(like, drawn)
     return stack_layers(model) if config.scan_layers else model
+
+
+def stack_layers(model: Transformer) -> Transformer:
+    """Return the model with its blocks stacked, as with model.scan_layers."""
+    blocks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *model.layer_blocks())
+    return with_blocks(model, with_layer_axis(blocks, True))

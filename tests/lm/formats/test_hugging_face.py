@@ -25,7 +25,7 @@ from lm.formats.safetensors import read_folder
 from lm.model.layers import rotary_frequencies
 from lm.model.loss import cross_entropy
 from lm.model.param_names import named_leaves, replace_leaves
-from lm.model.transformer import Transformer, stack_layers
+from lm.model.transformer import Transformer
 from lm.tokenizer import BytePairTokenizer
 from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.patterns import SPLIT_PATTERNS
@@ -40,7 +40,7 @@ from tests.lm.hugging_face_files import (
     write_shards,
     write_tensors,
 )
-from tests.lm.model_configs import GPT2, LLAMA, MODERN, random_model, random_parameters
+from tests.lm.model_configs import GPT2, LLAMA, MODERN, random_model, random_parameters, stack_layers
 
 NAMES = ("gpt2", "llama", "llama31")
 LLAMA31 = RopeScalingConfig(

@@ -12,10 +12,10 @@ from lm.errors import UsageError
 from lm.model import layers, transformer
 from lm.model.attention import layer as attention
 from lm.model.attention.mask import AttentionMask
-from lm.model.transformer import Transformer, stack_layers
+from lm.model.transformer import Transformer
 from lm.training.step import loss_and_gradients
 from tests.lm import reference_model
-from tests.lm.model_configs import FAMILIES, LLAMA, MODERN
+from tests.lm.model_configs import FAMILIES, LLAMA, MODERN, stack_layers
 from tests.lm.training.test_step import TRAIN, batch_of
 
 

@@ -1,12 +1,9 @@
 """Tokenizer: texts and bytes round-trip, special names are plain text, the fingerprint covers everything."""
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lm.config import END_OF_TEXT, TokenizerConfig
 from lm.tokenizer import BytePairTokenizer, train_bpe
@@ -51,20 +48,6 @@ def test_ids_between_special_tokens_decode_to_nothing():
     assert [gap.token_bytes(id) for id in (499, 501, 505)] == [b"", b"<|x|>", END_OF_TEXT.encode()]
     with pytest.raises(ValueError, match="506 is outside the vocabulary of 506"):
         gap.token_bytes(506)
-
-
-@given(st.lists(st.integers(0, 499)))
-def test_a_stream_of_any_ids_equals_their_text(ids):
-    assert "".join(TOKENIZER.decode_stream(iter(ids))) == TOKENIZER.decode(ids)
-
-
-def test_a_stream_shows_each_character_as_soon_as_it_is_complete():
-    ids = [TOKENIZER.ranks[bytes([byte])] for byte in "aé👩b".encode()]
-    shown = []
-    for n in range(len(ids) + 1):
-        stream = TOKENIZER.decode_stream(iter(ids[:n]))
-        shown.append("".join(itertools.takewhile(lambda piece: piece != "\ufffd", stream)))
-    assert shown == ["", "a", "a", "aé", "aé", "aé", "aé", "aé👩", "aé👩b"]
 
 
 @pytest.mark.parametrize("blank", [" ", "\n ", "\x1c", "\u3000"])
