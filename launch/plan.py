@@ -18,6 +18,7 @@ from configs.experiment import Experiment, load_config
 from configs.layouts import LAYOUTS, on_hardware, row_on
 from configs.recipes.prices import DOLLARS_PER_CHIP_HOUR
 from launch.stages.command import run_command
+from lm.gpu_memory import gpu_memory_note
 from lm.planner.compile import compiler_for, say
 from lm.planner.plan import COMPUTE_OPTIMAL, flops_in, make_plan, optimal_parameters
 from lm.planner.search import search, search_text
@@ -50,6 +51,8 @@ def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
     topology, usual_mfu, model, train = on_hardware(experiment.model, experiment.train, options.topology)
     if train.layout != experiment.train.layout:
         say(f"the row {train.layout} of configs/layouts.py; to train with it: --train.layout {train.layout}")
+    if not topology.chip.torus:
+        say(gpu_memory_note())
     of_plan = {
         "mfu": usual_mfu if options.mfu is None else options.mfu, "tokens": options.tokens, "days": options.days,
         "dollars_per_chip_hour": DOLLARS_PER_CHIP_HOUR.get(topology.chip.name),

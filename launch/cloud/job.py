@@ -11,6 +11,7 @@ from configs.experiment import parse_command
 from configs.layouts import on_hardware
 from launch.cloud.names import accelerator, hosts_of
 from lm.errors import UsageError, shown
+from lm.gpu_memory import set_gpu_memory
 from lm.planner.plan import make_plan
 from lm.planner.text import memory_lines
 from lm.planner.topology import Topology
@@ -100,6 +101,8 @@ def parse_job(parser: ArgumentParser, arguments: list[str] | None) -> tuple[Job,
     run = given.workdir or str(workdir)
     # Next to the run folder, not in it: compiled programs are code, and run folders are shared.
     environment = {"PYTHONUNBUFFERED": "1", "JAX_COMPILATION_CACHE_DIR": f"{run.rstrip('/')}.compiled"}
+    if not tpu:
+        set_gpu_memory(environment)
     return Job(
         name, f"runs/cloud/{name}", shlex.join(words), environment, run, topology, tpu, kind, hosts, chips, setup, pack,
         notes,

@@ -23,6 +23,7 @@ from launch.stages.parent import run_in_child
 from launch.stages.processes import ending_together, process_count, process_index
 from launch.stages.stage import Stage, output_names, run_stage, take_before
 from lm.errors import InputError, Stopped, UsageError, for_terminal
+from lm.gpu_memory import set_gpu_memory
 from lm.run_paths import RunPaths
 from lm.storage import local_copy_of, shown_place
 
@@ -142,6 +143,7 @@ def run_command(
         handle_cli_errors(program, "interrupted; finished work is kept; run the same command to continue."),
     ):
         run_in_child(program)
+        set_gpu_memory()
         command = parse_run(program, description, sys.argv[1:], reads, options, from_run)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             command.workdir.stat()  # reject a path that is too long before anything else

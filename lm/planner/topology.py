@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from lm.errors import UsageError, shown
+from lm.gpu_memory import GPU_MEMORY
 from lm.metrics.hardware import GPUS, TERA
 
 GIGA, GIB = 1e9, 2**30
@@ -24,7 +25,7 @@ class Chip:
     flops: float
     """FLOP/s of dense bfloat16 matrix products."""
     memory: int
-    """Bytes of device memory available to programs."""
+    """Bytes of device memory: of a TPU, what a program can use; of a GPU, all of it."""
     memory_rate: float
     """Bytes/s between the chip and its memory."""
     link_rate: float
@@ -117,8 +118,9 @@ class Topology:
 
     @property
     def device_memory(self) -> int:
-        """Bytes of memory that a program can use on one JAX device."""
-        return self.chip.memory // self.chip.devices
+        """Bytes of memory that a program can use on one JAX device. `Chip.memory` of a TPU is already that; of a GPU,
+        training allocates the fraction GPU_MEMORY."""
+        return int(self.chip.memory // self.chip.devices * (1 if self.chip.torus else GPU_MEMORY))
 
 
 NAME = r"(?:([1-9]\d{0,4}) ?x ?)?([a-z][a-z0-9]{0,19}?)(?:[:-](\d{1,6}(?:x\d{1,3}){0,3}))?"

@@ -22,6 +22,7 @@ from lm.devices import target_of
 from lm.evaluation.evaluator import Evaluator, EvaluatorConfig
 from lm.evaluation.evaluators import make_evaluators
 from lm.fields import code_names
+from lm.gpu_memory import gpu_memory_note
 from lm.inference.requests import check_prompt
 from lm.metrics.hardware import peak_rate
 from lm.metrics.meter import Meter, MetricsLog
@@ -170,6 +171,8 @@ def setup(
     say(f"train: compiling the step for {mesh.devices.size} x {mesh.devices.flat[0].device_kind}")
     newest = settle("newest checkpoint", None, lambda _: max(steps_in(checkpoint_folder), default=0))
     likely = min(newest, config.steps - 1)  # the first step, unless that checkpoint is damaged
+    if mesh.devices.flat[0].platform == "gpu" and (note := gpu_memory_note()):
+        say(f"train: {note}")
     programs = Programs(model, config, mesh)
     goodput.work = programs.stages.windows_before
     with goodput.phase("compiling"):

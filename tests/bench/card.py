@@ -33,6 +33,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lm.gpu_memory import set_gpu_memory
 from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY
 
 GOLDEN = Path(__file__).with_name("card_golden.json")
@@ -154,8 +155,7 @@ class Runner:
         self.hang = HANG_SECONDS if options.dry_run else 300
         """Seconds after which a part is stopped."""
         self.environment = os.environ | ({"JAX_PLATFORMS": "cpu"} | QUICK if options.dry_run else {})
-        # By default JAX takes three quarters of a GPU's memory, too little for the largest models.
-        self.environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
+        set_gpu_memory(self.environment)
         if wheels:
             self.environment["PYTHONPATH"] = os.pathsep.join(filter(None, (wheels, os.environ.get("PYTHONPATH"))))
 

@@ -105,7 +105,7 @@ def test_a_plan_checks_every_phase_of_the_run(largest, refused):
 
 
 @pytest.mark.parametrize(
-    ("topology", "said"), [("h100:8", "so at least 82 such devices"), ("h100:128", "--train.mesh.fsdp 128: parameters")]
+    ("topology", "said"), [("h100:8", "so at least 89 such devices"), ("h100:128", "--train.mesh.fsdp 128: parameters")]
 )
 def test_if_the_state_does_not_fit_more_shards_are_suggested(topology, said):
     model = load_config(REPOSITORY / "configs/llama3_405b.py").model
