@@ -1,4 +1,4 @@
-"""Show conversations as the model is trained on them: token by token, in colour what it learns to write.
+"""Show conversations as the model is trained on them: token by token, in color what it learns to write.
 
     python -m launch.inspect_conversations runs/assistant talks.jsonl --count 3
 

@@ -286,8 +286,8 @@ def scatter_steps(mesh: Mesh) -> tuple[tuple[str, tuple[int, ...]], ...]:
 def device_grid(shape: list[int], devices: Sequence[jax.Device], slices: int = 1) -> np.ndarray:
     """Return the devices as an array of this shape.
 
-    On TPUs, neighbours along an axis are neighbours in the torus, as far as its shape allows. Slices, which are
-    connected only by the data-centre network, divide the first axis, so only gradient sums cross it.
+    On TPUs, neighbors along an axis are neighbors in the torus, as far as its shape allows. Slices, which are
+    connected only by the data-center network, divide the first axis, so only gradient sums cross it.
     """
     if slices == 1:
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)

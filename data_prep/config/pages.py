@@ -28,7 +28,7 @@ class PackagePages(Config):
     address: str
     """URL prefix of the pages; the path in the archive, or the title of the article, is appended."""
     licence: str
-    """Licence of the text."""
+    """License of the text."""
     credit: str
     """Attribution: authors and title."""
     entries_per_page: int = 1

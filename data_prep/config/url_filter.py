@@ -20,7 +20,7 @@ class PackageLists(Config):
     folder: str
     """Folder in the wheel with the lists, as files or in a .tar.gz; named as in UrlFilterConfig.folders."""
     licence: str
-    """Licence of the lists."""
+    """License of the lists."""
     credit: str
     """Attribution: authors and title."""
 
@@ -30,7 +30,7 @@ class UrlFilterConfig(Config):
     """Skip pages by their URLs: banned here, in your lists, or in lists of a package.
 
     FineWeb's lists are those of the Université Toulouse Capitole (UT1, dsi.ut-capitole.fr/blacklists), CC BY-SA: if you
-    redistribute them, name their source and keep the licence. They are downloaded, not part of this code.
+    redistribute them, name their source and keep the license. They are downloaded, not part of this code.
     """
 
     banned_domains: tuple[str, ...]

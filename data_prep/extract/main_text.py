@@ -1,8 +1,8 @@
 """The extraction engine gristmill: classify the blocks of a page by fitted trees, and join the main ones in their
 order.
 
-The trees use a block, its neighbours, the containers around it and the whole page (features.py). They were fitted to
-pages with labelled main text (tests/bench/extract_fit), none from a site of the benchmark in docs/benchmarks.md. A
+The trees use a block, its neighbors, the containers around it and the whole page (features.py). They were fitted to
+pages with labeled main text (tests/bench/extract_fit), none from a site of the benchmark in docs/benchmarks.md. A
 paragraph becomes one line, a list item begins with "- ", " | " separates the cells of a row, <pre> keeps its lines.
 """
 

@@ -1,4 +1,4 @@
-"""Labelled training documents of a quality classifier: files of the two sets, a random sample of their documents, and
+"""Labeled training documents of a quality classifier: files of the two sets, a random sample of their documents, and
 its hashed words in one file on disk.
 
 Each document is read and split into words once, and each epoch has its own order. Memory: about ten bytes per document.

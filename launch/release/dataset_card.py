@@ -94,5 +94,5 @@ def limits(run: DocumentsRun) -> str:
     return (
         f"## Limits\n\nKinds of personal data that were replaced: {kinds}. Other kinds, and personal data that was "
         "not recognized, are still there; columns of the input tables are unchanged. The texts belong to their "
-        "authors; this dataset gives no licence to them."
+        "authors; this dataset gives no license to them."
     )

@@ -102,7 +102,7 @@ def pages(folder: RunFolder, experiment: Experiment) -> Iterator[str]:
     yield f"The pages come from the source `{config.source}`."
     if config.source == "packages":
         rows = [(f"{one.file.project} {one.file.version}", one.credit, one.licence) for one in config.packages]
-        yield from ("", *table(("package", "what", "licence"), rows), "")
+        yield from ("", *table(("package", "what", "license"), rows), "")
     if config.source == "common_crawl":
         crawl = config.common_crawl
         what = "pages chosen by the index" if crawl.index.enabled else f"{crawl.files:,} files ({crawl.kind})"

@@ -9,7 +9,7 @@ its own order, and the folders take turns (lm/data/mixture.py). Windows can be s
 
 Batch size, context length and mixture can change at given steps (lm/config/stages.py). The order of the windows remains
 one stream: a step reads the windows that follow those of all earlier steps. A shorter context cuts each window into
-equal sequences, which are neighbours in the batch. All targets are kept; only the context before them is shorter.
+equal sequences, which are neighbors in the batch. All targets are kept; only the context before them is shorter.
 
 Axes: B sequences of a batch, T positions of a sequence, W windows of context_length positions.
 """

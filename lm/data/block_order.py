@@ -1,6 +1,6 @@
 """Order of windows shuffled in blocks (train.shuffle_block > 1), as a pure function of the step.
 
-A block is `shuffle_block` neighbouring windows, so one request reads all of it. Row r of the batch takes its windows in
+A block is `shuffle_block` neighboring windows, so one request reads all of it. Row r of the batch takes its windows in
 random order from K blocks for K x shuffle_block steps, then from the next K blocks. So a block is read only by the
 process that has the row. K is the smallest number such that all B rows together use at least BLOCKS_MIXED blocks: 1 for
 B >= 64, 8 for B = 8. In a mixture (lm/data/mixture.py), sources take turns by groups of K blocks instead of sequences.
@@ -38,7 +38,7 @@ def raw_bits(count: int, *seed: int) -> np.ndarray:
 
 
 class BlockStream:
-    """Windows of one source, without end, in shuffled blocks of `block` neighbouring windows. A group has the windows
+    """Windows of one source, without end, in shuffled blocks of `block` neighboring windows. A group has the windows
     of some blocks, shuffled together; a row of the batch reads one group after the other."""
 
     def __init__(self, windows: range, block: int, *seed: int):
@@ -58,7 +58,7 @@ class BlockStream:
         return self.windows.start + numbers[np.argsort(raw_bits(size, *self.seed, 1, number), kind="stable")]
 
     def _part(self, epoch: int, place: int) -> np.ndarray:
-        """Return neighbouring windows from position `place` of an epoch to the end of their block."""
+        """Return neighboring windows from position `place` of an epoch to the end of their block."""
         count = len(self.windows)
         head = min(-epoch * count % self.block, count)
         """Windows that complete the last block of the previous epoch."""

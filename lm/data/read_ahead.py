@@ -1,7 +1,7 @@
 """Request ranges of shards in a bucket before the steps that use them.
 
 The order of the windows, and therefore of the records, is known in advance. Steps are planned in parts: the records of
-a part are sorted, neighbours are merged into runs, and each run is one GET. The current and the next part are held in
+a part are sorted, neighbors are merged into runs, and each run is one GET. The current and the next part are held in
 memory; nothing is written to disk.
 """
 

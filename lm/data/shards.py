@@ -110,7 +110,7 @@ DECODING = threading.Lock()
 
 
 class Run(NamedTuple):
-    """Neighbouring records of a shard, as bytes read at once."""
+    """Neighboring records of a shard, as bytes read at once."""
 
     begin: int
     """Number of the first record."""

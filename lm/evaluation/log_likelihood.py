@@ -108,7 +108,7 @@ class LogLikelihoods:
 
     def branches(self, mesh: Mesh) -> bool:
         """Return whether continuations of the same context can share its computation. They cannot if a layer reads
-        neighbours in the row (token shift, n-grams, attention windows, perhaps the user's own block), or if positions
+        neighbors in the row (token shift, n-grams, attention windows, perhaps the user's own block), or if positions
         are sharded over devices."""
         config = self.config
         neighbours = config.token_shift or config.ngram_rows or any(config.attention_windows)

@@ -34,7 +34,7 @@ def apply_updates[Tree](parameters: Tree, updates: Tree, key: jax.Array) -> Tree
 
 
 def stochastic_bfloat16(x: Float[Array, "*any"], key: jax.Array) -> Float[Array, "*any"]:
-    """Round float32 to one of the two neighbouring bfloat16 values, at random, such that the expected value is exact.
+    """Round float32 to one of the two neighboring bfloat16 values, at random, such that the expected value is exact.
 
     A bfloat16 is the upper half of a float32's bits. Adding a random number to the lower half carries into the upper
     half with a probability proportional to the lower half. Infinities and NaN are unchanged.

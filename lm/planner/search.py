@@ -119,7 +119,7 @@ def least_seconds(
 
 
 def axis_rate(topology: Topology, devices: int) -> float:
-    """Return the bytes/s per chip of communication among `devices` neighbouring devices: over all links within a node
+    """Return the bytes/s per chip of communication among `devices` neighboring devices: over all links within a node
     or slice, else over the network, whose bandwidth the chips of a node share."""
     chip = topology.chip
     inside = topology.shape[-1] if not chip.torus else topology.devices // topology.slices

@@ -1,4 +1,4 @@
-"""Recall, precision and speed of replacing personal data in labelled texts.
+"""Recall, precision and speed of replacing personal data in labeled texts.
 
     python -m tests.bench.pii [TEXTS.json]
 
@@ -7,7 +7,7 @@ An entity is found if it is replaced completely, and touched if a part of it is;
 overlaps an entity of its kind. Prints one JSON line.
 
 Addresses are counted a second time by units, each on one line: of "12 Oak Lane, Apt. 3\\nTulsa, OK
-74103" these are "12 Oak Lane, Apt. 3" and "Tulsa, OK 74103". The reason: of presidio's 598 labelled addresses 230 are
+74103" these are "12 Oak Lane, Apt. 3" and "Tulsa, OK 74103". The reason: of presidio's 598 labeled addresses 230 are
 parts of one ("28245", "Suite 501"), and most others combine several countries ("6750 Koskikatu 25 Apt. 864"). So:
 
 1. Labels with only marks and white space between them are one address.
@@ -63,7 +63,7 @@ def find_all(text: str, config: PersonalDataConfig) -> list[tuple[str, int, int]
 
 
 def units_of(text: str, addresses: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Start and end of the units of the labelled addresses, as defined in the module docstring."""
+    """Start and end of the units of the labeled addresses, as defined in the module docstring."""
     joined: list[list[int]] = []
     for start, stop in sorted(addresses):
         if joined and BETWEEN_LABELS.fullmatch(text, joined[-1][1], start):

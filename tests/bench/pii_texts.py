@@ -1,4 +1,4 @@
-"""Random labelled texts with addresses and phone numbers of sixteen countries, with invented or common names.
+"""Random labeled texts with addresses and phone numbers of sixteen countries, with invented or common names.
 
 A second test set besides presidio-research's, written independently of the patterns in data_prep/pii. Names, towns and
 sentences are divided in two halves: patterns may be tuned on "tune", figures are reported on "report". Half of the

@@ -23,7 +23,7 @@ const scalingMount = (root) => context.run(root, async (signal) => {
 
   const sizes = [...new Set(rungs.map((one) => one.parameters))].sort((a, b) => a - b);
   const tokens = geometric(...ends(rungs.map((one) => one.tokens), 1.15));
-  const byTokens = lineChart("Loss by training tokens", "points are measured; curves are the fitted law, labelled with the number of parameters", { large: true, keyed: false });
+  const byTokens = lineChart("Loss by training tokens", "points are measured; curves are the fitted law, labeled with the number of parameters", { large: true, keyed: false });
   const flops = geometric(...ends([budget.flops, ...rungs.map((one) => one.flops)], 1.5));
   const byFlops = lineChart("Loss by compute", "the curve is the lowest loss of the law for each budget, with its 90 % interval", { large: true, keyed: false });
   const nats = (value) => decimals(value, 2);

@@ -1,4 +1,4 @@
-"""Fit the trees in data_prep/extract/model.json to pages with labelled main text; report their F1 on other sites.
+"""Fit the trees in data_prep/extract/model.json to pages with labeled main text; report their F1 on other sites.
 
 python -m tests.bench.extract_fit CHECKOUTS
 """

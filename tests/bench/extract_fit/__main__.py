@@ -1,4 +1,4 @@
-"""Fit the trees of model.json to pages with labelled main text.
+"""Fit the trees of model.json to pages with labeled main text.
 
     python -m tests.bench.extract_fit CHECKOUTS [--exclude URLS] [--out model.json]
         [--cross-validate FOLDS [--min-probability P]]

@@ -1,7 +1,7 @@
 """Pages with their main text for fitting: three public collections, each cloned at one commit.
 
-wcxb, CC BY 4.0: seven kinds of pages with main text labelled by people. readability, Apache-2.0: expected.html, checked
-by its maintainers. trafilatura, Apache-2.0: phrases that must or must not occur; the rest of a page is labelled by the
+wcxb, CC BY 4.0: seven kinds of pages with main text labeled by people. readability, Apache-2.0: expected.html, checked
+by its maintainers. trafilatura, Apache-2.0: phrases that must or must not occur; the rest of a page is labeled by the
 output of trafilatura.
 """
 

@@ -17,7 +17,7 @@ from data_prep.extract.main_text import whole_page
 from tests.bench.extract_fit.corpora import UNLIMITED, MarkedPage
 
 WORDS = re.compile(r"\w+")
-SURE_WORDS = 8  # shorter blocks are labelled by their neighbours, since their words may occur anywhere
+SURE_WORDS = 8  # shorter blocks are labeled by their neighbors, since their words may occur anywhere
 SMALL_SHARE = 0.35
 """Share of the low-weight blocks that is sampled; their weight is increased accordingly."""
 OF_PAGES = ("page_", "under_")

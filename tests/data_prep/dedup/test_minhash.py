@@ -1,4 +1,4 @@
-"""MinHash keys: collision probability, normalisation, and the same keys on every machine."""
+"""MinHash keys: collision probability, normalization, and the same keys on every machine."""
 
 import dataclasses
 import math

@@ -121,7 +121,7 @@ def test_the_text_of_a_page_does_not_depend_on_earlier_pages(config):
 
 def test_normalise():
     assert normalise("\r\n a\x00b \t\r\nc\x86d\x1f\u00a0\n\n\te\ud800 ") == "ab\ncd\n\n\te"
-    assert normalise("e\u0301 \u212b") == "e\u0301 \u212b"  # no Unicode normalisation
+    assert normalise("e\u0301 \u212b") == "e\u0301 \u212b"  # no Unicode normalization
 
 
 def test_normalise_separates_words_at_every_line_break():

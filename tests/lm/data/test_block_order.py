@@ -1,4 +1,4 @@
-"""Block order: each window occurs once per epoch, rows read neighbouring windows, and the order is deterministic."""
+"""Block order: each window occurs once per epoch, rows read neighboring windows, and the order is deterministic."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Stochastic rounding to bfloat16 is unbiased, gives one of two neighbours, does not depend on the mesh, and keeps
+"""Stochastic rounding to bfloat16 is unbiased, gives one of two neighbors, does not depend on the mesh, and keeps
 updates that rounding to nearest would lose."""
 
 import dataclasses

@@ -44,7 +44,7 @@ def test_all_strings_of_four_critical_letters(encoder):
 
 
 def test_every_code_point(encoder):
-    """Each with its neighbours, and each differing code point by itself, for which gigatoken's ids differ."""
+    """Each with its neighbors, and each differing code point by itself, for which gigatoken's ids differ."""
     for points in CODE_POINTS:
         for start in range(points.start, points.stop, 1000):
             same(encoder, "".join(surrounded(chr(point)) for point in range(start, min(start + 1000, points.stop))))

@@ -76,7 +76,7 @@ def test_the_first_step_has_the_recorded_values(name):
         rtol=1e-4,
         err_msg=(
             f"The loss or the gradients of a new {name} model have changed. Should they have, as with another "
-            f'initialisation: set GOLDEN["{name}"] = ({loss:.8g}, {norm:.8g}), and say in the commit and the changelog '
+            f'initialization: set GOLDEN["{name}"] = ({loss:.8g}, {norm:.8g}), and say in the commit and the changelog '
             "why, because results of earlier versions can then no longer be reproduced. If not, find the change: the "
             "tests of lm/model and of lm/model/loss.py, which compare with references, narrow it down."
         ),
@@ -101,7 +101,7 @@ def test_the_metrics_of_the_first_steps_have_the_recorded_values():
         found.append({name: float(metrics[name]) for name in GOLDEN_METRICS[0]})
     for one, expected in zip(found, GOLDEN_METRICS, strict=True):
         assert one == pytest.approx(expected, rel=1e-3), (  # other CPUs round differently
-            "The first steps have other metrics than before. Should they have, as with another initialisation or "
+            "The first steps have other metrics than before. Should they have, as with another initialization or "
             f"update: set GOLDEN_METRICS = {found}, and say in the commit and the changelog why, because results of "
             "earlier versions can then no longer be reproduced. If not: the loss of the first step is that of GOLDEN; "
             "what differs only later comes from the optimizer, the schedule or the guard."
