@@ -35,7 +35,8 @@ DATA = (fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_sh
 
 def scale(experiment: Experiment, workdir: Path, asked: Options) -> bool:
     """Run the data stages, train the models of the ladder that are not trained yet, fit the scaling law and write it.
-    Returns True, which tells `run_command` that the work is done."""
+    Returns True, which tells `run_command` that the work is done. Raises InputError if the training of a model
+    failed."""
     from lm.scaling.ladder import make_ladder
     from lm.scaling.study import study, study_text
     from viewer.answers import key_of

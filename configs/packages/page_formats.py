@@ -102,7 +102,7 @@ def unwrap(block: str) -> list[str]:
 def pages_of_summaries(member: Member, pin: PackagePages) -> Iterator[WebPage]:
     """Yield pages of pin.entries_per_page summaries on one topic each, in the order of their titles.
 
-    The file is a JSON object {title: {"title", "extract", "topic", ...}}.
+    The file is a JSON object {title: {"title", "extract", "topic", ...}}. Raises ValueError if it is no object.
     """
     found = json.loads(member.data)
     if not isinstance(found, dict):

@@ -165,7 +165,8 @@ def take_step(
     kind: Kind, run_files: Sequence[Place], folder: Path | Url, run: Run, rows_at_once: int
 ) -> tuple[Partitions, int]:
     """Run one step of the search for clusters (link, large star, small star or result; see the module), unless `folder`
-    has its result. Return (its output files, number of edges that changed)."""
+    has its result. Return (its output files, number of edges that changed). Raises InputError if the stored result is
+    damaged."""
     done = folder / DONE
     if not done.is_file():
         work = functools.partial(write_edges, kind=kind, rows_at_once=rows_at_once)

@@ -246,7 +246,8 @@ def read_json(place: Place) -> dict:
 def main(words: list[str]) -> None:
     """Run one task of an array job. `words` are the path of the pickled list of units, its SHA-256, the rank of the
     array's first task, and `world`, the number of tasks in all arrays. The task of rank r runs the units r, r + world,
-    r + 2 world, ... of the list, with one worker process per core."""
+    r + 2 world, ... of the list, with one worker process per core. Raises InputError, before any unit runs, if the list
+    has another SHA-256."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # a time limit is not an attempt
     listed, sha256, first, world = words
     data = place_of(listed).read_bytes()

@@ -142,7 +142,8 @@ def decode(body: bytes, content_type: str) -> str:
 
 def text_and_codec(body: bytes, content_type: str) -> tuple[str, str | None]:
     """Return (text as by `decode`, codec). The codec is the declared one, or UTF-8 if the page is valid UTF-8. It is
-    None if the encoding was guessed or given by a byte order mark, or a byte was invalid."""
+    None if the encoding was guessed or given by a byte order mark, or a byte was invalid. Raises UnicodeError like
+    `decode`."""
     for mark, codec in BYTE_ORDER_MARKS:
         if body.startswith(mark):
             return body[len(mark) :].decode(codec, "replace"), None

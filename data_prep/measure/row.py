@@ -136,7 +136,8 @@ def measure(text: str, config: DocumentsConfig, label: str = "") -> dict[str, fl
     """Return {signal: value} of a nonempty text, for every filter of the recipe, whether used or not. A filter measures
     the text that remains after all used filters before it; if nothing remains, its signals are 0. Only config fields
     marked `measured` affect the values. If thresholds depend on the language, a text of the language `label`
-    ("deu_Latn") uses that language's word splitter and stop words; other texts use those of English."""
+    ("deu_Latn") uses that language's word splitter and stop words; other texts use those of English. Raises UsageError
+    if a filter does not return one value per signal."""
     values: dict[str, float] = {}
     filters = config.filters_by_language.get(label)
     passage = Passage(text, words_of=splitter_of(label) if filters else None)

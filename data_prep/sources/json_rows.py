@@ -35,7 +35,8 @@ IN_ELEMENT = re.compile(rb'["\[\]{}]')
 
 def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yield (number of the line or array element from 0, its position for messages, the parsed object) for each JSON
-    object. Blank lines are counted but not yielded."""
+    object. Blank lines are counted but not yielded. Raises InputError if the file cannot be read before its first
+    object; later damage is quarantined."""
     number, found = -1, False
     try:
         pieces = text_pieces(table)

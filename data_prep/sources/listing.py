@@ -121,8 +121,8 @@ def distinct_names(names: dict[Place, str]) -> dict[Place, str]:
 
 
 def local_files(option: str, pattern: str) -> list[Listed]:
-    """Return the local files that match a shell pattern; for a folder, those in it with one of the option's
-    extensions."""
+    """Return the local files that match a shell pattern; for a folder, those in it with one of the option's extensions.
+    Raises UsageError if there are none."""
     try:
         expanded = Path(pattern).expanduser()
     except RuntimeError as error:
@@ -143,7 +143,7 @@ def local_files(option: str, pattern: str) -> list[Listed]:
 
 def remote_files(option: str, pattern: str) -> list[Listed]:
     """Return the files in a bucket that a pattern, folder or address names, or the one file at an address on a web
-    server."""
+    server. Raises UsageError if there are none, or for a pattern on a web server, which does not list its files."""
     url = Url(pattern)
     if url.scheme in WEB:
         if "*" in pattern:
@@ -186,7 +186,8 @@ def matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
 def files_in_list(option: str, pattern: str) -> list[Listed]:
     """Return the files in the list @FILE: one path or address per line, # for comments, optionally gzip-compressed.
 
-    Relative paths start at the list's folder; those of Common Crawl's own lists, at the root of its server.
+    Relative paths start at the list's folder; those of Common Crawl's own lists, at the root of its server. Raises
+    InputError if the list cannot be read or is too long, UsageError if it is empty or names a file that does not exist.
     """
     source = place_of(pattern[1:])
     try:

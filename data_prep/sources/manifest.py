@@ -125,7 +125,8 @@ def manifest_files(workdir: Place) -> list[InputFile]:
 
 
 def input_file(entry: dict, workdir: Place) -> InputFile:
-    """Convert an entry of the manifest in the run folder `workdir` to an InputFile."""
+    """Convert an entry of the manifest in the run folder `workdir` to an InputFile. Raises InputError if its name
+    has a NUL, or its path leads out of the folder."""
     path = entry["path"]
     if "\0" in entry["name"]:
         raise refused(entry["name"], workdir / MANIFEST, "is not a file name")

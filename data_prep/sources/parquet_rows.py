@@ -43,7 +43,8 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yield (row number from 0, its position for messages, {column: value}) of each row, with nested columns as "a.b".
 
     If a row group is damaged or takes too much memory, its remaining rows are quarantined together. Columns of lists
-    are read only if they are kept (pages.keep_columns), those of type fixed_size_binary never.
+    are read only if they are kept (pages.keep_columns), those of type fixed_size_binary never. Raises InputError if the
+    file is not Parquet, has no text column, or all its row groups are damaged.
     """
     import pyarrow.parquet as pq
 

@@ -124,7 +124,8 @@ def nested(value: Any) -> Any:
 
 def opened(config: TfdsPages, progress: Callable[[str], None]) -> "tfds.core.DatasetBuilder":
     """Return the builder (TFDS's object for a dataset) of config.dataset, a folder or a name such as
-    ag_news_subset:1.0.0. Downloads and prepares a named dataset if it is missing."""
+    ag_news_subset:1.0.0. Downloads and prepares a named dataset if it is missing. Raises UsageError if it is neither,
+    InputError if tensorflow-datasets fails."""
     folder = Path(config.dataset).expanduser()
     if (folder / INFO).is_file():
         return builder_in(folder)

@@ -235,7 +235,7 @@ def readable(path: Path) -> Generator[None]:
 
 def open_lists(config: UrlFilterConfig, progress: Callable[[str], None]) -> Iterator[tuple[Path, str, BinaryIO]]:
     """Yield (path of the list or its archive, file name of the list, open list) of all lists of `config`. Nothing is
-    unpacked to disk."""
+    unpacked to disk. Raises InputError if a folder or archive has no list, or cannot be read."""
     files = [(path, "") for path in map(as_local_file, user_lists(config.folders))]
     files += [(fetch_package(pin.file, progress), pin.folder) for pin in config.packages if config.packaged_lists]
     for path, folder in files:

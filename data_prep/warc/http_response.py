@@ -114,7 +114,8 @@ def remove_coding(body: bytes, coding: str, limit: int, whole: bool) -> bytes:
 
 
 def gunzip(body: bytes, limit: int, whole: bool) -> bytes:
-    """Decompress consecutive gzip members (RFC 1952), without the bytes after them. Arguments: see `decode_body`."""
+    """Decompress consecutive gzip members (RFC 1952), without the bytes after them. Arguments and errors: see
+    `decode_body`."""
     pieces, size = [], 0
     for _ in range(MAX_MEMBERS):
         piece, body = inflate(body, limit - size, whole, isal_zlib.MAX_WBITS | 16)
@@ -134,7 +135,8 @@ def deflate(body: bytes, limit: int, whole: bool) -> bytes:
 
 
 def inflate(body: bytes, limit: int, whole: bool, window_bits: int) -> tuple[bytes, bytes]:
-    """Return (decompressed data, bytes after it) of one stream. `window_bits`: see zlib; others: see `decode_body`."""
+    """Return (decompressed data, bytes after it) of one stream. `window_bits`: see zlib; others, and
+    errors: see `decode_body`."""
     inflater, pieces, size = isal_zlib.decompressobj(window_bits), [], 0
     try:
         while not inflater.eof:
@@ -153,7 +155,7 @@ def inflate(body: bytes, limit: int, whole: bool, window_bits: int) -> tuple[byt
 
 
 def unbrotli(body: bytes, limit: int, whole: bool) -> bytes:
-    """Decompress Brotli (RFC 7932). Arguments: see `decode_body`."""
+    """Decompress Brotli (RFC 7932). Arguments and errors: see `decode_body`."""
     import brotli
 
     decompressor, pieces, size = brotli.Decompressor(), [], 0
@@ -174,7 +176,8 @@ def unbrotli(body: bytes, limit: int, whole: bool) -> bytes:
 
 
 def unzstd(body: bytes, limit: int, whole: bool) -> bytes:
-    """Decompress a zstd frame (RFC 8878) in small steps, to use little memory. Arguments: see `decode_body`."""
+    """Decompress a zstd frame (RFC 8878) in small steps, to use little memory. Arguments and errors: see
+    `decode_body`."""
     import zstandard
 
     inflater = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).decompressobj()

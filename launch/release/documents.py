@@ -107,7 +107,8 @@ def export_documents(
 
 
 def contents_of(run: DocumentsRun, columns: Sequence[str]) -> tuple[pa.Schema, list[Group]]:
-    """Return the schema of the dataset with these columns, and all row groups to export, from the files' metadata."""
+    """Return the schema of the dataset with these columns, and all row groups to export, from the files' metadata.
+    Raises InputError if there are no documents, UsageError for a column that is missing or named twice."""
     with ThreadPoolExecutor(THREADS) as pool:
         found = [one for one in pool.map(index_of, run.files) if one[1]]
     if not found:

@@ -116,7 +116,8 @@ def copy_files(files: Iterable[Path], source: Path, workdir: Path, link: bool) -
 
 
 def copy_file(source: Place, target: Place, link: bool) -> None:
-    """Copy a file or object atomically; with `link`, make a hard link of a large file if possible."""
+    """Copy a file or object atomically; with `link`, make a hard link of a large file if possible. Raises InputError if
+    the object is deleted meanwhile."""
     with appearing(target, durable=False) as partial:
         if isinstance(source, Url):
             try:

@@ -62,7 +62,8 @@ def remember(workdir: Path, seen: dict[str, Any]) -> None:
 
 
 def digests(workdir: Path, paths: list[str]) -> dict[str, tuple[str, str]]:
-    """Return {path: (SHA-256 when the run read the file, SHA-256 now)} for files that the run has read."""
+    """Return {path: (SHA-256 when the run read the file, SHA-256 now)} for files that the run has read. Raises
+    InputError if a file cannot be read."""
     if not paths:
         return {}
     from data_prep.measure.run import TEXTS, unit_names  # imports pyarrow, which most commands do not need

@@ -72,7 +72,7 @@ def gather(count: int, port: int, timeout: float) -> None:
 
 
 def listen(port: int, count: int) -> socket.socket:
-    """Open the socket of process 0 at `port`, on all interfaces."""
+    """Open the socket of process 0 at `port`, on all interfaces. Raises UsageError if it is in use."""
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     try:
@@ -118,7 +118,9 @@ def send_answer(connection: socket.socket, error: InputError | None) -> None:
 
 
 def connect(index: int, count: int, host: str, port: int, timeout: float) -> None:
-    """In other processes: connect to process 0, retrying for `timeout` seconds, and wait for its answer."""
+    """In other processes: connect to process 0, retrying for `timeout` seconds, and wait for its answer. Raises
+    PeerError if there is no connection in that time, InputError if the name `host` is unknown, and UsageError or
+    PeerError if process 0 answers with an error."""
     began, noticed, where = time.monotonic(), False, f"{host}:{port}"
     line = json.dumps({"index": index, "count": count, "name": own_name()}) + "\n"
     while True:

@@ -29,7 +29,7 @@ PR_SET_PDEATHSIG = 1
 def run_in_child(program: str) -> None:
     """With several processes, run this command in a child and exit with its code; in the child, or with one process,
     return at once. SIGTERM and SIGINT are passed on. The child has its own session: Ctrl-C at a terminal reaches it
-    once."""
+    once. The exit code is raised as SystemExit."""
     index, count = process_index(), process_count()
     if PARENT in os.environ:
         if sys.platform == "linux":

@@ -209,7 +209,8 @@ class CorpusIndex:
         return self.document(part, row)
 
     def document(self, part: MappedPart, row: int) -> Document:
-        """Return the document in row `row` of a part's array of documents."""
+        """Return the document in row `row` of a part's array of documents. Raises InputError if its number is not in
+        the tables of the run."""
         begin, number = (int(value) for value in part.documents[row])
         end = int(part.documents[row + 1, 0]) if row + 1 < len(part.documents) else len(part.tokens) - 1
         names = self.names[part.about.source]

@@ -183,7 +183,8 @@ class HarnessLM(LM):
         return reply.finish()[1]["content"]
 
     def prompt_of(self, number: int, context: str, arguments: Mapping[str, Any]) -> GenerationRequest:
-        """Convert lm-eval's (context, arguments) to a request for the engine, with `number` as seed."""
+        """Convert lm-eval's (context, arguments) to a request for the engine, with `number` as seed. Raises UsageError
+        for arguments that are not supported."""
         if unknown := sorted(arguments.keys() - KNOWN_ARGUMENTS):
             raise UsageError(
                 f"The task asks for generation with {', '.join(f'{one} = {arguments[one]!r}' for one in unknown)}, but "

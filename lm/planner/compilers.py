@@ -46,7 +46,8 @@ TURN: list[IO] = []
 
 def wait_for_turn(say: Callable[[str], None], lock: Path = LOCK) -> None:
     """Take the machine-wide lock for libtpu, and hold it until this process ends, because two processes at once make
-    libtpu fail. `say` reports it if another process has the lock."""
+    libtpu fail. `say` reports it if another process has the lock. Raises InputError if the lock's file cannot be
+    opened."""
     if TURN:
         return
     try:

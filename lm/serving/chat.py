@@ -189,7 +189,8 @@ class Conversations:
         self.cancel()
 
     async def choice(self, index: int) -> AsyncGenerator[Step]:
-        """Yield the steps of one choice."""
+        """Yield the steps of one choice. Raises ApiError if the next request, with the results of tools, cannot be
+        built."""
         call, route = self.call, self.route
         tools = route.tools if call.runs_own else NO_TOOLS
         reads_calls = bool(call.tools or tools.functions)
@@ -247,7 +248,8 @@ class Conversations:
         }  # fmt: skip
 
     async def events(self) -> AsyncGenerator[bytes]:
-        """Yield the data of server-sent events."""
+        """Yield the data of server-sent events. An ApiError becomes the last event; other errors of a choice are
+        raised."""
         news: asyncio.Queue[tuple[int, Step] | BaseException | None] = asyncio.Queue()
 
         async def follow(index: int) -> None:

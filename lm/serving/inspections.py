@@ -111,7 +111,8 @@ class InspectRoutes:
             self.waiting -= 1
 
     def answer_of(self, inspection: Inspection, body: bytes, left: threading.Event) -> bytes:
-        """Run an inspection, in a thread, and return its JSON; b"" if the client has disconnected (`left`)."""
+        """Run an inspection, in a thread, and return its JSON; b"" if the client has disconnected (`left`). Raises
+        ApiError: 400 for wrong fields, 404 if the run lacks what they ask for."""
         with (turn := Turn(self, inspection.lane or inspection.name, left)):
             if left.is_set() or self.closed:
                 return b""

@@ -78,7 +78,7 @@ def request_options() -> http.RequestOptions:
 
 def head(address: str) -> Object | None:
     """Return the size and ETag of a file, None if it does not exist. The ETag is its SHA-256, or for a small file git's
-    hash."""
+    hash. Raises StorageError if the hub does not report the size, or cannot be read."""
     from huggingface_hub import get_hf_file_metadata
 
     if not named(address).path:
@@ -152,7 +152,7 @@ def listing(address: str) -> dict[str, Object]:
 
 def upload(source: Path | bytes, address: str) -> Object:
     """Write a file's contents, or bytes, to `address` by one commit, atomically; return its size and ETag. The
-    repository must exist."""
+    repository must exist. Raises the errors of `asked`."""
 
     def commit(api: Any, one: HubPath) -> None:
         api.upload_file(

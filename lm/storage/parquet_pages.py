@@ -75,7 +75,8 @@ class CheckedFile(MeteredFile):
         self, columns: dict[str, Any], dictionaries: set[str], rows_at_once: int, lists: Collection[str] = ()
     ) -> None:
         """Check the pages of `columns`, {name: pyarrow's ColumnChunkMetaData}, from now on. `dictionaries` names the
-        dictionary-encoded columns, `lists` those of lists; pyarrow decodes `rows_at_once` rows at a time."""
+        dictionary-encoded columns, `lists` those of lists; pyarrow decodes `rows_at_once` rows at a time. Raises
+        BadPageError if two columns overlap in the file."""
         self.rows_at_once = rows_at_once
         self.chunks = []
         for name, column in columns.items():

@@ -39,7 +39,8 @@ def loss_terms(
     table_VD: jax.Array | None = None,
 ) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
     """Return (loss to minimize, (loss to log, values of train.activation_metrics)) of a batch. Losses are in nats: sums
-    over the tokens, times their weights. `table_VD` is the output table, if already gathered (lm/model/loss.py)."""
+    over the tokens, times their weights. `table_VD` is the output table, if already gathered (lm/model/loss.py). Raises
+    UsageError, when traced, if a pattern of train.activation_metrics matches nothing."""
     taps = Taps(config.activation_metrics, as_scalars=True) if config.activation_metrics else None
     x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT, config.remat_policy, dropout, taps)
     minimized, loss = summed_cross_entropy(

@@ -171,7 +171,8 @@ def token_name(run: WindowRun, id: int) -> str:
 
 
 def seen(batches: Batches, fields: Fields) -> dict[str, Any]:
-    """Answer /v1/inspect/seen: the training steps whose batch has a document; "next" is "step" of the next request."""
+    """Answer /v1/inspect/seen: the training steps whose batch has a document; "next" is "step" of the next request.
+    Raises ApiError for wrong fields."""
     source = batches.open()
     folder = own_folder(batches) if fields.get("folder") is None else fields.integer(
         "folder", 0, 0, len(source.sources) - 1

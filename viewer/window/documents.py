@@ -85,7 +85,7 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 def documents(data: RunData, fields: Fields) -> dict[str, Any]:
     """Answer /v1/inspect/documents: a part of the list of documents that were kept, were dropped for a reason, or
-    contain the words of a query."""
+    contain the words of a query. Raises ApiError for wrong fields."""
     reason = bounded(fields, "reason", 200)
     if reason and "/" not in reason:
         raise wrong("reason", reason, 'the name of a stage and a reason, as "extract/no_text", or left out')

@@ -239,7 +239,7 @@ def in_context(corpus: Corpus, document: Document, spot: Spot, length: int, cont
 
 def traced(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     """Answer /v1/inspect/trace: passages of a text that occur in the training text. The first "start" characters, the
-    prompt, are not looked up."""
+    prompt, are not looked up. Raises ApiError for wrong fields."""
     text = checked_text(fields)
     start = fields.integer("start", 0, 0, MOST_CHARACTERS)
     if start > len(text):

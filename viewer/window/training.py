@@ -104,7 +104,7 @@ def sampled_steps(paths: RunPaths) -> dict[int, Path]:
 
 def samples(run: WindowRun) -> dict[str, object]:
     """Answer /v1/inspect/samples: {"during": samples of training steps, "final": of the finished model}, each with its
-    prompt, temperature, text and full length in characters."""
+    prompt, temperature, text and full length in characters. Raises InputError if a file of samples is damaged."""
     taken = sampled_steps(run.paths)
     every = max(1, -(-len(taken) // MOST_SAMPLES))
     steps = [*taken][::-every][::-1]  # always including the last

@@ -64,7 +64,8 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, rows: int) -> N
 
 
 def add_byte_pairs(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> tuple[list[str], list[int]]:
-    """Write the header fields of a byte-level BPE; return its tokens, and their values of tokenizer.ggml.token_type."""
+    """Write the header fields of a byte-level BPE; return its tokens, and their values of tokenizer.ggml.token_type.
+    Raises UsageError if llama.cpp does not support the split pattern or the vocabulary."""
     found = byte_level_of(tokenizer)
     if found.pattern not in PATTERNS:
         raise UsageError(
@@ -144,7 +145,8 @@ REMEDY = "Name the tokenizer yourself: --tokenizer FOLDER_OR_NAME."
 
 
 def read_byte_pairs(header: Fields) -> Tokenizer:
-    """Return a byte-level BPE from the header, by converting it to an equivalent tokenizer.json."""
+    """Return a byte-level BPE from the header, by converting it to an equivalent tokenizer.json. Raises UsageError for
+    a split pattern that is not supported."""
     pre = header.read("tokenizer.ggml.pre", str, "default")
     pre = OTHER_NAMES.get(pre, pre)
     patterns = {theirs: pattern for pattern, theirs in PATTERNS.items()}
@@ -168,7 +170,8 @@ def read_byte_pairs(header: Fields) -> Tokenizer:
 
 
 def read_sentencepiece(header: Fields) -> SentencePieceTokenizer:
-    """Return a sentencepiece model from the header, with the same ids as in llama.cpp."""
+    """Return a sentencepiece model from the header, with the same ids as in llama.cpp. Raises UsageError if it removes
+    white space."""
     tokens, kinds = header.read("tokenizer.ggml.tokens", list), header.read("tokenizer.ggml.token_type", list)
     scores = header.read("tokenizer.ggml.scores", list)
     if header.read("tokenizer.ggml.remove_extra_whitespaces", bool, False):

@@ -37,7 +37,8 @@ LLAMA_ONLY = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
 
 def rope_of(fields: Fields) -> tuple[float, RopeScalingConfig | None]:
     """Return (theta, scaling) of rotary positions in a Llama's config.json: from `rope_parameters`, as transformers 5
-    writes it, or from `rope_theta` and `rope_scaling`, as earlier versions did."""
+    writes it, or from `rope_theta` and `rope_scaling`, as earlier versions did. Raises InputError if both are there and
+    differ."""
     new, old = fields.part("rope_parameters"), fields.part("rope_scaling")
     if new.values and old.values and new.values != old.values:
         raise InputError(
@@ -88,7 +89,8 @@ RUN_ONLY = ("parameter_dtype", "compute_dtype", "scan_layers", "attention")
 
 
 def own_fields(fields: Fields) -> dict[str, Any]:
-    """Return the fields of a ModelConfig from the config.json of an export with our custom code for transformers."""
+    """Return the fields of a ModelConfig from the config.json of an export with our custom code for transformers.
+    Raises InputError if one is missing."""
     found: dict[str, Any] = {}
     values = fields.part("model").values
     for field in dataclasses.fields(ModelConfig):

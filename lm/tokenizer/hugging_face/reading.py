@@ -176,7 +176,8 @@ def check_merges(merges: Sequence, ranks: Mapping[bytes, int], whole_pieces: boo
 
 
 def heading(post_processor: dict | None) -> str:
-    """Return the special token that a post-processor prepends to a text, or ""."""
+    """Return the special token that a post-processor prepends to a text, or "". Raises UsageError for a kind of
+    post-processor that is not supported."""
     if post_processor is None or post_processor["type"] == "ByteLevel":  # changes only offsets
         return ""
     if post_processor["type"] == "Sequence":

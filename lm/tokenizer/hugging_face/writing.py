@@ -35,7 +35,8 @@ def write_hugging_face(tokenizer: BytePairs) -> bytes:
 def hugging_face(tokenizer: BytePairs) -> dict:
     """Return the contents of a tokenizer.json for Hugging Face's tokenizers library. Its ids are the same, with two
     exceptions: by default that library encodes the name of a special token in a text as the token
-    (`encode_special_tokens = True` disables this), and it does not divide long white space as `sections` does."""
+    (`encode_special_tokens = True` disables this), and it does not divide long white space as `sections` does. Raises
+    UsageError if a special token is also a token of the vocabulary."""
     letters = byte_letters()
     spell = lambda token: "".join(letters[byte] for byte in token)
     ranks = {token: rank for rank, token in enumerate(tokenizer.tokens)}

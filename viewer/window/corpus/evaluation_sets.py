@@ -71,7 +71,7 @@ def inspection(run: WindowRun) -> Inspection:
 
 def evaluation_sets(run: WindowRun, fields: Fields) -> dict[str, Any]:
     """Answer /v1/inspect/evaluation_sets: without "set", a list of the sets; else examples of that set from "offset"
-    on, each as a list of texts: the prompt followed by each answer."""
+    on, each as a list of texts: the prompt followed by each answer. Raises ApiError for wrong fields."""
     sets, left_out = named_sets(run.experiment)
     offset = fields.integer("offset", 0, 0, MOST_EXAMPLES - 1)
     if fields.get("set") is None:
