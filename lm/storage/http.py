@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm.errors import InputError, network_reason
-from lm.storage.objects import Object, ReplacedError, StorageError, settings
+from lm.storage.objects import Object, ReplacedError, StorageError, possible, settings
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -34,7 +34,7 @@ SLOWEST = 20
 """Maximum duration of one request, in multiples of the timeout, even if bytes keep arriving slowly."""
 SKIPPED_BYTES = 64 << 20
 """Maximum bytes that are read and discarded before the requested ones, if a server does not support ranges."""
-CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII)
 LATER = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
 """Status codes to retry. 403 is included because content networks return it for too many requests."""
 
@@ -96,7 +96,7 @@ def head(url: str, options: RequestOptions = PLAIN) -> Object | None:
         return None
     if found.size < 0:
         raise StorageError(f"{url}: the server does not report the size of the file. Download it first.")
-    return found
+    return possible(url, found)
 
 
 def read(
@@ -293,7 +293,12 @@ def length_of(response: "Response") -> int:
         total = found[3] if found else "*"
     else:
         total = response.headers.get("Content-Length", "*").strip()
-    return int(total) if total.isascii() and total.isdigit() else -1
+    return number_in(total)
+
+
+def number_in(text: str) -> int:
+    """Return the number of bytes in a header's value; -1 if it has none."""
+    return int(text) if re.fullmatch("[0-9]{1,19}", text) else -1
 
 
 def object_of(response: "Response", options: RequestOptions) -> Object:
@@ -305,7 +310,7 @@ def object_of(response: "Response", options: RequestOptions) -> Object:
     plain = lambda etag: etag.removeprefix("W/").strip('"')
     for one in [*response.history, response]:
         if linked := one.headers.get("X-Linked-Etag"):
-            return Object(int(one.headers.get("X-Linked-Size", size)), plain(linked))
+            return Object(number_in(one.headers.get("X-Linked-Size", str(size))), plain(linked))
     return Object(size, plain(etag or ""))
 
 

@@ -6,6 +6,7 @@ HF_TOKEN, or that of `hf auth login`; HF_ENDPOINT selects another hub.
 """
 
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from urllib.parse import quote, unquote
 
 from lm.errors import UsageError, network_reason, shown
 from lm.storage import http
-from lm.storage.objects import ROUNDS, Object, StorageError, settings
+from lm.storage.objects import ROUNDS, Object, StorageError, bounded, in_time, possible, settings
 
 SERVER = "https://huggingface.co"
 KINDS = {"datasets": "dataset", "spaces": "space"}
@@ -91,7 +92,7 @@ def head(address: str) -> Object | None:
         return None
     if found.size is None:
         raise StorageError(f"{address}: the hub does not report the size of the file. Download it first.")
-    return Object(found.size, found.etag or "")
+    return possible(address, Object(found.size, found.etag or ""))
 
 
 def read(address: str, start: int, end: int | None, version: Object | None = None) -> bytes:
@@ -137,15 +138,16 @@ def listing(address: str) -> dict[str, Object]:
             one.repository, one.path or None, recursive=True, revision=one.revision, repo_type=one.kind
         )
         begin = len(one.path) + 1 if one.path else 0
-        files = (entry for entry in entries if hasattr(entry, "blob_id"))
-        return {
-            entry.path[begin:]: Object(entry.size, entry.lfs.sha256 if entry.lfs else entry.blob_id)
-            for entry in files
-            if entry.path[begin:]
-        }
+        found = lambda entry: Object(entry.size, str(entry.lfs.sha256 if entry.lfs else entry.blob_id))
+        every = in_time(address, itertools.batched(entries, 1000))
+        files = (entry for page in every for entry in page if hasattr(entry, "blob_id"))
+        try:
+            return bounded(address, ((str(entry.path)[begin:], found(entry)) for entry in files))
+        except (AttributeError, KeyError, TypeError) as error:  # raised by huggingface_hub for other JSON
+            raise StorageError(f"{address} cannot be listed: the hub's answer is no list of files. {REMEDY}") from error
 
     try:
-        return dict(sorted(asked(address, "listed", tree).items()))
+        return asked(address, "listed", tree)
     except FileNotFoundError:
         return {}
 

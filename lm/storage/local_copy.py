@@ -8,6 +8,7 @@ parts, so that an upload after appending transfers at most one part (`log_parts`
 
 import atexit
 import contextlib
+import errno
 import fcntl
 import functools
 import hashlib
@@ -22,7 +23,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO
 
-from lm.errors import InputError, UsageError
+from lm.errors import InputError, UsageError, shown
 from lm.storage import objects, stores
 from lm.storage.files import appearing_file, cache_folder, writing
 from lm.storage.lease import Lease
@@ -259,7 +260,8 @@ class LocalCopy:
         def bring(name: str) -> None:
             found = there[name]
             first, *others = self.parts.get(name, [found])
-            with appearing_file(inside(self.folder, name, self.url), durable=False) as partial:
+            path = inside(self.folder, name, self.url)
+            with storable(self.url / name), appearing_file(path, durable=False) as partial:
                 download(self.url / name, partial, first)
                 with partial.open("ab") as file:
                     for number, part in enumerate(others, 1):
@@ -398,7 +400,28 @@ def download(url: Url, path: Path, version: Object) -> None:
 
 
 def deleted(url: Url) -> ReplacedError:
-    return ReplacedError(f"{url} was deleted while it was read. Run the command again.")
+    return ReplacedError(
+        f"{url} is listed, but there is no such object. If it was deleted meanwhile, run the command again; if the "
+        f"store has an object {url}/, with a slash at the end, delete that."
+    )
+
+
+@contextlib.contextmanager
+def storable(url: Url) -> Generator[None]:
+    """Convert disk errors in the block that are due to the name or size of the object at `url` to InputError."""
+    try:
+        yield
+    except (OSError, RecursionError) as error:
+        number = error.errno if isinstance(error, OSError) else errno.ENAMETOOLONG
+        if number == errno.ENAMETOOLONG:
+            reason = "its name is too long: a disk allows 255 bytes between slashes and 4,096 in all. Rename the object"
+        elif number == errno.EFBIG:
+            reason = "it is larger than files on this disk can be. Set GRISTMILL_CACHE to a folder on another disk"
+        elif number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
+            reason = "it has the name of a folder, or a folder its name. Delete or rename the object"
+        else:
+            raise
+        raise InputError(f"{shown(str(url), quotes=False)} cannot be stored on a disk: {reason}.") from error
 
 
 def announce(size: int, files: int, url: Url) -> None:
@@ -423,16 +446,23 @@ def fetch_listed(url: Url, found: dict[str, Object]) -> Path:
     ReplacedError if an object has changed since it was listed."""
     version = json.dumps([url.address, *((name, *one) for name, one in found.items())])
     folder = cache_folder() / "reading" / hashlib.sha256(version.encode()).hexdigest()[:16]
-    missing = [name for name, one in found.items() if not one.etag or size_of(folder / name) != one.size]
+    place_of = lambda name: url if name == url.name else url.parent / name  # the address itself may have a query
+
+    def is_missing(name: str) -> bool:
+        path = inside(folder, name, url)
+        with storable(place_of(name)):
+            return not found[name].etag or size_of(path) != found[name].size
+
+    missing = [*filter(is_missing, found)]
     announce(sum(found[name].size for name in missing), len(missing), url)
     folder.mkdir(parents=True, exist_ok=True)
 
     def bring(name: str) -> None:
-        path = inside(folder, name, url)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with appearing_file(path, folder, durable=False) as partial:
-            # The address itself may have a query.
-            download(url if name == url.name else url.parent / name, partial, found[name])
+        path = folder / name
+        with storable(place_of(name)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with appearing_file(path, folder, durable=False) as partial:
+                download(place_of(name), partial, found[name])
 
     with ThreadPoolExecutor(objects.THREADS) as pool:
         list(pool.map(bring, missing))

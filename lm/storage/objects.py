@@ -9,20 +9,22 @@ Credentials come from the variables AWS_* and GOOGLE_*, the role of a machine or
 credentials. AWS_ENDPOINT_URL and GOOGLE_BASE_URL name other servers of the same protocols.
 """
 
+import bisect
 import contextlib
 import functools
 import itertools
 import os
 import random
 import re
+import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm.errors import InputError, UsageError
+from lm.errors import InputError, UsageError, shown
 
 SCHEMES = ("s3", "gs")
 CHUNK = 16 * 2**20
@@ -33,6 +35,16 @@ THREADS = 8
 """Concurrent requests for one large object, or for many small ones."""
 ROUNDS = 3
 """Attempts of a request; in each, obstore itself retries several times."""
+MOST_OBJECTS = 5_000_000
+"""Maximum objects in a listing, which takes 270 bytes of memory per object."""
+MOST_BYTES = 2**46
+"""Maximum size of an object in bytes: 70 TB. Stores allow at most 50 TB."""
+PAGE_SECONDS = 600.0
+"""Maximum seconds in which a listing must name an object or end."""
+NO_NAME = re.compile("[\\0-\\x1f\\x7f\\ud800-\\udfff]|//")
+"""Matches names that no file on a disk can have, or that a terminal would obey."""
+HADOOP_MARKER = "_$folder$"
+"""Suffix of the empty objects with which Hadoop marks folders."""
 
 
 class StorageError(InputError):
@@ -206,7 +218,7 @@ def head(address: str) -> Object | None:
         found = asked(address, "read", lambda client, key: obstore.head(client, key))
     except FileNotFoundError:
         return None
-    return Object.of(found)
+    return possible(address, Object.of(found))
 
 
 def read(address: str, start: int = 0, end: int | None = None, version: Object | None = None) -> bytes:
@@ -277,30 +289,104 @@ def rename(address: str, target: str) -> None:
     asked(target, "written", lambda client, key: obstore.rename(client, source, key))
 
 
+def possible(address: str, found: Object) -> Object:
+    """Return `found`, the metadata of the object at `address`. Raises StorageError if no object can have its size."""
+    if not isinstance(found.size, int) or not 0 <= found.size <= MOST_BYTES:
+        raise StorageError(
+            f"{address} is {shown(found.size)} bytes, says the server, but an object has at most {MOST_BYTES:,}. "
+            "Delete the object, or give an address on another server."
+        )
+    return found
+
+
+def bounded(address: str, entries: Iterable[tuple[str, Object]]) -> dict[str, Object]:
+    """Return a listing {name: metadata}, sorted, without the address itself. Raises StorageError if there are over
+    MOST_OBJECTS entries, for a name that no file can have, and for an impossible size."""
+    found: dict[str, Object] = {}
+    for count, (name, one) in enumerate(entries, 1):
+        if count > MOST_OBJECTS:
+            raise StorageError(
+                f"{address} cannot be listed: there are over {MOST_OBJECTS:,} objects, such as {shown(name)}, or the "
+                "server's list does not end. Give the address of a folder with fewer objects."
+            )
+        if name and (not {"", ".", ".."}.isdisjoint(name.split("/")) or NO_NAME.search(name)):
+            raise StorageError(
+                f"{address} cannot be listed: it has an object {shown(name)}, which no file can be named. Delete or "
+                "rename this object."
+            )
+        if name and (one.size or name not in found):  # a folder marker may be listed under the name of an object
+            found[name] = possible(f"{address}/{name}", one)
+    return dict(sorted(found.items()))
+
+
+def begun[T](bring: Callable[[], T]) -> Future[T]:
+    """Call `bring` in a daemon thread; return its result as a Future."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(bring())
+        except BaseException as error:
+            future.set_exception(error)
+
+    # A daemon: a server that does not answer must not keep the process from ending.
+    threading.Thread(target=run, name="storage", daemon=True).start()
+    return future
+
+
+def in_time[T](address: str, pages: Iterable[T]) -> Iterator[T]:
+    """Yield the pages of a listing. Raises StorageError if one takes over PAGE_SECONDS: a server may send empty pages
+    without end, which its client does not pass on."""
+    iterator = iter(pages)
+    while True:
+        future = begun(lambda: next(iterator, None))
+        if not wait([future], PAGE_SECONDS).done:
+            raise StorageError(
+                f"{address} cannot be listed: for {PAGE_SECONDS:g} s, the server named no object. Give the address of "
+                "a folder with fewer objects, or of another server."
+            )
+        if (page := future.result()) is None:
+            return
+        yield page
+
+
 def listing(address: str) -> dict[str, Object]:
-    """Return {key relative to the address: metadata}, sorted, of all objects whose keys begin with the address +
-    "/"."""
+    """Return {key relative to the address: metadata}, sorted, of all objects whose keys begin with the address + "/",
+    but no folder markers: the empty objects `a/` or `a_$folder$` that consoles, s3fs and Hadoop create."""
     import obstore
 
     prefix = split(address)[2].rstrip("/")
     begin = len(prefix) + 1 if prefix else 0
 
     def pages(client: Any, key: str) -> dict[str, Object]:
-        every = (one for page in obstore.list(client, prefix or None) for one in page)
-        return {one["path"][begin:]: Object.of(one) for one in every}
+        every = in_time(address, obstore.list(client, prefix or None, chunk_size=1000))
+        return bounded(address, ((one["path"][begin:], Object.of(one)) for page in every for one in page))
 
-    return {name: found for name, found in sorted(asked(address, "listed", pages).items()) if name}
+    found = asked(address, "listed", pages)
+    names, empty = list(found), [name for name, one in found.items() if not one.size]
+    after = lambda name: names[bisect.bisect(names, f"{name}/") :][:1]
+    is_folder = lambda name: after(name) and after(name)[0].startswith(f"{name}/")
+    # obstore lists `a/` as "a": only a request for "a" tells it from an empty file.
+    unclear = [name for name in empty if not name.endswith(HADOOP_MARKER) and not is_folder(name)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        heads = pool.map(head, [f"{address.rstrip('/')}/{name}" for name in unclear])
+        files = {name for name, one in zip(unclear, heads, strict=True) if one is not None}
+    return {name: one for name, one in found.items() if one.size or name in files}
 
 
 def children(address: str) -> dict[str, Object | None]:
     """Return {name: metadata, or None for a folder} of the direct children of the address, sorted."""
     import obstore
 
+    prefix = split(address)[2].rstrip("/")
+
     def ask(client: Any, key: str) -> dict[str, Object | None]:
-        found = obstore.list_with_delimiter(client, split(address)[2].rstrip("/") or None)
+        (found,) = in_time(address, map(obstore.list_with_delimiter, [client], [prefix or None]))
         last = lambda path: path.rstrip("/").rpartition("/")[2]
         folders = {last(path): None for path in found["common_prefixes"]}
-        return {last(one["path"]): Object.of(one) for one in found["objects"]} | folders
+        files = ((last(one["path"]), Object.of(one)) for one in found["objects"] if one["path"] != prefix)
+        real = {name: one for name, one in bounded(address, files).items() if not name.endswith(HADOOP_MARKER)}
+        return real | folders
 
     return dict(sorted(asked(address, "listed", ask).items()))
 

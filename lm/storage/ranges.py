@@ -1,13 +1,12 @@
 """File objects that read an object of a store: `Ranges` for random access, `Stream` sequentially with read-ahead."""
 
 import io
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import cast
 
 from lm.storage import stores
-from lm.storage.objects import Object
+from lm.storage.objects import Object, begun
 
 READ_AHEAD = 2**20
 """Minimum bytes per read of a file with random access."""
@@ -15,21 +14,6 @@ BLOCK = 8 * 2**20
 """Bytes per request of a stream."""
 KEPT = 2
 """Blocks that a stream keeps: the current one and the one before. The next one is being read ahead."""
-
-
-def begun(bring: Callable[[], bytes]) -> Future[bytes]:
-    """Call `bring` in a daemon thread; return its result as a Future."""
-    future: Future[bytes] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(bring())
-        except BaseException as error:
-            future.set_exception(error)
-
-    # A daemon: a server that does not answer must not keep the process from ending.
-    threading.Thread(target=run, name="storage", daemon=True).start()
-    return future
 
 
 class Ranges(io.RawIOBase):

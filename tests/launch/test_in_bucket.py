@@ -96,6 +96,34 @@ def test_one_machine_reuses_and_reads_the_outputs_of_another(run, tmp_path):
     assert not list((tmp_path / "c").rglob("second/file"))  # nothing unused is downloaded
 
 
+def test_folder_markers_of_a_console_change_nothing(run, server, tmp_path):
+    """Zero bytes at `a/`, before the first command and after each."""
+    first, second = stage("first"), stage("second", stage("first"))
+
+    def mark() -> None:
+        for name in (
+            "",
+            "stages/",
+            "first/",
+            "second/",
+            "second/only-made/",
+            "documents/",
+            "checkpoints/",
+            "log.jsonl/",
+        ):
+            server.put(f"{run}/{name}", b"")
+
+    mark()
+    assert on("a", tmp_path, run, first) == [True]
+    mark()
+    assert on("b", tmp_path, run, first, second) == [False, True]
+    assert on("a", tmp_path, run, first, second) == [False, False]
+    (run / "stages/first.json").unlink()
+    mark()
+    assert on("c", tmp_path, run, stage("first"), second) == [True, False]
+    assert (run / "second/file").read_text() == "mademade" and "documents" not in run.files()
+
+
 def test_rebuilt_outputs_replace_the_old_ones_and_user_files_are_kept(run, tmp_path):
     assert on("a", tmp_path, run, stage("first")) == [True]
     write_atomically(run / "first/notes", "the user's")
@@ -162,7 +190,7 @@ def test_another_process_rereads_files_that_process_0_changes_meanwhile(run, ser
     changed.clear()
     with (
         pytest.MonkeyPatch.context() as patch,
-        pytest.raises(StorageError, match=r"was (replaced|deleted) while it was"),
+        pytest.raises(StorageError, match=r"was replaced while it was|is listed, but there is no such"),
     ):
         patch.setattr(local_copy, "READS", 1)
         write_atomically(run / name, "another")
