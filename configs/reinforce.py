@@ -14,5 +14,8 @@ def get_config(base: Experiment) -> Experiment:
         learning_rate=7e-4, final_learning_rate=7e-5, warmup_steps=5, beta1=0.9, beta2=0.95, epsilon=1e-8,
         weight_decay=0.0, clip_norm=1.0,
     )  # fmt: skip
-    train = dataclasses.replace(base.train, steps=100, optimizer=optimizer, validate_every=25, checkpoint_every=25)
+    train = dataclasses.replace(
+        base.train, steps=100, optimizer=optimizer, validate_every=25, checkpoint_every=25,
+        log_every=1,
+    )  # fmt: skip
     return dataclasses.replace(base, train=train, reinforce=ReinforceConfig(task="calculator"))

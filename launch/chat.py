@@ -17,7 +17,7 @@ import tyro
 from configs.experiment import Experiment
 from launch.stages.command import run_command
 from launch.stages.processes import process_count
-from launch.stages.trained import load_trained
+from launch.stages.trained import load_template, load_trained
 from lm.errors import InputError, UsageError, for_terminal
 from lm.storage import shown_place
 
@@ -43,16 +43,15 @@ class Options:
 
 
 def talk(experiment: Experiment, workdir: Path, options: Options) -> bool:
+    if process_count() > 1:
+        raise UsageError(f"launch.chat needs one process, but there are {process_count()}. Start only one.")
+    template = load_template(workdir)  # first: it is refused before JAX is imported
     from lm.chat.assistant import answer, recent
-    from lm.chat.template import ChatTemplate
     from lm.chat.tools import NO_TOOLS, tools_of
     from lm.inference.engine import Engine
     from lm.inference.requests import SamplingParams
 
-    if process_count() > 1:
-        raise UsageError(f"launch.chat needs one process, but there are {process_count()}. Start only one.")
     run = load_trained(experiment, workdir, 1, experiment.model.context_length, "--max-tokens", options.step)
-    template = ChatTemplate(run.tokenizer)
     tools = NO_TOOLS if options.no_tools else tools_of(experiment.chat.base, run.tokenizer)
     engine = Engine(run.model, experiment.model, run.tokenizer, slots=1, mesh=run.mesh)
     if not options.message:
@@ -120,4 +119,4 @@ def show(step: Any) -> None:
 
 
 if __name__ == "__main__":
-    run_command("launch.chat", (__doc__ or "").strip(), None, ("sample",), Options, talk)
+    run_command("launch.chat", (__doc__ or "").strip(), None, (), Options, talk)

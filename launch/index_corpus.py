@@ -20,6 +20,9 @@ from lm.corpus_index.format import settings_of
 from lm.data.mixture import mixture_manifests
 from lm.run_paths import RunPaths
 
+INDEXED = ("train.mixture", "train.own_weight")
+"""Settings that decide which shards are indexed."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -55,4 +58,4 @@ STAGE = Stage(
 )
 
 if __name__ == "__main__":
-    run_stage_command(STAGE, "shards", options=Options, on_the_side=check)
+    run_stage_command(STAGE, *INDEXED, options=Options, on_the_side=check)

@@ -52,4 +52,4 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
 
 
 if __name__ == "__main__":
-    run_command("launch.lm_eval", (__doc__ or "").strip(), None, ("evaluate",), Options, on_the_side)
+    run_command("launch.lm_eval", (__doc__ or "").strip(), None, ("evaluate.batch_size",), Options, on_the_side)

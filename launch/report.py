@@ -120,4 +120,4 @@ STAGE = Stage(
 )  # fmt: skip
 
 if __name__ == "__main__":
-    run_stage_command(STAGE, "chat")
+    run_stage_command(STAGE, "chat.questions")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.experiment import Experiment
+from launch.index_corpus import INDEXED
 from launch.stages.command import run_command
 from lm.errors import UsageError
 
@@ -49,4 +50,4 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
 
 
 if __name__ == "__main__":
-    run_command("launch.search_corpus", (__doc__ or "").strip(), None, ("shards",), Options, on_the_side)
+    run_command("launch.search_corpus", (__doc__ or "").strip(), None, INDEXED, Options, on_the_side)

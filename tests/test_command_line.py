@@ -1,12 +1,15 @@
 """The command line: short help, tyro's messages for unknown options, and one sentence for an invalid config."""
 
+import ast
 import importlib
+import inspect
 import os
 import re
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,6 +118,32 @@ def explanations(text: str) -> dict[str, list[str]]:
         if name:
             found[name[1]] = re.findall(r"[A-Za-z]{2,}", words)
     return found
+
+
+def attributes(module: Any, tree: ast.AST, found: dict[str, set[str]]) -> set[str]:
+    """Names of the attributes in `tree`, a part of a module, and in the functions of launch/ that it refers to."""
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        value = getattr(module, node.id, None) if isinstance(node, ast.Name) else None
+        if inspect.isfunction(value) and value.__module__.startswith("launch.") and value.__qualname__ not in found:
+            found[value.__qualname__] = names
+            source = ast.parse(inspect.getsource(value))
+            names |= attributes(sys.modules[value.__module__], source, found)
+    return names
+
+
+@pytest.mark.parametrize("script", [script for script, called in CALLS.items() if "command(" in called])
+def test_help_lists_no_section_that_the_script_does_not_read(script, monkeypatch):
+    """It reads a section if one of its functions, or a function of launch/ that it calls, has an attribute of that
+    name."""
+    module, listed = importlib.import_module(script), list[str]()
+    keep = lambda program, text, run, reads=(), *_, **__: listed.extend(reads)
+    monkeypatch.setattr(module, "run_command", keep, raising=False)
+    monkeypatch.setattr(module, "run_stage_command", lambda stage, *reads, **_: listed.extend(reads), raising=False)
+    monkeypatch.setattr(module, "run_without_config", lambda *_: None, raising=False)
+    exec(CALLS[script], vars(module))
+    found = attributes(module, ast.parse(inspect.getsource(module)), {})
+    assert {name.partition(".")[0] for name in listed} <= found
 
 
 def test_help_before_the_config_is_the_demos(capsys):

@@ -216,7 +216,8 @@ def parse_run(
     if helping:
         sections = [name for name in parts_of(base) if "." not in name]
         filters = [f"documents.{name}" for name in base.documents.sections]
-        read = [one for name in reads or sections for one in (filters if name == "documents.filters" else [name])]
+        wanted = sections if reads is None else reads
+        read = [one for name in wanted for one in (filters if name == "documents.filters" else [name])]
         if fit:
             from data_prep.sources.sizes import InputSizes
 

@@ -16,6 +16,7 @@ from lm.run_paths import RunPaths
 from lm.storage import shown_place
 
 if TYPE_CHECKING:
+    from lm.chat.template import ChatTemplate
     from lm.inference.weights import Weights
 
 COMPRESSORS = ("gzip", "zstd", "xz")
@@ -50,6 +51,18 @@ def load_trained(
     if run.one_device:
         say(f"Using one device, because the mesh of the config does not fit this machine: {run.one_device}")
     return run
+
+
+def load_template(workdir: Path) -> "ChatTemplate":
+    """Load the chat template of a run, without its model. Raises TemplateError if it has none or an invalid one."""
+    from lm.chat.template import ChatTemplate, TemplateError
+    from lm.tokenizer import load
+
+    fetch(workdir, (), (RunPaths.tokenizer,))
+    try:
+        return ChatTemplate(load(RunPaths(workdir).tokenizer))
+    except TemplateError as error:
+        raise TemplateError(f"{shown_place(workdir)}: {error}") from error
 
 
 def with_weights(experiment: Experiment, workdir: Path, step: int | None, weights: "Weights") -> Loaded:

@@ -8,6 +8,7 @@ and the state before it, so a run that was killed resumes with the same bits.
 import contextlib
 import functools
 import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -22,7 +23,7 @@ from lm.chat.template import ChatTemplate
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import RetentionPolicy, folders_of, lengths, steps_in
 from lm.config import ModelConfig, ReinforceConfig, TrainConfig
-from lm.errors import UsageError, shown
+from lm.errors import UsageError, for_terminal, shown
 from lm.fields import identifying
 from lm.inference.engine import Engine, bucket, padded
 from lm.inference.requests import SamplingParams
@@ -35,10 +36,14 @@ from lm.reinforcement.scoring import AnswerBatch, objective
 from lm.reinforcement.tasks import Instance, Task, instance_at
 from lm.resilience.preemption import PreemptionHandler
 from lm.run_paths import RunPaths
+from lm.terminal import duration
 from lm.tokenizer import Tokenizer
 from lm.training.optimizer import make_optimizer
 from lm.training.restore_or_init import check_start, restore_or_init
 from lm.training.state import TrainState, abstract_state, initializer
+
+UNREWARDED = 10
+"""Steps in a row without a reward after which a warning is printed."""
 
 
 class SampledReply(NamedTuple):
@@ -85,6 +90,8 @@ class Learner:
     ):  # fmt: skip
         self.config, self.seed, self.optimizer = config, train.seed, make_optimizer(train.optimizer, train.steps)
         self.template, self.task, mesh = ChatTemplate(tokenizer), task, one_device_mesh(model)
+        self.last = ""
+        """The last question and its answer, for messages."""
         self.engine = Engine(state.model, model, tokenizer, slots=config.slots, context=config.context, mesh=mesh)
         minimized = functools.partial(objective, shape=self.engine.shape)
         self.gradients = traced_on(mesh, jax.jit(jax.value_and_grad(minimized, has_aux=True)), training=True)
@@ -122,6 +129,7 @@ class Learner:
                     "Return a number from 0 to 1."
                 )
             answers.append(SampledAnswer(tuple(of_answer), reward))
+            self.last = f"{shown(instance.question)}, answered {shown(answer.messages[-1])}"
         return answers
 
     def step(self, state: TrainState) -> tuple[TrainState, Row]:
@@ -203,6 +211,7 @@ def reinforce(
         first, learner = int(state.step), Learner(model, train, config, state, tokenizer, task)
         log = stack.enter_context(contextlib.closing(MetricsLog(folder, first, evaluation_pending=True)))
         preemption.training = True
+        began, unrewarded = time.monotonic(), 0
         due = lambda every, step: step == train.steps or (every > 0 and step % every == 0)
         for step in range(first, train.steps + 1):
             if train.validate_every and due(train.validate_every, step):
@@ -212,6 +221,23 @@ def reinforce(
                 break
             state, row = learner.step(state)
             log.write(step + 1, row)
+            if due(train.log_every, step + 1):
+                left = (time.monotonic() - began) / (step + 1 - first) * (train.steps - step - 1)
+                print(
+                    f"reinforce: step {step + 1:,}/{train.steps:,}  reward {row['reward']:.3f}  solved "
+                    f"{row['pass_at_1']:.1%}  {row['answer_tokens']:.0f} tokens an answer  {duration(left)} left",
+                    flush=True,
+                )
+            unrewarded = 0 if row["reward"] else unrewarded + 1
+            if unrewarded == UNREWARDED:
+                print(
+                    f"reinforce: warning: none of the {UNREWARDED * config.prompts * config.samples:,} answers of the "
+                    f"last {UNREWARDED} steps had a reward above 0, so nothing is learned. The last: "
+                    f"{for_terminal(learner.last)}. Check the task's check; ask what the model can answer sometimes; "
+                    "reward parts of an answer; raise reinforce.max_tokens if answers are cut; or finetune on answers "
+                    "first.",
+                    flush=True,
+                )
             stopping = preemption.requested(step + 1)
             if stopping or due(train.checkpoint_every, step + 1):
                 checkpoints.save(step + 1, state, about, certain=True)

@@ -10,18 +10,23 @@ import optax
 import pytest
 
 from configs.experiment.run_folder import RunFolder
+from launch import reinforce
 from lm.chat.template import ChatTemplate
 from lm.chat.tools import NO_TOOLS, tools_of
-from lm.config import ReinforceConfig, SpikeConfig
+from lm.config import ReinforceConfig, SpikeConfig, TrainConfig
+from lm.errors import UsageError
 from lm.parallel import one_device_mesh
 from lm.reinforcement.loop import Learner
 from lm.reinforcement.tasks import Instance
+from lm.tokenizer import save, train_tokenizer
 from lm.training.anomaly_guard import make_guard
 from lm.training.optimizer import make_optimizer
 from lm.training.state import TrainState
 from tests.assistant_run import PAGES, base_experiment
 from tests.commands import run_command
+from tests.corpus import texts, tiny_experiment
 from tests.launch.run_folder import recorded_in
+from tests.test_house import REPOSITORY
 
 CONFIG = "configs/reinforce.py"
 SHORT = (
@@ -106,9 +111,45 @@ def test_answers_with_tools_are_sampled_and_trained_reply_by_reply(assistant):
     assert [one.reward for one in answers] == [*map(float, ended)] and not all(ended)
 
 
+def test_the_list_of_settings_that_are_read_is_what_the_loop_reads():
+    source = (REPOSITORY / "lm/reinforcement/loop.py").read_text(encoding="utf-8")
+    listed = {name.removesuffix(".") for name in reinforce.READS if name.startswith("train.")}
+    assert {f"train.{name}" for name in re.findall(r"\btrain\.(\w+)", source)} == listed | {"train.start"}
+
+
+def test_every_setting_is_read_or_refused_if_it_is_changed():
+    base = dataclasses.replace(base_experiment(), reinforce=ReinforceConfig(base="runs/assistant"))
+    settings = reinforce.settings_of(base)
+    of_train = {f"train.{field.name}" for field in dataclasses.fields(TrainConfig)}
+    assert of_train == {".".join(name.split(".")[:2]) for name in settings if name.startswith("train.")}
+    for name in settings:
+        changed = settings | {name: "another"}
+        if name != "model.attention" and name.startswith(reinforce.READS):
+            reinforce.refuse_unread(changed, [settings])
+            continue
+        with pytest.raises(UsageError, match=rf"does not read {re.escape(name)} = another\. .* runs/assistant: "):
+            reinforce.refuse_unread(changed, [settings])
+        reinforce.refuse_unread(changed, [settings, changed])  # the run itself is resumed
+
+
+@pytest.mark.parametrize("script", ["launch.chat", "launch.reinforce"])
+def test_a_base_model_is_refused_before_its_parameters_are_read(tmp_path, script):
+    (run := tmp_path / "base").mkdir()
+    experiment = tiny_experiment()
+    (run / "config.json").write_text(json.dumps(dataclasses.asdict(experiment)))
+    save(train_tokenizer(texts(9), experiment.tokenizer), run / "tokenizer")
+    words = [run] if script == "launch.chat" else [run, CONFIG, "--workdir", tmp_path / "new"]
+    done = run_command(script, *words)
+    assert done.returncode == 2 and "base: The tokenizer has no chat template" in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (
+            ["BASE", CONFIG, "--train.ema-decay", "0.99", "--sample.tokens", "9"],
+            r"does not read train\.ema_decay = 0\.99, sample\.tokens = 9\. Leave it as in .*/assistant: 0\.0, 24\. Of",
+        ),
         (["tests/configs.py"], r"reinforce\.base is empty"),
         ([], "launch.reinforce runs/assistant configs/reinforce.py"),
         (

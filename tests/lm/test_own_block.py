@@ -3,6 +3,7 @@ refused by name. A block that says that the cache is enough shares contexts, and
 
 import dataclasses
 import re
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -63,7 +64,7 @@ def test_the_scores_of_a_prompt_are_those_of_the_forward_pass():
 
 
 def reinforced(config: ModelConfig) -> Learner:
-    state = TrainState(*[0] * len(TrainState._fields))._replace(model=random_model(config))
+    state = cast(Any, TrainState)(*[0] * len(TrainState._fields))._replace(model=random_model(config))
     return Learner(
         config, tiny_experiment().train, ReinforceConfig(context=16, max_tokens=8), state, TALKER, reverse_words
     )

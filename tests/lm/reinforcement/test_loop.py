@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -46,16 +47,28 @@ def test_rewards_that_are_none_are_refused(tmp_path, monkeypatch, reward):
         learn(tmp_path / "run", dataclasses.replace(CONFIG, max_tokens=30))
 
 
-def learn(folder: Path, config: ReinforceConfig = CONFIG) -> list[np.ndarray]:
-    """Train in `folder`; return the parameters."""
+@pytest.mark.parametrize("reward", [0.0, pytest.param(0.5, marks=pytest.mark.slow)])
+def test_each_step_prints_a_line_and_answers_without_any_reward_a_warning(tmp_path, monkeypatch, capsys, reward):
+    monkeypatch.setitem(TASKS, "ascii", lambda seed, number: Instance(f"{seed} {number}", lambda messages: reward))
+    few = dataclasses.replace(CONFIG, prompts=1, samples=2, slots=2, max_tokens=40, held_out=1)
+    learn(tmp_path / "run", few, steps=loop.UNREWARDED + 2, log_every=1, validate_every=0)
+    printed = capsys.readouterr().out
+    assert [int(step) for step in re.findall(r"^reinforce: step (\d+)/12  reward 0", printed, re.MULTILINE)] == [
+        *range(1, 13)
+    ]
+    warnings = re.findall(r"^reinforce: warning: none of the 20 answers .*'0 \d+', answered \{'role.*", printed, re.M)
+    assert len(warnings) == (reward == 0)
+
+
+def learn(folder: Path, config: ReinforceConfig = CONFIG, **changes: int) -> list[np.ndarray]:
+    """Train in `folder`, with other values `changes` of the section train; return the parameters."""
     start, tiny = folder.parent / "0", tiny_experiment().train
     if not start.exists():
         about = {"step": 0, "steps": 0, "tokenizer": TALKER.fingerprint}
         write_parameters(start, MODEL, random_parameters(MODEL), about)
-    train = dataclasses.replace(
-        tiny, steps=4, validate_every=2, checkpoint_every=2, start=StartConfig(str(start)),
-        optimizer=dataclasses.replace(tiny.optimizer, learning_rate=1e-2, warmup_steps=1),
-    )  # fmt: skip
+    changes = {"steps": 4, "validate_every": 2, "checkpoint_every": 2, **changes}
+    optimizer = dataclasses.replace(tiny.optimizer, learning_rate=1e-2, warmup_steps=1)
+    train = dataclasses.replace(tiny, start=StartConfig(str(start)), optimizer=optimizer, **changes)
     folder.mkdir(exist_ok=True)
     loop.reinforce(MODEL, train, config, TALKER, folder, TASKS[config.task])
     return [np.asarray(leaf) for leaf in jax.tree.leaves(restore_model(MODEL, folder / "checkpoints"))]

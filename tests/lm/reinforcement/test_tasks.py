@@ -1,5 +1,6 @@
 """The checks of tasks accept the right answers and refuse wrong ones."""
 
+import re
 import sys
 import types
 
@@ -9,6 +10,7 @@ from lm.chat.messages import Message
 from lm.chat.tools import calculator as compute
 from lm.errors import UsageError
 from lm.reinforcement.tasks import TASKS, Instance, instance_at, is_held_out, task_named
+from tests.test_house import REPOSITORY
 
 
 def said(text: str) -> list[Message]:
@@ -102,3 +104,17 @@ def test_tasks_of_reasoning_gym_do_not_repeat_their_questions(monkeypatch):
 def test_unknown_tasks_are_refused(name):
     with pytest.raises(UsageError, match=r"reinforce\.task"):
         task_named(name)
+
+
+def test_the_task_of_the_page_rewards_as_it_says():
+    page = (REPOSITORY / "docs/assistant.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"^```python my_task\.py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    exec(source, module := {})
+    for number in range(20):
+        instance = instance_at(module["add"], 0, number, held_out=number % 2 == 0)
+        total = sum(map(int, re.findall(r"\d+", instance.question)))
+        answers = (f"It is {total} .", 1.0), ("It is 5 .", 1.0 if total == 5 else 0.1), ("None.", 0.0)
+        for text, reward in answers:
+            assert instance.check([{"role": "assistant", "content": text}]) == reward
+    fields = re.findall(r"^\| `(\w+)", page.partition("| field of `Instance` |")[2].partition("\n\n")[0], re.MULTILINE)
+    assert fields == [*Instance._fields]
