@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from configs.experiment import load_config, parse_command
-from configs.experiment.command_line import options_of
+from configs.experiment import load_config, parse_command, parse_run
+from configs.experiment.command_line import ALIASES, options_of
+from configs.experiment.run_folder import RunFolder
 from launch import pretrain
 from launch.stages.command import cut_lines
 from lm.errors import UsageError, shown
@@ -191,9 +192,48 @@ def test_shown_reports_the_length_of_truncated_values():
 
 
 def test_a_missing_config_is_reported_with_the_shipped_ones():
-    message = refusal(config="configs/demoo.py")
-    assert message.startswith("There is no config file or run folder configs/demoo.py. Shipped in configs/: ")
+    message = refusal(config="configs/no_such.py")
+    assert message.startswith("There is no config file or run folder configs/no_such.py. Shipped in configs/: ")
     assert "demo.py" in message
+
+
+def test_a_misspelt_run_folder_or_config_is_suggested(tmp_path):
+    (run := tmp_path / "assistant").mkdir()
+    assert "Did you mean" not in refusal(config=f"{tmp_path}/asistant")  # no run yet
+    (run / "config.json").write_text("{}")
+    wrong = tmp_path / "asistant"
+    assert refusal(config=str(wrong)) == f"There is no config file or run folder {wrong}. Did you mean {run}?"
+    assert refusal(config="configs/demoo.py").endswith("configs/demoo.py. Did you mean configs/demo.py?")
+    with pytest.raises(UsageError, match=rf"is not a run folder: .* Did you mean {run}\? "):
+        RunFolder(wrong).experiment()
+    with pytest.raises(UsageError, match=rf"is not a run folder on a disk\. Did you mean {run}\? "):
+        parse_run("launch.x", "", [str(wrong), "configs/finetune.py"], from_run="chat")
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        ("train.lr", "train.optimizer.learning-rate or --train.optimizer.muon.learning-rate"),
+        ("train.optimizer.muon.lr", "train.optimizer.muon.learning-rate"),
+        ("lr", "train.optimizer.learning-rate or --train.optimizer.muon.learning-rate or --documents.quality-"),
+        ("train.bs", "train.batch-size"),
+        ("batch", "train.batch-size or --evaluate.batch-size or --documents.quality-classifier.training.batch-size"),
+        ("ctx", "model.context-length"),
+        ("train.context_length", "model.context-length"),
+        ("model.n_layer", "model.layers"),
+        ("train.stpes", "train.steps"),
+        ("output-dir", "workdir"),
+    ],
+)
+def test_an_unknown_option_is_reported_with_the_one_that_is_meant(option, meant, capsys):
+    assert f"there is no --{option.partition('=')[0].replace('_', '-')}. Did you mean --{meant}" in tyro_error(
+        capsys, f"--{option}", "3"
+    )
+
+
+def test_every_alias_names_an_option_and_is_none():
+    lasts = {one.rpartition(".")[2] for one in OPTIONS}
+    assert {*ALIASES.values()} <= lasts and not lasts & ALIASES.keys()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import tyro
 from configs.experiment.command_line import help_wanted, parse_options, parts_of, print_help
 from configs.experiment.definition import Experiment
 from configs.experiment.named_code import OWN_FILTERS, CodePolicy, part, trust_named
-from configs.experiment.run_folder import RunFolder, experiment_json
+from configs.experiment.run_folder import RunFolder, experiment_json, similar_path
 from configs.layouts import layout_of
 from lm.config import MixtureSource, MixtureStage, ReinforceConfig
 from lm.errors import UsageError, shown
@@ -96,14 +96,16 @@ def load_config_and_fit(path: Path, base: Experiment | None = None) -> tuple[Exp
 
 
 def refuse_no_config(path: Path) -> None:
-    """Raise UsageError, with a list of the configs that exist, unless `path` is an existing .py file."""
+    """Raise UsageError, with a similar name or a list of the configs that exist, unless `path` is an existing .py
+    file."""
     shipped = sorted(p.name for p in CONFIGS.glob("*.py") if p.stem not in NO_CONFIGS)
     name = shown(str(path), quotes=False)
     if os.path.isfile(path) and path.suffix == ".py":  # noqa: PTH113 - False for a name that is too long
         return
     if os.path.exists(path):  # noqa: PTH110
         raise UsageError(f"{name} is not a Python file. A config is a .py file with get_config(), such as {DEMO}.")
-    raise UsageError(f"There is no config file or run folder {name}. Shipped in configs/: {', '.join(shipped)}.")
+    similar = similar_path(path) or similar_path(path, "*.py") or f" Shipped in configs/: {', '.join(shipped)}."
+    raise UsageError(f"There is no config file or run folder {name}.{similar}")
 
 
 type Fit = Callable[[Experiment, InputSizes, Collection[str]], tuple[Experiment, list[str]]]
@@ -180,8 +182,8 @@ def parse_run(
         base_run = None if is_url(base_name) else run_named(base_name)
         if base_run is None:
             raise UsageError(
-                f"{shown(base_name)} is not a run folder on a disk. Give the run to start from, such as runs/demo; "
-                "copy a run in a bucket to a disk first."
+                f"{shown(base_name)} is not a run folder on a disk.{similar_path(Path(base_name))} Give the run to "
+                "start from, such as runs/demo; copy a run in a bucket to a disk first."
             )
         base, _ = load_config_and_fit(config_path, base_run.experiment())
         section = dataclasses.replace(getattr(base, from_run), base=str(Path(base_name).resolve()))

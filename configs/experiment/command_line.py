@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import difflib
 import io
+import itertools
 import re
 import sys
 import typing
@@ -51,12 +53,48 @@ def options_of(config: Any, path: str = "") -> list[str]:
 
 def parse_options[Command](default: Command, program: str, words: list[str], registry: Any) -> Command:
     """Return `default` with the values of the options in `words`; `registry` has tyro's rules for special types. For
-    unknown options and malformed values, tyro prints a message and exits with code 2. Raises UsageError for values that
-    a config refuses."""
-    return tyro.cli(
-        type(default), default=default, args=words, config=MARKERS, registry=registry, add_help=False,
-        prog=f"python -m {program}",
-    )  # fmt: skip
+    unknown options and malformed values, tyro prints a message and exits with code 2; a line with the options that may
+    be meant follows. Raises UsageError for values that a config refuses."""
+    try:
+        return tyro.cli(
+            type(default), default=default, args=words, config=MARKERS, registry=registry, add_help=False,
+            prog=f"python -m {program}",
+        )  # fmt: skip
+    except SystemExit:
+        for name in [word[2:].partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]:
+            if similar := similar_options(name, options_of(default)):
+                print(f"{program}: there is no --{name}. Did you mean --{' or --'.join(similar)}?", file=sys.stderr)
+        raise
+
+
+ALIASES = {
+    "lr": "learning-rate", "wd": "weight-decay", "warmup": "warmup-steps", "bs": "batch-size", "batch": "batch-size",
+    "ctx": "context-length", "context": "context-length", "seq-len": "context-length", "block-size": "context-length",
+    "max-length": "context-length", "max-steps": "steps", "iterations": "steps", "max-iters": "steps",
+    "depth": "layers", "n-layer": "layers", "num-layers": "layers", "n-head": "heads", "num-heads": "heads",
+    "dim": "width", "d-model": "width", "n-embd": "width", "hidden-size": "width", "grad-accum": "micro-batches",
+    "gradient-accumulation-steps": "micro-batches", "grad-clip": "clip-norm", "output-dir": "workdir",
+    "out": "workdir", "vocab": "vocab-size", "ema": "ema-decay",
+}  # fmt: skip
+"""{usual name elsewhere: last part of the option here}."""
+
+
+def similar_options(name: str, known: Sequence[str]) -> list[str]:
+    """Return the options that an unknown one such as "train.lr" may mean, at most three: those with the same last part
+    or the one that ALIASES has for it, else with a similar one; of these, those of the same section. [] if `name` is known."""
+    if name in known:
+        return []
+    last = name.rpartition(".")[2]
+    lasts = {one: one.rpartition(".")[2] for one in known}
+    for wanted in (last, ALIASES.get(last, ""), *difflib.get_close_matches(last, [*lasts.values()], 1, 0.8)):
+        found = [one for one, end in lasts.items() if end == wanted]
+        if found:
+            pairs = lambda one: zip(name.split("."), one.split("."), strict=False)
+            parts = lambda one: itertools.takewhile(lambda pair: pair[0] == pair[1], pairs(one))
+            shared = {one: len([*parts(one)]) for one in found}
+            nearest = [one for one in found if shared[one] == max(shared.values())]
+            return sorted(nearest, key=lambda one: (not one.startswith("train."), len(one)))[:3]
+    return []
 
 
 def help_wanted(words: list[str]) -> bool:

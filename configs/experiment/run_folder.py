@@ -5,9 +5,11 @@ config.json is the experiment as JSON. It is read strictly: unknown and missing 
 
 import copy
 import dataclasses
+import difflib
 import importlib
 import json
 import typing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from configs.experiment.definition import Experiment
@@ -30,6 +32,17 @@ if TYPE_CHECKING:
 
     from lm.model.transformer import Transformer
     from lm.tokenizer import Tokenizer
+
+
+def similar_path(path: Path, pattern: str = "*/config.json") -> str:
+    """Return " Did you mean X?" if there is a run with a similar name as the missing `path` next to it, or another file
+    of that pattern; else ""."""
+    try:
+        there = [one.relative_to(path.parent).parts[0] for one in path.parent.glob(pattern)]
+    except OSError:  # a name that is too long, or a folder that cannot be read
+        return ""
+    similar = difflib.get_close_matches(path.name, there, n=1, cutoff=0.75)
+    return f" Did you mean {shown(str(path.parent / similar[0]), quotes=False)}?" if similar else ""
 
 
 class Loaded(NamedTuple):
@@ -78,8 +91,8 @@ class RunFolder(RunPaths):
         except (FileNotFoundError, NotADirectoryError):
             place = shown_place(self.root)
             raise UsageError(
-                f"{shown(str(place), quotes=False)} is not a run folder: it has no {path.name}. Give a run folder, or "
-                "a config file such as configs/demo.py."
+                f"{shown(str(place), quotes=False)} is not a run folder: it has no {path.name}."
+                f"{similar_path(self.root)} Give a run folder, or a config file such as configs/demo.py."
             ) from None
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
