@@ -25,6 +25,11 @@ def make(experiment: Experiment, run: Path) -> None:
     skipped = ", ".join(f"{number:,} {reason}" for reason, number in counts["skipped"].items())
     told = f"texts: {counts['rows']:,} pages in {counts['files']:,} files, of {counts['seen']:,} records"
     print(told + (f"; skipped: {skipped}" if skipped else ""), flush=True)
+    if counts["no_dates"]:
+        print(
+            f"texts: the dates of {counts['no_dates']:,} documents cannot be read, such as {counts['no_date']}. "
+            "Of duplicates, those with a date are kept.", flush=True,
+        )  # fmt: skip
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:

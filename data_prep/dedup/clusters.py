@@ -24,12 +24,12 @@ import itertools
 import json
 from array import array
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from data_prep.dates import read_date
 from data_prep.dedup.partitions import MOST_BITS, Gather, Partition, Partitions, Rows, join
 from data_prep.dedup.sorted_runs import (
     LAST_KEY,
@@ -70,21 +70,16 @@ UNKNOWN_DATE = 2**32 - 1
 
 def make_node(date: str, document_id: str, file: int, row: int) -> Node:
     """Return the node of a document: two integers that order the documents of a cluster (see Node). The order is by
-    date (ISO 8601; invalid dates last), then by a hash of the ID, so it does not depend on the order of the files.
-    `file` is the number of the document's file."""
+    date (data_prep/dates.py; invalid dates last), then by a hash of the ID, so it does not depend on the order of the
+    files. `file` is the number of the document's file."""
     digest = hashlib.blake2b(document_id.encode("utf-8", "surrogatepass"), digest_size=4).digest()
     return seconds_since_1970(date) << 32 | int.from_bytes(digest, "little"), file << 32 | row
 
 
 def seconds_since_1970(date: str) -> int:
-    """Parse an ISO 8601 date, UTC by default, to seconds since 1970, clipped to 32 bits; UNKNOWN_DATE if it is
-    invalid."""
-    try:
-        moment = datetime.fromisoformat(date)
-    except ValueError:
-        return UNKNOWN_DATE
-    moment = moment.replace(tzinfo=moment.tzinfo or UTC)
-    return min(max(int(moment.timestamp()), 0), UNKNOWN_DATE - 1)
+    """Convert a date (data_prep/dates.py) to seconds since 1970, clipped to 32 bits; UNKNOWN_DATE if it is none."""
+    moment = read_date(date)
+    return min(max(int(moment.timestamp()), 0), UNKNOWN_DATE - 1) if moment else UNKNOWN_DATE
 
 
 def file_ids(names: Iterable[str]) -> dict[str, int]:

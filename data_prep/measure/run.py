@@ -11,11 +11,13 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from data_prep.by_language.splitters import check_splitters
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
+from data_prep.dates import read_date
 from data_prep.engine import Counts, Progress, Step, Unit, Workspace, identity_of, run_step
 from data_prep.kept_columns import common_type
 from data_prep.measure.row import KEPT, rows_of_input, text_schema
@@ -44,9 +46,9 @@ def extract_texts(
     file. `external` identifies other inputs that determine the texts: hashes of URL lists and models.
 
     Returns {"files": finished files, "rows": rows written, "seen": records read, "skipped": {reason: records without a
-    row}}. "seen" and "skipped" are also written to folder/texts/records.json. Raises InputError if there are no pages,
-    or more files failed than engine.max_failed allows. Errors that affect every file (UsageError, a full disk) are
-    raised immediately.
+    row}, "no_dates": documents whose date cannot be read, "no_date": one of these dates, or ""}. "seen" and "skipped"
+    are also written to folder/texts/records.json. Raises InputError if there are no pages, or more files failed than
+    engine.max_failed allows. Errors that affect every file (UsageError, a full disk) are raised immediately.
     """
     check_splitters(config.thresholds_by_language)
     work = functools.partial(write_texts, config=config)
@@ -66,7 +68,11 @@ def extract_texts(
             f"There is no page in {len(files)} files ({named}): they hold no HTML response and no text. Perhaps they "
             "are WAT or metadata files, or damaged. Give files with pages (pages.*)."
         )
-    return {"files": len(counts), "rows": total("rows"), **records}
+    undated = [one for one in counts if one.get("no_dates")]
+    return {
+        "files": len(counts), "rows": total("rows"), **records,
+        "no_dates": sum(one["no_dates"] for one in undated), "no_date": undated[0]["no_date"] if undated else "",
+    }  # fmt: skip
 
 
 def units_of(files: list[InputFile], config: DocumentsConfig, external: object = None) -> tuple[Unit[InputFile], ...]:
@@ -87,18 +93,20 @@ def digest_of(unit: Unit[InputFile]) -> str:
 
 def write_texts(unit: Unit[InputFile], space: Workspace, config: DocumentsConfig) -> dict:
     """Write the rows of a file to texts/, including the columns in pages.keep_columns if it is a table. Return {"rows":
-    rows written, "seen": records read, "skipped": {reason: records without a row}}."""
+    rows written, "seen": records read, "skipped": {reason: records without a row}}, and if the dates of some cannot be
+    read, "no_dates": their number, and "no_date": the first of these dates."""
     skipped: Counter[str] = Counter()
+    undated: dict[str, Any] = {}
     path = space.output(f"{TEXTS}/{unit.name}.parquet")
     on_read = lambda size: space.count(bytes=size)
-    rows = counted(rows_of_input(unit.input, config, skipped, on_read), space)
+    rows = counted(rows_of_input(unit.input, config, skipped, on_read), space, undated)
     schema, kept = text_schema(config), unit.input.keep_columns
     if kept:
         with typed_columns(rows, unit.input, schema, space) as (rows, columns):
             write_rows(((path, row) for row in rows), {path: pa.schema([*schema, *columns])}, scratch=space.scratch)
     else:
         write_rows(((path, row) for row in rows), {path: schema}, scratch=space.scratch)
-    return {"rows": space.rows, "seen": space.rows + skipped.total(), "skipped": dict(skipped)}
+    return {"rows": space.rows, "seen": space.rows + skipped.total(), "skipped": dict(skipped), **undated}
 
 
 @contextlib.contextmanager
@@ -156,9 +164,12 @@ def typed_columns(
         waiting.unlink(missing_ok=True)
 
 
-def counted(rows: Iterable[dict], space: Workspace) -> Iterator[dict]:
+def counted(rows: Iterable[dict], space: Workspace, undated: dict[str, Any]) -> Iterator[dict]:
     for row in rows:
         space.count(rows=1)
+        if row["date"] and read_date(row["date"]) is None:
+            undated["no_dates"] = undated.get("no_dates", 0) + 1
+            undated.setdefault("no_date", shown(row["date"]))
         yield row
 
 

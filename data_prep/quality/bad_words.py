@@ -24,7 +24,7 @@ class BadWordsFilter(Filter):
     """Maximum number of listed words in a text, with repetitions; 0 drops every text with one."""
     files: tuple[str, ...] = measured()
     """Paths or URLs of word lists in UTF-8: one word or phrase per line, compared in lower case; lines that begin with
-    "#" are comments."""
+    "#" are comments, also if they are indented."""
     whole_words: bool = measured(default=True)
     """Match only whole words: no letter or digit directly before or after. Disable for languages without spaces."""
 
@@ -76,7 +76,7 @@ def words_of(files: tuple[str, ...], whole_words: bool) -> WordList:
                 f"The list {place} of documents.bad_words.files cannot be read: {error}. Give a UTF-8 file with one "
                 f"word per line{' that the workers reach' if isinstance(place, Url) else ''}."
             ) from error
-        found = {line.strip().lower() for line in lines if line.strip() and not line.startswith("#")}
+        found = {entry.lower() for line in lines if (entry := line.strip()) and not entry.startswith("#")}
         if not found:
             raise InputError(f"The list {place} of documents.bad_words.files has no words. Give another list.")
         entries |= found

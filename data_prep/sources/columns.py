@@ -7,14 +7,17 @@ is detected. Values longer than MAX_FIELD_BYTES are ignored, but kept columns (p
 text.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 
+from data_prep.dates import COMPACT, NUMBER, iso_of, read_date
 from data_prep.documents import Damage, Document
 from data_prep.kept_columns import in_words, type_of
 from lm.errors import shown
@@ -109,10 +112,10 @@ def document_of(row: Mapping[str, Any], number: int, *, name: str, text_field: s
         language, score = "", 0.0
     return Document(
         text=storable(text),
-        id=first("id", as_text) or f"{name}/{number}",
+        id=first("id", as_id) or f"{name}/{number}",
         dump=first("dump", as_text) or "",
         url=first("url", as_text) or "",
-        date=first("date", as_text) or "",
+        date=first("date", as_date) or "",
         file_path=first("file_path", as_text) or name,
         language=language,
         language_score=score,
@@ -160,10 +163,30 @@ def as_text(value: object) -> str | None:
     if isinstance(value, bytes):
         value = value[: MAX_FIELD_BYTES + 1].decode(errors="replace")
     if isinstance(value, datetime):  # no time zone: UTC, as everywhere in WARC
-        value = value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC).isoformat().replace("+00:00", "Z")
+        try:
+            value = iso_of(value)
+        except OverflowError:  # UTC may be before the year 1 or after 9999
+            return None
     elif isinstance(value, date) or (isinstance(value, int) and not isinstance(value, bool)):
         value = str(value)
     return storable(value) if isinstance(value, str) and 0 < len(value) <= MAX_FIELD_BYTES else None
+
+
+def as_id(value: object) -> str | None:
+    """Return `value` as text; a whole float without its fraction: pandas turns integers into floats if one is
+    missing."""
+    if isinstance(value, float | Decimal) and math.isfinite(value):
+        value = int(value) if value == int(value) else str(value)
+    return as_text(value)
+
+
+def as_date(value: object) -> str | None:
+    """Return a Unix time as ISO 8601 in UTC, and other values as text, also if they are not dates (read_date)."""
+    text = as_id(value)
+    if not text or not NUMBER.fullmatch(text) or (text.isdecimal() and len(text) in COMPACT):
+        return text
+    moment = read_date(text)
+    return iso_of(moment) if moment else text
 
 
 def as_language(value: object) -> str | None:

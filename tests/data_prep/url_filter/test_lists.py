@@ -347,6 +347,8 @@ def test_every_flipped_byte_and_every_truncation_is_detected(tmp_path):
         b"a.example\r\nb.example\r\n",
         b"# sites\n\n  A.example \n.b.example\n",
         b".a.example\n*.b.example\n",
+        b"a.example\n.b.example\n",
+        b"a.example.\nb.example\n",
         pytest.param(b"a.example.\nb.example\n\xff\n", id="a byte that is not UTF-8"),
     ],
 )
