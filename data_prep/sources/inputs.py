@@ -7,11 +7,20 @@ from dataclasses import dataclass
 
 from data_prep.documents import Damage, Document, WebPage
 from data_prep.sources.manifest import InputFile, module_of
-from lm.errors import InputError
+from lm.errors import InputError, shown
 from lm.storage import Place, size_of
 
 RECORDS = "records.json"
 """File in texts/ that counts the records seen in all input files, and those without a row."""
+
+WITHOUT_TEXT = {"no_text", "empty_text"}
+"""Reasons of rows that were read but have no text. A file with only such rows is not damaged."""
+REMEDIES = {
+    "warc": ("record", "Download the file again, or leave it out."),
+    "table": ("row", "Write one JSON object per line, or one array of objects; or leave the file out."),
+    "tfds": ("row", "Set pages.text_field to a feature with text in UTF-8."),
+}
+"""{kind of input file: (noun for its units, what to do if none of them can be read)}. Other kinds are archives."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +48,31 @@ def read_input(file: InputFile, skipped: Counter[str] | None = None) -> Iterator
     """Yield the pages or documents of the file in order, and a Damage for each damaged place.
 
     Other archive records, such as requests, are counted in `skipped` by reason (data_prep.warc.SKIPPED). Raises
-    InputError if the file cannot be read or is not of its kind.
+    InputError if the file cannot be read, is not of its kind, or no record or row of it can be read.
     """
+    from data_prep.warc import SKIPPED
+
     damage: list[Damage] = []
     counts: Counter[str] = Counter()
+    first, readable = None, False
     for found in module_of(file.kind).read(file, damage.append, counts):
+        readable = True
         yield from damage
         damage.clear()
         yield found
+    for one in damage:
+        first, readable = first or one, readable or one.reason in WITHOUT_TEXT
+    others = {reason: counts[reason] for reason in SKIPPED if counts[reason]}
+    if first and not readable and not others:
+        place = getattr(first, "place", f"offset {first.offset}")
+        unit, remedy = REMEDIES.get(file.kind, REMEDIES["warc"])
+        raise InputError(
+            f"{file.path}: no {unit} can be read. The first one, {place}: {first.reason}"
+            f"{f' ({shown(first.detail, quotes=False)})' if first.detail else ''}. {remedy}"
+        )
     yield from damage
-    if skipped is not None and counts:
-        from data_prep.warc import SKIPPED
-
-        skipped.update({reason: counts[reason] for reason in SKIPPED if counts[reason]})
+    if skipped is not None:
+        skipped.update(others)
 
 
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterable[WebPage]:
