@@ -27,7 +27,7 @@ from lm.compilation_cache import keep_compiled_programs
 from lm.config import ChatConfig, StartConfig
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
-from lm.storage import appearing, file_sha256, note_write, shown_place
+from lm.storage import appearing, file_sha256, matching_paths, note_write, shown_place
 from lm.tokenizer import Tokenizer, load, save
 from lm.trusted_code import code_hashes, named
 
@@ -123,8 +123,7 @@ def conversation_files(experiment: Experiment) -> list[Path]:
     """Files that chat.conversations names, sorted. Raises UsageError if a pattern matches none."""
     found: list[Path] = []
     for pattern in experiment.chat.conversations:
-        path = Path(pattern).expanduser()
-        matches = sorted(path.parent.glob(path.name)) if any(sign in path.name for sign in "*?[") else [path]
+        matches = matching_paths(pattern)
         if not matches or not all(one.is_file() for one in matches):
             raise UsageError(f"chat.conversations names {pattern}, where there is no file. Give a file or a pattern.")
         found += matches

@@ -1,14 +1,13 @@
 """Read the examples of evaluation sets from rows in the formats of common tasks, or from fields that the config
 names."""
 
-import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lm.errors import InputError, UsageError, shown
-from lm.storage import Url, fetched, file_sha256, is_url
+from lm.storage import Url, fetched, file_sha256, is_url, matching_paths
 from lm.storage.example_rows import read_json_rows, read_parquet_rows, read_text_examples
 
 OPTION = "documents.decontamination.sets"
@@ -51,10 +50,7 @@ def example_files(sets: Sequence[str]) -> list[ExampleFile]:
         name, named, pattern = one.partition("=")
         if not named or "/" in name:
             name, pattern = "", one
-        if is_url(pattern):
-            matched = [fetched(Url(pattern))]
-        else:
-            matched = [Path(path) for path in sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))]  # noqa: PTH207
+        matched = [fetched(Url(pattern))] if is_url(pattern) else matching_paths(pattern)
         paths = [path for path in matched if path.is_file()]
         if not paths:
             raise UsageError(

@@ -148,21 +148,25 @@ def beginning(path: Place) -> bytes:
 
 def uncompressed(begin: bytes, limit: int = 1 << 10) -> bytes:
     """Return `begin`, a file's first bytes, decompressed (at most `limit` bytes) and as UTF-8 without a byte order
-    mark. Of damaged gzip data, the part before the damage is returned; of damaged zstd data, nothing."""
-    plain = begin
-    if begin.startswith(GZIP):
-        plain = gunzipped(begin, limit)
-    elif begin.startswith(ZSTD):
-        import zstandard
-
-        try:
-            with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).stream_reader(begin) as reader:
-                plain = reader.read(limit)
-        except zstandard.ZstdError:
-            plain = b""
+    mark."""
+    plain = decompressed(begin, limit)
     if plain.startswith(UTF_16_BOMS):
         plain = codecs.getincrementaldecoder("utf-16")("replace").decode(plain).encode()
     return plain.removeprefix(UTF_8_BOM)
+
+
+def decompressed(begin: bytes, limit: int) -> bytes:
+    """Return at most `limit` bytes of `begin`, a file's first bytes, decompressed; others are returned unchanged. Of
+    damaged gzip data, the part before the damage is returned; of damaged zstd data, nothing."""
+    if not begin.startswith(ZSTD):
+        return gunzipped(begin, limit)
+    import zstandard
+
+    try:
+        with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).stream_reader(begin) as reader:
+            return reader.read(limit)
+    except zstandard.ZstdError:
+        return b""
 
 
 def gunzipped(begin: bytes, limit: int = BEGINNING_BYTES) -> bytes:

@@ -5,12 +5,10 @@ Buckets are listed one folder at a time. Web servers cannot be listed; of many f
 their size.
 """
 
-import glob
 import gzip
 import io
 import itertools
 import os
-import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +18,10 @@ from typing import NamedTuple
 
 from data_prep.sources.formats import PLAIN_TEXT, TABLE_ENDINGS
 from lm.errors import InputError, UsageError, shown
-from lm.storage import Place, Url, is_url, place_of, sizes_below
+from lm.storage import WILDCARD, Place, Url, is_url, matching_paths, place_of, sizes_below, split_pattern
 from lm.storage.objects import Object
 from lm.storage.stores import WEB
 
-WILDCARD = re.compile(r"[*?[]")
 ENDINGS = {
     "pages.warc": (".warc", ".warc.gz", ".warc.zst", ".wet", ".wet.gz", ".wet.zst"),
     "pages.tables": TABLE_ENDINGS,
@@ -124,20 +121,18 @@ def local_files(option: str, pattern: str) -> list[Listed]:
     """Return the local files that match a shell pattern; for a folder, those in it with one of the option's extensions.
     Raises UsageError if there are none."""
     try:
-        expanded = Path(pattern).expanduser()
-    except RuntimeError as error:
-        raise UsageError(
-            f"{option}: {pattern!r} names the home of a user that does not exist. Correct the path."
-        ) from error
-    if expanded.is_dir():
-        return [Listed.of(expanded / name, name) for name in files_to_read(option, pattern, sizes_below(expanded))]
-    folder = Path(*itertools.takewhile(lambda part: not WILDCARD.search(part), expanded.parts[:-1]))
-    matched = [path for path in map(Path, glob.glob(str(expanded), recursive=True)) if path.is_file()]  # noqa: PTH207
+        folder, rest = split_pattern(pattern)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error}") from error
+    if not rest and folder.is_dir():
+        return [Listed.of(folder / name, name) for name in files_to_read(option, pattern, sizes_below(folder))]
+    matched = [path for path in matching_paths(pattern) if path.is_file()]
     if not matched:
         raise UsageError(
             f"{option}: {pattern!r} matches no file (seen from {Path.cwd()}). Correct the pattern, and quote it so "
             "that the shell does not expand it."
         )
+    folder = folder if rest else folder.parent
     return [Listed.of(path, path.relative_to(folder).as_posix()) for path in matched]
 
 
@@ -152,25 +147,28 @@ def remote_files(option: str, pattern: str) -> list[Listed]:
                 "into a text file, one per line, and give it as @FILE."
             )
         return [Listed(url, url.name)]
-    if not WILDCARD.search(pattern):
-        if url.key and (one := url.found()) is not None:
-            return [Listed.of(url, url.name, one)]
-        files = url.files()
-        if not files:
-            raise UsageError(f"{option}: {pattern!r} is neither a file nor a folder with files. Correct the address.")
-        names = files_to_read(option, pattern, {name: one.size for name, one in files.items()})
-        return [Listed.of(url / name, name, files[name]) for name in names]
-    parts = pattern.split("/")
-    fixed = list(itertools.takewhile(lambda part: not WILDCARD.search(part), parts[:-1]))
-    folder, wanted = Url("/".join(fixed)), [part for part in parts[len(fixed) :] if part]
-    files = folder.files().items()
-    matched = [Listed.of(folder / name, name, one) for name, one in files if matches(name.split("/"), wanted)]
-    if not matched:
-        raise UsageError(
-            f"{option}: {pattern!r} matches no file below {folder}. Correct the pattern, and quote it so that the "
-            "shell does not expand it."
-        )
-    return matched
+    if WILDCARD.search(pattern):
+        parts = pattern.split("/")
+        fixed = list(itertools.takewhile(lambda part: not WILDCARD.search(part), parts[:-1]))
+        folder, wanted = Url("/".join(fixed)), [part for part in parts[len(fixed) :] if part]
+        files, name = folder.files(), "/".join(wanted)  # a name may have the characters of a pattern
+        if name in files:
+            return [Listed.of(url, url.name, files[name])]
+        if not any(one.startswith(f"{name}/") for one in files):
+            matched = [one for one in files if matches(one.split("/"), wanted)]
+            if not matched:
+                raise UsageError(
+                    f"{option}: {pattern!r} matches no file below {folder}. Correct the pattern, and quote it so that "
+                    "the shell does not expand it."
+                )
+            return [Listed.of(folder / one, one, files[one]) for one in matched]
+    elif url.key and (one := url.found()) is not None:
+        return [Listed.of(url, url.name, one)]
+    files = url.files()
+    if not files:
+        raise UsageError(f"{option}: {pattern!r} is neither a file nor a folder with files. Correct the address.")
+    names = files_to_read(option, pattern, {name: one.size for name, one in files.items()})
+    return [Listed.of(url / name, name, files[name]) for name in names]
 
 
 def matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
@@ -197,7 +195,7 @@ def files_in_list(option: str, pattern: str) -> list[Listed]:
                 content = members.read(MAX_LIST_BYTES + 1)
             if len(content) > MAX_LIST_BYTES:
                 raise ValueError(f"more than {MAX_LIST_BYTES:,} bytes unpacked")
-        written = (line.strip() for line in io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
+        written = (line.strip() for line in io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig"))
         lines = list(itertools.islice(filter(None, written), MAX_LISTED + 1))
         if len(lines) > MAX_LISTED:
             raise ValueError(f"more than {MAX_LISTED:,} lines")

@@ -1,22 +1,33 @@
 """Estimate the amount of text in a run's inputs without reading all of it, for defaults that depend on the data."""
 
-import json
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from data_prep.config import PagesConfig
 from data_prep.parquet import read_footer
-from data_prep.sources.columns import lookup
-from data_prep.sources.formats import GZIP, PARQUET, PLAIN_TEXT, UTF_16_BOMS, ZSTD, beginning, gunzipped
+from data_prep.sources.columns import NoDocumentError, document_of
+from data_prep.sources.formats import (
+    BEGINNING_BYTES,
+    PARQUET,
+    PLAIN_TEXT,
+    Table,
+    beginning,
+    decompressed,
+    format_of,
+    uncompressed,
+)
 from data_prep.sources.listing import Listed, listed_files, with_estimated_sizes
 from lm.errors import InputError, UsageError
 
 SAMPLED_FILES = 16
 """Maximum number of tables sampled, evenly spaced; the result is scaled to all tables."""
-ZSTD_RATIO = 3.0
-"""Assumed compression ratio of .zst files, which are not decompressed for an estimate."""
+SAMPLED_BYTES = 2 << 20
+"""Bytes, decompressed, from which only a sample of a table is read. Readers read 1 MiB at a time."""
 WARC_RATIO, BYTES_PER_PAGE = 8, 30_000
 """Compressed WARC bytes per byte of main text, and per page (Common Crawl)."""
+
+
+class EnoughError(Exception):
+    """Raised if the sample of a table is large enough."""
 
 
 class InputSizes(NamedTuple):
@@ -28,8 +39,8 @@ class InputSizes(NamedTuple):
 
 
 def input_sizes(pages: PagesConfig) -> InputSizes:
-    """Estimate the text in the user's files: WARC and plain text from file sizes, Parquet from footers, JSON lines from
-    the first 64 KiB of a file. Of many tables, at most SAMPLED_FILES are read.
+    """Estimate the text in the user's files: of WARC files from their sizes, of tables and plain text with their
+    readers, from the beginnings of at most SAMPLED_FILES files of each kind.
 
     Raises UsageError if the config names no files or a pattern matches none, InputError if the files contain no text.
     """
@@ -40,64 +51,48 @@ def input_sizes(pages: PagesConfig) -> InputSizes:
         raise UsageError("pages.tables is empty. Give your files or their folder: --pages.tables notes/")
     files = [one for one in with_estimated_sizes(listed_files("pages.tables", pages.tables)) if one.bytes]
     plain = [one for one in files if one.place.name.lower().endswith(PLAIN_TEXT)]
-    tables = [one for one in files if one not in plain]
-    sampled = tables[:: -(-len(tables) // SAMPLED_FILES) or 1]
-    found = [size_of_table(one, pages.text_field) for one in sampled]
-    times = sum(one.bytes for one in tables) / max(sum(one.bytes for one in sampled), 1)
-    total = InputSizes(
-        sum(one.bytes for one in plain) + round(times * sum(one.bytes for one in found)),
-        len(plain) + round(times * sum(one.documents for one in found)),
-    )
+    total = InputSizes(0, 0)
+    for some in (plain, [one for one in files if one not in plain]):
+        sampled = some[:: -(-len(some) // SAMPLED_FILES) or 1]
+        found = [size_of_file(one, pages.text_field) for one in sampled]
+        times = sum(one.bytes for one in some) / max(sum(one.bytes for one in sampled), 1)
+        size = round(times * sum(one.bytes for one in found))
+        times = len(some) / len(sampled) if some is plain and some else times
+        total = InputSizes(total.bytes + size, total.documents + round(times * sum(one.documents for one in found)))
     if not total.bytes:
         raise InputError(f"pages.tables = {' '.join(pages.tables)} has no text in {len(files)} files. Give others.")
     return total
 
 
-def size_of_table(file: Listed, text_field: str) -> InputSizes:
-    """Estimate the text of one Parquet or JSON table. A damaged Parquet footer counts as 0; the reader reports it."""
-    begin = beginning(file.place)
-    if begin.startswith(PARQUET):
-        return size_of_parquet(file, text_field)
-    ratio = ZSTD_RATIO if begin.startswith(ZSTD) else 1.0
-    if begin.startswith(GZIP):
-        head = begin
-        begin = gunzipped(head, 1 << 22)
-        ratio = len(begin) / len(head)
-    unpacked = file.bytes * ratio
-    if begin.startswith((ZSTD, *UTF_16_BOMS)) or begin.lstrip().startswith(b"["):
-        return InputSizes(round(unpacked), max(round(unpacked / BYTES_PER_PAGE), 1))
-    texts, seen = texts_of_lines(begin.split(b"\n"), text_field, whole=unpacked <= len(begin))
-    times = unpacked / max(seen, 1)
-    return InputSizes(round(times * sum(texts)), round(times * len(texts)))
+def size_of_file(file: Listed, text_field: str) -> InputSizes:
+    """Estimate the text of a table or plain text, as its reader reads it: exact for a small file, otherwise scaled from
+    its beginning. A damaged file counts as 0; the reader reports it."""
+    texts = documents = seen = rows = 0
 
+    def spend(size: int, more: int) -> None:
+        nonlocal seen, rows
+        if size and seen >= SAMPLED_BYTES and documents:  # all rows of the bytes before have been read
+            raise EnoughError
+        seen, rows = seen + size, rows + more
 
-def texts_of_lines(lines: Sequence[bytes], text_field: str, whole: bool) -> tuple[list[int], int]:
-    """Return ([size of the text in each JSON line, in UTF-8 bytes], total size of the lines read).
-
-    `whole` tells whether `lines` are a whole file. If not, the last of several lines is not read: it may be cut off.
-    """
-    texts, seen = [], 0
-    for line in lines if whole or len(lines) == 1 else lines[:-1]:
-        seen += len(line) + 1
-        try:
-            row = json.loads(line)
-            text = lookup(row, text_field) if isinstance(row, dict) else None
-        except (ValueError, RecursionError):
-            cut = len(lines) == 1 and not whole  # the line is longer than the part of the file that was read
-            text = line.decode(errors="replace") if cut else None
-        if isinstance(text, str):
-            texts.append(len(text.encode(errors="replace")))
-    return texts, seen
-
-
-def size_of_parquet(file: Listed, text_field: str) -> InputSizes:
-    """Return the uncompressed bytes of the text column and the number of rows; (0, 0) if the footer is damaged."""
     try:
-        footer = read_footer(file.place)
+        if file.place.name.lower().endswith(PLAIN_TEXT) and file.bytes > BEGINNING_BYTES:
+            begin = beginning(file.place)
+            return InputSizes(file.bytes * len(uncompressed(begin)) // len(begin), 1)
+        reader = format_of(file.place).reader
+        for number, _, row in reader.rows(Table(file.place, text_field, lambda *_: None, spend)):
+            try:
+                document = document_of(row, number, name=file.name, text_field=text_field)
+            except NoDocumentError:
+                continue
+            texts, documents = texts + len(document.text.encode()), documents + 1
+        return InputSizes(texts, documents)
+    except EnoughError:
+        begin = beginning(file.place)
+        if begin.startswith(PARQUET):
+            times = read_footer(file.place).num_rows / max(rows, 1)
+        else:
+            times = file.bytes * len(decompressed(begin, 1 << 22)) / len(begin) / seen
+        return InputSizes(round(times * texts), round(times * documents))
     except InputError:
         return InputSizes(0, 0)
-    groups = map(footer.row_group, range(footer.num_row_groups))
-    columns = (group.column(number) for group in groups for number in range(footer.num_columns))
-    return InputSizes(
-        sum(one.total_uncompressed_size for one in columns if one.path_in_schema == text_field), footer.num_rows
-    )

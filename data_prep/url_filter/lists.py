@@ -13,7 +13,6 @@ billion pages.
 
 import bisect
 import contextlib
-import glob
 import gzip
 import hashlib
 import json
@@ -38,7 +37,7 @@ from data_prep.config import UrlFilterConfig
 from data_prep.package_index import fetch_package, package_cache
 from data_prep.urls import canonical_host, page_key, split_address
 from lm.errors import InputError
-from lm.storage import Place, Url, appearing, as_local_file, file_sha256, is_url, writing
+from lm.storage import Place, Url, appearing, as_local_file, file_sha256, is_url, matching_paths, writing
 from lm.storage.example_rows import Unpacked
 
 CHUNK = 1 << 22  # bytes of a list in memory at once
@@ -127,9 +126,9 @@ def hashes_of(names: Iterable[bytes]) -> np.ndarray:
 
 
 def entries(lines: bytes) -> Iterator[str]:
-    """Yield the lines, stripped, without empty ones and # comments. Invalid UTF-8 becomes U+FFFD."""
+    """Yield the lines, stripped, without empty ones, # comments and a byte order mark. Invalid UTF-8 becomes U+FFFD."""
     for line in lines.decode(errors="replace").splitlines():
-        if (entry := line.strip()) and not entry.startswith("#"):
+        if (entry := line.removeprefix("\ufeff").strip()) and not entry.startswith("#"):
             yield entry
 
 
@@ -214,8 +213,7 @@ def user_lists(given: Iterable[str]) -> list[Place]:
 
 def expand_pattern(pattern: str) -> list[Path]:
     """Return the folders, lists and archives that a shell pattern matches. Raises InputError if there are none."""
-    paths = [Path(path) for path in sorted(glob.glob(str(Path(pattern).expanduser())))]  # noqa: PTH207
-    usable = [path for path in paths if path.is_dir() or is_list(path.name)]
+    usable = [path for path in matching_paths(pattern) if path.is_dir() or is_list(path.name)]
     if not usable:
         raise InputError(
             f"documents.url_filter.folders: {pattern} matches no folder and no list. Give a path or an address that "

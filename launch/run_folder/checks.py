@@ -6,20 +6,17 @@ would write to are replaced by copies.
 """
 
 import contextlib
-import glob
 import os
 import shlex
 import stat
 from collections.abc import Iterator
-from itertools import takewhile
 from pathlib import Path
 
 from configs.experiment import Experiment
-from data_prep.sources.listing import WILDCARD
 from lm.config.evaluation import HUB
 from lm.errors import UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, Part, RunPaths
-from lm.storage import break_hard_links, local_copy_of
+from lm.storage import break_hard_links, local_copy_of, matching_paths, split_pattern
 
 PARTS = [part.name for part in vars(RunPaths).values() if isinstance(part, Part)]
 NAMES = {part.split("/")[0] for part in PARTS} - {RunPaths.replaced}
@@ -168,17 +165,17 @@ def inputs_of(experiment: Experiment) -> Iterator[tuple[str, str, tuple[str, ...
 def inside(pattern: str, output: Path) -> Path | None:
     """Return a path that matches the shell pattern and is `output` or inside it; None if there is none."""
     try:
-        expanded = Path(pattern).expanduser()
-    except RuntimeError:  # of an unknown user: reported when it is read
+        fixed, rest = split_pattern(pattern)
+    except UsageError:  # of an unknown user: reported when it is read
         return None
     if not pattern:
         return None
-    fixed = Path(*takewhile(lambda part: not WILDCARD.search(part), expanded.parts))
-    if fixed == expanded:
-        return expanded if fixed.resolve().is_relative_to(output) else None
+    if not rest:
+        return fixed if fixed.resolve().is_relative_to(output) else None
     # Only where its fixed beginning is above or below the output can the pattern match anything there.
     begin = fixed.resolve()
     if not begin.is_relative_to(output) and not output.is_relative_to(begin):
         return None
-    matched = map(Path, glob.iglob(str(expanded), recursive=True))  # noqa: PTH207
-    return next((path for path in matched if path.is_file() and path.resolve().is_relative_to(output)), None)
+    return next(
+        (path for path in matching_paths(pattern) if path.is_file() and path.resolve().is_relative_to(output)), None
+    )

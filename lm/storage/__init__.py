@@ -27,12 +27,14 @@ from lm.storage.local_copy import (
 from lm.storage.meter import MeteredFile, count_bytes, metered
 from lm.storage.objects import environment_of_storage, set_environment
 from lm.storage.places import (
+    WILDCARD,
     Place,
     appearing,
     delete_files,
     digest,
     file_sha256,
     inside,
+    matching_paths,
     move_folder,
     place_of,
     relative_name,
@@ -40,6 +42,7 @@ from lm.storage.places import (
     size_of,
     sizes_below,
     sizes_of,
+    split_pattern,
     streamed,
     unused,
     write_atomically,
@@ -50,6 +53,7 @@ from lm.storage.url import StorageError, Url, is_url
 
 __all__ = [
     "HASHING_THREADS",
+    "WILDCARD",
     "Appended",
     "LocalCopy",
     "MeteredFile",
@@ -71,6 +75,7 @@ __all__ = [
     "is_url",
     "local_copy_of",
     "local_folder",
+    "matching_paths",
     "metered",
     "move_folder",
     "note_write",
@@ -84,6 +89,7 @@ __all__ = [
     "size_of",
     "sizes_below",
     "sizes_of",
+    "split_pattern",
     "stores",
     "streamed",
     "sync",

@@ -2,6 +2,7 @@
 a file, a listing or a server are checked before they are joined to a folder."""
 
 import contextlib
+import glob
 import hashlib
 import itertools
 import json
@@ -22,6 +23,7 @@ from lm.storage.url import Url, is_url
 
 Place = Path | Url
 DRIVE = re.compile("[A-Za-z]:")
+WILDCARD = re.compile(r"[*?[]")
 
 
 def place_of(text: object) -> Place:
@@ -34,6 +36,29 @@ def place_of(text: object) -> Place:
         return Path(str(text)).expanduser()
     except RuntimeError as error:
         raise UsageError(f"{text} is the home of an unknown user. Give another path.") from error
+
+
+def split_pattern(pattern: str) -> tuple[Path, str]:
+    """Split a shell pattern before its first part with a wildcard: (path, rest of the pattern). A part that exists as
+    it is written, such as "notes[1]", is a name and no wildcard. The rest of a path without wildcards is "". Raises
+    UsageError for the home of an unknown user."""
+    path = place_of(Path(pattern))
+    assert isinstance(path, Path)
+    folder = Path()
+    for number, part in enumerate(path.parts):
+        if WILDCARD.search(part) and not os.path.lexists(folder / part):
+            return folder, "/".join(path.parts[number:])
+        folder = folder / part
+    return folder, ""
+
+
+def matching_paths(pattern: str) -> list[Path]:
+    """Return the paths that a shell pattern matches, sorted; `**` matches any number of folders. A path that exists is
+    only itself, whatever its characters."""
+    folder, rest = split_pattern(pattern)
+    if not rest:
+        return [folder] if os.path.lexists(folder) else []
+    return [folder / name for name in sorted(glob.glob(rest, root_dir=folder, recursive=True))]  # noqa: PTH207
 
 
 def relative_name(name: object, source: object) -> str:

@@ -176,7 +176,7 @@ def test_a_manifest_of_another_version_is_rejected(tmp_path):
 
 
 def test_the_home_of_an_unknown_user_is_rejected_by_name(tmp_path):
-    with pytest.raises(UsageError, match=r"'~nobodyx/\*\.gz' names the home of a user that does not exist"):
+    with pytest.raises(UsageError, match=r"pages\.warc: ~nobodyx/\*\.gz is the home of an unknown user"):
         fetch_pages(config(warc=("~nobodyx/*.gz",)), tmp_path)
 
 
