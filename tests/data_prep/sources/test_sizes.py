@@ -17,7 +17,7 @@ from data_prep.sources.tables import read_table
 ROWS = [{"id": n, "text": f'Text "{n}" of é, 文 and \\ {"x" * (n * 37 % 500)}.\n'} for n in range(60)]
 LINES = "\n".join(json.dumps(row, ensure_ascii=n % 2 == 0) for n, row in enumerate(ROWS))
 ARRAY = json.dumps(ROWS)
-TEXT = "".join(row["text"] for row in ROWS)
+TEXT = "".join(str(row["text"]) for row in ROWS)
 FORMS = {
     "lines.jsonl": LINES.encode(),
     "cr.jsonl": LINES.replace("\n", "\r").encode(),
@@ -67,7 +67,7 @@ def test_large_files_are_estimated_from_their_beginning(tmp_path, name):
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
     else:
         lines = "\n".join(map(json.dumps, rows))
-        text = json.dumps(rows) if name.endswith(".json") else "".join(row["text"] for row in rows)
+        text = json.dumps(rows) if name.endswith(".json") else "".join(str(row["text"]) for row in rows)
         data = (lines if "jsonl" in name else text).encode("utf-16" if name.startswith("utf16") else "utf-8")
         pack = {"gz": gzip.compress, "zst": zstandard.compress}.get(name.rpartition(".")[2], bytes)
         (tmp_path / name).write_bytes(pack(data))
