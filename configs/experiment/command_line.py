@@ -69,7 +69,7 @@ def parse_options[Command](default: Command, program: str, words: list[str], reg
 
 ALIASES = {
     "lr": "learning-rate", "wd": "weight-decay", "warmup": "warmup-steps", "bs": "batch-size", "batch": "batch-size",
-    "ctx": "context-length", "context": "context-length", "seq-len": "context-length", "block-size": "context-length",
+    "ctx": "context-length", "seq-len": "context-length", "block-size": "context-length",
     "max-length": "context-length", "max-steps": "steps", "iterations": "steps", "max-iters": "steps",
     "depth": "layers", "n-layer": "layers", "num-layers": "layers", "n-head": "heads", "num-heads": "heads",
     "dim": "width", "d-model": "width", "n-embd": "width", "hidden-size": "width", "grad-accum": "micro-batches",
@@ -81,7 +81,8 @@ ALIASES = {
 
 def similar_options(name: str, known: Sequence[str]) -> list[str]:
     """Return the options that an unknown one such as "train.lr" may mean, at most three: those with the same last part
-    or the one that ALIASES has for it, else with a similar one; of these, those of the same section. [] if `name` is known."""
+    or the one that ALIASES has for it, else with a similar one; of these, those of the same section. [] if `name` is
+    known."""
     if name in known:
         return []
     last = name.rpartition(".")[2]
@@ -89,12 +90,16 @@ def similar_options(name: str, known: Sequence[str]) -> list[str]:
     for wanted in (last, ALIASES.get(last, ""), *difflib.get_close_matches(last, [*lasts.values()], 1, 0.8)):
         found = [one for one, end in lasts.items() if end == wanted]
         if found:
-            pairs = lambda one: zip(name.split("."), one.split("."), strict=False)
-            parts = lambda one: itertools.takewhile(lambda pair: pair[0] == pair[1], pairs(one))
-            shared = {one: len([*parts(one)]) for one in found}
+            shared = {one: shared_parts(name, one) for one in found}
             nearest = [one for one in found if shared[one] == max(shared.values())]
             return sorted(nearest, key=lambda one: (not one.startswith("train."), len(one)))[:3]
     return []
+
+
+def shared_parts(name: str, other: str) -> int:
+    """Number of parts with which two dotted names both begin."""
+    pairs = zip(name.split("."), other.split("."), strict=False)
+    return len([*itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)])
 
 
 def help_wanted(words: list[str]) -> bool:

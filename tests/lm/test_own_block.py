@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from lm.compression.token_model import Layout, TokenModel
 from lm.config import ModelConfig, ReinforceConfig
 from lm.errors import UsageError
 from lm.evaluation.log_likelihood import LogLikelihoods, Request
@@ -76,7 +75,6 @@ ANSWERS = AnswerBatch(ONES, ONES[:, 0], ONES, ONES.astype(np.float32))
 GENERATES = {
     "engine": lambda: Engine(random_model(OWN), OWN, TALKER, slots=1),
     "samples": lambda: sample_texts(random_model(OWN), OWN, TALKER, ["a"], [0.0], 8, jax.random.key(0)),
-    "compression": lambda: TokenModel(random_model(OWN), OWN, one_device_mesh(OWN), Layout(4, 4, 16)),
     "reinforcement": lambda: reinforced(OWN),
     "its log-probabilities": lambda: answer_logprobs(random_model(OWN), SHAPE, ANSWERS),
     "plans": lambda: steps.lower_decode(random_model(OWN), SHAPE, one_device_mesh(OWN)),
