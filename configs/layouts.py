@@ -26,6 +26,7 @@ class Layout:
     """Hardware as for launch.plan --topology, such as v5p:4x4x2 or h100:8."""
     mesh: MeshConfig
     micro_batches: int
+    """Number of parts of a batch (train.micro_batches)."""
     remat: RematName
     mfu: float
     """Model FLOPs utilization for estimates of training time: assumed from published figures, not measured here."""
@@ -33,6 +34,7 @@ class Layout:
     remat_keep: tuple[Tensor, ...] = ()
     remat_offload: tuple[Tensor, ...] = ()
     loss_chunks: int = 8
+    """Number of chunks of the sequence in the loss (train.loss_chunks)."""
     xla_options: tuple[str, ...] = ()
     """XLA options to compile the step with (train.xla_options)."""
 

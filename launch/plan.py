@@ -79,6 +79,7 @@ class Size(NamedTuple):
 
     model: str
     parameters: int
+    """Number of parameters."""
     tokens: float
     layout: str
     """The row of configs/layouts.py for this model on the hardware; "" if there is none."""

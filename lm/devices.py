@@ -39,6 +39,7 @@ class Devices:
     """All devices of a run, which are of one kind."""
 
     count: int
+    """Number of devices of all processes."""
     kind: str
     """JAX's name of the devices, such as "NVIDIA H100 80GB HBM3"."""
     target: Target

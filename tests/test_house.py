@@ -34,6 +34,7 @@ ALLOWED = {
     "launch": ("launch", "viewer", "configs", "data_prep", "lm"),
 }  # fmt: skip
 FILES = sorted(path for room in ROOMS for path in (REPOSITORY / room).rglob("*.py"))
+NUMBER = re.compile(r"(?<!ClassVar\[)\b(int|float|ndarray|Array)\b")
 NO_CONFIGS = ("__init__", "layouts", "assistant", "finetune", "reinforce")
 """Also assistant, finetune and reinforce, configs for the experiment of another run."""
 CONFIGS = sorted(path for path in (REPOSITORY / "configs").glob("*.py") if path.stem not in NO_CONFIGS)
@@ -209,6 +210,28 @@ def test_every_field_of_every_config_has_a_description(cls):
     nested = {field.name for field in dataclasses.fields(cls) if dataclasses.is_dataclass(field.type)}
     missing = {field.name for field in dataclasses.fields(cls)} - explained - nested
     assert not missing, f"{cls.__name__}: no docstring under {', '.join(sorted(missing))}"
+
+
+def bare_numbers(path: Path) -> list[str]:
+    """Numeric and array fields of public dataclasses and NamedTuples that no docstring of the class names."""
+    found, lines = [], path.read_text(encoding="utf-8").splitlines()
+    for cls in ast.walk(tree_of(path)):
+        if not isinstance(cls, ast.ClassDef) or cls.name.startswith("_"):
+            continue
+        if not re.search("dataclass|NamedTuple", " ".join(map(ast.unparse, [*cls.decorator_list, *cls.bases]))):
+            continue
+        texts = [one for one in cls.body if isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)]
+        words = set(re.findall(r"\w+", " ".join(ast.unparse(one) for one in texts)))
+        for field, after in itertools.pairwise([*cls.body, None]):
+            if isinstance(field, ast.AnnAssign) and NUMBER.search(ast.unparse(field.annotation)):
+                name, told = ast.unparse(field.target), re.search(r"# (?!noqa)", lines[field.lineno - 1])
+                if not (name.startswith("_") or after in texts or name in words or told):
+                    found.append(f"{path.relative_to(REPOSITORY)}:{field.lineno}: {cls.name}.{name}")
+    return found
+
+
+def test_every_number_in_a_class_of_values_has_its_meaning_or_unit():
+    assert not [one for path in FILES for one in bare_numbers(path)]
 
 
 def test_every_relative_path_to_the_root_leads_to_the_repository():

@@ -31,6 +31,7 @@ class Columns:
     above: int
     """Documents above the last edge."""
     lowest: float
+    """Lower edge of the first bin."""
     highest: float
     """Lower edge of the first bin and upper edge of the last one; for integers, the largest value in it."""
 

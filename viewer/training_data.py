@@ -57,13 +57,15 @@ class Sample:
     """Training step; None at the end."""
     prompt: str
     temperature: float
+    """Sampling temperature; 0: always the most likely token."""
     continuation: str
     """Text without the prompt."""
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Documents, tokens and bytes of text in the two splits, from tokens/manifest.json."""
+    """Numbers of documents (train_documents, validation_documents), tokens (train_tokens, validation_tokens) and UTF-8
+    bytes of text (train_bytes, validation_bytes) in the two splits, from tokens/manifest.json."""
 
     train_tokens: int
     train_documents: int
@@ -87,7 +89,9 @@ class Compression:
     validation_loss: float
     """Nats per token."""
     validation_bytes: int
+    """UTF-8 bytes of that text."""
     parameters: int
+    """Number of parameters of the model."""
 
 
 def read_json(path: Path, script: str) -> dict:

@@ -18,6 +18,7 @@ class Engine:
     max_depth: int
     """Maximum nesting depth of elements."""
     max_elements: int
+    """Maximum number of elements of a page."""
     reads_utf8: bool = False
     """Whether main_text also accepts UTF-8 bytes; encoding text again would take 1.5 % of gristmill's time."""
 

@@ -36,6 +36,7 @@ class ExampleFile:
 class Example:
     set: str
     number: int
+    """Position in its set, from 0."""
     id: str
     """Id in the row; empty if the row has none."""
     texts: tuple[str, ...]

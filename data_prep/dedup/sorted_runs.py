@@ -97,6 +97,7 @@ class Run:
     offset: int
     """Position of its first byte in the file."""
     rows: int
+    """Number of rows."""
     samples: np.ndarray
     """First word of the key of every SAMPLE_ROWS-th row, and of the last row, uint64."""
 

@@ -52,6 +52,7 @@ class Group:
     parts: tuple[tuple[SurvivorFile, tuple[int, ...]], ...]
     """(file, numbers of its row groups)."""
     bytes: int
+    """UTF-8 bytes of the texts."""
     run_file: Place
 
 

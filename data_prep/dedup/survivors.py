@@ -30,6 +30,7 @@ class Survivor:
     """A document that no earlier step has dropped, with its text after the edits of these steps."""
 
     row: int
+    """Row number in the file of texts/, from 0."""
     when: int
     """First word of its node (clusters.py): fetch time, then a hash of its ID."""
     id: str

@@ -50,6 +50,7 @@ class Index:
     name: str
     """Name of the crawl (the dump), and the first digits of a hash of the contents."""
     key_bytes: int
+    """Bytes per key: 8 or 16."""
     settings: dict[str, Any]
     """Settings that determine the keys. Keys can be compared only with keys of the same settings."""
     keys: dict[str, tuple[KeyFile, ...]]

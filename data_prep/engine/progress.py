@@ -15,14 +15,18 @@ class Progress:
     pages: int
     """Pages processed so far, including those of an earlier, interrupted run."""
     files_done: int
+    """Units of work that are done."""
     files: int
+    """All units of work of the step."""
     bytes_done: int
     """Bytes of input read so far. For unfinished files, estimated from their pages and the bytes per page of finished
     files."""
     bytes: int
+    """Bytes of all inputs."""
     pages_found: int
     """Pages processed by an earlier run; they do not count in the speed of this run."""
     bytes_found: int
+    """Bytes of input of the units that an earlier run finished."""
     step: str = ""
     """Name of the current step, if the stage has several. The remaining time is that of the step."""
     unit: str = "pages"

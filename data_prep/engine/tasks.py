@@ -176,6 +176,7 @@ def run_task(unit: Unit[Any], space: Workspace, work: Work) -> Counts:
 class StoredFile:
     path: Place
     bytes: int
+    """File size."""
     sha256: str
     """Hash of the contents if the step's manifest has the file, otherwise of its end (`sha256_of_end`)."""
     counts: Counts

@@ -104,6 +104,7 @@ class Marker:
     outputs: dict[str, tuple[int, str]]
     """{name in the step's folder: (bytes, SHA-256)}."""
     seconds: float
+    """Duration of the unit."""
     host: str
     read: str = ""
     """SHA-256 of the input file (`Step.digest`)."""

@@ -40,6 +40,7 @@ class Trees:
     leaves: np.ndarray
     """(T, 2 ** D) value of each leaf: log-odds times SCALE."""
     bias: int
+    """Added to the sum of the leaves, in their unit."""
 
     def score(self, rows: dict[str, np.ndarray]) -> np.ndarray:
         """Return (N,) the sum of all trees for each block: log-odds times SCALE, int64. `rows` maps each name in

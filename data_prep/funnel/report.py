@@ -36,15 +36,18 @@ class Example:
     excerpt: str
     """At most EXCERPT_CHARACTERS characters, with personal data replaced; empty if the document had no text."""
     text_bytes: int
+    """UTF-8 bytes of the whole extracted text."""
     language: str
     language_score: float
+    """Probability of `language`, 0 to 1."""
     values: dict[str, float | None]
     """{signal: value} for the rules in use."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Number of documents, and UTF-8 bytes of their extracted texts, with one domain, language or reason."""
+    """Number of documents with one domain, language or reason, and the UTF-8 bytes of their extracted texts
+    (`text_bytes`)."""
 
     name: str
     documents: int

@@ -31,6 +31,7 @@ class Duplicate(NamedTuple):
     file: int
     """Number of the kept document's file. From INDEX_FILES on, files of the indices of earlier runs."""
     row: int
+    """Row of the kept document in that file, from 0."""
     name: str = ""
     """Name of the kept document: NAME.parquet:ROW of texts/, or INDEX#ID."""
 

@@ -41,6 +41,7 @@ class FilteredRows:
     values: Mapping[str, np.ndarray]
     """{signal: (rows,) float64} of the signals that have a threshold."""
     min_quality: float | None
+    """Lowest score of the quality classifier that passes; None: any."""
     languages: np.ndarray | None
     """(rows,) str, the language of each row; None if all have the same limits (`languages_of`)."""
     from_table: tuple[pa.Field, ...] = ()

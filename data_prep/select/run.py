@@ -154,6 +154,7 @@ class Outcome:
     pages: int
     """Rows of texts/: pages, documents of tables, and damaged records."""
     kept: int
+    """Documents in documents/."""
     dropped: dict[tuple[str, str], int]
     """{(stage, reason): documents}, in the order of the stages, the most frequent reason first."""
     extracted_bytes: dict[tuple[str, str], int]

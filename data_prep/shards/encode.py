@@ -49,7 +49,8 @@ SPLITS = ("train", "val")
 
 
 class Entry(NamedTuple):
-    """A document to write to a shard."""
+    """A document to write to a shard: its number (row of tokens/documents/), the UTF-8 bytes of its text, `text_bytes`,
+    and its tokens, uint32 (tokens,), with BOS."""
 
     number: int
     text_bytes: int

@@ -45,9 +45,11 @@ class TokenizedDocument:
     split: SplitName
     """Split of the document; "withheld" documents are in neither split (held_out.py)."""
     text_bytes: int
+    """UTF-8 bytes of its text."""
     tokens: np.ndarray
     """uint32 (1 + tokens of the text,), beginning with the `head` of `tokenize_file`; empty for withheld documents."""
     repeat: int = 1
+    """Number of times that training shards contain it (shards.repeat_documents)."""
 
 
 def document_files(folder: Place) -> list[DocumentFile]:

@@ -58,6 +58,7 @@ class Group:
     split: Literal["train", "val"]
     index: int
     count: int
+    """Number of groups of the split; `index` counts them from 0."""
     files: tuple[tuple[str, int], ...]
     """(name, number of its first document) of each encoded file."""
 

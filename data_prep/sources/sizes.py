@@ -36,6 +36,7 @@ class InputSizes(NamedTuple):
     bytes: int
     """UTF-8 bytes of text."""
     documents: int
+    """Pages of archives; rows of tables."""
 
 
 def input_sizes(pages: PagesConfig) -> InputSizes:

@@ -35,6 +35,7 @@ class Response(NamedTuple):
     """Status and headers of an HTTP response."""
 
     status: int
+    """HTTP status code, such as 200."""
     headers: Headers
     size: int
     """Bytes of the status line and headers: the position at which the body starts."""

@@ -45,6 +45,7 @@ class Group(NamedTuple):
     file: Place
     number: int
     rows: int
+    """Number of documents."""
     bytes: int
     """Uncompressed size, by the file's metadata."""
 

@@ -49,9 +49,11 @@ class Exported:
 
     schema: pa.Schema
     rows: int
+    """Number of documents."""
     text_bytes: int
     """UTF-8 bytes of the texts."""
     files: int
+    """Number of data files."""
     format: str
 
 

@@ -54,7 +54,7 @@ START_SECONDS = 60
 
 @dataclass(frozen=True)
 class Found:
-    """Index of this process and number of processes, as found in the environment."""
+    """The `index` of this process, from 0, and the `count` of processes, as found in the environment."""
 
     index: int
     count: int

@@ -40,6 +40,7 @@ class Supervisor:
     first_wait: float = 10.0
     """Seconds before a restart after a crash without progress; doubled for each further one, up to `longest_wait`."""
     longest_wait: float = 300.0
+    """Longest wait before a restart, in seconds."""
     look_seconds: float = 1.0
     """Seconds between two reads of the heartbeat."""
     stopped_code: int = 0
@@ -49,9 +50,11 @@ class Supervisor:
     asked: int | None = field(default=None, init=False)
     """The signal that asked the supervisor to end."""
     asked_at: float = field(default=0.0, init=False)
+    """Time of that signal (time.monotonic)."""
     passed_on: bool = field(default=False, init=False)
     """Whether the running process was sent SIGTERM because of it."""
     starts: int = field(default=0, init=False)
+    """Number of times that the command was started."""
 
     def run(self) -> int:
         """Run the command until it is done; return 0. If the supervisor gives up, return the exit code of the command.

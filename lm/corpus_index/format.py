@@ -52,9 +52,11 @@ class Part:
     tokens: int
     """Length of the array of tokens, including separators."""
     documents: int
+    """Number of its documents; one that is cut counts in each of its parts."""
     bytes: dict[str, int]
     """{array, such as "positions": size of its file}."""
     crc32: dict[str, int]
+    """{array: CRC-32 of its file}."""
     source: int
     """Number of the folder that it is from: 0 for the run's own shards, n for the n-th of Header.sources."""
 
@@ -78,8 +80,10 @@ class Header:
     """Contents of index.json."""
 
     format: int
+    """Version of the format: FORMAT."""
     tokenizer_fingerprint: str
     vocab_size: int
+    """Token ids are below it; it is the id of the separator."""
     shards: str
     """SHA-256 of the manifest of the run's own shards."""
     parts: tuple[Part, ...]

@@ -29,7 +29,8 @@ class Spot(NamedTuple):
 
 @dataclass(frozen=True)
 class Matches:
-    """Occurrences of a passage: for each part (part, low, high), a range [low, high) of its sorted positions."""
+    """Occurrences of a passage. `ranges` has (part, low, high) for each part: the range [low, high) of its sorted
+    positions."""
 
     ranges: tuple[tuple["MappedPart", int, int], ...]
 
@@ -61,6 +62,7 @@ class Document(NamedTuple):
     begin: int
     """Index of the document's first token, after the separator, in the part's tokens."""
     end: int
+    """Index after its last token."""
     source: str = ""
     """Folder of train.mixture that the document belongs to; "" for the run's own shards."""
 

@@ -27,6 +27,7 @@ class TraceRule:
     """Limits on the passages that `trace` returns."""
 
     least_tokens: int = 1
+    """Minimum number of tokens of a passage."""
     most_count: int = 10
     """Maximum occurrences in the corpus: a more frequent passage says little about its origin."""
     share: float = 0.05
@@ -40,6 +41,7 @@ class Span(NamedTuple):
     """Index of the passage's first token in the text; `end` is the index after its last token."""
     end: int
     count: int
+    """Occurrences in the corpus."""
     log_probability: float
     """Sum over its tokens of log(the token's share of the training text), in nats."""
     matches: Matches

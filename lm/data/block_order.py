@@ -92,6 +92,7 @@ class Span:
     the same blocks."""
 
     first_step: int
+    """First step of the range, from 0."""
     steps: int
     """Steps per group, which is also its number of windows."""
     rows: int
@@ -104,6 +105,7 @@ class Span:
     windows_before: list[int]
     """Windows of each source that earlier spans read."""
     groups_before: list[int]
+    """Groups of each source that earlier spans read."""
 
 
 class BlockOrder:

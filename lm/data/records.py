@@ -131,6 +131,7 @@ class Shard:
     sha256: str
     """SHA-256 of the file, 64 hex digits."""
     documents: int
+    """Number of documents; all are whole."""
     tokens: int
     """One more than the number of targets: with packing "concatenate", the tokens of the stream."""
     text_bytes: int
@@ -139,7 +140,8 @@ class Shard:
 
 @dataclass(frozen=True)
 class Split:
-    """Shards of the training or validation split, and their totals."""
+    """Shards of the training or validation split, and the totals of their documents, tokens, `text_bytes` and records
+    (see Shard)."""
 
     documents: int
     tokens: int
@@ -155,7 +157,9 @@ class DocumentTable:
     file: str
     """File name, relative to the manifest."""
     rows: int
+    """Number of documents."""
     bytes: int
+    """File size."""
     sha256: str
 
 
@@ -167,6 +171,7 @@ class Manifest:
     vocab_size: int
     """Number of symbols of the tokenizer; all tokens are below it."""
     record_length: int
+    """Input tokens per record; a record has one token more."""
     token_dtype: str
     splits: dict[str, Split]
     """{name of the split, "train" or "val": its shards and totals}."""

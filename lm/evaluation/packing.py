@@ -57,6 +57,7 @@ class PackedBatch(NamedTuple):
     """Input of one forward pass over packed requests; arrays are int32."""
 
     tokens_BT: Int[Array, "B T"]  # noqa: N815
+    """Token ids, of several requests in a row."""
     positions_BT: Int[Array, "B T"]  # noqa: N815
     """Position of each token in its request."""
     segment_ids_BT: Int[Array, "B T"]  # noqa: N815
@@ -64,6 +65,7 @@ class PackedBatch(NamedTuple):
     at_BK: Int[Array, "B K"]  # noqa: N815
     """Position in the row at which each scored token is predicted; 0 for unused slots."""
     targets_BK: Int[Array, "B K"]  # noqa: N815
+    """The scored tokens; 0 for unused slots."""
 
 
 def trees_of(rows: Iterable[Row], context_length: int, shared: bool) -> list[Tree]:

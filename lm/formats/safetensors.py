@@ -40,6 +40,7 @@ class Tensor(NamedTuple):
     dtype: str
     """Name of the type in the format, such as BF16."""
     shape: tuple[int, ...]
+    """Sizes of its axes."""
 
     def read(self) -> np.ndarray:
         """Return the values. Raises InputError for a type that is not in DTYPES."""

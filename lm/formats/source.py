@@ -21,7 +21,8 @@ MOST_TEMPLATE = 1 << 18
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """BOS, EOS and chat template of an imported model, from JSON files next to the vocabulary or from a GGUF header."""
+    """BOS, EOS and chat template of an imported model, from JSON files next to the vocabulary or from a GGUF header.
+    `bos` and `eos` are token ids."""
 
     bos: int | None = None
     eos: tuple[int, ...] = ()

@@ -51,6 +51,7 @@ class Draft:
     """Output of a request collected so far, for its next event or its completion."""
 
     tokens: list[int] = dataclasses.field(default_factory=list)
+    """Ids of the new tokens."""
     text: list[str] = dataclasses.field(default_factory=list)
     logprobs: list[TokenLogprob] = dataclasses.field(default_factory=list)
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
@@ -136,6 +137,7 @@ class Round:
     columns: tuple[tuple[int, Running], ...]
     """(column, its request)."""
     steps: int
+    """Tokens drawn per request: 1 by `prefill`; 0 if only a prompt was scored."""
     scored: Running | None = None
     """The request, if it needs only the scores of its prompt."""
 

@@ -72,7 +72,7 @@ class TokenLogprob:
 
 @dataclasses.dataclass(frozen=True)
 class GenerationRequest:
-    """Prompt to continue, with sampling parameters. Its token ids include BOS if it begins a document."""
+    """Prompt to continue, with sampling parameters. `prompt` has token ids, with BOS if it begins a document."""
 
     prompt: tuple[int, ...]
     params: SamplingParams
@@ -83,7 +83,9 @@ class GenerationEvent:
     """New output of one request since its previous event."""
 
     request_id: int
+    """Number that `Engine.submit` returned."""
     tokens: tuple[int, ...] = ()
+    """Ids of the new tokens."""
     text: str = ""
     """New text: only whole characters, and nothing that could still become a stop string."""
     logprobs: tuple[TokenLogprob, ...] = ()

@@ -23,7 +23,8 @@ SUMMED_TOGETHER = 128
 
 
 class Sampling(NamedTuple):
-    """Sampling parameters of all rows of a batch, as arrays; see lm.inference.requests.SamplingParams."""
+    """Sampling parameters of all rows of a batch. temperature_B, top_k_B, top_p_B, min_p_B, repetition_penalty_B and
+    seed_B are as in lm.inference.requests.SamplingParams."""
 
     temperature_B: Float[Array, " B"] | np.ndarray  # noqa: N815
     top_k_B: Int[Array, " B"] | np.ndarray  # noqa: N815
@@ -53,10 +54,13 @@ class Drawn(NamedTuple):
     """Token drawn for each row, with log-probabilities in nats (zeros if no row requests them)."""
 
     token_B: Int[Array, " B"]  # noqa: N815
+    """Token ids."""
     logprob_B: Float[Array, " B"]  # noqa: N815
+    """Log-probability of the drawn token."""
     top_BK: Int[Array, "B K"]  # noqa: N815
     """Most likely token ids, best first."""
     top_logprob_BK: Float[Array, "B K"]  # noqa: N815
+    """Log-probabilities of `top_BK`."""
 
 
 def draw(

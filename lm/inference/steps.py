@@ -32,6 +32,7 @@ class Shape(NamedTuple):
 
     config: ModelConfig
     slots: int
+    """Rows of the batch: requests that are decoded together."""
     context: int
     """Positions per row, for prompt and new text."""
     symbols: int

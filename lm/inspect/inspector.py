@@ -82,6 +82,7 @@ class Next(NamedTuple):
     tokens: int
     """Number of tokens read, without BOS."""
     dropped: int
+    """Number of tokens at the end of the text that exceeded the limit and were not read."""
 
 
 class Layers(NamedTuple):
@@ -110,6 +111,7 @@ class Layers(NamedTuple):
     next_rank_ET: np.ndarray
     """(L + 1, T) int32: its rank, from 1; 0 at the last position."""
     dropped: int
+    """Number of tokens at the end of the text that exceeded the limit and were not read."""
 
 
 def bits_per_byte(bits_N: np.ndarray, pieces: Sequence[bytes]) -> np.ndarray:
@@ -140,6 +142,7 @@ class Guesses(NamedTuple):
     ranks_T: jax.Array
     """1 if no token is more likely, 2 if one is, ..."""
     ids_TK: jax.Array
+    """The most likely tokens, best first."""
     probabilities_TK: jax.Array
     """Of the most likely tokens, best first."""
 

@@ -29,6 +29,7 @@ class Parameter:
 
     axes: tuple[str, ...]
     values: np.ndarray
+    """The parameter, with one axis for each of `axes`."""
 
 
 @dataclasses.dataclass(frozen=True)

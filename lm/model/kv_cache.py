@@ -20,7 +20,8 @@ NOTHING = -1
 
 
 class LayerCache(NamedTuple):
-    """Cache of one layer; in a scan over layers, of all layers, with an additional first axis."""
+    """Cache of one layer; in a scan over layers, of all layers, with an additional first axis. values_BKSC has the
+    layout of keys_BKSC, attention_last_B1D the meaning of mlp_last_B1D."""
 
     keys_BKSC: Float[Array, "B K S C"]  # noqa: N815
     """Stored head by head, so that attention over the cache needs no transpose."""
@@ -44,6 +45,7 @@ class Cache(NamedTuple):
 
     layers: list[LayerCache] | LayerCache
     tokens_BS: Int[Array, "B S"]  # noqa: N815
+    """Token id in each slot, undefined in an empty one."""
     segment_ids_BS: Int[Array, "B S"]  # noqa: N815
     """Segment id of each token; NOTHING in an empty slot."""
     lengths_B: Int[Array, " B"]  # noqa: N815

@@ -230,7 +230,8 @@ def rotary_frequencies(pairs: int, theta: float, scaling: RopeScalingConfig | No
 
 
 class Rotary(NamedTuple):
-    """Cosine and sine of the rotation of each channel pair at each position, float32."""
+    """Tables of rotary positions, float32: cos_BT1c and sin_BT1c are cosine and sine of the rotation of each of c
+    channel pairs at each position."""
 
     cos_BT1c: Float[Array, "#B T 1 c"]  # noqa: N815
     sin_BT1c: Float[Array, "#B T 1 c"]  # noqa: N815

@@ -21,6 +21,7 @@ class Taps:
     patterns: tuple[str, ...]
     """Names or patterns, such as "blocks.*.attention.weights"."""
     found: dict[str, jax.Array] = field(default_factory=dict)
+    """{name: captured array}."""
     seen: list[str] = field(default_factory=list)
     """All available names, requested or not."""
     place: str = ""

@@ -43,7 +43,9 @@ class Dropout(NamedTuple):
     """Randomness of dropout (arXiv:1207.0580) in a training step."""
 
     key: jax.Array
+    """Key of the step."""
     rate: float
+    """Probability that a value becomes 0."""
     rows_B: Int[Array, " B"]  # noqa: N815
     """Indices of the rows in the whole batch, so that dropout does not depend on the micro-batch of a row."""
 

@@ -57,6 +57,7 @@ class Kind(NamedTuple):
     axes: tuple[str, str]
     """Logical axes of rows and columns; the rows are the smaller side."""
     shape: tuple[int, int]
+    """Number of rows and columns."""
 
 
 def orthogonal(tree: Any, iterations: int) -> Any:

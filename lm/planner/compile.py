@@ -30,6 +30,7 @@ class Compiled:
     argument_bytes: int
     """State and batch; the new state replaces the old one in place."""
     temporary_bytes: int
+    """Values that live only within a step, such as activations and gradients."""
     peak_bytes: int
     """Peak memory, which must fit into the device's."""
     collectives: tuple[Collective, ...]
@@ -38,6 +39,7 @@ class Compiled:
     kernels: tuple[str, ...]
     """Names of hand-written kernels in the program."""
     compile_seconds: float
+    """Time to compile everything that was compiled."""
     also_held: Mapping[str, int] = MappingProxyType({})
     """{other phase of the run: its peak memory in bytes, including the state}."""
 

@@ -112,7 +112,9 @@ class Plan:
 
     topology: Topology
     mesh: dict[str, int]
+    """{axis: number of devices}."""
     parameters: int
+    """Number of parameters."""
     tokens_per_step: int
     """Tokens of the largest batch."""
     flops_per_token: int
@@ -133,11 +135,13 @@ class Plan:
     floors: Floors | None
     """Lower bounds on the time of a step; None if there is no program to count communication in."""
     tokens: float
+    """Training tokens, as requested, or as many as train.steps or the requested days have."""
     steps: int
     """Steps that training on `tokens` takes, rounded up."""
     mfu: float
     """Assumed MFU, given by the user."""
     days: float
+    """Time to train on `tokens` at `mfu`."""
     dollars: float | None
     """Cost of the run; None if no price is known."""
 

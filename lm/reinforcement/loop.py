@@ -50,6 +50,7 @@ class SampledReply(NamedTuple):
     """A sampled reply of the assistant."""
 
     prompt: tuple[int, ...]
+    """Token ids before it."""
     tokens: tuple[int, ...]
     """Sampled tokens, including the end token."""
     logprobs: tuple[float, ...]

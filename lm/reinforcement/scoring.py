@@ -33,6 +33,7 @@ class AnswerBatch(NamedTuple):
     """As many answers as the engine has slots, to prompts that it pads to the same length."""
 
     prompts_BT: Int[Array, "B T"] | np.ndarray  # noqa: N815
+    """Token ids of the prompts, padded at the end."""
     lengths_B: Int[Array, " B"] | np.ndarray  # noqa: N815
     """Tokens of each prompt, without padding."""
     tokens_BN: Int[Array, "B N"] | np.ndarray  # noqa: N815

@@ -61,7 +61,7 @@ class Law:
 
 
 class Interval(NamedTuple):
-    """A value and its 90 % bootstrap interval."""
+    """A value, and the ends `low` and `high` of its 90 % bootstrap interval."""
 
     value: float
     low: float
@@ -102,9 +102,11 @@ class Problem:
     """
 
     log_n: np.ndarray
+    """(measurements,) float64: log of the parameters N, minus the mean."""
     log_d: np.ndarray
     """(measurements,), minus their means."""
     log_loss: np.ndarray
+    """(measurements,): log of the losses in nats."""
     means: tuple[float, float]
     """Means of log N and log D."""
 

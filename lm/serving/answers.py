@@ -31,7 +31,7 @@ def token_text(tokenizer: Tokenizer, token: int) -> str:
 
 @dataclasses.dataclass
 class Usage:
-    """Token counts of a call: prompt tokens (each prompt once, with BOS) and generated tokens."""
+    """Token counts of a call: `prompt_tokens` (each prompt once, with BOS) and `completion_tokens` (generated)."""
 
     prompt_tokens: int
     completion_tokens: int = 0

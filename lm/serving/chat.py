@@ -62,8 +62,10 @@ class ChatCall:
     forgets: bool
     """Whether the oldest questions may be left out (truncation: auto)."""
     prompt: tuple[int, ...]
+    """Token ids of the conversation."""
     params: SamplingParams
     n: int
+    """Number of answers."""
     stream: bool
     include_usage: bool
 

@@ -41,6 +41,7 @@ class Limits:
     max_stop_characters: int = 256
     """Length of a stop string."""
     max_body_bytes: int = 2 * 2**20
+    """Size of the body of a request."""
     max_prompt_bytes: int = 2**31 - 1
     """UTF-8 bytes of one prompt."""
     max_queue: int = 256
@@ -52,6 +53,7 @@ class Limits:
     write_seconds: float = 60.0
     """Time for which a client may leave part of a streamed response unread."""
     max_connections: int = 1024
+    """Open connections of all clients."""
     max_connections_per_peer: int = 256
     """Connections per client address; behind a proxy, all clients have its address."""
 

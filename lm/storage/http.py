@@ -62,6 +62,7 @@ class RequestOptions(NamedTuple):
     auth: Any = None
     """Argument `auth` of requests.request; not sent to another host after a redirect."""
     later: frozenset[int] = LATER
+    """Status codes of temporary errors, which are retried."""
     linked: bool = False
     """Take size and ETag from the hub's redirect to the file (X-Linked-Size, X-Linked-Etag), because the file's own
     server reports another ETag."""

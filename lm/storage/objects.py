@@ -59,6 +59,7 @@ class Object(NamedTuple):
     """Metadata of an object in a store, of a file on the hub or on a web server."""
 
     size: int
+    """Size of its contents in bytes."""
     etag: str
     """Changes whenever the contents change; "" if the server does not report one."""
     version: str | None = None

@@ -38,7 +38,7 @@ _COUNTED = re.compile(r"\{(?:(\d{1,9})(,)?(\d{1,9})?|,(\d{1,9}))\}")
 
 
 class Node(NamedTuple):
-    """A part of a parsed regular expression."""
+    """A part of a parsed regular expression. If kind is repeat, from `least` to `most` (perhaps infinite) times."""
 
     kind: str
     """"character", "zero" (matches no character), "sequence", "branches", "group", "repeat" or "atomic"."""

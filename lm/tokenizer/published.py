@@ -29,6 +29,7 @@ class Published:
 
     pattern: str
     special_tokens: Mapping[str, int]
+    """{name: id}."""
     start: str
     end: str
     file: str

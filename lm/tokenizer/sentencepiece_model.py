@@ -23,7 +23,9 @@ class Piece(NamedTuple):
     text: str
     """Text of the piece, with U+2581 for a space."""
     score: float
+    """Log-probability (unigram), or priority of its merge: the highest is first (BPE)."""
     kind: int = NORMAL
+    """NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED or BYTE."""
 
 
 @dataclass(frozen=True)

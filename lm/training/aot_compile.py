@@ -40,6 +40,7 @@ class StepCost:
     flops: int
     """FLOP on all devices together, counted from the config (lm/model/cost.py), not by the compiler."""
     compile_seconds: float
+    """Time to compile it, or to read it from the cache."""
     state_bytes: int | None
     """Bytes per device: its shard of the state, and the batch; the new state reuses the memory of the old one. None if
     the compiler does not report it."""

@@ -261,6 +261,7 @@ class Snapshotting:
     metadata: Mapping[str, Any]
     """Description of the run, stored in each snapshot."""
     every: int = 0
+    """0, as `due` names the steps."""
 
     def due(self, step: int) -> bool:
         return step in self.wanted

@@ -26,6 +26,7 @@ class Usage:
     """(vocabulary,) int64."""
     texts: int
     text_bytes: int
+    """UTF-8 bytes of the texts."""
 
     @property
     def tokens(self) -> int:

@@ -53,6 +53,7 @@ class Candidate:
     path: Path
     """File in documents/."""
     row: int
+    """Row in that file, from 0."""
     archive: InputFile | None
     """WARC file with its HTML; None if there is none."""
     held_out: bool
@@ -83,6 +84,7 @@ class FollowedDocument:
     html: tuple[HtmlPiece, ...]
     """HTML with the extracted text marked; () if there is none."""
     html_bytes: int
+    """Size of the page; 0 if there is no HTML."""
     lines: tuple[tuple[str, bool], ...]
     """(line of the passage, whether it is in the document); False for lines that filters removed."""
     text: str
@@ -95,6 +97,7 @@ class FollowedDocument:
     """Tokens of the passage, without BOS."""
     language: str
     language_score: float
+    """Probability of `language`, 0 to 1."""
     values: list[list[Any]]
     """[measured value, threshold, False] for each threshold."""
 

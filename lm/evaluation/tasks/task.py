@@ -34,7 +34,7 @@ class Question(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A metric and its standard error."""
+    """A metric's value and its `standard_error`, in the same unit."""
 
     value: float
     standard_error: float

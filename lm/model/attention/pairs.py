@@ -29,7 +29,9 @@ class Blocks(NamedTuple):
     starts_N: Int[Array, " N"]  # noqa: N815
     """Position of the first query of each block; positions within a block are consecutive."""
     segment_ids_BT: Int[Array, "B T"]  # noqa: N815
+    """Document of each query in its row."""
     key_segment_ids_BS: Int[Array, "B S"]  # noqa: N815
+    """Document of each key; queries only see keys of their own."""
 
 
 def by_pairs(
