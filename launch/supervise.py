@@ -34,6 +34,10 @@ def main() -> None:
         "--hang-minutes", type=float, default=30, help="restart after this time without a step; 0: never (default: 30)"
     )
     parser.add_argument(
+        "--give-up-after", type=float, default=7200, metavar="SECONDS",
+        help="give up if another process of the run does not join for this time (default: 7200)",
+    )  # fmt: skip
+    parser.add_argument(
         "--stopped-code", type=int, default=0, choices=range(256), metavar="CODE",
         help="exit code after SIGTERM or Ctrl-C (default: 0, the script's own)",
     )  # fmt: skip
@@ -45,8 +49,11 @@ def main() -> None:
             raise UsageError(f"--same-step is {given.same_step}; it must be at least 1.")
         if not 0 <= given.hang_minutes < float("inf"):
             raise UsageError(f"--hang-minutes is {given.hang_minutes}; it must be a number of minutes, or 0 for never.")
+        if not 0 <= given.give_up_after < float("inf"):
+            raise UsageError(f"--give-up-after is {given.give_up_after}; it must be a number of seconds, at least 0.")
         options = getattr(importlib.import_module(given.script), "Options", None)
-        workdir = parse_run(given.script, __doc__ or "", given.arguments, options=options).workdir  # refuses at once
+        parsed = parse_run(given.script, __doc__ or "", given.arguments, options=options)  # refuses at once
+        workdir = parsed.workdir
         refuse_no_run(workdir)
         index = process_index()
         supervisor = Supervisor(
@@ -55,6 +62,8 @@ def main() -> None:
             log=RunPaths(workdir).supervisor(index),
             same_step=given.same_step,
             hang_seconds=60 * given.hang_minutes,
+            start_seconds=parsed.experiment.train.start_seconds,
+            give_up_after=given.give_up_after,
             stopped_code=given.stopped_code,
         )
         raise SystemExit(supervisor.run())

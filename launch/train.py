@@ -25,10 +25,10 @@ from lm.trusted_code import code_hashes
 def make(experiment: Experiment, run: Path) -> None:
     began = time.time()
     check_address_space(TRAINING)
-    train = load_training(run, began, experiment.train.join_timeout)
+    train = load_training(run, began, experiment.train.join_timeout, experiment.train.start_seconds)
     agree_on(experiment, run)
     preflight.check_prompts(experiment, RunPaths(run).tokenizer)  # also the prompts of the sample stage
-    train(experiment.model, experiment.train, run, began)
+    train(experiment.model, experiment.train, run)
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:

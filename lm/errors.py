@@ -57,9 +57,15 @@ class UsageError(InputError):
 
 
 class PeerError(InputError):
-    """Another process of the run is missing or was lost. Restart all: the run resumes from its last checkpoint."""
+    """Another process of the run failed or was lost. Restart all: the run resumes from its last checkpoint."""
 
     exit_code = 3
+
+
+class AbsentPeerError(PeerError):
+    """Another process of the run did not join in time. Start it; a supervisor waits for it."""
+
+    exit_code = 4
 
 
 class Stopped(Exception):  # noqa: N818  (not an error)

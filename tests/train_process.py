@@ -125,9 +125,9 @@ def train(began: float) -> None:
         end_behind(leave_at)
     config = dataclasses.replace(experiment.train, **fields, **nested)
     experiment = dataclasses.replace(experiment, model=model, train=config)
-    make = load_training(run, began, config.join_timeout)
+    make = load_training(run, began, config.join_timeout, config.start_seconds)
     agree_on(experiment, run)
-    make(model, config, run, began)
+    make(model, config, run)
 
 
 if __name__ == "__main__":

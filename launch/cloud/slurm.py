@@ -26,7 +26,8 @@ def main(arguments: list[str] | None = None) -> None:
 #SBATCH --output={job.file}.log
 #SBATCH --open-mode=append
 # Slurm requeues the job after a preemption or a lost node. Five minutes before the time limit it sends SIGTERM to the
-# processes, not to this script: they save and exit with {STOPPED}, and this script requeues the job.
+# processes, not to this script: they save and exit with {STOPPED}, and this script requeues the job. Exit
+# code 4: a process did not join the others for two hours.
 #SBATCH --requeue
 #SBATCH --signal=TERM@300
 set -u

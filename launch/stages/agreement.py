@@ -22,7 +22,29 @@ from lm.trusted_code import code_hashes
 
 LIBRARIES = ("python", "jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "numpy", "optax",
              "orbax-checkpoint", "tensorstore")  # fmt: skip
-FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
+"""Environment variables of XLA, libtpu and cuBLAS that change programs or numbers; JAX's own are in `jax.config`."""
+MAY_DIFFER = {
+    "this host's devices, addresses and certificates": (
+        "jax_cuda_visible_devices", "jax_rocm_visible_devices", "jax_oneapi_visible_devices",
+        "jax_cross_host_transfer_socket_address", "jax_cross_host_transport_addresses", "jax_mtls_ca_file",
+        "jax_mtls_cert_file", "jax_mtls_key_file", "jax_mtls_peer_uri_prefix",
+    ),
+    "cache of compiled programs, whose keys contain all that changes a program": (
+        "jax_enable_compilation_cache", "jax_compilation_cache_dir", "jax_compilation_cache_max_size",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes", "jax_raise_persistent_cache_errors",
+    ),
+    "logs, dumps and texts of errors": (
+        "jax_debug_log_modules", "jax_logging_level", "jax_log_compiles", "jax_log_checkpoint_residuals",
+        "jax_explain_cache_misses", "jax_compiler_detailed_logging_min_ops", "jax_distributed_debug",
+        "jax_captured_constants_warn_bytes", "jax_captured_constants_report_frames", "jax_check_proxy_envs",
+        "jax_dump_ir_to", "jax_dump_ir_modes", "jax_include_debug_info_in_dumps", "jax_traceback_filtering",
+        "jax_tracer_error_num_traceback_frames", "jax_pprint_use_color", "jax_source_url_schema",
+        "jax_hlo_source_file_canonicalization_regex",
+    ),
+}  # fmt: skip
+"""{reason: values of `jax.config` that may differ between processes}. All others must be equal."""
 CODE = ("lm", "launch")
 """Folders whose Python files define the version of the code."""
 NONCE_SECONDS = 5.0
@@ -83,11 +105,21 @@ def facts(experiment: Experiment, run: Place) -> dict[str, Any]:
         flatten(json.loads(experiment_json(experiment)))
         | {f"version of {name}": installed(name) for name in LIBRARIES}
         | {name: os.environ.get(name, "") for name in FLAGS}
+        | jax_settings()
         | {"SHA-256 of the shards' manifest": hashlib.sha256(own.encode()).hexdigest()}
         | manifests
         | code_hashes(code_names(experiment.model, "model.") | code_names(experiment.train, "train."))
         | {f"SHA-256 of the Python files in {' and '.join(CODE)}": code.hexdigest()}
     )
+
+
+def jax_settings() -> dict[str, Any]:
+    """Return {name: value} of `jax.config`, without the names in MAY_DIFFER. Values that are not JSON become texts."""
+    import jax
+
+    left_out = {name for names in MAY_DIFFER.values() for name in names}
+    plain = lambda value: value if isinstance(value, str | int | float | None) else str(value)
+    return {name: plain(value) for name, value in sorted(jax.config.values.items()) if name not in left_out}
 
 
 def text_of(place: Place) -> str:

@@ -12,9 +12,11 @@ same for all processes, on a shared file system or in a bucket.
 
 import contextlib
 import functools
+import json
 import os
 import re
 import sys
+import threading
 import time
 import traceback
 import urllib.error
@@ -26,7 +28,7 @@ from typing import Any
 
 from launch.stages.meeting import meet
 from lm.compilation_cache import keep_compiled_programs, use_bucket_cache
-from lm.errors import UsageError
+from lm.errors import PeerError, UsageError, for_terminal, shown
 from lm.resilience.goodput import Goodput
 from lm.resilience.preemption import PreemptionHandler
 
@@ -48,8 +50,13 @@ LEAVE_SECONDS = 5
 """A process that fails waits this long for the others to fail with the same error."""
 SHUTDOWN_SECONDS = 30
 JOIN_SECONDS = 300.0
-START_SECONDS = 60
-"""Time for JAX to connect processes that have all met."""
+START_SECONDS = 30
+"""Time for JAX to connect processes that have all met; then it ends them."""
+FAILED = "gristmill/failed"
+"""Key of JAX's key-value store: the first process that failed, and its error."""
+POLL_SECONDS = 2.0
+LEAVING = threading.Event()
+"""Set when this process fails or ends."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +203,21 @@ def initialize_distributed(timeout: float = JOIN_SECONDS) -> None:
         return
     import jax
 
+    address, devices = coordinator(found, timeout)
+    meet(found.index, found.count, address, timeout)
+    jax.distributed.initialize(
+        address, found.count, found.index, None if "JAX_LOCAL_DEVICE_IDS" in os.environ else devices,
+        cluster_detection_method="deactivate", initialization_timeout=START_SECONDS,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS, shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+    )  # fmt: skip
+    threading.Thread(target=end_with_failed_peer, args=(found,), name="failed peers", daemon=True).start()
+    if found.index == 0:
+        print(f"processes: {found.count} have met, by {found.by}", flush=True)
+
+
+def coordinator(found: Found, timeout: float = JOIN_SECONDS) -> tuple[str, Any]:
+    """Return (HOST:PORT of process 0, device ids of this process for jax.distributed.initialize). Raises UsageError if
+    the address is not set and the scheduler does not tell it."""
     address, devices = found.address, [] if found.whole_host else None
     try:
         if address is None:  # as jax.distributed.initialize finds it
@@ -209,14 +231,7 @@ def initialize_distributed(timeout: float = JOIN_SECONDS) -> None:
             f"This is process {found.index} of {found.count} ({found.by}), but JAX cannot determine the coordinator: "
             f"{error} Set {ADDRESS[0]}=HOST:PORT of process 0, {COUNT[0]} and {INDEX[0]}."
         ) from error
-    meet(found.index, found.count, address, timeout)
-    jax.distributed.initialize(
-        address, found.count, found.index, None if "JAX_LOCAL_DEVICE_IDS" in os.environ else devices,
-        cluster_detection_method="deactivate", initialization_timeout=START_SECONDS,
-        heartbeat_timeout_seconds=HEARTBEAT_SECONDS, shutdown_timeout_seconds=SHUTDOWN_SECONDS,
-    )  # fmt: skip
-    if found.index == 0:
-        print(f"processes: {found.count} have met, by {found.by}", flush=True)
+    return address, devices
 
 
 def clusters() -> Any:
@@ -228,9 +243,9 @@ def clusters() -> Any:
 
 @contextlib.contextmanager
 def ending_together() -> Generator[None]:
-    """If the block raises in this process, wait LEAVE_SECONDS for the other processes to raise too. If they do not, end
-    this process without JAX's exit barrier; the others end when they miss its heartbeats. After a device error, wait
-    longer: a lost process may be its cause, and JAX then ends this process."""
+    """If the block raises in this process, tell the other processes, and wait LEAVE_SECONDS for them to raise too. If
+    they do not, end this process without JAX's exit barrier; they end by `end_with_failed_peer`. After a device error,
+    first wait longer: a lost process may be its cause, and JAX then ends this process."""
     try:
         yield
     except BaseException as error:
@@ -239,38 +254,73 @@ def ending_together() -> Generator[None]:
             raise
         import jax
 
-        from lm.resilience.multihost import key_value_store
+        from lm.resilience.multihost import coordination
 
-        if (store := key_value_store()) is None:
+        store, index, _ = coordination()
+        if store is None:
             raise
         if not isinstance(error, SystemExit):
             if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
                 time.sleep(HEARTBEAT_SECONDS + LEAVE_SECONDS)
             traceback.print_exc()
+        LEAVING.set()
+        cause = error.__context__ if isinstance(error, SystemExit) else error
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # another one failed before
+            store.key_value_set(FAILED, json.dumps([index, shown(f"{type(cause).__name__}: {cause}", quotes=False)]))
         try:
             store.wait_at_barrier("gristmill/leave", 1000 * LEAVE_SECONDS)
         except jax.errors.JaxRuntimeError:
             sys.stdout.flush()
             os._exit(int(code or 1))
         raise SystemExit(code) from None
+    finally:
+        LEAVING.set()
 
 
-def load_training(run: Path, began: float, timeout: float) -> Callable[..., None]:
+def end_with_failed_peer(found: Found) -> None:
+    """In a thread: when another process reports that it failed (`ending_together`), print which one, and end this
+    process, unless it fails too within LEAVE_SECONDS. JAX would notice the lost process only after HEARTBEAT_SECONDS,
+    and would not know its error."""
+    import jax
+
+    from lm.resilience.multihost import coordination
+
+    store, _, _ = coordination()
+    while not LEAVING.wait(POLL_SECONDS):
+        try:
+            failed, text = json.loads(store.key_value_try_get(FAILED))
+        except jax.errors.JaxRuntimeError:  # no process has failed; if process 0 was lost, JAX ends this process
+            continue
+        if LEAVING.wait(LEAVE_SECONDS):
+            return
+        print(
+            f"processes: process {found.index} of {found.count} ends, because process {failed} failed: "
+            f"{for_terminal(text)}. See its output; the same command in all processes continues from the last "
+            "checkpoint.",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        sys.stdout.flush()
+        os._exit(PeerError.exit_code)
+
+
+def load_training(run: Path, began: float, join_timeout: float, start_seconds: float) -> Callable[..., None]:
     """Import JAX, connect the processes (`initialize_distributed`), and return lm.training.loop.train. `began` is the
-    start of the command, in Unix seconds.
+    start of the command, in Unix seconds. `join_timeout` and `start_seconds` are those of TrainConfig: the run has a
+    heartbeat from now on, and a start that hangs prints its stacks.
 
     Until then, a stop signal ends the process at once, since the import takes seconds and swallows a Ctrl-C. The stop
     is recorded in the run folder: a supervisor must not think that the work is done.
     """
-    index, processes = process_index(), process_count()
-    before_exit = lambda: Goodput(run, began, index).stop_before_training()
+    goodput = Goodput(run, began, process_index())
+    goodput.watch_start(start_seconds)
     keep_compiled_programs()
-    with PreemptionHandler(before_exit=before_exit):
+    with PreemptionHandler(before_exit=goodput.stop_before_training):
         import jax  # noqa: F401
 
         use_bucket_cache()
     # With several processes it leaves SIGTERM to JAX, which forwards it once they have connected.
-    with PreemptionHandler(processes, before_exit):
-        initialize_distributed(timeout)
+    with PreemptionHandler(process_count(), goodput.stop_before_training):
+        initialize_distributed(join_timeout)
+        goodput.beat_start()
         from lm.training.loop import train
-    return train
+    return functools.partial(train, goodput=goodput)

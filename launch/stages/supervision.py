@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from lm.errors import UsageError
-from lm.resilience.goodput import LONG_PHASES, read_heartbeat
+from lm.errors import AbsentPeerError, UsageError
+from lm.resilience.goodput import LONG_PHASES, STARTING, read_heartbeat
 from lm.storage import break_hard_links
 from lm.terminal import duration
 
-PATIENCE = {"training": 1.0} | dict.fromkeys(LONG_PHASES, 10.0)
-"""Multiples of `hang_seconds` without a change, by the state in the heartbeat; infinite for other states."""
+PATIENCE = {STARTING: 1.0, "training": 1.0} | dict.fromkeys(LONG_PHASES, 10.0)
+"""Multiples of the limit without a change, by the state in the heartbeat; infinite for other states."""
 BY_ITSELF = 3.0
 """Seconds to wait, after a Ctrl-C, for the command to end by itself: at a terminal it gets the signal too."""
 
@@ -27,7 +27,8 @@ class Supervisor:
 
     command: list[str]
     heart: Path
-    """Heartbeat file of the training (lm/resilience/goodput.py); it does not exist before training begins."""
+    """Heartbeat file of the training (lm/resilience/goodput.py); it does not exist before the training process has
+    started."""
     log: Path
     """File of JSON lines, one for every start and end."""
     same_step: int = 3
@@ -37,6 +38,12 @@ class Supervisor:
     hang_seconds: float = 1800.0
     """Kill and restart the command after this time without a training step; 0: disabled. Validation, samples and saves
     may take ten times as long."""
+    start_seconds: float = 1800.0
+    """Kill and restart the command if its start makes no progress for twice this time (train.start_seconds, after which
+    it prints its stacks); 0: disabled."""
+    give_up_after: float = 7200.0
+    """Give up if another process of the run has not joined for this many seconds. Failed joins do not count as crashes:
+    the other host may be restarting, or being replaced."""
     first_wait: float = 10.0
     """Seconds before a restart after a crash without progress; doubled for each further one, up to `longest_wait`."""
     longest_wait: float = 300.0
@@ -62,8 +69,10 @@ class Supervisor:
         before = {number: signal.signal(number, self.end) for number in (signal.SIGTERM, signal.SIGINT)}
         began, crashes, repeated, last_step = time.monotonic(), 0, 0, None
         furthest, stuck = -2, 0
+        waiting_since: float | None = None
         try:
             while self.asked is None:
+                started = time.monotonic()
                 code, step, stopped, how = self.attempt()
                 took = f"{self.starts} starts, {crashes} crashes so far, {duration(time.monotonic() - began)}"
                 if self.asked is not None:
@@ -75,6 +84,16 @@ class Supervisor:
                     continue
                 if code == UsageError.exit_code:
                     return self.say("gave up", f"{how}: the command refuses to run; see its message", code, step)
+                if code == AbsentPeerError.exit_code:
+                    waiting_since = started if waiting_since is None else waiting_since
+                    waited = time.monotonic() - waiting_since
+                    absent = f"{how}: another process has not joined for {duration(waited)}"
+                    if waited >= self.give_up_after:
+                        return self.say("gave up", f"{absent}; --give-up-after is {self.give_up_after:g} s", code, step)
+                    self.say("waiting", f"{absent}; joining again", code, step)
+                    self.sleep(self.first_wait)
+                    continue
+                waiting_since = None
                 crashes += 1
                 repeated = repeated + 1 if crashes > 1 and step == last_step else 1
                 last_step = step
@@ -113,13 +132,15 @@ class Supervisor:
                 self.pass_on()
                 if (seen := self.beat(before)) != heart:
                     heart, changed = seen, time.monotonic()
-                patience = self.hang_seconds * PATIENCE.get(heart["state"] if heart else "", math.inf)
-                late = self.hang_seconds > 0 and time.monotonic() - changed > patience
+                state = heart["state"] if heart else ""
+                limit = 2 * self.start_seconds if state == STARTING else self.hang_seconds
+                late = limit > 0 and time.monotonic() - changed > limit * PATIENCE.get(state, math.inf)
                 if late and not hung and self.beats_can_be_seen():
                     hung = True
                     self.process.kill()
         heart = self.beat(before)
-        step, state = (int(heart["step"]), heart["state"]) if heart else (None, "")
+        state = heart["state"] if heart else ""
+        step = int(heart["step"]) if heart and state != STARTING else None
         how = f"exit code {code}" if code >= 0 else f"ended by {signal.Signals(-code).name}"
         if hung:
             how = f"killed after {time.monotonic() - changed:.0f} s without progress,"

@@ -263,6 +263,9 @@ class TrainConfig(Config):
     join_timeout: float = not_hashed(default=300.0)
     """Seconds that the processes of a run wait for each other at the start; then an error lists the missing ones
     (docs/long_runs.md)."""
+    start_seconds: float = not_hashed(default=1800.0)
+    """Report a hang if a part of the start (join, compilation, restore) takes this many seconds: the stacks of all
+    threads are printed. launch.supervise restarts it after twice that time. 0: disabled."""
     hang_seconds: float = not_hashed(default=120.0)
     """Report a hang after this many seconds without a step, if that is also 20 times the usual time: the stacks of all
     threads are written to hangs/ of the run folder. 0: disabled."""
@@ -279,8 +282,13 @@ class TrainConfig(Config):
         self.check_hooks()
         self.check_remat()
         self.check_xla_options()
-        within(self, "train", 0, 1e6, "hang_seconds", "checkpoint_every_seconds")
+        within(self, "train", 0, 1e6, "hang_seconds", "start_seconds", "checkpoint_every_seconds")
         within(self, "train", 1, 1e6, "join_timeout")
+        if 0 < self.start_seconds <= self.join_timeout:
+            raise UsageError(
+                f"train.start_seconds = {self.start_seconds:g} is not above train.join_timeout = "
+                f"{self.join_timeout:g}, so a wait for other processes would count as a hang. Raise it, or set it to 0."
+            )
         within(self, "train", 1, 2**31 - 1, "steps")  # the step counter is int32
         within(self, "train", 1, 1024, "loader_threads")
         within(self, "train", 0, 2**32 - 1, "seed")

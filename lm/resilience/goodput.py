@@ -6,6 +6,7 @@ knows exactly how long nothing ran and which steps must be repeated.
 """
 
 import contextlib
+import faulthandler
 import itertools
 import json
 import math
@@ -36,6 +37,8 @@ PHASES: dict[str, str] = {
     "down": "nothing ran between two attempts",
 }
 """{phase: description}, in the order of the table."""
+STARTING = "starting"
+"""State in the heartbeat before the first step."""
 LONG_PHASES = ("validation", "samples", "saving")
 """Phases that may take far longer than a step; the heartbeat names them."""
 OVERLAPPED = ("data", "host_overhead")
@@ -76,6 +79,7 @@ class Goodput:
     def __init__(self, run: Path, began: float | None = None, process: int = 0):
         """`began` is the start of this process in Unix seconds, by default now. Each of several processes writes its
         own heartbeat; only process 0 writes goodput.json."""
+        self.start_seconds: float | None = None
         self.path = RunPaths(run).goodput if process == 0 else None
         self.heart = RunPaths(run).heartbeat(process)
         began = time.time() if began is None else began
@@ -98,10 +102,12 @@ class Goodput:
         shown = name in LONG_PHASES and self.now.first_step is not None
         if shown:
             self.beat(self.now.step, name)
+        self.beat_start()
         try:
             yield
         finally:
             self.switch(outer)
+            self.beat_start()
             if shown:
                 self.write()  # after a kill, time not yet written counts as steps
                 self.beat(self.now.step)
@@ -122,8 +128,29 @@ class Goodput:
         self.switch(self.current)
         return dict(self.clock)
 
+    def watch_start(self, seconds: float) -> None:
+        """From now until `begin`, write a heartbeat when a phase begins or ends. If none did for `seconds`, print the
+        stacks of all threads to stderr, also if a thread holds the interpreter's lock; 0: never."""
+        self.start_seconds = seconds
+        self.write()  # first: the new heartbeat overwrites the earlier attempt's, which may be its only record
+        self.beat_start()
+
+    def beat_start(self) -> None:
+        """Record progress before the first step, if `watch_start` was called."""
+        if self.start_seconds is not None:
+            self.beat(self.now.step, STARTING)
+            if self.start_seconds:
+                faulthandler.dump_traceback_later(self.start_seconds, file=2)
+
+    def end_start(self) -> None:
+        """Stop what `watch_start` began."""
+        if self.start_seconds:
+            faulthandler.cancel_dump_traceback_later()
+        self.start_seconds = None
+
     def begin(self, first_step: int) -> None:
         """Record that training begins after step `first_step` (0, or that of the restored checkpoint)."""
+        self.end_start()
         self.switch("host_overhead")
         self.now.first_step = self.now.step = first_step
         self.write()  # before the heartbeat, which would make the earlier attempt seem alive until now
@@ -161,6 +188,7 @@ class Goodput:
         self.beat(self.now.step, "stopped")
 
     def close(self) -> None:
+        self.end_start()
         self.write()
         if self.file is not None:
             os.close(self.file)
@@ -229,8 +257,9 @@ def read_attempts(run: Path) -> list[Attempt]:
         return []
     heart = read_heartbeat(RunPaths(run).heartbeat())
     if attempts and heart and heart["time"] >= round(attempts[-1].seen, 6) and heart["step"] >= attempts[-1].step:
-        last = attempts[-1]  # killed: count its time since the last write as steps
-        last.seconds["steps"] = last.seconds.get("steps", 0.0) + max(0.0, heart["time"] - last.seen)
+        last = attempts[-1]  # killed: count its time since the last write as steps, or as start
+        phase = STARTING if heart["state"] == STARTING else "steps"
+        last.seconds[phase] = last.seconds.get(phase, 0.0) + max(0.0, heart["time"] - last.seen)
         last.step, last.seen = heart["step"], heart["time"]
     return attempts
 

@@ -7,10 +7,9 @@ may call them. All processes must make the same calls in the same order.
 import collections
 import itertools
 import json
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-
-import jax
 
 from lm.errors import InputError, UsageError, shown
 
@@ -29,9 +28,9 @@ def settle[T](question: str, mine: Any, conclude: Callable[[list[Any]], T]) -> T
     InputError (or UsageError) with its message. `question` names the exchange; calls from different threads need
     different names.
     """
-    if jax.process_count() == 1:
+    store, index, count = coordination()
+    if count == 1:
         return conclude([mine])
-    store, index = key_value_store(), jax.process_index()
     number = next(ROUNDS[question])
     place = f"gristmill/{question}/{number}"
     store.key_value_set(f"{place}/{index}", json.dumps(mine))
@@ -40,7 +39,7 @@ def settle[T](question: str, mine: Any, conclude: Callable[[list[Any]], T]) -> T
         if "error" in told:
             raise (UsageError if told["usage"] else InputError)(told["error"])
         return told["result"]
-    keys = [f"{place}/{process}" for process in range(jax.process_count())]
+    keys = [f"{place}/{process}" for process in range(count)]
     said = [json.loads(store.blocking_key_value_get(key, WEEK_MS)) for key in keys]
     store.key_value_delete(f"gristmill/{question}/{number - 1}/")  # all have called again, so all have read it
     told: dict[str, Any] = {"error": "process 0 was interrupted", "usage": False}
@@ -57,23 +56,29 @@ def settle[T](question: str, mine: Any, conclude: Callable[[list[Any]], T]) -> T
 def collect(question: str, mine: Any) -> list[Any]:
     """Gather the value `mine` of each process. Process 0 returns all values in order; other processes return []. Use it
     instead of `settle` if the values are too large to send to all."""
-    if jax.process_count() == 1:
+    store, index, count = coordination()
+    if count == 1:
         return [mine]
-    store, place = key_value_store(), f"gristmill/{question}/{next(ROUNDS[question])}"
-    if jax.process_index() > 0:
-        store.key_value_set(f"{place}/{jax.process_index()}", json.dumps(mine))
+    place = f"gristmill/{question}/{next(ROUNDS[question])}"
+    if index > 0:
+        store.key_value_set(f"{place}/{index}", json.dumps(mine))
         return []
-    keys = [f"{place}/{process}" for process in range(1, jax.process_count())]
+    keys = [f"{place}/{process}" for process in range(1, count)]
     said = [mine, *(json.loads(store.blocking_key_value_get(key, WEEK_MS)) for key in keys)]
     store.key_value_delete(f"{place}/")
     return said
 
 
-def key_value_store() -> Any:
-    """Return the client of JAX's coordination service. JAX does not export it; Orbax imports it in the same way."""
+def coordination() -> tuple[Any, int, int]:
+    """Return (client of JAX's coordination service, None for one process; index of this process; number of processes).
+
+    JAX does not export the client; Orbax imports it in the same way. Unlike `jax.process_index`, this starts no
+    devices, for which processes with different settings could wait forever.
+    """
     from jax._src import distributed
 
-    return distributed.global_state.client
+    state = distributed.global_state
+    return state.client, state.process_id, state.num_processes
 
 
 def fail_together(question: str, error: Exception | None) -> None:
@@ -89,19 +94,23 @@ def fail_together(question: str, error: Exception | None) -> None:
 
 def agree(facts: Mapping[str, Any]) -> None:
     """Raise UsageError in all processes unless `facts`, {name: JSON value}, are equal in all. The message lists the
-    first differences with both values and the index of the process."""
-    if difference := settle("facts", dict(facts), first_difference):
+    first differences with both values, and the index and host of the process."""
+    if difference := settle("facts", [socket.gethostname(), dict(facts)], first_difference):
         raise UsageError(difference)
 
 
-def first_difference(said: list[dict[str, Any]]) -> str:
+def first_difference(said: list[Any]) -> str:
     """Describe the difference between process 0 and the first process with other facts; "" if there is no such process.
-    said[i] are the facts of process i."""
-    for process, theirs in enumerate(said):
-        names = [name for name in said[0] | theirs if theirs.get(name) != said[0].get(name)]
+    said[i] is [host, facts] of process i."""
+    facts = [theirs for _, theirs in said]
+    for process, (host, theirs) in enumerate(said):
+        names = [name for name in facts[0] | theirs if theirs.get(name) != facts[0].get(name)]
         if names:
-            values = [(name, shown(theirs.get(name)), shown(said[0].get(name))) for name in names[:SHOWN]]
+            values = [(name, shown(theirs.get(name)), shown(facts[0].get(name))) for name in names[:SHOWN]]
             each = [f"{name} is {its}, but {other} in process 0" for name, its, other in values]
             more = [f"{len(names) - SHOWN} more differ"] if len(names) > SHOWN else []
-            return f"process {process}: {'; '.join(each + more)}. All processes of a run must have the same."
+            return (
+                f"process {process} on {host}: {'; '.join(each + more)}. All processes of a run must have the same; "
+                f"process 0 is on {said[0][0]}."
+            )
     return ""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 
 from lm.resilience.goodput import Goodput
-from lm.resilience.multihost import key_value_store
+from lm.resilience.multihost import coordination
 
 TIMES = 2.0
 """Minimum host time of a straggler, relative to the median host time of the other processes."""
@@ -63,14 +63,14 @@ class HostTimes:
         )
         self.step_seconds = data + other + devices
         own = HostTime(data + other, data, socket.gethostname())
-        key_value_store().key_value_set(f"{directory(step)}{jax.process_index()}", json.dumps(own))
+        coordination()[0].key_value_set(f"{directory(step)}{jax.process_index()}", json.dumps(own))
 
     def collect(self, step: int) -> tuple[dict[str, Any], str]:
         """Return (metrics, warning about a straggler or ""). Both are empty except in process 0. Call it after
         `step`."""
         if jax.process_count() == 1 or jax.process_index() > 0:
             return {}, ""
-        store = key_value_store()
+        store, _, _ = coordination()
         found = {int(key.rpartition("/")[2]): text for key, text in store.key_value_dir_get(directory(step))}
         store.key_value_delete(directory(step))
         if len(found) < jax.process_count():

@@ -85,9 +85,7 @@ def compile_ahead(
     start = time.perf_counter()
     shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh))
     lowered = step.lower(state, jax.tree.map(shape, like))
-    if jax.process_count() > 1:
-        program = hashlib.sha256(lowered.as_text().encode()).hexdigest()
-        agree({"SHA-256 of the lowered training step": program})
+    agree_on_program("training step", lowered)
     options = compiler_options(xla_options, target_of(mesh.devices.flat[0]).platform)
     try:
         compiled = lowered.compile(compiler_options=options)
@@ -105,6 +103,12 @@ def compile_ahead(
         return compiled, StepCost(flops, seconds, None, None)
     state_bytes = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return compiled, StepCost(flops, seconds, state_bytes, memory.temp_size_in_bytes)
+
+
+def agree_on_program(name: str, lowered: Any) -> None:
+    """Raise UsageError in all processes unless all have lowered the same program. `lowered` is a jax.stages.Lowered."""
+    if jax.process_count() > 1:
+        agree({f"SHA-256 of the lowered {name}": hashlib.sha256(lowered.as_text().encode()).hexdigest()})
 
 
 def options_of(xla_options: Sequence[str], platform: str) -> list[str]:

@@ -12,6 +12,7 @@ from lm.data.batches import Batch
 from lm.errors import InputError
 from lm.metrics.writers import Row
 from lm.parallel import own_rows, shard_batch
+from lm.resilience.goodput import Goodput
 from lm.resilience.watchdog import Watchdog
 from lm.run_paths import RunPaths
 from lm.training.hooks import Hook
@@ -19,20 +20,20 @@ from lm.training.setup import Program, Run, describe, setup
 from lm.training.state import TrainState
 
 
-def train(model: ModelConfig, config: TrainConfig, folder: Path, began: float | None = None) -> None:
+def train(model: ModelConfig, config: TrainConfig, folder: Path, goodput: Goodput | None = None) -> None:
     """Train on `folder`/tokens with `folder`/tokenizer up to config.steps, resuming from the newest checkpoint in
     `folder`.
 
     Folders in config.mixture are trained on too, with weights from config.mixture and config.own_weight. Writes
     checkpoints/, metrics.jsonl, tensorboard/, samples/step-*.json, goodput.json and heartbeat.json to `folder`, and if
     needed skipped_steps.jsonl, hangs/, wandb/ and profile/. Parameters at each step are bit-identical whether or not
-    the run was interrupted. `began` is the start of the process in Unix seconds, so that its start-up time counts too.
+    the run was interrupted. `goodput` counts the time, by default from now on.
 
     Raises InputError or UsageError if shards or a checkpoint do not match the config, and Stopped, after saving, if the
     process was asked to stop.
     """
     with contextlib.ExitStack() as stack:
-        loop(setup(model, config, folder, began, stack))
+        loop(setup(model, config, folder, goodput, stack))
 
 
 def loop(run: Run) -> None:

@@ -44,6 +44,7 @@ from lm.training import hooks
 from lm.training.aot_compile import (
     Step,
     StepCost,
+    agree_on_program,
     compile_ahead,
     example_batch,
     measure_step_seconds,
@@ -97,8 +98,10 @@ class Programs:
         choices = config.spikes, config.mesh.zero1, config.ema_decay > 0, config.lora
         self.abstract = abstract_state(model, self.optimizer, mesh, *choices)
         """ShapeDtypeStructs with shardings, to restore into."""
-        self.fresh = initializer(model, self.optimizer, config.seed, mesh, *choices)
-        """Function that returns the state at step 0."""
+        self.fresh: Any = initializer(model, self.optimizer, config.seed, mesh, *choices)
+        """Jitted function that returns the state at step 0."""
+        if jax.process_count() > 1:
+            agree_on_program("initializer", self.fresh.lower())
         self._compiled: dict[tuple[int, int, int], Program] = {}
 
     def at(self, step: int) -> Program:
@@ -143,7 +146,7 @@ class Run:
 
 
 def setup(
-    model: ModelConfig, config: TrainConfig, folder: Path, began: float | None, stack: contextlib.ExitStack
+    model: ModelConfig, config: TrainConfig, folder: Path, goodput: Goodput | None, stack: contextlib.ExitStack
 ) -> Run:
     """Build the run in `folder`, ready for its next step. `stack` closes its resources. Raises as `train` does."""
     config.check_model(model)
@@ -152,7 +155,7 @@ def setup(
     checkpoint_folder, snapshot_folder = folders_of(paths)
     say: Say = functools.partial(print, flush=True) if primary else lambda text: None
     closing = lambda resource: stack.enter_context(contextlib.closing(resource))
-    goodput = closing(Goodput(folder, began, jax.process_index()))
+    goodput = closing(goodput or Goodput(folder, process=jax.process_index()))
     preemption = stack.enter_context(PreemptionHandler(jax.process_count(), goodput.stop_before_training))
     profiler = closing(Profiler(paths.profile, config.profile_step, config.profile_steps))
     if served := profiler.serve():
@@ -168,11 +171,11 @@ def setup(
     splits += [(shown_place(paths.tokens), "val")] if config.validate_every else []
     verified = ShardVerification(splits if config.verify_shards else [], paths.verified_shards, stack)
 
+    if mesh.devices.flat[0].platform == "gpu" and (note := gpu_memory_note()):
+        say(f"train: {note}")
     say(f"train: compiling the step for {mesh.devices.size} x {mesh.devices.flat[0].device_kind}")
     newest = settle("newest checkpoint", None, lambda _: max(steps_in(checkpoint_folder), default=0))
     likely = min(newest, config.steps - 1)  # the first step, unless that checkpoint is damaged
-    if mesh.devices.flat[0].platform == "gpu" and (note := gpu_memory_note()):
-        say(f"train: {note}")
     programs = Programs(model, config, mesh)
     goodput.work = programs.stages.windows_before
     with goodput.phase("compiling"):

@@ -4,7 +4,9 @@ if one is missing, wrong or lost."""
 import contextlib
 import dataclasses
 import http.server
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,14 +16,15 @@ import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import pytest
 
 from launch.stages import meeting, processes
-from launch.stages.agreement import facts
+from launch.stages.agreement import MAY_DIFFER, facts, jax_settings
 from launch.stages.meeting import listen, meet
 from launch.stages.parent import reason_in
 from launch.stages.processes import Found, find
-from lm.errors import InputError, PeerError, UsageError
+from lm.errors import AbsentPeerError, InputError, PeerError, UsageError
 from lm.resilience.multihost import first_difference
 from tests.corpus import tiny_experiment
 from tests.loopback_server import listening, send
@@ -181,13 +184,19 @@ def test_all_processes_meet_in_any_order():
 @pytest.mark.parametrize(
     ("processes", "timeout", "error", "message"),
     [
-        ([(0, 4), (1, 4)], 1.0, PeerError, "After 1 s 2 of 4 processes are connected; missing: processes 2, 3. See"),
-        ([(1, 4)], 1.0, PeerError, "After 1 s process 1 cannot reach process 0: localhost:"),
+        (
+            [(0, 4), (1, 4)],
+            1.0,
+            AbsentPeerError,
+            "After 1 s 2 of 4 processes are connected; missing: processes 2, 3. See",
+        ),
+        ([(1, 4)], 1.0, AbsentPeerError, "After 1 s process 1 cannot reach process 0: localhost:"),
         ([(0, 3), (1, 3), (1, 3)], 60.0, UsageError, "PROCESS_ID is 1 in two processes: pid "),
         ([(0, 2), (1, 3)], 60.0, UsageError, "NUM_PROCESSES is 3 in process 1 (pid "),
     ],
 )
-def test_a_missing_duplicate_or_miscounted_process_is_named_in_all(processes, timeout, error, message):
+def test_a_missing_duplicate_or_miscounted_process_is_named_in_all(monkeypatch, processes, timeout, error, message):
+    monkeypatch.setattr(meeting, "ANNOUNCE_SECONDS", 0.5)
     errors = meet_all(*processes, timeout=timeout)
     assert {type(one) for one in errors} == {error} and all(str(one).startswith(message) for one in errors)
 
@@ -248,14 +257,109 @@ def test_an_unresolvable_host_is_an_error_except_in_kubernetes(monkeypatch):
         meet(1, 2, "no-host.invalid:1", 1.0)
 
 
-def two(code: str, *, flags: tuple[str, str] = ("", ""), folders: tuple[str, str] = ("", "")) -> list[tuple[int, str]]:
-    """(exit code, output) of two processes that run the code, each in its folder, with their own XLA_FLAGS."""
+JOIN = """
+import os, signal, sys
+from launch.stages.meeting import meet
+from launch.stages.parent import run_in_child
+from launch.stages.processes import find
+from lm.errors import InputError
+
+run_in_child("test")
+found = find()
+if found.index == int(sys.argv[1]):
+    %s
+try:
+    meet(found.index, found.count, found.address, 60.0)
+except InputError as error:
+    print(error, flush=True)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("victim", "end", "code", "said"),
+    [
+        (0, "raise RuntimeError('no module')", 1, "ended with exit code 1"),
+        pytest.param(0, "os.kill(os.getpid(), 9)", 137, "was ended by SIGKILL", marks=pytest.mark.slow),
+        pytest.param(2, "raise RuntimeError('no module')", 1, "ended with exit code 1", marks=pytest.mark.slow),
+        (2, "os.kill(os.getpid(), 9)", 137, "was ended by SIGKILL"),
+    ],
+)
+def test_a_process_that_fails_before_the_join_ends_the_others_at_once_with_its_name(victim, end, code, said):
+    """The others may start earlier or later: they wait up to train.join_timeout for a process that sends nothing."""
+    port = free_port()
+    group = [
+        subprocess.Popen(
+            [sys.executable, "-c", JOIN % end, str(victim)], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, env=os.environ | told_by("hand", index, 3, port),
+        )
+        for index in range(3)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=HANG_SECONDS)[0] for process in group]
+    for index, (process, output) in enumerate(zip(group, outputs, strict=True)):
+        assert process.returncode == (code if index == victim else PeerError.exit_code), output
+        if index != victim:
+            assert re.fullmatch(rf"Process {victim} \(pid \d+ on .*\) {said} before all .* See its output\.\n", output)
+
+
+DURING = """
+import os, signal, sys
+import jax
+from launch.stages.command import handle_cli_errors
+from launch.stages.parent import run_in_child
+from launch.stages.processes import ending_together, find, initialize_distributed
+from lm.resilience.multihost import settle
+
+def end():
+    if find().index == int(sys.argv[1]):
+        %s
+
+with ending_together(), handle_cli_errors("test"):
+    run_in_child("test")
+    when = %r
+    if when == "connecting":
+        initialize = jax.distributed.initialize
+        jax.distributed.initialize = lambda *given, **named: (end(), initialize(*given, **named))
+    initialize_distributed(60.0)
+    settle("begin", None, list)
+    if when == "talking":
+        end()
+    settle("next", None, list)
+    if when == "computing":
+        end()
+    from jax.experimental.multihost_utils import process_allgather
+    process_allgather(jax.numpy.ones(3))
+"""
+RAISE, KILL = "raise ValueError('no such block')", "os.kill(os.getpid(), 9)"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(
+    ("when", "end"),
+    [("connecting", KILL), ("talking", RAISE), ("talking", KILL), ("computing", RAISE), ("computing", KILL)],
+)
+def test_whenever_a_process_fails_after_the_join_the_others_end_with_its_name(victim, when, end):
+    outcomes = two(DURING % (end, when), folders=(str(victim), str(victim)))
+    assert outcomes[victim][0] == (1 if end == RAISE else 137), outcomes[victim][1]
+    code, output = outcomes[1 - victim]
+    assert code == PeerError.exit_code, output
+    (line,) = (line for line in output.splitlines() if line.startswith(("test: ", "processes: process ")))
+    named = "another process was lost after the join" if when == "connecting" else f"process {victim} "
+    assert f" ends, because {named}" in line
+    assert "Check failure" not in output
+
+
+def two(
+    code: str, *, variables: tuple[dict[str, str], dict[str, str]] = ({}, {}), folders: tuple[str, str] = ("", "")
+) -> list[tuple[int, str]]:
+    """(exit code, output) of two processes that run the code, each in its folder, with their own variables."""
     port = free_port()
     pair = [
         subprocess.Popen(
             [sys.executable, "-c", code, folders[index]], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | QUICK | {"XLA_FLAGS": flags[index]} | told_by("hand", index, 2, port),
+            env=os.environ | QUICK | variables[index] | told_by("hand", index, 2, port),
         )
         for index in range(2)
     ]  # fmt: skip
@@ -284,12 +388,40 @@ def test_processes_with_different_flags_and_run_folders_end_with_both_values(tmp
     for name in ("a", "b"):
         (tmp_path / name / "stages").mkdir(parents=True)
     flags = "--xla_cpu_parallel_codegen_split_count=1", "--xla_cpu_parallel_codegen_split_count=2"
-    for code, output in two(AGREE, flags=flags, folders=(str(tmp_path / "a"), str(tmp_path / "b"))):
+    variables = {"XLA_FLAGS": flags[0]}, {"XLA_FLAGS": flags[1]}
+    for code, output in two(AGREE, variables=variables, folders=(str(tmp_path / "a"), str(tmp_path / "b"))):
         assert code == UsageError.exit_code, output
         (line,) = (line for line in output.splitlines() if line.startswith("test: "))  # JAX may log, too
         assert "Traceback" not in output
-        assert line.startswith("test: process 1: stages/nonce, which process 0 wrote to the shared run folder, is ")
+        host = socket.gethostname()
+        assert line.startswith(
+            f"test: process 1 on {host}: stages/nonce, which process 0 wrote to the shared run folder, "
+        )
         assert "No such file" in line and f"; XLA_FLAGS is '{flags[1]}', but '{flags[0]}' in process 0" in line
+
+
+SETTINGS = {"JAX_DEFAULT_PRNG_IMPL": "rbg", "JAX_NUM_CPU_DEVICES": "2", "JAX_THREEFRY_PARTITIONABLE": "0"}
+
+
+def test_processes_with_different_jax_settings_end_with_both_values_before_jax_starts_its_devices(tmp_path):
+    """Starting the devices exchanges data, for which processes with other devices or collectives may wait forever."""
+    (tmp_path / "stages").mkdir()
+    for code, output in two(AGREE, variables=({}, SETTINGS), folders=(str(tmp_path), str(tmp_path))):
+        assert code == UsageError.exit_code, output
+        (line,) = (line for line in output.splitlines() if line.startswith("test: "))
+        host = socket.gethostname()
+        assert line == (
+            f"test: process 1 on {host}: jax_default_prng_impl is 'rbg', but 'threefry2x32' in process 0; "
+            "jax_num_cpu_devices is 2, but -1 in process 0; jax_threefry_partitionable is False, but True in process "
+            f"0. All processes of a run must have the same; process 0 is on {host}."
+        )
+
+
+def test_every_setting_of_jax_is_compared_unless_it_may_differ():
+    may_differ = [name for names in MAY_DIFFER.values() for name in names]
+    assert {*may_differ} < {*jax.config.values} and len({*may_differ}) == len(may_differ)
+    compared = jax_settings()
+    assert {*compared} == {*jax.config.values} - {*may_differ} and json.loads(json.dumps(compared)) == compared
 
 
 def test_facts_have_every_field_of_the_config_shards_libraries_code_and_flags(tmp_path, monkeypatch):
@@ -303,9 +435,9 @@ def test_facts_have_every_field_of_the_config_shards_libraries_code_and_flags(tm
     after = facts(changed, tmp_path)
     named = {name for name in before if before[name] != after[name]}
     assert named == {"train.steps", "train.layout", "SHA-256 of the shards' manifest"}
-    said = first_difference([before, before, after])
-    assert said.startswith("process 2: ") and "train.steps is 99, but 12 in process 0" in said
-    assert not first_difference([before, before])
+    said = first_difference([["a", before], ["b", before], ["c", after]])
+    assert said.startswith("process 2 on c: ") and "train.steps is 99, but 12 in process 0" in said
+    assert said.endswith("; process 0 is on a.") and not first_difference([["a", before], ["b", before]])
 
 
 PARENT = """
@@ -347,6 +479,7 @@ def test_a_single_process_has_no_parent():
         ("Some timed out task names:\n/job:jax_worker/replica:0/task:1\n\n", "process 1 ended, hangs"),
         ("absl::Status: UNAVAILABLE: Failed to send RPC to coordination service. Either the", "process 0 ended, hangs"),
         ("absl::Status: INTERNAL: Failed to disconnect: INTERNAL: Shutdown barrier has failed.", "another process was"),
+        ("absl::Status: DEADLINE_EXCEEDED: Deadline Exceeded\nstack", "another process was lost after the join"),
         ("absl::Status: INTERNAL: something else\nstack", "JAX reports INTERNAL: something else"),
     ],
 )  # fmt: skip

@@ -18,7 +18,9 @@ import pytest
 from launch import supervise
 from launch.stages import supervision
 from launch.stages.supervision import Supervisor
+from lm.errors import AbsentPeerError, PeerError
 from lm.resilience.goodput import read_heartbeat
+from tests.train_process import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 CHILD = """
@@ -250,6 +252,78 @@ def test_a_process_without_progress_is_killed_and_restarted(tmp_path, capfd):
     assert re.search(r"killed after \d+ s without progress, after step 8", capfd.readouterr().err)
 
 
+def test_a_start_that_hangs_prints_its_stacks_and_is_killed_and_restarted(tmp_path, capfd):
+    body = """
+    goodput.watch_start(0.2)
+    def restore_or_compile():
+        time.sleep(600)
+    if number == 1:
+        with goodput.phase("restoring"):
+            restore_or_compile()
+    goodput.begin(0)
+    goodput.beat(4, "done")
+    """
+    assert supervisor(tmp_path, body, start_seconds=1.5).run() == 0
+    assert events(tmp_path) == ["crash", "done"]
+    said = capfd.readouterr().err
+    assert "in restore_or_compile" in said.split("killed after")[0]
+    assert re.search(r"killed after \d+ s without progress, outside of training", said)
+
+
+@pytest.mark.parametrize("start_seconds", [0.0, 600.0])
+def test_a_start_is_not_killed_earlier(tmp_path, start_seconds):
+    body = f"goodput.watch_start({start_seconds}); time.sleep(1); goodput.begin(0); goodput.beat(4, 'done')"
+    assert supervisor(tmp_path, body, start_seconds=start_seconds, hang_seconds=0.2).run() == 0
+    assert events(tmp_path) == ["done"]
+
+
+def test_failed_joins_are_no_crashes_and_the_run_completes_when_the_other_process_is_back(tmp_path, capfd):
+    address = f"localhost:{free_port()}"
+    join = "from launch.stages.meeting import meet; from lm.errors import PeerError\n"
+    body = f"""
+    from launch.stages.meeting import meet
+    from lm.errors import PeerError
+    try:
+        meet(0, 2, {address!r}, 0.1 if number < 4 else 60.0)
+    except PeerError as error:
+        sys.exit(error.exit_code)
+    goodput.beat(9, "done")
+    """
+    watched = supervisor(tmp_path, body, same_step=2, no_progress=2)
+    back: list[subprocess.Popen] = []
+
+    def come_back() -> None:
+        while not (tmp_path / "count").exists() or int((tmp_path / "count").read_text() or 0) < 3:
+            time.sleep(0.02)
+        back.append(subprocess.Popen([sys.executable, "-c", f"{join}meet(1, 2, {address!r}, 60.0)"]))
+
+    thread = threading.Thread(target=come_back)
+    thread.start()
+    assert watched.run() == 0
+    thread.join()
+    assert back[0].wait() == 0
+    assert events(tmp_path) == ["waiting"] * (len(events(tmp_path)) - 1) + ["done"] and len(events(tmp_path)) > 2
+    assert "another process has not joined for" in capfd.readouterr().err
+
+
+def test_the_supervisor_gives_up_on_an_absent_process_after_its_limit(tmp_path, capfd):
+    assert supervisor(tmp_path, "sys.exit(4)", give_up_after=0.5).run() == AbsentPeerError.exit_code
+    assert events(tmp_path)[-1] == "gave up" and {*events(tmp_path)[:-1]} <= {"waiting"}
+    assert "another process has not joined for" in (said := capfd.readouterr().err)
+    assert "--give-up-after is 0.5 s" in said
+
+
+def test_a_process_lost_after_the_join_counts_also_if_it_is_absent_at_the_next_join(tmp_path):
+    body = """
+    if number % 2 == 0:
+        sys.exit(4)
+    goodput.beat(7)
+    sys.exit(3)
+    """
+    assert supervisor(tmp_path, body, same_step=3).run() == PeerError.exit_code
+    assert events(tmp_path) == ["crash", "waiting", "crash", "waiting", "gave up"]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_is_forwarded_and_nothing_is_restarted(tmp_path, number, code):
     body = f"""
@@ -285,7 +359,14 @@ def test_exit_codes_distinguish_done_from_stopped_for_a_scheduler(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("--same-step", "0"), ("--hang-minutes", "nan"), ("--hang-minutes", "-1"), ("--hang-minutes", "inf")],
+    [
+        ("--same-step", "0"),
+        ("--hang-minutes", "nan"),
+        ("--hang-minutes", "-1"),
+        ("--hang-minutes", "inf"),
+        ("--give-up-after", "nan"),
+        ("--give-up-after", "-1"),
+    ],
 )
 def test_invalid_limits_are_rejected_with_their_value(monkeypatch, capsys, name, value):
     monkeypatch.setattr(sys, "argv", ["launch.supervise", f"{name}={value}", "launch.train", "tests/configs.py"])

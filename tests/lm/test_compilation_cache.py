@@ -17,7 +17,7 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from launch.stages.processes import load_training
-load_training(Path(sys.argv[1]), time.time(), 1.0)
+load_training(Path(sys.argv[1]), time.time(), 1.0, 0)
 import jax, jax.numpy as jnp
 events = []
 jax.monitoring.register_event_listener(lambda name, **_: events.append(name))

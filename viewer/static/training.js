@@ -39,13 +39,14 @@ const trainingSmoothed = (points, weight) => {
 const trainingState = (log) => {
   const { state, at, steps, seconds_since: since } = log;
   if (!log.train.step.length && !log.validation.step.length) {
-    return state === "training" ? "The run has started but not logged a step yet." : "There is no training log: the model was imported, or metrics.jsonl is missing. Predictions of its checkpoints are below.";
+    return state === "training" || state === "starting" ? "The run has started but not logged a step yet." : "There is no training log: the model was imported, or metrics.jsonl is missing. Predictions of its checkpoints are below.";
   }
   const left = log.train.seconds_left?.at(-1);
   if (state === "done") return `Finished: ${whole(at)} steps.`;
   if (state === "stopped") return `Stopped at step ${whole(at)} of ${whole(steps)}. The same command resumes it.`;
   if (state === "silent") return `No heartbeat for ${duration(since)}: training ended or hangs, at step ${whole(at)} of ${whole(steps)}.`;
   if (state === "") return `Logged up to step ${whole(log.last)} of ${whole(steps)}.`;
+  if (state === "starting") return `Starting, with steps up to ${whole(log.last)} of ${whole(steps)} logged before.`;
   const doing = state === "training" ? "Training" : `Training (${state})`;
   return `${doing}: step ${whole(at)} of ${whole(steps)}` + (left > 0 ? `, about ${duration(left)} left.` : ".");
 };

@@ -113,6 +113,34 @@ def test_a_killed_attempt_is_read_from_its_heartbeat(tmp_path):
     assert [one["step"] for one in json.loads((tmp_path / "goodput.json").read_text())] == [7, 0]
 
 
+def test_a_start_has_a_heartbeat_for_each_phase_and_its_time_counts_as_start(tmp_path):
+    def state() -> str:
+        heart = read_heartbeat(tmp_path / "heartbeat.json")
+        return heart["state"] if heart else ""
+
+    first = Goodput(tmp_path)
+    with first.phase("compiling"):
+        assert state() == ""  # not watched
+    first.begin(0)
+    first.beat(7)
+    second = Goodput(tmp_path, began=time.time() - 10)  # the first was killed
+    second.watch_start(0)
+    for phase in ("compiling", "restoring"):
+        (tmp_path / "heartbeat.json").write_text("")
+        with second.phase(phase):
+            assert state() == "starting"
+            (tmp_path / "heartbeat.json").write_text("")
+        assert state() == "starting"
+    heart = read_heartbeat(tmp_path / "heartbeat.json")
+    assert heart is not None
+    (tmp_path / "heartbeat.json").write_text(json.dumps(heart | {"time": time.time() + 60}))
+    one, two = read_attempts(tmp_path)  # the second was killed, too
+    assert one.step == 7 and two.first_step is None and "steps" not in two.seconds and two.seconds["starting"] > 60
+    second.begin(7)
+    with second.phase("restoring"):
+        assert state() == "training"
+
+
 def test_stopping_before_training_keeps_previous_attempts(tmp_path):
     first = Goodput(tmp_path)
     first.begin(0)

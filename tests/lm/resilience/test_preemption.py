@@ -166,7 +166,7 @@ def test_a_signal_while_jax_is_loaded_stops_the_process_immediately(tmp_path, nu
         f"            os.kill(os.getpid(), {int(number)})\n"
         "            time.sleep(3600)\n"
         "sys.meta_path.insert(0, Loading())\n"
-        "load_training(Path(sys.argv[1]), time.time(), 1.0)\n"
+        "load_training(Path(sys.argv[1]), time.time(), 1.0, 0)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=HANG_SECONDS)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from launch.stages.stage import by_products_in
+from launch.stages.supervision import Supervisor
 from launch.train import STAGE
 from lm.checkpoints.manifest import read_manifest, verify
 from lm.errors import PeerError, UsageError
@@ -194,17 +196,25 @@ def test_damage_found_by_one_of_two_stops_both_with_a_message(tmp_path):
     assert "Traceback" not in mine + other
 
 
+PATCHES = {
+    "training step": "make = setup.make_optimizer\nsetup.make_optimizer = "
+    "lambda config, steps: make(dataclasses.replace(config, weight_decay=0.5), steps)",
+    "initializer": "make = setup.initializer\nsetup.initializer = "
+    "lambda model, optimizer, seed, *rest: make(model, optimizer, seed + 1, *rest)",
+}
+
+
 @pytest.mark.slow
-def test_processes_with_different_programs_stop_before_the_first_step(tokens, tmp_path):
+@pytest.mark.parametrize("program", PATCHES)
+def test_processes_with_different_programs_stop_before_the_first_step(tokens, tmp_path, program):
     """For example, with different libraries or a patch that no other check detects."""
     port, run = train_process.free_port(), copy(tokens, tmp_path / "run")
-    other = """
+    other = f"""
 import dataclasses
 from lm.training import setup
 from tests import train_process
 
-make = setup.make_optimizer
-setup.make_optimizer = lambda config, steps: make(dataclasses.replace(config, weight_decay=0.5), steps)
+{PATCHES[program]}
 train_process.main()
 """
     pair = [
@@ -213,5 +223,39 @@ train_process.main()
     ]
     for process, output in zip(pair, outputs_of(pair), strict=True):
         assert process.returncode == UsageError.exit_code, output
-        assert "train_process: process 1: SHA-256 of the lowered training step is '" in output
+        assert re.search(f"train_process: process 1 on .*: SHA-256 of the lowered {program} is '", output)
     assert not (run / "checkpoints").exists()
+
+
+HANGS = """
+import sys, time
+from pathlib import Path
+from lm.training import setup
+from tests import train_process
+
+restore_or_init = setup.restore_or_init
+
+def first_hangs(*given):
+    marker = Path(sys.argv[1]) / "hung"
+    if not marker.exists():
+        marker.touch()
+        time.sleep(3600)
+    return restore_or_init(*given)
+
+setup.restore_or_init = first_hangs
+train_process.main()
+"""
+
+
+@pytest.mark.slow
+def test_training_that_hangs_in_restore_is_restarted_and_prints_its_stacks(tokens, tmp_path, monkeypatch, capfd):
+    run = copy(tokens, tmp_path / "run")
+    for name, value in QUICK.items():
+        monkeypatch.setenv(name, value)
+    fields = json.dumps(FIELDS | {"steps": 2, "join_timeout": 1.0, "start_seconds": 5.0, "validate_every": 0})
+    command = [sys.executable, "-c", HANGS, str(run), fields]
+    watched = Supervisor(command, run / "heartbeat.json", run / "supervisor.jsonl", start_seconds=30.0)
+    assert watched.run() == 0
+    error = capfd.readouterr().err
+    assert "in first_hangs" in error.split("killed after")[0] and "outside of training; restarting" in error
+    assert watched.starts == 2 and "in first_hangs" not in error.split("killed after")[1]
