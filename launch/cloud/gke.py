@@ -2,15 +2,19 @@
 
     python -m launch.cloud.gke configs/llama3_8b.py --topology v5p:4x4x2 --image REGISTRY/gristmill:1 --workdir gs://BUCKET/a
 
-JobSet 0.6 or newer: jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2. GKE's pages: how-to/tpu-multislice, how-to/gpus.
+Follows JobSet's reference for version 0.6 or newer (jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2) and pages of GKE
+such as "Deploy TPU Multislices in GKE" (docs.cloud.google.com/kubernetes-engine/docs/how-to: tpu-multislice, gpus),
+read in November 2026. Never run on a cluster.
 """
 
+import dataclasses
 import math
 import os
 import shlex
 
 import yaml
 
+from launch.cloud.gpudirect import MACHINES, mounts_of
 from launch.cloud.job import PORT, check_workdir, job_parser, parse_job, write_job
 from launch.stages.command import handle_cli_errors
 from lm.errors import UsageError, shown
@@ -35,7 +39,7 @@ spec:
         podFailurePolicy:
           rules: [{{action: FailJob, onExitCodes: {{containerName: run, operator: In, values: [2]}}}}]
         template:
-          metadata: {{labels: {{app: {name}}}}}
+          metadata: {{labels: {{app: {name}}}, annotations: {pod_annotations}}}
           spec:
             restartPolicy: Never
             terminationGracePeriodSeconds: 600 # for the save after SIGTERM; GKE gives spot nodes 15 s
@@ -44,15 +48,18 @@ spec:
             hostNetwork: {network}
             dnsPolicy: {dns}
             volumes: {volumes}
+            initContainers: {sidecars}
             containers:
             - name: run
               image: {image}
               command: {command}
               env: {environment}
               envFrom: {secrets}
+              securityContext: {security}
               resources: {{limits: {chips}}}
               volumeMounts: {mounts}
 """
+FIRST = "batch.kubernetes.io/job-completion-index=0"
 INDEX = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}}
 
 
@@ -64,7 +71,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--account", default="default", help="Kubernetes service account that may use the bucket")
     parser.add_argument("--secret", help="a Secret of the cluster; its keys become environment variables")
     parser.add_argument("--volume", default="", metavar="CLAIM:/PATH", help="a PersistentVolumeClaim, in all pods")
+    machines = {machine: label for label, (machine, _) in MACHINES.items() if "h100" in label}
+    parser.add_argument("--machine", choices=machines, help="machine type of H100 nodes (default: a3-highgpu-8g)")
     job, given = parse_job(parser, arguments)
+    if given.machine and job.accelerator not in machines.values():
+        raise UsageError(f"--machine is {given.machine}, but the topology is {job.topology.name}. It is only for H100.")
+    accelerator = machines[given.machine] if given.machine else job.accelerator
     label, several, (claim, _, path) = "cloud.google.com/gke-", job.topology.slices > 1, given.volume.partition(":")
     if given.volume and not (claim and path.startswith("/") and os.path.normpath(path) == path != "/"):
         raise UsageError(f"--volume is {shown(given.volume)}. Give CLAIM:/PATH, such as --volume runs:/mnt/shared.")
@@ -78,16 +90,28 @@ def main(arguments: list[str] | None = None) -> None:
         shape = next(shape for shape in shapes if sorted(shape) == sorted(job.topology.shape))
         nodes = {f"{label}tpu-accelerator": job.accelerator, f"{label}tpu-topology": "x".join(map(str, shape))}
     else:
-        nodes = {f"{label}accelerator": job.accelerator}
+        nodes = {f"{label}accelerator": accelerator}
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})  # NCCL needs more than the usual 64 MB
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})
         environment.append({"name": "LD_LIBRARY_PATH", "value": "/usr/local/nvidia/lib64"})  # GKE's driver directory
-    if not job.tpu and job.hosts > 1:  # on TPUs, GKE sets the process index
-        environment += [
+    command, notes, annotations, sidecars, capabilities = shlex.split(job.command), [*job.notes], {}, [], ()
+    if not job.tpu and job.hosts > 1:
+        environment += [  # on TPUs, GKE sets the process index
             {"name": "JAX_COORDINATOR_ADDRESS", "value": f"{job.name}-slice-0-0.{job.name}:{PORT}"},
             {"name": "NUM_PROCESSES", "value": str(job.hosts)},
             {"name": "PROCESS_ID", "valueFrom": INDEX},
         ]
+        machine, network = MACHINES.get(accelerator, ("", None))
+        if network is None:
+            notes.append("network: TCP, which is slow between nodes; GKE has GPUDirect for A3 and A4 machines")
+        else:
+            annotations, sidecars, capabilities = network.annotations(), network.sidecars(), network.capabilities
+            volumes += network.volumes()
+            mounts += mounts_of(network.mounts)
+            environment += [{"name": name, "value": value} for name, value in network.environment.items()]
+            if network.profile:
+                command = ["bash", "-c", f'. {network.profile} && exec "$@"', "bash", *command]
+            notes.append(f"network: {network.name} on {machine}, never tried; {network.needs}")
     placed = {"alpha.jobset.sigs.k8s.io/exclusive-topology": f"{label}nodepool"}
     values = {
         "name": job.name, "slices": job.topology.slices, "hosts": job.hosts, "image": given.image,
@@ -95,7 +119,9 @@ def main(arguments: list[str] | None = None) -> None:
         "annotations": placed if job.tpu and job.hosts > 1 else {}, "account": given.account,
         "nodes": nodes | ({f"{label}spot": "true"} if given.spot else {}),
         "network": several, "dns": "ClusterFirstWithHostNet" if several else "ClusterFirst",
-        "command": [word.replace("$", "$$") for word in shlex.split(job.command)],  # Kubernetes expands $(NAME)
+        "pod_annotations": annotations, "sidecars": sidecars,
+        "security": {"capabilities": {"add": [*capabilities]}} if capabilities else {},
+        "command": [word.replace("$", "$$") for word in command],  # Kubernetes expands $(NAME)
         "environment": environment, "secrets": [{"secretRef": {"name": given.secret}}] if given.secret else [],
         "chips": {"google.com/tpu" if job.tpu else "nvidia.com/gpu": job.chips}, "volumes": volumes, "mounts": mounts,
     }  # fmt: skip
@@ -105,11 +131,11 @@ def main(arguments: list[str] | None = None) -> None:
         "build": f"{job.pack} | {shlex.join(build)} --file=launch/cloud/Dockerfile -",
         "push": shlex.join(["docker", "push", given.image]),
         "submit": f"kubectl apply --filename={job.file}.jobset.yaml",
-        "follow": f"kubectl logs -f --tail=100 --selector=app={job.name},batch.kubernetes.io/job-completion-index=0",
+        "follow": f"kubectl logs -f --container=run --tail=100 --selector=app={job.name},{FIRST}",
         "stop": f"kubectl delete jobset/{job.name}",
     }
     text = TEMPLATE.format_map({name: flow(value) for name, value in values.items()})
-    write_job(job, ".jobset.yaml", text, commands, given.dry_run)
+    write_job(dataclasses.replace(job, notes=notes), ".jobset.yaml", text, commands, given.dry_run)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,14 @@
 
     python -m launch.cloud.skypilot configs/gpt2_124m.py --topology h100:8 --spot --workdir s3://BUCKET/runs/a
 
-Fields and variables: docs.skypilot.co/en/latest/reference/yaml-spec.html, .../running-jobs/distributed-jobs.html.
+Follows "SkyPilot YAML", "Distributed Multi-Node Jobs" and "Environment Variables and Secrets" of version 0.14.1
+(docs.skypilot.co/en/latest: reference/yaml-spec.html, running-jobs/distributed-jobs.html, running-jobs/
+environment-variables.html), read on 2 December 2026. Never run on a cloud.
 """
 
 import math
+import os
+import shlex
 
 import yaml
 
@@ -23,6 +27,11 @@ def main(arguments: list[str] | None = None) -> None:
     job, given = parse_job(parser, arguments)
     check_workdir(job, "gs://", "s3://")
     nodes = 1 if job.tpu else job.hosts
+    # SkyPilot copies ~/.aws to the machines, but runs do not read it: the shell that submits passes its variables. For
+    # gs://, SkyPilot copies gcloud's application default credentials, which runs read.
+    in_s3 = job.workdir.startswith("s3://")
+    region, keys = (("AWS_REGION",), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")) if in_s3 else ((), ())
+    server = {name: os.environ[name] for name in ("AWS_ENDPOINT_URL",) if in_s3 and name in os.environ}
     task = {
         "name": job.name,
         "workdir": ".",
@@ -30,14 +39,18 @@ def main(arguments: list[str] | None = None) -> None:
         "resources": {
             "accelerators": job.accelerator,
             "use_spot": given.spot,
+            # GPUDirect, EFA or InfiniBand, only on clouds where SkyPilot can set it up.
+            **({"network_tier": "best"} if nodes > 1 else {}),
             "job_recovery": {"max_restarts_on_errors": 3, "recover_on_exit_codes": [STOPPED]},
         },
-        "envs": job.environment,
+        "envs": job.environment | dict.fromkeys(region) | server,
+        **({"secrets": dict.fromkeys(keys)} if keys else {}),
         "setup": job.setup,
         "run": (MEET if nodes > 1 else "") + job.command,
     }
+    passed = [*(f"--env={name}" for name in region), *(f"--secret={name}" for name in keys)]
     commands = {
-        "submit": f"sky jobs launch --name={job.name} {job.file}.sky.yaml",
+        "submit": shlex.join(["sky", "jobs", "launch", *passed, f"--name={job.name}", f"{job.file}.sky.yaml"]),
         "follow": f"sky jobs logs --follow --name={job.name}",
         "stop": f"sky jobs cancel --name={job.name}",
     }

@@ -2,7 +2,10 @@
 
     python -m launch.cloud.slurm configs/gpt2_1558m.py --topology h100:8
 
-Run it in a clone that all nodes see. Options of sbatch replace those in the file (slurm.schedmd.com/sbatch.html).
+Run it in a clone that all nodes see. Options of sbatch replace those in the file.
+
+Follows "sbatch" and "srun" (slurm.schedmd.com/sbatch.html, srun.html), read in November 2026. Run with Slurm 24.11 on a
+machine without GPUs, never on a cluster.
 """
 
 from launch.cloud.job import BASH, STOPPED, exports, job_parser, parse_job, write_job

@@ -187,11 +187,13 @@ def cause(error: Exception, scheme: str, bucket: str) -> str:
     from obstore import exceptions
 
     text = str(error)
-    keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if scheme == "s3" else "GOOGLE_APPLICATION_CREDENTIALS"
+    keys, unread = "GOOGLE_APPLICATION_CREDENTIALS", ""
+    if scheme == "s3":
+        keys, unread = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "; ~/.aws is not read"
     if "NoSuchBucket" in text:
         return no_bucket(scheme, bucket)
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError) or NO_KEYS.search(text):
-        return f"{first_line(error)}. Give credentials with access ({keys}, or a role of the machine)."
+        return f"{first_line(error)}. Give credentials with access ({keys}, or a role of the machine{unread})."
     if is_name(error):
         return f"{first_line(error)}. Give the file or object another name."
     if "redirect" in text.lower():

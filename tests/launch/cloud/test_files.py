@@ -1,6 +1,7 @@
 """Checkers accept the files (Kubernetes schemas, types of JobSet and SkyPilot, shellcheck, hadolint, gcloud's
 reference), and their contents are right."""
 
+import importlib
 import json
 import os
 import re
@@ -11,7 +12,8 @@ import pytest
 import yaml
 
 from launch.stages import processes
-from tests.launch.cloud.files import ANY, REPOSITORY, check, commands_in, dry_run, needs_checkers, pod_of
+from lm.errors import UsageError
+from tests.launch.cloud.files import ANY, REPOSITORY, WORDS, check, commands_in, dry_run, needs_checkers, pod_of
 
 ALL = ["--spot", "--queue", "team", "--account", "trainer", "--secret", "wandb", "--volume", "runs:/mnt/shared"]
 JOBSETS = """
@@ -26,10 +28,16 @@ import json, os, sys
 os.environ["IS_SKYPILOT_SERVER"] = "1"  # with this and its plugins, SkyPilot refuses fields that it does not know
 import sky, sky.server.plugins
 sky.server.plugins.plugins_loaded = lambda: True
+import yaml
 for path in sys.argv[1:]:
-    task = sky.Task.from_yaml(path)
+    config = yaml.safe_load(open(path))  # the values that `sky jobs launch --env NAME --secret NAME` passes
+    given = lambda part: [(name, "x") for name, value in config.get(part, {}).items() if value is None]
+    task = sky.Task.from_yaml_config(config, env_overrides=given("envs"), secrets_overrides=given("secrets"))
     (found,) = task.resources
-    print("read:", json.dumps([task.num_nodes, found.accelerators, found.use_spot, task.run, task.setup]))
+    print("read:", json.dumps([
+        task.num_nodes, found.accelerators, found.network_tier.value if found.network_tier else None,
+        sorted(task.secrets), found.use_spot, task.run, task.setup,
+    ]))
 from sky.client.cli.command import jobs
 options = {name: [word for one in verb.params for word in one.opts] for name, verb in jobs.commands.items()}
 print("read:", json.dumps(options))
@@ -45,8 +53,21 @@ JOBS = {  # slices, hosts and chips each, GKE's labels, gcloud's type and runtim
     "h100:2": (1, 1, 2, "nvidia-h100-80gb", ""),
     "b200:32": (1, 4, 8, "nvidia-b200", ""),
 }
-GCLOUD = {  # of the flags of cloud.google.com/sdk/gcloud/reference/compute/tpus/queued-resources
-    "create": "accelerator-type metadata-from-file node-count node-id node-prefix runtime-version spot zone",
+NETWORKS = [  # topology, options, GKE's label, networks, sidecar, script that sets NCCL's variables: Google's examples
+    # (github.com/GoogleCloudPlatform/container-engine-accelerators)
+    ("h100:16", [], "nvidia-h100-80gb", ["default", "vpc1", "vpc2", "vpc3", "vpc4"], "tcpx-daemon", ""),
+    ("h100:16", ["--machine", "a3-megagpu-8g"], "nvidia-h100-mega-80gb",
+     ["default", *(f"vpc{number}" for number in range(1, 9))], "tcpxo-daemon",
+     "/usr/local/nvidia/lib64/nccl-env-profile.sh"),
+    ("h200:16", [], "nvidia-h200-141gb", ["default", *(f"rdma-{number}" for number in range(8))], "",
+     "/usr/local/gib/scripts/set_nccl_env.sh"),
+    ("b200:16", [], "nvidia-b200", ["default", *(f"rdma-{number}" for number in range(8))], "",
+     "/usr/local/gib/scripts/set_nccl_env.sh"),
+    ("a100:16", [], "nvidia-a100-80gb", [], "", ""),
+]  # fmt: skip
+GCLOUD = {  # of the flags of cloud.google.com/sdk/gcloud/reference/(alpha/)compute/tpus/queued-resources
+    "create": "accelerator-type autocheckpoint-enabled metadata-from-file node-count node-id node-prefix spot zone "
+    "runtime-version",
     "describe": "format zone",
     "ssh": "command node worker zone",
     "delete": "async force zone",
@@ -61,6 +82,7 @@ def in_the_repository(monkeypatch):
 @needs_checkers
 def test_jobsets_have_the_fields_of_kubernetes_and_of_jobset(capsys, tmp_path):
     texts = [dry_run(capsys, "gke", topology, *ANY, *words) for topology in JOBS for words in ([], ALL)]
+    texts += [dry_run(capsys, "gke", topology, *machine, *ALL) for topology, machine, *_ in NETWORKS]
     paths = [str(tmp_path / f"{number}.yaml") for number in range(len(texts))]
     for path, text in zip(paths, texts, strict=True):
         Path(path).write_text(text)
@@ -108,6 +130,70 @@ def test_processes_of_gpu_nodes_discover_each_other(index, cloud, capsys, monkey
     assert not re.search("PROCESS_ID|JAX_COORD", dry_run(capsys, cloud, "h100:8"))
 
 
+@pytest.mark.parametrize(("topology", "machine", "label", "networks", "sidecar", "profile"), NETWORKS)
+def test_gpu_pods_of_several_nodes_have_the_network_of_their_machine(
+    topology, machine, label, networks, sidecar, profile, capsys
+):
+    text = dry_run(capsys, "gke", topology, *machine)
+    pod, (job,) = pod_of(yaml.safe_load(text)), yaml.safe_load(text)["spec"]["replicatedJobs"]
+    assert list(pod["nodeSelector"].values()) == [label]
+    marks = job["template"]["spec"]["template"]["metadata"]["annotations"]
+    attached = {
+        one["interfaceName"]: one["network"] for one in json.loads(marks.get("networking.gke.io/interfaces", "[]"))
+    }
+    assert list(attached.values()) == networks and marks.get("networking.gke.io/default-interface", "eth0") == "eth0"
+    containers = {one["name"]: one for one in [*pod["initContainers"], *pod["containers"]]}
+    assert list(containers) == [*([sidecar] if sidecar else []), "run"]
+    volumes = {one["name"] for one in pod["volumes"]}
+    for container in containers.values():
+        assert {one["name"] for one in container["volumeMounts"]} <= volumes
+    if sidecar:  # Kubernetes stops it after the run only with this restart policy
+        assert containers[sidecar]["restartPolicy"] == "Always"
+        devices = [one["path"] for one in yaml.safe_load(marks[f"devices.gke.io/container.{sidecar}"])]
+        assert devices[:8] == [f"/dev/nvidia{number}" for number in range(8)]
+    environment = {one["name"]: one.get("value", "") for one in containers["run"]["env"]}
+    for name in ("NCCL_SOCKET_IFNAME", "NCCL_GPUDIRECTTCPX_SOCKET_IFNAME", "NCCL_GPUDIRECTTCPX_CTRL_DEV"):
+        assert {*environment.get(name, "eth0").split(",")} <= {"eth0", *attached}
+    command = containers["run"]["command"]
+    assert (command[2].replace("$$", "$") if command[0] == "bash" else "") == (
+        f'. {profile} && exec "$@"' if profile else ""
+    )
+    assert "never tried" in text or not networks
+
+
+def test_the_machine_type_is_only_for_h100_and_one_node_and_tpus_have_no_gpu_network(capsys):
+    for topology in ("h100:8", "v6e:4x4"):
+        text = dry_run(capsys, "gke", topology)
+        assert "networking.gke.io" not in text and "hostPath" not in text
+    alone = pod_of(yaml.safe_load(dry_run(capsys, "gke", "h100:8", "--machine", "a3-megagpu-8g")))
+    assert list(alone["nodeSelector"].values()) == ["nvidia-h100-mega-80gb"]
+    with pytest.raises(UsageError, match="--machine is a3-megagpu-8g, but the topology is h200:16"):
+        dry_run(capsys, "gke", "h200:16", "--machine", "a3-megagpu-8g")
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/a", "gs://bucket/a"])
+def test_a_skypilot_task_names_the_keys_of_its_bucket_and_has_none(place, capsys, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "kept-secret")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "kept-secret")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://store.example")
+    text = dry_run(capsys, "skypilot", "h100:8", "--workdir", place)
+    task, submit = yaml.safe_load(text), commands_in(text)["submit"]
+    in_s3 = place.startswith("s3://")
+    keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] if in_s3 else []
+    assert task.get("secrets", {}) == dict.fromkeys(keys) and "kept-secret" not in text
+    assert task["envs"].get("AWS_ENDPOINT_URL") == ("https://store.example" if in_s3 else None)
+    asked = {name for name, value in task["envs"].items() if value is None}
+    assert asked == ({"AWS_REGION"} if in_s3 else set())
+    assert submit[3:-2] == [*(f"--env={name}" for name in asked), *(f"--secret={name}" for name in keys)]
+
+
+@pytest.mark.parametrize("module", [*WORDS, "gpudirect"])
+def test_a_template_cites_the_page_that_it_follows_with_the_date_and_says_where_it_never_ran(module):
+    text = " ".join((importlib.import_module(f"launch.cloud.{module}").__doc__ or "").split())
+    assert re.search(r'Follows "?\w.*\([\w.]+\.\w+[/:].*, read (on \d+|in) \w+ 2026\.', text), text
+    assert re.search(r"(?i)never (run )?on a (cloud|cluster)", text), text
+
+
 def test_pods_have_disks_and_secret_and_restart_unless_the_command_is_wrong(capsys):
     made = yaml.safe_load(dry_run(capsys, "gke", "h100:16", *ALL))
     pod, spec = pod_of(made), made["spec"]
@@ -125,9 +211,11 @@ def test_pods_have_disks_and_secret_and_restart_unless_the_command_is_wrong(caps
 
 @needs_checkers
 def test_skypilot_reads_the_tasks_and_has_the_options(capsys, tmp_path, monkeypatch):
+    keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
     expected = {
-        "h100:8": (1, {"H100": 8}), "h200:2": (1, {"H200": 2}), "b200:16": (2, {"B200": 8}),
-        "v6e:2x4": (1, {"tpu-v6e-8": 1}), "v5p-64": (1, {"tpu-v5p-64": 1}), "v5e-8": (1, {"tpu-v5litepod-8": 1}),
+        "h100:8": (1, {"H100": 8}, None, keys), "h200:2": (1, {"H200": 2}, None, keys),
+        "b200:16": (2, {"B200": 8}, "best", keys), "v6e:2x4": (1, {"tpu-v6e-8": 1}, None, keys),
+        "v5p-64": (1, {"tpu-v5p-64": 1}, None, keys), "v5e-8": (1, {"tpu-v5litepod-8": 1}, None, keys),
     }  # fmt: skip
     texts = [dry_run(capsys, "skypilot", topology, "--spot") for topology in expected]
     for number, text in enumerate(texts):
@@ -156,6 +244,7 @@ def test_shellcheck_and_hadolint_find_nothing(topology, capsys, tmp_path):
 @pytest.mark.parametrize("topology", [name for name, job in JOBS.items() if job[-1]])
 def test_gcloud_gets_the_flags_of_its_reference(topology, capsys):
     commands = commands_in(dry_run(capsys, "tpu_vm", topology, "--name", "a", "--spot", *ANY))
+    assert commands["submit"].pop(1) == "alpha"  # the stable reference has no --autocheckpoint-enabled
     used = [words for words in commands.values() if words[:4] == ["gcloud", "compute", "tpus", "queued-resources"]]
     assert [words[4] for words in used] == ["create", "describe", "ssh", "ssh", "delete"]
     for verb, name, zone, *flags in (words[4:] for words in used):
@@ -166,7 +255,7 @@ def test_gcloud_gets_the_flags_of_its_reference(topology, capsys):
     kind = [
         f"--{flag}={name}" for flag, name in zip(("accelerator-type", "runtime-version"), names.split(), strict=True)
     ]
-    assert commands["submit"][7:] == [*nodes, *kind, "--spot", metadata]
+    assert commands["submit"][7:] == [*nodes, *kind, "--autocheckpoint-enabled", "--spot", metadata]
     assert commands["upload the code"][-5:] == ["gcloud", "storage", "cp", "-", "gs://bucket/runs/a.code.tar.gz"]
 
 
