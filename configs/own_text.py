@@ -102,7 +102,7 @@ def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tu
     imported = bool(train.start.checkpoint)
 
     def choose[Value](option: str, now: Value, value: Value, reason: str = "") -> Value:
-        """`value`, or `now` if the user gave the option."""
+        """Set `option` to `value`, with the reason, unless the user gave it. Return its value: `now` if given."""
         if option in given:
             return now
         values[option] = value

@@ -133,8 +133,9 @@ class CorpusIndex:
         ]
 
     def refuse_others(self, train: TrainConfig | None) -> None:
-        """Raise InputError if the index is of other shards than the run's. Folders of the mixture that no longer exist,
-        or are in a bucket, are not checked."""
+        """Raise InputError if the index is of other shards than the run's, or of another mixture than train.mixture;
+        with `train` None, the mixture is not compared. Folders of the mixture that no longer exist, or are in a bucket,
+        are not checked."""
         again = files.MAKE_AGAIN.format(run=self.run)
         others = [source for source in self.header.sources if not is_url(source.folder)]
         read = [(str(self.shards), self.shards, self.header.shards)]

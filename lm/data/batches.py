@@ -250,7 +250,7 @@ class BatchSource:
         return self._order[step]
 
     def numbered(self, source: int, windows: np.ndarray) -> np.ndarray:
-        """Convert window numbers within a source to numbers over all sources, as in `numbers`."""
+        """Convert window numbers within a source to numbers counted over all sources in order."""
         return windows + self._first_window[source]
 
     def heads(self, step: int) -> np.ndarray:

@@ -120,7 +120,7 @@ def paired(weight_OI: np.ndarray, heads: int) -> np.ndarray:
 
 
 def unpaired(weight_OI: np.ndarray, heads: int) -> np.ndarray:
-    """Inverse of `paired`."""
+    """Reorder each head's C rows from pairs (2c, 2c + 1) to rotary pairs (c, c + C/2): the inverse of `paired`."""
     rows, width = weight_OI.shape
     return weight_OI.reshape(heads, rows // heads // 2, 2, width).swapaxes(1, 2).reshape(rows, width)
 

@@ -80,7 +80,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _encode(self, text: str) -> list[int]:
-        """`encode` without special tokens."""
+        """Return the ids of a text, in which names of special tokens are plain text."""
 
     @property
     @abstractmethod

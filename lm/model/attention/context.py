@@ -111,7 +111,8 @@ def plain_locally(devices: int, length: int, heads: int, window: int | None) -> 
 def splash_locally(
     devices: int, length: int, heads: int, window: int | None, interpret: bool = False
 ) -> tuple[Any, Any, Local]:
-    """Like `plain_locally`, for splash attention. `heads` is the number of heads on one device."""
+    """Return (kernel of splash attention, its PartitionSpecs, function that computes attention on one device). `heads`
+    is the number of heads on one device."""
     from lm.model.attention.splash import attend_by_splash, splash_kernel
 
     part = length // (2 * devices)

@@ -51,7 +51,7 @@ def attend_by_heads(
     v_BKSC: Float[Array, "B K S C"],
     visible_BTS: Bool[Array, "B T S"],
 ) -> Float[Array, "B K G T C"]:
-    """`attend` in the layout of `heads_first`."""
+    """Return softmax(q k / sqrt(C)) v over the visible keys, for arrays in the layout of `heads_first`."""
     weights_BKGTS = weights_by_heads(q_BKGTC, k_BKSC, visible_BTS)
     return weighted(weights_BKGTS.astype(v_BKSC.dtype), v_BKSC)
 
@@ -109,7 +109,8 @@ def over_cache(
     v_BKSC: Float[Array, "B K S C"],
     mask: AttentionMask,
 ) -> Float[Array, "B T H C"]:
-    """`xla` over the keys of a cache, which are stored head by head."""
+    """Attend to the keys of a cache, which are stored head by head. Long sequences are computed in blocks, as by
+    `xla`."""
     batch, length, heads, channels = q_BTHC.shape
     kv_heads, keys = k_BKSC.shape[1:3]
     if length * keys > WHOLE_LENGTH**2:
@@ -124,8 +125,8 @@ def by_causal_blocks(
     v_BSKC: Float[Array, "B S K C"],
     mask: AttentionMask,
 ) -> Float[Array, "B T H C"]:
-    """`xla` in a few blocks of consecutive queries. Each block is compared only with the keys up to its last query, and
-    only with those in the window if there is one. This saves at least 3/8 of the work."""
+    """Attend in a few blocks of consecutive queries. Each block is compared only with the keys up to its last query,
+    and only with those in the window if there is one. This saves at least 3/8 of the work."""
     length = q_BTHC.shape[1]
     blocks = min(CAUSAL_BLOCKS, length // CAUSAL_ROWS)
     causal = mask.prefix_B is None and mask.positions_BT is None
