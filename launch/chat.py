@@ -18,6 +18,7 @@ from configs.experiment import Experiment
 from launch.stages.command import run_command
 from launch.stages.processes import process_count
 from launch.stages.trained import load_template, load_trained
+from lm.chat.assistant import TEMPERATURE
 from lm.errors import InputError, UsageError, for_terminal
 from lm.storage import shown_place
 
@@ -30,7 +31,7 @@ class Options:
     """Ask this, print the answer and end; several are one conversation."""
     system: str = ""
     """System message."""
-    temperature: float = 0.0
+    temperature: float = TEMPERATURE
     """0: always the most likely token."""
     max_tokens: int = 256
     """Maximum tokens of an answer, with its calls of tools."""

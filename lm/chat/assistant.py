@@ -3,7 +3,7 @@
 import bisect
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lm.chat.messages import Message
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MOST_ROUNDS = 4
 """Maximum rounds of calls in one answer."""
+TEMPERATURE = 0.0
+"""Temperature of answers in the terminal, the window and the server, if none is given: always the most likely token."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +50,16 @@ class Answer:
 
     def __init__(
         self, template: ChatTemplate, tools: Tools, messages: Sequence[Message], params: SamplingParams, context: int,
-        reads_calls: bool = True, forgets: bool = False,
+        reads_calls: bool = True, forgets: bool = False, offered: Collection[str] | None = None,
     ):  # fmt: skip
         """`params.max_tokens` is the limit of all replies together. `context` is the maximum number of tokens of the
-        conversation. Without `reads_calls`, calls in replies are text. With `forgets`, replies after results of tools
+        conversation. Without `reads_calls`, calls in replies are text. Calls of other tools than `offered`, if given,
+        are left out, with their names in `refused`. With `forgets`, replies after results of tools
         are generated without the oldest questions, so that half of the context is free (`recent`)."""
         self.template, self.tools, self.params, self.context = template, tools, params, context
         self.messages, self.reads_calls, self.forgets = list(messages), reads_calls, forgets
         self.left, self.rounds = params.max_tokens, 0
+        self.offered, self.refused = offered, list[str]()
         self.reason = ""
         """Finish reason of the last reply; empty until it ends."""
         self.finish_reason = ""
@@ -76,11 +80,16 @@ class Answer:
     def finish(self) -> list[Step]:
         """Return the withheld text of the reply, if any, and its message. It is the last step of the answer if it has a
         finish_reason."""
-        rest, message = self.reply.finish()
+        cut = self.reason == "length"
+        rest, message = self.reply.finish(cut)  # the arguments of a truncated call may be incomplete
+        if self.offered is not None and "tool_calls" in message:
+            names = [one["function"]["name"] for one in message["tool_calls"]]
+            self.refused = [name for name in names if name not in self.offered]
+            kept = [one for one, name in zip(message.pop("tool_calls"), names, strict=True) if name in self.offered]
+            message |= {"tool_calls": kept} if kept else {}
         calls = "tool_calls" in message
         runs = calls and self.tools.functions and self.rounds < MOST_ROUNDS
-        whole = self.reason != "length"  # the arguments of a truncated call may be incomplete
-        self.finish_reason = "length" if not whole else "" if runs else "tool_calls" if calls else "stop"
+        self.finish_reason = "length" if cut else "" if runs else "tool_calls" if calls else "stop"
         self.messages.append(message)
         return [*([Step(rest)] if rest else []), Step(message=message, finish_reason=self.finish_reason)]
 

@@ -5,6 +5,7 @@ and </tool_call>, as in ChatML models; and a reply that is one JSON object with 
 """
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,10 @@ from lm.tokenizer.base import Tokenizer
 
 CALL = "<|call|>"
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
-HIDDEN = ("<|python_tag|>", "<|eom_id|>")
-"""Special tokens of Llama 3.1 that are not shown."""
+CONTROL = re.compile(r"<\|.*\|>")
+"""Names of special tokens that are not shown, besides those that begin and end documents."""
+BROKEN = "\N{REPLACEMENT CHARACTER}"
+"""What bytes that are no character decode to; not shown."""
 
 
 class Reply:
@@ -30,7 +33,8 @@ class Reply:
         """Space that the template writes before the text, not shown; "" after it was read."""
         self.reads_json = calls and self.call_id is None
         self.stream = TextStream(tokenizer, (*stop, *([OPEN] if self.reads_json else [])))
-        self.hidden = {tokenizer.special_tokens[name] for name in HIDDEN if name in tokenizer.special_tokens}
+        self.hidden = {id for name, id in tokenizer.special_tokens.items() if CONTROL.fullmatch(name)}
+        self.hidden |= {tokenizer.bos_id, *tokenizer.eos_ids}
         self.ids: list[int] = []
         self.shown = ""
         """All text that push returned."""
@@ -46,7 +50,7 @@ class Reply:
 
     def show(self, text: str) -> str:
         """Return the text, unless it may belong to a call."""
-        text, self.held = self.held + text, ""
+        text, self.held = self.held + text.replace(BROKEN, ""), ""
         if text:
             text, self.space = text.removeprefix(self.space), ""
         if self.reads_json and not self.shown and text.lstrip()[:1] in ("", "{"):
@@ -54,9 +58,11 @@ class Reply:
         self.shown += text
         return text
 
-    def finish(self) -> tuple[str, Message]:
+    def finish(self, cut: bool = False) -> tuple[str, Message]:
         """Return (text to show that was withheld, the whole message, whose content is all the shown text). A malformed
-        call is text."""
+        call is text, without its special token; calls of a reply that was `cut` are left out."""
+        if cut and (self.in_calls or (self.reads_json and OPEN in self.tokenizer.decode(self.ids))):
+            return "", {"role": "assistant", "content": self.shown}
         rest = self.show(self.stream.finish())
         try:
             if calls := self.calls():
@@ -65,6 +71,7 @@ class Reply:
             pass
         stream = TextStream(self.tokenizer, self.stop)
         whole = "".join([*(stream.push(id) for id in self.ids if id not in self.hidden), stream.finish()])
+        whole = whole.replace(BROKEN, "")
         if CALL in self.tokenizer.chat_template:
             whole = whole.removeprefix(" ")
         return whole[len(self.shown) - len(rest) :], {"role": "assistant", "content": whole}

@@ -266,7 +266,8 @@ async def error_response(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         path = f"{request.method} {request.url.path}"
         message = {
-            404: f"There is no {path} here; texts are continued by POST /v1/completions.",
+            404: f"There is no {path} here; answer conversations by POST /v1/chat/completions, and continue texts "
+            "by POST /v1/completions.",
             405: f"{path}: this method is not for this path.",
         }
         error = ApiError(error.status_code, message.get(error.status_code, error.detail), headers=error.headers)

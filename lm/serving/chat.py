@@ -19,11 +19,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lm.chat.assistant import NO_ROOM, Answer, Step, recent
+from lm.chat.assistant import NO_ROOM, TEMPERATURE, Answer, Step, recent
 from lm.chat.messages import Message, MessageError, check_messages, check_tools
 from lm.chat.template import ChatTemplate, strings_in
 from lm.chat.tools import NO_TOOLS, Tools
-from lm.errors import InputError
+from lm.errors import InputError, shown
 from lm.inference.requests import GenerationRequest, SamplingParams, TokenLogprob
 from lm.serving.answers import LEAST_LOGPROB, Usage, to_json, token_text
 from lm.serving.fields import ApiError, Fields, parse_object, wrong
@@ -96,7 +96,7 @@ def parse_chat(body: bytes, model: str, template: ChatTemplate, limits: Limits) 
     max_tokens = min(fields.integer(most, limits.context, 1, 2**31 - 1), limits.context)
     given = {name: value for name, value in fields.body.items() if name in KNOWN}
     given |= {"logprobs": top if wants else None, "max_tokens": max_tokens}
-    params = sampling_params(Fields(given, KNOWN), False, template.tokenizer, limits)
+    params = sampling_params(Fields(given, KNOWN), False, template.tokenizer, limits, TEMPERATURE)
     try:
         messages, tools = check_messages(fields.get("messages")), check_tools(tools)
         own = tools if choice == "auto" else []
@@ -192,21 +192,27 @@ class Conversations:
 
     async def choice(self, index: int) -> AsyncGenerator[Step]:
         """Yield the steps of one choice. Raises ApiError if the next request, with the results of tools, cannot be
-        built."""
+        built, or if there is neither text nor a call for the client."""
         call, route = self.call, self.route
         tools = route.tools if call.runs_own else NO_TOOLS
         reads_calls = bool(call.tools or tools.functions)
         answer = Answer(
-            route.template, tools, call.messages, call.params, route.limits.context, reads_calls, call.forgets
-        )
+            route.template, tools, call.messages, call.params, route.limits.context, reads_calls, call.forgets,
+            {one["function"]["name"] for one in call.tools} if call.tools else None,
+        )  # fmt: skip
+        told = False
         while True:
             async for _, event in self.running[index].events():
                 self.usage.completion_tokens += len(event.tokens)
                 self.record.saw(index, len(event.tokens), event.finish_reason is not None)
                 step = answer.read(event)
+                told |= bool(step.text)
                 if step.text or step.logprobs:
                     yield step
             ended = answer.finish()
+            told |= any(step.text for step in ended)
+            if not told and "tool_calls" not in answer.messages[-1]:
+                self.refuse_empty(answer)
             for one in (ended[-1].message or {}).get("tool_calls", ()):
                 one["id"] = f"call_{uuid.uuid4().hex[:24]}"
             for step in ended:
@@ -220,9 +226,27 @@ class Conversations:
             except InputError as error:
                 raise ApiError(400, str(error), param="messages", code="invalid_value") from error
             if request is None:
+                if not told:
+                    self.refuse_empty(answer)
                 yield NO_ROOM
                 return
             self.submit(index, request)
+
+    def refuse_empty(self, answer: Answer) -> None:
+        """Raise ApiError if an answer without text ends because it called another tool than those of the request, or
+        because the context is full. (If max_tokens is reached, it is empty.)"""
+        if answer.refused:
+            raise ApiError(
+                400, f"The model called {shown(answer.refused[0])}, which the tools of the request do not include. It "
+                "was not called. Include it, or omit tools: then the server runs its own.",
+                param="tools", code="tool_not_offered",
+            )  # fmt: skip
+        if answer.finish_reason == "length" and answer.left > 0:
+            raise ApiError(
+                400, f"The context of {self.route.limits.context:,} tokens was full before the text of the answer. "
+                'Shorten the messages, or send "truncation": "auto".',
+                param="messages", code="context_length_exceeded",
+            )  # fmt: skip
 
     async def whole(self) -> Response:
         choices = await asyncio.gather(*(self.whole_choice(index) for index in range(self.call.n)))

@@ -177,7 +177,10 @@ def include_usage(fields: Fields, stream: bool) -> bool:
     return inner.boolean("include_usage", False)
 
 
-def sampling_params(fields: Fields, echo: bool, tokenizer: Tokenizer, limits: Limits) -> SamplingParams:
+def sampling_params(
+    fields: Fields, echo: bool, tokenizer: Tokenizer, limits: Limits, temperature: float = 1.0
+) -> SamplingParams:
+    """Parse the parameters of sampling; `temperature` is the default. Raises ApiError 400 for invalid ones."""
     logprobs = None
     if fields.get("logprobs") is not None:
         logprobs = fields.integer("logprobs", 0, 0, limits.max_logprobs)
@@ -186,7 +189,7 @@ def sampling_params(fields: Fields, echo: bool, tokenizer: Tokenizer, limits: Li
     try:
         return SamplingParams(
             max_tokens=fields.integer("max_tokens", min(16, limits.context), 0, limits.context),
-            temperature=fields.number("temperature", 1.0, 0.0, MAX_TEMPERATURE),
+            temperature=fields.number("temperature", temperature, 0.0, MAX_TEMPERATURE),
             top_k=0 if top_k >= tokenizer.vocab_size else max(top_k, 0),
             top_p=fields.number("top_p", 1.0, 0.0, 1.0),
             min_p=fields.number("min_p", 0.0, 0.0, 1.0),

@@ -1,6 +1,7 @@
 """Replies are read token by token: the three forms of calls, and everything else is text."""
 
 import itertools
+import re
 
 import pytest
 from hypothesis import given
@@ -29,16 +30,21 @@ def tokenizer_with(template: str) -> Tokenizer:
 TOKENIZERS = {name: tokenizer_with(name) for name in TEMPLATES}
 
 
+RAW = re.compile(r"\ufffd|<\|[a-z_]+\|>")
+"""What is never shown: bytes that are no character, and special tokens."""
+
+
 def call(name: str, **arguments: object) -> dict:
     return {"type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def read(name: str, ids: list[int], stop: tuple[str, ...] = (), calls: bool = True) -> dict:
+def read(name: str, ids: list[int], stop: tuple[str, ...] = (), calls: bool = True, cut: bool = False) -> dict:
     """The message; all shown text is its content."""
     reply = Reply(TOKENIZERS[name], stop, calls)
     shown = [reply.push(id) for id in ids]
-    rest, message = reply.finish()
+    rest, message = reply.finish(cut)
     assert "".join(shown) + rest == message["content"], (shown, rest, message)
+    assert not RAW.search(message["content"]), message
     return message
 
 
@@ -70,15 +76,18 @@ CASES = [
     ("gristmill", " It is.", "It is.", []),
     ("gristmill", "   It is.", "  It is.", []),
     ("gristmill", " Let me see.<|call|>now", "Let me see.", [call("now")]),
-    ("gristmill", " a<|call|>search {", "a<|call|>search {", []),
+    ("gristmill", " a<|call|>search {", "asearch {", []),
+    ("gristmill", " a<|user|>b<|endoftext|>c", "abc", []),
     ("chatml", " It is.", " It is.", []),
     ("gristmill", 'call search {"query": "x"}', 'call search {"query": "x"}', []),
     ("gristmill", '{"name": "f", "arguments": {}}', '{"name": "f", "arguments": {}}', []),
     ("gristmill", '<tool_call>{"name": "f"}</tool_call>', '<tool_call>{"name": "f"}</tool_call>', []),
-    ("gristmill", "a<|call|>search {", "a<|call|>search {", []),
-    ("gristmill", "<|call|>", "<|call|>", []),
-    ("gristmill", "<|call|>f [1]", "<|call|>f [1]", []),
-    ("gristmill", '<|call|>f {"a": 1}<|call|>g {', '<|call|>f {"a": 1}<|call|>g {', []),
+    ("gristmill", "a<|call|>search {", "asearch {", []),
+    ("gristmill", "<|call|>", "", []),
+    ("gristmill", "<|call|>f [1]", "f [1]", []),
+    ("gristmill", '<|call|>f {"a": 1}<|call|>g {', 'f {"a": 1}g {', []),
+    ("chatml", "a<|im_start|>b<|im_end|>", "ab", []),
+    ("llama3", "<|start_header_id|>a<|eot_id|>", "a", []),
     ("chatml", '<tool_call>\n{"name": "search", "arguments": {"query": "Mühle {x}"}}\n</tool_call>', "", [SEARCH]),
     ("chatml", 'Wait.\n<tool_call>{"name": "search", "arguments": {"query": "Mühle {x}"}}</tool_call>\n'
      '<tool_call>{"name": "calculator", "arguments": {"expression": "6 * 7"}}</tool_call>', "Wait.\n", [SEARCH, SUM]),
@@ -119,7 +128,7 @@ def test_deeply_nested_arguments_are_text(name):
         "llama3": f'{{"name": "f", "parameters": {deep}}}',
     }  # fmt: skip
     text = texts[name]
-    assert read(name, splits(name, text)[1]) == {"role": "assistant", "content": text}
+    assert read(name, splits(name, text)[1]) == {"role": "assistant", "content": text.replace("<|call|>", "")}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +136,7 @@ def test_deeply_nested_arguments_are_text(name):
     [
         ("gristmill", "one.STOPtwo", "one."),
         ("gristmill", "one.ST", "one.ST"),
-        ("gristmill", "a<|call|>f {STOP", "a<|call|>f {"),
+        ("gristmill", "a<|call|>f {STOP", "af {"),
         ("chatml", "one.STOP<tool_call>{}", "one."),
         ("chatml", "<tool_call>{STOP", "<tool_call>{"),
         ("llama3", '{"a": "STOP', '{"a": "'),
@@ -141,7 +150,7 @@ def test_text_ends_at_a_stop_string(name, text, content):
 
 @pytest.mark.parametrize(("name", "text"), dict.fromkeys((one[0], one[1]) for one in CASES if one[3]))
 def test_without_tools_calls_are_text(name, text):
-    shown = text.replace("<|python_tag|>", "").replace("<|eom_id|>", "").removeprefix(" ")
+    shown = RAW.sub("", text).removeprefix(" ")
     assert read(name, splits(name, text)[0], calls=False) == {"role": "assistant", "content": shown}
 
 
@@ -160,7 +169,19 @@ def test_any_tokens_give_a_message_whose_content_is_what_was_shown(name, numbers
     assert set(message) <= {"role", "content", "tool_calls"}
 
 
-def test_every_cut_of_a_reply_can_be_shown():
+def test_every_cut_of_a_reply_can_be_shown_without_its_calls():
     for name, text, *_ in CASES:
         for ids in itertools.accumulate(([id] for id in splits(name, text)[0]), initial=[]):
             read(name, ids)
+            cut = read(name, ids, cut=True)
+            begun = [one for one in ("<|call|>", "<tool_call>") if one in TOKENIZERS[name].decode(ids)]
+            calls = begun == [{"gristmill": "<|call|>", "chatml": "<tool_call>"}.get(name)]
+            if calls:
+                assert cut == {"role": "assistant", "content": text.partition(begun[0])[0].removeprefix(" ")}
+
+
+@pytest.mark.parametrize("calls", [False, True])
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_bytes_that_are_no_character_are_not_shown(name, calls):
+    ids = [*b" a\xff\xc3", *b"b\xf0\x9f\x8c", TOKENIZERS[name].special_tokens["<|call|>"], *b"\xf0"]
+    assert read(name, ids, calls=calls)["content"].strip() == "ab"

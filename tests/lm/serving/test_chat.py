@@ -16,9 +16,11 @@ import pytest
 from configs.experiment.run_folder import RunFolder
 from lm.chat.messages import check_messages
 from lm.chat.template import ChatTemplate
+from lm.chat.tools import tools_of
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.parallel import one_device_mesh
+from lm.serving.protocol import Limits
 from tests.assistant_run import CONTEXT, PAGES, base_experiment, talks
 from tests.lm.serving.in_process import in_process
 from tests.server_process import ServerProcess, quick_environment, serving
@@ -31,6 +33,7 @@ SEARCH = {
     "type": "function",
     "function": {"name": "search", "parameters": {"type": "object", "properties": {"query": {"type": "string"}}}},
 }
+CALCULATOR = {"type": "function", "function": {"name": "calculator", "parameters": {"type": "object"}}}
 
 DEEP: Any = []
 for _ in range(60):
@@ -164,16 +167,51 @@ def test_a_joined_stream_equals_the_whole_answer(client, fields):
     (QUESTION, "search", {"query": "Brem"}), (SUM, "calculator", {"expression": "6 + 7"}),
 ])  # fmt: skip
 def test_calls_of_the_clients_tools_go_to_the_client_and_their_results_back(client, messages, tool, arguments):
-    answer = ask(client, messages, tools=[SEARCH]).choices[0]
+    tools = [SEARCH, CALCULATOR]
+    answer = ask(client, messages, tools=tools).choices[0]
     assert answer.finish_reason == "tool_calls" and answer.message.content is None
     (call,) = answer.message.tool_calls
     assert call.function.name == tool and json.loads(call.function.arguments) == arguments
     assert not hasattr(answer.message, "steps")
     result = PAGES["Brem"] if tool == "search" else "13"
     talk = [*messages, answer.message, {"role": "tool", "tool_call_id": call.id, "content": result}]
-    answer = ask(client, talk, tools=[SEARCH]).choices[0]
+    answer = ask(client, talk, tools=tools).choices[0]
     assert answer.finish_reason == "stop"
     assert answer.message.content == ("Brem is a river in the north." if tool == "search" else "It is 13.")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_tool_that_the_request_does_not_offer_is_never_called(client, stream):
+    for messages, offered in ((SUM, SEARCH), (QUESTION, CALCULATOR)):
+        with pytest.raises(openai.APIError, match=r"The model called .(search|calculator)., which") as refused:
+            list(ask(client, messages, tools=[offered], stream=stream))
+        assert refused.value.code == "tool_not_offered"
+
+
+def test_answers_are_the_most_likely_ones_by_default(client):
+    texts = lambda **fields: {
+        client.chat.completions.create(model="assistant", messages=QUESTION, **fields).choices[0].message.content
+        for _ in range(3)
+    }
+    assert texts() == texts(temperature=0) and len(texts(temperature=2, tool_choice="none")) > 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("context", [pytest.param(24, id="within a call"), pytest.param(48, id="before its result")])
+async def test_a_conversation_that_does_not_fit_gets_an_error_and_not_an_empty_answer(loaded, assistant, context):
+    engine = Engine(loaded.model, MODEL, loaded.tokenizer, slots=2, context=context, mesh=loaded.mesh)
+    more = "", (), None, tools_of(str(assistant.parent / "base"), loaded.tokenizer)
+    async with in_process(engine, *more, tokenizer=loaded.tokenizer, limits=Limits(context)) as (http, _, _):
+        for stream in (False, True):
+            answer = await http.post("/v1/chat/completions", json={"messages": QUESTION, "stream": stream})
+            assert answer.status_code == (200 if stream else 400)
+            assert f"The context of {context} tokens was full before the text of the answer." in answer.text
+            assert '"code":"context_length_exceeded"' in answer.text and '"length"' not in answer.text
+
+
+def test_a_path_that_does_not_exist_names_both_apis(server):
+    message = httpx.post(f"{server.url}/v1/responses", json={}).json()["error"]["message"]
+    assert "POST /v1/chat/completions" in message and "POST /v1/completions" in message
 
 
 def test_log_probabilities_are_the_engines(client, loaded):
