@@ -235,7 +235,7 @@ def test_invalid_extensions_are_rejected(folder, tokens):
     for settings, words in (
         ({"train.hooks": ("my_bad.NoInterval",)}, "every = None"),
         ({"train.hooks": ("my_bad.Missing",)}, "has no attribute"),
-        ({"train.step_metrics": ("my_bad.taken",)}, "'loss', a name that is taken"),
+        ({"train.step_metrics": ("my_bad.taken",)}, "'loss', but another metric has that name"),
         ({"train.step_metrics": ("my_bad.vector",)}, r"of shape \(2,\)\. Return scalars"),
         ({"train.step_metrics": ("my_bad.number",)}, "Return {name: scalar}"),
         ({"train.activation_metrics": ("blocks.7.mlp.out",)}, "train.activation_metrics has blocks.7.mlp.out"),

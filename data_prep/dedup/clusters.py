@@ -199,9 +199,9 @@ def write_edges(task: Partition, path: Path, read: Rows, kind: Kind, rows_at_onc
 
 
 def edges_of_step(kind: Kind, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return (edges that a step makes from the rows of a block, number of new edges). An edge is a pair of connected
-    documents; edges are uint64 (4, edges), the larger node first. `least` is the smallest node of each row's key;
-    `starts` is True for rows at which a key begins."""
+    """Return (edges that a step of the search for clusters makes from the rows of a block, number of new edges). An
+    edge is a pair of connected documents; edges are uint64 (4, edges), the larger node first. `least` is the smallest
+    node of each row's key; `starts` is True for rows at which a key begins."""
     node = block[2:]
     if kind == "link":
         return np.concatenate([node, least])[:, node[1] != least[1]], 0

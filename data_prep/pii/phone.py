@@ -253,7 +253,8 @@ def international_plan(code: int) -> re.Pattern[str] | None:
 
 
 def pattern_of(code: int) -> str | None:
-    """Return the regex of `international_plan` as text, uncompiled, because compiling takes up to 15 ms."""
+    """Return a regular expression, as text, for the digits after a calling code; None if the code is unassigned. It is
+    not compiled, because that takes up to 15 ms."""
     from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
 
     regions = COUNTRY_CODE_TO_REGION_CODE.get(code)

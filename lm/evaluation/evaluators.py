@@ -119,8 +119,12 @@ def numbers_of(source: str, figures: object, taken: Collection[str] = TAKEN) -> 
 
     found = {}
     for name, figure in figures.items():
-        if name in taken or not isinstance(name, str):
-            raise UsageError(f"The {source} returned a metric {name!r}, a name that is taken. Rename it.")
+        if not isinstance(name, str):
+            raise UsageError(
+                f"The {source} returned the metric {name!r}, which is not a string. Return {{name: number}}."
+            )
+        if name in taken:
+            raise UsageError(f"The {source} returned the metric {name!r}, but another metric has that name. Rename it.")
         value = jax.device_get(figure)  # explicit, since the training loop disallows implicit transfers
         try:
             found[name] = value if isinstance(value, int) else float(value)

@@ -45,7 +45,7 @@ class Taps:
         return any(matches(name, pattern) for pattern in self.patterns)
 
     def keep(self, name: str, value: jax.Array) -> None:
-        """Store `value` under the name."""
+        """Store `value`, or its root mean square if `as_scalars`, as `place` + `name`."""
         if self.as_scalars:
             value = value.astype(jnp.float32)
             value = jnp.sqrt(jnp.mean(jnp.square(value))) if value.ndim else value

@@ -52,13 +52,13 @@ WORDS = (
 
 
 def reverse_words(seed: int, number: int) -> Instance:
-    """Write three words in reverse order."""
+    """Return question `number` of a seed: three words to write in reverse order."""
     words = random.Random(f"{seed}/{number}").sample(WORDS.split(), 3)
     return Instance(f"Reverse: {' '.join(words)}", functools.partial(words_in_order, words[::-1]))
 
 
 def sort_numbers(seed: int, number: int) -> Instance:
-    """Sort three numbers below 30."""
+    """Return question `number` of a seed: three numbers below 30 to sort."""
     numbers = random.Random(f"{seed}/{number}").sample(range(30), 3)
     wanted = [*map(str, sorted(numbers))]
     return Instance(f"Sort: {' '.join(map(str, numbers))}", functools.partial(words_in_order, wanted))

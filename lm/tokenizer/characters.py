@@ -34,7 +34,8 @@ class CharacterTokenizer(Tokenizer):
         if list(self.symbols) != sorted(set(self.symbols)) or SEPARATOR not in self.symbols:
             raise ValueError(f"{self.symbols[:40]!r} is not a sorted list of characters with a newline")
         if whole_characters(self.symbols) != self.symbols:
-            raise ValueError("a surrogate is not a character")
+            lone = next(one for one in self.symbols if whole_characters(one) != one)
+            raise ValueError(f"symbol {lone!r} is half of a surrogate pair, which UTF-8 cannot encode")
 
     @property
     def vocab_size(self) -> int:

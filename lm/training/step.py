@@ -127,7 +127,9 @@ def own_metrics(config: TrainConfig, values: StepValues, activations: Metrics) -
             raise UsageError(f"train.step_metrics: {name} returned {shown(repr(new))}. Return {{name: scalar}}.")
         for key, value in new.items():
             if key in found or key in RESERVED:
-                raise UsageError(f"train.step_metrics: {name} returned {key!r}, a name that is taken. Rename it.")
+                raise UsageError(
+                    f"train.step_metrics: {name} returned {key!r}, but another metric has that name. Rename it."
+                )
             if jnp.shape(value):
                 raise UsageError(
                     f"train.step_metrics: {name} returned {key} of shape {jnp.shape(value)}. Return scalars."

@@ -29,7 +29,8 @@ def causal(positions: Any, key_positions: Any, window: int | None) -> Any:
 )
 @dataclass(frozen=True)
 class AttentionMask:
-    """Each token attends to itself and to earlier tokens of its document. A pytree with a static window."""
+    """Which keys each query may attend to: its own token, and earlier tokens of its document. A pytree; `window` and
+    `branched` are static."""
 
     segment_ids_BT: Int[Array, "B T"]  # noqa: N815
     """Index of the document of each token within its row; 0: padding."""
@@ -86,5 +87,5 @@ class AttentionMask:
         return same_BTS & seen_BTS
 
     def all_visible(self) -> Bool[Array, "B T S"]:
-        """Return `visible` for all of the mask's queries and all keys."""
+        """Return whether each query may attend to each key."""
         return self.visible(self.query_positions(), self.segment_ids_BT)

@@ -125,7 +125,8 @@ def merges_of(ranks: Mapping[bytes, int]) -> tuple[list[Merge], bool]:
 
 
 def all_splits(ranks: Mapping[bytes, int]) -> list[Merge]:
-    """Return every pair of tokens whose concatenation is a token, ordered by the id of this token, then of the two."""
+    """Return every pair of tokens whose concatenation is a token, in the order of `ranks`, {token: id}; pairs of one
+    token are ordered by their ids."""
     merges = []
     for token in ranks:
         halves = ((token[:cut], token[cut:]) for cut in range(1, len(token)))

@@ -139,7 +139,7 @@ def run(*figures) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("figures", "message"),
     [
-        ([{"step": 7}], "The evaluator number_0 returned a metric 'step', a name that is taken"),
+        ([{"step": 7}], "The evaluator number_0 returned the metric 'step', but another metric has that name"),
         ([{"a": "seven"}], "The evaluator number_0 returned a = .*seven.*, which is not a number"),
         ([None], "The evaluator number_0 returned 'None' instead of a dict"),
         ([{"a": 0.5}, {"a": 0.5}], "a is a metric of the evaluator number_1 and of an earlier one"),
