@@ -98,7 +98,8 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
 
 
 def only_conversations_differ(old: dict, new: dict) -> bool:
-    """Whether only the questions, the model, or the index that the assistant searches differ."""
+    """Return whether the settings and external inputs of two markers are equal, except for the assistant's questions,
+    its training, and the index that it searches."""
     may_differ = {"questions", BASE_INDEX, "<conversations>", "<train>"}
     return all(old.get(name) == new.get(name) for name in (old.keys() | new.keys()) - may_differ)
 

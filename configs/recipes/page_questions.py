@@ -67,7 +67,7 @@ class Kind(NamedTuple):
 
 
 def first_with(pattern: re.Pattern[str]) -> Callable[[list[str]], str | None]:
-    """The first sentence that matches; None if none does."""
+    """Return a function that returns the first of several sentences that matches, or None."""
     return lambda found: next((one for one in found if pattern.search(one)), None)
 
 

@@ -255,7 +255,7 @@ class Conversations:
         return Response(to_json(found), media_type="application/json")
 
     async def whole_choice(self, index: int) -> dict[str, Any]:
-        """A choice of the whole response: all that is streamed, joined."""
+        """Return a choice of a response that is not streamed: the steps of `choice`, joined."""
         steps: list[dict[str, Any]] = []
         scores: list[dict[str, Any]] = []
         text, message, reason = "", None, ""

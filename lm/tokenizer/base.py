@@ -28,7 +28,7 @@ class Tokenizer(ABC):
     stop_ids: tuple[int, ...] = ()
     """EOS ids of an imported model, in the model's order; if empty, `eos_ids` are the vocabulary's own."""
     chat_template: str = ""
-    """Jinja template for conversations of an imported model, or "". Stored and exported, never run."""
+    """Jinja template that writes conversations as text, or "". Rendered in a sandbox (lm/chat/template.py)."""
 
     @property
     @abstractmethod

@@ -12,7 +12,7 @@ from lm.trusted_code import named
 
 
 def cosine(config: OptimizerConfig, updates: int, after: jax.Array) -> jax.Array:
-    """Cosine decay (arXiv:1608.03983): factor from 1 to 0, `after` of `updates` updates after the warm-up."""
+    """Return the factor `after` of `updates` updates since the warm-up: cosine decay from 1 to 0 (arXiv:1608.03983)."""
     return 0.5 * (1.0 + jnp.cos(jnp.pi * linear_progress(after, updates)))
 
 
@@ -21,7 +21,8 @@ def linear(config: OptimizerConfig, updates: int, after: jax.Array) -> jax.Array
 
 
 def warmup_stable_decay(config: OptimizerConfig, updates: int, after: jax.Array) -> jax.Array:
-    """Stay at 1 until the last config.decay_steps updates, then decay linearly to 0 (arXiv:2404.06395)."""
+    """Return the factor `after` of `updates` updates since the warm-up: 1, then, in the last config.decay_steps, linear
+    decay to 0 (arXiv:2404.06395)."""
     return 1.0 - linear_progress(after - (updates - config.decay_steps), config.decay_steps)
 
 
