@@ -182,6 +182,7 @@ def setup(
         # Compile all later stages too: one that does not fit into memory is rejected before the first step.
         for stage in programs.stages.between(likely, config.steps):
             programs.at(stage.first_step)
+            goodput.beat_start()
         flops, program = flops_before(model, programs.stages), programs.at(likely)
         peak = peak_rate(list(mesh.devices.flat), model, programs.stages.at(0).tokens)
     for text in description_texts(describe(programs, likely), config, data.source):

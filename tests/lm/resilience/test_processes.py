@@ -252,7 +252,7 @@ def test_training_that_hangs_in_restore_is_restarted_and_prints_its_stacks(token
     run = copy(tokens, tmp_path / "run")
     for name, value in QUICK.items():
         monkeypatch.setenv(name, value)
-    fields = json.dumps(FIELDS | {"steps": 2, "join_timeout": 1.0, "start_seconds": 5.0, "validate_every": 0})
+    fields = json.dumps(FIELDS | {"steps": 20, "join_timeout": 1.0, "start_seconds": 5.0, "validate_every": 0})
     command = [sys.executable, "-c", HANGS, str(run), fields]
     watched = Supervisor(command, run / "heartbeat.json", run / "supervisor.jsonl", start_seconds=30.0)
     assert watched.run() == 0
