@@ -217,7 +217,7 @@ def mention(title: Title, chance: random.Random) -> str:
 
 
 def asking(title: Title, phrasings: Sequence[str], chance: random.Random) -> str:
-    """A question with the title."""
+    """Return a question about the title, in one of `phrasings` at random."""
     question = chance.choice(phrasings).format(mention(title, chance))
     return chance.choice(OPENERS) + question + (chance.choice(CLOSERS) if question[-1] in ".?" else "")
 

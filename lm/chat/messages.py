@@ -88,7 +88,8 @@ def check_tools(given: object) -> list[Message]:
 
 
 def text_of_parts(parts: Sequence[object], at: str) -> str:
-    """Join the texts of content that is a list of {"type": "text", "text": ...}."""
+    """Join the texts of content that is a list of {"type": "text", "text": ...}. Raises MessageError for parts of
+    another type."""
     texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
     if len(texts) < len(parts) or not all(isinstance(text, str) for text in texts):
         raise MessageError(
