@@ -220,6 +220,14 @@ def test_every_linked_file_exists():
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
+def test_commands_write_only_into_folders_that_git_ignores():
+    text = "\n".join(path.read_text(encoding="utf-8") for path in FILES)
+    written = re.findall(r"(?:launch\.(?:export|import_model) \S+|--(?:out|workdir|local-dir)) (\w[\w-]*)/", text)
+    assert {"release", "downloads", "runs"} == set(written)
+    ignored = (REPOSITORY / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert {f"/{folder}" for folder in written} <= set(ignored)
+
+
 def test_the_readme_is_short_and_each_entry_has_at_most_three_pages():
     assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").split()) <= 1200
     index = (REPOSITORY / "docs/README.md").read_text(encoding="utf-8")
