@@ -3,6 +3,7 @@
     python -m launch.inspect_conversations runs/assistant talks.jsonl --count 3
 
 The run gives tokenizer and chat template; it can be a finetuned run, or an imported model. Special tokens are inverse.
+Without colors, as in a pipe, what it learns to write is between {+ and +}.
 """
 
 import itertools
@@ -49,10 +50,14 @@ def run(command: Command) -> None:
         for conversation in some:
             ids, trained = template.encode(conversation.messages, conversation.tools)
             console.print(Text(f"\n{conversation.place}: {len(ids):,} tokens, {trained.sum():,} trained", "bold"))
-            text = Text()
-            for id, on in zip(ids.tolist(), trained.tolist(), strict=True):
-                style = ("green" if on else "default") + (" reverse" if id in special else "")
-                text.append(for_terminal(tokenizer.decode([id])), style)
+            text, before = Text(), False
+            for id, on in [*zip(ids.tolist(), trained.tolist(), strict=True), (None, False)]:
+                if on != before and console.color_system is None:
+                    text.append("{+" if on else "+}")
+                before = on
+                if id is not None:
+                    style = ("green" if on else "default") + (" reverse" if id in special else "")
+                    text.append(for_terminal(tokenizer.decode([id])), style)
             console.print(text)
 
 

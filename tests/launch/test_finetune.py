@@ -20,6 +20,7 @@ from launch.finetune import prepared
 from lm.chat.assistant import Answer, answer, answer_together
 from lm.chat.messages import check_messages
 from lm.chat.template import ChatTemplate
+from lm.chat.templates import with_template
 from lm.chat.tools import tools_of
 from lm.config import LoraConfig
 from lm.config.tokenizer import CHAT_TOKENS, SPECIAL_TOKENS
@@ -29,11 +30,12 @@ from lm.inference.requests import SamplingParams
 from lm.model.param_names import named_leaves
 from lm.parallel import one_device_mesh
 from lm.resilience.goodput import read_heartbeat
-from lm.tokenizer import load, save
+from lm.tokenizer import load, save, train_tokenizer
 from lm.tokenizer.characters import CharacterTokenizer
 from lm.training.loop import train
 from tests.assistant_run import PAGES, base_experiment, talks, write_base
 from tests.commands import Ended, run_command
+from tests.corpus import texts, tiny_experiment
 from tests.launch.run_folder import recorded_in
 from tests.launch.test_report import HOSTILE
 from tests.lm.evaluation.task_files import write_jsonl
@@ -409,3 +411,13 @@ def test_the_config_for_own_conversations_trains_all_parameters_or_adapters(assi
 def test_the_folder_of_the_base_is_refused_as_workdir(assistant):
     with pytest.raises(UsageError, match=r"is the run to start from\. Nothing was changed"):
         prepared(RunFolder(assistant).experiment(), assistant.parent / "assistant/../base")
+
+
+def test_conversations_are_marked_in_a_pipe(tmp_path):
+    tokenizer = with_template(train_tokenizer(texts(9), tiny_experiment().tokenizer), "gristmill")
+    save(tokenizer, tmp_path / "run/tokenizer")
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    (tmp_path / "talks.jsonl").write_text(json.dumps({"messages": talk}))
+    done = run_command("launch.inspect_conversations", tmp_path / "run", tmp_path / "talks.jsonl")
+    marked = "<|endoftext|><|user|> a<|end|><|assistant|>{+ b<|end|>+}<|user|> c<|end|>"
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == marked, done.stdout + done.stderr

@@ -91,3 +91,15 @@ def test_both_pages_show_the_same_numbers(looked_at, open_page, run):
         for selector in selectors:
             held, live = (one[selector] for one in texts)
             assert held and held == live[: len(held)], (address, selector)
+
+
+def test_the_report_has_no_hole_and_clips_no_sample(looked_at, open_page):
+    page = open_page(f"{looked_at('demo').exported}#report")
+    settle(page)
+    gap = page.evaluate(
+        """() => document.querySelector(".page-report .predict-chart").getBoundingClientRect().top
+           - document.querySelector(".page-report .predict-details .note").getBoundingClientRect().bottom"""
+    )
+    assert 0 <= gap < 40
+    samples = page.locator(".report-samples .report-text")
+    assert samples.count() and samples.evaluate_all("(all) => all.every((one) => one.scrollHeight <= one.clientHeight)")

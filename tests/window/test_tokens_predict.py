@@ -229,3 +229,11 @@ def test_each_token_is_announced_in_one_live_region(hostile, open_page, id, said
     settle(page)
     page.locator(".strip").first.press("ArrowRight")
     assert page.evaluate("() => window.said.isConnected && window.said.textContent")
+
+
+def test_a_character_in_several_tokens_is_shown_whole(hostile, open_page):
+    text = "Encyclopædia 字 😀"
+    page = open_page(f"{hostile.window}#predict?text={quote(text)}")
+    settle(page)
+    shown = page.locator(".page-predict .strip .token").all_text_contents()
+    assert len(shown) > len(text) and "".join(shown).replace("\u200a", "").replace("␣", " ") == text

@@ -20,6 +20,24 @@ const predictChart = () => {
   return node;
 };
 
+// Texts of tokens for reading: a character whose bytes are in several tokens is shown whole, in the first of them.
+const predictTexts = (tokens) => {
+  const bytes = tokens.map((token) => token.bytes.replace(/../g, (two) => String.fromCharCode(parseInt(two, 16))));
+  const texts = tokens.map((token) => token.text);
+  const isWhole = (part) => {
+    try { return Boolean(new TextDecoder("utf-8", { fatal: true }).decode(Uint8Array.from(part, (byte) => byte.charCodeAt(0)))); } catch { return false; }
+  };
+  for (let i = 0; i < tokens.length; i += 1) {
+    if (isWhole(bytes[i])) continue;
+    const end = [2, 3, 4].map((count) => i + count).find((one) => one <= tokens.length && isWhole(bytes.slice(i, one).join("")));
+    if (!end) continue;
+    texts[i] = tokensVisible(bytes.slice(i, end).join(""));
+    texts.fill("\u200a", i + 1, end); // a hair space: it has a color, and can be pointed at
+    i = end - 1;
+  }
+  return texts;
+};
+
 // A node with `set(score, vocabulary)`. `replace(index, id)`: truncate the text before token `index`, and append `id`; null
 // if the text cannot change.
 const predictText = (replace) => {
@@ -55,8 +73,9 @@ const predictText = (replace) => {
       chart.hidden = true;
       return;
     }
-    const strip = tokenStrip("The text, colored by loss.", score.tokens.map((token) => ({ text: tokensLines(token.text) })), {
-      decorate: (span, _, index) => { const { bits } = score.tokens[index]; paint(span, surprise(bits)); span.dataset.bits = decimals(bits, 1); },
+    const texts = predictTexts(score.tokens);
+    const strip = tokenStrip("The text, colored by loss.", texts.map((text) => ({ text: tokensLines(text) })), {
+      decorate: (span, _, index) => { span.classList.toggle("predict-rest", texts[index] === "\u200a"); const { bits } = score.tokens[index]; paint(span, surprise(bits)); span.dataset.bits = decimals(bits, 1); },
       choose: (index) => { if (index >= 0) { describe(score.tokens[index], index); chart.look(index); } },
       take: () => details.querySelector("button:not(:disabled)")?.focus(),
     });

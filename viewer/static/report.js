@@ -100,7 +100,7 @@ const reportTimes = (title, seconds, lead) => {
 const reportSources = (run) => (run.packages.length
   ? [h("p", {}, `${plural(run.pages_read, "page")} of HTML from ${plural(new Set(run.packages.map((one) => one.file.project)).size, "package")}, pinned by name, version and SHA-256, and written as WARC in ${plural(run.files_in_all, "file")} (${bytesText(run.files_bytes)} compressed). The texts belong to their authors.`),
     dataTable("", ["Package", "License", "Pages", "HTML"], run.packages.map((one) => [
-      [h("b", {}, plainText(`${one.file.project} ${one.file.version}`)), h("span", { class: "note" }, " ", plainText(one.credit)), h("span", { class: "report-hash" }, plainText(`${one.file.name} · ${String(one.file.sha256).slice(0, 16)}…`))], plainText(one.licence), whole(one.pages), bytesText(one.html_bytes)]))]
+      [h("b", {}, plainText(`${one.file.project} ${one.file.version}`)), h("span", { class: "note" }, " ", plainText(one.credit)), h("span", { class: "report-hash" }, plainText(`${one.file.name} · ${String(one.file.sha256).slice(0, 16)}…`))], plainText(one.licence), whole(one.pages), bytesText(one.html_bytes)]), { class: "report-packages" })]
   : [h("p", {}, `${plural(run.pages_read, "page")} in ${plural(run.files_in_all, "input file")}, ${bytesText(run.files_bytes)} in total.`),
     dataTable("", ["File", "Pages", "Size"], run.files.map((one) => [h("bdi", { class: "url" }, plainText(one.path)), Number.isFinite(one.pages) ? whole(one.pages) : "–", bytesText(one.bytes)])),
     run.files_in_all > run.files.length ? note(`and ${whole(run.files_in_all - run.files.length)} more`) : null]);
