@@ -36,7 +36,9 @@ class Layout:
     loss_chunks: int = 8
     """Number of chunks of the sequence in the loss (train.loss_chunks)."""
     xla_options: tuple[str, ...] = ()
-    """XLA options to compile the step with (train.xla_options)."""
+    """XLA options to compile the step with (train.xla_options), in plans and in training."""
+    no_xla_options: str = ""
+    """Why a TPU row has no xla_options."""
 
     @property
     def name(self) -> str:
@@ -68,6 +70,38 @@ GPU_OVERLAP = (
 """Overlap the all-gather of a layer's weights, and the reduce-scatter of its gradients, with the layer before or after
 it. From NVIDIA's flags for language models (JAX-Toolbox, docs/GPU_performance.md)."""
 
+V5E_OVERLAP = (
+    "xla_tpu_enable_async_collective_fusion=true",
+    "xla_tpu_enable_async_collective_fusion_fuse_all_gather=true",
+    "xla_tpu_enable_async_collective_fusion_fuse_reduce_scatter=true",
+    "xla_tpu_enable_async_collective_fusion_multiple_steps=true",
+    "xla_tpu_overlap_compute_collective_tc=true",
+    "xla_enable_async_all_gather=true",
+    "xla_enable_async_reduce_scatter_fusion=true",
+    "xla_tpu_scoped_vmem_limit_kib=20480",
+)
+"""Overlap gathers and scatters with matrix products, by MaxText's flags (AI-Hypercomputer/maxtext, benchmarks/
+xla_flags_library.py, CF_FOR_ALL_GATHER) and those for scatters, which need more than the 16 MiB of vector memory that
+libtpu allows by default. libtpu 0.0.50.1 refuses this fusion on chips other than v5e."""
+SPARSECORE_OVERLAP = (
+    "xla_tpu_enable_async_collective_fusion_fuse_all_gather=false",
+    "xla_tpu_enable_async_collective_fusion_fuse_all_reduce=false",
+    "xla_tpu_enable_async_collective_fusion_fuse_reduce_scatter=false",
+    "xla_tpu_enable_sparse_core_collective_offload_all_gather=true",
+    "xla_tpu_enable_sparse_core_collective_offload_2d_all_gather=true",
+    "xla_tpu_enable_sparse_core_collective_offload_3d_all_gather=true",
+    "xla_tpu_enable_sparse_core_collective_offload_reduce_scatter=true",
+    "xla_tpu_enable_sparse_core_collective_offload_nd_reduce_scatter=true",
+    "xla_tpu_enable_sparse_core_collective_offload_all_reduce=true",
+    "xla_tpu_use_tc_device_shape_on_sc=true",
+    "xla_sc_enable_instruction_fusion=false",
+    "xla_sc_disable_megacore_partitioning=true",
+)
+"""Run gathers and scatters on the SparseCores of v5p and v6e, next to matrix products. From MaxText's flags for v6e
+(ENABLE_SPARSECORE_OFFLOADING_FOR_RS_AG_AR, same file), with those for several axes of the torus."""
+UNTRIED = "Not yet compiled with SPARSECORE_OVERLAP; libtpu 0.0.50.1 refuses V5E_OVERLAP on this chip."
+REPLICATED = "Weights are not gathered; only gradients are exchanged, once a step."
+
 # Sources of MFU: GPT-2: llm.c's report for 1.6B on eight H100 (karpathy/llm.c, discussion 677: about half of the peak);
 # Llama 3 on TPUs: at most MaxText's reports for v6e (8B 45 %, 70B 50 %, 405B 39 %) and v5p (65 % for Llama 2 70B); on
 # H100: the training of Llama 3 (arXiv:2407.21783, table 4: 38 to 43 %).
@@ -75,29 +109,29 @@ LAYOUTS = {
     row.name: row
     for row in (
         Layout("gpt2_124m", "h100:1", ONE_COPY, 8, "none", 0.45, scan_layers=False),
-        Layout("gpt2_124m", "v5e:2x2", ONE_COPY, 2, "none", 0.40, scan_layers=False),
-        Layout("gpt2_124m", "v6e:2x4", ONE_COPY, 1, "none", 0.35, scan_layers=False),
+        Layout("gpt2_124m", "v5e:2x2", ONE_COPY, 2, "none", 0.40, scan_layers=False, no_xla_options=REPLICATED),
+        Layout("gpt2_124m", "v6e:2x4", ONE_COPY, 1, "none", 0.35, scan_layers=False, no_xla_options=REPLICATED),
         Layout("gpt2_355m", "h100:8", ONE_COPY, 1, "none", 0.45, scan_layers=False),
-        Layout("gpt2_355m", "v5e:4x4", ONE_COPY, 4, "minimal_with_context", 0.40),
+        Layout("gpt2_355m", "v5e:4x4", ONE_COPY, 4, "minimal_with_context", 0.40, no_xla_options=REPLICATED),
         Layout("gpt2_774m", "h100:8", fsdp(8), 2, "minimal_with_context", 0.45),
-        Layout("gpt2_774m", "v5e:4x4", fsdp(16), 4, "minimal", 0.40),
+        Layout("gpt2_774m", "v5e:4x4", fsdp(16), 4, "minimal", 0.40, xla_options=V5E_OVERLAP),
         Layout("gpt2_1558m", "h100:8", fsdp(8), 8, "minimal_with_context", 0.50, xla_options=GPU_OVERLAP),
-        Layout("gpt2_1558m", "v5e:4x4", fsdp(16), 8, "full", 0.40),
+        Layout("gpt2_1558m", "v5e:4x4", fsdp(16), 8, "full", 0.40, xla_options=V5E_OVERLAP),
         Layout("modern_124m", "h100:1", ONE_COPY, 8, "none", 0.45, scan_layers=False),
-        Layout("modern_124m", "v6e:2x4", ONE_COPY, 1, "none", 0.35, scan_layers=False),
-        Layout("llama3_1b", "v6e:2x4", fsdp(8), 32, "save_qkv_proj", 0.40),
-        Layout("llama3_8b", "v5p:4x4x2", fsdp(32), 8, "minimal_with_context", 0.50),
-        Layout("llama3_8b", "v6e:8x8", fsdp(64), 4, "save_qkv_proj", 0.45),
+        Layout("modern_124m", "v6e:2x4", ONE_COPY, 1, "none", 0.35, scan_layers=False, no_xla_options=REPLICATED),
+        Layout("llama3_1b", "v6e:2x4", fsdp(8), 32, "save_qkv_proj", 0.40, no_xla_options=UNTRIED),
+        Layout("llama3_8b", "v5p:4x4x2", fsdp(32), 8, "minimal_with_context", 0.50, xla_options=SPARSECORE_OVERLAP),
+        Layout("llama3_8b", "v6e:8x8", fsdp(64), 4, "save_qkv_proj", 0.45, no_xla_options=UNTRIED),
         Layout("llama3_8b", "h100:32", fsdp(32), 8, "save_dot_with_context_except_mlp", 0.40, xla_options=GPU_OVERLAP),
         Layout("llama3_8b", "h100:64", fsdp(64), 4, "save_dot_with_context_except_mlp", 0.40, xla_options=GPU_OVERLAP),
         # Each node has a copy of the parameters: weights are gathered over NVLink, and nodes exchange only gradients.
         Layout("llama3_8b", "h100:512", fsdp(8, zero1=True), 1, "minimal_with_context", 0.40),
         Layout("llama3_8b", "h100:1024", fsdp(4, tensor=2, zero1=True), 1, "minimal_with_context", 0.40),
-        Layout("llama3_70b", "v5p:8x8x4", fsdp(256), 1, "full", 0.55),
+        Layout("llama3_70b", "v5p:8x8x4", fsdp(256), 1, "full", 0.55, no_xla_options=UNTRIED),
         Layout("llama3_70b", "h100:512", fsdp(64, tensor=8), 4, "minimal_with_context", 0.40),
         Layout("llama3_70b", "h100:1024", fsdp(128, tensor=8), 2, "minimal_with_context", 0.40),
-        Layout("llama3_70b_128k", "v5p:8x8x4", fsdp(16, context=16), 2, "full", 0.40),
-        Layout("llama3_405b", "v5p:16x16x16", fsdp(2048, tensor=2), 1, "full", 0.40),
+        Layout("llama3_70b_128k", "v5p:8x8x4", fsdp(16, context=16), 2, "full", 0.40, no_xla_options=UNTRIED),
+        Layout("llama3_405b", "v5p:16x16x16", fsdp(2048, tensor=2), 1, "full", 0.40, no_xla_options=UNTRIED),
         Layout("llama3_405b", "h100:1024", fsdp(1024), 2, "full", 0.40),
     )
 }

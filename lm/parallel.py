@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.experimental import mesh_utils
@@ -210,8 +211,11 @@ def reduce_scatter_width(gradient: jax.Array, axis: int) -> jax.Array:
     number `axis`.
 
     libtpu turns a reduce-scatter over three axes of a torus, or over two of a v6e's, into an all-reduce. So the sum is
-    done in the steps of `scatter_steps`."""
-    steps = dict(context().scatter_steps)
+    done in the steps of `scatter_steps`. It also all-reduces if the minor axis of an array is cut into less than a
+    register's 128 columns, so on TPUs the width is made the first axis."""
+    on_tpu = context().target.platform == "tpu"
+    steps, first = dict(context().scatter_steps), 0 if on_tpu else axis
+    gradient = jnp.moveaxis(gradient, axis, first)
     for name in manual_axes("width"):
         count, outer = jax.lax.axis_size(name), 1
         for size in steps.get(name, (count,)):
@@ -221,11 +225,11 @@ def reduce_scatter_width(gradient: jax.Array, axis: int) -> jax.Array:
                 for first in range(outer) for last in range(inner)
             ]  # fmt: skip
             gradient = jax.lax.psum_scatter(
-                gradient, name, scatter_dimension=axis, tiled=True,
+                gradient, name, scatter_dimension=first, tiled=True,
                 axis_index_groups=lines if size < count else None,
             )  # fmt: skip
             outer *= size
-    return gradient
+    return jnp.moveaxis(gradient, first, axis)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

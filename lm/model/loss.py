@@ -92,7 +92,10 @@ def table_gradient(gradient_VD: Float[Array, "V D"], dtype: jnp.dtype) -> Float[
     gradient is communicated in the type of the products, like all gradients of weights."""
     width = manual_axes("width")
     others = tuple(name for name in manual_axes(*TOKENS) if name not in width)
-    gradient_VW = reduce_scatter_width(gradient_VD.astype(dtype), 1).astype(jnp.float32) if width else gradient_VD
+    gradient_VW = gradient_VD
+    if width:  # without the barrier, XLA converts to float32 before the last sum: twice the bytes
+        scattered_VW = reduce_scatter_width(gradient_VD.astype(dtype), 1)
+        gradient_VW = jax.lax.optimization_barrier(scattered_VW).astype(jnp.float32)
     return jax.lax.psum(gradient_VW, others) if others else gradient_VW
 
 

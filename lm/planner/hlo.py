@@ -230,6 +230,8 @@ def kernels(text: str) -> list[str]:
     return sorted({re.sub(r"[.\d]+$", "", name) for name in names})
 
 
+ASYNC_CALLS = ("async-start", "call-start")
+"""Instructions that start a computation next to the following ones, the second on a TPU's SparseCore."""
 TPU_START, TPU_DONE = '"AsyncCollectiveStart"', '"AsyncCollectiveDone"'
 
 
@@ -267,9 +269,7 @@ class Schedule:
         self.times = runs(self.found, entry)
         self.devices, self.chip = devices, chip
         self.types = {name: {one.name: one.type for one in inside} for name, inside in self.found.items()}
-        fusions = [
-            one for inside in self.found.values() for one in inside if one.operation in ("fusion", "async-start")
-        ]
+        fusions = [one for inside in self.found.values() for one in inside if one.operation in ("fusion", *ASYNC_CALLS)]
         self.fused = {name for one in fusions for name in called(one)}
         self.flops = functools.cache(self.count_flops)
 
@@ -309,13 +309,13 @@ class Schedule:
         if operation.removesuffix("-start") in COLLECTIVES:
             one = collective_of(name, instruction, self.times[name], self.devices)
             return one, "start" if operation.endswith("-start") else ""
-        if operation not in ("fusion", "async-start"):
+        if operation not in ("fusion", *ASYNC_CALLS):
             return None, ""
         for inner in called(instruction):
             parts = self.found.get(inner, [])
             if any(TPU_DONE in one.rest for one in parts):
                 return None, "done"
-            starts = operation == "async-start" or any(TPU_START in one.rest for one in parts)
+            starts = operation in ASYNC_CALLS or any(TPU_START in one.rest for one in parts)
             for one in parts:
                 if one.operation in COLLECTIVES and (starts or "all-reduce-scatter" in inner):
                     made = collective_of(inner, one, self.times[name], self.devices)

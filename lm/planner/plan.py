@@ -50,6 +50,11 @@ class Floors:
         return self.model / self.step
 
     @property
+    def exposed_share(self) -> float:
+        """Exposed communication as a fraction of `step`: the measure of a layout's XLA options."""
+        return self.exposed / self.step
+
+    @property
     def scheduled_step(self) -> float:
         """Lower bound on the time of a step if exposed communication overlaps with nothing."""
         return max(self.step, max(self.arithmetic, self.memory) + self.exposed)
@@ -166,6 +171,7 @@ class Plan:
             "limit": self.floors.limit if self.floors else None,
             "mfu_bound": self.floors.mfu_bound if self.floors else None,
             "overlapped_share": program.overlap.share if program else None,
+            "exposed_share": self.floors.exposed_share if self.floors else None,
             "scheduled_mfu_bound": self.floors.scheduled_mfu_bound if self.floors else None,
             "tokens": self.tokens, "steps": self.steps, "mfu": self.mfu, "days": self.days, "dollars": self.dollars,
             "compile_seconds": program.compile_seconds if program else None,

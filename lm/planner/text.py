@@ -4,7 +4,7 @@ import math
 
 from lm.config import ModelConfig, TrainConfig
 from lm.planner.compile import SAMPLE
-from lm.planner.plan import HOURS, Plan
+from lm.planner.plan import HOURS, Plan, as_devices
 from lm.planner.topology import GIB
 from lm.terminal import counted, quantity
 from lm.training.memory import training_bytes
@@ -36,13 +36,14 @@ def time_text(days: float) -> str:
 
 
 def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
-    """Format a plan for the terminal: whether it fits, its communication, lower bounds of a step, duration and cost."""
+    """Format a plan for the terminal: exposed communication, whether it fits, lower bounds of a step, time and cost."""
     mesh = ", ".join(f"{axis} {size}" for axis, size in plan.mesh.items() if size > 1) or "one device"
     chip = plan.topology.chip
     cost = "no price in configs/recipes/prices.py"
     if plan.dollars is not None:
         cost = f"{plan.dollars:,.2f} dollars" if plan.dollars < 10 else f"{plan.dollars:,.0f} dollars"
     lines = [
+        *exposed_lines(plan, train),
         f"{plan.topology.name}: {counted(plan.topology.chips, 'chip' if chip.torus else 'GPU')}, "
         f"{quantity(chip.flops, 'FLOP/s')} each; mesh {mesh}; remat {train.remat}, layers "
         f"{'as one scan' if model.scan_layers else 'one by one'}, "
@@ -110,18 +111,24 @@ def bound_lines(plan: Plan) -> list[str]:
         f"a step takes at least {one.step:.3g} s: arithmetic {one.arithmetic:.3g} s, memory {one.memory:.3g} s, "
         f"network {one.network:.3g} s at rated speeds. So MFU is at most {100 * one.mfu_bound:.0f} % (limited by "
         f"{one.limit}); no run reaches this bound",
-        *overlap_lines(plan),
     ]
 
 
-def overlap_lines(plan: Plan) -> list[str]:
-    """Return a line on how much communication overlaps with computation, and what the rest means for the MFU."""
+def exposed_lines(plan: Plan, train: TrainConfig) -> list[str]:
+    """Return a line on the communication that does not overlap with computation in the compiled schedule, as a share of
+    the step's lower bound, and whether train.xla_options were used."""
     if plan.compiled is None or plan.floors is None or not plan.compiled.overlap.bytes:
         return []
+    from lm.training.aot_compile import options_of  # imports JAX
+
+    one, program = plan.floors, plan.compiled
+    options = options_of(train.xla_options, as_devices(plan.topology).target.platform)
+    used = f"with {counted(len(options), 'option')} of train.xla_options" if options else "without train.xla_options"
     return [
-        f"{100 * plan.compiled.overlap.share:.0f} % of the bytes sent overlap with computation in this schedule; the "
-        f"rest takes {plan.floors.exposed:.3g} s more, which bounds MFU at "
-        f"{100 * plan.floors.scheduled_mfu_bound:.0f} %"
+        f"exposed communication: {100 * one.exposed_share:.2g} % of the least time of a step ({one.exposed:.3g} of "
+        f"{one.step:.3g} s), so MFU is at most {100 * one.scheduled_mfu_bound:.0f} %; "
+        f"{100 * program.overlap.share:.0f} % of the bytes sent overlap with computation; compiled in "
+        f"{program.compile_seconds:.0f} s {used}"
     ]
 
 

@@ -77,7 +77,8 @@ def test_the_output_table_is_gathered_once_and_its_gradient_reduced_once():
 @pytest.mark.parametrize("remat", ["none", "full"])
 def test_weights_are_gathered_per_pass_and_gradients_reduce_scattered_once(tied, remat):
     """In the dtype of the products; the output table is gathered once per step, and its gradient reduce-scattered once
-    per micro-batch. Checked before XLA, because XLA for CPUs changes some collectives."""
+    per micro-batch, with a barrier before it becomes float32. Checked before XLA, because XLA for CPUs changes some
+    collectives."""
     model, train = small()
     model = dataclasses.replace(model, layers=3, tie_embeddings=tied, compute_dtype="bfloat16", scan_layers=True)
     train = dataclasses.replace(train, mesh=MeshConfig(fsdp=8), micro_batches=2, batch_size=16, remat=remat)
@@ -88,6 +89,9 @@ def test_weights_are_gathered_per_pass_and_gradients_reduce_scattered_once(tied,
             array = (equation.invars if equation.primitive.name == "reduce_scatter" else equation.outvars)[0].aval
             if array.size >= model.width * model.width:
                 found[equation.primitive.name, array.dtype.name, tuple(sorted(array.shape))] += times
+        if equation.primitive.name == "optimization_barrier":
+            (array,) = (one.aval for one in equation.outvars)
+            found["barrier", array.dtype.name, array.shape] += times
     turns, passes = train.micro_batches * model.layers, 1 if remat == "none" else 2
     square, wide, table = (256, 256), (256, 1024), (256, 4096)
     assert found == {
@@ -97,6 +101,7 @@ def test_weights_are_gathered_per_pass_and_gradients_reduce_scattered_once(tied,
         ("reduce_scatter", "bfloat16", square): turns * 4,
         ("reduce_scatter", "bfloat16", wide): turns * 3,
         ("reduce_scatter", "bfloat16", table): train.micro_batches,
+        ("barrier", "bfloat16", (4096, 32)): train.micro_batches,
         ("all_to_all", "bfloat16", (1, 256, 512)): train.micro_batches,  # embeddings sent to the sequence of each token
         ("all_to_all", "bfloat16", (8, 32, 512)): train.micro_batches,  # their gradients
     }

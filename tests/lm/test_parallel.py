@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 from typing import Any
 
 import jax
@@ -76,13 +77,17 @@ def test_gradients_are_scattered_along_one_axis_of_the_torus_at_a_time(size, sha
     assert all(found[name] in steps[name] for name in steps)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize("sizes", [(4, 2), (2, 4), (2, 2, 2)])
-def test_scattering_in_steps_equals_scattering_at_once(sizes):
+def test_scattering_in_steps_equals_scattering_at_once(sizes, platform):
+    """For TPUs along the first axis: libtpu all-reduces an array whose minor axis is cut into less than 128 columns."""
     mesh = Mesh(np.reshape(jax.devices()[:8], (1, 8, 1, 1)), MESH_AXES, axis_types=(AxisType.Auto,) * 4)
     values = np.random.default_rng(0).normal(size=(8, 3, 16)).astype(np.float32)
     scatter = on_each_device((("batch", None, None),), (None, "width"))(lambda part: reduce_scatter_width(part[0], 1))
-    in_steps = Context(Target("cpu"), scatter_steps=(("fsdp", sizes),))
+    in_steps = Context(Target(platform), scatter_steps=(("fsdp", sizes),))
     with CONTEXT(in_steps), jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        axes = re.findall(r"scatter_dimension=(\d)", str(jax.make_jaxpr(scatter)(values)))
+        assert axes == ["0" if platform == "tpu" else "1"] * len(sizes)
         found = jax.jit(scatter)(jax.device_put(values, NamedSharding(mesh, PartitionSpec("fsdp"))))
     np.testing.assert_allclose(found, values.sum(0), rtol=1e-5, atol=1e-5)
 

@@ -254,6 +254,8 @@ DONE = "%d{0} = bf16[{2},1000] all-gather-done(%g{0})"
 DOT = "%m{0} = bf16[1000,1000]{{{{1,0}}}} dot(%x, %x), lhs_contracting_dims={{{{1}}}}, rhs_contracting_dims={{{{0}}}}"
 FUSED = "%m{0} = bf16[1000,1000]{{{{1,0}}}} fusion(%x, %x), kind=kOutput, calls=%product"
 
+OFFLOADED = '%s.call-start = ((), (), (s32[1])) call-start(), async_execution_thread="sparsecore", to_apply=%wrapped'
+
 
 def share_of(*lines: str) -> tuple[float, float]:
     """(overlapped share of the bytes, milliseconds exposed per iteration)."""
@@ -298,6 +300,15 @@ BIG = 2000
             ["%s = ((f32[1]), f32[1]) async-start(%p), calls=%wrapped", line(FUSED),
              "%e = f32[1] async-done(%s)"], 1.0, 0.0,
             id="in a computation of its own",
+        ),
+        pytest.param(
+            [OFFLOADED, line(FUSED), "%s.call-update = ((), (), (s32[1])) call-update(%s.call-start)",
+             "%s.call-done = f32[1] call-done(%s.call-update)"], 1.0, 0.0,
+            id="on a TPU's SparseCore",
+        ),
+        pytest.param(
+            [OFFLOADED, "%s.call-done = f32[1] call-done(%s.call-start)", line(FUSED)], 0.0, 0.5,
+            id="on a TPU's SparseCore, done at once",
         ),
     ],
 )  # fmt: skip

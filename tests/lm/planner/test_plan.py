@@ -88,6 +88,19 @@ def test_if_temporary_values_do_not_fit_the_remedy_is_named():
     assert "--train.mesh.fsdp 32: parameters" in text and "at least 931.32 GiB" in text
 
 
+@pytest.mark.parametrize("options", [(), ("xla_tpu_scoped_vmem_limit_kib=20480",)])
+def test_a_plan_first_prints_the_exposed_communication_as_a_share_of_the_step(options):
+    found = Compiled(1, 0, 1, (), Overlap(2e9, 1e9, 0.5), (), 12.0, {})
+    train = dataclasses.replace(EXPERIMENT.train, xla_options=options)
+    plan = make_plan(EXPERIMENT.model, train, topology_of("v5p:4x4x2"), lambda *_: found)
+    assert plan.floors is not None
+    share = 0.5 / max(plan.floors.arithmetic, plan.floors.memory)
+    first = plan_text(plan, EXPERIMENT.model, train).splitlines()[0]
+    assert first.startswith(f"exposed communication: {100 * share:.2g} % of the least time of a step (0.5 of ")
+    assert "50 % of the bytes" in first and ("with 1 option of train.xla_options" in first) == bool(options)
+    assert plan.as_json()["exposed_share"] == pytest.approx(share)
+
+
 @pytest.mark.parametrize("refused", [False, True])
 @pytest.mark.parametrize("largest", [STEP, VALIDATION, SAMPLE, RESUME])
 def test_a_plan_checks_every_phase_of_the_run(largest, refused):

@@ -1,15 +1,43 @@
 """XLA options go only to their own platform, and options that XLA rejects are named."""
 
 import dataclasses
+import json
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jax
+import numpy as np
 import pytest
+from jax.sharding import Mesh
 
+from configs.experiment import parse_command
 from configs.experiment.named_code import named_code
-from configs.layouts import GPU_OVERLAP, LAYOUTS
+from configs.layouts import GPU_OVERLAP, LAYOUTS, on_hardware
 from lm.errors import UsageError
-from lm.training.aot_compile import REFUSED, compiler_options
+from lm.parallel import MESH_AXES
+from lm.planner.topology import topology_of
+from lm.training.aot_compile import REFUSED, compile_ahead, compiler_options, example_batch
 from tests.corpus import tiny_experiment
+from tests.lm.planner.test_plan import needs_libtpu, plan_command
+from tests.run_files import REPOSITORY
+
+TPUS = [row for row in LAYOUTS.values() if topology_of(row.topology).chip.torus]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A device as JAX describes it, without hardware."""
+
+    platform: str
+    version: str
+    compute_capability: str = "9.0"
+    device_kind: str = "chip"
+    id: int = 0
+
+    @property
+    def client(self) -> SimpleNamespace:
+        return SimpleNamespace(platform_version=self.version)
+
 
 GIVEN = ("xla_gpu_enable_latency_hiding_scheduler=true", "xla_gpu_experimental_parallel_collective_overlap_limit=4",
          "xla_gpu_pipeline_all_gather=COLLECTIVE_PIPELINING_MODE_ON", "xla_tpu_enable_async_collective_fusion=true",
@@ -55,7 +83,58 @@ def test_a_run_folder_of_others_may_set_only_layout_options():
     assert saved["train"]["xla_options"] == [*GPU_OVERLAP]
 
 
-def test_layout_options_apply_only_to_their_own_platform():
-    for row in LAYOUTS.values():
-        platform = "cuda" if row.topology.startswith("h100") else "tpu"
-        assert len(compiler_options(row.xla_options, platform) or {}) == len(row.xla_options)
+@pytest.mark.parametrize("row", LAYOUTS.values(), ids=lambda row: row.name)
+def test_a_row_has_options_for_its_platform_and_a_tpu_row_without_says_why(row):
+    tpu = bool(topology_of(row.topology).chip.torus)
+    assert len(compiler_options(row.xla_options, "tpu" if tpu else "cuda") or {}) == len(row.xla_options)
+    assert bool(row.no_xla_options) == (tpu and not row.xla_options)
+
+
+@pytest.mark.parametrize("row", LAYOUTS.values(), ids=lambda row: row.name)
+def test_plans_and_training_use_the_options_of_the_row(row):
+    path = str(REPOSITORY / f"configs/{row.model}.py")
+    usual, _ = parse_command("launch.x", "", [path])
+    own, _ = parse_command("launch.train", "", [path, "--train.layout", row.name])
+    planned = on_hardware(usual.model, usual.train, row.topology)[3]
+    assert planned.xla_options == own.train.xla_options == row.xla_options
+
+
+class Lowered:
+    """A program of JAX that records the options that it is compiled with."""
+
+    def as_text(self) -> str:
+        return ""
+
+    def compile(self, compiler_options: dict[str, Any] | None) -> "Lowered":
+        self.options = compiler_options
+        return self
+
+    def memory_analysis(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize("row", [row for row in LAYOUTS.values() if row.xla_options], ids=lambda row: row.name)
+def test_the_options_reach_the_compiler(row):
+    program, model = Lowered(), tiny_experiment().model
+    step = SimpleNamespace(lower=lambda *_: program)
+    chip: Any = Chip("tpu", "libtpu") if row in TPUS else Chip("gpu", "cuda 12090")
+    mesh = Mesh(np.reshape(chip, (1, 1, 1, 1)), MESH_AXES)
+    compile_ahead(step, cast(Any, None), example_batch(2, 8), mesh, model, row.xla_options)
+    assert program.options is not None
+    assert {f"{name}={value}".lower() for name, value in program.options.items()} == {
+        option.lower() for option in row.xla_options
+    }
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize("options", sorted({row.xla_options for row in LAYOUTS.values() if row in TPUS} - {()}))
+def test_libtpu_accepts_the_options_and_refuses_an_unknown_one(options):
+    row = next(row for row in TPUS if row.xla_options == options)
+    chip = topology_of(row.topology).chip.name
+    shape = f"{chip}:{'2x2' if topology_of(row.topology).chip.torus == 2 else '2x2x1'}"
+    words = ("--topology", shape, "--json", "--train.mesh.fsdp", "4", "--train.layout", "", "--train.xla-options")
+    done = plan_command("configs/demo.py", *words, *options)
+    assert done.returncode == 0 and json.loads(done.stdout)["exposed_share"] is not None, done.stderr
+    done = plan_command("configs/demo.py", *words, *options, "xla_tpu_no_such_option=true")
+    assert done.returncode == 2 and "train.xla_options has xla_tpu_no_such_option" in done.stderr
