@@ -220,6 +220,15 @@ def test_every_linked_file_exists():
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
+BRITISH = r"(?i)\b\w*(?:neighbour|behaviour|licence|colour|labelled|learnt|centre|normalis|recognis|initialis)\w*"
+
+
+def test_the_docs_have_american_spelling():
+    for path in FILES:
+        text = re.sub(r"```.*?```|`[^`]*`|https?://\S+", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert not re.findall(BRITISH, text), path.name
+
+
 def test_commands_write_only_into_folders_that_git_ignores():
     text = "\n".join(path.read_text(encoding="utf-8") for path in FILES)
     written = re.findall(r"(?:launch\.(?:export|import_model) \S+|--(?:out|workdir|local-dir)) (\w[\w-]*)/", text)
