@@ -98,7 +98,9 @@ def read_gguf(path: Path) -> GgufFile:
         cursor = Cursor(memoryview(data)[:MOST_HEADER_BYTES])
         return GgufFile(fields := fields_of(cursor), tensors_of(cursor, data, fields))
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise InputError(
+            f"{path} cannot be read: {error.strerror or error}. Check the path and its permissions."
+        ) from error
     except ValueError as error:
         raise InputError(f"{path} is not a complete GGUF file: {error}. Download it again.") from error
 
