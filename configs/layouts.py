@@ -177,7 +177,9 @@ def on_hardware(model: ModelConfig, train: TrainConfig, asked: str) -> tuple[Top
     train.layout.
 
     If both configs equal their row in LAYOUTS, they get the values of the same model's row for that hardware, if it
-    exists. Configs that the user changed stay unchanged. Raises UsageError if no known hardware is named.
+    exists. Configs that the user changed stay unchanged, except for the XLA options of a row, which are for its chip:
+    on another chip, those of the model's row are used, if it exists, else none. Raises UsageError if no known hardware
+    is named.
     """
     row = LAYOUTS.get(train.layout)
     if not asked and row is None:
@@ -187,4 +189,6 @@ def on_hardware(model: ModelConfig, train: TrainConfig, asked: str) -> tuple[Top
     topology = topology_of(there.topology) if there else topology
     if row is not None and there is not None and row.of(model, train) == (model, train):
         return topology, there.mfu, *there.of(model, train)
+    if row is not None and train.xla_options == row.xla_options and topology.chip != topology_of(row.topology).chip:
+        train = dataclasses.replace(train, xla_options=there.xla_options if there else ())
     return topology, USUAL_MFU if there is None else there.mfu, model, train

@@ -152,9 +152,15 @@ def test_a_plan_for_other_hardware_uses_its_row_unless_a_field_was_set():
     assert (topology.name, mfu, train.layout) == (row.topology, row.mfu, row.name)
     assert (model, train) == row.of(experiment.model, experiment.train) != (experiment.model, experiment.train)
     own = parsed("llama3_8b", "--train.micro-batches", "16")
-    assert on_hardware(own.model, own.train, "v6e-64")[2:] == (own.model, own.train)
+    on_chip = dataclasses.replace(own.train, xla_options=row.xla_options)
+    assert on_hardware(own.model, own.train, "v6e-64")[2:] == (own.model, on_chip)
     nowhere = on_hardware(experiment.model, experiment.train, "v5p-128")
     assert nowhere[1:] == (USUAL_MFU, experiment.model, experiment.train)
+    assert experiment.train.xla_options and on_hardware(experiment.model, experiment.train, "v5e:4x4")[3] == (
+        dataclasses.replace(experiment.train, xla_options=())
+    )
+    chosen = dataclasses.replace(experiment.train, xla_options=("xla_tpu_scoped_vmem_limit_kib=20480",))
+    assert on_hardware(experiment.model, chosen, "v5e:4x4")[3] == chosen
 
 
 def test_a_plan_names_its_row_and_equals_the_rows(capsys, monkeypatch):

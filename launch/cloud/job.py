@@ -94,6 +94,8 @@ def parse_job(parser: ArgumentParser, arguments: list[str] | None) -> tuple[Job,
     script = "launch.pretrain" if hosts * topology.slices == 1 else "launch.train"
     words = [".venv/bin/python", "-m", "launch.supervise", "--stopped-code", str(STOPPED), script, config, *options]
     words += ["--train.layout", train.layout] if train.layout != experiment.train.layout else []
+    elsewhere = train.layout == experiment.train.layout and train.xla_options != experiment.train.xla_options
+    words += ["--train.xla-options", *train.xla_options] if elsewhere else []  # those of the layout are for its chip
     mesh = ", ".join(f"{axis} {size}" for axis, size in plan.mesh.items() if size > 1) or "one device"
     search = "" if train.layout.endswith(f"/{topology.name}") else " (launch.plan --search finds one for this topology)"
     notes = [f"{script} {config} on {topology.name}; layout {train.layout or 'none'}{search}; mesh {mesh}", memory[0]]

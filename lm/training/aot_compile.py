@@ -27,7 +27,7 @@ from lm.training.step import Metrics
 WORTH_MEASURING = 10**11
 """FLOP of a training run above which its duration on a CPU is forecast; the forecast costs some discarded steps."""
 
-REFUSED = re.compile("No such compile option: '(\\w+)'|While setting option (\\w+)")
+REFUSED = re.compile("No such compile option: '(\\w+)'|While setting option (\\w+)|disable it with (\\w+)=")
 """XLA's error messages for a rejected compile option."""
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -93,9 +93,10 @@ def compile_ahead(
         refused = REFUSED.search(str(error))
         if refused is None:
             raise
+        name = next(filter(None, refused.groups()))
         raise UsageError(
-            f"train.xla_options has {refused[1] or refused[2]}, which this XLA does not accept: {error}. Remove or "
-            "change it; names and values differ between versions of jaxlib and libtpu."
+            f"train.xla_options has {name}, which this XLA does not accept: {error}. Remove or change it; "
+            "names and values differ between versions of jaxlib and libtpu."
         ) from error
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()  # per device; None if the backend does not report it

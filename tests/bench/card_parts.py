@@ -27,9 +27,10 @@ from lm.config import MeshConfig, ModelConfig, SpikeConfig, TrainConfig
 from lm.data.batches import Batch, host_batch
 from lm.devices import target_of
 from lm.errors import UsageError
-from lm.metrics.hardware import peak_rate
+from lm.metrics.hardware import peak_rate, table_peak
 from lm.model.cost import flops_per_token
 from lm.planner.compile import is_out_of_memory, peak_bytes
+from lm.planner.topology import topology_of
 from lm.training.aot_compile import options_of
 from lm.training.memory import check_training_memory
 from tests.bench import attention as attention_bench
@@ -134,7 +135,9 @@ def mfu(dry_run: bool, model: str, rows: int, remat: Any, xla_options: bool) -> 
     """Measure speed and memory of a training step of MICRO_BATCHES micro-batches."""
     devices = jax.devices()
     platform = target_of(devices[0]).platform
-    of_layouts = [row.xla_options for row in LAYOUTS.values() if options_of(row.xla_options, platform)]
+    peak = table_peak(devices[0].device_kind)  # a TPU's options are for its own chip
+    rows_here = [row for row in LAYOUTS.values() if platform != "tpu" or topology_of(row.topology).chip.flops == peak]
+    of_layouts = [row.xla_options for row in rows_here if options_of(row.xla_options, platform)]
     options = of_layouts[0] if xla_options and of_layouts else ()
     if xla_options and not options and not dry_run:
         yield {"not_run": f"no row of configs/layouts.py has XLA options for {platform}"}

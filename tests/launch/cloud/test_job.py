@@ -171,3 +171,12 @@ def test_the_code_is_the_tracked_files_and_the_config(tmp_path, capsys):
         subprocess.run(["git", "-C", tmp_path, "add", tracked], check=True)
         done = subprocess.run(["bash", "-c", f"{upload} | tar -tz"], cwd=tmp_path, capture_output=True, text=True)
         assert sorted(done.stdout.split()) == [CONFIG, "kept.py"], done.stderr
+
+
+def test_a_run_on_another_chip_gets_no_xla_options_of_its_layout(capsys):
+    config = "configs/llama3_8b.py"
+    words = command_in("tpu_vm", dry_run(capsys, "tpu_vm", "v5e:8x16", *ANY, "--train.mesh.fsdp", "128", config=config))
+    assert words[-1] == "--train.xla-options"
+    assert parse_command("launch.train", "", words[words.index(config) :])[0].train.xla_options == ()
+    same = command_in("tpu_vm", dry_run(capsys, "tpu_vm", "v5p-128", *ANY, "--train.mesh.fsdp", "64", config=config))
+    assert "--train.xla-options" not in same

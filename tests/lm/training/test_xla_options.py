@@ -65,7 +65,15 @@ def test_the_rejected_option_is_found_in_the_error_of_xla(option):
     with pytest.raises(jax.errors.JaxRuntimeError) as raised:
         jax.jit(lambda x: x + 1).lower(1.0).compile(compiler_options=option)
     found = REFUSED.search(str(raised.value))
-    assert found is not None and (found[1] or found[2]) in option
+    assert found is not None and {*found.groups()} & {*option}
+
+
+def test_an_option_that_is_refused_on_a_chip_is_found_in_the_error_of_libtpu():
+    found = REFUSED.search(
+        "FAILED_PRECONDITION: Continuation fusion for AllGather is enabled on platform ghostlite, but it is not "
+        "supported/recommended. Please disable it with xla_tpu_enable_async_collective_fusion=false"
+    )
+    assert found is not None and "xla_tpu_enable_async_collective_fusion" in found.groups()
 
 
 @pytest.mark.parametrize("option", ["--xla_gpu_autotune_level=0", "xla_gpu_autotune_level", "rm -r", "xla_a=1 xla_b=2"])
