@@ -2,6 +2,8 @@
 
 import bisect
 import dataclasses
+import itertools
+import operator
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -126,17 +128,29 @@ def recent(
     template: ChatTemplate, messages: Sequence[Message], most: int, most_characters: int, tools: Sequence[Message] = ()
 ) -> list[Message]:
     """Return the messages without the oldest questions and their answers, so that `most` tokens and `most_characters`
-    are enough. The system message and the last question always stay. Raises like ChatTemplate.encode."""
+    are enough. The system message and the last question always stay. Raises like ChatTemplate.encode.
+
+    Encodes what is expected to fit from the tokens per character that it has found, so that its time does not grow with
+    the messages that are left out.
+    """
     begin = 1 if messages and messages[0]["role"] == "system" else 0
     starts = [*dict.fromkeys([begin, *(at for at, message in enumerate(messages) if message["role"] == "user")])]
-    kept = lambda at: [*messages[:begin], *messages[at:]]
-
-    def fits(at: int) -> bool:
-        few = sum(map(len, strings_in(kept(at)))) <= most_characters
-        return few and len(template.encode(kept(at), tools, reply=True).ids) <= most
-
-    first = bisect.bisect_left(starts, True, hi=len(starts) - 1, key=fits)
-    return kept(starts[first])
+    lengths = [sum(map(len, strings_in(message))) for message in messages]
+    from_start = [*itertools.accumulate(reversed(lengths), initial=0)][::-1]
+    sizes = [sum(lengths[:begin]) + from_start[start] for start in starts]
+    kept = lambda at: [*messages[:begin], *messages[starts[at] :]]
+    fits = len(starts) - 1
+    fails = min(sum(size > most_characters for size in sizes), fits) - 1
+    expected = 4 * most  # characters of `most` tokens
+    for number in itertools.count():
+        if fits - fails <= 1:
+            break
+        at = bisect.bisect_left(sizes, -expected, key=operator.neg)
+        at = (fails + fits) // 2 if number % 3 == 2 else min(max(at, fails + 1), fits - 1)
+        tokens = len(template.encode(kept(at), tools, reply=True).ids)
+        fits, fails = (at, fails) if tokens <= most else (fits, at)
+        expected = sizes[at] * most // max(tokens, 1)
+    return kept(fits)
 
 
 def answer(

@@ -7,12 +7,12 @@ The loss mask marks what the model is trained to write: the parts between {% gen
 template without them, each reply of the assistant, with the special token that ends it.
 """
 
+import copy
 import datetime
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
@@ -20,12 +20,15 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 
 from lm.chat.messages import Message
-from lm.chat.sandbox import BUDGET, MOST_STEPS, STEPS_PER_CHARACTER, Sandbox, TemplateError
+from lm.chat.sandbox import METER, Meter, RenderingStopped, Sandbox, TemplateError
 from lm.errors import shown
 from lm.tokenizer.base import Tokenizer
 
 PRIVATE = range(0xE000, 0xF900)
 """Characters without a meaning in Unicode, which stand for others while a template is rendered."""
+
+MOST_FORM = 99
+"""Maximum characters of a format of the time."""
 
 
 class Encoded(NamedTuple):
@@ -59,6 +62,13 @@ def refuse(message: object) -> None:
     raise TemplateError(f"The chat template refuses the conversation: {shown(str(message), quotes=False)}")
 
 
+def now(form: str) -> str:
+    """strftime_now of a template."""
+    if len(form) > MOST_FORM:  # %99d is the day in 99 digits
+        raise TemplateError(f"The chat template asks for the time as {shown(form)}, which is refused.")
+    return datetime.datetime.now().strftime(form)
+
+
 class ChatTemplate:
     """The chat template of a tokenizer. Raises TemplateError if it has none, or it is not valid Jinja."""
 
@@ -69,6 +79,8 @@ class ChatTemplate:
                 "(launch.finetune), or import one that has a chat template."
             )
         self.tokenizer = tokenizer
+        self.stops: Callable[[], bool] = bool
+        """Renderings end with RenderingStopped soon after this returns True."""
         names = sorted(tokenizer.special_tokens, key=len, reverse=True)
         self.special = re.compile(f"({'|'.join(map(re.escape, names))})") if names else re.compile(r"(?!)")
         self.beginnings = {name[:size] for name in names for size in range(1, len(name))}
@@ -82,13 +94,19 @@ class ChatTemplate:
             "eos_token": named.get(ends[0], "") if ends else "",
         }
         environment = Sandbox(extensions=[Generation, loopcontrols])
-        functions = {
-            "raise_exception": refuse, "strftime_now": lambda form: datetime.datetime.now().strftime(form)
-        }  # fmt: skip
+        functions = {"raise_exception": refuse, "strftime_now": now}
         try:
             self.template = environment.from_string(tokenizer.chat_template, functions)
-        except (jinja2.TemplateError, RecursionError) as error:
+        except TemplateError:
+            raise
+        except Exception as error:  # also of Python, which compiles it: SyntaxError, MemoryError, RecursionError
             raise TemplateError(f"The chat template is not valid Jinja: {shown(str(error), quotes=False)}.") from error
+
+    def until(self, stops: Callable[[], bool]) -> "ChatTemplate":
+        """Return a copy whose renderings end with RenderingStopped soon after `stops` returns True."""
+        found = copy.copy(self)
+        found.stops = stops
+        return found
 
     def text(
         self, messages: Sequence[Message], tools: Sequence[Message] = (), reply: bool = False,
@@ -98,19 +116,18 @@ class ChatTemplate:
         given, enclose what the model is trained to write.
 
         Equals transformers' apply_chat_template(messages, tools, add_generation_prompt=reply, tokenize=False). Raises
-        TemplateError if the template refuses the conversation.
+        TemplateError if the template refuses the conversation, TemplateLimitError if it exceeds its Meter.
         """
-        characters = sum(map(len, strings_in([messages, tools])))
-        budget = MOST_STEPS + STEPS_PER_CHARACTER * characters
+        strings = [len(one) for one in strings_in([messages, tools])]
+        meter = Meter(len(strings), sum(strings), self.stops)
         try:
             return self.template.render(
-                {BUDGET: [budget]}, messages=list(messages), tools=list(tools) or None, documents=None,
+                {METER: meter}, messages=list(messages), tools=list(tools) or None, documents=None,
                 add_generation_prompt=reply, marks=marks, **self.values,
             )  # fmt: skip
-        except TemplateError:
+        except (TemplateError, RenderingStopped):
             raise
-        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError,
-                AttributeError) as error:  # fmt: skip
+        except Exception as error:  # whatever it is, it is the template's
             raise TemplateError(
                 f"The chat template cannot render the conversation: {type(error).__name__}: "
                 f"{shown(str(error), quotes=False)}."
@@ -146,7 +163,7 @@ class ChatTemplate:
     def tokens(self, text: str, marks: tuple[str, str], letters: Mapping[int, str]) -> Encoded:
         """Encode a rendered text: special tokens by their names, and the text between two of them at once, with the
         `letters` that stand for others replaced."""
-        ids: list[int] = []
+        ids: list[int] = []  # extended in place: a long conversation has thousands of parts
         trained: list[bool] = []
         is_on = False
         parts = self.special.split(text)
@@ -168,11 +185,13 @@ class ChatTemplate:
             bounds = np.cumsum([0, *(len(self.tokenizer.token_bytes(id)) for id in whole)])
             if bounds[-1] == len(on_of_byte):  # a token is trained if any of its bytes is, as in transformers
                 trained_before = np.cumsum([0, *on_of_byte])[bounds]
-                ids, trained = ids + whole, trained + np.diff(trained_before).astype(bool).tolist()
+                ids += whole
+                trained += np.diff(trained_before).astype(bool).tolist()
                 continue
             for piece, on in pieces:  # tokens are not the bytes of the text (sentencepiece): encode piece by piece
                 some = self.tokenizer.encode(piece)
-                ids, trained = ids + some, trained + [on] * len(some)
+                ids += some
+                trained += [on] * len(some)
         return Encoded(np.array(ids, np.int32), np.array(trained, bool))
 
     def with_marks(
@@ -221,8 +240,9 @@ def deep(value: Any, change: Any) -> Any:
 
 
 def stand_ins(messages: Sequence[Message], tools: Sequence[Message], letters: Iterable[str]) -> dict[str, str]:
-    """Return {letter: a private character that the conversation does not have}, also for the marks "begin" and "end".
-    Raises TemplateError if it has nearly all private characters."""
+    """Return {letter: its stand-in}: for each of `letters`, the first and last characters of the names of special
+    tokens, a private character that the conversation does not have; also for the marks "begin" and "end". Raises
+    TemplateError if the conversation has nearly all private characters."""
     used = set("".join(strings_in([messages, tools])))
     names = [*sorted(letters), "begin", "end"]
     found = dict(zip(names, (chr(code) for code in PRIVATE if chr(code) not in used), strict=False))

@@ -1,5 +1,7 @@
 """Conversations that are longer than the context."""
 
+import sys
+
 import pytest
 
 from lm.chat.assistant import recent
@@ -29,9 +31,25 @@ def test_a_greeting_can_be_left_out_and_long_conversations_are_encoded_few_times
     template = ChatTemplate(with_template(PLAIN, "gristmill"))
     assert recent(template, [*GREETING, *LAST], 10**6, 10**6) == [*GREETING, *LAST]
     assert recent(template, [*GREETING, *LAST], 10**6, 20) == LAST
-    sizes, encode = [], ChatTemplate.encode
-    monkeypatch.setattr(
-        ChatTemplate, "encode", lambda self, *given, **more: sizes.append(1) or encode(self, *given, **more)
-    )
     kept = recent(template, [*TALK[1:] * 500, *LAST], 200, 1000)
-    assert kept[-1:] == LAST and 1 < len(kept) < 20 and len(sizes) <= 12
+    assert kept[-1:] == LAST and 1 < len(kept) < 20
+
+
+@pytest.mark.parametrize("most_characters", [100_000, sys.maxsize])
+@pytest.mark.parametrize("words", [1, 200])
+def test_the_cost_of_shortening_is_that_of_what_stays(monkeypatch, most_characters, words):
+    """Counts the messages that are encoded: few times as many as those that stay, of any number."""
+    template, encoded, encode = ChatTemplate(with_template(PLAIN, "gristmill")), [], ChatTemplate.encode
+    monkeypatch.setattr(
+        ChatTemplate, "encode", lambda self, some, *more, **named: (
+            encoded.append(len(some)) or encode(self, some, *more, **named)
+        )
+    )  # fmt: skip
+    pair = [{"role": "user", "content": "word " * words}, {"role": "assistant", "content": "no"}]
+    short = recent(template, [*pair, *LAST], 10_000, most_characters)
+    assert len(encoded) == 1 and len(short) == 3
+    encoded.clear()
+    kept = recent(template, [*pair * 4_900, *LAST], 10_000, most_characters)
+    assert kept[-1:] == LAST and len(kept) > 10 and len(encode(template, kept, reply=True).ids) <= 10_000
+    assert len(encode(template, [*pair, *kept], reply=True).ids) > 10_000
+    assert sum(encoded) <= 12 * len(kept) and len(encoded) <= 8

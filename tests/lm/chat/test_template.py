@@ -1,6 +1,7 @@
 """Rendering, loss masks, and special tokens that only the template can write."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.chat.messages import check_messages
+from lm.chat.sandbox import RenderingStopped, TemplateLimitError
 from lm.chat.template import ChatTemplate, TemplateError
 from lm.chat.templates import TEMPLATES, with_template
 from lm.config.tokenizer import SPECIAL_TOKENS
@@ -15,6 +17,7 @@ from lm.errors import UsageError
 from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.encoding import BytePairTokenizer, numbered
 from lm.tokenizer.patterns import SPLIT_PATTERNS
+from tests.growth import superlinear
 
 BYTES = tuple(bytes([byte]) for byte in range(256))
 
@@ -134,63 +137,9 @@ def test_a_token_that_crosses_the_end_of_a_part_is_trained():
         ("{% for %}", "not valid Jinja"),
         ("{{ raise_exception('no system') }}", "refuses the conversation: no system"),
         ("{{ messages.nothing.at_all }}", "cannot render"),
-        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "cannot render"),
-        ("{{ 'a' * 99999999999 }}", "is refused"),
-        ("{{ 9 ** 9 ** 9 }}", "is refused"),
-        ("{{ '%9999999999d' % 1 }}", "is refused"),
-        ("{% for i in range(999999999) %}x{% endfor %}", "cannot render"),
-        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "cannot render"),
-        ("{{ cycler.__init__.__globals__ }}", "cannot render"),
-        ("{% set _ = messages.append(1) %}", "cannot render"),
-        ("{{ lipsum() }}", "cannot render"),
-        ("{{ 'a'|center(99999999999) }}", "not valid Jinja"),
-        ("{{ 'a'.ljust(99999999999) }}", "is refused"),
-        ("{{ '{:>99999999999}'.format(1) }}", "is refused"),
-        ("{{ '{a:>99999999999}'.format_map({'a': 1}) }}", "is refused"),
-        ("{{ 'a\\nb'|indent(99999999999) }}", "is refused"),
-        ("{{ [1]|tojson(indent=99999999999) }}", "is refused"),
-        ("{{ ('a' * 9999)|replace('a', 'b' * 9999) }}", "is refused"),
-        ("{{ ('a' * 9999).replace('a', 'b' * 9999) }}", "is refused"),
-        ("{{ ('a' * 9999).join(range(9999)) }}", "is refused"),
-        ("{{ range(9999)|join('a' * 9999) }}", "is refused"),
-        ("{% for a in [1] recursive %}{{ loop([1, 1]) }}{% endfor %}", "is refused"),
-        ("{% filter upper %}x{% endfilter %}", "is refused"),
-        *(
-            (bomb, "too many steps")
-            for bomb in (
-                "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-                "{% set r = range(99999)|list %}{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}",
-                "{% macro f(n) %}{% if n < 40 %}{{ f(n + 1) }}{{ f(n + 1) }}{% endif %}{% endmacro %}{{ f(0) }}",
-                "{% set x = 'ab' %}" + "{% set x %}{{ x }}{{ x }}{% endset %}" * 60,
-                "{% set x = 'a' * 999999 %}{{ " + "~".join("x" * 3000) + " }}",
-                "{% set x = 'a' * 999999 %}{% for i in range(9) %}{% set y = x[1:] %}{% endfor %}",
-                "{{ ('a' * 999999)|map('replace', 'a', 'b')|list }}",
-                *(
-                    "{% set ns = namespace(x=['a']) %}{% for i in range(60) %}{% set ns.x = "
-                    + more
-                    + " %}{% endfor %}{{ ns.x }}"
-                    for more in (
-                        "ns.x + ns.x",
-                        "ns.x ~ ns.x",
-                        "[ns.x, ns.x]",
-                        "(ns.x, ns.x)",
-                        "{'a': ns.x, 'b': ns.x}",
-                        "dict(a=ns.x, b=ns.x)",
-                        "{}.fromkeys('ab', ns.x)",
-                        "(ns.x * 2, ns.x * 2)",
-                        "[1, 2]|map('default', ns.x, true)|list + [ns.x, ns.x]",
-                        "[ns.x, ns.x]|upper",
-                        "[ns.x, ns.x]|tojson",
-                        "[ns.x, ns.x]|join",
-                        "[ns.x, ns.x]|string",
-                    )
-                ),
-            )
-        ),
     ],
 )
-def test_invalid_and_hostile_templates_are_rejected(jinja, message):
-    """At once: some would take all memory, or centuries."""
+def test_invalid_templates_are_rejected(jinja, message):
     with pytest.raises(TemplateError, match=message):
         ChatTemplate(dataclasses.replace(PLAIN, chat_template=jinja)).encode(TALK)
 
@@ -201,6 +150,24 @@ def test_steps_grow_with_the_conversation():
     talk = [{"role": ("user", "assistant")[number % 2], "content": "x" * 1000} for number in range(5000)]
     assert len(template.text(talk)) > 5_000_000
     assert len(template.text([{"role": "user", "content": "x" * 5_000_000}], TALK[2]["tool_calls"])) > 5_000_000
+
+
+def test_the_time_to_encode_is_linear_in_the_messages():
+    template = ChatTemplate(with_template(PLAIN, "gristmill"))
+    encode = lambda talk: template.encode(talk, reply=True)
+    assert not superlinear(encode, lambda size: [{"role": "user", "content": "word " * 40}] * size, 500)
+
+
+def test_a_rendering_ends_when_nobody_waits_for_it():
+    """Counts how often it asks."""
+    asked = itertools.count()
+    jinja = "{% for i in range(99999) %}{% for j in range(99999) %}{{ j }}{% endfor %}{% endfor %}"
+    template = ChatTemplate(dataclasses.replace(PLAIN, chat_template=jinja))
+    with pytest.raises(RenderingStopped):
+        template.until(lambda: next(asked) == 1000).text(TALK)
+    assert next(asked) == 1001
+    with pytest.raises(TemplateLimitError):
+        template.text(TALK)
 
 
 def test_special_tokens_are_appended_only_if_missing():
