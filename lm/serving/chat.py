@@ -11,9 +11,10 @@ to the client.
 import asyncio
 import dataclasses
 import json
+import threading
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -21,6 +22,7 @@ from starlette.responses import Response
 
 from lm.chat.assistant import NO_ROOM, TEMPERATURE, Answer, Step, recent
 from lm.chat.messages import Message, MessageError, check_messages, check_tools
+from lm.chat.sandbox import RenderingStopped
 from lm.chat.template import ChatTemplate, strings_in
 from lm.chat.tools import NO_TOOLS, Tools
 from lm.errors import InputError, shown
@@ -141,24 +143,44 @@ class ChatRoute:
     async def answer(self, request: Request) -> Response:
         with recorded(self.metrics) as record:
             body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
-            call = await asyncio.to_thread(parse_chat, body, self.model, self.template, self.limits)
-            running = Conversations(self, call, record)
+            gone = threading.Event()
+            template = self.template.until(lambda: gone.is_set() or self.worker.stopping.is_set())
+            running = None
+
+            def ended() -> None:
+                gone.set()
+                if running is not None:
+                    running.ended()
+
             try:
+                parsing = rendered(parse_chat, body, self.model, template, self.limits)
+                call = await unless_disconnected(request.receive, parsing)
+                running = Conversations(self, template, call, record)
                 await unless_disconnected(request.receive, running.accepted())
                 self.metrics.prompt_tokens.inc(len(call.prompt))
                 if call.stream:
-                    return EventStream(running.events(), running.ended)
+                    return EventStream(running.events(), ended)
                 return await unless_disconnected(request.receive, running.whole())
             except BaseException:
-                running.cancel()
+                gone.set()
+                if running is not None:
+                    running.cancel()
                 raise
+
+
+async def rendered[*A, R](function: Callable[[*A], R], *given: *A) -> R:
+    """Call a function that renders a template in a thread. Raises ApiError 503 if the rendering was stopped."""
+    try:
+        return await asyncio.to_thread(function, *given)
+    except RenderingStopped:
+        raise ApiError(503, "The server is being stopped.", code="stopping") from None
 
 
 class Conversations:
     """The choices of one call."""
 
-    def __init__(self, route: ChatRoute, call: ChatCall, record: CallRecord):
-        self.route, self.call, self.record = route, call, record
+    def __init__(self, route: ChatRoute, template: ChatTemplate, call: ChatCall, record: CallRecord):
+        self.route, self.template, self.call, self.record = route, template, call, record
         self.usage = Usage(len(call.prompt))
         self.running: dict[int, RunningCall] = {}
         """{index of a choice: its present round}."""
@@ -197,7 +219,7 @@ class Conversations:
         tools = route.tools if call.runs_own else NO_TOOLS
         reads_calls = bool(call.tools or tools.functions)
         answer = Answer(
-            route.template, tools, call.messages, call.params, route.limits.context, reads_calls, call.forgets,
+            self.template, tools, call.messages, call.params, route.limits.context, reads_calls, call.forgets,
             {one["function"]["name"] for one in call.tools} if call.tools else None,
         )  # fmt: skip
         told = False
@@ -222,7 +244,7 @@ class Conversations:
             for step in await asyncio.to_thread(lambda: list(answer.run_tools())):
                 yield step
             try:
-                request = await asyncio.to_thread(answer.next_request)
+                request = await rendered(answer.next_request)
             except InputError as error:
                 raise ApiError(400, str(error), param="messages", code="invalid_value") from error
             if request is None:

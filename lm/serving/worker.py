@@ -50,6 +50,8 @@ class EngineWorker:
         self.slots, self.most = slots, slots + max_queue
         self.failure = ""
         """Why the Engine has failed; "" while it works."""
+        self.stopping = threading.Event()
+        """Set when running calls are ended because the server stops."""
         self._engine = engine
         self.loop = asyncio.get_running_loop()
         self._calls: set[RunningCall] = set()
@@ -85,7 +87,8 @@ class EngineWorker:
             self._commands.put(("cancel", call))
 
     def fail_all(self, error: ApiError) -> None:
-        """End all calls with `error`, and cancel their requests."""
+        """End all calls with `error`, and cancel their requests, because the server stops."""
+        self.stopping.set()
         for call in list(self._calls):
             self._refuse(call, error)
             self._commands.put(("cancel", call))

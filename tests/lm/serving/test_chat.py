@@ -1,11 +1,14 @@
 """POST /v1/chat/completions by OpenAI's client: answers, tools of the server and the client, errors, fuzzed bodies."""
 
+import asyncio
 import copy
+import dataclasses
 import json
 import os
 import random
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,17 @@ import openai
 import pytest
 
 from configs.experiment.run_folder import RunFolder
+from lm.chat import sandbox
 from lm.chat.messages import check_messages
 from lm.chat.template import ChatTemplate
 from lm.chat.tools import tools_of
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.parallel import one_device_mesh
+from lm.serving.fields import ApiError
 from lm.serving.protocol import Limits
 from tests.assistant_run import CONTEXT, PAGES, base_experiment, talks
-from tests.lm.serving.in_process import in_process
+from tests.lm.serving.in_process import TOKENIZER, in_process
 from tests.server_process import ServerProcess, quick_environment, serving
 
 MODEL = base_experiment().model
@@ -392,3 +397,42 @@ def test_fuzzed_bodies_are_answered_or_refused(server, count):
     assert min(statuses[200], statuses[400]) > 0.15 * count, statuses
     assert sizes[-1] - sizes[0] < 256 << 20, sizes
     until(lambda: idle(server))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", ["the client leaves", "the server stops"])
+async def test_a_rendering_ends_when_nobody_waits_for_it(engine, monkeypatch, how):
+    """In a server with one thread: another call gets the thread."""
+    monkeypatch.setattr(sandbox, "MOST_STEPS", 2**62)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    tokenizer = dataclasses.replace(TOKENIZER, chat_template=endless)
+    body, sent, left = json.dumps({"messages": QUESTION}).encode(), [], asyncio.Event()
+
+    async def receive() -> MutableMapping[str, Any]:
+        if not sent:
+            sent.append("body")
+            return {"type": "http.request", "body": body}
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message.get("status"))
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"", "headers": [],
+        "http_version": "1.1", "scheme": "http", "server": ("localhost", 80), "root_path": "",
+    }  # fmt: skip
+    async with in_process(engine, tokenizer=tokenizer) as (_, server, worker), asyncio.timeout(60):
+        call = asyncio.create_task(server.app()(scope, receive, send))
+        while not sent:
+            await asyncio.sleep(0.01)
+        other = asyncio.create_task(asyncio.to_thread(int))
+        await asyncio.sleep(0.1)
+        assert not other.done() and not call.done()
+        if how == "the client leaves":
+            left.set()
+        else:
+            worker.fail_all(ApiError(503, "The server is being stopped.", code="stopping"))
+        await asyncio.gather(call, other)
+    assert sent[1:2] == [499 if how == "the client leaves" else 503]
