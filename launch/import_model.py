@@ -28,12 +28,12 @@ class Command:
 
 
 def run(command: Command) -> None:
-    from launch.release.imported import write_run
+    from launch.release.imported import with_tried_template, write_run
     from launch.release.sources import open_source
     from lm.tokenizer.published import load_published
 
     source, folder = Path(command.source).expanduser(), Path(command.run).expanduser()
-    opened = open_source(source, load_published(command.tokenizer) if command.tokenizer else None)
+    opened = with_tried_template(open_source(source, load_published(command.tokenizer) if command.tokenizer else None))
     write_run(opened, folder, source.resolve().name, command.scan_layers)
     for note in opened.notes:
         print(f"import_model: {note}")

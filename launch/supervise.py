@@ -4,8 +4,7 @@
 
 Training resumes from its last checkpoint. The supervisor gives up if crashes repeat at one step, or if the command is
 invalid. It forwards SIGTERM and Ctrl-C, upon which training saves a checkpoint. supervisor.jsonl in the run folder logs
-starts and ends. With several processes (launch/stages/processes.py), start each with its own supervisor, which waits
-for a process that does not join.
+starts and ends. With several processes (launch/stages/processes.py), start each with its own supervisor.
 """
 
 import argparse

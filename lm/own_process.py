@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from lm.address_space import check_before_jax
 from lm.errors import InputError
 from lm.trusted_code import inherit
 
@@ -47,9 +46,8 @@ def main() -> None:
     answer = os.dup(1)
     os.dup2(2, 1)
     inherit()  # the function may refer to code of the user's config
-    check_before_jax()
+    function, args, kwargs = pickle.load(sys.stdin.buffer)
     try:
-        function, args, kwargs = pickle.load(sys.stdin.buffer)
         pair = function(*args, **kwargs), None
     except InputError as error:
         pair = None, error

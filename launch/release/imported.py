@@ -13,6 +13,9 @@ from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
 from launch.release.kept import RECORD
 from launch.release.out_folder import files_in, partial_folder
+from lm.chat.messages import Message
+from lm.chat.sandbox import TemplateError, TemplateLimitError
+from lm.chat.template import ChatTemplate
 from lm.checkpoints.from_parameters import write_parameters
 from lm.config import StartConfig, TokenizerConfig
 from lm.config.model import least_parameters
@@ -40,6 +43,39 @@ def write_run(source: SourceModel, run: Path, origin: str, scan_layers: bool = F
             if target.exists():
                 target.rmdir()
             partial.rename(target)
+
+
+TRIALS: tuple[list[Message], ...] = (
+    [{"role": "user", "content": "Hi"}],
+    [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "What is 6 times 7?"},
+        {"role": "assistant", "content": "42"},
+        {"role": "user", "content": "Thanks"},
+    ],
+)
+"""Conversations with which a chat template is tried."""
+
+
+def with_tried_template(source: SourceModel) -> SourceModel:
+    """Return the model without its chat template, and with a note, if the template is not valid Jinja or exceeds its
+    limits on a short conversation. A template may refuse conversations."""
+    if not source.tokenizer.chat_template:
+        return source
+    try:
+        template = ChatTemplate(source.tokenizer)
+        for messages in TRIALS:
+            try:
+                template.text(messages, reply=True)
+            except TemplateLimitError:
+                raise
+            except TemplateError:  # by raise_exception, or because it needs more than a plain conversation
+                continue
+    except TemplateError as error:
+        note = f"{error} The model is imported without it: it can continue texts, but not chat."
+        tokenizer = dataclasses.replace(source.tokenizer, chat_template="")
+        return dataclasses.replace(source, tokenizer=tokenizer, notes=(*source.notes, note))
+    return source
 
 
 def fill(run: RunPaths, source: SourceModel, experiment: Experiment, origin: str) -> None:

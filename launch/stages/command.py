@@ -22,13 +22,12 @@ from launch.run_folder.reuse import check_source
 from launch.stages.parent import run_in_child
 from launch.stages.processes import ending_together, process_count, process_index
 from launch.stages.stage import Stage, output_names, run_stage, take_before
-from lm.address_space import check_before_jax
-from lm.errors import InputError, Stopped, UsageError, for_terminal, shortage
+from lm.errors import InputError, Stopped, UsageError, for_terminal
 from lm.gpu_memory import set_gpu_memory
 from lm.run_paths import RunPaths
 from lm.storage import local_copy_of, shown_place
 
-LONGEST_LINE, LINE_BEGIN, LINE_END = 900, 500, 350
+LONGEST_LINE, LINE_BEGIN, LINE_END = 1500, 900, 500
 REMEDIES = (
     dict.fromkeys(
         (errno.EEXIST, errno.EISDIR, errno.ENOTDIR),
@@ -93,7 +92,6 @@ def locked(workdir: Path) -> Generator[None]:
 @contextlib.contextmanager
 def handle_cli_errors(program: str, interrupted: str = "interrupted; nothing was written.") -> Generator[None]:
     """Turn errors that users can fix into a message and an exit code. On Ctrl-C, print `interrupted`."""
-    check_before_jax()
     try:
         yield
     except InputError as error:
@@ -105,13 +103,10 @@ def handle_cli_errors(program: str, interrupted: str = "interrupted; nothing was
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(InputError.exit_code) from None
-    except (OSError, MemoryError, ImportError, RuntimeError) as error:
-        reason = shortage(error)
-        if not reason and isinstance(error, OSError) and error.errno in REMEDIES:
-            reason = f"{error}. {REMEDIES[error.errno]}"
-        if not reason:
+    except OSError as error:
+        if error.errno not in REMEDIES:
             raise
-        print(f"{program}: {cut_lines(for_terminal(reason))}", file=sys.stderr)
+        print(f"{program}: {error}. {REMEDIES[error.errno]}", file=sys.stderr)
         raise SystemExit(InputError.exit_code) from None
     except KeyboardInterrupt:
         print(f"\n{program}: {interrupted}", file=sys.stderr)

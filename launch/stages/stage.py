@@ -172,9 +172,9 @@ def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path)
     if marker is None:
         folder = shown_place(workdir)
         raise InputError(
-            f"{stage.name} needs {', '.join(before.outputs)} in {folder}, which is {fault_of(before, workdir)}. First "
-            f"run: python -m {before.script} CONFIG.py --workdir {shlex.quote(str(folder))}  (or python -m "
-            "launch.pretrain …), with the same options."
+            f"{stage.name} needs {', '.join(before.outputs)} in {folder}, which is missing or unfinished. First run: "
+            f"python -m {before.script} CONFIG.py --workdir {shlex.quote(str(folder))}  (or python -m launch.pretrain "
+            "…), with the same options."
         )
     wanted = settings_of(before, experiment)
     for earlier in stages_before(before, experiment):
@@ -184,19 +184,6 @@ def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path)
     return marker
 
 
-def fault_of(stage: Stage, workdir: Path) -> str:
-    """Return in words why `read_marker` returns None: the stage is not finished, or a file of it is damaged."""
-    marker = read_note(RunPaths(workdir).marker(stage.name))
-    if marker is None:
-        return "missing or unfinished"
-    sizes = {name: bucket.size_in(workdir, name) for name in marker["files"]}
-    changed = [name for name, size in sizes.items() if size != marker["files"][name]]
-    if not changed:
-        return "damaged: a file has other contents than when it was written"
-    found = "missing" if sizes[changed[0]] is None else f"{sizes[changed[0]]} bytes"
-    return f"damaged: {changed[0]} is {found}; it should have {marker['files'][changed[0]]} bytes"
-
-
 def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
     """Raise InputError if the stage is not finished, UsageError if its outputs were made with other settings. Earlier
     stages are not checked."""
@@ -204,9 +191,8 @@ def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
     if marker is None:
         folder = shown_place(workdir)
         raise InputError(
-            f"{folder} has no finished {', '.join(stage.outputs)}/: it is {fault_of(stage, workdir)}. Give a run "
-            f"folder as --workdir, or first run: python -m {stage.script} CONFIG.py --workdir "
-            f"{shlex.quote(str(folder))}"
+            f"{folder} has no finished {', '.join(stage.outputs)}/. Give a run folder as --workdir, or first run: "
+            f"python -m {stage.script} CONFIG.py --workdir {shlex.quote(str(folder))}"
         )
     found = {name: value for name, value in marker["settings"].items() if not name.startswith("<")}
     if found != settings_of(stage, experiment):

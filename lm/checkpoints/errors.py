@@ -2,11 +2,9 @@
 
 import contextlib
 import errno
-import functools
 import logging
 import os
 import re
-import sys
 import traceback
 from collections.abc import Generator
 
@@ -21,7 +19,6 @@ FREE_SPACE = "Free space there or repair the disk: older checkpoints are complet
 def readable_errors(place: object, verb: str, remedy: str) -> Generator[None]:
     """Convert any error of Orbax and TensorStore in the block to an InputError: "`place` cannot be `verb`: reason.
     `remedy`", with a verb such as "read" or "written"."""
-    ignore_closed_loops()
     try:
         yield
     except InputError:
@@ -35,19 +32,6 @@ def readable_errors(place: object, verb: str, remedy: str) -> Generator[None]:
             first = first.__cause__
         reason = of_the_disk[0] if of_the_disk else f"{type(first).__name__}: {' '.join(str(first).split())[:300]}"
         raise InputError(f"{place} cannot be {verb}: {reason}. {remedy}") from error
-
-
-@functools.cache
-def ignore_closed_loops() -> None:
-    """From now on, do not print that TensorStore could not report the end of a write to an event loop: Orbax closes it
-    when another write fails."""
-    print_error = sys.unraisablehook
-
-    def print_others(found: "sys.UnraisableHookArgs") -> None:
-        if not isinstance(found.exc_value, RuntimeError) or str(found.exc_value) != "Event loop is closed":
-            print_error(found)
-
-    sys.unraisablehook = print_others
 
 
 def not_by_orbax(record: logging.LogRecord) -> bool:

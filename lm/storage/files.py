@@ -111,8 +111,7 @@ def writing(what: object) -> Generator[None]:
         raise
     except OSError as error:
         raise InputError(
-            f"{what} cannot be written: {error.strerror or f'{error} bytes (a full disk?)'}. Free space on the disk, "
-            "or fix the permissions."
+            f"{what} cannot be written: {error.strerror or error}. Free space on the disk, or fix the permissions."
         ) from error
 
 

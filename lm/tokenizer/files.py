@@ -66,7 +66,7 @@ def load(folder: Path) -> Tokenizer:
     except UsageError as error:
         raise InputError(f"The tokenizer in {folder} cannot be loaded: {error} {REMEDY}") from error
     # JSON, UTF-8 and base64 errors are ValueErrors; damage can also cause the others.
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, OSError) as error:
         raise InputError(f"The tokenizer in {folder} is damaged: {type(error).__name__}: {error}. {REMEDY}") from error
     if found != stored:
         raise InputError(

@@ -99,7 +99,7 @@ def load_published(name_or_path: str, server: str = SERVER) -> Tokenizer:
         ) from None
     except UsageError as error:
         raise UsageError(f"{path} cannot be loaded: {error}") from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(
             f"The tokenizer in {path} is damaged: {type(error).__name__}: {error}. Download it again, or give another."
         ) from error

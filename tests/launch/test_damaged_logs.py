@@ -2,20 +2,19 @@
 
 import json
 import random
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from launch import evaluate, sample, train
-from launch.stages.stage import Stage, check_outputs, finished, read_marker, run_stage
+from launch.stages.stage import Stage, read_marker, run_stage
 from lm.checksums import BLOCKS, checksums, damage, log_damage
 from lm.errors import InputError
 from lm.metrics.writers import JsonLines
 from lm.resilience.goodput import Goodput
 from tests.launch.run_folder import write_json, write_run
-from tests.launch.test_folder import EXPERIMENT, REPORT
+from tests.launch.test_folder import EXPERIMENT
 from tests.launch.test_report import CONFIG, DROPPED, FINAL, KEPT, METRICS, PACKAGE, SAMPLES, report_of
 from viewer.run_folder import read_run, summarize
 
@@ -108,26 +107,6 @@ def test_the_report_names_every_damaged_log_and_its_line(whole, tmp_path, kind, 
     assert f"{kind}, line " in warning and str(run) not in warning
     (run / kind).unlink()
     assert f"{run}/{kind}, of {len(data):,} bytes, cannot be read: No such file" in log_damage(run)[0]
-
-
-@pytest.mark.parametrize("stage", (evaluate.STAGE, sample.STAGE), ids=lambda stage: stage.name)
-def test_a_damaged_output_is_not_called_unfinished(whole, tmp_path, stage):
-    run = Path(shutil.copytree(whole, tmp_path / "run"))
-    (kind,) = [name for name in stage.outputs if (run / name).is_file()] or [f"{stage.outputs[0]}/final.json"]
-    size = (run / kind).stat().st_size
-    same = (run / kind).read_bytes().replace(b"0", b"7", 1)
-    for data, fault in (
-        (same, "damaged: a file has other contents than when it was written"),
-        (b"", f"damaged: {kind} is 0 bytes; it should have {size} bytes"),
-        (None, f"damaged: {kind} is missing; it should have {size} bytes"),
-    ):
-        (run / kind).unlink() if data is None else (run / kind).write_bytes(data)
-        for use in (check_outputs, lambda one, *given: finished(one, REPORT, *given)):
-            with pytest.raises(InputError, match=f"is {re.escape(fault)}.* run: python -m {stage.script}"):
-                use(stage, EXPERIMENT, run)
-    (run / f"stages/{stage.name}.json").unlink()
-    with pytest.raises(InputError, match="is missing or unfinished"):
-        check_outputs(stage, EXPERIMENT, run)
 
 
 @pytest.mark.parametrize("stage", (evaluate.STAGE, sample.STAGE), ids=lambda stage: stage.name)

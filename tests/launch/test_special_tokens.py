@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Library
 from configs.experiment.run_folder import RunFolder
 from launch.import_model import Command, run
 from launch.release.formats import export
-from launch.release.imported import write_run
+from launch.release.imported import with_tried_template, write_run
 from launch.release.sources import open_source
 from launch.release.stored_run import open_run
 from lm.config import TokenizerConfig
@@ -28,6 +28,7 @@ from tests.lm.model_configs import LLAMA
 from tests.lm.tokenizer.test_hugging_face_library import lacking_bytes
 
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}é"
+ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
 BOS, EOS, EXTRA = 1, 2, 5
 """Ids of <|im_start|>, <|im_end|> and another special token; by default the vocabulary would use 0 for all of them."""
 
@@ -85,6 +86,33 @@ def test_special_tokens_are_in_the_run_and_in_every_export(imported, tmp_path):
         assert isinstance(again, LibraryTokenizer) and isinstance(tokenizer, LibraryTokenizer)
         assert again == dataclasses.replace(tokenizer, contents=again.contents)
         assert again.encode(text) == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% for %}", "not valid Jinja"), ("{% include 'a' %}", "uses include, which is refused"),
+        ("{{ 'a' * 9999999 * 9999999 }}", "too large"), (ENDLESS, "too many steps"),
+        ("{% if messages|length > 2 %}" + ENDLESS + "{% endif %}", "too many steps"),
+        (TEMPLATE, ""), ("{{ raise_exception('no') }}", ""), ("{{ messages.nothing.at_all }}", ""), ("", ""),
+    ],
+)  # fmt: skip
+def test_a_template_that_cannot_be_used_is_left_out(template, reason):
+    plain = LibraryTokenizer.from_json(lacking_bytes(), "<|endoftext|>")
+    config = dataclasses.replace(LLAMA, vocab_size=plain.vocab_size)
+    source = with_tried_template(source_of(config, dataclasses.replace(plain, chat_template=template)))
+    assert source.tokenizer == dataclasses.replace(plain, chat_template="" if reason else template)
+    assert len(source.notes) == (reason != "") and all(reason in note for note in source.notes)
+
+
+def test_a_model_is_imported_without_a_template_that_cannot_be_used(source, tmp_path, capsys):
+    if source.is_dir():
+        (source / "chat_template.jinja").write_text(ENDLESS, encoding="utf-8")
+        run(Command(str(source), str(tmp_path / "run")))
+        (source / "chat_template.jinja").unlink()
+        assert not open_run(RunFolder(tmp_path / "run")).tokenizer.chat_template
+        said = [line for line in capsys.readouterr().out.splitlines() if "chat template" in line]
+        assert len(said) == 1 and "takes too many steps" in said[0] and "imported without it" in said[0]
 
 
 def test_a_prompt_begins_with_the_prefix_of_the_sources_tokenizer(imported, tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from lm.bounded import parse_json
 from lm.config import END_OF_TEXT
-from lm.errors import UsageError, shown
+from lm.errors import UsageError
 from lm.tokenizer.bpe import check_pattern
 from lm.tokenizer.encoding import BytePairTokenizer
 from lm.tokenizer.hugging_face.writing import all_splits, byte_letters, merges_of
@@ -192,17 +192,14 @@ def document_names(special: Mapping[str, int], start: str, end: str) -> tuple[st
     """Return the names of the tokens at the beginning and end of a document: `start` and `end` if not "", else by
     DOCUMENT_NAMES. Raises UsageError if none is found in `special`."""
     if unknown := {start, end} - {"", *special}:
-        raise UsageError(
-            f"{shown(unknown.pop())} should begin or end documents, but added_tokens has "
-            f"{shown(', '.join(special), quotes=False)}."
-        )
+        raise UsageError(f"{unknown.pop()!r} should begin or end documents, but added_tokens has {', '.join(special)}.")
     if not start and not end:
         start, end = next(((a, b) for a, b in DOCUMENT_NAMES if a in special and b in special), ("", ""))
     elif not end:
         end = next((b for a, b in DOCUMENT_NAMES if a == start and b in special), start)
     if not end:
         raise UsageError(
-            f"added_tokens, {shown(', '.join(special), quotes=False) or 'empty'}, does not say which of them begin and "
-            "end documents. Give a folder that also has a tokenizer_config.json with bos_token and eos_token."
+            f"added_tokens, {', '.join(special) or 'empty'}, does not say which of them begin and end documents. Give "
+            "a folder that also has a tokenizer_config.json with bos_token and eos_token."
         )
     return start or end, end
