@@ -34,7 +34,7 @@ ALLOWED = {
     "launch": ("launch", "viewer", "configs", "data_prep", "lm"),
 }  # fmt: skip
 FILES = sorted(path for room in ROOMS for path in (REPOSITORY / room).rglob("*.py"))
-NUMBER = re.compile(r"(?<!ClassVar\[)\b(int|float|ndarray|Array)\b")
+NUMBER = re.compile(r"^(?!ClassVar|Callable).*\b(int|float|ndarray|Array)\b")
 NO_CONFIGS = ("__init__", "layouts", "assistant", "finetune", "reinforce")
 """Also assistant, finetune and reinforce, configs for the experiment of another run."""
 CONFIGS = sorted(path for path in (REPOSITORY / "configs").glob("*.py") if path.stem not in NO_CONFIGS)
@@ -232,6 +232,39 @@ def bare_numbers(path: Path) -> list[str]:
 
 def test_every_number_in_a_class_of_values_has_its_meaning_or_unit():
     assert not [one for path in FILES for one in bare_numbers(path)]
+
+
+def raised(body: typing.Sequence[ast.AST], caught: frozenset[str] = frozenset()) -> typing.Iterator[str]:
+    """Yield what the statements raise themselves, without nested functions and what their own `try` catches."""
+    for node in body:
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            name = ast.unparse(node.exc.func if isinstance(node.exc, ast.Call) else node.exc)
+            if name not in caught | {"AssertionError", "NotImplementedError"}:
+                yield name
+        elif isinstance(node, ast.Try):
+            handled = " ".join(ast.unparse(one.type) for one in node.handlers if one.type)
+            yield from raised(node.body, caught | set(re.findall(r"[\w.]+", handled)))
+            yield from raised([*node.handlers, *node.orelse, *node.finalbody], caught)
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            yield from raised([*ast.iter_child_nodes(node)], caught)
+
+
+def test_every_documented_function_that_raises_says_so():
+    """Or its class says it, as "the methods raise ..."."""
+    found = []
+    for path, owner in ((file, one) for file in FILES for one in ast.walk(tree_of(file))):
+        of_class = ast.get_docstring(owner) or "" if isinstance(owner, ast.ClassDef) else ""
+        for node in ast.iter_child_nodes(owner):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+                text, errors = ast.get_docstring(node) or "", set(raised(node.body))
+                if (
+                    text
+                    and errors
+                    and not re.search(r"\b[Rr]ais|[Ee]rror|refuse", text)
+                    and "methods raise" not in of_class
+                ):
+                    found.append(f"{path.relative_to(REPOSITORY)}:{node.lineno}: {node.name} raises {sorted(errors)}")
+    assert not found
 
 
 def test_every_relative_path_to_the_root_leads_to_the_repository():

@@ -380,7 +380,7 @@ class Sandbox(SandboxedEnvironment):
         return Metering().visit(tree)
 
     def call_filter(self, name: str, *given: Any, **named: Any) -> Any:
-        """Call the filter that a template names in map."""
+        """Call the filter that a template names in map. Raises jinja2.TemplateRuntimeError for our internal ones."""
         if name in INTERNAL:
             raise jinja2.TemplateRuntimeError(f"No filter named {name!r}.")
         return super().call_filter(name, *given, **named)

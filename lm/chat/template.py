@@ -58,12 +58,12 @@ class Generation(Extension):
 
 
 def refuse(message: object) -> None:
-    """raise_exception of a template."""
+    """Raise TemplateError: raise_exception of a template."""
     raise TemplateError(f"The chat template refuses the conversation: {shown(str(message), quotes=False)}")
 
 
 def now(form: str) -> str:
-    """strftime_now of a template."""
+    """Return the time in the format `form`: strftime_now of a template. Raises TemplateError if it is too long."""
     if len(form) > MOST_FORM:  # %99d is the day in 99 digits
         raise TemplateError(f"The chat template asks for the time as {shown(form)}, which is refused.")
     return datetime.datetime.now().strftime(form)
