@@ -21,16 +21,16 @@ from data_prep.shards.tokenize import packed_records
 from data_prep.shards.write import write_records
 from data_prep.sources.formats import PARQUET, Table, beginning
 from data_prep.sources.json_rows import rows as json_rows
-from data_prep.sources.parquet_rows import opened
+from data_prep.sources.tables import RATIO_FROM_BYTES
 from lm.chat.messages import Message, MessageError, check_messages, check_tools
 from lm.chat.template import ChatTemplate
 from lm.data.records import MANIFEST, DocumentTable, Manifest, SequenceRecord, Shard, Split
 from lm.errors import InputError
 from lm.storage import Place, appearing, digest, write_atomically, writing
+from lm.storage.example_rows import read_parquet_rows
 
 TRAINED_BIT = np.uint32(1 << 31)
 """Set in the ids of trained tokens while conversations are packed."""
-ROWS_AT_ONCE = 64
 SPLITS = ("train", "val")
 
 
@@ -71,26 +71,14 @@ def read_conversations(path: Place, report: Report) -> Iterator[Conversation]:
 def rows_of(path: Place, report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (line or row, values) of a file. Damaged rows are reported."""
     if beginning(path).startswith(PARQUET):
-        yield from parquet_rows(path)
+        remedy = "Get it again, or leave it out."
+        rows = read_parquet_rows(path, remedy, ("messages", "tools"), RATIO_FROM_BYTES)
+        for number, row in enumerate(rows, 1):
+            yield f"row {number}", without_nulls(row)
         return
     quarantine = lambda number, place, reason, detail="": report(f"{path}, {place}", reason, detail)
     table = Table(path, "messages", quarantine, lambda size, rows: None)
     yield from ((place, row) for _, place, row in json_rows(table))
-
-
-def parquet_rows(path: Place) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        with opened(Table(path, "messages", lambda *_: None, lambda size, rows: None)) as source:
-            file = pq.ParquetFile(source)
-            if "messages" not in (names := file.schema_arrow.names):
-                raise InputError(f"{path} has no column messages, but: {', '.join(names)}.")
-            wanted, number = [name for name in ("messages", "tools") if name in names], 0
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=wanted):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"row {number}", without_nulls(row)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is not a complete Parquet file: {error}. Get it again, or leave it out.") from error
 
 
 def without_nulls(value: Any) -> Any:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from lm.errors import InputError
 from lm.storage import Place, StorageError, appearing, writing
+from lm.storage.parquet import BoundedFile
 
 END_BYTES, THREADS = 2**16, 16
 ROWS_PER_GROUP = 1000
@@ -118,14 +119,14 @@ def read_batches(
 
 
 @contextmanager
-def opened(place: Place, index: pq.FileMetaData | None = None) -> Generator[pq.ParquetFile]:
+def opened(place: Place, index: pq.FileMetaData | None = None) -> Generator[BoundedFile]:
     """Open a Parquet file; in a bucket, it is read by byte ranges. `index` is its footer, if already read. Raises
-    InputError that names `place` if the file turns out to be damaged inside the `with` block."""
+    InputError that names `place` if the file turns out to be damaged, or too large for memory, inside the `with`
+    block."""
     try:
-        with ExitStack() as stack:
-            source = place if isinstance(place, Path) else stack.enter_context(place.open("rb"))
-            yield stack.enter_context(pq.ParquetFile(source, metadata=index))
-    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        with BoundedFile(place.open("rb", buffering=0), index) as file:
+            yield file
+    except (OSError, ValueError) as error:
         raise InputError(f"{place} is damaged: {error}. {remedy(place)}") from error
 
 
@@ -161,7 +162,7 @@ def text_bytes_of(footer: pq.FileMetaData) -> list[int]:
     return [0 if column is None else group.column(column).total_uncompressed_size for group in groups]
 
 
-def check_columns(file: pq.ParquetFile, path: Place, columns: Iterable[str]) -> None:
+def check_columns(file: BoundedFile, path: Place, columns: Iterable[str]) -> None:
     """Raise InputError unless the file has the columns."""
     missing = [name for name in columns if name not in file.schema_arrow.names]
     if missing:

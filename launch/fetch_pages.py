@@ -10,6 +10,7 @@ from data_prep.sources import fetch_pages, own_inputs
 from launch.run_folder.user_inputs import SEEN, SIZES
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
+from lm.errors import print_untrusted
 from lm.fields import flatten
 from lm.run_paths import RunPaths
 from lm.storage import note_write
@@ -36,7 +37,7 @@ def only_inputs_differ(old: dict, new: dict) -> bool:
 
 
 def make(experiment: Experiment, run: Path) -> None:
-    progress = lambda line: print(f"pages: {line}", flush=True)
+    progress = lambda line: print_untrusted(f"pages: {line}")
     if experiment.pages.source == PACKAGES:
         manifest = fetch_package_pages(experiment.pages.packages, run, progress)
     else:

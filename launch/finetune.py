@@ -25,7 +25,7 @@ from launch.stages.stage import Stage, run_stage
 from lm.checkpoints.manifest import files_sha256, find_parameters, folders_of
 from lm.compilation_cache import keep_compiled_programs
 from lm.config import ChatConfig, StartConfig
-from lm.errors import UsageError
+from lm.errors import UsageError, print_untrusted
 from lm.run_paths import RunPaths
 from lm.storage import appearing, file_sha256, matching_paths, note_write, shown_place
 from lm.tokenizer import Tokenizer, load, save
@@ -158,7 +158,7 @@ def make(experiment: Experiment, run: Path) -> None:
     def report(place: str, reason: str, text: str) -> None:
         reasons[reason] += 1
         if reasons[reason] <= SHOWN:
-            print(f"conversations: left out {place}: {text} [{reason}]", flush=True)
+            print_untrusted(f"conversations: left out {place}: {text} [{reason}]")
 
     all_of_them = (one for path in files for one in read_conversations(path, report))
     length = experiment.model.context_length

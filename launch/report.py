@@ -28,7 +28,7 @@ from launch import (
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
 from lm.compilation_cache import keep_compiled_programs
-from lm.errors import UsageError, shown
+from lm.errors import UsageError, print_untrusted, shown
 from lm.run_paths import RunPaths
 from lm.storage import file_sha256, write_atomically
 
@@ -53,7 +53,7 @@ def make(experiment: Experiment, workdir: Path) -> None:
         stages = experiment.train.stages(experiment.model.context_length)
         run = read_run(workdir, experiment.documents, stages.windows_before)
         for damage in run.damage:
-            print(f"report: {damage} The report says so.", flush=True)
+            print_untrusted(f"report: {damage} The report says so.")
         loaded = RunFolder(workdir).load(experiment=experiment)
         write_atomically(paths.summary, json.dumps(summarize(run), indent=1, allow_nan=False) + "\n")
     write_atomically(paths.report_page, export_html(WindowRun(experiment, workdir, loaded, name)))

@@ -21,7 +21,7 @@ from launch.stages.stage import Stage, check_outputs, read_marker, run_stage, ta
 from launch.stages.supervision import Supervisor
 from lm.checksums import log_damage
 from lm.data.records import read_manifest
-from lm.errors import InputError, Stopped, UsageError
+from lm.errors import InputError, Stopped, UsageError, print_untrusted
 from lm.own_process import in_own_process
 from lm.run_paths import RunPaths
 from lm.scaling.ladder import LadderConfig as Options
@@ -96,7 +96,7 @@ def train_rungs(
             measured.append(Measured(rung, loss_of(folder, rung.train.steps)))
         except InputError as error:
             failed.append((rung, str(error)))
-            print(f"      failed: {error}", flush=True)
+            print_untrusted(f"      failed: {error}")
         else:
             done = "" if made else ", trained before"
             print(f"      loss {measured[-1].loss:.4f} nats a token{done}", flush=True)

@@ -1,12 +1,15 @@
 """Errors that users can resolve. Launch scripts print them without a traceback; any other exception is a bug in this
 program."""
 
+from typing import TextIO
+
 SHOWN_CHARACTERS = 200
 
 
 def shown(value: object, quotes: bool = True) -> str:
-    """Return the repr of `value` for a message (a string as it is, if not `quotes`), shortened if it is long."""
-    text = repr(value) if quotes or not isinstance(value, str) else value
+    """Return the repr of `value` for a message (a string only without control characters, if not `quotes`), shortened
+    if it is long."""
+    text = repr(value) if quotes or not isinstance(value, str) else for_terminal(value)
     if len(text) <= SHOWN_CHARACTERS:
         return text
     length = len(value) if isinstance(value, str) else len(text)
@@ -16,6 +19,11 @@ def shown(value: object, quotes: bool = True) -> str:
 def for_terminal(text: str) -> str:
     """Return untrusted text with control characters, which a terminal would obey, replaced by U+FFFD."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def print_untrusted(text: str, file: TextIO | None = None) -> None:
+    """Print text that may contain names or texts from files, without their control characters."""
+    print(for_terminal(text), file=file, flush=True)
 
 
 def network_reason(error: BaseException) -> str:

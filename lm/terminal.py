@@ -4,6 +4,8 @@ import math
 import sys
 import time
 
+from lm.errors import for_terminal, print_untrusted
+
 
 class LiveLine:
     """Status line that is overwritten on a terminal; elsewhere, a new line at most every `seconds_apart` seconds."""
@@ -19,9 +21,9 @@ class LiveLine:
         if self.quiet:
             return
         if self.terminal:
-            print(f"\r\033[K{text}", end="", flush=True)
+            print(f"\r\033[K{for_terminal(text)}", end="", flush=True)
         elif now - self.last >= self.seconds_apart:
-            print(text, flush=True)
+            print_untrusted(text)
             self.last = now
 
     def end(self) -> None:
@@ -33,7 +35,7 @@ class LiveLine:
         """Print a line that stays, instead of the status line."""
         self.end()
         if not self.quiet:
-            print(text, flush=True)
+            print_untrusted(text)
 
 
 def duration(seconds: float) -> str:

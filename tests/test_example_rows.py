@@ -11,7 +11,7 @@ import pytest
 from data_prep.decontamination.examples import rows_of
 from lm.errors import InputError
 from lm.evaluation.tasks.sources import read_rows
-from lm.storage import example_rows
+from lm.storage import example_rows, parquet
 
 READERS = (rows_of, read_rows)
 ROWS = [
@@ -47,7 +47,7 @@ def hostile(kind: str) -> tuple[str, pa.Table | bytes]:
 def test_hostile_files_are_rejected_or_read_in_little_memory(tmp_path, monkeypatch, kind):
     """A file of 1 kB once took 10 GB."""
     monkeypatch.setattr(example_rows, "RATIO_FROM_BYTES", 1_000_000 if kind == "blank lines" else 1 << 29)
-    monkeypatch.setattr(example_rows, "MAX_BATCH_BYTES", 10_000_000)
+    monkeypatch.setattr(parquet, "MAX_BATCH_BYTES", 10_000_000)
     name, content = hostile(kind)
     path = tmp_path / name
     path.write_bytes(content) if isinstance(content, bytes) else pq.write_table(content, path, compression="zstd")

@@ -191,6 +191,9 @@ class PagesConfig(Config):
     keep_columns: tuple[str, ...] = ()
     """Columns or keys of tables to keep with their documents in addition to the standard ones, e.g. author score; dots
     separate nested names. Every table must have them."""
+    follow_links: bool = not_hashed(default=False)
+    """Read links in your folders that lead out of them, as in a snapshot of Hugging Face; otherwise they are an
+    error."""
     common_crawl: CommonCrawlPages = NO_CRAWL
     tfds: TfdsPages = NO_DATASET
 

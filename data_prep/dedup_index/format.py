@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_prep.config import DocumentsConfig
 from lm.errors import InputError, UsageError, shown
 from lm.storage import Place, place_of, relative_name
+from lm.storage.parquet import BoundedFile
 
 FOLDER = "dedup_index"
 """Folder of the index in a run folder."""
@@ -90,7 +90,7 @@ def groups_between(
     `column` from `low` to `last` (if `wanted` is given, one of these sorted values). Raises InputError if the file is
     missing or damaged."""
     try:
-        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
+        with BoundedFile(path.open("rb", buffering=0)) as file:
             index = file.schema_arrow.get_field_index(column)
             for group in range(file.num_row_groups):
                 if not file.metadata.row_group(group).num_rows:
@@ -101,7 +101,7 @@ def groups_between(
                     continue
                 if wanted is None or np.searchsorted(wanted, least) < np.searchsorted(wanted, most, side="right"):
                     yield file.read_row_group(group, columns=list(columns)).combine_chunks()
-    except (OSError, ValueError, AttributeError) as error:  # pyarrow's ArrowInvalid is a ValueError
+    except (OSError, ValueError, AttributeError) as error:
         raise InputError(
             f"{path} cannot be read: {error}. Restore it, or write the index of its run again "
             "(--documents.dedup-index.write True)."

@@ -36,7 +36,7 @@ from data_prep.engine.units import (
     sizes_of,
     try_unit,
 )
-from lm.errors import InputError, for_terminal, shown
+from lm.errors import InputError, for_terminal, print_untrusted, shown
 from lm.storage import Place, Url, write_atomically, writing
 
 HOPELESS = 5
@@ -251,7 +251,7 @@ def check_failures(step: Step, failed: Mapping[str, str], engine: EngineConfig, 
             "without them by a higher --engine.max-failed."
         )
     if failed:
-        print(f"{summary}\nThe others are done. Details: {QUARANTINE}/{step.name}/ in the run folder.", flush=True)
+        print_untrusted(f"{summary}\nThe others are done. Details: {QUARANTINE}/{step.name}/ in the run folder.")
 
 
 def manifest_of(step: str, folder: Place) -> Place:

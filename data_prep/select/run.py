@@ -53,7 +53,7 @@ from data_prep.select.duplicates import (
 from data_prep.select.filtered import edit_steps, filtered_rows, texts_files
 from data_prep.sources.inputs import read_records
 from data_prep.verdict import column, columns_needed, read_measured, verdicts
-from lm.errors import InputError
+from lm.errors import InputError, print_untrusted
 from lm.storage import Place, write_atomically, writing
 
 
@@ -209,7 +209,7 @@ def prepare_documents(
         for name, step in late.items():
             quarantine_in(first_step(config), name, step, run.folder)
         failed = ", ".join(f"{name} ({step})" for name, step in sorted(late.items()))
-        print(f"The joins are repeated without {failed}; see quarantine/{first_step(config)}/.", flush=True)
+        print_untrusted(f"The joins are repeated without {failed}; see quarantine/{first_step(config)}/.")
         engine = dataclasses.replace(engine, retry_failed=False)
     counts = merge_counts(file_of_each(made, "parts/counts/"), run)
     with writing(folder / FUNNEL):

@@ -24,6 +24,7 @@ from data_prep.dedup.minhash import band_keys
 from data_prep.urls import same_page_key
 from lm.errors import InputError
 from lm.storage import Place, appearing, writing
+from lm.storage.parquet import BoundedFile
 
 SplitName = Literal["train", "val", "withheld"]
 NEAR = MinHashConfig(shingle_words=5, bands=14, rows=8, seed=1)
@@ -31,6 +32,7 @@ NEAR = MinHashConfig(shingle_words=5, bands=14, rows=8, seed=1)
 RULE = "url, text, minhash 14x8 of 5 words, seed 1; version 2"
 """Version of the rule that computes keys. Change it if they change, here or in data_prep.dedup: indices of different
 rules cannot be compared."""
+KEYS_AT_ONCE = 1 << 20
 INDEX_SCHEMA = pa.schema([("key", pa.uint64())], metadata={"rule": RULE})
 
 
@@ -104,10 +106,11 @@ def read_index(place: Place) -> np.ndarray:
     or was written by another version of the rule for keys (RULE)."""
     remedy = "Give the held_out_keys.parquet in the tokens/ of a run (shards.held_out_index), or write it again."
     try:
-        with place.open("rb") as file, pq.ParquetFile(file) as table:
+        with BoundedFile(place.open("rb", buffering=0)) as table:
             rule = (table.schema_arrow.metadata or {}).get(b"rule", b"none").decode()
             if rule != RULE:
                 raise InputError(f'{place} has keys of the rule "{rule}"; this version uses "{RULE}". {remedy}')
-            return table.read(["key"])["key"].to_numpy()
+            keys = [batch["key"].to_numpy() for batch in table.iter_batches(KEYS_AT_ONCE, columns=["key"])]
+            return np.concatenate([np.zeros(0, np.uint64), *keys])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{place} is not a held-out index: {error}. {remedy}") from error

@@ -5,6 +5,7 @@ Buckets are listed one folder at a time. Web servers cannot be listed; of many f
 their size.
 """
 
+import contextlib
 import gzip
 import io
 import itertools
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 from data_prep.sources.formats import PLAIN_TEXT, TABLE_ENDINGS
 from lm.errors import InputError, UsageError, shown
-from lm.storage import WILDCARD, Place, Url, is_url, matching_paths, place_of, sizes_below, split_pattern
+from lm.storage import WILDCARD, Place, Url, is_url, matching_paths, place_of, split_pattern
 from lm.storage.objects import Object
 from lm.storage.stores import WEB
 
@@ -68,7 +69,7 @@ def named_files(option: str, patterns: Iterable[str]) -> dict[Place, str]:
     return {one.place: one.name for one in listed_files(option, patterns)}
 
 
-def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
+def listed_files(option: str, patterns: Iterable[str], follow_links: bool = False) -> list[Listed]:
     """Return the files that the `patterns` of an option match, each once, sorted by name.
 
     A folder stands for all files in it, recursively, that have one of the option's extensions (ENDINGS) and are not
@@ -77,14 +78,18 @@ def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
     A file's name is its path relative to the given folder, or to the folder before the first wildcard, so names and
     order do not depend on the location. The name of a path in @FILE is the path as written; of an address in @FILE, the
     part after the server or bucket. Raises UsageError with the name of the `option` if a pattern, folder or list has no
-    files, a file on a web server does not exist, or a path is not UTF-8.
+    files, a file on a web server does not exist, a path is not UTF-8, or a link leads out of a folder (allowed with
+    `follow_links`).
     """
     found: dict[Place, Listed] = {}
     for pattern in patterns:
         if not pattern.strip():
             raise UsageError(f"{option}: {pattern!r} is empty. Remove it, or give a file, a folder or a pattern.")
-        find = files_in_list if pattern.startswith("@") else remote_files if is_url(pattern) else local_files
-        for one in find(option, pattern):
+        if pattern.startswith("@"):
+            some = files_in_list(option, pattern)
+        else:
+            some = remote_files(option, pattern) if is_url(pattern) else local_files(option, pattern, follow_links)
+        for one in some:
             found.setdefault(one.place, one)
     for place in found:
         written = str(place).encode(errors="ignore").decode()  # without lone surrogates, which are not UTF-8
@@ -117,16 +122,20 @@ def distinct_names(names: dict[Place, str]) -> dict[Place, str]:
     return unique
 
 
-def local_files(option: str, pattern: str) -> list[Listed]:
+def local_files(option: str, pattern: str, follow_links: bool) -> list[Listed]:
     """Return the local files that match a shell pattern; for a folder, those in it with one of the option's extensions.
-    Raises UsageError if there are none."""
+    Raises UsageError if there are none, or a link leads out of the folder."""
     try:
         folder, rest = split_pattern(pattern)
     except UsageError as error:
         raise UsageError(f"{option}: {error}") from error
     if not rest and folder.is_dir():
-        return [Listed.of(folder / name, name) for name in files_to_read(option, pattern, sizes_below(folder))]
+        names = files_to_read(option, pattern, files_below(option, folder, follow_links))
+        return [Listed.of(folder / name, name) for name in names]
     matched = [path for path in matching_paths(pattern) if path.is_file()]
+    if rest and not follow_links:
+        for path in matched:
+            refuse_link_out(option, path, os.path.realpath(folder))
     if not matched:
         raise UsageError(
             f"{option}: {pattern!r} matches no file (seen from {Path.cwd()}). Correct the pattern, and quote it so "
@@ -134,6 +143,50 @@ def local_files(option: str, pattern: str) -> list[Listed]:
         )
     folder = folder if rest else folder.parent
     return [Listed.of(path, path.relative_to(folder).as_posix()) for path in matched]
+
+
+def files_below(option: str, folder: Path, follow_links: bool) -> dict[str, int]:
+    """Return {name relative to the folder: bytes} of all files in it that are not hidden. Links to folders are followed
+    only with `follow_links`. Raises UsageError if a link leads out of the folder, or a path is too long."""
+    home, found, waiting, seen = os.path.realpath(folder), dict[str, int](), [("", str(folder))], set[tuple[int, int]]()
+    path = str(folder)
+    try:
+        while waiting:
+            prefix, path = waiting.pop()
+            with contextlib.suppress(PermissionError), os.scandir(path) as entries:
+                about = Path(path).stat()
+                if (about.st_dev, about.st_ino) in seen:  # a link to a folder above it
+                    continue
+                seen.add((about.st_dev, about.st_ino))
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    path = entry.path
+                    is_link = entry.is_symlink()
+                    if is_link and not follow_links:
+                        refuse_link_out(option, Path(path), home)
+                    if entry.is_dir():
+                        if follow_links or not is_link:
+                            waiting.append((f"{prefix}{entry.name}/", path))
+                    elif entry.is_file():
+                        found[prefix + entry.name] = entry.stat().st_size
+    except OSError as error:
+        raise UsageError(
+            f"{option}: {shown(path)} of {len(path):,} characters, in {str(folder)!r}, cannot be read: "
+            f"{error.strerror}. Move the file, or give another folder."
+        ) from error
+    return found
+
+
+def refuse_link_out(option: str, path: Path, home: str) -> None:
+    """Raise UsageError if the real path of a file is not in `home`, the real path of a folder."""
+    target = os.path.realpath(path)
+    if target != home and not target.startswith(home.rstrip("/") + "/"):
+        remedy = ", or give --pages.follow-links True to read such links" if option.startswith("pages.") else ""
+        raise UsageError(
+            f"{option}: {str(path)!r} is a link to {target!r}, outside of {home!r}. Copy the file there, or remove the "
+            f"link{remedy}."
+        )
 
 
 def remote_files(option: str, pattern: str) -> list[Listed]:
@@ -268,17 +321,20 @@ def by_type(endings: tuple[str, ...], sizes: Mapping[str, int]) -> tuple[list[st
     return found, others, empty
 
 
-def skipped_files(option: str, patterns: Iterable[str]) -> Iterator[str]:
-    """Yield a message about the files of other types in the named folders, and one about the empty plain text files."""
+def skipped_files(option: str, patterns: Iterable[str], follow_links: bool = False) -> Iterator[str]:
+    """Yield a message about the files of other types in the named folders, and one about the empty plain text files.
+    Raises UsageError like `listed_files`."""
     endings = ENDINGS[option]
     others: list[str] = []
     empty: list[str] = []
     for pattern in patterns:
         folder = Url(pattern) if is_url(pattern) else Path(pattern).expanduser()
-        can_be = (
-            folder.is_dir() if isinstance(folder, Path) else folder.scheme not in WEB and not WILDCARD.search(pattern)
-        )
-        _, more_others, more_empty = by_type(endings, sizes_below(folder) if can_be else {})
+        sizes: Mapping[str, int] = {}
+        if isinstance(folder, Path):
+            sizes = files_below(option, folder, follow_links) if folder.is_dir() else {}
+        elif folder.scheme not in WEB and not WILDCARD.search(pattern):
+            sizes = {name: one.size for name, one in folder.files().items()}
+        _, more_others, more_empty = by_type(endings, sizes)
         others, empty = others + more_others, empty + more_empty
     for names, why in ((others, f"of other types (read: {' '.join(endings)})"), (empty, "that are empty")):
         if names:

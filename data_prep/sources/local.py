@@ -18,28 +18,36 @@ RECORD_TYPE = re.compile(rb"^WARC-Type:[ \t]*([a-z]+)", re.IGNORECASE | re.MULTI
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
     """Return (the user's input files, []), as there are no packages. Reports skipped files by `progress`. Raises like
     `own_files`."""
-    files = own_files(config.warc, config.tables, config.text_field, config.keep_columns)
+    files = own_files(config.warc, config.tables, config.text_field, config.keep_columns, config.follow_links)
     for option, patterns in (("pages.warc", config.warc), ("pages.tables", config.tables)):
-        for line in skipped_files(option, patterns):
+        for line in skipped_files(option, patterns, config.follow_links):
             progress(line)
     return files, []
 
 
 def inputs(config: PagesConfig) -> list[Listed]:
     """Return the files that pages.warc and pages.tables match. Raises UsageError if a pattern matches nothing."""
-    return [*listed_files("pages.warc", config.warc), *listed_files("pages.tables", config.tables)]
+    listed = lambda name: listed_files(f"pages.{name}", getattr(config, name), config.follow_links)
+    return [*listed("warc"), *listed("tables")]
 
 
 def own_files(
-    warc: Iterable[str], tables: Iterable[str], text_field: str, keep_columns: tuple[str, ...] = ()
+    warc: Iterable[str],
+    tables: Iterable[str],
+    text_field: str,
+    keep_columns: tuple[str, ...] = (),
+    follow_links: bool = False,
 ) -> list[InputFile]:
     """Return the files that the patterns `warc` (WARC and WET) and `tables` match, as input files; nothing is copied.
 
     Raises UsageError if a pattern matches nothing, InputError if a file has the wrong format or lacks a kept column.
     """
     file_of = lambda one, kind: InputFile(one.place, one.name, kind, one.bytes, etag=one.etag, estimated=one.estimated)
-    files = [file_of(one, warc_kind(one.place)) for one in with_estimated_sizes(listed_files("pages.warc", warc))]
-    for one in with_estimated_sizes(listed_files("pages.tables", tables)):
+    files = [
+        file_of(one, warc_kind(one.place))
+        for one in with_estimated_sizes(listed_files("pages.warc", warc, follow_links))
+    ]
+    for one in with_estimated_sizes(listed_files("pages.tables", tables, follow_links)):
         rows = None
         if not known_by_name(one.place, "pages.tables"):
             reader = format_of(one.place, by_name=False).reader

@@ -46,11 +46,15 @@ def input_sizes(pages: PagesConfig) -> InputSizes:
     Raises UsageError if the config names no files or a pattern matches none, InputError if the files contain no text.
     """
     if pages.source == "warc":
-        packed = sum(one.bytes for one in with_estimated_sizes(listed_files("pages.warc", pages.warc)))
+        packed = sum(
+            one.bytes for one in with_estimated_sizes(listed_files("pages.warc", pages.warc, pages.follow_links))
+        )
         return InputSizes(packed // WARC_RATIO, max(packed // BYTES_PER_PAGE, 1))
     if pages.source != "tables":
         raise UsageError("pages.tables is empty. Give your files or their folder: --pages.tables notes/")
-    files = [one for one in with_estimated_sizes(listed_files("pages.tables", pages.tables)) if one.bytes]
+    files = [
+        one for one in with_estimated_sizes(listed_files("pages.tables", pages.tables, pages.follow_links)) if one.bytes
+    ]
     plain = [one for one in files if one.place.name.lower().endswith(PLAIN_TEXT)]
     total = InputSizes(0, 0)
     for some in (plain, [one for one in files if one not in plain]):

@@ -15,7 +15,7 @@ from data_prep.engine.units import UNITS, delete_all
 from launch.run_folder.checks import LOGS, MARKS, PASSED_OVER
 from launch.run_folder.markers import read_note
 from launch.run_folder.outputs import NOT_OURS
-from lm.errors import InputError, UsageError
+from lm.errors import InputError, UsageError, print_untrusted
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 from lm.storage import LocalCopy, local_copy_of, local_folder, objects, size_of, unused
 from lm.storage.local_copy import LEASE
@@ -139,7 +139,7 @@ def move_aside(copy: LocalCopy, stage: str, names: Iterable[str]) -> None:
             objects.rename(f"{copy.url}/{part}", f"{aside}/{part}")
     copy.listed = None
     shown = ", ".join(found[:3]) + (", …" if found[3:] else "")
-    print(f"{copy.url}: {shown} {NOT_OURS}. Moved to {aside}", flush=True)
+    print_untrusted(f"{copy.url}: {shown} {NOT_OURS}. Moved to {aside}")
 
 
 def delete_joins(workdir: Path) -> None:

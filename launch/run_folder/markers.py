@@ -18,7 +18,7 @@ from typing import Any
 
 from launch.run_folder.outputs import remove_command
 from lm.checksums import damage
-from lm.errors import InputError, UsageError
+from lm.errors import InputError, UsageError, print_untrusted
 from lm.fields import flatten
 from lm.run_paths import RunPaths
 from lm.storage import relative_name, shown_place
@@ -84,7 +84,7 @@ def report_damage(name: str, workdir: Path, marker: dict[str, Any], remedy: str)
 
 @functools.cache
 def print_once(text: str) -> None:
-    print(text, flush=True)
+    print_untrusted(text)
 
 
 MOST_FILES = 20
@@ -138,7 +138,7 @@ def compare_versions(stage: str, begun: Path, note: dict[str, Any], libraries: I
         return
     told = f"{stage}: library versions have changed since some parts were written"
     if warn_only:
-        print(f"{told}; those parts are kept:\n" + "\n".join(changed), flush=True)
+        print_untrusted(f"{told}; those parts are kept:\n" + "\n".join(changed))
         return
     wanted = [f"{name}=={version}" for name, version in old.items() if version and version != new.get(name)]
     keep = f"To keep the parts, install those versions ({' '.join(wanted)}). " if wanted else ""

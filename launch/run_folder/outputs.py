@@ -13,6 +13,7 @@ from pathlib import Path
 
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
 from launch.run_folder.checks import refuse_link
+from lm.errors import print_untrusted
 from lm.run_paths import RunPaths
 from lm.storage import Url, relative_name, remove_empty_folders, shown_place, unused, write_atomically
 
@@ -125,7 +126,7 @@ def move_aside(workdir: Path, paths: list[Path], why: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(path, target)
     shown = ", ".join(str(path.relative_to(workdir)) for path in paths[:3]) + (", …" if paths[3:] else "")
-    print(f"{workdir}: {shown} {why}. Moved to {aside}", flush=True)
+    print_untrusted(f"{workdir}: {shown} {why}. Moved to {aside}")
 
 
 def set_aside(workdir: Path, names: Iterable[str], why: str) -> None:

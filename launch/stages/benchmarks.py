@@ -17,7 +17,7 @@ from launch.run_folder.checks import refuse_links
 from launch.stages.processes import process_count, process_index
 from launch.stages.trained import COMPRESSORS, evaluate, leave_together, load_trained, read_text, say
 from lm.config import TasksConfig
-from lm.errors import InputError, UsageError
+from lm.errors import InputError, UsageError, print_untrusted
 from lm.evaluation.evaluators import check_evaluators, task_files
 from lm.evaluation.tasks.sources import SOURCES
 from lm.run_paths import RunPaths
@@ -120,7 +120,7 @@ def documents_of(path: Path, options: Options) -> list[str]:
     if not found:
         raise InputError(f"{path} has no text in its column {options.column}. Give the column as --column.")
     if unread:
-        print(f"{path}: {counted(len(unread), 'row')} skipped, which cannot be read; {first}", file=sys.stderr)
+        print_untrusted(f"{path}: {counted(len(unread), 'row')} skipped, which cannot be read; {first}", sys.stderr)
     return found
 
 

@@ -35,7 +35,7 @@ from launch.run_folder.markers import (
 )
 from launch.stages.processes import process_count, process_index
 from lm.checksums import checksums
-from lm.errors import InputError, UsageError
+from lm.errors import InputError, UsageError, print_untrusted
 from lm.fields import flatten, identifying
 from lm.run_paths import RunPaths
 from lm.storage import Place, local_copy_of, noting_writes, shown_place, write_atomically
@@ -311,10 +311,9 @@ def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
     some = lambda names: ", ".join(sorted(Path(name).name for name in names)[:3]) + (", …" if len(names) > 3 else "")
     told = [f"{len(names):,} {kind} ({some(names)})" for kind, names in kinds.items() if names]
     other = shlex.quote(f"{shown_place(workdir)}-2")
-    print(
+    print_untrusted(
         f"{stage.name}: files have changed since this run read them: {', '.join(told)}. The run keeps what it has "
-        f"read. To use the new files, start another run: --workdir {other}",
-        flush=True,
+        f"read. To use the new files, start another run: --workdir {other}"
     )
     return True
 

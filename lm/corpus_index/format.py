@@ -16,8 +16,10 @@ For each folder of train.mixture, which may be in a bucket or be moved, a copy o
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +28,7 @@ import pyarrow.parquet as pq
 from lm.config import TrainConfig
 from lm.data.document_rows import opened_table
 from lm.data.records import document_tables
-from lm.errors import InputError
+from lm.errors import InputError, shown
 from lm.storage import Place, appearing, relative_name, writing
 
 FORMAT = 1
@@ -38,6 +40,13 @@ PART_TOKENS = 2**25
 COLUMNS = ("id", "url")
 ROWS = 8192
 """Rows of a row group in names-NUMBER.parquet; a lookup reads one row group."""
+is_count = lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0
+VALID: dict[object, Callable[[Any], bool]] = {
+    int: is_count,
+    str: lambda value: isinstance(value, str),
+    dict[str, int]: lambda value: isinstance(value, dict) and all(map(is_count, value.values())),
+}
+"""{type of a field of index.json: whether a value is valid}. The index may be a stranger's."""
 ARRAYS = ("tokens", "positions", "documents")
 MAKE = "Build it: python -m launch.index_corpus {run}"
 MAKE_AGAIN = "Delete that folder, and build it again: python -m launch.index_corpus {run}"
@@ -126,7 +135,14 @@ def read_header(folder: Path, run: Path) -> Header:
         for part in fields["parts"]:
             relative_name(part.name, path)
         fields["sources"] = tuple(Source(**source) for source in fields["sources"])
-        return Header(**fields)
+        header = Header(**fields)
+        for one in (header, *header.parts, *header.sources):
+            for field in dataclasses.fields(one):
+                if field.type in VALID and not VALID[field.type](value := getattr(one, field.name)):
+                    raise ValueError(f"{field.name} is {shown(value)}")
+        if any(part.source > len(header.sources) for part in header.parts):
+            raise ValueError(f"a part is from a folder after the last of {len(header.sources)}")
+        return header
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"There is no index of the corpus in {folder}: the training text cannot be searched yet. "

@@ -2,29 +2,25 @@
 files."""
 
 import bz2
-import contextlib
 import gzip
 import io
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lm.errors import InputError, shown
-from lm.storage.parquet_pages import BadPageError, CheckedFile, PageTooLargeError, may_stay_a_dictionary
+from lm.storage.parquet_pages import PageTooLargeError
+from lm.storage.places import Place, size_of
 
 MAX_RATIO, RATIO_FROM_BYTES = 100, 1 << 26
 """A file may decompress to MAX_RATIO times its compressed size, or to RATIO_FROM_BYTES bytes if that is more."""
 MAX_LINE_BYTES = 1 << 24
 MAX_LINE_VALUES = 1_000_000
 """Maximum number of lists, objects and elements in one line of JSON."""
-ROWS_AT_ONCE = (100, 1)
-"""Rows of a Parquet file that are decoded at once: the second number if the first would take too much memory."""
-MAX_BATCH_BYTES = 1 << 28
-MAX_LIST_VALUES = 2_000_000
-"""Maximum number of values in a column of lists, per row group."""
-BUFFER = 4 << 20
+PARQUET_ROWS = 100
+"""Rows of a Parquet file that are decoded at once, if they fit."""
 
 
 class Unpacked(io.RawIOBase):
@@ -100,71 +96,24 @@ def read_json_rows(path: Path, remedy: str) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def read_parquet_rows(path: Path, remedy: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file as {column: value}. Raises InputError, its message ending with `remedy`, if the
-    file is damaged or too large."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def read_parquet_rows(
+    place: Place, remedy: str, columns: Sequence[str] | None = None, least: int = RATIO_FROM_BYTES
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Parquet file as {column: value}; `columns` names those that are read, None for all; the
+    first is required. Raises InputError, its message ending with `remedy`, if the file is damaged, or if a row or the
+    whole file (MAX_RATIO, `least` bytes) unpacks to too much."""
+    from lm.storage.parquet import BoundedFile, check_size
 
     try:
-        with contextlib.ExitStack() as stack:
-            source = stack.enter_context(CheckedFile(path.open("rb", buffering=0)))
-            about = pq.ParquetFile(source)
-            leaves = dict(enumerate(about.schema))
-            strings = [leaf.path for number, leaf in leaves.items() if may_stay_a_dictionary(about, number, leaf)]
-            file = pq.ParquetFile(
-                source, metadata=about.metadata, buffer_size=BUFFER, pre_buffer=False, read_dictionary=strings
-            )
-            lists = {leaf.path for leaf in leaves.values() if leaf.max_repetition_level}
-            for group in range(about.num_row_groups):
-                chunks = about.metadata.row_group(group)
-                columns = {leaf.path: chunks.column(number) for number, leaf in leaves.items()}
-                if (values := max((columns[name].num_values for name in lists), default=0)) > MAX_LIST_VALUES:
-                    raise PageTooLargeError(
-                        f"lists of {values:,} values in a row group; the limit is {MAX_LIST_VALUES:,}"
-                    )
-                yield from rows_of_group(file, source, group, columns, set(strings), lists)
-    except (OSError, pa.ArrowException, BadPageError, PageTooLargeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a complete Parquet file, or too large: {error}. {remedy}") from error
-
-
-def rows_of_group(
-    file: Any, source: CheckedFile, group: int, columns: dict[str, Any], strings: set[str], lists: set[str]
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of row group number `group` as {column: value}. `columns` maps names to pyarrow's
-    ColumnChunkMetaData; `strings` names the columns to read dictionary-encoded, `lists` the columns of lists. Raises
-    PageTooLargeError and Arrow's errors."""
-    done = 0
-    for size in ROWS_AT_ONCE:
-        source.watch(columns, strings, size, lists)
-        at = 0
-        try:
-            for batch in file.iter_batches(size, row_groups=[group], use_threads=False):
-                new = batch.slice(max(done - at, 0))
-                at += batch.num_rows
-                if (unpacked := decoded_bytes(new.to_struct_array())) > MAX_BATCH_BYTES:
-                    raise PageTooLargeError(f"{len(new)} rows of {unpacked:,} bytes; the limit is {MAX_BATCH_BYTES:,}")
-                yield from new.to_pylist()
-                done = max(done, at)
-            return
-        except PageTooLargeError:
-            if size == ROWS_AT_ONCE[-1]:
-                raise
-
-
-def decoded_bytes(array: Any) -> int:
-    """Return the size in bytes of an Arrow array's values, with dictionaries expanded."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    kind = array.type
-    if pa.types.is_dictionary(kind):
-        words = pc.call_function("binary_length", [array.dictionary])
-        return pc.call_function("sum", [words.take(array.indices.drop_null()).cast(pa.int64())]).as_py() or 0
-    if pa.types.is_struct(kind):
-        return sum(decoded_bytes(part) for part in array.flatten())
-    if pa.types.is_map(kind):
-        return decoded_bytes(array.keys) + decoded_bytes(array.items)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return decoded_bytes(array.flatten())
-    return array.nbytes
+        left = max(least, MAX_RATIO * (size_of(place) or 0))
+        with BoundedFile(place.open("rb", buffering=0)) as file:
+            names = file.schema_arrow.names
+            if columns and columns[0] not in names:
+                raise InputError(f"{place} has no column {columns[0]}, but: {shown(', '.join(names))}. {remedy}")
+            for batch in file.iter_batches(PARQUET_ROWS, columns=columns):
+                left -= check_size(batch)
+                if left < 0:
+                    raise PageTooLargeError(f"it unpacks to more than {MAX_RATIO} times its size")
+                yield from batch.to_pylist()
+    except (OSError, ValueError) as error:  # Arrow's errors of damaged files are ValueErrors
+        raise InputError(f"{place} is not a complete Parquet file, or too large: {error}. {remedy}") from error

@@ -22,11 +22,11 @@ LIST_VALUE_BYTES = 16
 """Bytes added to each value in a list: Arrow keeps a number for it, however few bytes of the file encode it."""
 
 
-class PageTooLargeError(Exception):
+class PageTooLargeError(ValueError):
     """The pages of a Parquet file would take too much memory."""
 
 
-class BadPageError(Exception):
+class BadPageError(ValueError):
     """The header of a page is invalid."""
 
 

@@ -128,7 +128,7 @@ def test_a_file_without_conversations_is_refused(tmp_path, name, data, message):
 
 def test_a_table_without_messages_is_refused(tmp_path):
     pq.write_table(pa.table({"text": ["x"]}), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="has no column messages, but: text"):
+    with pytest.raises(InputError, match="has no column messages, but: 'text'"):
         read(tmp_path / "a.parquet")
 
 

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from configs.experiment import Experiment
 from data_prep.documents import WebPage
 from data_prep.extract.charset import decode
 from data_prep.funnel.counts import order_of
 from data_prep.funnel.report import rows_at
-from data_prep.parquet import read_batches, rows_in
+from data_prep.parquet import read_batches, read_footer, rows_in
 from data_prep.pii import replace_personal_data
 from data_prep.shards.sizes import estimated_tokens, held_out_fraction
 from data_prep.shards.tokenize import document_files
@@ -130,7 +128,7 @@ def candidates(workdir: Path, ends: bool) -> Iterator[Candidate]:
     splits = split_of(RunPaths(workdir).tokens, firsts[-1] * (2 if ends else 1))
     for path, first in zip(paths, firsts, strict=False):
         wanted = ["id", "file_path", "terminal_punctuation_lines"]
-        columns = [name for name in wanted if name in pq.read_schema(path).names]
+        columns = [name for name in wanted if name in read_footer(path).schema.names]
         for row, values in enumerate(next(read_batches(path, columns)).to_pylist() if rows_in(path) else []):
             number = 2 * (first + row) + 1 if ends else first + row
             if number < len(splits) and splits[number][1] > 1:
@@ -155,7 +153,7 @@ def follow(
 ) -> FollowedDocument:  # fmt: skip
     """Collect the data to show of a document, with at most `most_tokens` tokens of its text."""
     paths, shards, personal_data = RunPaths(workdir), experiment.shards, experiment.documents.personal_data
-    ((_, row),) = rows_at(one.path, [one.row], pq.read_schema(one.path).names)
+    ((_, row),) = rows_at(one.path, [one.row], read_footer(one.path).schema.names)
     is_end = shards.held_out == "ends"
     document = text = row["text"]
     if is_end:
