@@ -12,6 +12,7 @@ from data_prep.select.run import prepare_documents
 from launch import extract_texts
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
+from lm.errors import print_untrusted
 from lm.run_paths import RunPaths
 
 
@@ -21,6 +22,8 @@ def make(experiment: Experiment, run: Path) -> None:
         config = with_thresholds(experiment.documents)
         outcome = prepare_documents(paths.texts, config, run, progress, experiment.engine)
     print("\n".join([outcome.table(), *language_lines(paths.funnel, experiment.documents)]))
+    if outcome.explained:
+        print_untrusted(outcome.explained)
     replaced = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in outcome.replaced.items() if number)
     print(f"documents: {outcome.clean_text_bytes / 1e6:.1f} MB of text; replaced: {replaced or 'nothing'}", flush=True)
 

@@ -6,11 +6,12 @@ runner handles results, errors or metrics. DaskRunner computes only what the las
 graph has one Map.
 """
 
+import atexit
 import contextlib
 import functools
 import io
-import logging
 import math
+import os
 import pickle
 import secrets
 import shlex
@@ -102,6 +103,8 @@ def beam_options(engine: EngineConfig) -> "PipelineOptions":
     if not any(word.startswith("--runner=") for word in words):
         words.append("--runner=FnApiRunner")
     if f"--runner={DASK}" in words:
+        # For the workers too. LocalCluster silences only this process, and only until it is closed.
+        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
         from apache_beam.runners.dask import dask_runner  # noqa: F401 - registers its options
 
         if not any(word.startswith("--dask_npartitions") for word in words):
@@ -129,7 +132,9 @@ def beam_options(engine: EngineConfig) -> "PipelineOptions":
 def dask_cluster(workers: int) -> Any:
     from dask.distributed import LocalCluster
 
-    return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL)
+    cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=False)
+    atexit.register(cluster.close)  # before Dask's own, which ends the scheduler while workers are connected
+    return cluster
 
 
 @functools.lru_cache(1)

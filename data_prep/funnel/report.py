@@ -17,12 +17,16 @@ from data_prep.parquet import column_of, opened, remedy
 from data_prep.pii import replace_personal_data
 from data_prep.sources.inputs import Records
 from data_prep.verdict import Threshold, thresholds_of
-from lm.errors import InputError
+from lm.errors import InputError, shown
 from lm.storage import Place, relative_name, write_atomically
 
 FUNNEL = "funnel.json"
 TOP_LANGUAGES = 12
 EXCERPT_CHARACTERS = 900
+MOST_RULES, EXAMPLES_PER_RULE = 3, 3
+"""Number of rules, and of examples of each, that are printed if most pages are dropped."""
+FEW_PAGES = 10_000
+"""Number of pages below which the config for small collections is recommended."""
 
 Spot = tuple[int, int]
 """(number of the file, row) of a document of texts/."""
@@ -176,6 +180,34 @@ def example_of(row: dict[str, Any], signals: Sequence[str], personal_data: Perso
         language_score=row["language_score"] or 0.0,
         values={signal: row[signal] for signal in signals},
     )
+
+
+def drop_lines(
+    texts: Place, counts: Counts, files: Mapping[int, str], config: DocumentsConfig, min_quality: float | None
+) -> list[str]:
+    """Return lines for the terminal if most documents were dropped: the rules that dropped the most, each with its
+    setting and examples. The arguments are as for `write_funnel`. Raises InputError if a file in `texts` is damaged."""
+    total, kept = counts["rows"], counts["kept"][0]
+    if 2 * kept > total or not counts["reasons"]:
+        return []
+    limits = {f"{one.stage}/{one.reason}": one for one in thresholds_of(config, min_quality)}
+    lines = [f"{total - kept:,} of {total:,} pages are dropped, most of them by these rules:"]
+    for one in tallies(counts["reasons"], lambda pair: pair[0], MOST_RULES):
+        stage, limit = one.name.partition("/")[0], limits.get(one.name)
+        setting = f"change documents.{stage}" if hasattr(config, stage) else f"remove {stage} from documents.steps"
+        setting = "correct the files" if stage == "read" else setting
+        setting = f"change {limit.option}, now {limit.value:g}" if limit else setting
+        examples = []
+        for _, file, row in counts["examples"].get(one.name, [])[:EXAMPLES_PER_RULE]:
+            columns = ["url", "id", *([limit.signal] if limit else [])]
+            for _, found in rows_at(texts / files[file], [row], columns):
+                value = found[limit.signal] if limit else None
+                name = shown(found["url"] or found["id"], quotes=False)
+                examples.append(name if value is None else f"{name} ({value:.3g})")
+        lines.append(f"  {one.name}: {one.documents:,} pages, such as {', '.join(examples)}; to keep them, {setting}")
+    if total < FEW_PAGES:
+        lines.append("  These rules are for large crawls. configs/own_text.py keeps all pages of a small one.")
+    return lines
 
 
 def language_lines(funnel: Path, config: DocumentsConfig) -> list[str]:

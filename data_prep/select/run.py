@@ -37,7 +37,7 @@ from data_prep.engine.tasks import (
 )
 from data_prep.funnel.counts import Counts as FunnelCounts
 from data_prep.funnel.counts import merge as add_up
-from data_prep.funnel.report import FUNNEL, write_funnel
+from data_prep.funnel.report import FUNNEL, drop_lines, write_funnel
 from data_prep.measure.row import QUALITY_SCORE
 from data_prep.quality_classifier import histogram, merge, threshold
 from data_prep.select.apply_filters import apply_filters
@@ -164,14 +164,17 @@ class Outcome:
     """UTF-8 bytes of the texts of kept documents, as written."""
     replaced: dict[str, int]
     """{kind of personal data: number of replacements} in the kept documents."""
+    explained: str = ""
+    """Lines on the rules that dropped the most, if they dropped most pages (funnel.report.drop_lines)."""
 
     def table(self) -> str:
         rows = [("", "pages", self.pages, sum(self.extracted_bytes.values()))]
         rows += [(*name, -number, -self.extracted_bytes[name]) for name, number in self.dropped.items()]
         rows += [("", "documents", self.kept, self.extracted_bytes["", "documents"])]
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        # A rounded number plus 0 is never -0.0.
         return "\n".join(
-            f"{stage:<{widths[0]}}  {reason:<{widths[1]}} {number:>10,} {size / 1e6:>12,.1f} MB"
+            f"{stage:<{widths[0]}}  {reason:<{widths[1]}} {number:>10,} {round(size / 1e6, 1) + 0:>12,.1f} MB"
             for stage, reason, number, size in rows
         )
 
@@ -215,11 +218,12 @@ def prepare_documents(
     with writing(folder / FUNNEL):
         names = {file.id: file.path.name for file in every}
         write_funnel(folder / FUNNEL, counts, names, records, config, min_quality)
-    outcome = outcome_of(counts, config)
+    explained = "\n".join(drop_lines(texts, counts, names, config, min_quality))
+    outcome = dataclasses.replace(outcome_of(counts, config), explained=explained)
     if not outcome.kept:
         raise InputError(
-            f"No document is left of {outcome.pages} pages in {len(made)} files:\n{outcome.table()}\nRelax the rule "
-            "that drops the most (documents.* in the config), or give other pages (pages.*)."
+            f"No document is left of {outcome.pages} pages in {len(made)} files:\n{outcome.table()}\n{explained}\n"
+            "Change these settings, or give other pages (pages.*)."
         )
     return outcome
 

@@ -136,6 +136,8 @@ def on_dask(folder: Path, units: int, *options: str) -> str:
     command = [sys.executable, "-W", "ignore", "main.py", "there", str(units), *options]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=HANG_SECONDS)
     assert ended.returncode == 0, ended.stderr
+    noise = [line for line in ended.stderr.splitlines() if re.search("Traceback|CommClosed|distributed|INFO", line)]
+    assert not noise, ended.stderr  # it ends quietly
     return ended.stdout.splitlines()[-1]
 
 
