@@ -127,6 +127,10 @@ def test_no_other_code_opens_parquet():
         for node in ast.walk(ast.parse(text)):
             called = node.func if isinstance(node, ast.Call) else None
             name = getattr(called, "attr", getattr(called, "id", ""))
-            if name in OPENS and ast.unparse(called).split(".")[0] in ("pq", "pyarrow", "pa", "parquet", "ds", name):
+            if (
+                called
+                and name in OPENS
+                and ast.unparse(called).split(".")[0] in ("pq", "pyarrow", "pa", "parquet", "ds", name)
+            ):
                 found.add(path.relative_to(ROOT).as_posix())
     assert found == ALLOWED.keys()
