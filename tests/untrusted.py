@@ -79,6 +79,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     f"data_prep.{name}": (Within(f"data_prep: {how.function}") if isinstance(how, Within) else how)
     for name, how in of_data_prep.PATTERNS.items()
 } | {
+    "configs.experiment.command_line.print_boxes": Trusted("our own docstrings and help"),
     "configs.experiment.command_line.print_help": Trusted("our own docstrings and help"),
     "configs.packages.page_formats.page_of_text": Trusted("files of packages that are pinned by their hashes"),
     "configs.packages.page_formats.wikitext_to_html": Trusted("files of packages that are pinned by their hashes"),
