@@ -100,6 +100,7 @@ SPARSECORE_OVERLAP = (
 """Run gathers and scatters on the SparseCores of v5p and v6e, next to matrix products. From MaxText's flags for v6e
 (ENABLE_SPARSECORE_OFFLOADING_FOR_RS_AG_AR, same file), with those for several axes of the torus."""
 UNTRIED = "Not yet compiled with V5E_OVERLAP (v5e) or SPARSECORE_OVERLAP (v5p, v6e); try them with --train.xla-options."
+NO_GAIN = "With V5E_OVERLAP 58 % of the bytes overlap, as without options."
 REPLICATED = "Weights are not gathered; only gradients are exchanged, once a step."
 
 # Sources of MFU: GPT-2: llm.c's report for 1.6B on eight H100 (karpathy/llm.c, discussion 677: about half of the peak);
@@ -114,7 +115,7 @@ LAYOUTS = {
         Layout("gpt2_355m", "h100:8", ONE_COPY, 1, "none", 0.45, scan_layers=False),
         Layout("gpt2_355m", "v5e:4x4", ONE_COPY, 4, "minimal_with_context", 0.40, no_xla_options=REPLICATED),
         Layout("gpt2_774m", "h100:8", fsdp(8), 2, "minimal_with_context", 0.45),
-        Layout("gpt2_774m", "v5e:4x4", fsdp(16), 4, "minimal", 0.40, no_xla_options=UNTRIED),
+        Layout("gpt2_774m", "v5e:4x4", fsdp(16), 4, "minimal", 0.40, no_xla_options=NO_GAIN),
         Layout("gpt2_1558m", "h100:8", fsdp(8), 8, "minimal_with_context", 0.50, xla_options=GPU_OVERLAP),
         Layout("gpt2_1558m", "v5e:4x4", fsdp(16), 8, "full", 0.40, no_xla_options=UNTRIED),
         Layout("modern_124m", "h100:1", ONE_COPY, 8, "none", 0.45, scan_layers=False),
