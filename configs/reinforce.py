@@ -16,6 +16,6 @@ def get_config(base: Experiment) -> Experiment:
     )  # fmt: skip
     train = dataclasses.replace(
         base.train, steps=100, optimizer=optimizer, validate_every=25, checkpoint_every=25,
-        log_every=1,
+        log_every=1, patience=0,
     )  # fmt: skip
     return dataclasses.replace(base, train=train, reinforce=ReinforceConfig(task="calculator"))

@@ -4,10 +4,11 @@ A conversation is one row of a JSON lines or Parquet file: {"messages": [...], "
 describes messages. A row that is malformed is left out, and reported with its reason.
 """
 
+import contextlib
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from data_prep.shards.tokenize import packed_records
 from data_prep.shards.write import write_records
 from data_prep.sources.formats import PARQUET, Table, beginning
 from data_prep.sources.json_rows import rows as json_rows
+from data_prep.sources.sizes import ConversationSizes
 from data_prep.sources.tables import RATIO_FROM_BYTES
 from lm.chat.messages import Message, MessageError, check_messages, check_tools
 from lm.chat.template import ChatTemplate
+from lm.config.chat import HeldOut
 from lm.data.records import MANIFEST, DocumentTable, Manifest, SequenceRecord, Shard, Split
 from lm.errors import InputError
 from lm.storage import Place, appearing, digest, write_atomically, writing
@@ -52,20 +55,38 @@ def read_conversations(path: Place, report: Report) -> Iterator[Conversation]:
     """Yield the valid conversations of a file in order. Raises InputError if the file cannot be read, or has no valid
     conversation."""
     found = 0
-    for place, row in rows_of(path, report):
-        try:
-            messages = check_messages(row.get("messages"), for_training=True)
-            tools = check_tools(row.get("tools") or [])
-        except MessageError as error:
-            report(f"{path}, {place}", error.reason, str(error))
-            continue
+    for one in valid_rows(f"{path}, ", rows_of(path, report), report):
         found += 1
-        yield Conversation(f"{path}, {place}", messages, tools)
+        yield one
     if not found:
         raise InputError(
             f"{path} has no valid conversation. Each row needs messages, as in "
             '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}.'
         )
+
+
+def valid_rows(prefix: str, rows: Iterable[tuple[object, dict[str, Any]]], report: Report) -> Iterator[Conversation]:
+    """Yield the valid conversations among `rows`, (place, values), whose places get the `prefix`."""
+    for place, row in rows:
+        try:
+            messages = check_messages(row.get("messages"), for_training=True)
+            tools = check_tools(row.get("tools") or [])
+        except MessageError as error:
+            report(f"{prefix}{place}", error.reason, str(error))
+            continue
+        yield Conversation(f"{prefix}{place}", messages, tools)
+
+
+def sizes_of(conversations: Iterable[Conversation], template: ChatTemplate, memory: int) -> ConversationSizes:
+    """Measure the conversations that the template can render. `memory` is passed through."""
+    lengths, keys = [], []
+    for one in conversations:
+        with contextlib.suppress(InputError):  # reported when they are written
+            lengths.append(len(template.encode(one.messages, one.tools).ids))
+            keys.append((question_key(one), answers_key(one)))
+    rephrased = held_out_questions(keys, 1.0, "rephrased")
+    shared = sum(question in rephrased for question, _ in keys)
+    return ConversationSizes(max(len(lengths), 1), sum(lengths), max(lengths, default=1), shared, memory)
 
 
 def rows_of(path: Place, report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -88,16 +109,51 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(one) for one in value] if isinstance(value, list) else value
 
 
-def is_held_out(conversation: Conversation, fraction: float) -> bool:
-    """Whether the conversation is for validation, by a hash of its first user message, so that all conversations that
-    begin with one question are in one split."""
+def question_key(conversation: Conversation) -> int:
+    """Return a hash of the first user message, from 0 to 2**64 - 1."""
     first = next((one["content"] for one in conversation.messages if one["role"] == "user"), "")
-    return int.from_bytes(hashlib.sha256(first.encode("utf-8", "surrogatepass")).digest()[:8]) < fraction * 2**64
+    return hash_of(first)
+
+
+def answers_key(conversation: Conversation) -> int:
+    """Return a hash of all that the assistant writes."""
+    return hash_of(json.dumps([one for one in conversation.messages if one["role"] == "assistant"], sort_keys=True))
+
+
+def hash_of(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8])
+
+
+def held_out_questions(pairs: Sequence[tuple[int, int]], fraction: float, held_out: HeldOut) -> set[int]:
+    """Return the questions whose conversations are for validation, so that all conversations that begin with one
+    question are in one split. `pairs` are (question_key, answers_key) of all conversations.
+
+    "any": the questions whose hash is below `fraction`. "rephrased": in the order of their hashes, questions all of
+    whose answers are also answers to other questions, which stay in the training split; until they have `fraction` of
+    all conversations. Then the loss falls while the model learns its answers, and not only until it has learned their
+    style: answers that it has never seen become less likely with each one that it learns by heart.
+    """
+    if held_out == "any":
+        return {question for question, _ in pairs if question < fraction * 2**64}
+    answers, askers = defaultdict(set), defaultdict(set)
+    for question, answer in pairs:
+        answers[question].add(answer)
+        askers[answer].add(question)
+    counts, chosen, conversations = Counter(question for question, _ in pairs), set(), 0
+    for question in sorted(answers):
+        if conversations >= fraction * len(pairs):
+            break
+        if all(len(askers[answer]) > 1 for answer in answers[question]):
+            chosen.add(question)
+            conversations += counts[question]
+            for answer in answers[question]:
+                askers[answer].remove(question)
+    return chosen
 
 
 def write_conversation_shards(
     conversations: Iterable[Conversation], template: ChatTemplate, out: Path, length: int, fraction: float,
-    report: Report,
+    report: Report, held_out: HeldOut = "any",
 ) -> tuple[Manifest, int]:  # fmt: skip
     """Write shards of both splits to `out`, with the manifest last. Returns it, and the number of conversations of more
     than `length` tokens, which are cut off there. Those that the template refuses (template_refuses), or without a
@@ -107,35 +163,42 @@ def write_conversation_shards(
     """
     tokenizer, cut = template.tokenizer, 0
     dtype = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
-    packed: dict[str, list[tuple[int, np.ndarray]]] = {name: [] for name in SPLITS}
-    text_bytes = Counter[str]()
+    encoded: list[np.ndarray] = []
+    keys: list[tuple[int, int]] = []
     rows: list[dict[str, Any]] = []
     for conversation in conversations:
         try:
-            encoded = template.encode(conversation.messages, conversation.tools)
+            tokens = template.encode(conversation.messages, conversation.tools)
         except InputError as error:  # of the template, or of a tokenizer that lacks a character
             report(conversation.place, "template_refuses", str(error))
             continue
-        ids, trained = encoded.ids[:length], encoded.trained[:length]
+        ids, trained = tokens.ids[:length], tokens.trained[:length]
         trained[:1] = False  # it would be predicted from another conversation
         if not trained.any():
             report(conversation.place, "nothing_trained", f"No token of a reply is among the first {length:,} tokens.")
             continue
-        cut += len(encoded.ids) > length
-        split = "val" if is_held_out(conversation, fraction) else "train"
-        size = len(tokenizer.decode_bytes(ids.tolist()))
-        packed[split].append((len(rows), ids.astype(np.uint32) | np.where(trained, TRAINED_BIT, np.uint32(0))))
-        text_bytes[split] += size
+        cut += len(tokens.ids) > length
+        keys.append((question_key(conversation), answers_key(conversation)))
         rows.append({"id": f"{len(rows):08d}", "url": conversation.place, "file": conversation.place.rpartition(",")[0],
-                     "split": split, "tokens": len(ids), "text_bytes": size})  # fmt: skip
+                     "tokens": len(ids), "text_bytes": len(tokenizer.decode_bytes(ids.tolist()))})  # fmt: skip
+        encoded.append(ids.astype(np.uint32) | np.where(trained, TRAINED_BIT, np.uint32(0)))
+    packed: dict[str, list[tuple[int, np.ndarray]]] = {name: [] for name in SPLITS}
+    text_bytes, validation = Counter[str](), held_out_questions(keys, fraction, held_out)
+    for number, (row, (question, _)) in enumerate(zip(rows, keys, strict=True)):
+        row["split"] = "val" if question in validation else "train"
+        packed[row["split"]].append((number, encoded[number]))
+        text_bytes[row["split"]] += row["text_bytes"]
     out.mkdir(parents=True, exist_ok=True)
     splits: dict[str, Split] = {}
     with writing(out):
         for name, some in packed.items():
             if not some:
+                other = "larger" if name == "val" else "smaller"
+                rule = "no answer belongs to two questions" if held_out == "rephrased" else "by a hash of the question"
                 raise InputError(
-                    f"No conversation is in the split {name}, of {len(rows):,} in all (chat.validation_fraction = "
-                    f"{fraction}). Give more conversations, or another fraction."
+                    f"No conversation is in the split {name}, of {len(rows):,} in all: chat.validation_fraction = "
+                    f"{fraction:g}, chat.held_out = {held_out} ({rule}). Give more conversations, or a {other} share "
+                    f"with --chat.held-out any --chat.validation-fraction {0.5 if name == 'val' else 0.1}."
                 )
             path = out / f"{name}-00000-of-00001.array_record"
             with appearing(path) as partial:

@@ -11,6 +11,7 @@ the result. With train.lora.rank, only low-rank adapters are trained; checkpoint
 
 import dataclasses
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,14 +19,16 @@ from typing import Any, Literal
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import RunFolder
+from data_prep.sources.sizes import ConversationSizes
 from launch import train
-from launch.stages.command import run_command
+from launch.stages.command import Measure, run_command
 from launch.stages.processes import process_count, process_index
 from launch.stages.stage import Stage, run_stage
 from lm.checkpoints.manifest import files_sha256, find_parameters, folders_of
 from lm.compilation_cache import keep_compiled_programs
 from lm.config import ChatConfig, StartConfig
 from lm.errors import UsageError, print_untrusted
+from lm.model.cost import host_bytes, on_host_alone
 from lm.run_paths import RunPaths
 from lm.storage import appearing, file_sha256, matching_paths, note_write, shown_place
 from lm.tokenizer import Tokenizer, load, save
@@ -41,16 +44,7 @@ def prepared(experiment: Experiment, workdir: Path) -> Experiment:
     """Fill in what follows from chat.base: the tokenizer with its chat template, rows of the embeddings for tokens that
     it adds, and the parameters to start from. Raises UsageError if there is no base, and like `with_template`."""
     chat = experiment.chat
-    if not chat.base:
-        raise UsageError(
-            "chat.base is empty: launch.finetune starts from a trained run. Give it before the config: python -m "
-            "launch.finetune RUN CONFIG.py"
-        )
-    if not chat.conversations and not chat.written_by:
-        raise UsageError(
-            "chat.conversations and chat.written_by are empty, so there is nothing to finetune on. Give files with "
-            "conversations (--chat.conversations FILE), or a function that writes them."
-        )
+    check_sources(chat)
     base = RunFolder(Path(chat.base))
     if workdir.resolve() == Path(chat.base).resolve():
         raise UsageError(
@@ -84,6 +78,36 @@ def prepared(experiment: Experiment, workdir: Path) -> Experiment:
         ),
         train=dataclasses.replace(experiment.train, start=StartConfig(checkpoint=str(start))),
     )  # fmt: skip
+
+
+def check_sources(chat: ChatConfig) -> None:
+    """Raise UsageError if there is no base or there are no conversations."""
+    if not chat.base:
+        raise UsageError(
+            "chat.base is empty: launch.finetune starts from a trained run. Give it before the config: python -m "
+            "launch.finetune RUN CONFIG.py"
+        )
+    if not chat.conversations and not chat.written_by:
+        raise UsageError(
+            "chat.conversations and chat.written_by are empty, so there is nothing to finetune on. Give files with "
+            "conversations (--chat.conversations FILE), or a function that writes them."
+        )
+
+
+def conversation_sizes(experiment: Experiment) -> ConversationSizes:
+    """Measure the conversations with the tokenizer and the chat template of the base. Malformed ones count as nothing:
+    the stage reports them. Raises the errors of `check_sources`, `conversation_files` and `read_conversations`."""
+    from data_prep.conversations import read_conversations, sizes_of, valid_rows
+    from lm.chat.template import ChatTemplate
+
+    chat = experiment.chat
+    check_sources(chat)
+    silent = lambda place, reason, text: None
+    found = (one for path in conversation_files(experiment) for one in read_conversations(path, silent))
+    if chat.written_by:
+        found = itertools.chain(found, valid_rows("", enumerate(writer(chat.written_by)(Path(chat.base))), silent))
+    memory = host_bytes() if on_host_alone() else 0
+    return sizes_of(found, ChatTemplate(tokenizers(chat)[1]), memory or 0)
 
 
 def tokenizers(chat: ChatConfig) -> tuple[Tokenizer, Tokenizer]:
@@ -163,7 +187,7 @@ def make(experiment: Experiment, run: Path) -> None:
     all_of_them = (one for path in files for one in read_conversations(path, report))
     length = experiment.model.context_length
     manifest, cut = write_conversation_shards(
-        all_of_them, ChatTemplate(tokenizer), paths.tokens, length, chat.validation_fraction, report
+        all_of_them, ChatTemplate(tokenizer), paths.tokens, length, chat.validation_fraction, report, chat.held_out
     )
     if new := new_tokens(chat, before, tokenizer):
         write_start(experiment, base, tokenizer, new, paths.start / "0")
@@ -240,4 +264,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None, optio
 
 
 if __name__ == "__main__":
-    run_command("launch.finetune", (__doc__ or "").strip(), run, ("chat", "train"), Options, from_run="chat")
+    run_command(
+        "launch.finetune", (__doc__ or "").strip(), run, ("chat", "train"), Options, from_run="chat",
+        measure=Measure(ConversationSizes, CONVERSATIONS.name, conversation_sizes),
+    )  # fmt: skip

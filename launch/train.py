@@ -54,10 +54,10 @@ def holds_work(workdir: Path) -> bool:
 
 
 def can_continue(old: dict, new: dict, workdir: Path) -> bool:
-    """Whether training with the settings `old` can continue with `new`: only train.steps differs. Raises UsageError if
-    that is below the steps already done."""
+    """Whether training with the settings `old` can continue with `new`: only train.steps and train.patience differ.
+    Raises UsageError if train.steps is below the steps already done."""
     steps = new["train"]["steps"]
-    if old | {"train": old["train"] | {"steps": steps}} != new:
+    if old | {"train": old["train"] | {"steps": steps, "patience": new["train"]["patience"]}} != new:
         return False
     done = max(steps_in(folders_of(RunPaths(workdir))[0]), default=0)
     if steps < done:

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 
@@ -22,9 +22,6 @@ from configs.layouts import layout_of
 from lm.config import MixtureSource, MixtureStage, ReinforceConfig
 from lm.errors import UsageError, shown
 from lm.storage import Url, is_url, local_folder, place_of, refuse_local_folder
-
-if TYPE_CHECKING:
-    from data_prep.sources.sizes import InputSizes
 
 FOLDER_AND_WEIGHT = tyro.constructors.PrimitiveConstructorSpec(
     nargs=2,
@@ -108,10 +105,10 @@ def refuse_no_config(path: Path) -> None:
     raise UsageError(f"There is no config file or run folder {name}.{similar}")
 
 
-type Fit = Callable[[Experiment, InputSizes, Collection[str]], tuple[Experiment, list[str]]]
-"""fit(experiment, sizes, given) of a config file, as in configs/own_text.py: returns the experiment with defaults that
-depend on the data, and a line with the reason for each. Options `given` by the user, such as "train.steps", are
-kept."""
+type Fit = Callable[[Experiment, Any, Collection[str]], tuple[Experiment, list[str]]]
+"""fit(experiment, sizes, given) of a config file, as in configs/own_text.py and configs/finetune.py: returns the
+experiment with defaults that depend on the data, and a line with the reason for each. Options `given` by the user, such
+as "train.steps", are kept."""
 
 
 class Command(NamedTuple):
@@ -185,7 +182,8 @@ def parse_run(
                 f"{shown(base_name)} is not a run folder on a disk.{similar_path(Path(base_name))} Give the run to "
                 "start from, such as runs/demo; copy a run in a bucket to a disk first."
             )
-        base, _ = load_config_and_fit(config_path, base_run.experiment())
+        base, fit = load_config_and_fit(config_path, base_run.experiment())
+        fit = fit if from_run == "chat" else None
         section = dataclasses.replace(getattr(base, from_run), base=str(Path(base_name).resolve()))
         base = dataclasses.replace(base, **{"reinforce": ReinforceConfig(), from_run: section})
     elif run is None:
@@ -221,11 +219,14 @@ def parse_run(
         wanted = sections if reads is None else reads
         read = [one for name in wanted for one in (filters if name == "documents.filters" else [name])]
         if fit:
-            from data_prep.sources.sizes import InputSizes
+            from data_prep.sources.sizes import ConversationSizes, InputSizes
 
-            base, _ = fit(base, InputSizes(bytes=1_000_000, documents=100), ())
+            example, sizes = "1 MB of text in 100 files", InputSizes(bytes=1_000_000, documents=100)
+            if base_name:
+                example, sizes = "200 conversations of 60 tokens", ConversationSizes(200, 12_000, 60, 50, 16 * 10**9)
+            base, _ = fit(base, sizes, ())
             default = dataclasses.replace(default, **{name: getattr(base, name) for name in sections})
-            description += "\n\nDefaults that depend on the data are shown for 1 MB of text in 100 files."
+            description += f"\n\nDefaults that depend on the data are shown for {example}."
         print_help(program, description, config_name, default, words, read, registry)
         own = part(saved, OWN_FILTERS) if isinstance(saved, dict) else {}
         if hidden := [name for name in own if name not in base.documents.sections]:

@@ -39,7 +39,8 @@ class Experiment(Config):
     reinforce: ReinforceConfig = ReinforceConfig()  # noqa: RUF009 - frozen
     engine: EngineConfig = not_hashed(default=ONE_PROCESS)  # noqa: RUF009 - a field
     fitted_to: tyro.conf.Suppress[tuple[int, ...]] = not_hashed(default=())  # noqa: RUF009 - a field
-    """(bytes of text, documents) to which the rules of configs/own_text.py fitted the defaults; () if they did not."""
+    """Sizes to which the function `fit` of the config file fitted the defaults (InputSizes or ConversationSizes in
+    data_prep/sources/sizes.py); () if it did not."""
 
     @property
     def is_assistant(self) -> bool:

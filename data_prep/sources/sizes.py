@@ -39,6 +39,20 @@ class InputSizes(NamedTuple):
     """Pages of archives; rows of tables."""
 
 
+class ConversationSizes(NamedTuple):
+    """Size of the conversations of a run, and the memory to train on them."""
+
+    conversations: int
+    tokens: int
+    """Tokens of all conversations, with those of the chat template."""
+    longest: int
+    """Tokens of the longest one."""
+    rephrased: int
+    """Conversations that could be held out while another question with the same answers remains."""
+    memory: int
+    """Bytes of memory of this machine; 0 if it has an accelerator, whose memory is not known before training."""
+
+
 def input_sizes(pages: PagesConfig) -> InputSizes:
     """Estimate the text in the user's files: of WARC files from their sizes, of tables and plain text with their
     readers, from the beginnings of at most SAMPLED_FILES files of each kind.

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import RunFolder
+from data_prep.config import PagesConfig
 from data_prep.funnel.report import Written, read_counts
 from launch.release.kept import kept_of
 from launch.release.stored_run import StoredRun
@@ -95,10 +96,13 @@ def data(run: StoredRun) -> str:
 
 
 def pages(folder: RunFolder, experiment: Experiment) -> Iterator[str]:
-    """Yield Markdown lines on where the web pages come from."""
-    if not folder.marker("pages").is_file():
-        return
+    """Yield Markdown lines on where the web pages come from. A finetuned run has the config of its base, and no pages
+    of its own; that of an imported base names no source."""
     config = experiment.pages
+    if not folder.marker("pages").is_file():
+        if not experiment.is_assistant or config == PagesConfig():
+            return
+        yield "The conversations are the user's. The model that was finetuned on them has read other texts before:\n"
     yield f"The pages come from the source `{config.source}`."
     if config.source == "packages":
         rows = [(f"{one.file.project} {one.file.version}", one.credit, one.licence) for one in config.packages]

@@ -9,12 +9,12 @@ import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import tyro
 
 from configs import own_text
-from configs.experiment import Command, Experiment, parse_run
+from configs.experiment import Command, Experiment, Fit, parse_run
 from data_prep.sources.sizes import InputSizes, input_sizes
 from launch.run_folder import bucket
 from launch.run_folder.checks import break_links, refuse_inputs_in_outputs, refuse_links, refuse_no_run
@@ -27,6 +27,18 @@ from lm.gpu_memory import set_gpu_memory
 from lm.run_paths import RunPaths
 from lm.storage import local_copy_of, shown_place
 
+
+class Measure(NamedTuple):
+    """How a command measures the data to which the function `fit` of a config file fits its defaults."""
+
+    sizes: Callable[..., tuple[int, ...]]
+    """NamedTuple of the sizes, whole numbers."""
+    stage: str
+    """Stage that reads the data. Once it is finished, the sizes in config.json count, so that defaults stay."""
+    measure: Callable[[Experiment], tuple[int, ...]]
+
+
+PAGES = Measure(InputSizes, "documents", lambda experiment: input_sizes(experiment.pages))
 LONGEST_LINE, LINE_BEGIN, LINE_END = 1500, 900, 500
 REMEDIES = (
     dict.fromkeys(
@@ -129,9 +141,10 @@ def run_command(
     options: type | None = None,
     on_the_side: Callable[[Experiment, Path, Any], bool] | None = None,
     from_run: str = "",
+    measure: Measure = PAGES,
 ) -> None:
     """Main function of a script that works in a run folder: parse the command line, call `run`, handle errors.
-    `from_run` is as in configs.experiment.parse_run.
+    `from_run` is as in configs.experiment.parse_run; `measure` measures the data for `fit` of the config file.
 
     `run` gets the experiment, the run folder, the run folder of --from (None without it) and, if there is no
     `on_the_side`, an instance of `options`, the class of the script's own options. `reads` are the config sections that
@@ -147,7 +160,8 @@ def run_command(
         command = parse_run(program, description, sys.argv[1:], reads, options, from_run)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             command.workdir.stat()  # reject a path that is too long before anything else
-        experiment, workdir, source, asked = fit_to_data(command), command.workdir, command.source, command.options
+        experiment, workdir = fit_to_data(command, measure), command.workdir
+        source, asked = command.source, command.options
         if source is not None and on_the_side and options is not None and asked != options():
             raise UsageError(
                 f"--from {source} starts a run in {workdir}, but this command only prints. Remove --from; to query "
@@ -196,20 +210,22 @@ def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:
     run_command(stage.script, (sys.modules["__main__"].__doc__ or "").strip(), run, reads, **on_the_side)
 
 
-def fit_to_data(command: Command) -> Experiment:
+def fit_to_data(command: Command, measure: Measure = PAGES) -> Experiment:
     """Return the experiment of the command. If its config file has a function `fit`, or if it trains an imported model
     in a new run folder, `fit` chooses defaults by the size of the data. Defaults and reasons are printed.
 
-    Once the run has documents, later commands take the size from config.json, so new input files change no default.
-    Raises the errors of `input_sizes` and `fit`.
+    Once the run has read its data, later commands take the size from config.json, so new input files, or another
+    machine, change no default. Raises the errors of `measure` and `fit`.
     """
-    fit, run = command.fit, command.run
-    if run is not None and run.root.resolve() != command.workdir.resolve() and run.marker("imported").exists():
-        fit = own_text.fit
+    fit: Fit | None = command.fit
+    run = command.run
+    new = run is not None and run.root.resolve() != command.workdir.resolve()
+    if measure is PAGES and run is not None and new and run.marker("imported").exists():
+        fit = cast(Fit, own_text.fit)
     if fit is None:
         return command.experiment
-    recorded = recorded_sizes(bucket.to_read(command.workdir))
-    sizes = recorded or input_sizes(command.experiment.pages)
+    recorded = recorded_sizes(bucket.to_read(command.workdir), measure)
+    sizes = recorded or measure.measure(command.experiment)
     experiment, reasons = fit(command.experiment, sizes, command.given)
     if recorded is None and process_index() == 0:
         print("Defaults chosen for this data; change one with the option of the same name:")
@@ -217,14 +233,13 @@ def fit_to_data(command: Command) -> Experiment:
     return dataclasses.replace(experiment, fitted_to=tuple(sizes))
 
 
-def recorded_sizes(workdir: Path) -> InputSizes | None:
-    """Return the input sizes, recorded in config.json, by which defaults were chosen. None before the run has
-    documents, or if config.json is unreadable."""
+def recorded_sizes(workdir: Path, measure: Measure) -> tuple[int, ...] | None:
+    """Return the sizes, recorded in config.json, by which defaults were chosen. None before the run has read its data,
+    or if config.json is unreadable."""
     run = RunPaths(workdir)
-    if not run.marker("documents").exists():
+    if not run.marker(measure.stage).exists():
         return None
     try:
-        size, documents = json.loads(run.config_json.read_text(encoding="utf-8"))["fitted_to"]
-        return InputSizes(int(size), int(documents))
+        return measure.sizes(*map(int, json.loads(run.config_json.read_text(encoding="utf-8"))["fitted_to"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -296,12 +296,14 @@ class Checkpoints:
         if self.retention is None:
             return
         self.may_write()
-        losses, files = {}, {}
+        losses, files, best = {}, {}, None
         for step in self.steps():
             with contextlib.suppress(DamageError, InputError):
                 manifest = read_manifest(self.folder / str(step))
                 losses[step], files[step] = manifest["about"].get("validation_loss"), manifest["files"]
-        for step in losses.keys() - self.retention.of(losses):
+                best = manifest["about"].get("best")  # of the newest, which knows the best before it (train.patience)
+        kept = self.retention.of(losses) | ({best["step"]} if best else set())
+        for step in losses.keys() - kept:
             if others := unlisted(self.folder / str(step), files[step]):
                 other = self.folder / str(step) / others[0]
                 print(f"checkpoint: step {step:,} is kept, because training did not write {other} in it", flush=True)
@@ -310,6 +312,17 @@ class Checkpoints:
                 delete_step(self.folder, step)
             except (OSError, InputError) as error:
                 print(f"checkpoint: step {step:,} could not be deleted: {error}", flush=True)
+
+    def delete_after(self, step: int) -> None:
+        """Delete the checkpoints of later steps than `step`, if that one exists. I/O errors are printed, not raised."""
+        if not self.primary or step not in (steps := self.steps()):
+            return
+        for later in [one for one in steps if one > step]:
+            try:
+                self.may_write()
+                delete_step(self.folder, later)
+            except (OSError, InputError) as error:
+                print(f"checkpoint: step {later:,} could not be deleted: {error}", flush=True)
 
     def amend(self, step: int, about: Mapping[str, Any]) -> None:
         """Update the metadata of an existing checkpoint with `about`. I/O errors are printed, not raised."""

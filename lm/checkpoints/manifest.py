@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from lm.bounded import MOST_CONFIG_BYTES, parse_json, read_bounded
 from lm.errors import InputError, UsageError
 from lm.run_paths import UNFINISHED, RunPaths
 from lm.storage import (
@@ -35,6 +36,10 @@ from lm.storage import (
 MANIFEST, HALF_MANIFEST = "manifest.json", "manifest.json.partial"
 PARTS = (MANIFEST, "model", "training")
 """Names in a checkpoint folder. A damaged checkpoint still has at least one of them, or is empty."""
+OF_ANOTHER_RUN = {"reinforce": "launch.reinforce", "chat": "launch.finetune"}
+"""{section of the config with the run to start from: the script that resumes such a run, given its folder}."""
+BEST = {"step": int, "loss": float}
+"""Fields of "best" in the metadata, the state of train.patience, and their types."""
 
 
 class DamageError(Exception):
@@ -91,10 +96,14 @@ def find_parameters(folders: Sequence[Place], step: int | None = None) -> list[P
     is no checkpoint, UsageError if `step` is not among the existing steps."""
     found = [(one, folder / str(one)) for folder in folders for one in reversed(steps_in(folder))]
     if not found:
-        raise InputError(
-            f"There is no checkpoint in {shown_place(folders[0])}. First run: python -m launch.train CONFIG.py "
-            f"--workdir {shown_place(folders[0].parent)}"
-        )
+        run = folders[0].parent
+        config: Any = {}
+        if isinstance(run, Path):
+            with contextlib.suppress(OSError, ValueError, InputError, RecursionError):
+                config = parse_json(read_bounded(run / RunPaths.config_json, MOST_CONFIG_BYTES))
+        script = next((script for name, script in OF_ANOTHER_RUN.items() if based(config, name)), "")
+        first = f"{script} {shown_place(run)}" if script else f"launch.train CONFIG.py --workdir {shown_place(run)}"
+        raise InputError(f"There is no checkpoint in {shown_place(folders[0])}. First run: python -m {first}")
     chosen = next((place for one, place in found if step in (None, one)), None)
     if chosen is None:
         raise UsageError(
@@ -102,6 +111,12 @@ def find_parameters(folders: Sequence[Place], step: int | None = None) -> list[P
             f"{', '.join(map(str, sorted({one for one, _ in found})))}."
         )
     return [chosen, *(place for _, place in found if place != chosen)]
+
+
+def based(config: Any, section: str) -> bool:
+    """Return whether `section` of the parsed config.json, which may be anything, names a base."""
+    values = config.get(section) if isinstance(config, dict) else None
+    return isinstance(values, dict) and bool(values.get("base"))
 
 
 def steps_in(folder: Place) -> list[int]:
@@ -288,6 +303,8 @@ def read_manifest(folder: Place) -> dict[str, Any]:
             raise ValueError(f"it is of step {about['step']}")
         if loss is not None and not isinstance(loss, float):
             raise ValueError("validation_loss")
+        if (best := about.get("best")) is not None and {name: type(value) for name, value in best.items()} != BEST:
+            raise ValueError("best")
     except InputError as error:
         raise DamageError(str(error)) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

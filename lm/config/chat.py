@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from lm.errors import UsageError
 from lm.fields import NAMES_CODE, Config, not_hashed, within
 
+HeldOut = Literal["any", "rephrased"]
+
 
 @dataclass(frozen=True)
 class ChatConfig(Config):
@@ -25,7 +27,11 @@ class ChatConfig(Config):
     """Chat template; empty: that of the tokenizer, or the first whose special tokens it has, or else gristmill, whose
     tokens are then appended to the vocabulary."""
     validation_fraction: float = 0.02
-    """Share of the conversations to hold out, by a hash of their contents."""
+    """Share of the conversations to hold out."""
+    held_out: HeldOut = "any"
+    """any: hold out conversations by a hash of their first question. rephrased: only those whose answers are also the
+    answers to other questions, in the training split, so that the loss measures other phrasings of what the model has
+    learned, not facts that it has never read."""
     questions: tuple[str, ...] = not_hashed(default=())
     """Questions that launch.report asks the finished model, each in a new conversation, to show the answers."""
 

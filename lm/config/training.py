@@ -234,6 +234,9 @@ class TrainConfig(Config):
     """Also keep one checkpoint permanently for every N steps: the first at or after each multiple of N. 0: none."""
     checkpoints_kept_best: int = not_hashed(default=0)
     """Also keep this many checkpoints with the lowest validation losses, among those whose step was validated."""
+    patience: int = 0
+    """End training after this many evaluations in a row without a lower validation loss, or at train.steps; the result
+    is the step with the lowest one, and later checkpoints are deleted. 0: disabled, the result is the last step."""
     snapshot_steps: tuple[int, ...] = not_hashed(default=())
     """Steps whose parameters are saved permanently in snapshots/, without optimizer state, to study later how the model
     learned; 0: the initial parameters. Steps after train.steps are ignored."""
@@ -442,18 +445,16 @@ class TrainConfig(Config):
         for name in ("validate_every", "sample_every", "checkpoint_every", "log_every"):
             if getattr(self, name) < 0:
                 raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 0 (0: never).")
-        within(self, "train", 0, math.inf, "checkpoints_kept_every", "checkpoints_kept_best", "snapshot_steps")
-        if self.checkpoints_kept_best and not self.validate_every:
-            raise UsageError(
-                f"train.checkpoints_kept_best = {self.checkpoints_kept_best} needs validation losses, but "
-                "train.validate_every = 0. Set train.validate_every, or train.checkpoints_kept_best = 0."
-            )
-        if self.checkpoints_kept_best and not {"validation", "bits_per_byte"} & {*self.evaluators}:
-            raise UsageError(
-                f"train.checkpoints_kept_best = {self.checkpoints_kept_best} needs validation losses, but "
-                f"train.evaluators is {' '.join(self.evaluators)}. Add validation, or set train.checkpoints_kept_best "
-                "= 0."
-            )
+        by_loss = "checkpoints_kept_best", "patience"
+        within(self, "train", 0, math.inf, "checkpoints_kept_every", "snapshot_steps", *by_loss)
+        for name in [name for name in by_loss if getattr(self, name)]:
+            needs = f"train.{name} = {getattr(self, name)} needs validation losses, but "
+            if not self.validate_every:
+                raise UsageError(f"{needs}train.validate_every = 0. Set train.validate_every, or train.{name} = 0.")
+            if not {"validation", "bits_per_byte"} & {*self.evaluators}:
+                raise UsageError(
+                    f"{needs}train.evaluators is {' '.join(self.evaluators)}. Add validation, or set train.{name} = 0."
+                )
         if self.validate_every and not self.evaluators:
             raise UsageError(
                 f"train.validate_every = {self.validate_every}, but train.evaluators is empty. Add one, such as "

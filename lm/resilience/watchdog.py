@@ -19,9 +19,11 @@ class Watchdog:
     """Watches the heartbeat of `goodput` in a thread until `close`. If training hangs, writes the stacks of all
     threads."""
 
-    def __init__(self, goodput: Goodput, folder: Path, hang_seconds: float):
-        """Stacks are written to `folder`/step-N.txt. `hang_seconds` = 0 disables the watchdog."""
+    def __init__(self, goodput: Goodput, folder: Path, hang_seconds: float, step_seconds: float = 0.0):
+        """Stacks are written to `folder`/step-N.txt. `hang_seconds` = 0 disables the watchdog. `step_seconds` is the
+        time of a step as measured before training: the first beats only tell how long it takes to start a step."""
         self.goodput, self.folder, self.least = goodput, folder, hang_seconds
+        self.step_seconds = step_seconds
         self.reported = -1.0  # time of the heartbeat after which a hang was reported
         self.waits: deque[float] = deque(maxlen=64)
         self.ended = threading.Event()
@@ -36,18 +38,21 @@ class Watchdog:
                 self.waits.append(beat - last)  # a sum if several beats occurred: never too short
                 last = beat
             idle = time.monotonic() - beat
-            if idle > max(self.least, TIMES * statistics.median(self.waits or [0.0])) and self.reported != beat:
+            if idle > max(self.least, TIMES * self.usual()) and self.reported != beat:
                 self.reported = beat
                 self.dump(idle)
+
+    def usual(self) -> float:
+        """Return the usual seconds between two beats."""
+        return max(statistics.median(self.waits or [0.0]), self.step_seconds)
 
     def dump(self, idle: float) -> None:
         step = self.goodput.now.step
         process = jax.process_index()
         path = self.folder / f"step-{step:08d}{f'-process-{process}' if process else ''}.txt"
-        usual = statistics.median(self.waits or [0.0])
         print(
             f"train: no sign of life for {idle:.0f} s after step {step:,}, while {self.goodput.current} "
-            f"(usual: {usual:.2f} s). All stacks and the devices' state are in {path}",
+            f"(usual: {self.usual():.2f} s). All stacks and the devices' state are in {path}",
             flush=True,
         )
         try:

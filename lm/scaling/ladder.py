@@ -210,6 +210,7 @@ def trained(train: TrainConfig, narrower: float, steps: int, seed: int) -> Train
         checkpoints_kept=1,
         checkpoints_kept_every=0,
         checkpoints_kept_best=0,
+        patience=0,
         snapshot_steps=(),
         profile_step=0,
         start=StartConfig(),

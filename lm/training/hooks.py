@@ -5,11 +5,12 @@ or save block the devices anyway, and allow transfers for themselves.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -40,20 +41,43 @@ from lm.training.step import OWN, Metrics
 from lm.trusted_code import load_named
 
 
+class Best(NamedTuple):
+    """State of train.patience, which checkpoints store so that a resumed run ends at the same step."""
+
+    step: int
+    """First step with the lowest validation loss so far."""
+    loss: float
+
+    @staticmethod
+    def stored(about: Mapping[str, Any]) -> "Best | None":
+        """Return the state in the metadata of a checkpoint; None if it has none."""
+        return Best(**about["best"]) if about.get("best") else None
+
+    def waited(self, step: int, every: int) -> int:
+        """Return the number of evaluations up to `step` since the lowest loss, one every `every` steps."""
+        return (step - self.step) // every
+
+
 @dataclass
 class Progress:
     """Current state of the training loop, shared with the hooks."""
 
     steps: int
-    """Last step of the run."""
+    """Last step of the run; train.patience can make it an earlier one."""
     metrics: Metrics = field(default_factory=dict)
     """Metrics of the current step, on the devices, which may still be computing them."""
     cost: Row = field(default_factory=dict)
     """Cost of a step, for the next row of metrics; set when the process starts and when a new stage begins."""
     figures: Row = field(default_factory=dict)
     """Results of the evaluators at this step."""
+    best: "Best | None" = None
+    """With train.patience, the step with the lowest validation loss so far; None before the first evaluation."""
     stopping: bool = False
     """The process was asked to stop: save a checkpoint, and leave evaluations and samples to the run that resumes."""
+
+    def found(self) -> dict[str, Any]:
+        """Return the metadata of a checkpoint of this step that its evaluations determine."""
+        return {**self.figures, **({} if self.best is None else {"best": self.best._asdict()})}
 
 
 @dataclass
@@ -184,6 +208,27 @@ class Evaluation(Periodic):
         return found
 
 
+@dataclass
+class Patience(Periodic):
+    """Hook that ends training after `patience` evaluations in a row without a lower validation loss. Runs after the
+    evaluation of the same step. To run it again at the same step, after an error, changes nothing."""
+
+    patience: int
+
+    def run(self, state: TrainState, step: int) -> None:
+        loss, best = self.progress.figures.get("validation_loss"), self.progress.best
+        if self.progress.stopping or loss is None:
+            return
+        if math.isfinite(loss) and (best is None or loss < best.loss):
+            best = self.progress.best = Best(step, loss)
+        waited = 0 if best is None else best.waited(step, self.every)
+        if waited >= self.patience and step < self.progress.steps:
+            self.progress.steps = step
+            self.tools.line.print(
+                f"train: step {step:,} is the last: no lower validation loss in {waited} evaluations (train.patience)"
+            )
+
+
 FIGURES = {"validation_loss": "validation loss {:.3f} nats/token", "validation_bits_per_byte": "{:.3f} bits/byte"}
 
 
@@ -311,8 +356,11 @@ class Checkpointing(Periodic):
     def due(self, step: int) -> bool:
         """Return whether to save after `step` steps. A due save that was put off, because the disk is busy or a step
         was skipped, is due again after each step until it succeeds."""
-        if self.progress.stopping or step == self.progress.steps:
+        best = self.progress.best
+        if self.progress.stopping or (best is not None and best.step == step):
             return True
+        if step == self.progress.steps:
+            return best is None  # else the result is an earlier step
         newest = step // self.every * self.every if self.every else 0
         return (newest > self.saved_at or self.overdue(step)) and not self.checkpoints.held_up()
 
@@ -339,7 +387,8 @@ class Checkpointing(Periodic):
     @jax.transfer_guard("allow")
     def run(self, state: TrainState, step: int) -> None:
         self.tools.wait_for_step()
-        blocking = self.progress.stopping or step == self.progress.steps
+        best = self.progress.best
+        blocking = self.progress.stopping or step == self.progress.steps or (best is not None and best.step == step)
         # Checkpoints of a diverging run must not replace the sound ones before it.
         if blocking or not self.tools.skipped.in_row:
             self.save(state, step, blocking)
@@ -350,7 +399,7 @@ class Checkpointing(Periodic):
         Raises InputError, without saving, if a parameter is not finite."""
         if not all_finite(state.trained):
             raise diverged(f"The parameters after step {step} are not all finite", self.config)
-        metadata = dict(self.metadata) | {"evaluated": evaluated and not self.progress.stopping} | self.progress.figures
+        metadata = dict(self.metadata) | {"evaluated": evaluated and not self.progress.stopping} | self.progress.found()
         with self.tools.goodput.phase("saving"):
             self.snapshots.settled()
             if self.checkpoints.save(step, state, metadata, blocking):

@@ -42,7 +42,8 @@ def loop(run: Run) -> None:
     tools.preemption.training = True
     tools.goodput.begin(step)
     tools.hosts.begin(step)
-    with contextlib.closing(Watchdog(tools.goodput, RunPaths(run.folder).hangs, run.config.hang_seconds)):
+    hangs = RunPaths(run.folder).hangs
+    with contextlib.closing(Watchdog(tools.goodput, hangs, run.config.hang_seconds, run.step_seconds)):
         if run.evaluation_pending:
             run_pending_evaluation(run)
         batches = run.source.iterate(step, functools.partial(own_rows, run.mesh), run.config.steps)
@@ -52,7 +53,7 @@ def loop(run: Run) -> None:
         with jax.transfer_guard("disallow"):
             if run.snapshotting.due(step):
                 run.snapshotting.run(state, step)
-            while step < run.config.steps and not progress.stopping:
+            while step < progress.steps and not progress.stopping:
                 if stages.at(step) is not stage:
                     stage, program = stages.at(step), begin_stage(run, step)
                 with tools.profiler.step(step + 1), tools.meter.training(), tools.goodput.phase("steps"):
@@ -108,7 +109,7 @@ def run_pending_evaluation(run: Run) -> None:
     if run.progress.stopping:
         run.tools.goodput.beat(run.first_step, "stopped")
         raise run.tools.preemption.stopped(run.first_step)
-    run.checkpoints.amend(run.first_step, run.progress.figures | {"evaluated": True})
+    run.checkpoints.amend(run.first_step, run.progress.found() | {"evaluated": True})
 
 
 def finish(run: Run, step: int) -> None:
@@ -121,5 +122,8 @@ def finish(run: Run, step: int) -> None:
     if run.progress.stopping or tools.preemption.requested_here():
         tools.goodput.beat(step, "stopped")
         raise tools.preemption.stopped(step)
+    if (best := run.progress.best) is not None:
+        run.checkpoints.delete_after(best.step)
+        run.say(f"train: the result is step {best.step:,}, whose validation loss of {best.loss:.4f} is the lowest")
     tools.goodput.beat(step, "done")
     run.say(f"train: {tools.goodput.table()}")

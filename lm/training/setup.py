@@ -143,6 +143,8 @@ class Run:
     hooks: list[hooks.Hook]
     """Called in this order after every step for which they are due."""
     say: Say
+    step_seconds: float
+    """Time of a step, measured before training; 0.0 if it was not measured."""
 
 
 def setup(
@@ -239,6 +241,11 @@ def setup(
     if primary:
         hooks.remove_later_samples(RunPaths(folder).samples, first)
     progress = hooks.Progress(config.steps, cost=programs.at(min(first, config.steps - 1)).cost.row())
+    best = hooks.Best.stored(found) if config.patience else None
+    if best is not None and best.step in settle("best checkpoint", None, lambda _: checkpoints.steps()):
+        progress.best = best
+        if not pending and best.waited(first, config.validate_every) >= config.patience:
+            progress.steps = first  # it had ended, and was killed before it deleted later checkpoints
 
     snapshots = Snapshots(snapshot_folder, hooks=save_hooks)
     stack.callback(snapshots.close, raising=False)
@@ -252,6 +259,7 @@ def setup(
     )
     evaluations: list[hooks.Hook] = [
         hooks.Evaluation(config.validate_every, progress, tools, data.evaluators, mesh),
+        hooks.Patience(config.validate_every if config.patience else 0, progress, tools, config.patience),
         hooks.Samples(config.sample_every, progress, tools, model, config, data.tokenizer, paths),
         *hooks.own_hooks(hooks.HookConfig(model, config, data.tokenizer, mesh, paths), progress, tools),
     ]
@@ -263,7 +271,7 @@ def setup(
     ]  # fmt: skip
     return Run(
         config, folder, mesh, data.source, programs, state, first, pending, checkpoints, progress, tools, logging,
-        evaluations, snapshotting, checkpointing, in_order, say,
+        evaluations, snapshotting, checkpointing, in_order, say, step_seconds or 0.0,
     )  # fmt: skip
 
 
@@ -345,7 +353,7 @@ def description_texts(run: dict[str, Any], config: TrainConfig, source: BatchSou
             f"{read[index] / sum(read):.1%} of the sequences from {one.folder}, {one.tokens_per_epoch:,} tokens an "
             f"epoch, {epochs:.2f} epochs"
         )
-        if epochs > MOST_EPOCHS:
+        if epochs > MOST_EPOCHS and not config.patience:
             windows = MOST_EPOCHS * len(one.windows)
             of_source = lambda step, index=index: source.windows_read(step)[index]
             fewer = max(bisect.bisect_right(range(config.steps), windows, key=of_source) - 1, 1)

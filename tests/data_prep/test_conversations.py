@@ -13,10 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.conversations import Conversation, is_held_out, read_conversations, write_conversation_shards
+from data_prep.conversations import (
+    Conversation,
+    answers_key,
+    held_out_questions,
+    question_key,
+    read_conversations,
+    sizes_of,
+    write_conversation_shards,
+)
 from lm.chat.messages import check_messages
 from lm.chat.template import ChatTemplate
 from lm.chat.templates import TEMPLATES, with_template
+from lm.config.chat import HeldOut
 from lm.data.batches import Windows
 from lm.data.records import read_manifest
 from lm.errors import InputError
@@ -49,6 +58,13 @@ def write(
     report = lambda place, reason, text: left_out.append((place, reason))
     manifest, cut = write_conversation_shards(conversations, template, path, length, fraction, report)
     return manifest, cut, left_out
+
+
+def are_held_out(conversations: list[Conversation], fraction: float, rule: HeldOut = "any") -> list[bool]:
+    """Whether each is held out."""
+    keys = [(question_key(one), answers_key(one)) for one in conversations]
+    chosen = held_out_questions(keys, fraction, rule)
+    return [question in chosen for question, _ in keys]
 
 
 def made(*texts: str) -> list[Conversation]:
@@ -136,9 +152,55 @@ def test_conversations_that_begin_with_the_same_question_are_in_one_split():
     one, other = made("What is Brem?", "What is Brem?")
     other.messages.append({"role": "user", "content": "And then?"})
     for fraction in np.linspace(0.01, 0.99, 50):
-        assert is_held_out(one, fraction) == is_held_out(other, fraction)
+        assert len({*are_held_out([one, other], fraction)}) == 1
     some = made(*map(str, range(2000)))
-    assert 0.17 < sum(is_held_out(conversation, 0.2) for conversation in some) / len(some) < 0.23
+    assert 0.17 < sum(are_held_out(some, 0.2)) / len(some) < 0.23
+
+
+def asked(*pairs: tuple[str, str]) -> list[Conversation]:
+    """Conversations of (question, answer)."""
+    return [
+        Conversation(f"f, row {number}", check_messages([
+            {"role": "user", "content": question}, {"role": "assistant", "content": answer},
+        ]), [])
+        for number, (question, answer) in enumerate(pairs)
+    ]  # fmt: skip
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), min_size=1, max_size=30), st.floats(0.01, 0.99),
+    st.randoms(),
+)  # fmt: skip
+def test_the_answers_of_rephrased_held_out_questions_stay_in_training(pairs, fraction, chance):
+    """By the definition: other questions with each of their answers are trained; and no more are held out than asked
+    for, except with the last question. The order of the rows does not matter."""
+    named = [(f"question {one}", f"answer {two}") for one, two in pairs]
+    conversations = asked(*named)
+    out = are_held_out(conversations, fraction, "rephrased")
+    split = dict(zip(named, out, strict=True))
+    known = {answer for (_, answer), held in split.items() if not held}
+    assert all(answer in known for (_, answer), held in split.items() if held)
+    assert len({(question, held) for (question, _), held in split.items()}) == len({one for one, _ in pairs})
+    largest = max(Counter(one for one, _ in pairs).values())
+    assert sum(out) < fraction * len(pairs) + largest
+    order = list(range(len(pairs)))
+    chance.shuffle(order)
+    assert are_held_out([conversations[i] for i in order], fraction, "rephrased") == [out[i] for i in order]
+    assert sizes_of(conversations, TEMPLATE, 7).rephrased == sum(are_held_out(conversations, 1.0, "rephrased"))
+
+
+def test_without_questions_that_share_answers_none_can_be_held_out_as_rephrased(tmp_path):
+    report = lambda *row: None
+    with pytest.raises(InputError, match=r"in the split val, of 2 .*held_out = rephrased.*--chat.held-out any"):
+        write_conversation_shards(asked(("a", "1"), ("b", "2")), TEMPLATE, tmp_path, LENGTH, 0.5, report, "rephrased")
+    write_conversation_shards(asked(("a", "1"), ("b", "1")), TEMPLATE, tmp_path, LENGTH, 0.5, report, "rephrased")
+
+
+def test_the_sizes_of_conversations_are_those_of_their_tokens():
+    some = asked(("a", "1"), ("bb", "1"), ("ccc", "2"))
+    lengths = [len(TEMPLATE.encode(one.messages).ids) for one in some]
+    assert tuple(sizes_of(some, TEMPLATE, 7)) == (3, sum(lengths), max(lengths), 1, 7)
+    assert tuple(sizes_of([], TEMPLATE, 0)) == (1, 0, 1, 0, 0)
 
 
 def test_long_conversations_are_cut_and_those_without_a_reply_within_the_length_are_left_out(tmp_path):
@@ -171,7 +233,7 @@ def test_what_a_tokenizer_cannot_encode_is_left_out(tmp_path):
 
 
 def test_an_empty_split_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"No conversation is in the split val, of 1 in all .* = 1e-09"):
+    with pytest.raises(InputError, match=r"split val, of 1 in all: .* = 1e-09,.* --chat.validation-fraction 0.5"):
         write(tmp_path, made("a"), fraction=1e-9)
 
 
@@ -194,7 +256,7 @@ def test_weights_are_the_loss_mask_and_no_token_is_lost_or_doubled(tmp_path_fact
                 messages.append({"role": "user", "content": question})
             messages.append({"role": "assistant", "content": answer})
         conversations.append(Conversation(f"f, row {number}", check_messages(messages), []))
-    splits = [is_held_out(one, 0.5) for one in conversations]
+    splits = are_held_out(conversations, 0.5)
     if len({*splits}) < 2:
         return
     _, _, left_out = write(path, conversations, fraction=0.5, template=template)

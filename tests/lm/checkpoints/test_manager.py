@@ -291,6 +291,7 @@ def test_older_checkpoints_are_deleted_also_if_no_name_fits_on_the_disk(two, tmp
         {"about": []}, {"about": {}}, {"about": {"step": 7}}, {"about": {"step": "../../6"}}, {"files": {"a": 5}},
         {"files": {"a": {"bytes": "1", "sha256": ""}}}, {"files": {"../3/manifest.json": {"bytes": 1, "sha256": ""}}},
         {"about": {"step": 6, "validation_loss": 10**400}}, {"about": {"step": 6, "validation_loss": "x"}},
+        {"about": {"step": 6, "best": [6]}}, {"about": {"step": 6, "best": {"step": "../6", "loss": 1.0}}},
     ],
 )  # fmt: skip
 def test_a_manifest_with_wrong_types_is_damage(two, tmp_path, changed):
