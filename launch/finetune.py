@@ -1,8 +1,8 @@
 """Finetune the model of a run on conversations, to get an assistant.
 
     python -m launch.finetune runs/demo configs/assistant.py --workdir runs/assistant
-    python -m launch.finetune runs/smollm2 configs/finetune.py --chat.conversations talks.jsonl
-    python -m launch.finetune runs/smollm2 configs/finetune.py --chat.conversations talks.jsonl --train.lora.rank 8
+    python -m launch.finetune runs/smollm2 configs/finetune.py --chat.conversations talks.jsonl --workdir runs/mine
+    python -m launch.finetune runs/smollm2 configs/finetune.py ... --train.lora.rank 16
     python -m launch.finetune runs/assistant          resumes it
 
 Trains like launch.train, but only on what the assistant writes: same checkpoints, mesh, resume. launch.chat talks to

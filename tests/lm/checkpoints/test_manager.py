@@ -21,6 +21,7 @@ from lm.checkpoints.manifest import (
     DamageError,
     RetentionPolicy,
     delete_step,
+    find_parameters,
     read_manifest,
     render,
     steps_in,
@@ -536,3 +537,21 @@ def test_a_save_stores_the_state_at_the_time_of_the_call(tmp_path):
             like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), big)
             found = checkpoints.restore(tmp_path / f"checkpoints/{number}", like)
         np.testing.assert_array_equal(named_leaves(found)["model.w"], np.arange(3_000_000.0) + 2 * (number - 1))
+
+
+@pytest.mark.parametrize(
+    ("config", "first"),
+    [
+        ({"chat": {"base": "runs/a"}, "reinforce": {"base": ""}}, "launch.finetune RUN"),
+        ({"chat": {"base": "runs/a"}, "reinforce": {"base": "runs/b"}}, "launch.reinforce RUN"),
+        ({"chat": {"base": ""}}, "launch.train CONFIG.py --workdir RUN"),
+        ({"chat": [1]}, "launch.train CONFIG.py --workdir RUN"), ([], "launch.train CONFIG.py --workdir RUN"),
+        (None, "launch.train CONFIG.py --workdir RUN"),
+    ],
+)  # fmt: skip
+def test_a_run_without_checkpoints_names_the_command_that_trains_it(tmp_path, config, first):
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError) as raised:
+        find_parameters([tmp_path / "checkpoints", tmp_path / "snapshots"])
+    assert str(raised.value).endswith(f"First run: python -m {first.replace('RUN', str(tmp_path))}")
