@@ -26,7 +26,6 @@ from data_prep.sources.sizes import ConversationSizes
 from data_prep.sources.tables import RATIO_FROM_BYTES
 from lm.chat.messages import Message, MessageError, check_messages, check_tools
 from lm.chat.template import ChatTemplate
-from lm.config.chat import HeldOut
 from lm.data.records import MANIFEST, DocumentTable, Manifest, SequenceRecord, Shard, Split
 from lm.errors import InputError
 from lm.storage import Place, appearing, digest, write_atomically, writing
@@ -124,7 +123,7 @@ def hash_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8])
 
 
-def held_out_questions(pairs: Sequence[tuple[int, int]], fraction: float, held_out: HeldOut) -> set[int]:
+def held_out_questions(pairs: Sequence[tuple[int, int]], fraction: float, held_out: str) -> set[int]:
     """Return the questions whose conversations are for validation, so that all conversations that begin with one
     question are in one split. `pairs` are (question_key, answers_key) of all conversations.
 
@@ -153,7 +152,7 @@ def held_out_questions(pairs: Sequence[tuple[int, int]], fraction: float, held_o
 
 def write_conversation_shards(
     conversations: Iterable[Conversation], template: ChatTemplate, out: Path, length: int, fraction: float,
-    report: Report, held_out: HeldOut = "any",
+    report: Report, held_out: str = "any",
 ) -> tuple[Manifest, int]:  # fmt: skip
     """Write shards of both splits to `out`, with the manifest last. Returns it, and the number of conversations of more
     than `length` tokens, which are cut off there. Those that the template refuses (template_refuses), or without a

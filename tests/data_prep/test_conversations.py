@@ -25,7 +25,6 @@ from data_prep.conversations import (
 from lm.chat.messages import check_messages
 from lm.chat.template import ChatTemplate
 from lm.chat.templates import TEMPLATES, with_template
-from lm.config.chat import HeldOut
 from lm.data.batches import Windows
 from lm.data.records import read_manifest
 from lm.errors import InputError
@@ -60,7 +59,7 @@ def write(
     return manifest, cut, left_out
 
 
-def are_held_out(conversations: list[Conversation], fraction: float, rule: HeldOut = "any") -> list[bool]:
+def are_held_out(conversations: list[Conversation], fraction: float, rule: str = "any") -> list[bool]:
     """Whether each is held out."""
     keys = [(question_key(one), answers_key(one)) for one in conversations]
     chosen = held_out_questions(keys, fraction, rule)
