@@ -72,6 +72,12 @@ def test_records_are_nearly_full_and_only_documents_longer_than_a_record_are_spl
     assert (split(packed), split(cut) > len(cut) / 2) == (0, True) and len(packed) <= 1.02 * len(cut)
 
 
+def test_a_document_of_exactly_the_size_of_a_gap_fills_it():
+    documents = [(number, np.full(size, 7, np.uint32)) for number, size in enumerate([12, 20, 8, 24])]
+    records = list(packed_records(iter(documents), LENGTH, "uint16"))
+    assert [sorted(one.document_ids.tolist()) for one in records] == [[0, 1], [2, 3]]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("run")
