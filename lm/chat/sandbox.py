@@ -25,10 +25,14 @@ from lm.errors import UsageError, shown
 
 MOST_STEPS = 2**21
 STEPS_PER_VALUE = 2**11
-"""More steps for each string of the conversation: templates have loops over messages within loops over messages."""
+"""More steps for each string of the conversation."""
+STEPS_PER_PAIR, MOST_FOR_PAIRS = 2**6, 2**29
+"""More steps for each pair of messages, and their maximum: templates have loops over messages within such loops."""
 MOST_BYTES = 2**26
 """Maximum bytes of all values that a rendering computes, with those that it no longer uses."""
 BYTES_PER_VALUE, BYTES_PER_CHARACTER = 2**11, 2**6
+BYTES_PER_PAIR, MOST_BYTES_FOR_PAIRS = 2**8, 2**28
+"""More bytes for each pair of messages, and their maximum: some templates append each message to a text."""
 LARGEST, LARGEST_PER_CHARACTER = 2**22, 2**3
 """Maximum bytes of one value, and more for each character of the conversation."""
 MOST_DEPTH = 64
@@ -49,7 +53,8 @@ NODES = (
     nodes.Not, nodes.Operand, nodes.Or, nodes.Output, nodes.Pair, nodes.Pos, nodes.Slice, nodes.Sub, nodes.Template,
     nodes.TemplateData, nodes.Test, nodes.Tuple,
 )  # fmt: skip
-ALLOCATING = (nodes.Call, nodes.Dict, nodes.List, nodes.Pair, nodes.Tuple)
+OBJECT_BYTES, ELEMENT_BYTES = 128, 96
+"""Bytes of a call or new collection, and of each of its elements, such as a method: Python counts only a pointer."""
 METHODS: tuple[tuple[type, tuple[str, ...]], ...] = (
     (str, (
         "capitalize", "count", "endswith", "find", "isdigit", "join", "lower", "lstrip", "removeprefix", "removesuffix",
@@ -87,6 +92,8 @@ EACH = (
     "unique",
 )
 """Filters that evaluate their arguments for each element, and make a text a list of texts."""
+NEW_ELEMENTS = ("dictsort", "items", "map")
+"""Filters that compute the elements of their lists."""
 TESTS = (
     "boolean", "callable", "defined", "divisibleby", "even", "false", "float", "integer", "iterable", "mapping", "none",
     "number", "odd", "sameas", "sequence", "string", "true", "undefined",
@@ -102,6 +109,8 @@ COMPARING_TESTS = {
 VIEWS = tuple(type(view) for view in ({}.keys(), {}.values(), {}.items()))
 HOLDERS = (dict, list, tuple, range, *VIEWS)
 SIZED = (str, *HOLDERS)
+COMPUTED = (str, range, *VIEWS)
+"""Values whose elements are computed."""
 CHARACTER_IN_LIST = 84
 """Bytes of a list for each character of a text that becomes a string of its own."""
 METER = "(meter)"
@@ -131,10 +140,12 @@ class Meter:
     """What a rendering can still compute. The methods raise TemplateLimitError if it is less than they need, and
     RenderingStopped if `stops` returns True."""
 
-    def __init__(self, values: int, characters: int, stops: Callable[[], bool] = bool):
-        """`values` is the number of strings of the conversation, `characters` their length together."""
-        self.steps = MOST_STEPS + STEPS_PER_VALUE * values
+    def __init__(self, messages: int, values: int, characters: int, stops: Callable[[], bool] = bool):
+        """`messages` is the number of messages of the conversation, `values` that of their strings, and `characters`
+        the length of all strings."""
+        self.steps = MOST_STEPS + STEPS_PER_VALUE * values + min(STEPS_PER_PAIR * messages**2, MOST_FOR_PAIRS)
         self.bytes = MOST_BYTES + BYTES_PER_VALUE * values + BYTES_PER_CHARACTER * characters
+        self.bytes += min(BYTES_PER_PAIR * messages**2, MOST_BYTES_FOR_PAIRS)
         self.largest = LARGEST + LARGEST_PER_CHARACTER * characters
         self.stops = stops
 
@@ -166,6 +177,11 @@ class Meter:
         self.bytes -= size
         self.step(1 + size // 64)
         return value
+
+    def make(self, elements: int) -> None:
+        """Pay for a call or a new collection with `elements` arguments or elements."""
+        self.bytes -= OBJECT_BYTES + ELEMENT_BYTES * elements
+        self.expect(0)
 
     def read(self, value: object, indent: int = 0) -> int:
         """Pay for reading a value with all that it holds, and return its size in bytes. `indent` is a number of
@@ -218,6 +234,13 @@ def part(context: Context, value: object) -> object:
 
 
 @jinja2.pass_context
+def literal(context: Context, value: Any) -> object:
+    """Pay for a list, tuple or object that the template writes."""
+    context[METER].make(len(value))
+    return context[METER].keep(value)
+
+
+@jinja2.pass_context
 def text(context: Context, value: object) -> str:
     """Convert a part of the output, or an operand of ~."""
     meter = context[METER]
@@ -239,7 +262,7 @@ def compare(context: Context, left: object, name: str, right: object) -> bool:
     return COMPARISONS[name](left, right)
 
 
-INTERNAL = {f"({function.__name__})": function for function in (spend, key, part, text, compare)}
+INTERNAL = {f"({function.__name__})": function for function in (spend, key, part, literal, text, compare)}
 """Filters that the Metering inserts; no template can name them."""
 
 
@@ -301,6 +324,8 @@ def metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         if name in EACH:  # the name of an attribute
             meter.step(elements * (1 + size // 64))
             meter.expect(CHARACTER_IN_LIST * elements * isinstance(value, str))
+        if name in NEW_ELEMENTS or (name in EACH and isinstance(value, COMPUTED)):
+            meter.make(elements)
         if name in WHOLE:
             size = meter.read(value)
             if name in ("sort", "dictsort"):
@@ -340,6 +365,8 @@ class Metering(NodeTransformer):
             node.arg = paid("key", node.arg)
         elif isinstance(node, nodes.Pair):
             node.key = paid("key", node.key)
+        elif isinstance(node, nodes.List | nodes.Dict | nodes.Tuple) and getattr(node, "ctx", "load") == "load":
+            return paid("literal", node)
         return node
 
 
@@ -352,8 +379,7 @@ def cost_of(*given: nodes.Node) -> tuple[nodes.Const, nodes.Const]:
     """Steps and bytes to evaluate the nodes once, without the results that are paid for separately."""
     inner = [*given, *(one for node in given for one in node.find_all(nodes.Node))]
     data = sum(4 * len(one.data) for one in inner if isinstance(one, nodes.TemplateData))
-    made = sum(isinstance(one, ALLOCATING) for one in inner)
-    return nodes.Const(STEPS_PER_ROUND + len(inner)), nodes.Const(data + 128 * made)
+    return nodes.Const(STEPS_PER_ROUND + len(inner)), nodes.Const(data)
 
 
 class Sandbox(SandboxedEnvironment):
@@ -408,6 +434,7 @@ class Sandbox(SandboxedEnvironment):
     def call(self, context: Context, function: Callable[..., Any], /, *given: Any, **named: Any) -> Any:
         meter = context[METER]
         meter.step(STEPS_PER_CALL)
+        meter.make(len(given) + len(named))
         own, method = getattr(function, "__self__", None), getattr(function, "__name__", "")
         if not isinstance(function, Macro):
             meter.read((given, *named.values()))
@@ -419,4 +446,7 @@ class Sandbox(SandboxedEnvironment):
                     function = functools.partial(replace, context, own)
                 elif method == "join":
                     function = functools.partial(join, context, d=own)
-        return meter.keep(super().call(context, function, *given, **named))
+        result = meter.keep(super().call(context, function, *given, **named))
+        if isinstance(result, list) and isinstance(own, str):  # the parts of a text
+            meter.make(len(result))
+        return result

@@ -119,7 +119,7 @@ class ChatTemplate:
         TemplateError if the template refuses the conversation, TemplateLimitError if it exceeds its Meter.
         """
         strings = [len(one) for one in strings_in([messages, tools])]
-        meter = Meter(len(strings), sum(strings), self.stops)
+        meter = Meter(len(messages), len(strings), sum(strings), self.stops)
         try:
             return self.template.render(
                 {METER: meter}, messages=list(messages), tools=list(tools) or None, documents=None,
