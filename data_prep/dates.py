@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?(?:[eE]\+?\d+)?", re.ASCII)
-COMPACT = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
+COMPACT = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 """{number of digits: format} of dates without separators: a year, ..., a web archive's timestamp."""
 YEARS = range(1900, 2101)
 """Years of COMPACT dates. Other numbers of as many digits are Unix times or no dates."""
@@ -18,8 +18,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def read_date(text: str) -> datetime | None:
     """Parse a date, UTC by default; None if it is no date. Supported: ISO 8601 (also only a year or month), Unix times
-    in seconds, milliseconds, microseconds or nanoseconds, "20240131235959", "Wed, 31 Jan 2024 23:59:59 GMT", and
-    "2024-01-31 23:59:59 UTC"."""
+    in seconds, milliseconds, microseconds or nanoseconds, "20240131235959" (also without its seconds), "Wed, 31 Jan
+    2024 23:59:59 GMT", and "2024-01-31 23:59:59 UTC"."""
     if len(text) > MOST_CHARACTERS:
         return None
     if NUMBER.fullmatch(text):

@@ -183,7 +183,11 @@ def as_id(value: object) -> str | None:
 def as_date(value: object) -> str | None:
     """Return a Unix time as ISO 8601 in UTC, and other values as text, also if they are not dates (read_date)."""
     text = as_id(value)
-    if not text or not NUMBER.fullmatch(text) or (text.isdecimal() and len(text) in COMPACT):
+    if (
+        not text
+        or not NUMBER.fullmatch(text)
+        or (text.isdecimal() and len(text) in COMPACT and text[:2] in ("19", "20"))
+    ):
         return text
     moment = read_date(text)
     return iso_of(moment) if moment else text

@@ -40,7 +40,8 @@ def test_all_forms_of_a_moment_give_the_same_order(tmp_path, form):
     ("text", "found"),
     [
         ("2020", date(2020, 1, 1)), ("202005", date(2020, 5, 1)), ("2020-05", date(2020, 5, 1)),
-        ("20200531", date(2020, 5, 31)), ("20201399", None), ("0", None), ("-1", None), ("12", None), ("0.5", None),
+        ("20200531", date(2020, 5, 31)), ("202005312359", date(2020, 5, 31)), ("946684799000", date(1999, 12, 31)),
+        ("20201399", None), ("0", None), ("-1", None), ("12", None), ("0.5", None),
         ("", None), ("yesterday", None), ("9" * 40, None), ("1e400", None), ("1" * 100_000, None),
         ("1609459200.25", date(2021, 1, 1)), ("Mon, 99 Foo 2020", None),
     ],
