@@ -104,6 +104,8 @@ class BoundedFile:
             column if column.type == field.type else column.cast(field.type)
             for column, field in zip(batch.columns, fields, strict=True)
         ]
+        if not columns:
+            return batch  # from_arrays would lose its number of rows
         return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields, self.schema_arrow.metadata))
 
 

@@ -13,6 +13,7 @@ from data_prep.parquet import (
     column_of,
     floats_of,
     nulls_of,
+    opened,
     read_batches,
     read_rows,
     rows_in,
@@ -109,6 +110,22 @@ def test_long_texts_make_smaller_groups_and_no_batch_spans_two_groups(tmp_path):
     assert [batch.num_rows for batch in read_batches(path, ["n"])] == groups
     assert [batch.num_rows for batch in read_batches(path, ["n"], 3)] == [2, 3, 3, 1, 3, 1]
     assert [len(row["text"]) for row in read_rows(path)] == lengths
+
+
+@pytest.mark.parametrize("columns", [None, [], ["n"], ["text", "n"]], ids=str)
+@pytest.mark.parametrize("sizes", [(3,), (0,), (2, 0, 5)], ids=str)
+def test_the_bounded_reader_returns_the_row_groups_of_pyarrow(tmp_path, sizes, columns):
+    path = tmp_path / "a.parquet"
+    with pq.ParquetWriter(path, SCHEMA) as writer:
+        for size in sizes:
+            writer.write_table(pa.Table.from_pylist(rows(size), SCHEMA))
+    with pq.ParquetFile(path) as plain, opened(path) as bounded:
+        for group in range(plain.num_row_groups):
+            wanted, found = plain.read_row_group(group, columns), bounded.read_row_group(group, columns)
+            assert len(found) == len(wanted)
+            assert found.select(sorted(found.column_names)).equals(wanted.select(sorted(wanted.column_names)))
+            batches = bounded.iter_batches(2, row_groups=[group], columns=columns)
+            assert sum(batch.num_rows for batch in batches) == len(wanted)
 
 
 def test_a_truncated_file_is_incomplete(tmp_path):

@@ -99,6 +99,8 @@ def matching(
 
 def true_rows(mask: pa.ChunkedArray) -> np.ndarray:
     """Indices of true values; null counts as false."""
+    if not len(mask):  # Arrow ends the process for an array without chunks
+        return np.zeros(0, np.int64)
     return np.array(call_function("indices_nonzero", [mask]).to_pylist(), np.int64)
 
 
