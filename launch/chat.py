@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import tyro
 
 from configs.experiment import Experiment
+from configs.experiment.command_line import Flag
 from launch.stages.command import run_command
 from launch.stages.processes import process_count
 from launch.stages.trained import load_template, load_trained
@@ -39,7 +40,7 @@ class Options:
     """Seed of the first answer, below 2**32; each further one adds 1."""
     step: int | None = None
     """Step of the checkpoint; default: the newest."""
-    no_tools: tyro.conf.UseCounterAction[int] = 0  # a flag without value
+    no_tools: Flag = 0
     """Run no tools."""
 
 

@@ -10,9 +10,8 @@ Writes corpus_index/ of the run folder, 6 bytes per token, for the window and la
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from configs.experiment import Experiment
+from configs.experiment.command_line import Flag
 from launch import write_shards
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
@@ -26,7 +25,7 @@ INDEXED = ("train.mixture", "train.own_weight")
 
 @dataclass(frozen=True)
 class Options:
-    check: tyro.conf.UseCounterAction[int] = 0  # a flag without value
+    check: Flag = 0
     """Verify every byte of the existing index, instead of building it."""
 
 

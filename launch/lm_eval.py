@@ -9,9 +9,8 @@ changed.
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from configs.experiment import Experiment
+from configs.experiment.command_line import Flag
 from launch.stages.benchmarks import evaluate_by_harness
 from launch.stages.command import run_command
 from lm.errors import UsageError
@@ -29,9 +28,9 @@ class Options:
     """Folder with your tasks, in the format of lm-eval."""
     data: str = ""
     """Folder with datasets, with the hub's columns: TASK/SPLIT.jsonl or .parquet; default: the hub."""
-    apply_chat_template: tyro.conf.UseCounterAction[int] = 0
+    apply_chat_template: Flag = 0
     """Ask in conversations, by the chat template of the run's tokenizer; few-shot examples are earlier questions."""
-    run_code: tyro.conf.UseCounterAction[int] = 0
+    run_code: Flag = 0
     """Allow HumanEval to run programs that the model writes, in processes that can only compute and read files."""
     add_bos_token: bool | None = None
     """Begin each context with BOS; default: if the tokenizer adds it to prompts (not for an imported model whose

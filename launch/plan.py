@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import tyro
-
 from configs.experiment import Experiment, load_config
+from configs.experiment.command_line import Flag
 from configs.layouts import LAYOUTS, on_hardware, row_on
 from configs.recipes.prices import DOLLARS_PER_CHIP_HOUR
 from launch.stages.command import run_command
@@ -33,9 +32,9 @@ class Options:
     topology: str = ""
     """Hardware, such as v5e:4x4, v5p-512 (which counts cores), 2xv6e-256 or h100:8; default: that of train.layout. If
     configs/layouts.py has a row for it, its mesh, remat and micro-batches are used."""
-    json: tyro.conf.UseCounterAction[int] = 0  # a flag without value
+    json: Flag = 0
     """Print the figures as one JSON object."""
-    search: tyro.conf.UseCounterAction[int] = 0
+    search: Flag = 0
     """Try meshes, remat policies and micro-batches, and rank those that fit."""
     mfu: float | None = None
     """Model FLOPs utilization to estimate days and dollars with; default: that of configs/layouts.py, else 0.4."""

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
 from configs.experiment import Experiment
+from configs.experiment.command_line import Flag
 from launch.stages.command import run_command
 from launch.stages.processes import process_count
 from launch.stages.trained import load_trained, say
@@ -54,7 +53,7 @@ class Options:
     beside: tuple[str, ...] = ()
     """To compare with in the window: run folders (model and tokenizer), tokenizer folders or files, or published
     names."""
-    warm_up: tyro.conf.UseCounterAction[int] = 0  # a flag without value
+    warm_up: Flag = 0
     """Compile for all prompt lengths before listening; otherwise the first prompt of each length waits for
     compilation."""
     grace_seconds: float = 10.0

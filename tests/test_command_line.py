@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from configs.experiment import load_config, parse_command, parse_run
+from configs.experiment import EXAMPLES, load_config, parse_command, parse_run
 from configs.experiment.command_line import ALIASES, options_of
 from configs.experiment.run_folder import RunFolder
 from launch import pretrain
@@ -99,6 +99,10 @@ def test_the_help_of_every_script_is_short_and_explains_its_own_options(script, 
     if re.search(r"(?m)^\W*options\b", text):  # not in the overview of a script that reads all sections
         assert own
     assert {name: words for name, words in own.items() if len(words) < 2} == {}
+    assert set(re.findall(r"--(\S+) (?!-)[^-]*\(repeatable", text)) <= {"message", "prompt"}  # flags are given once
+    from_run = any(f"{script} {example}" in text for example in EXAMPLES.values())  # a run, then a config
+    assert f"usage:    python -m {script} {'[RUN] ' if from_run else ''}CONFIG.py" in text or "usage:    " not in text
+    assert from_run == (script in ("launch.finetune", "launch.reinforce"))
 
 
 def test_help_all_explains_every_option_of_a_config(capsys):
@@ -203,7 +207,9 @@ def test_a_misspelt_run_folder_or_config_is_suggested(tmp_path):
     (run / "config.json").write_text("{}")
     wrong = tmp_path / "asistant"
     assert refusal(config=str(wrong)) == f"There is no config file or run folder {wrong}. Did you mean {run}?"
-    assert refusal(config="configs/demoo.py").endswith("configs/demoo.py. Did you mean configs/demo.py?")
+    for misspelt in ("configs/demoo.py", "config/demo.py", "demo.py"):
+        assert refusal(config=misspelt).endswith(f"{misspelt}. Did you mean configs/demo.py?")
+    assert refusal(config=f"{tmp_path}/other").endswith(f"other. Runs in {tmp_path}: assistant.")
     with pytest.raises(UsageError, match=rf"is not a run folder: .* Did you mean {run}\? "):
         RunFolder(wrong).experiment()
     with pytest.raises(UsageError, match=rf"is not a run folder on a disk\. Did you mean {run}\? "):

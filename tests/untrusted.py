@@ -90,6 +90,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "configs.recipes.page_questions.TITLE": AtPlace("The owl (a bird), or eule, is a ", "Owl is a "),
     "configs.recipes.page_questions.YEAR": Anywhere("1999"),
     "launch.cloud.job.parse_job": OPTION,
+    "lm.chat.reply.CONTROL": AtPlace("<|call|>"),
     "lm.chat.template.ChatTemplate": Within("chat template"),
     "lm.chat.tools.DEFINES": AtPlace(" (1 - 2), or x, is", " was"),
     "lm.chat.tools.SENTENCE_END": Anywhere('a.") (B'),
@@ -99,7 +100,10 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "lm.serving.http.NAME": OPTION,
     "lm.serving.http.ORIGIN": OPTION,
     "lm.storage.files.HUB_REPOSITORY": Bounded(255, "the name of a folder"),
+    "lm.storage.http.number_in": Bounded(19, "the pattern has so many characters at most"),
+    "lm.storage.objects.NO_NAME": Anywhere("a//b"),
     "lm.storage.places.DRIVE": AtPlace("C:"),
+    "lm.storage.places.WILDCARD": Trusted("an option"),
     **{
         f"lm.tokenizer.pattern_cost.{name}": Within("runs_of")
         for name in ("_ANCHOR", "_COUNTED", "_ESCAPE", "_FLAGS", "_GROUP", "_class_end", "runs_of")

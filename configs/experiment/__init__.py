@@ -14,13 +14,13 @@ from typing import Annotated, Any, NamedTuple
 
 import tyro
 
-from configs.experiment.command_line import help_wanted, parse_options, parts_of, print_help
+from configs.experiment.command_line import Flag, help_wanted, parse_options, parts_of, print_help, usage_line
 from configs.experiment.definition import Experiment
 from configs.experiment.named_code import OWN_FILTERS, CodePolicy, part, trust_named
-from configs.experiment.run_folder import RunFolder, experiment_json, similar_path
+from configs.experiment.run_folder import RUNS, RunFolder, experiment_json, names_in, similar_path
 from configs.layouts import layout_of
 from lm.config import MixtureSource, MixtureStage, ReinforceConfig
-from lm.errors import UsageError, shown
+from lm.errors import UsageError, for_terminal, shown
 from lm.storage import Url, is_url, local_folder, place_of, refuse_local_folder
 
 FOLDER_AND_WEIGHT = tyro.constructors.PrimitiveConstructorSpec(
@@ -101,8 +101,11 @@ def refuse_no_config(path: Path) -> None:
         return
     if os.path.exists(path):  # noqa: PTH110
         raise UsageError(f"{name} is not a Python file. A config is a .py file with get_config(), such as {DEMO}.")
-    similar = similar_path(path) or similar_path(path, "*.py") or f" Shipped in configs/: {', '.join(shipped)}."
-    raise UsageError(f"There is no config file or run folder {name}.{similar}")
+    shipped_like = similar_path(Path(CONFIGS.name, path.name), "*.py") if path.suffix else ""
+    similar = similar_path(path) or similar_path(path, "*.py") or shipped_like
+    runs = () if path.suffix else names_in(path.parent, RUNS)
+    there = f"Runs in {path.parent}: {', '.join(runs)}" if runs else f"Shipped in configs/: {', '.join(shipped)}"
+    raise UsageError(f"There is no config file or run folder {name}.{similar or f' {for_terminal(there)}.'}")
 
 
 type Fit = Callable[[Experiment, Any, Collection[str]], tuple[Experiment, list[str]]]
@@ -161,10 +164,9 @@ def parse_run(
     """
     help_first = help_wanted(arguments[:1])
     if not help_first and (not arguments or arguments[0].startswith("-")):
-        given, example = ("[RUN] " if from_run else "", EXAMPLES.get(from_run, DEMO))
         raise UsageError(
-            f"Give a config file or a run folder first.\nusage: python -m {program} {given}CONFIG.py|RUN_FOLDER "
-            f"[--workdir DIR] [--from DIR] [--section.field value ...]\nFor example: python -m {program} {example}"
+            f"Give a config file or a run folder first.\nusage: {usage_line(program, bool(from_run))}\n"
+            f"For example: python -m {program} {EXAMPLES.get(from_run, DEMO)}"
         )
     base_name = arguments.pop(0) if from_run and arguments[1:] and arguments[1].endswith(".py") else ""
     config_name = DEMO if help_first else arguments[0]
@@ -208,7 +210,7 @@ def parse_run(
         begin_from: Annotated[str | None, tyro.conf.arg(name="from", metavar="DIR")] = None
         """Another run folder. Stages that it completed with the same settings are reused, by hard links if possible;
         only the others run."""
-        trust_code: tyro.conf.UseCounterAction[int] = 0  # a flag without value
+        trust_code: Flag = 0
         """Run code named in the run folder (filters, evaluators, options of Beam) that you have not run from a config
         file on this machine. Prints each file with its SHA-256 first."""
 
@@ -227,7 +229,7 @@ def parse_run(
             base, _ = fit(base, sizes, ())
             default = dataclasses.replace(default, **{name: getattr(base, name) for name in sections})
             description += f"\n\nDefaults that depend on the data are shown for {example}."
-        print_help(program, description, config_name, default, words, read, registry)
+        print_help(usage_line(program, bool(from_run)), description, config_name, default, words, read, registry)
         own = part(saved, OWN_FILTERS) if isinstance(saved, dict) else {}
         if hidden := [name for name in own if name not in base.documents.sections]:
             print(f"\nNot listed: options of {', '.join(hidden)}; --help does not run the code of these filters.")

@@ -15,6 +15,8 @@ import tyro
 
 from lm.errors import UsageError, shown
 
+type Flag = Annotated[int, tyro.conf.UseCounterAction, tyro.conf.arg(help_behavior_hint="")]
+"""Type of an option without a value: 0 if absent."""
 HELP = ("-h", "--help", "--help-all")
 EXPLAINED = 30
 """With more options than this, --help lists only the names and values of the sections' options; --help SECTION explains
@@ -106,8 +108,14 @@ def help_wanted(words: list[str]) -> bool:
     return any(word in HELP for word in words)
 
 
+def usage_line(program: str, takes_run: bool) -> str:
+    """Usage of a script; with `takes_run`, the run to start from can precede the config."""
+    run = "[RUN] " if takes_run else ""
+    return f"python -m {program} {run}CONFIG.py|RUN_FOLDER [--workdir DIR] [--from DIR] [--section.field value ...]"
+
+
 def print_help(
-    program: str, description: str, config_name: str, config: Any, words: list[str], reads: Sequence[str], registry: Any
+    usage: str, description: str, config_name: str, config: Any, words: list[str], reads: Sequence[str], registry: Any
 ) -> None:
     """Print the usage and the options of the sections that `words` name after --help, by default those that the script
     `reads`; with --help-all, of all sections. Raises UsageError for an unknown section."""
@@ -120,7 +128,7 @@ def print_help(
     asked = [part for part in asked if parts[part] is not None]
     wanted = sections if "--help-all" in words else asked or list(reads)
     print(
-        f"usage:    python -m {program} CONFIG.py|RUN_FOLDER [--workdir DIR] [--from DIR] [--section.field value ...]\n"
+        f"usage:    {usage}\n"
         f"config:   {config_name}: its values are the defaults of the options. Copy it for your experiment.\n"
         f"help:     --help SECTION for one section, --help-all for all options\n"
         f"sections: {', '.join(sections)}\n\n{description}\n"
@@ -134,19 +142,18 @@ def print_help(
     compact = count > EXPLAINED and not asked and "--help-all" not in words
     shown_parts = [((), True, False), (wanted, False, True)] if compact else [(wanted, True, False)]
     for parts_shown, own, brief in shown_parts:
-        print_boxes(with_parts(config, parts_shown, own=own), program, registry, compact=brief)
+        print_boxes(with_parts(config, parts_shown, own=own), registry, compact=brief)
 
 
-def print_boxes(command: type, program: str, registry: Any, compact: bool) -> None:
+def print_boxes(command: type, registry: Any, compact: bool) -> None:
     """Print tyro's boxes of the options of `command`, without tyro's usage, help options and empty boxes."""
     # The terminal's encoding may lack the characters of tyro's boxes.
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     printed = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace")
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         tyro.cli(
-            command, args=["-h"], config=MARKERS, registry=registry, compact_help=compact, prog=program,
-            description=" ",
-        )  # fmt: skip
+            command, args=["-h"], config=MARKERS, registry=registry, compact_help=compact, prog="", description=" "
+        )
     printed.seek(0)
     its_own = r"\W+(-[hH], --help|show this help message and exit)"
     text = "\n".join(line for line in printed.read().splitlines()[1:] if not re.match(its_own, line))

@@ -34,14 +34,22 @@ if TYPE_CHECKING:
     from lm.tokenizer import Tokenizer
 
 
-def similar_path(path: Path, pattern: str = "*/config.json") -> str:
+RUNS = "*/config.json"
+"""Pattern of run folders in a folder."""
+
+
+def names_in(folder: Path, pattern: str) -> list[str]:
+    """Sorted names of the files or run folders in `folder` that the pattern matches; [] if it cannot be read."""
+    try:
+        return sorted(one.relative_to(folder).parts[0] for one in folder.glob(pattern))
+    except OSError:  # a name that is too long, or a folder that cannot be read
+        return []
+
+
+def similar_path(path: Path, pattern: str = RUNS) -> str:
     """Return " Did you mean X?" if there is a run with a similar name as the missing `path` next to it, or another file
     of that pattern; else ""."""
-    try:
-        there = [one.relative_to(path.parent).parts[0] for one in path.parent.glob(pattern)]
-    except OSError:  # a name that is too long, or a folder that cannot be read
-        return ""
-    similar = difflib.get_close_matches(path.name, there, n=1, cutoff=0.75)
+    similar = difflib.get_close_matches(path.name, names_in(path.parent, pattern), n=1, cutoff=0.75)
     return f" Did you mean {shown(str(path.parent / similar[0]), quotes=False)}?" if similar else ""
 
 

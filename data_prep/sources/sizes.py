@@ -1,5 +1,6 @@
 """Estimate the amount of text in a run's inputs without reading all of it, for defaults that depend on the data."""
 
+from collections import deque
 from typing import NamedTuple
 
 from data_prep.config import PagesConfig
@@ -15,7 +16,9 @@ from data_prep.sources.formats import (
     format_of,
     uncompressed,
 )
+from data_prep.sources.inputs import read_input
 from data_prep.sources.listing import Listed, listed_files, with_estimated_sizes
+from data_prep.sources.manifest import InputFile
 from lm.errors import InputError, UsageError
 
 SAMPLED_FILES = 16
@@ -79,7 +82,9 @@ def input_sizes(pages: PagesConfig) -> InputSizes:
         times = len(some) / len(sampled) if some is plain and some else times
         total = InputSizes(total.bytes + size, total.documents + round(times * sum(one.documents for one in found)))
     if not total.bytes:
-        raise InputError(f"pages.tables = {' '.join(pages.tables)} has no text in {len(files)} files. Give others.")
+        for one in files[:SAMPLED_FILES]:  # a file that cannot be read has the reason
+            deque(read_input(InputFile(one.place, one.name, "table", one.bytes, text_field=pages.text_field)), 0)
+        raise InputError(f"pages.tables = {' '.join(pages.tables)} has no text; files read: {len(files)}. Give others.")
     return total
 
 

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from configs.experiment import Experiment
+from configs.experiment.command_line import Flag
 from configs.experiment.run_folder import Loaded
 from data_prep.sources.formats import FORMATS
 from launch.run_folder.checks import refuse_links
@@ -43,7 +42,7 @@ class Options:
     """The first N examples of each task and documents of each table; 0 for all."""
     step: int | None = None
     """Evaluate the model at this step, which must have a checkpoint or a snapshot."""
-    json: tyro.conf.UseCounterAction[int] = 0
+    json: Flag = 0
     """Print one JSON object, and no tables."""
 
     def check(self, experiment: Experiment) -> TasksConfig:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import tyro
 
 from configs.experiment import Experiment
+from configs.experiment.command_line import Flag
 from launch.stages.processes import process_count, process_index
 from launch.stages.trained import leave_together, load_trained, say
 from lm.errors import UsageError, for_terminal, shown
@@ -29,7 +30,7 @@ class Options:
     """Prompts to continue, instead of sample.prompts."""
     step: int | None = None
     """Step of the checkpoint or snapshot to sample from; default: the newest."""
-    interactive: tyro.conf.UseCounterAction[int] = 0
+    interactive: Flag = 0
     """Continue what you type, line by line. Default on a terminal if neither --prompt nor --step is set, but another
     option is."""
     n: int = 1

@@ -116,7 +116,18 @@ def test_damaged_tables_contain_no_text_and_raise_no_traceback(tmp_path):
     pages = parse_run("launch.pretrain", "", [CONFIG, "--pages.tables", str(tmp_path)]).experiment.pages
     for name, content in {"a.parquet": b"PAR1 and no more", "b.jsonl": b"{" * 10_000, "c.jsonl": b'{"a": 1}\n'}.items():
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match="has no text in 3 files"):
+    with pytest.raises(InputError, match=r"a\.parquet"):  # names a file and the reason
+        input_sizes(pages)
+    (tmp_path / "a.parquet").unlink()
+    (tmp_path / "b.jsonl").write_text(" ")
+    with pytest.raises(InputError, match=r"c\.jsonl has no text in any of its 1 rows: .* Set pages\.text_field"):
+        input_sizes(pages)
+    (tmp_path / "c.jsonl").write_text("")
+    (tmp_path / "b.jsonl").write_text('{\n  "text": "One."\n}\n')
+    with pytest.raises(InputError, match=r"b\.jsonl: no row can be read\. .* Write one JSON object per line"):
+        input_sizes(pages)
+    (tmp_path / "b.jsonl").write_text(" ")
+    with pytest.raises(InputError, match=r"has no text; files read: 1\. Give others\."):
         input_sizes(pages)
 
 
