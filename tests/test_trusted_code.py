@@ -197,20 +197,19 @@ def test_a_run_whose_only_evaluator_is_left_out_gets_the_shipped_one(place, monk
     assert "checkpoint" in told and not place.mark.exists()
 
 
-@pytest.mark.parametrize("script", ["compress", "export"])
-def test_code_of_the_model_is_run_by_commands_without_a_config_file_if_trusted(place, script):
-    text = "from lm.model.layers import RMSNorm as Own\n"
-    place.module("own_norm", text)
+def test_code_of_the_model_is_imported_only_if_it_is_trusted(place, monkeypatch):
+    place.module("own_norm", "from lm.model.layers import RMSNorm as Own\n")
     place.write_run(model={"norm": "own_norm.Own"})
-    (file := place.root / "notes.txt").write_text("Some words. " * 20)
-    words = (script, place.run, file if script == "compress" else place.root / "out")
-    if script == "compress":
-        told = place.call(*words, code=2)
-        assert "add --trust-code, or run launch.evaluate with the config file first" in told
-    assert not place.mark.exists()
-    told = place.call(*words, "--trust-code", code=1)  # there are no checkpoints
+    told = place.call("export", place.run, place.root / "out", "--trust-code", code=1)  # there are no checkpoints
     assert f"--trust-code: own_norm, file {place.root / 'own_norm.py'}, SHA-256" in told and "checkpoint" in told
-    assert place.mark.exists() == (script == "compress")
+    assert not place.mark.exists()
+    monkeypatch.syspath_prepend(str(place.root))
+    with pytest.raises(UsageError, match="add --trust-code, or run launch"):
+        trusted_code.load_named("own_norm.Own", "model.norm")
+    assert not place.mark.exists()
+    trusted_code.trust(module_code("own_norm"))
+    trusted_code.load_named("own_norm.Own", "model.norm")
+    assert place.mark.exists()
 
 
 def test_trust_code_prints_module_file_and_hash_and_then_runs(place):
