@@ -221,8 +221,8 @@ def reduce_scatter_width(gradient: jax.Array, axis: int) -> jax.Array:
         for size in steps.get(name, (count,)):
             inner = count // outer // size
             lines = [
-                [(first * size + step) * inner + last for step in range(size)]
-                for first in range(outer) for last in range(inner)
+                [(block * size + step) * inner + last for step in range(size)]
+                for block in range(outer) for last in range(inner)
             ]  # fmt: skip
             gradient = jax.lax.psum_scatter(
                 gradient, name, scatter_dimension=first, tiled=True,

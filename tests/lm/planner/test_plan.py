@@ -260,13 +260,10 @@ def plan_of_small_model(topology: str, fsdp: int, *words: str) -> Ended:
 @needs_libtpu
 @pytest.mark.slow
 def test_activations_offloaded_to_the_host_take_no_device_memory():
-    """The inputs of 48 blocks, for 64 sequences per device; about four of them are in transfer at a time."""
-    words = ("--model.layers", "48", "--train.batch-size", "256")
-    held = [
-        json.loads(plan_of_small_model("v5e:2x2", 4, *words, *more).stdout)["temporary_bytes"]
-        for more in ((), ("--train.remat-offload", "decoder_layer_input"))
-    ]
-    assert held[0] - held[1] > 0.9 * 48 * 64 * 256 * 256 * 2
+    """All temporary values together are less than the inputs of 48 blocks, for 64 sequences per device."""
+    words = ("--model.layers", "48", "--train.batch-size", "256", "--train.remat-offload", "decoder_layer_input")
+    held = json.loads(plan_of_small_model("v5e:2x2", 4, *words).stdout)["temporary_bytes"]
+    assert held < 0.7 * 48 * 64 * 256 * 256 * 2
 
 
 @needs_libtpu
