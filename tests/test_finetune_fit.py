@@ -95,8 +95,8 @@ OPTIONS = {
     "chat.validation_fraction": "0.3", "chat.held_out": "any", "model.context_length": "64", "train.batch_size": "3",
     "train.steps": "7", "train.validate_every": "2", "train.patience": "9", "train.validation_batches": "5",
     "train.log_every": "3", "train.optimizer.learning_rate": "0.5", "train.optimizer.warmup_steps": "6",
-    "train.micro_batches": "1", "train.loss_chunks": "2", "train.skip_untrained": "False", "train.remat": "minimal",
-    "evaluate.stride": "9", "sample.tokens": "30", "train.sample_tokens": "20",
+    "train.ema_decay": "0.5", "train.micro_batches": "1", "train.loss_chunks": "2", "train.skip_untrained": "False",
+    "train.remat": "minimal", "evaluate.stride": "9", "sample.tokens": "30", "train.sample_tokens": "20",
 }  # fmt: skip
 """{option that the rules choose: another value}."""
 
