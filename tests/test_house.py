@@ -327,3 +327,14 @@ def test_steps_are_never_multiplied_by_the_batch_size(path):
                     if re.search(r"batch_size|(tokens|windows|flops)_(per|a)_step|step_flops", name)
                 ]
             assert not (steps and sizes), f"{path}, line {node.lineno}: {ast.unparse(node)}"
+
+
+def test_messages_name_parts_of_pages_that_exist():
+    """(docs/PAGE.md, PART): the page has these words."""
+    texts = (node.value for path in FILES for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant))
+    found = [
+        one for text in texts if isinstance(text, str) for one in re.findall(r"\((docs/\w+\.md), ([^()]+)\)", text)
+    ]
+    assert len(found) >= 3
+    for page, part in found:
+        assert part in (REPOSITORY / page).read_text(encoding="utf-8"), (page, part)

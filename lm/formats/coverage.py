@@ -109,7 +109,7 @@ def check_all_written(written: Iterable[str], shapes: Mapping[str, object], form
         raise UsageError(
             f"The format {format} writes {len(names)} of the model's {len(shapes)} parameters; {left_out[0]} is not "
             "among them, so the exported model would compute something else. Choose another --format, or add the "
-            "parameter to this one (docs/contracts.md, a field of the model)."
+            "parameter to this one (docs/how_to_change_it.md, field of the model)."
         )
     if unknown := sorted(names - shapes.keys()):
         raise UsageError(

@@ -67,8 +67,8 @@ def family_of(config: ModelConfig) -> Family:
         if not unexpressed(config, fields):
             return family
     remedy = (
-        "Train with values that it supports, or add the fields to modeling_gristmill.py.txt (docs/contracts.md, a "
-        "field of the model)."
+        "Train with values that it supports, or add the fields to modeling_gristmill.py.txt "
+        "(docs/how_to_change_it.md, field of the model)."
     )
     check_expressed(config, OWN_FORWARD, "hugging_face", remedy)
     raise AssertionError("check_expressed has raised")

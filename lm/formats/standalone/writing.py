@@ -60,8 +60,8 @@ def model_py(config: ModelConfig, tokenizer: Tokenizer, title: str, dtype: str) 
     """Return the text of model.py: the parts of model_template.txt that this model needs, with its numbers. Raises
     UsageError for a config field that the template does not support."""
     remedy = (
-        "Train with values that it supports, or add the fields to model_template.txt (docs/contracts.md, a field of "
-        "the model)."
+        "Train with values that it supports, or add the fields to model_template.txt (docs/how_to_change_it.md, field "
+        "of the model)."
     )
     check_expressed(config, OWN_FORWARD, "standalone", remedy)
     values: dict[str, object] = {
