@@ -1,6 +1,7 @@
 """Base class of filters: a filter declares its options, the signals it measures, its rules and their descriptions.
 
-To add your own filter, write a class like those in data_prep/quality/ and add it to the recipe (docs/how_to_change_it.md).
+To add your own filter, write a class like those in data_prep/quality/ and add it to the recipe
+(docs/how_to_change_it.md).
 """
 
 import dataclasses
