@@ -124,7 +124,7 @@ def opened(place: Place, index: pq.FileMetaData | None = None) -> Generator[Boun
     InputError that names `place` if the file turns out to be damaged, or too large for memory, inside the `with`
     block."""
     try:
-        with BoundedFile(place.open("rb"), index) as file:
+        with BoundedFile(place, index) as file:
             yield file
     except (OSError, ValueError) as error:
         raise InputError(f"{place} is damaged: {error}. {remedy(place)}") from error

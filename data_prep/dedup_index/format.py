@@ -90,7 +90,7 @@ def groups_between(
     `column` from `low` to `last` (if `wanted` is given, one of these sorted values). Raises InputError if the file is
     missing or damaged."""
     try:
-        with BoundedFile(path.open("rb", buffering=0)) as file:
+        with BoundedFile(path) as file:
             index = file.schema_arrow.get_field_index(column)
             for group in range(file.num_row_groups):
                 if not file.metadata.row_group(group).num_rows:

@@ -106,7 +106,7 @@ def read_index(place: Place) -> np.ndarray:
     or was written by another version of the rule for keys (RULE)."""
     remedy = "Give the held_out_keys.parquet in the tokens/ of a run (shards.held_out_index), or write it again."
     try:
-        with BoundedFile(place.open("rb")) as table:
+        with BoundedFile(place) as table:
             rule = (table.schema_arrow.metadata or {}).get(b"rule", b"none").decode()
             if rule != RULE:
                 raise InputError(f'{place} has keys of the rule "{rule}"; this version uses "{RULE}". {remedy}')

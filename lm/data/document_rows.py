@@ -24,7 +24,7 @@ def opened_table(place: Place, remedy: str = MAKE_SHARDS) -> Generator[BoundedFi
     """Open a table of documents. Raises InputError, with its path and the remedy, if it is missing or turns out to be
     damaged inside the `with` block."""
     try:
-        with BoundedFile(place.open("rb")) as table:
+        with BoundedFile(place) as table:
             yield table
     except (OSError, ValueError, IndexError) as error:
         raise InputError(f"{place} cannot be read: {error}. {remedy}") from error

@@ -106,7 +106,7 @@ def read_parquet_rows(
 
     try:
         left = max(least, MAX_RATIO * (size_of(place) or 0))
-        with BoundedFile(place.open("rb")) as file:
+        with BoundedFile(place) as file:
             names = file.schema_arrow.names
             if columns and columns[0] not in names:
                 raise InputError(f"{place} has no column {columns[0]}, but: {shown(', '.join(names))}. {remedy}")

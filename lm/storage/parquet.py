@@ -1,7 +1,6 @@
 """The one reader of Parquet files that may come from others: Arrow gets each page only after its header was checked
 (parquet_pages.py), and only a bounded amount is decoded at once."""
 
-import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lm.storage.parquet_pages import SIMPLE, CheckedFile, PageTooLargeError
+from lm.storage.places import Place
 
 MAX_BATCH_BYTES = 1 << 28
 """Maximum bytes that a batch of rows may take, as decoded (`decoded_bytes`)."""
@@ -25,13 +25,18 @@ class BoundedFile:
     """An open Parquet file, read in bounded memory whatever it unpacks to. Reading raises OSError and ValueError
     (Arrow's errors, PageTooLargeError, BadPageError) if the file is damaged or would take too much memory."""
 
-    def __init__(self, file: io.RawIOBase | io.BufferedReader, index: pq.FileMetaData | None = None):
-        """`index` is the footer, if it was already read. Raises OSError and ValueError if the file is not Parquet."""
-        self.source = CheckedFile(file)
+    def __init__(self, place: Place, index: pq.FileMetaData | None = None):
+        """Open the file. `index` is its footer, if it was already read. Raises OSError if the file cannot be read, and
+        ValueError if it is not Parquet."""
+        # In a bucket, one request often brings several small columns, because it reads at least READ_AHEAD bytes.
+        self.source = CheckedFile(place.open("rb"))
         try:
             about = pq.ParquetFile(self.source, metadata=index)
-        except pa.ArrowException as error:
-            raise ValueError(str(error)) from error
+        except BaseException as error:
+            self.source.close()
+            if isinstance(error, pa.ArrowException):
+                raise ValueError(str(error)) from error
+            raise
         self.metadata, self.schema_arrow = about.metadata, about.schema_arrow
         self.num_row_groups: int = about.num_row_groups
         self.leaves = list(enumerate(about.schema))
