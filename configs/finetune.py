@@ -35,8 +35,9 @@ PATIENCE = 3
 RATE, MOST_RATE = 4e-4, 2e-3
 """Learning rate for 100 million parameters, and at most; it falls with the square root of their number."""
 MOST_AVERAGED = 100
-"""Parameters are averaged over the steps of an epoch, at most these: of batches this small, the last steps are noise.
-On 200 conversations the average knows 96 % of the trained answers, single steps 81 % (docs/benchmarks.md)."""
+"""Parameters are averaged over about an epoch, but at most this many steps, since single steps on small batches are
+noisy: after 200 conversations SmolLM2 gives 96 % of the trained answers with the average and 81 % without
+(docs/benchmarks.md). There is no average if it would leave less than half of the machine's memory free."""
 HELD_OUT = 5, 1_000
 """Fewest and most conversations to hold out, unless that is more than half, or 10 % are fewer."""
 LARGE_VOCABULARY = 8_192
@@ -133,17 +134,18 @@ def fit(experiment: Experiment, sizes: ConversationSizes, given: Collection[str]
         f"for {parameters / 1e6:,.3g} million parameters" + (", ten times as much with adapters" if adapters else ""),
     )  # fmt: skip
     choose("train.optimizer.warmup_steps", train.optimizer.warmup_steps, min(math.ceil(epoch / 2), steps // 4))
-    averaged = min(max(epoch, 2), MOST_AVERAGED)
-    roomy = not sizes.memory or 5 * BYTES[model.parameter_dtype] * parameters < sizes.memory / 2
-    averages = model.parameter_dtype == "float32" and not adapters and roomy
-    if averages:
-        choose(
-            "train.ema_decay", train.ema_decay, round(1 - 1 / averaged, 3),
-            f"the result is an average of the parameters over about {averaged} steps",
-        )  # fmt: skip
 
-    # Half of the memory that parameters, their average, moments and gradients leave is for activations.
-    state = parameters * BYTES[model.parameter_dtype] * (1 if adapters else 4 + averages)
+    copy = parameters * BYTES[model.parameter_dtype]
+    averaged = min(max(epoch, 2), MOST_AVERAGED)
+    # Beside parameters, two moments and gradients, the average is the fifth copy.
+    averages = model.parameter_dtype == "float32" and not adapters and (not sizes.memory or 10 * copy < sizes.memory)
+    decay = choose(
+        "train.ema_decay", train.ema_decay, round(1 - 1 / averaged, 3) if averages else 0.0,
+        f"the result is a moving average of the parameters over about {averaged} steps" if averages else "",
+    )  # fmt: skip
+
+    # Half of the memory that these copies leave is for activations.
+    state = copy * (1 if adapters else 4 + (decay > 0))
     of_token = model.layers * BYTES[model.compute_dtype] * kept_channels(model, None)
     fitting = (sizes.memory - state) // 2 // of_token if sizes.memory else PART_TOKENS
     if "train.layout" not in given:

@@ -91,6 +91,19 @@ def test_larger_models_learn_at_lower_rates_and_adapters_at_higher_ones():
         assert adapters.learning_rate == pytest.approx(10 * full.learning_rate, rel=0.06)
 
 
+def test_the_result_is_an_average_over_an_epoch_if_memory_allows():
+    sizes = SIZES[4]
+    for name, memory, averages in (
+        ("demo", 0, True), ("SmolLM2", 24 * GB, True), ("SmolLM2", 5 * GB, False), ("Llama 1B", 32 * GB, False),
+    ):  # fmt: skip
+        train = finetune.fit(configured(name), sizes._replace(memory=memory), ())[0].train
+        epoch = min(train.steps // finetune.EPOCHS, finetune.MOST_AVERAGED)
+        assert train.ema_decay == (round(1 - 1 / epoch, 3) if averages else 0.0), name
+    model = dataclasses.replace(BASES["SmolLM2"].model, parameter_dtype="bfloat16")
+    for more in ({"model": model}, {"train.lora": LoraConfig(rank=4)}):  # neither can have an average
+        assert finetune.fit(with_values(configured("SmolLM2"), more), sizes, ())[0].train.ema_decay == 0.0
+
+
 OPTIONS = {
     "chat.validation_fraction": "0.3", "chat.held_out": "any", "model.context_length": "64", "train.batch_size": "3",
     "train.steps": "7", "train.validate_every": "2", "train.patience": "9", "train.validation_batches": "5",
