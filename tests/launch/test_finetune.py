@@ -114,7 +114,7 @@ def test_chat_in_the_terminal_shows_calls_answers_and_sources(assistant):
 
 @pytest.mark.slow
 def test_lm_eval_asks_in_conversations_and_runs_programs_if_allowed(assistant, tmp_path):
-    asks = {"question": "What is Brem?", "answer": 'search {"query": "Brem"}'}  # a call, without its special token
+    asks = {"question": "What is Brem?", "answer": 'search {"query": "Brem"}'}  # a call is shown without <|call|>
     rows = [asks, {**asks, "answer": "Brem is a river."}]
     problem = {"prompt": "def f():\n", "test": "def check(f):\n    f()\n", "entry_point": "f"}
     write_jsonl(tmp_path / "data/talk/test.jsonl", rows)
