@@ -210,50 +210,58 @@ START, END = "\ufdd0", "\ufdd1"
 """Noncharacters before the first and after the last chunk of a sentence."""
 CHUNK = re.compile(r"\S+")
 RULES = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        ("([«“‘„]|`+)", r" \1 "),
-        (r'^"', "``"),
-        ("(``)", r" \1 "),
-        (r"([ (\[{<])(?:\"|'')", r"\1 `` "),
-        (r"(?i)'(?!re|ve|ll|m|t|s|d|n)(\w)\b", r"' \1"),
-        (r"([^.])\.([\])}>\"'»”’ ]*)\s*$", r"\1 . \2 "),
-        (r"([:,])(\D)", r" \1 \2"),
-        ("([:,])$", r" \1 "),
-        (r"(\.{2,}|[;@#$%&])", r" \1 "),
-        (r"([^.])\.([\])}>\"']*)\s*$", r"\1 .\2 "),
-        ("([?!])", r" \1 "),
-        ("([^'])' ", r"\1 ' "),
-        (r"([*\]\[(){}<>]|--)", r" \1 "),
-        (r"(?s)\A(.*)\Z", r" \1 "),
-        ("([»”’])", r" \1 "),
-        ("''|\"", " '' "),
-        ("([^' ])('[sS]|'[mM]|'[dD]|') ", r"\1 \2 "),
-        ("([^' ])('ll|'LL|'re|'RE|'ve|'VE|n't|N'T) ", r"\1 \2 "),
-        (r"(?i)\b(can)(not)\b", r" \1 \2 "),
-        (r"(?i)\b(d)('ye)\b", r" \1 \2 "),
-        (r"(?i)\b(gim|lem)(me)\b", r" \1 \2 "),
-        (r"(?i)\b(gon)(na)\b", r" \1 \2 "),
-        (r"(?i)\b(got)(ta)\b", r" \1 \2 "),
-        (r"(?i)\b(more)('n)\b", r" \1 \2 "),
-        (r"(?i)\b(wan)(na)(?=\s)", r" \1 \2 "),
-        (r"(?i) ('t)(is|was)\b", r" \1 \2 "),
+    (re.compile(pattern), replacement, frozenset(needs))
+    for pattern, replacement, needs in (
+        ("([«“‘„]|`+)", r" \1 ", "«“‘„`"),
+        (r'^"', "``", '"'),
+        ("(``)", r" \1 ", '`"'),
+        (r"([ (\[{<])(?:\"|'')", r"\1 `` ", "\"'"),
+        (r"(?i)'(?!re|ve|ll|m|t|s|d|n)(\w)\b", r"' \1", "'"),
+        (r"([^.])\.([\])}>\"'»”’ ]*)\s*$", r"\1 . \2 ", "."),
+        (r"([:,])(\D)", r" \1 \2", ":,"),
+        ("([:,])$", r" \1 ", ":,"),
+        (r"(\.{2,}|[;@#$%&])", r" \1 ", ".;@#$%&"),
+        (r"([^.])\.([\])}>\"']*)\s*$", r"\1 .\2 ", "."),
+        ("([?!])", r" \1 ", "?!"),
+        ("([^'])' ", r"\1 ' ", "'"),
+        (r"([*\]\[(){}<>]|--)", r" \1 ", "*][(){}<>-"),
+        (r"(?s)\A(.*)\Z", r" \1 ", ""),
+        ("([»”’])", r" \1 ", "»”’"),
+        ("''|\"", " '' ", "'\""),
+        ("([^' ])('[sS]|'[mM]|'[dD]|') ", r"\1 \2 ", "'"),
+        ("([^' ])('ll|'LL|'re|'RE|'ve|'VE|n't|N'T) ", r"\1 \2 ", "'"),
+        (r"(?i)\b(d)('ye)\b", r" \1 \2 ", "'"),
+        (r"(?i)\b(more)('n)\b", r" \1 \2 ", "'"),
+        (r"(?i) ('t)(is|was)\b", r" \1 \2 ", "'"),
     )
 ]
-"""Replacements, in order of application."""
-PARTED = frozenset("cannot gimme lemme gonna gotta wanna".split())  # noqa: SIM905 - as in data_prep/text/words.py
+"""Replacements, in order of application: pattern, what replaces it, and characters; a chunk with none of them cannot
+match, which saves time ("": every chunk matches)."""
+MARKS = frozenset().union(*(needs for *_, needs in RULES))
+
+
+@functools.lru_cache(maxsize=10_000)
+def rules_for(marks: frozenset[str]) -> list[tuple[re.Pattern[str], str]]:
+    """Return the RULES that can change a chunk whose characters of MARKS are `marks`."""
+    return [(pattern, replacement) for pattern, replacement, needs in RULES if not needs or needs & marks]
+
+
+PARTED = ("cannot", "gimme", "lemme", "gonna", "gotta", "wanna")
+PARTING = re.compile(r"(?i)\b(can(?=not\b)|(?:gim|lem)(?=me\b)|gon(?=na\b)|got(?=ta\b)|wan(?=na\s))(not|me|na|ta)")
 
 
 def treebank_words(chunk: str) -> tuple[str, ...]:
     """Return the words of a chunk of text without white space, by the Penn Treebank rules. `chunk` also has the
     character before it and the one after it, or START and END at the ends of a sentence."""
     inside = chunk[1:-1]
-    if inside.isalpha() and inside.lower() not in PARTED:
+    if inside.isalnum() and inside.lower() not in PARTED:
         return (inside,)
     continues = not chunk.endswith(END)
     text = chunk.removeprefix(START) + END if continues else chunk.removeprefix(START).removesuffix(END)
-    for pattern, replacement in RULES:
+    for pattern, replacement in rules_for(MARKS.intersection(chunk)):
         text = pattern.sub(replacement, text)
+    if any(map(chunk.lower().__contains__, PARTED)):
+        text = PARTING.sub(r" \1 \2 ", text)
     return tuple(text.split()[:-1] if continues else text.split())
 
 

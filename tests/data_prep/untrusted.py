@@ -195,6 +195,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "text.nltk_words.REALIGNED": Within("nltk_words"),
     "text.nltk_words.TOKEN": Within("nltk_words"),
     "text.nltk_words.CHUNK": Within("nltk_words"),
+    "text.nltk_words.PARTING": Within("nltk_words"),
     "text.nltk_words.RULES": Within("nltk_words"),
     "url_filter.filter.HOST_END": Within("reject_as_datatrove"),
     "url_filter.filter.IP_ADDRESS": Within("reject_as_datatrove"),

@@ -1,10 +1,11 @@
 """NLTK's words and Punkt's sentences compared with results of NLTK 3.8.1; test_datatrove_2024.py has many more."""
 
 import itertools
+import random
 
 import pytest
 
-from data_prep.text.nltk_words import nltk_words, sentence_spans
+from data_prep.text.nltk_words import MARKS, PARTED, RULES, nltk_words, rules_for, sentence_spans
 from data_prep.text.passage import Passage
 from tests.data_prep.measured import fetch_punkt
 
@@ -26,6 +27,7 @@ def punkt():
         ("the dogs' and the dog's\nbone's", "the dogs ' and the dog's bone 's"),
         ("“Yes,” she said. ‘No’ – he", "“ Yes , ” she said . ‘ No ’ – he"),
         ("'tis more'n d'ye think", "'t is more 'n d 'ye think"),
+        ("I CANNOT. Gimme/lemme, gotta! wanna", "I CAN NOT . Gim me / lem me , got ta ! wan na"),
         ("", ""),
     ],
 )
@@ -59,3 +61,17 @@ def test_a_passage_counts_by_either_library():
     passage = Passage("It is ok. then we can't go.\nYes.")
     assert (passage.sentence_count("spacy"), passage.sentence_count("punkt")) == (3, 2)
     assert passage.word_count_by("nltk") == len(passage.words_by("nltk")) == len(passage.kinds_by("nltk"))
+
+
+def test_rules_left_out_would_have_changed_nothing():
+    source = random.Random(40)
+    of = [*"«“‘„`\"'.,:;@#$%&?!*][(){}<>-»”’ßé9", *PARTED, "'tis", "d'ye", "more'n", "n't", "'ll", "--", "..."]
+    for _ in range(20_000):
+        inside = "".join(source.choices(of, k=source.randint(1, 6)))
+        for text in (inside, f" {inside} "):
+            every = rules = text
+            for pattern, replacement, _needs in RULES:
+                every = pattern.sub(replacement, every)
+            for pattern, replacement in rules_for(MARKS.intersection(text)):
+                rules = pattern.sub(replacement, rules)
+            assert rules == every

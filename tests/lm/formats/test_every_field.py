@@ -280,7 +280,9 @@ def as_class[Kind: ModelConfig](kind: type[Kind], base: ModelConfig, **changes: 
 )
 def test_a_field_or_value_unknown_to_every_format_is_rejected_by_name(tmp_path, base, format, kind, changes, field):
     config = as_class(kind, base, **changes)
-    with pytest.raises(UsageError, match=rf"The format {format}.* cannot express {field}.*(docs/contracts|--format)"):
+    with pytest.raises(
+        UsageError, match=rf"The format {format}.* cannot express {field}.*(docs/how_to_change_it|--format)"
+    ):
         FORMATS[format](tmp_path, config, random_parameters(config), [1, 2])
     assert not [*tmp_path.iterdir()]
     if kind is WiderConfig:  # every format computes the default
