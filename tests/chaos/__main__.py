@@ -3,7 +3,7 @@
 Prints a JSON line for each row, and `N passed, N failed`; exits with code 1 if a row failed.
 """
 
-from tests.chaos import bucket_processes, data_stages, hostile_inputs, serve, sources, training, warc
+from tests.chaos import data_stages, hostile_inputs, serve, sources, training, warc
 from tests.chaos.runner import Row, run_rows
 
 SAME_RUN = "parameters, optimizer and metrics are those of an undisturbed run"
@@ -74,11 +74,6 @@ ROWS = {
     ),
     "training: moves": Row(
         training.moves, 12, "1, 2 and 4 processes", "SIGKILL or SIGTERM, then another mesh", "losses within 1e-5"
-    ),
-    "bucket": Row(
-        bucket_processes.trials, 100, "four processes that share only a bucket",
-        "one, process 0 or all are killed; every 20th request fails; one bit of an object is flipped",
-        "losses within 1e-5, every row once, resumed on 1, 2 and 4 processes; each flip is found",
     ),
 }  # fmt: skip
 """{name: check, count, process under test, injected fault, requirement}."""
