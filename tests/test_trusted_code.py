@@ -363,6 +363,7 @@ def test_code_found_only_in_the_folder_of_known_code_is_not_trusted(place, optio
     assert listed.read_text() == before and not users.mark.exists()
 
 
+@pytest.mark.slow
 def test_supervised_restarts_inherit_the_decision_and_nothing_more(place):
     """A supervised process, also restarted, trusts the code as printed; changed code is rejected."""
     attack(place, "own filter")

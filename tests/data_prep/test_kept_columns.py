@@ -319,6 +319,7 @@ def test_another_list_of_columns_reruns_the_stage_and_the_same_list_does_not(tmp
     assert units_of([file], CONFIG)[0].identity == identity("author", "tags")
 
 
+@pytest.mark.slow
 def test_a_value_longer_than_the_limit_of_a_text_is_quarantined(tmp_path):
     values = {"fits": "x" * 70_000, "long": WORD + "x" * 3_000_000}
     lists = {"fits": ["x" * 70_000] * 2, "long": [WORD, WORD]}

@@ -130,6 +130,7 @@ def test_an_added_or_removed_input_in_a_bucket_only_rebuilds_its_unit(run, tmp_p
     assert set(after) == {"units/texts/1.json", "units/texts/2.json", "units/texts/3.json", "units/texts/manifest"}
 
 
+@pytest.mark.slow
 def test_user_files_stay_in_a_bucket_and_stages_of_another_run_are_reused(run, tmp_path):
     warcs = write_warcs(tmp_path / "warc", 2, 6)
     make(experiment_of(warcs), tmp_path / "run", STAGES[:2])

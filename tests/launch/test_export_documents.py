@@ -240,7 +240,13 @@ def test_a_non_empty_folder_is_rejected_and_an_older_export_is_replaced(made, tm
             export(made, inside)
 
 
-@pytest.mark.parametrize("moment", ["launch.release.documents.dataset_card", "launch.release.documents.write_parquet"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "launch.release.documents.dataset_card",
+        pytest.param("launch.release.documents.write_parquet", marks=pytest.mark.slow),
+    ],
+)
 def test_the_next_export_cleans_up_after_a_killed_one(made, tmp_path, moment):
     module, _, name = moment.rpartition(".")
     code = (
@@ -337,6 +343,7 @@ def objects_of(out: Url) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in out.files()}
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_gives_the_same_bytes_there_and_on_a_disk(made, bucket, tmp_path):
     for command in (Command("", "", shard_bytes=1, workers=2), Command("", "", format="jsonl")):
         exported = lambda source, out, command=command: run(dataclasses.replace(command, run=str(source), out=str(out)))

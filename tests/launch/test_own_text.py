@@ -49,6 +49,7 @@ def write_mixed(folder, seed=0):
     (folder / "numbers.md").write_text("1 2 3 4 5\n" * 50)
 
 
+@pytest.mark.slow
 def test_a_mixed_folder_becomes_a_model_and_one_more_note_changes_nothing(tmp_path):
     notes, run = tmp_path / "notes", tmp_path / "run"
     write_mixed(notes)

@@ -384,6 +384,7 @@ with ending_together(), handle_cli_errors("test"):
 """
 
 
+@pytest.mark.slow
 def test_processes_with_different_flags_and_run_folders_end_with_both_values(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name / "stages").mkdir(parents=True)

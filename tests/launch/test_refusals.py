@@ -112,6 +112,7 @@ def test_training_under_a_limit_of_address_space_prints_one_line(run, gib, tmp_p
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
 
 
+@pytest.mark.slow
 def test_a_closed_stdout_is_no_error(run):
     done = command("launch.sample", str(run), "--prompt", "a", "--sample.temperatures", "0", after=">&-")
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
@@ -123,6 +124,7 @@ def test_a_run_folder_whose_name_is_a_pattern_is_rejected(name, tmp_path):
         refuse_no_run(tmp_path / name)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts the folder read-only, which needs root")
 def test_a_run_on_a_read_only_disk_is_evaluated(run, tmp_path):
     """On a text and on the run's own figures; nothing is written."""

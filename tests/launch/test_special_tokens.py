@@ -48,7 +48,7 @@ def source(request, tmp_path_factory):
     return out
 
 
-@pytest.fixture(params=[False, True], ids=["its own tokenizer", "--tokenizer"])
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["its own tokenizer", "--tokenizer"])
 def imported(request, source, tmp_path, capsys):
     """(the run, the output of the import)."""
     named = tmp_path / "tokenizer.json"

@@ -48,6 +48,7 @@ def test_cache_settings_of_the_user_are_kept():
     assert environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "7"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["s3", pytest.param("gs", marks=pytest.mark.slow)])
 def test_a_new_host_reuses_compiled_programs_from_a_bucket(tmp_path, scheme):
     """Hosts share only the bucket; if it does not answer, programs are compiled again."""

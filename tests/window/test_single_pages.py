@@ -42,6 +42,7 @@ def opened(open_page, tmp_path: Path):
     return opened
 
 
+@pytest.mark.slow
 def test_two_tokenizers_are_compared(opened):
     texts = [*LANGUAGES.values(), *KINDS.values()]
     readings = [

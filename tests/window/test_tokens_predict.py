@@ -70,6 +70,7 @@ def test_a_text_is_tokenized_without_a_server(hostile, open_page, inspector):
     assert "Merge 1 of" in told.inner_text() and page.input_value("#tokens-beside") == "bytes"
 
 
+@pytest.mark.slow
 def test_a_line_of_1_mb_is_tokenized_and_the_page_stays_responsive(hostile, open_page, inspector):
     page = open_page(hostile.exported + "#tokens")
     settle(page)

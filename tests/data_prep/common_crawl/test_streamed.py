@@ -170,6 +170,7 @@ def test_the_sizes_of_a_whole_crawl_need_few_requests(tmp_path):
     assert len(files) == 300 and all(one.estimated and 110 < one.bytes < 140 for one in files)
 
 
+@pytest.mark.slow
 def test_an_s3_address_works_too(warcs, tmp_path):
     with serving_store() as store, variables(store.environment() | QUICK):
         store.bucket("commoncrawl")

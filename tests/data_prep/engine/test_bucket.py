@@ -38,6 +38,7 @@ def test_outputs_equal_those_on_disk_and_each_unit_runs_once(engine, store, tmp_
     assert len(written) == len(set(written)) == 30
 
 
+@pytest.mark.slow
 def test_units_that_hang_or_kill_their_process_group_are_quarantined(store, tmp_path):
     run_step(step_of(texts(20)), ONE_PROCESS, tmp_path)
     inputs = texts(20) | {"sleep": "wait x", "loop": "spin x", "group": f"{GROUP} x"}
@@ -51,7 +52,9 @@ def test_units_that_hang_or_kill_their_process_group_are_quarantined(store, tmp_
     assert '"attempts": 3' in found["group.json"]
 
 
-@pytest.mark.parametrize("what", ["running", "txt", "json"])
+@pytest.mark.parametrize(
+    "what", [pytest.param("running", marks=pytest.mark.slow), "txt", pytest.param("json", marks=pytest.mark.slow)]
+)
 def test_a_full_store_is_not_the_fault_of_a_unit_and_stops_the_step(what, store):
     run_step(step_of(texts(4)), ONE_PROCESS, RUN)
     store.fail(lambda request: "500" if request.method == "PUT" and request.path.endswith(f".{what}") else None)

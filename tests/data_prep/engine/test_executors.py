@@ -87,9 +87,9 @@ if __name__ == "__main__":
 """
 
 
+NO_RAY = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (make ray)")
 MARKS = {
-    "ray": pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (make ray)"),
-    "slurm": pytest.mark.slow,
+    one: (pytest.mark.slow, NO_RAY) if one == "ray" else (pytest.mark.slow,) for one in CHOICES if one != "processes"
 }
 
 

@@ -138,6 +138,7 @@ def test_a_chain_of_jobs_runs_all_steps_with_the_bytes_of_one_process(slurm, com
     assert all(not any(codes) for codes in slurm.codes())
 
 
+@pytest.mark.slow
 def test_an_idle_array_ends_the_chain_and_lists_of_other_runs_are_not_read(slurm, command, tmp_path):
     """The same command, started by hand, then completes all units."""
     slurm.hold()
@@ -159,6 +160,7 @@ def test_an_idle_array_ends_the_chain_and_lists_of_other_runs_are_not_read(slurm
     assert contents(command.folder / "run") == made_alone("good", tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_if_all_units_fail_the_chain_ends_with_the_first_error_and_quarantines_none(slurm, command):
     assert command("all bad").returncode == 0
     slurm.wait(HANG_SECONDS)
@@ -167,6 +169,7 @@ def test_if_all_units_fail_the_chain_ends_with_the_first_error_and_quarantines_n
     assert not list(command.folder.rglob("quarantine/step/*.json"))
 
 
+@pytest.mark.slow
 def test_failed_units_are_retried_once_in_a_chain(slurm, command):
     made = []
     for kind in ("bad and good, retry", "bad and good, retry"):
@@ -177,6 +180,7 @@ def test_failed_units_are_retried_once_in_a_chain(slurm, command):
     assert [sum(retried) for retried in made] == [1, 2] and command.log().count("step 4") == 2
 
 
+@pytest.mark.slow
 def test_a_run_folder_may_be_in_a_bucket(command, slurm, tmp_path):
     with serving() as store:
         store.bucket("bucket")

@@ -251,6 +251,7 @@ def test_units_that_hang_or_kill_their_process_group_are_quarantined_and_all_oth
     assert not list((tmp_path / "run").rglob("*.running"))
 
 
+@pytest.mark.slow
 def test_a_unit_that_kills_the_command_is_tried_last_and_then_quarantined(tmp_path):
     """The command is restarted each time, as a container is."""
     for _ in range(4):
@@ -278,6 +279,7 @@ def die_three_times(unit: Unit[str], space: Workspace, journal: Path) -> dict:
     return counts
 
 
+@pytest.mark.slow
 def test_a_unit_that_died_in_each_attempt_runs_once_more_without_others(tmp_path):
     journal, inputs = tmp_path / "journal", texts(10) | {"die-0": "text a", "die-1": "text b"}
     step = dataclasses.replace(step_of(inputs), work=functools.partial(die_three_times, journal=journal))

@@ -124,6 +124,7 @@ def test_a_file_that_fails_in_any_step_affects_no_documents_of_other_files(tmp_p
     assert "The joins are repeated without c (filtering); see quarantine/addresses/." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_no_document_of_other_files_is_lost_for_random_corpora(tmp_path, monkeypatch):
     config, differing = demo_config(steps=("exact_dedup", "minhash_dedup")), 0
     for seed in range(3):
@@ -157,7 +158,13 @@ def test_a_file_that_fails_after_the_joins_counts_towards_the_failure_limit(tmp_
 OF_A_FILE = ("addresses", "keys", "survivors", "line-keys", "line-edits", "overlaps", "contaminated", "filtering")
 
 
-@pytest.mark.parametrize("steps", [("exact_dedup", "minhash_dedup"), (*DEDUP, "line_dedup", "decontamination")])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ("exact_dedup", "minhash_dedup"),
+        pytest.param((*DEDUP, "line_dedup", "decontamination"), marks=pytest.mark.slow),
+    ],
+)
 def test_only_added_or_removed_files_of_twenty_are_processed(tmp_path, made, steps):
     config, texts, out = dataclasses.replace(all_steps(tmp_path), steps=steps), tmp_path / "texts", tmp_path / "out"
     config = dataclasses.replace(config, dedup_index=DedupIndexConfig())

@@ -212,6 +212,7 @@ SHORT_AND_LONG = st.lists(ODD_TEXTS | LINES.map(lambda line: "\n".join([line] * 
 ODD_STEPS = st.sets(st.sampled_from([*RULES, "quality_classifier"]))
 
 
+@pytest.mark.slow
 @given(texts=SHORT_AND_LONG, steps=ODD_STEPS)
 @example(texts=["\n".join(["[1] [2] [edit]"] * 6)], steps={"c4"})
 @example(

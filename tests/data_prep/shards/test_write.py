@@ -156,7 +156,7 @@ def test_bytes_are_reproducible_for_any_batches(tokens, documents, tmp_path, mon
     assert pq.read_table(tmp_path / "tokens/documents") == pq.read_table(tokens / "documents")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_gigatoken_writes_the_same_bytes(tokens, documents, tmp_path, workers):
     pytest.importorskip("gigatoken", reason="gigatoken is not installed")
     save(TOKENIZER, tmp_path / "tokenizer")
@@ -239,7 +239,13 @@ def test_an_added_file_is_the_only_one_encoded(tokens, documents, tmp_path, monk
     assert encoded == [paths[0].name]
 
 
-@pytest.mark.parametrize(("train_shards", "largest"), [(2, 1), (2, 400), (2, 20_000), (1, 300_000)])
+@pytest.mark.parametrize(
+    ("train_shards", "largest"),
+    [
+        (2, 400),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in ((2, 1), (2, 20_000), (1, 300_000))),
+    ],
+)
 def test_a_full_disk_is_an_input_error_and_the_same_call_continues(documents, tmp_path, train_shards, largest):
     """A limit on file sizes simulates the full disk. At the last limit one shard fits and another does not."""
     length = 8 if train_shards == 1 else CONFIG.record_length  # many records of few tokens take more space

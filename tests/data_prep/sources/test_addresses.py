@@ -148,7 +148,7 @@ def found_in(files: list[InputFile]) -> tuple[list, Counter]:
     return found, skipped
 
 
-@pytest.mark.parametrize("kind", ["warc", "tables"])
+@pytest.mark.parametrize("kind", ["warc", pytest.param("tables", marks=pytest.mark.slow)])
 def test_remote_files_give_the_result_of_local_ones_despite_failures(served: Served, files, tmp_path, kind):
     here = listed(tmp_path / "here", **{kind: (str(files / {"warc": "crawl", "tables": "texts"}[kind]),)})
     there = listed(tmp_path / "there", **{kind: served.crawl if kind == "warc" else served.texts})

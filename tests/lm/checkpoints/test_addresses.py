@@ -30,6 +30,7 @@ def folder(server: Store, request) -> Generator[Url]:
     server.fail(lambda request: None)
 
 
+@pytest.mark.slow
 def test_checkpoints_saved_while_requests_fail_are_restored_bit_for_bit_also_from_a_copy(folder, server, tmp_path):
     faults = [fault for fault in FAULTS if fault != "stall"]
     server.fail(lambda request: faults[request.number % 5] if request.number % 11 == 0 else None)

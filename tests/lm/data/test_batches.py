@@ -122,6 +122,7 @@ def test_iterate_yields_the_batch_of_each_step(folder, threads, start, batch_siz
         assert same(next(iterator), reference.batch(step))
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_batches(folder):
     program = (
         "import hashlib, sys; from pathlib import Path; from lm.data.batches import BatchSource\n"

@@ -143,8 +143,10 @@ MIXED = dataclasses.replace(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("block", [1, 3])
-@pytest.mark.parametrize("config", [GROWING, MIXED], ids=["one folder", "mixture"])
+@pytest.mark.parametrize(
+    ("config", "block"),
+    [(MIXED, 3), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((GROWING, 1), (GROWING, 3), (MIXED, 1)))],
+)
 def test_a_batch_does_not_depend_on_previous_reads_or_processes(folders, config, block):
     """Resumed at, before and after each switch; also with several processes that read some of the rows."""
     source = opened(config := dataclasses.replace(config, shuffle_block=block), folders)

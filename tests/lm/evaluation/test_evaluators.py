@@ -74,6 +74,7 @@ def test_a_users_evaluator_runs_in_training_and_in_the_evaluation(tokens, tmp_pa
     assert {"validation_loss", "validation_bits_per_byte", "gzip_bits_per_byte", "parameters"} <= figures.keys()
 
 
+@pytest.mark.slow
 def test_a_run_resumed_after_a_failed_evaluator_equals_one_without_the_failure(tokens, tmp_path):
     """The step is saved as not evaluated, and the resumed run evaluates it first."""
     config = dataclasses.replace(EXPERIMENT.train, validate_every=3, steps=4)

@@ -60,7 +60,7 @@ def test_the_gradients_of_the_reference_equal_finite_differences():
         pytest.param(functools.partial(by_blocks, blocks=4), (2, 64, 4, 4, 8), marks=SLOW),
         (functools.partial(by_blocks, blocks=5), (2, 33, 6, 2, 8)),
         pytest.param(interpreted, (2, 128, 2, 2, 64), marks=SLOW),
-        (interpreted, (1, 256, 4, 2, 64)),
+        pytest.param(interpreted, (1, 256, 4, 2, 64), marks=SLOW),
         pytest.param(interpreted, (1, 384, 2, 1, 128), marks=SLOW),
         (interpreted, (1, 100, 2, 1, 24)),  # padded to 128 positions and 64 channels
     ],

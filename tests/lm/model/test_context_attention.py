@@ -88,7 +88,7 @@ def test_parts_of_one_block_need_half_of_the_pairs_and_a_diagonal():
         ("xla", (2, 96, 4, 2, 8), {"shards": 2, "tensor": 2}, {"prefix": 30}),  # not divided evenly
         ("xla", (1, 99, 2, 1, 8), {"shards": 3}, {}),  # odd parts
         pytest.param("splash", (1, 1024, 2, 2, 64), {"shards": 4, "tensor": 2}, {}, marks=pytest.mark.slow),
-        ("splash", (2, 512, 2, 1, 64), {"shards": 2, "fsdp": 2}, {"window": 100}),
+        pytest.param("splash", (2, 512, 2, 1, 64), {"shards": 2, "fsdp": 2}, {"window": 100}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

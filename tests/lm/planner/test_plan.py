@@ -266,6 +266,7 @@ def test_activations_offloaded_to_the_host_take_no_device_memory():
     assert held < 0.7 * 48 * 64 * 256 * 256 * 2
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_the_compilers_figures_match_the_step():
     """A small model sharded over four chips: 12 bytes a parameter, the kernel's name, each layer's weights twice."""

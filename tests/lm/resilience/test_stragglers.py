@@ -55,6 +55,7 @@ def test_a_straggler_takes_a_large_part_of_a_step_and_far_more_than_the_median_o
     assert stragglers(seconds, step) == slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "slow"),
     [(SLOW_DATA, 1), pytest.param(SLOW_BETWEEN_STEPS, 0, marks=pytest.mark.slow)],

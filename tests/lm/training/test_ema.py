@@ -72,6 +72,7 @@ def test_the_average_follows_the_recurrence_and_resumes_bit_for_bit(finished):
     assert steps_there(finished) == [*range(1, STEPS + 1)] and bits(finished) == whole
 
 
+@pytest.mark.slow
 def test_evaluations_snapshots_and_commands_use_the_average_and_training_does_not(finished, tokens, tmp_path):
     average = arrays(finished, STEPS, "model.")
     largest = max(float(np.abs(value).max()) for value in average.values())

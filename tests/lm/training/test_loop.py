@@ -100,7 +100,8 @@ def uploaded(tokens) -> Generator[Url]:
         yield Url("s3://shards/tokens")
 
 
-@pytest.mark.parametrize("block", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [1, 3])
 def test_shards_in_a_bucket_give_the_same_run_also_when_it_is_resumed(
     tokens, finished, uploaded, tmp_path, capsys, block
 ):

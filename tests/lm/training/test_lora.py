@@ -85,11 +85,10 @@ def test_a_step_equals_the_explicit_formula():
     ("config", "scanned"),
     [
         pytest.param(LLAMA, True, id="llama, scanned"),
-        pytest.param(MODERN, False, id="modern"),
         *(
             pytest.param(config, scanned, id=f"{name}, {scanned}", marks=pytest.mark.slow)
             for config, scanned, name in ((LLAMA, False, "llama"), (GPT2, False, "gpt2"), (GPT2, True, "gpt2"),
-                                          (MODERN, True, "modern"))
+                                          (MODERN, False, "modern"), (MODERN, True, "modern"))
         ),
     ],
 )  # fmt: skip

@@ -107,6 +107,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tokens, patient, tmp_path, f
         assert steps_there(run)[-1] == BEST and bits(run) == bits(patient) and losses_of(run) == losses_of(patient)
 
 
+@pytest.mark.slow
 def test_a_kill_before_later_checkpoints_are_deleted_changes_nothing(tokens, patient, tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt

@@ -53,6 +53,7 @@ def started_from(folder: Path, take, **changes):
     return dataclasses.replace(CONFIG, start=StartConfig(str(folder), take), **changes)
 
 
+@pytest.mark.slow
 def test_parameters_can_be_loaded_with_another_optimizer(tokens, finished, tmp_path, capsys):
     run = copy(tokens, tmp_path)
     lion = dataclasses.replace(CONFIG.optimizer, name="lion", learning_rate=1e-12, final_learning_rate=1e-12)

@@ -60,6 +60,7 @@ def back_at_4(run: RunFolder) -> dict[str, int]:
     return stamps(run)
 
 
+@pytest.mark.slow
 def test_a_snapshot_equals_the_parameters_of_its_step_and_is_never_deleted(finished, tokens, tmp_path):
     """Compared with a run that keeps the checkpoint of every step and writes no snapshot."""
     every = Path(shutil.copytree(tokens, tmp_path / "every"))

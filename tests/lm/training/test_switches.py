@@ -46,7 +46,7 @@ def seen(run: Path) -> dict[str, list[int]]:
 @pytest.mark.parametrize(
     ("name", "left"),
     [
-        ("log_every", [6]),
+        pytest.param("log_every", [6], marks=pytest.mark.slow),
         pytest.param("validate_every", [], marks=pytest.mark.slow),
         pytest.param("sample_every", [], marks=pytest.mark.slow),
         ("checkpoint_every", [6]),
