@@ -26,10 +26,10 @@ WANTED = {
 GPUS = [row for row in LAYOUTS.values() if not topology_of(row.topology).chip.torus]
 TPUS = [row for row in LAYOUTS.values() if topology_of(row.topology).chip.torus]
 ONE_OF_EACH_KIND = {
-    (topology_of(row.topology).chip.name, row.xla_options, row.mesh.context > 1, row.mesh.tensor > 1): row
-    for row in TPUS
+    kind: row for row in TPUS
+    for kind in (topology_of(row.topology).chip.name, row.xla_options, row.mesh.context > 1, row.mesh.tensor > 1)
 }  # fmt: skip
-"""For each combination of chip, options and axes of the mesh, the last row, which has the largest model."""
+"""For each chip, set of options and axis of the mesh, the last row, which has the largest model."""
 LARGEST = 0.75
 """Share of a GPU's memory that the estimate may use without a compiler: activations inside blocks, gathered weights and
 copies come on top."""
@@ -109,7 +109,7 @@ def test_the_estimate_leaves_room_on_gpus(row):
 
 @needs_libtpu
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ONE_OF_EACH_KIND.values(), ids=lambda row: row.name)
+@pytest.mark.parametrize("row", {row.name: row for row in ONE_OF_EACH_KIND.values()}.values(), ids=lambda row: row.name)
 def test_two_layers_fit_by_the_compiler(row):
     """A minute each. tests.bench.layouts compiles the whole models of all rows."""
     words = ("--train.layout", row.name, "--json", "--model.layers", "2")

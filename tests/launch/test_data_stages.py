@@ -257,7 +257,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize(
     ("place", "times", "stages"),
-    [("disk", 3, 2), *(pytest.param(place, 20, 5, marks=pytest.mark.slow) for place in ("disk", "bucket"))],
+    [("disk", 3, 2), *(pytest.param(place, 6, 5, marks=pytest.mark.slow) for place in ("disk", "bucket"))],
 )
 def test_only_one_of_two_commands_started_together_builds_the_data(place, times, stages, run, tmp_path):
     """The other fails with one line, or finds everything done."""

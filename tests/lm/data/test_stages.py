@@ -73,6 +73,7 @@ def value_at(step: int, before: int, schedule: tuple[tuple[int, int], ...]) -> i
     return before
 
 
+@settings(max_examples=25)
 @given(config=schedules())
 def test_all_counts_equal_those_of_a_loop_over_the_steps(config):
     stages, windows = config.stages(CONTEXT), 0
@@ -104,7 +105,7 @@ def test_no_micro_batch_is_larger_than_that_of_the_largest_batch(config, data):
         assert stage.windows != config.largest_batch or stage.micro_batches == parts
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=8)
 @given(config=schedules(mixed=True))
 def test_no_window_is_repeated_before_the_end_of_its_epoch(folders, config):
     """Checked at the end of each stage and, with blocks of one window, at every step; counts equal the closed form."""
@@ -120,7 +121,7 @@ def test_no_window_is_repeated_before_the_end_of_its_epoch(folders, config):
             read[index][number] += 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15)
 @given(config=schedules(mixed=True))
 def test_each_stage_keeps_to_its_weights(folders, config):
     """The error is below n - 1 sequences; in block order, below n - 1 groups of sequences."""
@@ -161,7 +162,7 @@ def test_a_batch_does_not_depend_on_previous_reads_or_processes(folders, config,
                 assert same(batch, tuple(array[part::2] for array in expected[step]))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=6)
 @given(config=schedules())
 def test_a_shorter_context_keeps_every_target_and_separates_sequences(folders, config):
     """The sequences of a window concatenate to the window; document numbers begin at 1 in each."""

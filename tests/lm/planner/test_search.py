@@ -83,7 +83,7 @@ def test_if_nothing_fits_both_are_reported():
 @pytest.mark.slow
 def test_the_compiler_decides_if_a_layout_fits():
     done = plan_command(
-        "configs/gpt2_124m.py", "--topology", "v5e:2x2", "--search", "--json", "--model.layers", "2",
+        "configs/shakespeare_char.py", "--topology", "v5e:2x2", "--search", "--json", "--model.layers", "2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
