@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -86,6 +87,14 @@ def trusts_nothing_of_other_tests():
     trusted_code.TRUSTED.clear()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_file():
+    """Forget the compiled programs of each file of tests: a process would hold gigabytes of them at the end."""
+    yield
+    if jax := sys.modules.get("jax"):
+        jax.clear_caches()
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(STATE, ignore_errors=True)
     if MADE_HERE:
@@ -94,7 +103,11 @@ def pytest_unconfigure() -> None:
 
 # The same examples on every run, and no time limit: results must depend on neither luck nor load.
 hypothesis.settings.register_profile(
-    "gristmill", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "gristmill",
+    max_examples=50,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("gristmill")
 
