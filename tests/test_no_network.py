@@ -11,7 +11,6 @@ from configs.recipes.demo_pages import SOTU
 from data_prep import package_index
 from data_prep.sources.tfds import library_errors
 from lm.errors import InputError, network_reason
-from lm.storage.http import said
 from lm.tokenizer.published import load_published
 
 CHAIN = ("Pool(", "Max retries", "Caused by", "Traceback", "0x", "Errno")
@@ -82,7 +81,6 @@ def test_the_reason_of_every_fault_is_a_few_words(closed_port, silent_port, rude
     reasons["the host name cannot be resolved (is there a network?)"] = failure("http://no-such-host.invalid/")
     for reason, error in reasons.items():
         assert network_reason(error) == reason
-        assert said(error) == reason
     for error in rude:
         assert len(network_reason(error)) < 150 and not any(word in network_reason(error) for word in CHAIN)
 

@@ -20,8 +20,7 @@ from typing import NamedTuple
 from data_prep.sources.formats import PLAIN_TEXT, TABLE_ENDINGS
 from lm.errors import InputError, UsageError, shown
 from lm.storage import WILDCARD, Place, Url, is_url, matching_paths, place_of, split_pattern
-from lm.storage.objects import Object
-from lm.storage.stores import WEB
+from lm.storage.objects import WEB, Object
 
 ENDINGS = {
     "pages.warc": (".warc", ".warc.gz", ".warc.zst", ".wet", ".wet.gz", ".wet.zst"),

@@ -6,88 +6,70 @@ HF_TOKEN, or that of `hf auth login`; HF_ENDPOINT selects another hub.
 """
 
 import contextlib
+import functools
 import itertools
 import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from lm.errors import UsageError, network_reason, shown
-from lm.storage import http
-from lm.storage.objects import ROUNDS, Object, StorageError, bounded, in_time, possible, settings
+from lm.storage import objects
+from lm.storage.objects import Object, StorageError, bounded, in_time, possible, settings
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfFileMetadata, HfUri
 
 SERVER = "https://huggingface.co"
-KINDS = {"datasets": "dataset", "spaces": "space"}
-LATER = http.LATER - {403}
-"""On the hub, 403 is permanent: the terms of a gated repository were not accepted."""
+PASSING = {408, 409, 412, 425, 429, 500, 502, 503, 504}
+"""Status codes of temporary errors; 409 and 412 mean a concurrent commit."""
+SIGNED_SECONDS = 300
+"""Seconds for which the signed address of a version of a file is used; the hub signs them for an hour."""
 REMEDY = "Check the name; for a private or gated repository set HF_TOKEN to a token with access, and accept its terms."
 
 
-class HubPath(NamedTuple):
-    """Parts of an hf:// URL: `kind` "model", "dataset" or "space", `repository` OWNER/NAME, `revision` branch or
-    commit."""
-
-    kind: str
-    repository: str
-    revision: str
-    path: str
-
-
-def named(address: str) -> HubPath:
+def named(address: str) -> "HfUri":
     """Parse an hf:// URL. Raises UsageError if it names no repository."""
-    parts = address.removeprefix("hf://").split("/")
-    kind = KINDS.get(parts[0], "model")
-    owner, _, rest = "/".join(parts[kind != "model" :]).partition("/")
-    name, _, path = rest.partition("/")
-    name, _, revision = name.partition("@")
-    if not owner or not name or "@" in owner:
-        raise UsageError(
-            f"{shown(address)} is not a file on the hub: give hf://datasets/OWNER/NAME/PATH, or with a revision "
-            "hf://datasets/OWNER/NAME@REVISION/PATH."
-        )
-    if revision == "refs" and path.split("/")[0] in ("convert", "pr"):  # refs/convert/parquet
-        first, second, *others = [*path.split("/"), ""]
-        revision, path = f"refs/{first}/{second}", "/".join(others).rstrip("/")
-    return HubPath(kind, f"{owner}/{name}", unquote(revision) or "main", path)
+    from huggingface_hub import parse_hf_uri
+
+    try:
+        found = parse_hf_uri(address)
+        if found.is_repo:
+            return found
+        reason = "a bucket of the hub cannot be read"
+    except ValueError as error:
+        reason = shown(str(error), quotes=False)
+    raise UsageError(
+        f"{shown(address)} is not a file on the hub: {reason}. Give hf://datasets/OWNER/NAME/PATH, or with a revision "
+        "hf://datasets/OWNER/NAME@REVISION/PATH."
+    )
 
 
 def endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or SERVER).rstrip("/")
 
 
-def address_of(address: str) -> str:
-    """Return the HTTPS URL of the file at an hf:// URL."""
-    one = named(address)
-    room = next((f"{folder}/" for folder, kind in KINDS.items() if kind == one.kind), "")
-    return f"{endpoint()}/{room}{one.repository}/resolve/{quote(one.revision, safe='')}/{quote(one.path)}"
+def look(address: str) -> "HfFileMetadata":
+    """Return huggingface_hub's metadata of a file: size, ETag, and its address, which may be on another server. Raises
+    FileNotFoundError if it does not exist."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
+    def ask(api: Any, one: "HfUri") -> "HfFileMetadata":
+        url = hf_hub_url(one.id, one.path_in_repo, repo_type=one.type, revision=one.revision, endpoint=api.endpoint)
+        return get_hf_file_metadata(url, timeout=settings().timeout, endpoint=api.endpoint, retry_on_errors=True)
 
-def request_options() -> http.RequestOptions:
-    from huggingface_hub import get_token
-
-    token = get_token()
-
-    def sign(request: Any) -> Any:
-        if token:
-            request.headers["Authorization"] = f"Bearer {token}"
-        return request
-
-    return http.RequestOptions(sign, LATER, linked=True, remedy=REMEDY)
+    return asked(address, "read", ask)
 
 
 def head(address: str) -> Object | None:
     """Return the size and ETag of a file, None if it does not exist. The ETag is its SHA-256, or for a small file git's
     hash. Raises StorageError if the hub does not report the size, or cannot be read."""
-    from huggingface_hub import get_hf_file_metadata
-
-    if not named(address).path:
+    if not named(address).path_in_repo:
         return None
-    # Without following the redirect, which may be signed for GET only.
-    look = lambda *_: get_hf_file_metadata(address_of(address), timeout=settings().timeout, endpoint=endpoint())
     try:
-        found = asked(address, "read", look)
+        found = look(address)
     except FileNotFoundError:
         return None
     if found.size is None:
@@ -95,20 +77,37 @@ def head(address: str) -> Object | None:
     return possible(address, Object(found.size, found.etag or ""))
 
 
-def read(address: str, start: int, end: int | None, version: Object | None = None) -> bytes:
-    """Return bytes [start, end) of the file; see lm.storage.http.read."""
-    return http.read(address_of(address), start, end, version, request_options())
+@functools.lru_cache(64)
+def signed(address: str, version: Object | None, server: str, period: int) -> "HfFileMetadata":
+    """Return the metadata of `version` of a file, whose address has its contents even if the file is replaced. Raises
+    ReplacedError if the file was replaced. `server` and `period` tell calls at other servers and times apart."""
+    found = look(address)
+    if version and version.differs(Object(version.size if found.size is None else found.size, found.etag or "")):
+        raise objects.replaced(address)
+    return found
 
 
-def asked[T](address: str, verb: str, request: Callable[[Any, HubPath], T]) -> T:
-    """Return `request(api, path)` for huggingface_hub's HfApi and the parsed `address`, retrying transient errors.
-    `verb`, such as "read", is for messages. Raises FileNotFoundError if there is no such file or folder, StorageError
-    for any other failure."""
+def read(address: str, start: int = 0, end: int | None = None, version: Object | None = None) -> bytes:
+    """Return bytes [start, end) of the file, fewer if it is shorter; `end` None means to its end. Raises
+    FileNotFoundError if there is no such file, ReplacedError if it is no longer `version`."""
+    from huggingface_hub import get_token
+
+    find = signed if version else signed.__wrapped__
+    found = find(address, version, endpoint(), int(time.monotonic() / SIGNED_SECONDS))
+    is_hub = urlsplit(found.location)[:2] == urlsplit(endpoint())[:2]  # another server has another ETag, and no token
+    held = Object(version.size, version.etag if is_hub else "") if version else None
+    return objects.read(address, start, end, held, found.location, (is_hub and get_token()) or "")
+
+
+def asked[T](address: str, verb: str, request: Callable[[Any, "HfUri"], T]) -> T:
+    """Return `request(api, path)` for huggingface_hub's HfApi and the parsed `address`; `verb`, such as "read", is for
+    messages. Raises FileNotFoundError if there is no such file or folder, StorageError for any other failure."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
     api, one = HfApi(endpoint=endpoint(), library_name="gristmill"), named(address)
-    for left in reversed(range(ROUNDS)):
+
+    def attempt() -> T:
         try:
             return request(api, one)
         except EntryNotFoundError as error:
@@ -117,27 +116,23 @@ def asked[T](address: str, verb: str, request: Callable[[Any, HubPath], T]) -> T
             network = type(error).__module__.startswith("httpx")  # or httpx2, depending on the version
             if not network and not isinstance(error, HfHubHTTPError | OSError | ValueError):
                 raise
-            response = getattr(error, "response", None)
-            status = getattr(response, "status_code", None)
-            # 409 and 412: concurrent commit
-            passes = status in LATER | {409, 412} or (network and response is None)
-            if left and passes:
-                wait = http.seconds_asked(response.headers.get("Retry-After"), None) if response is not None else None
-                time.sleep(min(wait or http.FIRST_PAUSE * 2 ** (ROUNDS - left), http.LONGEST_WAIT))
-                continue
+            status = getattr(getattr(error, "response", None), "status_code", None)
             reason = f"{status} {str(error).strip().splitlines()[0]}" if status else network_reason(error)
+            if status in PASSING or (network and status is None):
+                raise ConnectionError(reason[:400]) from error
             raise StorageError(f"{address} cannot be {verb}: {reason[:400]}. {REMEDY}") from error
-    raise AssertionError
+
+    return objects.retried(address, verb, attempt)
 
 
 def listing(address: str) -> dict[str, Object]:
     """Return {path relative to `address`: size and hash} of all files below the folder; {} if it does not exist."""
 
-    def tree(api: Any, one: HubPath) -> dict[str, Object]:
+    def tree(api: Any, one: "HfUri") -> dict[str, Object]:
         entries = api.list_repo_tree(
-            one.repository, one.path or None, recursive=True, revision=one.revision, repo_type=one.kind
+            one.id, one.path_in_repo or None, recursive=True, revision=one.revision, repo_type=one.type
         )
-        begin = len(one.path) + 1 if one.path else 0
+        begin = len(one.path_in_repo) + 1 if one.path_in_repo else 0
         found = lambda entry: Object(entry.size, str(entry.lfs.sha256 if entry.lfs else entry.blob_id))
         every = in_time(address, itertools.batched(entries, 1000))
         files = (entry for page in every for entry in page if hasattr(entry, "blob_id"))
@@ -156,10 +151,10 @@ def upload(source: Path | bytes, address: str) -> Object:
     """Write a file's contents, or bytes, to `address` by one commit, atomically; return its size and ETag. The
     repository must exist. Raises the errors of `asked`."""
 
-    def commit(api: Any, one: HubPath) -> None:
+    def commit(api: Any, one: "HfUri") -> None:
         api.upload_file(
-            path_or_fileobj=source, path_in_repo=one.path, repo_id=one.repository, repo_type=one.kind,
-            revision=one.revision, commit_message=f"Write {one.path}",
+            path_or_fileobj=source, path_in_repo=one.path_in_repo, repo_id=one.id, repo_type=one.type,
+            revision=one.revision, commit_message=f"Write {one.path_in_repo}",
         )  # fmt: skip
 
     asked(address, "written", commit)
@@ -172,8 +167,8 @@ def upload(source: Path | bytes, address: str) -> Object:
 def delete(addresses: Iterable[str]) -> None:
     """Delete each file by its own commit, ignoring missing ones."""
 
-    def commit(api: Any, one: HubPath) -> None:
-        api.delete_file(one.path, one.repository, repo_type=one.kind, revision=one.revision)
+    def commit(api: Any, one: "HfUri") -> None:
+        api.delete_file(one.path_in_repo, one.id, repo_type=one.type, revision=one.revision)
 
     for address in addresses:
         with contextlib.suppress(FileNotFoundError):

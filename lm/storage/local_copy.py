@@ -478,5 +478,5 @@ def as_local_file(place: Path | Url) -> Path:
 def below(url: Url) -> dict[str, Object]:
     """Return {name: metadata} of the object at `url` and of all below it, named "a" and "a/…" for s3://bucket/a."""
     one = url.found()
-    others = {} if url.scheme in stores.WEB else url.files()
+    others = {} if url.scheme in objects.WEB else url.files()
     return ({} if one is None else {url.name: one}) | {f"{url.name}/{name}": found for name, found in others.items()}

@@ -1,9 +1,9 @@
-"""Requests to object stores, by obstore (Rust's object_store): Amazon S3 and other servers of its protocol (s3://),
-Google Cloud Storage (gs://).
+"""Requests to object stores and web servers, by obstore (Rust's object_store): Amazon S3 and other servers of its
+protocol (s3://), Google Cloud Storage (gs://), and any HTTP server, which is only read (https://, http://).
 
-Uploads are atomic: an object appears when its only request, or the last of a multipart upload, has succeeded. Transient
-failures (5xx, 503 SlowDown, timeouts, broken connections) are retried with exponential backoff; then StorageError names
-the object, the cause and the remedy.
+Uploads are atomic: an object appears when its only request, or the last of a multipart upload, has succeeded. obstore
+retries transient failures (5xx, 429, timeouts, broken connections) with exponential backoff; `retried` repeats what
+obstore does not. Then StorageError names the object, the cause and the remedy.
 
 Credentials come from the variables AWS_* and GOOGLE_*, the role of a machine or pod, or gcloud's application default
 credentials. AWS_ENDPOINT_URL and GOOGLE_BASE_URL name other servers of the same protocols.
@@ -23,18 +23,27 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from lm.errors import InputError, UsageError, shown
 
-SCHEMES = ("s3", "gs")
+SCHEMES, WEB = ("s3", "gs"), ("https", "http")
 CHUNK = 16 * 2**20
 """Bytes per request of a large object."""
 PARTS = 5_000
 """Maximum parts of an upload; S3 allows 10,000."""
 THREADS = 8
 """Concurrent requests for one large object, or for many small ones."""
-ROUNDS = 3
+ROUNDS = 4
 """Attempts of a request; in each, obstore itself retries several times."""
+ROUND_SECONDS = 2.0
+"""Mean pause after the first attempt, then four times as long each; none if no retries are wanted."""
+PIECE = 1 << 20
+"""Bytes per read from a connection."""
+SLOWEST = 20
+"""Maximum duration of one request, in multiples of the timeout, even if bytes keep arriving slowly."""
+SKIPPED_BYTES = 64 << 20
+"""Maximum bytes that are read and discarded before the requested ones, if a server does not support ranges."""
 MOST_OBJECTS = 5_000_000
 """Maximum objects in a listing, which takes 270 bytes of memory per object."""
 MOST_BYTES = 2**46
@@ -67,15 +76,23 @@ class Object(NamedTuple):
 
     @classmethod
     def of(cls, metadata: Any, size: int | None = None) -> "Object":
-        """Convert obstore's metadata. Give the `size` for the metadata of an upload, which lacks it."""
-        return cls(metadata["size"] if size is None else size, metadata["e_tag"] or "", metadata["version"])
+        """Convert obstore's metadata. Give the `size` for the metadata of an upload, which lacks it. Without an ETag,
+        the modification date takes its place."""
+        date = metadata.get("last_modified")
+        etag = metadata["e_tag"] or (date.isoformat() if date and date.timestamp() else "")
+        return cls(metadata["size"] if size is None else size, etag, metadata["version"])
+
+    def differs(self, found: "Object") -> bool:
+        """Return whether the size or ETag of `found` is another. An ETag that is not reported is not compared."""
+        plain = lambda one: one.etag.removeprefix("W/").strip('"')
+        return self.size != found.size or bool(self.etag and found.etag and plain(self) != plain(found))
 
 
 class Settings(NamedTuple):
     """Settings of requests, from environment variables."""
 
     timeout: float
-    """GRISTMILL_STORAGE_TIMEOUT: seconds per request."""
+    """GRISTMILL_STORAGE_TIMEOUT: seconds without a byte."""
     retries: int
     """GRISTMILL_STORAGE_RETRIES: retries of a failed request in each of ROUNDS rounds."""
 
@@ -94,54 +111,79 @@ def settings() -> Settings:
 
 
 def split(address: str) -> tuple[str, str, str]:
-    """Return (scheme, bucket, key) of an address such as s3://bucket/a/key."""
+    """Return (scheme, bucket or host, key) of an address such as s3://bucket/a/key."""
     scheme, _, rest = address.partition("://")
     bucket, _, key = rest.partition("/")
     return scheme, bucket, key
 
 
-@functools.cache
-def store(scheme: str, bucket: str) -> Any:
-    """Return obstore's client of a bucket. It cannot be used after a fork."""
-    from obstore.store import from_url
+@functools.lru_cache(64)
+def store(root: str, token: str = "") -> Any:
+    """Return obstore's client of the bucket or web server at `root`, such as s3://bucket. It cannot be used after a
+    fork. `token` is sent to the server, but not to another host after a redirect."""
+    from obstore.store import HTTPStore, from_url
 
-    limits = settings()
+    limits, scheme = settings(), split(root)[0]
     named = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT") if scheme == "s3" else ("GOOGLE_BASE_URL",)
-    server = next((os.environ[name] for name in named if os.environ.get(name)), "")
+    server = root if scheme in WEB else next((os.environ[name] for name in named if os.environ.get(name)), "")
     backoff: Any = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15), "base": 2}
     client: Any = {
-        "timeout": timedelta(seconds=limits.timeout),
+        "read_timeout": timedelta(seconds=limits.timeout),
+        "timeout": timedelta(seconds=SLOWEST * limits.timeout),
         "connect_timeout": timedelta(seconds=min(limits.timeout, 10.0)),
         "allow_http": server.startswith("http://"),
+        "user_agent": "gristmill",
     }
+    if token:
+        client["default_headers"] = {"Authorization": f"Bearer {token}"}
+    if certificates := os.environ.get("REQUESTS_CA_BUNDLE"):
+        client["root_certificate"] = Path(certificates).read_bytes()
     retry: Any = {"max_retries": limits.retries, "retry_timeout": timedelta(minutes=3), "backoff": backoff}
-    return from_url(f"{scheme}://{bucket}", client_options=client, retry_config=retry)
+    return (HTTPStore if scheme in WEB else from_url)(root, client_options=client, retry_config=retry)
 
 
-def asked[T](address: str, verb: str, request: Callable[[Any, str], T]) -> T:
-    """Return `request(store, key)` for the object at `address`, retrying transient errors; `verb`, such as "read", is
-    for messages. Raises FileNotFoundError if the object does not exist, obstore's AlreadyExistsError and
-    PreconditionError if a condition of the request is not met, and StorageError for everything else."""
+def located(address: str) -> tuple[str, str]:
+    """Return (root for `store`, key) of an address."""
+    scheme, bucket, key = split(address)
+    path, mark, query = key.partition("?") if scheme in WEB else (key, "", "")
+    if "%2f" in path.lower():  # obstore would write it as a slash
+        return address, ""
+    return f"{scheme}://{bucket}" + f"/{mark}{query}" * bool(mark), unquote(path) if scheme in WEB else key
+
+
+def asked[T](address: str, verb: str, request: Callable[[Any, str], T], url: str = "", token: str = "") -> T:
+    """Return `request(store, key)` for the object at `url`, by default `address`; see `retried` for the rest."""
+    root, key = located(url or address)
+    with credentials_told(address):
+        client = store(root, token)
+    return retried(address, verb, lambda: request(client, key))
+
+
+def retried[T](address: str, verb: str, request: Callable[[], T]) -> T:
+    """Return `request()`, retrying transient errors; `verb`, such as "read", and `address` are for messages. Raises
+    FileNotFoundError if the object does not exist, obstore's AlreadyExistsError and PreconditionError if a condition of
+    the request is not met, and StorageError for everything else."""
     from obstore import exceptions
 
-    scheme, bucket, key = split(address)
-    with credentials_told(address):
-        client = store(scheme, bucket)
-    for left in reversed(range(ROUNDS)):
+    scheme, bucket, _ = split(address)
+    for number in range(ROUNDS):
+        last = number == ROUNDS - 1
         try:
-            return request(client, key)
+            return request()
         except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
             raise
         except FileNotFoundError as error:
             if "NoSuchBucket" in str(error):
                 raise StorageError(f"{address} cannot be {verb}: {no_bucket(scheme, bucket)}") from error
             # Of an upload whose parts were joined, but whose answer was lost, the next try finds no parts.
-            if verb != "written" or not left:
+            if verb != "written" or last:
                 raise FileNotFoundError(2, "No such object", address) from error
         except (exceptions.BaseError, OSError, ValueError) as error:  # the last, for names that no object can have
-            if not left or not may_pass(error):
+            if "status code: 410" in str(error):
+                raise FileNotFoundError(2, "No such object", address) from error
+            if last or not may_pass(error, scheme):
                 raise StorageError(f"{address} cannot be {verb}: {cause(error, scheme, bucket)}") from error
-        time.sleep(random.uniform(0.5, 1.5) * (ROUNDS - left) * settings().timeout / 60)
+        time.sleep(random.uniform(0.5, 1.5) * min(ROUND_SECONDS, settings().retries) * 4**number)
     raise AssertionError("the last round returns or raises")
 
 
@@ -153,24 +195,26 @@ def credentials_told(address: str) -> Generator[None]:
     except InputError:
         raise
     except Exception as error:
-        reason = first_line(error)
-        raise StorageError(
-            f"{address} cannot be reached: {reason}. Correct the AWS_* or GOOGLE_* variables."
-        ) from error
+        wrong = "address, or REQUESTS_CA_BUNDLE" if split(address)[0] in WEB else "AWS_* or GOOGLE_* variables"
+        raise StorageError(f"{address} cannot be reached: {first_line(error)}. Correct the {wrong}.") from error
 
 
 def no_bucket(scheme: str, bucket: str) -> str:
     return f"there is no bucket {bucket}. Create it, or correct the name in {scheme}://{bucket}."
 
 
-def may_pass(error: Exception) -> bool:
+def may_pass(error: Exception, scheme: str) -> bool:
     """Return whether a later attempt may succeed: the server failed or was not reached, but did not refuse."""
     from obstore import exceptions
 
+    text = str(error)
+    if scheme in WEB and "status code: 403" in text:  # content networks return it for too many requests
+        return True
     refusals = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, exceptions.NotSupportedError)
-    status = re.search(r"status code: (\d{3})|status: (\d{3})", str(error))
-    refused = status is not None and (status[1] or status[2])[0] in "34" and (status[1] or status[2]) != "429"
-    return not isinstance(error, refusals) and not refused and not (NO_KEYS.search(str(error)) or is_name(error))
+    status = re.search(r"status(?: code)?: ([34]\d\d)", text)
+    refused = status is not None and status[1] not in ("408", "425", "429")
+    final = "error following redirect" in text or BAD_CERTIFICATE in text
+    return not isinstance(error, refusals) and not refused and not (NO_KEYS.search(text) or is_name(error) or final)
 
 
 def is_name(error: Exception) -> bool:
@@ -180,6 +224,7 @@ def is_name(error: Exception) -> bool:
 
 NO_KEYS = re.compile("redential|token request|/latest/(api/token|meta-data)|InvalidAccessKeyId|SignatureDoesNotMatch")
 """Matches errors of missing or wrong credentials, also from a machine's metadata server, which is asked last."""
+BAD_CERTIFICATE = "InvalidCertificate"
 
 
 def cause(error: Exception, scheme: str, bucket: str) -> str:
@@ -192,7 +237,15 @@ def cause(error: Exception, scheme: str, bucket: str) -> str:
         keys, unread = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "; ~/.aws is not read"
     if "NoSuchBucket" in text:
         return no_bucket(scheme, bucket)
-    if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError) or NO_KEYS.search(text):
+    if BAD_CERTIFICATE in text:
+        return (
+            "the server's certificate is not trusted. If you trust the server, set REQUESTS_CA_BUNDLE to the path of a "
+            "PEM file with the certificate of its CA."
+        )
+    denied = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
+    if scheme in WEB and not is_name(error) and (denied or not may_pass(error, scheme)):
+        return f"{first_line(error)}. Check the address, and whether the server or a proxy requires a login."
+    if denied or NO_KEYS.search(text):
         return f"{first_line(error)}. Give credentials with access ({keys}, or a role of the machine{unread})."
     if is_name(error):
         return f"{first_line(error)}. Give the file or object another name."
@@ -201,60 +254,120 @@ def cause(error: Exception, scheme: str, bucket: str) -> str:
     if isinstance(error, OSError) and error.strerror:  # of a file that is read or written here
         return f"{error.strerror} ({error.filename}). Free space on the disk, or fix the permissions."
     return (
-        f"{first_line(error)}. Tried {ROUNDS * (settings().retries + 1)} times. Check the store and the network, then "
-        "run the command again: finished work is kept."
+        f"{first_line(error)}. Tried {ROUNDS * (settings().retries + 1)} times. Check the store and the network, and "
+        "whether a proxy is needed (HTTPS_PROXY) or in the way (NO_PROXY); then run the command again: finished work "
+        "is kept."
     )
 
 
 def first_line(error: Exception) -> str:
-    """Return obstore's message without its debug output, with S3's error code if there is one."""
-    text = " ".join(str(error).partition("Debug source:")[0].split())
+    """Return obstore's message without its debug output, with S3's error code or the system's reason if there is
+    one."""
+    text, _, debug = str(error).partition("Debug source:")
+    text = re.sub(
+        r"^.*?Error performing .*? - (Server returned non-2xx status code: )?", "", " ".join(text[:4000].split())
+    )
     code = re.search(r"<Code>(\w+)</Code>", text)
-    return (text.partition(": <")[0] + (f": {code[1]}" if code else ""))[:400].rstrip(".: ")
+    reasons = re.findall(r'(?:message|error): "([^"]+)"', debug) if "error sending request" in text else []
+    text = reasons[-1].lower() if reasons else text.partition(": <")[0] + (f": {code[1]}" if code else "")
+    return text[:400].rstrip(".: ")
 
 
-def head(address: str) -> Object | None:
-    """Return the metadata of the object; None if it does not exist."""
+def head(address: str, url: str = "", token: str = "") -> Object | None:
+    """Return the metadata of the object; None if it does not exist. A web server is asked for the first byte: not all
+    support HEAD. Raises StorageError if it does not report the size."""
     import obstore
+    from obstore.exceptions import BaseError
+
+    web = split(address)[0] not in SCHEMES
+
+    def look(client: Any, key: str) -> Object:
+        if not web:
+            return Object.of(obstore.head(client, key))
+        with contextlib.suppress(BaseError):  # of an empty file, or a server without ranges
+            return Object.of(obstore.get(client, key, options={"range": (0, 1)}).meta)
+        try:
+            return Object.of(obstore.get(client, key).meta)
+        except BaseError as error:
+            if "Content-Length" not in str(error):
+                raise
+            raise StorageError(
+                f"{address}: the server does not report the size of the file. Download it first."
+            ) from error
 
     try:
-        found = asked(address, "read", lambda client, key: obstore.head(client, key))
+        return possible(address, asked(address, "read", look, url, token))
     except FileNotFoundError:
         return None
-    return possible(address, Object.of(found))
 
 
-def read(address: str, start: int = 0, end: int | None = None, version: Object | None = None) -> bytes:
-    """Return bytes [start, end) of the object, by default all. Raises ReplacedError if it is no longer `version`."""
+def read(
+    address: str, start: int = 0, end: int | None = None, version: Object | None = None, url: str = "", token: str = ""
+) -> bytes:
+    """Return bytes [start, end) of the object, by default all. Raises ReplacedError if it is no longer `version`.
+
+    After a failure, the bytes that came are kept and only the others requested, all of one version. `url` is the
+    address that is requested, by default `address`, and `token` is sent there."""
     import obstore
-    from obstore.exceptions import PreconditionError
+    from obstore.exceptions import GenericError, NotSupportedError, PreconditionError
 
     if end is not None and end <= start:
         return b""
-    options: Any = {"range": (start, end) if end is not None else {"offset": start}} if start or end is not None else {}
-    if version and version.etag:
-        options["if_match"] = version.etag
+    is_bucket, got, held = split(address)[0] in SCHEMES, bytearray(), [version] if version else []
+
+    def check(why: str) -> None:
+        """Raise ReplacedError if the object was replaced, else OSError: an answer was an error page, for example."""
+        if held and (now := head(address, url, token)) != held[0]:
+            if now is None:
+                raise FileNotFoundError(2, "No such object", address)
+            if held[0].differs(now):
+                raise replaced(address)
+        raise OSError(why)
+
+    def bring(client: Any, key: str) -> None:
+        begin = start + len(got)
+        options: Any = {"range": (begin, end) if end is not None else {"offset": begin}} if begin or end else {}
+        if is_bucket and held and held[0].etag:
+            options["if_match"] = held[0].etag
+        skip = 0
+        try:
+            answer = obstore.get(client, key, options=options)
+        except NotSupportedError as error:
+            if begin > SKIPPED_BYTES:
+                raise StorageError(
+                    f"{address}: the server does not support ranges, so a file of this size cannot be read there. "
+                    "Download it first."
+                ) from error
+            answer, skip = obstore.get(client, key), begin
+        except GenericError as error:
+            if is_bucket or "status code: 416" not in str(error):
+                raise
+            if not held:
+                return
+            check(first_line(error))
+        found = Object.of(answer.meta)
+        if held and held[0].differs(found):
+            check("a response was of another file, although the file has not changed")
+        held[:] = held or [found]
+        left = max(min(found.size, found.size if end is None else end) - begin, 0)
+        for piece in answer.stream(min_chunk_size=PIECE):
+            new = memoryview(piece)[skip : skip + left]
+            got.extend(new)
+            skip, left = max(skip - len(piece), 0), left - len(new)
+            if not left:
+                return
+        if left:
+            raise OSError(f"the connection ended {left:,} bytes too early")
+
     try:
-        return asked(address, "read", lambda client, key: bytes(obstore.get(client, key, options=options).bytes()))
+        asked(address, "read", bring, url, token)
     except PreconditionError as error:
-        raise ReplacedError(f"{address} was replaced while it was read. Run the command again.") from error
+        raise replaced(address) from error
+    return bytes(got)
 
 
-def download(address: str, path: Path, wanted: Object | None = None) -> Object:
-    """Download the object, in version `wanted` if given, to `path` in chunks; return its metadata. Raises the errors of
-    `asked`, and ReplacedError if the object is no longer that version."""
-    found = wanted or head(address)
-    if found is None:
-        raise FileNotFoundError(2, "No such object", address)
-    with path.open("wb") as file, ThreadPoolExecutor(THREADS) as pool:
-        file.truncate(found.size)
-
-        def bring(start: int) -> None:
-            data = read(address, start, min(start + CHUNK, found.size), found)
-            os.pwrite(file.fileno(), data, start)
-
-        list(pool.map(bring, range(0, found.size, CHUNK)))
-    return found
+def replaced(address: str) -> ReplacedError:
+    return ReplacedError(f"{address} was replaced while it was read. Run the command again.")
 
 
 def upload(path: Path, address: str) -> Object:

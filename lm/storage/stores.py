@@ -1,18 +1,18 @@
-"""The same functions for every scheme: s3:// and gs:// (objects.py), hf:// (hub.py), https:// and http:// (http.py).
-Web servers are read-only and cannot list files."""
+"""The same functions for every scheme: s3://, gs://, https:// and http:// (objects.py), hf:// (hub.py). Web servers are
+read-only and cannot list files."""
 
 import contextlib
+import os
 from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from lm.errors import UsageError
-from lm.storage import http, hub, objects
-from lm.storage.objects import CHUNK, Object, StorageError
+from lm.storage import hub, objects
+from lm.storage.objects import CHUNK, WEB, Object, StorageError
 
-WEB = ("https", "http")
-CLIENTS: dict[str, Any] = dict.fromkeys(objects.SCHEMES, objects) | {"hf": hub} | dict.fromkeys(WEB, http)
-SCHEMES = tuple(CLIENTS)
+SCHEMES = (*objects.SCHEMES, "hf", *WEB)
 
 
 def scheme_of(address: str) -> str:
@@ -20,7 +20,7 @@ def scheme_of(address: str) -> str:
 
 
 def client_of(address: str, verb: str = "") -> Any:
-    """Return the module for the scheme of the address: objects, hub or http. Raises UsageError if the address is on a
+    """Return the module for the scheme of the address: objects or hub. Raises UsageError if the address is on a
     web server and `verb` is given: an action such as "listed" or "written", for the message."""
     if verb and scheme_of(address) in WEB:
         remedy = "Give s3://, gs:// or hf://."
@@ -30,7 +30,7 @@ def client_of(address: str, verb: str = "") -> Any:
             f"{address} cannot be {verb}: over {scheme_of(address)}:// files can only be read, each by its own "
             "address. " + remedy
         )
-    return CLIENTS[scheme_of(address)]
+    return hub if scheme_of(address) == "hf" else objects
 
 
 def head(address: str) -> Object | None:
@@ -45,16 +45,23 @@ def read(address: str, start: int = 0, end: int | None = None, version: Object |
 
 
 def download(address: str, path: Path, wanted: Object | None = None) -> Object:
-    """Download the object, in version `wanted` if given, to `path`; return its metadata. Raises the errors of
+    """Download the object, in version `wanted` if given, to `path` in chunks; return its metadata. Raises the errors of
     `read`."""
-    if scheme_of(address) in objects.SCHEMES:
-        return objects.download(address, path, wanted)
     found = wanted or head(address)
     if found is None:
         raise FileNotFoundError(2, "No such object", address)
-    with path.open("wb") as file:
-        for start in range(0, found.size, CHUNK):
-            file.write(read(address, start, min(start + CHUNK, found.size), found))
+    # Several requests at once only to buckets: web servers refuse clients for too many.
+    with (
+        path.open("wb") as file,
+        ThreadPoolExecutor(objects.THREADS if scheme_of(address) in objects.SCHEMES else 1) as pool,
+    ):
+        file.truncate(found.size)
+
+        def bring(start: int) -> None:
+            data = read(address, start, min(start + CHUNK, found.size), found)
+            os.pwrite(file.fileno(), data, start)
+
+        list(pool.map(bring, range(0, found.size, CHUNK)))
     return found
 
 

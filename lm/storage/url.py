@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from lm.errors import UsageError, shown
 from lm.storage import hub, objects, stores
-from lm.storage.objects import Object, StorageError
+from lm.storage.objects import WEB, Object, StorageError
 from lm.storage.ranges import READ_AHEAD, Ranges, Stream
-from lm.storage.stores import SCHEMES, WEB
+from lm.storage.stores import SCHEMES
 
 __all__ = ["StorageError", "Url", "is_url"]
 
@@ -72,7 +72,7 @@ class Url:
     @property
     def parent(self) -> "Url":
         """The folder that contains this object; a bucket is its own parent."""
-        if not self.key or (self.scheme == "hf" and not hub.named(self.address).path):
+        if not self.key or (self.scheme == "hf" and not hub.named(self.address).path_in_repo):
             return self
         return Url(
             self.address.partition("?")[0].rpartition("/")[0] if self.scheme in WEB else self.address.rpartition("/")[0]

@@ -4,7 +4,7 @@ import gzip
 import random
 from collections.abc import Callable
 
-from lm.storage import StorageError, Url, http
+from lm.storage import StorageError, Url, objects
 from lm.storage.ranges import Stream
 from tests.chaos.runner import Figures, Trial
 from tests.data_prep.loopback_crawl import Fault, LoopbackCrawl, serving
@@ -67,7 +67,7 @@ def trials(run: Callable[[int], Figures]) -> Callable[[Trial], Figures]:
 
     def check(trial: Trial) -> Figures:
         settings = {"NO_PROXY": "127.0.0.1", "GRISTMILL_STORAGE_TIMEOUT": "2", "GRISTMILL_STORAGE_RETRIES": "4"}
-        http.FIRST_PAUSE = 0.0
+        objects.ROUND_SECONDS = 0.0
         with variables(settings):
             found = [run(seed) for seed in range(trial.seed, trial.seed + trial.count)]
         return {"passed": all(one["ok"] for one in found), "trials": len(found),

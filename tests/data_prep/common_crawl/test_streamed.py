@@ -26,8 +26,7 @@ from data_prep.sources.inputs import read_input
 from data_prep.sources.manifest import InputFile
 from data_prep.warc import byte_sources, write_pages
 from lm.errors import InputError, UsageError
-from lm.storage import StorageError, Url, http, ranges, write_atomically
-from lm.storage.http import seconds_asked
+from lm.storage import StorageError, Url, objects, ranges, write_atomically
 from tests.data_prep.loopback_crawl import CRAWL, Fault, LoopbackCrawl, serving
 from tests.data_prep.loopback_index import closed_port
 from tests.data_prep.pages import PROSE, demo_config, html, page
@@ -43,7 +42,7 @@ TABLE = f"cc-index/table/cc-main/warc/crawl={CRAWL}"
 def quick(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("GRISTMILL_STORAGE_TIMEOUT", "30")
-    monkeypatch.setattr(http, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(objects, "ROUND_SECONDS", 0.01)
     monkeypatch.setattr(byte_sources, "CHUNK", 1000)
     monkeypatch.setattr(ranges, "BLOCK", 3000)
 
@@ -303,14 +302,6 @@ def test_an_unreachable_server_or_proxy_is_reported_with_the_proxy_setting(crawl
     with pytest.raises(InputError, match="HTTPS_PROXY"):
         fetched(crawl, tmp_path)
     assert not crawl.requests
-
-
-def test_retry_after_is_seconds_or_a_date_of_the_servers_clock():
-    date = "Thu, 22 Feb 2024 10:00:00 GMT"
-    assert seconds_asked("120", date) == 120
-    assert seconds_asked("Thu, 22 Feb 2024 10:00:30 GMT", date) == 30
-    assert seconds_asked("Thu, 22 Feb 2024 09:00:30 GMT", date) == 0
-    assert [seconds_asked(value, date) for value in (None, "", "soon", "-3", "²")] == [None] * 5
 
 
 def test_the_selection_of_files(crawl):

@@ -11,7 +11,7 @@ import pytest
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from lm.errors import UsageError
-from lm.storage import StorageError, Url, appearing, objects, place_of, size_of, write_atomically, write_json
+from lm.storage import StorageError, Url, appearing, objects, place_of, size_of, stores, write_atomically, write_json
 from tests.object_store import FAULTS, HOPELESS, IMPATIENT, Request, Store, variables
 from tests.run_files import REPOSITORY
 
@@ -27,7 +27,7 @@ def noise(size: int) -> bytes:
 def test_an_upload_is_downloaded_unchanged(bucket, tmp_path, size):
     (tmp_path / "up").write_bytes(noise(size))
     objects.upload(tmp_path / "up", (bucket / "a/b").address)
-    objects.download((bucket / "a/b").address, tmp_path / "down")
+    stores.download((bucket / "a/b").address, tmp_path / "down")
     assert (tmp_path / "down").read_bytes() == noise(size) == (bucket / "a/b").read_bytes()
     assert size_of(bucket / "a/b") == size
 
@@ -98,7 +98,7 @@ def test_an_object_replaced_during_a_read_is_not_mixed_with_the_new_one(bucket, 
     with pytest.raises(StorageError, match=r"/a was replaced while it was read\. Run the command again"):
         file.read()
     with pytest.raises(StorageError, match=r"/a was replaced while it was read"):
-        objects.download((bucket / "a").address, tmp_path / "a", was)
+        stores.download((bucket / "a").address, tmp_path / "a", was)
 
 
 def test_conditional_writes(bucket):
@@ -127,7 +127,7 @@ def test_intermittent_failures_are_retried(store: Store, bucket, tmp_path, fault
     with variables({"GRISTMILL_STORAGE_RETRIES": "8"}):
         objects.upload(tmp_path / "up", (bucket / "a").address)
         write_atomically(bucket / "b", b"small")
-        objects.download((bucket / "a").address, tmp_path / "down")
+        stores.download((bucket / "a").address, tmp_path / "down")
         assert (bucket / "b").read_bytes() == b"small"
         assert list(bucket.files()) == ["a", "b"]
         objects.delete([(bucket / "b").address])
@@ -151,7 +151,7 @@ def test_a_request_without_a_response_is_retried(store: Store, bucket, tmp_path,
     with variables(IMPATIENT):
         objects.upload(tmp_path / "up", (bucket / "a").address)
         write_atomically(bucket / "ab", b"small")
-        objects.download((bucket / "a").address, tmp_path / "down")
+        stores.download((bucket / "a").address, tmp_path / "down")
         assert list(bucket.files()) == ["a", "ab", "b"]
     assert (tmp_path / "down").read_bytes() == content
 
@@ -180,7 +180,7 @@ def test_permanent_failures_are_reported_with_url_cause_and_remedy(store: Store,
         tries.append(("written", lambda: write_atomically(bucket / "a", b"after")))
     with variables(HOPELESS):
         for verb, request in tries:
-            message = rf"^{re.escape(str(bucket))}(/a)? cannot be {verb}: .*[^.]\. Tried 3 times\. Check the store"
+            message = rf"^{re.escape(str(bucket))}(/a)? cannot be {verb}: .*[^.]\. Tried 4 times\. Check the store"
             with pytest.raises(StorageError, match=message) as raised:
                 request()
             assert {"500": "500 Internal", "503": "SlowDown"}.get(fault, "") in str(raised.value)
