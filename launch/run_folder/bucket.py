@@ -135,8 +135,7 @@ def move_aside(copy: LocalCopy, stage: str, names: Iterable[str]) -> None:
     copy.may_write()
     aside = unused(copy.url / RunPaths.replaced)
     for name in found:
-        for part in copy.objects_of(name):
-            objects.rename(f"{copy.url}/{part}", f"{aside}/{part}")
+        objects.rename(f"{copy.url}/{name}", f"{aside}/{name}")
     copy.listed = None
     shown = ", ".join(found[:3]) + (", …" if found[3:] else "")
     print_untrusted(f"{copy.url}: {shown} {NOT_OURS}. Moved to {aside}")

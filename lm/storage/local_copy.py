@@ -2,8 +2,8 @@
 ETag is the same.
 
 A command on a run begins with an empty folder, downloads files by name when it needs them, and uploads its outputs when
-they are complete. The file that marks the other outputs as complete is uploaded last. A log, name.jsonl, is stored in
-parts, so that an upload after appending transfers at most one part (`log_parts`).
+they are complete. The file that marks the other outputs as complete is uploaded last. Of a log, name.jsonl, only the
+complete lines are uploaded.
 """
 
 import atexit
@@ -12,7 +12,6 @@ import errno
 import fcntl
 import functools
 import hashlib
-import itertools
 import json
 import secrets
 import shutil
@@ -37,33 +36,9 @@ LOCK = ".lock"
 READS = 20
 """Maximum attempts to read files that another process is changing."""
 LOG = ".jsonl"
-"""Files with this suffix are stored in parts."""
-PART_BYTES = 1 << 20
-"""Size in bytes after which the next line begins a new part."""
+"""Suffix of files to which lines are appended."""
 PRINTED_FROM = 100_000_000
 """Minimum size in bytes of a download that is announced."""
-
-
-def log_parts(lines: bytes) -> list[bytes]:
-    """Split the complete lines of a log into parts: all but the last are longer than PART_BYTES, by less than a line.
-    Appending to the log changes only the last part."""
-    parts, start, end = [], 0, lines.rfind(b"\n") + 1
-    while end - start > PART_BYTES and (cut := lines.find(b"\n", start + PART_BYTES, end) + 1) < end:
-        parts.append(lines[start:cut])
-        start = cut
-    return [*parts, lines[start:end]]
-
-
-def part_name(name: str, number: int) -> str:
-    """Return the object name of part `number` of a log: run.jsonl, run.jsonl.part-00001, …"""
-    return f"{name}.part-{number:05d}" if number else name
-
-
-def whole_log(parts: list[Object]) -> Object:
-    """Return the metadata of a log from that of its parts: the sum of the sizes, and all ETags joined by "+"."""
-    if len(parts) == 1:
-        return parts[0]
-    return Object(sum(one.size for one in parts), "+".join(one.etag for one in parts))
 
 
 @functools.cache
@@ -141,10 +116,6 @@ class LocalCopy:
         """{file that is equal on both sides: (local size, local modification time, remote ETag)}."""
         self.lease: Lease | None = None
         self.listed: dict[str, Object] | None = None
-        self.parts: dict[str, list[Object]] = {}
-        """{log: its remote parts, as listed or uploaded}."""
-        self.uploaded: dict[str, list[bytes]] = {}
-        """{log: SHA-256 of its remote parts, as this process read or uploaded them}."""
         self.lock = threading.RLock()
 
     def make(self) -> str:
@@ -168,7 +139,7 @@ class LocalCopy:
         """Delete all local files that an earlier command left, except names that match the shell patterns `kept`."""
         with self.lock:
             self.make()
-            self.listed, self.same, self.uploaded = None, {}, {}
+            self.listed, self.same = None, {}
             patterns = [LOCK, *kept]
             for path in self.folder.iterdir():
                 if any(fnmatchcase(path.name, pattern) for pattern in patterns):
@@ -181,25 +152,12 @@ class LocalCopy:
         with self.lock:
             if self.listed is None:
                 self.listed = {name: one for name, one in self.url.files().items() if name != LEASE}
-                self.join_parts(self.listed)
             return self.listed
-
-    def join_parts(self, listed: dict[str, Object]) -> None:
-        """In a listing, replace the parts of each log by one entry for the log."""
-        self.parts = {}
-        for name in [name for name in listed if name.endswith(LOG)]:
-            numbers = [*itertools.takewhile(lambda n, name=name: part_name(name, n) in listed, itertools.count(1))]
-            self.parts[name] = [listed[name], *(listed.pop(part_name(name, number)) for number in numbers)]
-            listed[name] = whole_log(self.parts[name])
-
-    def objects_of(self, name: str) -> list[str]:
-        """Return the names of the objects that a file is stored in: one, or the parts of a log."""
-        return [part_name(name, number) for number in range(len(self.parts.get(name, [0])))]
 
     def refresh(self) -> None:
         """List the bucket from scratch, and delete local files that have changed only in the bucket."""
         with self.lock:
-            self.listed, self.uploaded = None, {}
+            self.listed = None
             for name, (*_, etag) in [*self.same.items()]:
                 if name not in self.there or self.there[name].etag != etag:
                     if self.unchanged(name):
@@ -259,13 +217,9 @@ class LocalCopy:
 
         def bring(name: str) -> None:
             found = there[name]
-            first, *others = self.parts.get(name, [found])
             path = inside(self.folder, name, self.url)
             with storable(self.url / name), appearing_file(path, durable=False) as partial:
-                download(self.url / name, partial, first)
-                with partial.open("ab") as file:
-                    for number, part in enumerate(others, 1):
-                        file.write(read_version(self.url / part_name(name, number), part))
+                download(self.url / name, partial, found)
             self.same[name] = (*(self.stat(name) or (0, 0)), found.etag)
 
         with self.lock:
@@ -287,10 +241,11 @@ class LocalCopy:
             inside(self.folder, name, self.folder)
             if (stat := self.stat(name)) is None:
                 return  # deleted meanwhile, like rotated logs
+            source: Path | bytes = self.folder / name
             if name.endswith(LOG):
-                found = self.push_log(name)
-            else:
-                found = stores.upload(self.folder / name, f"{self.url}/{name}")
+                source = source.read_bytes()
+                source = source[: source.rfind(b"\n") + 1]
+            found = stores.upload(source, f"{self.url}/{name}")
             self.same[name], there[name] = (*stat, found.etag), found
 
         with self.lock:
@@ -300,25 +255,6 @@ class LocalCopy:
                 with ThreadPoolExecutor(objects.THREADS) as pool:
                     list(pool.map(upload, changed))
 
-    def push_log(self, name: str) -> Object:
-        """Upload the parts of the log from the first that differs; return the log's metadata. Later parts are deleted
-        first: so the log in the bucket always ends with a complete line, and keeps what has not changed."""
-        there, contents = self.parts.get(name, []), log_parts((self.folder / name).read_bytes())
-        digests = [hashlib.sha256(lines).digest() for lines in contents]
-        if name not in self.uploaded:
-            places = [f"{self.url}/{part}" for part in self.objects_of(name)] if there else []
-            self.uploaded[name] = [hashlib.sha256(stores.read(place)).digest() for place in places]
-        equal = zip(self.uploaded[name], digests, there, strict=False)
-        first = sum(1 for _ in itertools.takewhile(lambda one: one[0] == one[1], equal))
-        left = min(first + 1, len(contents))  # the first that differs stays until it is overwritten
-        for number in reversed(range(left, len(there))):
-            stores.delete([f"{self.url}/{part_name(name, number)}"])
-        self.parts[name], self.uploaded[name] = there[:left], digests[:first]
-        for number, lines in enumerate(contents[first:], first):
-            self.parts[name][number:] = [stores.upload(lines, f"{self.url}/{part_name(name, number)}")]
-            self.uploaded[name].append(digests[number])
-        return whole_log(self.parts[name])
-
     def delete(self, names: Iterable[str]) -> None:
         """Delete these files from the bucket, if they exist. Raises the errors of `push`."""
         with self.lock:
@@ -326,12 +262,10 @@ class LocalCopy:
             if not going:
                 return
             self.may_write()
-            for part in [part for name in going for part in reversed(self.objects_of(name)[1:])]:
-                stores.delete([f"{self.url}/{part}"])
             stores.delete(f"{self.url}/{name}" for name in going)
             for name in going:
-                for record in (self.parts, self.uploaded, self.there, self.same):
-                    record.pop(name, None)
+                self.there.pop(name)
+                self.same.pop(name, None)
 
     def may_write(self) -> None:
         if self.lease is None:
@@ -341,8 +275,7 @@ class LocalCopy:
     def join(self, name: str) -> None:
         """Insert the lines of the log in the bucket before those of the local log, without duplicates."""
         if name in self.there:
-            text = "".join(Url(f"{self.url}/{part}").read_text() for part in self.objects_of(name))
-            there = text.splitlines(keepends=True)
+            there = (self.url / name).read_text().splitlines(keepends=True)
             here = (self.folder / name).read_text(encoding="utf-8").splitlines(keepends=True)
             write_atomically(self.folder / name, "".join([*there, *(line for line in here if line not in there)]))
 
@@ -381,14 +314,6 @@ class LocalCopy:
             if not beating.is_alive() and not pushing.is_alive():  # else the network is down, and the lease expires
                 with contextlib.suppress(InputError):
                     lease.release()
-
-
-def read_version(url: Url, version: Object) -> bytes:
-    """Read the object. Raises ReplacedError if it is no longer `version`."""
-    try:
-        return stores.read(url.address, 0, None, version)
-    except FileNotFoundError as error:
-        raise deleted(url) from error
 
 
 def download(url: Url, path: Path, version: Object) -> None:

@@ -1,6 +1,5 @@
 """The local copy of a run in a bucket: uploads are atomic, and only one of two machines works on the run."""
 
-import itertools
 import json
 import os
 import re
@@ -17,14 +16,13 @@ from lm.storage import (
     StorageError,
     Url,
     fetched,
-    local_copy,
     local_copy_of,
     local_folder,
     objects,
     write_atomically,
 )
 from lm.storage.lease import Lease, lease_seconds
-from lm.storage.local_copy import COPIES, LEASE, log_parts
+from lm.storage.local_copy import COPIES, LEASE
 from tests.object_store import HOPELESS, Store, variables
 from tests.run_files import REPOSITORY
 
@@ -391,103 +389,3 @@ def test_folders_of_killed_readers_are_deleted(bucket, machines, tmp_path):
 def test_a_run_folder_needs_a_store_with_conditional_writes(address):
     with pytest.raises(UsageError, match=r"cannot be a run folder: give one on a disk, or in s3:// or gs://"):
         local_folder(Url(address))
-
-
-def rows(*numbers: int) -> str:
-    return "".join(f'{{"step": {number}}}\n' for number in numbers)
-
-
-def test_a_growing_log_is_pushed_by_its_last_part_and_fetched_whole(bucket, machines, store, monkeypatch):
-    monkeypatch.setattr(local_copy, "PART_BYTES", 200)
-    log = bucket / "run" / "metrics.jsonl"
-    with machines("a"):
-        first = opened(bucket / "run")
-        with first.held():
-            for end in range(0, 200, 4):
-                write(first, metrics_jsonl=rows(*range(end)))
-                already = len(store.requests)
-                first.push(["metrics.jsonl"])
-                written = [one.path for one in store.requests[already:] if one.method == "PUT"]
-                assert len([path for path in written if "metrics" in path]) <= 2
-    names = {name for name in (bucket / "run").files() if name.startswith("metrics")}
-    assert names == {"metrics.jsonl", *(f"metrics.jsonl.part-{number:05d}" for number in range(1, len(names)))}
-    assert len(names) > 10 and log.found().size < 300
-    ends = [*itertools.accumulate(one.count(b"\n") for one in log_parts(rows(*range(196)).encode()))]
-    # Fetched; truncated at the end of a part; truncated by a resumed run, and extended; truncated.
-    for numbers in (range(196), range(ends[5]), [*range(60), 7, 8], range(1)):
-        with machines("b"):
-            second = opened(bucket / "run")
-            with second.held():
-                second.fetch(["metrics.jsonl"])
-                assert second.there["metrics.jsonl"].size == second.size("metrics.jsonl")
-                write(second, metrics_jsonl=rows(*numbers))
-                second.push(["metrics.jsonl"])
-        with machines("c"):
-            third = opened(bucket / "run")
-            assert third.fetch(["metrics.jsonl"]) == ["metrics.jsonl"] and third.fetch(["metrics.jsonl"]) == []
-            assert (third.folder / "metrics.jsonl").read_text() == rows(*numbers)
-            assert "metrics.jsonl.part-00001" not in third.there
-    with machines("b"):
-        second = opened(bucket / "run")
-        with second.held():
-            write(second, metrics_jsonl=rows(*range(100)))
-            second.push(["metrics.jsonl"])
-            second.delete(["metrics.jsonl"])
-    assert not [name for name in (bucket / "run").files() if name.startswith("metrics")]
-
-
-@pytest.mark.parametrize("restarted", [False, True])
-def test_a_push_killed_at_any_request_loses_no_kept_line(bucket, machines, store, monkeypatch, restarted):
-    """A push of a log that was truncated at step 30 and has grown again, killed at each of its requests."""
-    monkeypatch.setattr(local_copy, "PART_BYTES", 200)
-    old, new = [*range(90)], [*range(30), *range(130, 170)]
-    for last in range(20):
-        url = bucket / f"run-{last}"
-        with machines("a"), variables(HOPELESS):
-            first = opened(url)
-            with first.held():
-                write(first, metrics_jsonl=rows(*old))
-                first.push(["metrics.jsonl"])
-                if restarted:
-                    first.refresh()
-                write(first, metrics_jsonl=rows(*new))
-                left = [None] * last
-                store.fail(
-                    lambda request, left=left: None if "lease" in request.path else left.pop() if left else "500"
-                )
-                try:
-                    first.push(["metrics.jsonl"])
-                    whole = True
-                except StorageError:
-                    whole = False
-                store.fail(lambda request: None)
-        with machines("b"):
-            second = opened(url)
-            second.fetch(["metrics.jsonl"])
-            found = (second.folder / "metrics.jsonl").read_text()
-        assert found == rows(*new) if whole else any(rows(*one).startswith(found) for one in (old, new))
-        assert found.startswith(rows(*range(29)))  # the first part that differs starts before 30
-        if whole:
-            break
-    assert whole and last > 5
-
-
-def test_a_part_left_by_a_failed_push_does_not_come_back(bucket, machines, store, monkeypatch):
-    """The push fails when it writes the part that differs; then the log is truncated before that part."""
-    monkeypatch.setattr(local_copy, "PART_BYTES", 200)
-    with machines("a"), variables(HOPELESS):
-        copy = opened(bucket / "run")
-        with copy.held():
-            write(copy, metrics_jsonl=rows(*range(60)))
-            copy.push(["metrics.jsonl"])
-            write(copy, metrics_jsonl=rows(*range(20), *range(120, 160)))
-            store.fail(lambda request: "500" if request.method == "PUT" and "metrics" in request.path else None)
-            with pytest.raises(StorageError, match="part-00001 cannot be written"):
-                copy.push(["metrics.jsonl"])
-            store.fail(lambda request: None)
-            write(copy, metrics_jsonl=rows(*range(5)))
-            copy.push(["metrics.jsonl"])
-    with machines("b"):
-        other = opened(bucket / "run")
-        other.fetch(["metrics.jsonl"])
-        assert (other.folder / "metrics.jsonl").read_text() == rows(*range(5))
