@@ -1,55 +1,58 @@
-"""Show how a tokenizer splits a text: colored tokens with ids in the terminal, details in an HTML page.
+"""List the tokens of a text: id, bytes in hexadecimal, and text.
 
-    python -m launch.inspect_tokenizer "Text to look at"
-    python -m launch.inspect_tokenizer --file notes.txt --tokenizer cl100k --beside runs/demo --html page.html
-    python -m launch.inspect_tokenizer --workdir runs/demo --html page.html
+    python -m launch.inspect_tokenizer "Text to tokenize" --tokenizer runs/demo
+    python -m launch.inspect_tokenizer --file notes.txt --tokenizer gpt2 --json
 
 A tokenizer is a run folder, a tokenizer's folder, or a published vocabulary, by name (gpt2, cl100k, o200k, llama3) or
-file. Default: that of --workdir, or else of the newest run in runs/.
+file. The page "Tokens" of launch.serve shows merges, and compares tokenizers.
 """
 
+import io
+import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
 from launch.stages.command import run_without_config
+from launch.stages.trained import read_text
+from lm.errors import UsageError, print_untrusted
 
 
 @dataclass(frozen=True)
 class Command:
-    text: tyro.conf.Positional[str] = ""
-    """Text to tokenize; "-" reads standard input. Default: three example sentences."""
-    file: str = ""
-    """File with the text, instead of TEXT; "-" reads standard input."""
-    tokenizer: str = ""
+    tokenizer: str
     """Tokenizer to inspect."""
-    beside: str = ""
-    """Second tokenizer to compare with."""
-    workdir: str = ""
-    """Run folder, in whose documents the uses of each token are counted."""
-    documents: int = 2000
-    """Number of its documents to count in, spread over its files."""
-    html: str = ""
-    """HTML file to write."""
-    bytes: bool = False
-    """Show the bytes of each token, in hexadecimal, below its id."""
+    text: tyro.conf.Positional[str] = ""
+    """Text to tokenize."""
+    file: str = ""
+    """File with the text, instead of TEXT; /dev/stdin reads standard input."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
 
 
 def run(command: Command) -> None:
-    from viewer.tokenizer.corpus import read_corpora
-    from viewer.tokenizer.finding import find_tokenizer, newest_run, read_text, read_with
-    from viewer.tokenizer.terminal import show
-    from viewer.tokenizer.vocabulary import write_page
+    from lm.tokenizer.base import whole_characters
+    from viewer.tokenizer.finding import find_tokenizer
+    from viewer.training_data import visible
 
-    given = [command.tokenizer or command.workdir or newest_run(), *filter(None, [command.beside])]
-    text = read_text(command.text, command.file)
-    readings = [read_with(*find_tokenizer(one), text) for one in given]
-    tokenizers = [reading.tokenizer for reading in readings]
-    corpora = read_corpora(command.workdir, tokenizers, command.documents) if command.workdir else []
-    show(readings, command.bytes, corpora)
-    if command.html:
-        print(f"page: {write_page(Path(command.html).expanduser(), readings, corpora)}")
+    if bool(command.text) == bool(command.file):
+        raise UsageError("Give either a text to tokenize, or --file FILE.")
+    name, tokenizer = find_tokenizer(command.tokenizer)
+    text = whole_characters(read_text(Path(command.file)) if command.file else command.text)
+    parts = [(id, tokenizer.token_bytes(id)) for id in tokenizer.encode(text)]
+    size = len(text.encode())
+    if command.json:
+        tokens = [{"id": id, "bytes": part.hex(), "text": visible(part)} for id, part in parts]
+        print(json.dumps({"tokenizer": name, "characters": len(text), "bytes": size, "tokens": tokens}))
+        return
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # do not fail if the output is not UTF-8
+    for id, part in parts:
+        print(f"{id:>8}  {part.hex():<24}  {visible(part)}")
+    rate = f"{size / len(parts):.2f} bytes per token"
+    print_untrusted(f"{name}: {len(text):,} characters, {size:,} bytes, {len(parts):,} tokens, {rate}")
 
 
 if __name__ == "__main__":

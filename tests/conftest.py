@@ -136,7 +136,7 @@ LONGEST = (
     "tests/lm/training/test_anomaly_guard.py", "tests/lm/training/test_switches.py", "tests/launch/test_shakespeare.py",
     "tests/launch/test_supervision.py", "tests/lm/resilience/test_processes.py", "tests/lm/evaluation/test_meshes.py",
     "tests/lm/inference/test_engine.py", "tests/data_prep/select/test_run.py", "tests/launch/test_stage.py",
-    "tests/data_prep/engine/test_executors.py", "tests/launch/test_inspect_tokenizer.py",
+    "tests/data_prep/engine/test_executors.py",
     "tests/data_prep/dedup/test_clusters.py", "tests/data_prep/quality/test_outside_filter.py",
     "tests/lm/test_meshes.py", "tests/launch/test_report.py",
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -18,9 +19,9 @@ from tests.window.browser import PHONE, page_ids, settle
 from viewer.answers import key_of
 from viewer.funnel import preview_html
 from viewer.page import window_html
-from viewer.tokenizer.finding import read_with
+from viewer.tokenizer.comparison import comparison
 from viewer.tokenizer.samples import KINDS, LANGUAGES
-from viewer.tokenizer.vocabulary import tokens_html
+from viewer.tokenizer.vocabulary import vocabulary
 from viewer.window.curve_log import CurveLog
 
 __all__ = ["found", "rung", "study"]
@@ -45,17 +46,18 @@ def opened(open_page, tmp_path: Path):
 @pytest.mark.slow
 def test_two_tokenizers_are_compared(opened):
     texts = [*LANGUAGES.values(), *KINDS.values()]
-    readings = [
-        read_with(name, train_bpe(texts, TokenizerConfig(size, "gpt2", 10**6)), HOSTILE)
-        for name, size in (("one", 700), (HOSTILE, 400))
-    ]
-    page = opened(tokens_html(readings, []))
-    left, right = page.locator(".tokens-view").all()
-    for view, reading in ((left, readings[0]), (right, readings[1])):
-        assert view.locator(".token").count() == len(reading.pieces)
-    assert page.input_value("#tokens-text") == HOSTILE and "Merge" in page.inner_text(".tokens-told")
+    named = {
+        name: train_bpe(texts, TokenizerConfig(size, "gpt2", 10**6)) for name, size in (("one", 700), (HOSTILE, 400))
+    }
+    answers = {key_of("model", {}): {"name": "one", "prompt": HOSTILE}, key_of("comparison", {}): comparison(named)}
+    for of, name in (({}, "one"), ({"tokenizer": HOSTILE}, HOSTILE)):
+        answers[key_of("vocabulary", of)] = vocabulary(name, named[name]) | {"others": [HOSTILE]}
+    page = opened(window_html(answers, ("tokens",)), f"#tokens?beside={quote(HOSTILE, safe='')}")
     (german,) = page.locator(".tokens-rates tr", has_text="German").all_inner_texts()
-    assert all(str(len(one.tokenizer.encode(LANGUAGES["German"]))) in german for one in readings)
+    for view, tokenizer in zip(page.locator(".tokens-view").all(), named.values(), strict=True):
+        assert view.locator(".token").count() == len(tokenizer.encode(HOSTILE))
+        assert str(len(tokenizer.encode(LANGUAGES["German"]))) in german
+    assert page.input_value("#tokens-text") == HOSTILE and "Merge" in page.inner_text(".tokens-told")
 
 
 @pytest.mark.parametrize("width", [1200, PHONE])

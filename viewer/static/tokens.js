@@ -81,7 +81,7 @@ const tokensView = (look) => {
 
 const tokensMount = (root, context, parameters) => {
   let text = shared.text;
-  let beside = parameters.beside ?? context.model.beside ?? "";
+  let beside = parameters.beside ?? "";
   let way = Object.hasOwn(TOKENS_WAYS, parameters.way ?? "") ? parameters.way : "text";
   let step = /^\d+$/.test(parameters.merges ?? "") ? Number(parameters.merges) : undefined;
   const views = h("div", { class: "split tokens-views" });
@@ -166,7 +166,7 @@ const tokensMount = (root, context, parameters) => {
     h("div", { class: "prompt-box" }, h("label", { for: "tokens-text" }, "Text"), field, long),
     h("div", { class: "tokens-controls" }, ways, h("label", {}, "Compare with ", select)),
     views, details, story, comparison,
-    limited ? "" : note(source.live ? "To compare with another tokenizer, such as GPT-2's: " : "The tokenizer runs in this page. To compare it with others, serve the run: ", h("code", {}, serveCommand(" --beside gpt2"))),
+    note(source.live ? "To compare with another tokenizer, such as GPT-2's: " : "The tokenizer runs in this page. To compare it with others, serve the run: ", h("code", {}, serveCommand(" --beside gpt2"))),
   );
   refresh().then(() => tokensComparison(comparison));
   return {

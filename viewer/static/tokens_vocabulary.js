@@ -50,5 +50,5 @@ const tokensComparison = (place) => context.run(place, async (signal) => {
     h("h2", {}, "Vocabulary"),
     note("The first merges join what was most frequent in the training texts. The two tones of a token are the tokens that it was merged from."),
     names.map((_, i) => ends(i)),
-    found.corpora.length ? null : note("The rarest and the unused tokens need the documents of a run", limited ? [": give its folder with ", h("code", {}, "--workdir")] : "", "."));
+    found.corpora.length ? null : note("The rarest and the unused tokens need the documents of a run."));
 });

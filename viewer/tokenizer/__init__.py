@@ -1,1 +1,1 @@
-"""Inspect tokenizers: how they split a text and spend tokens, in the terminal and as a page."""
+"""Analyze tokenizers: how they spend tokens on texts, languages and documents."""

@@ -1,11 +1,16 @@
-"""Comparison of tokenizers: bytes per token by language and kind of text, and the ends of their vocabularies."""
+"""Comparison of tokenizers: bytes per token by language and kind of text, the ends of their vocabularies, and how often
+documents of a run use each token."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from data_prep.parquet import read_batches
+from data_prep.shards.tokenize import DocumentFile
+from lm.errors import InputError
 from lm.tokenizer import Tokenizer
-from viewer.tokenizer.corpus import Corpus
-from viewer.tokenizer.look import has_tokens, longest, never_used, rarest
 from viewer.tokenizer.samples import KINDS, LANGUAGES
 from viewer.training_data import has_letter
 
@@ -13,14 +18,16 @@ EXAMPLES = 48
 """Maximum tokens of a list."""
 
 
-def comparison(tokenizers: Mapping[str, Tokenizer], corpora: Sequence[Corpus]) -> dict[str, Any]:
+def comparison(
+    tokenizers: Mapping[str, Tokenizer], documents: Sequence[tuple[str, str]] = (), total: int = 0
+) -> dict[str, Any]:
     """Return the JSON that compares tokenizers, for the page "Tokens": tokens of each sample text (0 if a tokenizer
-    cannot encode it), longest tokens, and usage in `corpora`, which has one entry per tokenizer or is empty."""
+    cannot encode it), longest tokens, and usage in `documents`, (text, language) of some of `total` documents."""
 
     def counted(samples: Mapping[str, str]) -> list[dict[str, Any]]:
         return [
             {"name": name, "bytes": len(text.encode()),
-             "tokens": [len(one.encode(text)) if has_tokens(text, one) else 0 for one in tokenizers.values()]}
+             "tokens": [count_tokens(text, one) for one in tokenizers.values()]}
             for name, text in samples.items()
         ]  # fmt: skip
 
@@ -31,20 +38,72 @@ def comparison(tokenizers: Mapping[str, Tokenizer], corpora: Sequence[Corpus]) -
              "without_letters": longest(one, 6, lambda token: not has_letter(token))}
             for one in tokenizers.values()
         ],
-        "corpora": [usage_in(corpus, one) for corpus, one in zip(corpora, tokenizers.values(), strict=True)]
-        if corpora else [],
+        "corpora": [usage_in(documents, one) | {"documents": total} for one in tokenizers.values()]
+        if documents else [],
     }  # fmt: skip
 
 
-def usage_in(corpus: Corpus, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return as JSON how the documents use a vocabulary: bytes per token by language, the rarest tokens as [id, count],
-    and examples of tokens that they never use."""
-    usage, unused = corpus.usage, never_used(corpus.usage, tokenizer)
+def count_tokens(text: str, tokenizer: Tokenizer) -> int:
+    """Return the number of tokens of `text`; 0 if the tokenizer, such as one of characters, cannot encode it."""
+    try:
+        return len(tokenizer.encode(text))
+    except InputError:
+        return 0
+
+
+def usage_in(documents: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return as JSON how documents, as (text, language), use a vocabulary: bytes per token by language, from the most
+    frequent, the rarest tokens as [id, count] (ties: last merged first), and examples of tokens that they never use."""
+    counts_V = np.zeros(tokenizer.vocab_size, np.int64)
+    sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3, np.int64))  # documents, bytes, tokens
+    for (text, language), ids in zip(documents, tokenizer.encode_batch([text for text, _ in documents]), strict=True):
+        counts_V += np.bincount(np.array(ids, np.int64), minlength=len(counts_V))
+        sums[language or "unknown"] += 1, len(text.encode("utf-8", "replace")), len(ids)
+    languages = sorted(sums.items(), key=lambda item: (-item[1][0], item[0]))
+    ids = text_ids(tokenizer)
+    rarest = sorted((id for id in ids if counts_V[id]), key=lambda id: (counts_V[id], -id))
+    unused = [id for id in ids if not counts_V[id]]
+    read, size, tokens = sum(sums.values(), np.zeros(3, np.int64)).tolist()
     return {
-        "documents": corpus.documents, "read": usage.texts, "bytes": usage.text_bytes, "tokens": usage.tokens,
-        "by_language": [[name, *pair] for name, pair in corpus.by_language.items()][:20],
-        "rarest": [[id, int(usage.counts[id])] for id in rarest(usage, tokenizer, EXAMPLES)],
+        "read": read, "bytes": size, "tokens": tokens,
+        "by_language": [[name, int(read), size / max(1, tokens)] for name, (read, size, tokens) in languages[:20]],
+        "rarest": [[id, int(counts_V[id])] for id in rarest[:EXAMPLES]],
         "unused": len(unused),
         "unused_examples": [unused[len(unused) * i // EXAMPLES] for i in range(EXAMPLES)]
         if len(unused) > EXAMPLES else unused,
     }  # fmt: skip
+
+
+def longest(tokenizer: Tokenizer, count: int, keep: Callable[[bytes], bool]) -> list[int]:
+    """Ids of the `count` tokens with the most bytes for which `keep` is true, longest first; ties by ascending id."""
+    ids = [id for id in text_ids(tokenizer) if keep(tokenizer.token_bytes(id))]
+    return sorted(ids, key=lambda id: (-len(tokenizer.token_bytes(id)), id))[:count]
+
+
+def text_ids(tokenizer: Tokenizer) -> list[int]:
+    """Ids of all tokens that encode text: not the special tokens, and not unused ids."""
+    special = frozenset(tokenizer.special_tokens.values())
+    return [id for id in range(tokenizer.vocab_size) if id not in special and tokenizer.token_bytes(id)]
+
+
+def sampled(files: list[DocumentFile], documents: int, characters: int) -> list[tuple[str, str]]:
+    """Return (text, language) of the first documents of each file, about equally many, `documents` in total, and at
+    most `characters` of each. If there are more than `documents` files, take one document from each of `documents`
+    files spread over the corpus."""
+    files = [file for file in files if file.rows]
+    if len(files) > documents:
+        files = [files[len(files) * i // documents] for i in range(documents)]
+    rows: list[tuple[str, str]] = []
+    for number, file in enumerate(
+        sorted(files, key=lambda file: file.rows)
+    ):  # smallest first: the others make up for it
+        share = -(-(documents - len(rows)) // (len(files) - number))
+        taken = 0
+        for batch in read_batches(file.path, ["text", "language"], min(256, max(1, share))):
+            some = batch.slice(0, share - taken)
+            texts = (text[:characters] for text in some.column("text").to_pylist())
+            rows += zip(texts, some.column("language").to_pylist(), strict=True)
+            taken += some.num_rows
+            if taken >= share:
+                break
+    return rows

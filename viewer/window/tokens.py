@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.shards.tokenize import document_files
 from lm.errors import InputError
 from lm.serving.fields import ApiError, Fields, wrong
 from lm.serving.inspections import Inspection
 from lm.tokenizer import Tokenizer
 from viewer.answers import packed
-from viewer.tokenizer.comparison import comparison
-from viewer.tokenizer.corpus import read_corpus
+from viewer.tokenizer.comparison import comparison, sampled
 from viewer.tokenizer.vocabulary import IN_PAGE, MOST_CHARACTERS, vocabulary
 from viewer.window.model_views import RECORDED_PROMPTS
 from viewer.window.window_run import WindowRun
@@ -25,10 +25,10 @@ def inspections(run: WindowRun) -> list[Inspection]:
     others = list(named)[1:]
 
     def compared(fields: Fields) -> dict[str, Any]:
-        documents, corpora = run.paths.documents, []
-        if any(documents.glob("*.parquet")):
-            corpora = [read_corpus(documents, one, DOCUMENTS, DOCUMENT_CHARACTERS) for one in named.values()]
-        return comparison(named, corpora)
+        if not any(run.paths.documents.glob("*.parquet")):
+            return comparison(named)
+        files = document_files(run.paths.documents)
+        return comparison(named, sampled(files, DOCUMENTS, DOCUMENT_CHARACTERS), sum(file.rows for file in files))
 
     return [
         Inspection(
