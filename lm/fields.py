@@ -23,27 +23,27 @@ NAMES_CODE = "names code"
 (lm/trusted_code.py)."""
 
 
-def is_plainly(value: object, hint: typing.Any) -> bool:
-    """Return whether `value` certainly matches a type hint, decided without beartype, whose import takes a tenth of a
-    command's start-up time. False means undecided: ask `is_of_type`."""
-    if isinstance(hint, type):
-        return isinstance(value, (int, float) if hint is float else hint)
+def is_of_type(value: object, hint: typing.Any) -> bool:
+    """Return whether `value` matches a type hint, with every item of a tuple. An int is a fine float; a bool is not a
+    number."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(hint, type):
+        return isinstance(value, (int, float) if hint is float else hint) and not (
+            type(value) is bool and hint in (int, float)
+        )
     if origin is typing.Literal:
         return any(type(value) is type(one) and value == one for one in parts)
     if origin in (typing.Union, types.UnionType):
-        return any(is_plainly(value, one) for one in parts)
-    if origin is not tuple or not isinstance(value, tuple):
-        return False
-    each = parts[:1] * len(value) if parts[1:] == (...,) else parts
-    return len(each) == len(value) and all(map(is_plainly, value, each))
-
-
-def is_of_type(value: object, hint: typing.Any) -> bool:
-    from beartype import BeartypeConf
+        return any(is_of_type(value, one) for one in parts)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        each = parts[:1] * len(value) if parts[1:] == (...,) else parts
+        return len(each) == len(value) and all(map(is_of_type, value, each))
+    from beartype import BeartypeConf  # a tenth of a command's start-up time: only for other hints, of your own filters
     from beartype.door import is_bearable
 
-    return is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))  # an int is a fine float
+    return is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))
 
 
 class Config:
@@ -54,7 +54,7 @@ class Config:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):  # ty: ignore[invalid-argument-type]
             value, hint = getattr(self, field.name), hints[field.name]
-            if not is_plainly(value, hint) and not is_of_type(value, hint):
+            if not is_of_type(value, hint):
                 wanted = getattr(hint, "__name__", "") if isinstance(hint, type) else str(hint).replace("typing.", "")
                 kind = type(value).__name__
                 raise UsageError(f"{type(self).__name__}.{field.name} must be {wanted}; it is {shown(value)} ({kind}).")

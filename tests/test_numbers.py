@@ -1,4 +1,4 @@
-"""Every number of an experiment has bounds: finite, and within 64 bits."""
+"""Every number of an experiment has bounds: finite, within 64 bits, and at least 0 except for seeds."""
 
 import dataclasses
 import math
@@ -30,6 +30,8 @@ def replaced(config: Any, path: tuple[str, ...], value: Any) -> Any:
     return dataclasses.replace(config, **{name: inner})
 
 
+SEEDS = "pages.common_crawl.seed", "documents.minhash.seed"  # hashed: any number works
+INFINITE = math.nan, math.inf, -math.inf
 NUMBERS = {".".join(path): (path, value) for path, value in numbers(DEMO)}
 
 
@@ -37,7 +39,7 @@ NUMBERS = {".".join(path): (path, value) for path, value in numbers(DEMO)}
 def test_an_impossible_number_is_rejected(name):
     path, value = NUMBERS[name]
     is_float = isinstance(value[0] if isinstance(value, tuple) else value, float)
-    for bad in (math.nan, math.inf, -math.inf) if is_float else (10**20, -(10**20)):
+    for bad in (True, *(() if name in SEEDS else (-1,)), *(INFINITE if is_float else (10**20, -(10**20)))):
         with pytest.raises(UsageError, match=path[-1]):
             replaced(DEMO, path, (*value[:-1], bad) if isinstance(value, tuple) else bad)
 

@@ -63,7 +63,7 @@ class CrawlIndex(Config):
         return bool(self.languages or self.domains or self.max_pages)
 
     def check_values(self):
-        within(self, "pages.common_crawl.index", 0, math.inf, "max_pages", "parts")
+        within(self, "pages.common_crawl.index", 0, math.inf, "max_pages", "parts", "status")
         within(self, "pages.common_crawl.index", 1, math.inf, "pages_per_unit")
         if wrong := [code for code in self.languages if not re.fullmatch("[a-z]{3}", code)]:
             raise UsageError(
@@ -112,7 +112,7 @@ class CommonCrawlPages(Config):
                 f"pages.common_crawl.files is {self.files}, but crawl is {self.crawl}: say how many files to fetch, "
                 "each about 1 GB (warc) or 0.1 GB (wet)."
             )
-        within(self, "pages.common_crawl", 0, math.inf, "first_file")
+        within(self, "pages.common_crawl", 0, math.inf, "first_file", "files")
         if not self.address.startswith(("https://", "http://", "s3://")):
             raise UsageError(
                 f"pages.common_crawl.address is {self.address!r}; give a URL that begins with https://, http:// or "
