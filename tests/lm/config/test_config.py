@@ -1,7 +1,6 @@
 """Configs reject invalid numbers, and every choice of a field has an implementation."""
 
 import dataclasses
-import math
 import typing
 
 import pytest
@@ -9,13 +8,8 @@ import pytest
 from configs.demo import get_config
 from lm.config import (
     REMAT,
-    MeshConfig,
-    MixtureSource,
     ModelConfig,
-    MuonConfig,
     OptimizerConfig,
-    RopeScalingConfig,
-    SpikeConfig,
     TrainConfig,
 )
 from lm.errors import UsageError
@@ -29,26 +23,6 @@ from lm.training.optimizer import OPTIMIZERS
 from lm.training.schedule import SCHEDULES
 
 DEMO = get_config()
-VALID = (
-    DEMO.tokenizer, DEMO.model, DEMO.train, DEMO.train.optimizer, DEMO.evaluate, DEMO.sample, MeshConfig(),
-    MuonConfig(0.02, 0.95, 5), SpikeConfig(), MixtureSource("runs/a/tokens", 1.0),
-    RopeScalingConfig(8.0, 1.0, 4.0, 8192),
-)  # fmt: skip
-NUMBERS = [
-    (config, field.name)
-    for config in VALID
-    for field in dataclasses.fields(config)
-    if field.type in (int, float, float | None, tuple[float, ...])
-]
-
-
-@pytest.mark.parametrize(("config", "name"), NUMBERS, ids=[f"{type(c).__name__}.{name}" for c, name in NUMBERS])
-def test_negative_and_infinite_numbers_are_rejected(config, name):
-    kind = type(config).__annotations__[name]
-    for value in (-1,) if kind is int else (-1.0, math.nan, math.inf, -math.inf):
-        given = (value,) if kind == tuple[float, ...] else value
-        with pytest.raises(UsageError, match=rf"{name}.*{value}"):
-            dataclasses.replace(config, **{name: given})
 
 
 def replaced(train: TrainConfig, **changes) -> TrainConfig:
