@@ -37,6 +37,9 @@ READS = (
 )  # fmt: skip
 """Settings that reinforcement reads (chat.questions: launch.report does); a dot at the end: all of the section."""
 
+UNUSED = {"lora": LoraConfig(), "ema_decay": 0.0, "patience": 0}
+"""Values of fields of train that reinforcement turns off, whatever their values in the run before it."""
+
 
 def prepared(experiment: Experiment, workdir: Path) -> Experiment:
     """Fill in the checkpoint to start from, the newest of reinforce.base, and turn off what launch.reinforce does not
@@ -50,7 +53,7 @@ def prepared(experiment: Experiment, workdir: Path) -> Experiment:
     check_task(experiment)
     load_template(Path(base))
     start = find_parameters(folders_of(RunPaths(base)), experiment.reinforce.step)[0]
-    off = {"start": StartConfig(checkpoint=str(start)), "lora": LoraConfig(), "ema_decay": 0.0}
+    off = UNUSED | {"start": StartConfig(checkpoint=str(start))}
     without = lambda one: dataclasses.replace(one, train=dataclasses.replace(one.train, **off))
     of_base = RunFolder(Path(base)).experiment()
     accepted = [of_base, without(of_base)]

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from configs.experiment.run_folder import RunFolder
+from configs.reinforce import get_config
 from launch import reinforce
 from lm.chat.template import ChatTemplate
 from lm.chat.tools import NO_TOOLS, tools_of
@@ -130,6 +131,15 @@ def test_every_setting_is_read_or_refused_if_it_is_changed():
         with pytest.raises(UsageError, match=rf"does not read {re.escape(name)} = another\. .* runs/assistant: "):
             reinforce.refuse_unread(changed, [settings])
         reinforce.refuse_unread(changed, [settings, changed])  # the run itself is resumed
+
+
+def test_its_own_config_is_accepted_for_a_run_that_was_finetuned_with_patience():
+    base = base_experiment()
+    trained = {"patience": 3, "validate_every": 1, "ema_decay": 0.9}  # as configs/finetune.py sets them
+    base = dataclasses.replace(base, train=dataclasses.replace(base.train, **trained))
+    off = dataclasses.replace(base, train=dataclasses.replace(base.train, **reinforce.UNUSED))
+    given = reinforce.settings_of(get_config(base)) | {"reinforce.base": "runs/assistant"}
+    reinforce.refuse_unread(given, [reinforce.settings_of(base), reinforce.settings_of(off)])
 
 
 @pytest.mark.parametrize("script", ["launch.chat", "launch.reinforce"])
