@@ -48,12 +48,12 @@ def talk(experiment: Experiment, workdir: Path, options: Options) -> bool:
     if process_count() > 1:
         raise UsageError(f"launch.chat needs one process, but there are {process_count()}. Start only one.")
     template = load_template(workdir)  # first: it is refused before JAX is imported
-    from lm.chat.assistant import answer, recent
+    from lm.chat.assistant import Answer, generate_answers, recent
     from lm.chat.tools import NO_TOOLS, tools_of
     from lm.inference.engine import Engine
     from lm.inference.requests import SamplingParams
 
-    run = load_trained(experiment, workdir, 1, experiment.model.context_length, "--max-tokens", options.step)
+    run = load_trained(experiment, workdir, 1, "--max-tokens", options.step)
     tools = NO_TOOLS if options.no_tools else tools_of(experiment.chat.base, run.tokenizer)
     engine = Engine(run.model, experiment.model, run.tokenizer, slots=1, mesh=run.mesh)
     if not options.message:
@@ -92,7 +92,8 @@ def talk(experiment: Experiment, workdir: Path, options: Options) -> bool:
             if len(shorter) < len(messages):
                 messages = shorter
                 print(f"  [the oldest messages are forgotten: the context has {engine.context:,} tokens]")
-            for step in answer(engine, template, tools, messages, params, forgets=True):
+            answer = Answer(template, tools, messages, params, engine.context, forgets=True)
+            for _, step in generate_answers(engine, answer):
                 sys.stdout.write(for_terminal(step.text))
                 sys.stdout.flush()
                 if step.message is not None:

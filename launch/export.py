@@ -10,9 +10,8 @@ from pathlib import Path
 
 import tyro
 
-from configs.experiment import run_named
+from configs.experiment import existing_run
 from launch.stages.command import run_without_config
-from lm.errors import UsageError, shown
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,9 @@ class Command:
 
 def run(command: Command) -> None:
     from launch.release.formats import export
-    from launch.release.stored_run import open_run
 
-    folder = run_named(command.run)
-    if folder is None:
-        raise UsageError(f"There is no run folder {shown(command.run, quotes=False)}. Give one, such as runs/demo.")
-    opened, out = open_run(folder, command.step, command.trust_code), Path(command.out).expanduser()
+    opened = existing_run(command.run).open_to_publish(command.step, "trust" if command.trust_code else "leave out")
+    out = Path(command.out).expanduser()
     export(opened, out, command.format, command.dtype, bool(command.adapter))
     print(f"export: {opened.name} at step {opened.step:,}, as {command.format}{' adapters' * command.adapter}: {out}")
 

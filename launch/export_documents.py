@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import tyro
 
-from configs.experiment import run_named
+from configs.experiment import existing_run
 from launch.stages.command import run_without_config
-from lm.errors import UsageError, shown
 from lm.storage import place_of
 
 
@@ -36,10 +35,7 @@ def run(command: Command) -> None:
     from launch.release.documents import export_documents
     from launch.release.documents_run import open_documents
 
-    folder = run_named(command.run)
-    if folder is None:
-        raise UsageError(f"There is no run folder {shown(command.run, quotes=False)}. Give one, such as runs/demo.")
-    opened, out = open_documents(folder), place_of(command.out)
+    opened, out = open_documents(existing_run(command.run)), place_of(command.out)
     with ProgressLine("export") as progress:
         found = export_documents(
             opened, out, command.format, command.columns, command.shard_bytes, command.workers, progress

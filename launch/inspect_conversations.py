@@ -8,11 +8,10 @@ Without colors, as in a pipe, what it learns to write is between {+ and +}.
 
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
 
 import tyro
 
-from configs.experiment.run_folder import RunFolder
+from configs.experiment import existing_run
 from launch.stages.command import run_without_config
 from lm.errors import for_terminal
 from lm.storage import place_of
@@ -37,10 +36,9 @@ def run(command: Command) -> None:
     from data_prep.conversations import read_conversations
     from lm.chat.template import ChatTemplate
     from lm.chat.templates import with_template
-    from lm.tokenizer import load
 
-    folder = RunFolder(Path(command.run))
-    tokenizer = with_template(load(folder.tokenizer), "")
+    folder = existing_run(command.run)
+    tokenizer = with_template(folder.load_tokenizer(), "")
     template, console = ChatTemplate(tokenizer), Console(soft_wrap=True, highlight=False)
     special = set(tokenizer.special_tokens.values())
     left_out = lambda place, reason, text: console.print(Text(f"{place}: left out, {text} [{reason}]", "yellow"))

@@ -63,7 +63,7 @@ def conversations(experiment: Experiment, loaded: Loaded) -> Iterator[str]:
     """Yield, as a line of JSON, the answer to each of chat.questions, with calls of tools, their results and sources.
     Raises UsageError for a question that does not fit into the context."""
     from data_prep.conversations import to_line
-    from lm.chat.assistant import answer
+    from lm.chat.assistant import Answer, generate_answers
     from lm.chat.template import ChatTemplate
     from lm.chat.tools import tools_of
     from lm.inference.engine import Engine
@@ -82,7 +82,8 @@ def conversations(experiment: Experiment, loaded: Loaded) -> Iterator[str]:
             )
     for question in experiment.chat.questions:
         asked = [{"role": "user", "content": question}]
-        steps = [step for step in answer(engine, template, tools, asked, params) if step.message is not None]
+        answer = Answer(template, tools, asked, params, engine.context)
+        steps = [step for _, step in generate_answers(engine, answer) if step.message is not None]
         last = as_step(steps[-1]) | {"finish_reason": steps[-1].finish_reason}
         yield to_line({"messages": [*asked, *map(as_step, steps[:-1]), last]})
 

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from configs.experiment import Experiment
 from configs.experiment.command_line import Flag
+from configs.experiment.run_folder import RunFolder
 from launch.stages.command import run_command
 from launch.stages.processes import process_count
 from launch.stages.trained import load_trained, say
 from lm.errors import UsageError
-from lm.storage import shown_place
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,8 @@ def serve_on(
     from viewer.window.model_views import MOST_TOKENS
     from viewer.window.window_run import WindowRun
 
-    context = experiment.model.context_length
-    run = load_trained(experiment, workdir, options.slots, context, "--slots", options.step, options.weights)
-    folder = str(shown_place(workdir).resolve())
-    name = options.model_name or folder.rpartition("/")[2]
+    run = load_trained(experiment, workdir, options.slots, "--slots", options.step, weights=options.weights)
+    name = options.model_name or RunFolder(workdir).name
     engine = Engine(
         run.model, experiment.model, run.tokenizer, slots=options.slots, mesh=run.mesh,
         decode_steps=options.decode_steps,

@@ -38,7 +38,6 @@ def make_base(base: Path) -> None:
     from configs.experiment.run_folder import RunFolder
     from launch.release.formats import export
     from launch.release.imported import write_run
-    from launch.release.stored_run import open_run
     from lm.config import TokenizerConfig
     from lm.formats.source import SourceModel
     from lm.formats.tensors import parameter_shapes
@@ -54,7 +53,7 @@ def make_base(base: Path) -> None:
     parameters = {name: drawn.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()}
     write_run(SourceModel(config, tokenizer, parameters), base / "run", "numbers")
     for kind, out in (("hugging_face", base / "hugging_face"), ("gguf", gguf_file(base))):
-        export(open_run(RunFolder(base / "run")), out, kind)
+        export(RunFolder(base / "run").open_to_publish(), out, kind)
     (base / "library.json").write_text(smollm2_like().to_str(), encoding="utf-8")
 
 

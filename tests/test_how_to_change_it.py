@@ -27,7 +27,6 @@ from launch import evaluate as launch_evaluate
 from launch import extract_texts
 from launch import sample as launch_sample
 from launch import train as launch_train
-from launch.release.stored_run import open_run
 from launch.stages.agreement import facts
 from lm import trusted_code
 from lm.errors import InputError, UsageError
@@ -204,10 +203,10 @@ def test_a_model_is_not_loaded_with_other_code_than_it_was_trained_with(folder, 
     run.config_json.write_text(experiment_json(experiment))
     train(experiment.model, experiment.train, run.root)
     before = file_sha256(file)
-    assert run.load(experiment=experiment).step == open_run(run).step == 4
+    assert run.load(experiment=experiment).step == run.open_to_publish().step == 4
     file.write_text(file.read_text() + "# changed\n")
     experiment_of(folder, settings)  # trusts the new version
-    for load in (lambda: run.load(experiment=experiment), lambda: open_run(run)):
+    for load in (lambda: run.load(experiment=experiment), lambda: run.open_to_publish()):
         with pytest.raises(InputError, match=f"{before}.*{file_sha256(file)}.* Restore the module .*, or train again"):
             load()
 

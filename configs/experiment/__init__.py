@@ -256,6 +256,13 @@ def run_named(name: str) -> RunFolder | None:
     return RunFolder(Path(name)) if os.path.isdir(name) else None  # noqa: PTH112 - False for a name too long
 
 
+def existing_run(name: str) -> RunFolder:
+    """As `run_named`, but raises UsageError if there is no folder at the path."""
+    if (run := run_named(name)) is None:
+        raise UsageError(f"There is no run folder {shown(name, quotes=False)}. Give one, such as runs/demo.")
+    return run
+
+
 def folder_of(option: str, given: str) -> Path:
     """Return the folder `given` by an option, with `~` expanded; for one in a bucket, its local working copy. Raises
     UsageError if it is not a folder name."""

@@ -6,6 +6,7 @@ config.json is the experiment as JSON. It is read strictly: unknown and missing 
 import copy
 import dataclasses
 import difflib
+import functools
 import importlib
 import json
 import typing
@@ -24,18 +25,23 @@ from lm.config import ModelConfig
 from lm.errors import InputError, UsageError, shown
 from lm.fields import code_names
 from lm.run_paths import RunPaths
-from lm.storage import Place, Url, local_copy_of, local_folder, shown_place
+from lm.storage import Place, Url, file_inside, local_copy_of, local_folder, shown_place
 from lm.trusted_code import Code, code_hashes, module_code
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
+    from lm.formats.parameters import StoredParameters
     from lm.model.transformer import Transformer
     from lm.tokenizer import Tokenizer
 
 
 RUNS = "*/config.json"
 """Pattern of run folders in a folder."""
+PUBLISHED = (
+    RunPaths.config_json, RunPaths.tokenizer, RunPaths.imported, RunPaths.funnel, RunPaths.metrics, RunPaths.evaluation
+)  # fmt: skip
+"""Files and folders of a run whose contents an export publishes, besides its parameters."""
 
 
 def names_in(folder: Path, pattern: str) -> list[str]:
@@ -68,9 +74,43 @@ class Loaded(NamedTuple):
     """Reason why only one of several devices is used; "" if all are, or the caller gave the mesh."""
 
 
+@dataclasses.dataclass(frozen=True)
+class OpenedRun:
+    """A run at the step of one checkpoint, whose files are intact. Parameters are read when they are used."""
+
+    folder: "RunFolder"
+    experiment: Experiment
+    tokenizer: "Tokenizer"
+    checkpoint: Place
+    about: dict[str, Any]
+    """Metadata in the checkpoint's manifest: losses, fingerprint of the tokenizer, library versions."""
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.experiment.model
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def step(self) -> int:
+        return int(self.checkpoint.name)
+
+    @functools.cached_property
+    def parameters(self) -> "StoredParameters":
+        """The parameters on the disk, one at a time. Raises InputError if they are of another model."""
+        from lm.formats.parameters import StoredParameters
+        from lm.formats.tensors import parameter_shapes
+
+        parameters = StoredParameters(self.checkpoint)
+        parameters.check(parameter_shapes(self.config))
+        return parameters
+
+
 @dataclasses.dataclass(frozen=True, init=False)
 class RunFolder(RunPaths):
-    """A run in the folder `root`: its paths, and methods that read its config and its model."""
+    """A run in the folder `root`: its paths, and methods that read its config, its tokenizer and its model."""
 
     @classmethod
     def to_read(cls, url: Url) -> "RunFolder":
@@ -82,6 +122,31 @@ class RunFolder(RunPaths):
         files.refresh()
         files.fetch((), [cls.config_json, cls.stages])
         return cls(folder)
+
+    @property
+    def place(self) -> Place:
+        """Run folder, or its URL if it is in a bucket."""
+        return shown_place(self.root)
+
+    @property
+    def name(self) -> str:
+        return self.place.resolve().name
+
+    def fetch(self, *parts: str, published: bool = False) -> None:
+        """Download files and folders of a run in a bucket. If they are `published`, raise InputError for links out of
+        the run folder."""
+        if files := local_copy_of(self.root):
+            files.fetch((), parts)
+        for part in parts if published else ():
+            for path in (self.root / part, *(self.root / part).rglob("*")):
+                file_inside(self.root, str(path.relative_to(self.root)))
+
+    def load_tokenizer(self) -> "Tokenizer":
+        """Load the tokenizer, without the model. Raises InputError if it is missing or damaged."""
+        from lm.tokenizer import load
+
+        self.fetch(RunPaths.tokenizer)
+        return load(self.tokenizer)
 
     def experiment(self, policy: CodePolicy = "leave out") -> Experiment:
         """Return the Experiment in config.json, which is that of the last command that produced outputs here. By
@@ -162,41 +227,56 @@ class RunFolder(RunPaths):
             "commit that wrote the run."
         )
 
-    def load(self, mesh: "Mesh | None" = None, step: int | None = None, experiment: Experiment | None = None) -> Loaded:
-        """Load the model at a `step` (default: the newest) from its checkpoint or else snapshot, sharded over `mesh`;
-        by default over all devices as in train.mesh, or on one device if the devices do not fit train.mesh.
+    def open(self, step: int | None = None, experiment: Experiment | None = None) -> OpenedRun:
+        """Open the run at a `step` (default: the newest) of its checkpoints or else snapshots, and verify its files.
         `experiment` defaults to that of the run.
 
         With several processes, all must call it. Raises InputError for files that are missing, damaged, or of another
         model or tokenizer, UsageError if there are only checkpoints of other steps.
         """
-        check_address_space(JAX)
         from lm.checkpoints.manifest import folders_of, read_manifest
-        from lm.checkpoints.reading import check_finite, read_parameters, whole_parameters
-        from lm.inference.devices import inference_mesh
-        from lm.tokenizer import load
+        from lm.checkpoints.reading import whole_parameters
 
         experiment = experiment or self.experiment()
-        config, one_device = experiment.model, ""
-        if mesh is None:
-            mesh, one_device = inference_mesh(experiment.train.mesh, config)
         found = whole_parameters(folders_of(self), step)
-        about, tokenizer = read_manifest(found)["about"], load(self.tokenizer)
-        check_model_code(config, about, found)
+        about, tokenizer = read_manifest(found)["about"], self.load_tokenizer()
+        check_model_code(experiment.model, about, found)
         trained_with = about.get("tokenizer")
         if trained_with not in (None, tokenizer.fingerprint):
             raise InputError(
                 f"{found} was trained with tokenizer {trained_with}, but {self.tokenizer} is {tokenizer.fingerprint}. "
                 "Restore the tokenizer that the run was trained with."
             )
-        if tokenizer.vocab_size > config.vocab_size:
+        if tokenizer.vocab_size > experiment.model.vocab_size:
             raise InputError(
                 f"The tokenizer in {self.tokenizer} has ids up to {tokenizer.vocab_size - 1:,}, but model.vocab_size "
-                f"= {config.vocab_size:,} in {self.config_json}. Restore the files that the run was trained with."
+                f"= {experiment.model.vocab_size:,} in {self.config_json}. Restore the files that the run was trained "
+                "with."
             )
-        model = read_parameters(config, found, mesh)
-        check_finite(model, found)
-        return Loaded(experiment, tokenizer, model, mesh, int(found.name), one_device)
+        return OpenedRun(self, experiment, tokenizer, found, about)
+
+    def open_to_publish(self, step: int | None = None, policy: CodePolicy = "leave out") -> OpenedRun:
+        """Open the run for an export, as `open` does; also check its parameters. Raises InputError for links out of the
+        run folder too."""
+        self.fetch(*PUBLISHED, published=True)
+        run = self.open(step, self.experiment(policy))
+        _ = run.parameters
+        return run
+
+    def load(self, mesh: "Mesh | None" = None, step: int | None = None, experiment: Experiment | None = None) -> Loaded:
+        """Open the run and load its model, sharded over `mesh`; by default over all devices as in train.mesh, or on one
+        device if the devices do not fit train.mesh. Arguments and errors are otherwise those of `open`; raises
+        InputError for parameters that are not finite."""
+        check_address_space(JAX)
+        from lm.checkpoints.reading import check_finite, read_parameters
+        from lm.inference.devices import inference_mesh
+
+        run, one_device = self.open(step, experiment), ""
+        if mesh is None:
+            mesh, one_device = inference_mesh(run.experiment.train.mesh, run.config)
+        model = read_parameters(run.config, run.checkpoint, mesh)
+        check_finite(model, run.checkpoint)
+        return Loaded(run.experiment, run.tokenizer, model, mesh, run.step, one_device)
 
 
 def check_model_code(config: ModelConfig, about: dict[str, Any], checkpoint: Place) -> None:

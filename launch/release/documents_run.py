@@ -2,20 +2,18 @@
 
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import RunFolder
 from launch import prepare_documents, train_tokenizer
-from launch.run_folder import bucket
 from launch.run_folder.checks import refuse_link
 from launch.stages.stage import read_marker
 from lm.errors import InputError
 from lm.run_paths import RunPaths
-from lm.storage import Place, file_inside, inside, shown_place
-from lm.tokenizer import Tokenizer, load
+from lm.storage import Place, inside
+from lm.tokenizer import Tokenizer
 
 TOKEN_COUNT, DATA = "token_count", "data"
 
@@ -35,12 +33,11 @@ class DocumentsRun:
 
     @property
     def place(self) -> Place:
-        """Run folder, or its URL if it is in a bucket."""
-        return shown_place(self.folder.root)
+        return self.folder.place
 
     @property
     def name(self) -> str:
-        return self.place.resolve().name if isinstance(self.place, Path) else self.place.name
+        return self.folder.name
 
 
 @dataclass(frozen=True)
@@ -60,12 +57,10 @@ class Exported:
 def open_documents(folder: RunFolder) -> DocumentsRun:
     """Open a run to export its documents, checking the files by name and size. Raises InputError if the stage
     "documents" is not finished, if the tokenizer is damaged, or if a link leads out of the run folder."""
-    root, place = folder.root, shown_place(folder.root)
+    root, place = folder.root, folder.place
     experiment = folder.experiment()
-    bucket.fetch(root, [RunPaths.funnel], [RunPaths.tokenizer])
     refuse_link(root / RunPaths.documents)
-    for part in (RunPaths.config_json, RunPaths.funnel, RunPaths.tokenizer):
-        file_inside(root, part)
+    folder.fetch(RunPaths.config_json, RunPaths.funnel, RunPaths.tokenizer, published=True)
     marker = read_marker(prepare_documents.STAGE, root)
     if marker is None:
         raise InputError(
@@ -74,5 +69,5 @@ def open_documents(folder: RunFolder) -> DocumentsRun:
         )
     names = sorted(name for name in marker["files"] if name.startswith(f"{RunPaths.documents}/"))
     files = tuple(inside(place, name, folder.marker("documents")) for name in names if name.endswith(".parquet"))
-    tokenizer = load(folder.tokenizer) if read_marker(train_tokenizer.STAGE, root) else None
+    tokenizer = folder.load_tokenizer() if read_marker(train_tokenizer.STAGE, root) else None
     return DocumentsRun(folder, experiment, files, marker["key"], tokenizer)

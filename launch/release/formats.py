@@ -4,14 +4,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from configs.experiment.run_folder import OpenedRun
 from launch.release.kept import kept_of
 from launch.release.out_folder import RECORD, files_in, whole_folder
-from launch.release.stored_run import StoredRun
 from lm.errors import UsageError
 from lm.storage import writing
 
 
-def write_hugging_face_folder(run: StoredRun, out: Path, dtype: str) -> None:
+def write_hugging_face_folder(run: OpenedRun, out: Path, dtype: str) -> None:
     from launch.release.model_card import model_card
     from lm.formats.hugging_face.names import stored_tensors
     from lm.formats.hugging_face.tokenizer_files import write_tokenizer
@@ -30,7 +30,7 @@ def write_hugging_face_folder(run: StoredRun, out: Path, dtype: str) -> None:
     (out / "README.md").write_text(model_card(run), encoding="utf-8")
 
 
-def write_adapter_folder(run: StoredRun, out: Path, dtype: str) -> None:
+def write_adapter_folder(run: OpenedRun, out: Path, dtype: str) -> None:
     from lm.formats.hugging_face.adapter import write_adapter
     from lm.formats.parameters import StoredParameters
 
@@ -44,28 +44,28 @@ def write_adapter_folder(run: StoredRun, out: Path, dtype: str) -> None:
     write_adapter(out, run.config, lora, StoredParameters(run.parameters.folder.parent, "training"))
 
 
-def write_standalone_folder(run: StoredRun, out: Path, dtype: str) -> None:
+def write_standalone_folder(run: OpenedRun, out: Path, dtype: str) -> None:
     from lm.formats.standalone.writing import write_standalone
 
     write_standalone(out, run.config, run.parameters, run.tokenizer, run.name, dtype)
 
 
-def write_gguf_file(run: StoredRun, out: Path, dtype: str) -> None:
+def write_gguf_file(run: OpenedRun, out: Path, dtype: str) -> None:
     from lm.formats.gguf.writing import write_gguf
 
     write_gguf(out, run.config, run.parameters, run.tokenizer, run.name, dtype)
 
 
-FORMATS: dict[str, Callable[[StoredRun, Path, str], None]] = {
+FORMATS: dict[str, Callable[[OpenedRun, Path, str], None]] = {
     "hugging_face": write_hugging_face_folder, "standalone": write_standalone_folder,
 }  # fmt: skip
 """{name: function that writes the run to a new, empty folder in that format}. Each raises UsageError for unsupported
 models and options."""
-FILE_FORMATS: dict[str, Callable[[StoredRun, Path, str], None]] = {"gguf": write_gguf_file}
+FILE_FORMATS: dict[str, Callable[[OpenedRun, Path, str], None]] = {"gguf": write_gguf_file}
 """The same for formats of a single file, which the function writes atomically."""
 
 
-def export(run: StoredRun, out: Path, format: str, dtype: str = "", adapter: bool = False) -> None:
+def export(run: OpenedRun, out: Path, format: str, dtype: str = "", adapter: bool = False) -> None:
     """Write the run to the folder or file `out`, in a format such as "gguf", atomically. `dtype` is the type of the
     weights in the naming of the format, or "" for the type of training. With `adapter`, only the adapters of train.lora
     are written. Raises UsageError if `out` exists and is not an earlier export, and for models and options that the

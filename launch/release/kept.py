@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 
-from launch.release.stored_run import StoredRun
+from configs.experiment.run_folder import OpenedRun
 from lm.errors import InputError
 from lm.formats.hugging_face.reading import KEPT
 from lm.storage import file_inside
@@ -24,7 +24,7 @@ class Kept:
     """The tokenizer's original files, if the run still has that tokenizer."""
 
 
-def kept_of(run: StoredRun) -> Kept:
+def kept_of(run: OpenedRun) -> Kept:
     """Read what an imported run keeps of the original model. Raises InputError if it is damaged."""
     folder = run.folder.imported
     if not (folder / RECORD).is_file():

@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 
 from configs.experiment import Experiment
-from configs.experiment.run_folder import RunFolder
+from configs.experiment.run_folder import OpenedRun, RunFolder
 from data_prep.config import PagesConfig
 from data_prep.funnel.report import Written, read_counts
 from launch.release.kept import kept_of
-from launch.release.stored_run import StoredRun
 from lm.checksums import log_damage
 from lm.formats.hugging_face.names import family_of
 from lm.model.cost import count_parameters, flops_before
@@ -25,7 +24,7 @@ CURVE_ROWS = 16
 """Maximum rows of the table of losses."""
 
 
-def model_card(run: StoredRun) -> str:
+def model_card(run: OpenedRun) -> str:
     """Return README.md of an exported model: YAML front matter and Markdown. Omits what the run folder lacks, and
     figures from damaged logs, after printing which logs are damaged."""
     damaged = log_damage(run.folder.root, (RunPaths.metrics, RunPaths.evaluation))
@@ -36,7 +35,7 @@ def model_card(run: StoredRun) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def head(run: StoredRun) -> str:
+def head(run: OpenedRun) -> str:
     languages = language_lines(run.experiment)
     lines = ["library_name: transformers", "pipeline_tag: text-generation", "tags:", "- gristmill"]
     lines.append("- conversational" if run.experiment.is_assistant else "- base-model")
@@ -50,7 +49,7 @@ def language_lines(experiment: Experiment) -> list[str]:
     return ["language:", *(f"- {one}" for one in languages)] if languages else []
 
 
-def about(run: StoredRun) -> str:
+def about(run: OpenedRun) -> str:
     model, origin = run.config, kept_of(run).origin
     family = {"gpt2": "GPT-2's", "llama": "Llama's", "gristmill": "its own"}[family_of(model)]
     made = f"It was imported from {origin}, and trained further for {run.step:,} steps." if run.step else (
@@ -69,7 +68,7 @@ def about(run: StoredRun) -> str:
     ])  # fmt: skip
 
 
-def how_to_load(run: StoredRun) -> str:
+def how_to_load(run: OpenedRun) -> str:
     own = family_of(run.config) == "gristmill"
     trust = ", trust_remote_code=True" if own else ""
     note = (
@@ -88,7 +87,7 @@ def how_to_load(run: StoredRun) -> str:
     )
 
 
-def data(run: StoredRun) -> str:
+def data(run: OpenedRun) -> str:
     """Markdown section on the text: sources, kept and dropped documents, training tokens; "" if nothing is known."""
     parts = (pages(run.folder, run.experiment), funnel_lines(run.folder, run.experiment), shard_lines(run))
     lines = list(itertools.chain(*parts))
@@ -127,7 +126,7 @@ def funnel_lines(folder: RunFolder, experiment: Experiment) -> Iterator[str]:
         yield from ("", *table(("step", "reason", "value", "dropped", "limit"), rules))
 
 
-def shard_lines(run: StoredRun) -> Iterator[str]:
+def shard_lines(run: OpenedRun) -> Iterator[str]:
     if not (run.folder.tokens / "manifest.json").is_file():
         return
     found = read_splits(run.folder.tokens / "manifest.json")
@@ -140,7 +139,7 @@ def shard_lines(run: StoredRun) -> Iterator[str]:
     yield f"\nA token has {found.bytes_per_token:.2f} bytes on average."
 
 
-def recipe(run: StoredRun) -> str:
+def recipe(run: OpenedRun) -> str:
     """Markdown section on the training settings; "" for step 0."""
     if run.step == 0:
         return ""
@@ -162,7 +161,7 @@ def recipe(run: StoredRun) -> str:
     return "\n".join(["## Training", "", *table(("", ""), rows)])
 
 
-def curve(run: StoredRun) -> str:
+def curve(run: OpenedRun) -> str:
     """Markdown table of the validation losses up to this checkpoint, at most CURVE_ROWS rows; "" if there are none."""
     lines = [line for line in read_curves(run.folder.metrics).validation if line["step"] <= run.step]
     if not lines:
@@ -181,7 +180,7 @@ def curve(run: StoredRun) -> str:
     return "\n".join(["### Losses during training", "", *table(names, rows)])
 
 
-def evaluation(run: StoredRun) -> str:
+def evaluation(run: OpenedRun) -> str:
     """Markdown section with the results in evaluation.json; "" unless this is the checkpoint that they belong to."""
     path = run.folder.evaluation
     if not path.is_file() or run.step != run.experiment.train.steps:
@@ -202,7 +201,7 @@ def evaluation(run: StoredRun) -> str:
     ])  # fmt: skip
 
 
-def limits(run: StoredRun) -> str:
+def limits(run: OpenedRun) -> str:
     continues = (
         "It continues text, and was not trained to follow instructions, to answer, or to refuse: a question may be "
         "continued by more questions."

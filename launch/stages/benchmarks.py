@@ -79,8 +79,7 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
         return True
     texts = {name: documents_of(Path(name), options) for name in options.text}
     with quiet_if(bool(options.json)):
-        rows, context = experiment.evaluate.batch_size, experiment.model.context_length
-        run = load_trained(experiment, workdir, rows, context, "evaluate.batch_size", options.step)
+        run = load_trained(experiment, workdir, experiment.evaluate.batch_size, "evaluate.batch_size", options.step)
         found: dict[str, Any] = {"step": run.step}
         if texts:
             found["texts"] = {name: evaluate_documents(run, documents) for name, documents in texts.items()}
@@ -237,9 +236,7 @@ def evaluate_by_harness(
     from lm.terminal import LiveLine
 
     config, line = experiment.evaluate, LiveLine()
-    run = load_trained(
-        experiment, workdir, config.batch_size, experiment.model.context_length, "evaluate.batch_size", step
-    )
+    run = load_trained(experiment, workdir, config.batch_size, "evaluate.batch_size", step)
     model = HarnessLM(
         run.model, experiment.model, run.tokenizer, run.mesh, rows_on(run.mesh, config.batch_size), add_bos_token,
         lambda text: line.show(f"lm_eval: {text}"), chat,

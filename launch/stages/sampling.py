@@ -98,7 +98,7 @@ def continue_prompts(experiment: Experiment, workdir: Path, options: Options, pr
     count = len(prompts) * len(temperatures) * options.n
     slots = 1 << (min(count, MOST_SLOTS) - 1).bit_length()
     tokens = min(experiment.model.context_length, config.tokens + (options.max_tokens or 0))
-    run = load_trained(experiment, workdir, slots, tokens, "the number of prompts", options.step, options.weights)
+    run = load_trained(experiment, workdir, slots, "the number of prompts", options.step, tokens, options.weights)
     texts = []
     for prompt in prompts:
         row, most = tokens_of(run.tokenizer, prompt, experiment, options)
@@ -252,9 +252,7 @@ def converse(experiment: Experiment, workdir: Path, options: Options) -> None:
     temperature = config.temperatures[-1] if options.temperature is None else options.temperature
     most = config.tokens if options.max_tokens is None else options.max_tokens
     params = options.params(temperature, most, config.seed if options.seed is None else options.seed)
-    run = load_trained(
-        experiment, workdir, 1, model.context_length, "model.context_length", options.step, options.weights
-    )
+    run = load_trained(experiment, workdir, 1, "model.context_length", options.step, weights=options.weights)
     from lm.inference.engine import Engine
 
     engine = Engine(run.model, model, run.tokenizer, slots=1, mesh=run.mesh, decode_steps=STREAMED_STEPS)

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded, RunFolder
-from launch.run_folder.bucket import fetch
 from launch.stages.agreement import agree_on
 from launch.stages.processes import initialize_distributed, process_count, process_index
 from lm.address_space import JAX, check_address_space
@@ -23,59 +22,48 @@ COMPRESSORS = ("gzip", "zstd", "xz")
 
 
 def load_trained(
-    experiment: Experiment,
-    workdir: Path,
-    rows: int,
-    tokens: int,
-    option: str,
-    step: int | None = None,
+    experiment: Experiment, workdir: Path, rows: int, option: str, step: int | None = None, tokens: int | None = None,
     weights: "Weights | None" = None,
-) -> Loaded:
+) -> Loaded:  # fmt: skip
     """Load the model of the run in `workdir` at `step` (default: the newest) when all processes have connected. With
     `weights`, a format of lm.inference.weights such as "int8", the model is on one device, converted to that format.
 
-    `rows` sequences of `tokens` tokens will be computed at once; `option` is the option that sets `rows`, for messages.
-    Raises UsageError if that does not fit into memory, or if processes have different settings; InputError or
-    UsageError if the checkpoint is missing, damaged, or of another model or tokenizer.
+    `rows` sequences of `tokens` tokens (default: the context) will be computed at once; `option` is the option that
+    sets `rows`, for messages. Raises UsageError if that does not fit into memory, or if processes have different
+    settings, or if there are several with `weights`; InputError or UsageError if the checkpoint is missing, damaged, or
+    of another model or tokenizer.
     """
     check_address_space(JAX)
     keep_compiled_programs()
-    fetch(workdir, (), (RunPaths.tokenizer,))
+    run, model, tokens = RunFolder(workdir), experiment.model, tokens or experiment.model.context_length
+    run.fetch(RunPaths.tokenizer)
     use_bucket_cache()
     initialize_distributed(experiment.train.join_timeout)
     agree_on(experiment, workdir, rows=rows, tokens=tokens, step=step)
-    check_inference_memory(experiment.model, rows, tokens, option)
-    if weights is not None:
-        return with_weights(experiment, workdir, step, weights)
-    run = RunFolder(workdir).load(step=step, experiment=experiment)
-    if run.one_device:
-        say(f"Using one device, because the mesh of the config does not fit this machine: {run.one_device}")
-    return run
+    check_inference_memory(model, rows, tokens, option)
+    if weights is None:
+        loaded = run.load(step=step, experiment=experiment)
+        if loaded.one_device:
+            say(f"Using one device, because the mesh of the config does not fit this machine: {loaded.one_device}")
+        return loaded
+    if process_count() > 1:
+        raise UsageError(f"--weights {weights} needs one process, but there are {process_count()}. Omit --weights.")
+    from lm.inference.weights import for_inference
+    from lm.parallel import one_device_mesh, traced_on
+
+    loaded = run.load(one_device_mesh(model), step, experiment)
+    return loaded._replace(model=traced_on(loaded.mesh, for_inference)(loaded.model, model, weights))
 
 
 def load_template(workdir: Path) -> "ChatTemplate":
     """Load the chat template of a run, without its model. Raises TemplateError if it has none or an invalid one."""
     from lm.chat.template import ChatTemplate, TemplateError
-    from lm.tokenizer import load
 
-    fetch(workdir, (), (RunPaths.tokenizer,))
+    run = RunFolder(workdir)
     try:
-        return ChatTemplate(load(RunPaths(workdir).tokenizer))
+        return ChatTemplate(run.load_tokenizer())
     except TemplateError as error:
-        raise TemplateError(f"{shown_place(workdir)}: {error}") from error
-
-
-def with_weights(experiment: Experiment, workdir: Path, step: int | None, weights: "Weights") -> Loaded:
-    """Load the model on one device, with its linear layers converted to the format `weights`, such as "int8". Raises
-    UsageError if there are several processes."""
-    from lm.inference.weights import for_inference
-    from lm.parallel import one_device_mesh, traced_on
-
-    if process_count() > 1:
-        raise UsageError(f"--weights {weights} needs one process, but there are {process_count()}. Omit --weights.")
-    run = RunFolder(workdir).load(one_device_mesh(experiment.model), step, experiment)
-    model = traced_on(run.mesh, for_inference)(run.model, experiment.model, weights)
-    return run._replace(model=model)
+        raise TemplateError(f"{run.place}: {error}") from error
 
 
 def say(text: str) -> None:
@@ -103,7 +91,7 @@ def sample(experiment: Experiment, workdir: Path, step: int | None = None) -> li
     config = experiment.sample
     pairs = [(prompt, temperature) for prompt in config.prompts for temperature in config.temperatures]
     prompts, temperatures = [prompt for prompt, _ in pairs], [temperature for _, temperature in pairs]
-    run = load_trained(experiment, workdir, len(pairs), config.tokens, "the number of sample.prompts", step)
+    run = load_trained(experiment, workdir, len(pairs), "the number of sample.prompts", step, config.tokens)
     texts = sample_texts(
         run.model, experiment.model, run.tokenizer, prompts, temperatures, config.tokens,
         jax.random.key(config.seed), run.mesh,
@@ -122,9 +110,7 @@ def evaluate(experiment: Experiment, workdir: Path, step: int | None = None) -> 
     from lm.model.cost import count_parameters
 
     config = experiment.evaluate
-    run = load_trained(
-        experiment, workdir, config.batch_size, experiment.model.context_length, "evaluate.batch_size", step
-    )
+    run = load_trained(experiment, workdir, config.batch_size, "evaluate.batch_size", step)
     tokens = shown_place(RunFolder(workdir).tokens)
     figures = evaluate(run.model, experiment.model, config, run.tokenizer, tokens, run.mesh)
     bits = {name.removesuffix("_bits_per_byte"): value for name, value in figures.items() if "bits_per_byte" in name}

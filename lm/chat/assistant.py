@@ -12,7 +12,7 @@ from lm.chat.messages import Message
 from lm.chat.reply import Reply
 from lm.chat.template import ChatTemplate, strings_in
 from lm.chat.tools import Result, Tools
-from lm.inference.requests import Completion, GenerationEvent, GenerationRequest, SamplingParams, TokenLogprob
+from lm.inference.requests import GenerationEvent, GenerationRequest, SamplingParams, TokenLogprob
 
 if TYPE_CHECKING:
     from lm.inference.engine import Engine
@@ -39,64 +39,80 @@ class Step:
     """With the last message: stop, length, or tool_calls if the answer ends with calls that were not run."""
 
 
-NO_ROOM = Step(message={"role": "assistant", "content": ""}, finish_reason="length")
-"""Last step of an answer that has no room for another reply."""
-
-
 class Answer:
-    """An answer of the assistant, reply by reply.
+    """An answer of the assistant: replies, and the results of the tools that they call.
 
-    The caller generates a reply, passes its events to `read` and calls `finish`. If that returns no finish_reason, the
-    caller runs the tools (`run_tools`) and generates the next reply from `next_request`.
+    Until it has a finish_reason: generate `request`, pass the events to `read`, and call `follow`.
     """
 
     def __init__(
         self, template: ChatTemplate, tools: Tools, messages: Sequence[Message], params: SamplingParams, context: int,
-        reads_calls: bool = True, forgets: bool = False, offered: Collection[str] | None = None,
+        *, reads_calls: bool = True, forgets: bool = False, offered: Collection[str] | None = None,
+        prompt: tuple[int, ...] = (),
     ):  # fmt: skip
         """`params.max_tokens` is the limit of all replies together. `context` is the maximum number of tokens of the
         conversation. Without `reads_calls`, calls in replies are text. Calls of other tools than `offered`, if given,
-        are left out, with their names in `refused`. With `forgets`, replies after results of tools
-        are generated without the oldest questions, so that half of the context is free (`recent`)."""
+        are left out, with their names in `refused`. With `forgets`, replies are generated without the oldest questions,
+        so that half of the context is free (`recent`). `prompt` has the token ids of the messages, if they are encoded
+        already. Raises like ChatTemplate.encode."""
         self.template, self.tools, self.params, self.context = template, tools, params, context
         self.messages, self.reads_calls, self.forgets = list(messages), reads_calls, forgets
-        self.left, self.rounds = params.max_tokens, 0
-        self.offered, self.refused = offered, list[str]()
-        self.reason = ""
-        """Finish reason of the last reply; empty until it ends."""
+        self.left, self.offered, self.refused = params.max_tokens, offered, list[str]()
+        self.shows_text = False
+        """Whether it has text so far."""
         self.finish_reason = ""
-        """Finish reason of the whole answer; empty until it ends."""
-        self.reply = Reply(template.tokenizer, params.stop, reads_calls)
+        """Finish reason of the last reply; empty until it ends, and if tools are run and another reply follows."""
+        self.replies: list[tuple[GenerationRequest, list[TokenLogprob]]] = []
+        """Each request so far, and the log-probabilities of its new tokens, if requested."""
+        self.begin(prompt or self.prompt())
 
-    def read(self, event: GenerationEvent | Completion) -> Step:
-        """Add an event of the reply, or the whole reply, and return its text."""
+    def prompt(self) -> tuple[int, ...]:
+        read = recent(self.template, self.messages, self.context // 2, sys.maxsize) if self.forgets else self.messages
+        return tuple(self.template.encode(read, reply=True).ids.tolist())
+
+    def begin(self, prompt: tuple[int, ...]) -> None:
+        """Begin a reply."""
+        self.request = GenerationRequest(prompt, dataclasses.replace(self.params, max_tokens=self.left))
+        self.reply = Reply(self.template.tokenizer, self.params.stop, self.reads_calls)
+        self.replies.append((self.request, []))
+
+    def read(self, event: GenerationEvent) -> Iterator[Step]:
+        """Yield the text of an event; after the last event of a reply also text that was withheld, and the message. The
+        message has a finish_reason if it ends the answer."""
         self.left -= len(event.tokens)
-        self.reason = event.finish_reason or self.reason
+        self.replies[-1][1].extend(event.logprobs)
         text, scored = "", list[TokenLogprob]()
         for number, token in enumerate(event.tokens):
             text += self.reply.push(token)
             if not self.reply.in_calls:
                 scored += event.logprobs[number : number + 1]
-        return Step(text, tuple(scored))
-
-    def finish(self) -> list[Step]:
-        """Return the withheld text of the reply, if any, and its message. It is the last step of the answer if it has a
-        finish_reason."""
-        cut = self.reason == "length"
+        self.shows_text |= bool(text)
+        if text or scored:
+            yield Step(text, tuple(scored))
+        if event.finish_reason is None:
+            return
+        cut = event.finish_reason == "length"
         rest, message = self.reply.finish(cut)  # the arguments of a truncated call may be incomplete
+        self.shows_text |= bool(rest)
+        if rest:
+            yield Step(rest)
         if self.offered is not None and "tool_calls" in message:
-            names = [one["function"]["name"] for one in message["tool_calls"]]
+            names = [call["function"]["name"] for call in message["tool_calls"]]
             self.refused = [name for name in names if name not in self.offered]
-            kept = [one for one, name in zip(message.pop("tool_calls"), names, strict=True) if name in self.offered]
+            kept = [call for call, name in zip(message.pop("tool_calls"), names, strict=True) if name in self.offered]
             message |= {"tool_calls": kept} if kept else {}
         calls = "tool_calls" in message
-        runs = calls and self.tools.functions and self.rounds < MOST_ROUNDS
+        runs = calls and self.tools.functions and len(self.replies) <= MOST_ROUNDS
         self.finish_reason = "length" if cut else "" if runs else "tool_calls" if calls else "stop"
         self.messages.append(message)
-        return [*([Step(rest)] if rest else []), Step(message=message, finish_reason=self.finish_reason)]
+        yield Step(message=message, finish_reason=self.finish_reason)
 
-    def run_tools(self) -> Iterator[Step]:
-        """Run the calls of the last message; yield the message of each result."""
+    def follow(self) -> Iterator[Step]:
+        """Unless the answer has ended: run the calls of the last message, yield the message of each result, and begin
+        another reply. If the context or `max_tokens` has no room for it, yield the last step. Raises like
+        ChatTemplate.encode."""
+        if self.finish_reason:
+            return
         for call in self.messages[-1]["tool_calls"]:
             function = call["function"]
             result = self.tools.call(function["name"], function["arguments"])
@@ -105,23 +121,12 @@ class Answer:
                 tool["tool_call_id"] = call["id"]
             self.messages.append(tool)
             yield Step(message=tool, result=result)
-
-    def request(self) -> GenerationRequest:
-        """Return the request for the next reply. Raises like ChatTemplate.encode."""
-        read = recent(self.template, self.messages, self.context // 2, sys.maxsize) if self.forgets else self.messages
-        prompt = tuple(self.template.encode(read, reply=True).ids.tolist())
-        return GenerationRequest(prompt, dataclasses.replace(self.params, max_tokens=self.left))
-
-    def next_request(self) -> GenerationRequest | None:
-        """Begin another reply; return None if the context or `max_tokens` has no room for it. Raises like
-        ChatTemplate.encode."""
-        request = self.request()
-        if self.left < 1 or len(request.prompt) >= self.context:
+        prompt = self.prompt()
+        if self.left > 0 and len(prompt) < self.context:
+            self.begin(prompt)
+        else:
             self.finish_reason = "length"
-            return None
-        self.rounds, self.reason = self.rounds + 1, ""
-        self.reply = Reply(self.template.tokenizer, self.params.stop, self.reads_calls)
-        return request
+            yield Step(message={"role": "assistant", "content": ""}, finish_reason="length")
 
 
 def recent(
@@ -153,42 +158,23 @@ def recent(
     return kept(fits)
 
 
-def answer(
-    engine: "Engine", template: ChatTemplate, tools: Tools, messages: Sequence[Message], params: SamplingParams,
-    forgets: bool = False,
-) -> Iterator[Step]:  # fmt: skip
-    """Yield the steps of the assistant's answer to a conversation, as they are generated. `forgets` is that of Answer.
+def generate_answers(engine: "Engine", *answers: Answer) -> Iterator[tuple[Answer, Step]]:
+    """Generate the answers together; yield (answer, step), as they are generated.
 
-    Raises UsageError if the conversation does not fit into the context, and like ChatTemplate.encode.
+    Raises UsageError if a conversation does not fit into the context, before anything is computed, and like
+    ChatTemplate.encode.
     """
-    running = Answer(template, tools, messages, params, engine.context, forgets=forgets)
-    request: GenerationRequest | None = running.request()
-    while request is not None:
-        for event in engine.generate([request]):
-            yield running.read(event)
-        ended = running.finish()
-        yield from ended
-        if ended[-1].finish_reason:
-            return
-        yield from running.run_tools()
-        request = running.next_request()
-    yield NO_ROOM
-
-
-def answer_together(engine: "Engine", answers: Sequence[Answer]) -> Iterator[tuple[int, GenerationRequest, Completion]]:
-    """Generate the answers, all replies of a round at once; yield (number of the answer, request, completion) of each
-    reply. Raises like `answer`."""
-    requests = {number: one.request() for number, one in enumerate(answers)}
-    while requests:
-        for (number, request), done in zip([*requests.items()], engine.complete([*requests.values()]), strict=True):
-            yield number, request, done
-            one, following = answers[number], None
-            one.read(done)
-            one.finish()
-            if not one.finish_reason:
-                for _ in one.run_tools():
-                    pass
-                following = one.next_request()
-            requests.pop(number)
-            if following is not None:
-                requests[number] = following
+    for answer in answers:
+        engine.check(answer.request)
+    running = {engine.submit(answer.request): answer for answer in answers}
+    while running:
+        for event in engine.step():
+            answer = running[event.request_id]
+            for step in answer.read(event):
+                yield answer, step
+            if event.finish_reason is not None:
+                del running[event.request_id]
+                for step in answer.follow():
+                    yield answer, step
+                if not answer.finish_reason:
+                    running[engine.submit(answer.request)] = answer

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lm.chat.assistant import Answer, answer_together
+from lm.chat.assistant import Answer, generate_answers
 from lm.chat.template import ChatTemplate
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import RetentionPolicy, folders_of, lengths, steps_in
@@ -117,19 +117,21 @@ class Learner:
                 (seed,) = np.random.SeedSequence([self.seed, step, held_out, len(asked)]).generate_state(1).tolist()
                 params = SamplingParams(config.max_tokens, seed=seed, logprobs=0)
                 asked.append((instance, Answer(self.template, instance.tools, messages, params, config.context)))
-        replies = [list[SampledReply]() for _ in asked]
-        for number, request, done in answer_together(self.engine, [answer for _, answer in asked]):
-            drawn = zip(*((one.token, one.logprob) for one in done.logprobs), strict=True)
-            replies[number].append(SampledReply(request.prompt, *drawn))
+        for _ in generate_answers(self.engine, *(answer for _, answer in asked)):
+            pass
         answers = []
-        for (instance, answer), of_answer in zip(asked, replies, strict=True):
+        for instance, answer in asked:
             reward = 0.0 if answer.finish_reason == "length" else float(instance.check(answer.messages[1:]))
             if not 0 <= reward <= 1:  # also NaN
                 raise UsageError(
                     f"reinforce.task {config.task}: the reward of an answer to {shown(instance.question)} is {reward}. "
                     "Return a number from 0 to 1."
                 )
-            answers.append(SampledAnswer(tuple(of_answer), reward))
+            replies = tuple(
+                SampledReply(request.prompt, *zip(*((one.token, one.logprob) for one in drawn), strict=True))
+                for request, drawn in answer.replies
+            )
+            answers.append(SampledAnswer(replies, reward))
             self.last = f"{shown(instance.question)}, answered {shown(answer.messages[-1])}"
         return answers
 

@@ -20,13 +20,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lm.chat.assistant import NO_ROOM, TEMPERATURE, Answer, Step, recent
+from lm.chat.assistant import TEMPERATURE, Answer, Step, recent
 from lm.chat.messages import Message, MessageError, check_messages, check_tools
 from lm.chat.sandbox import RenderingStopped
 from lm.chat.template import ChatTemplate, strings_in
 from lm.chat.tools import NO_TOOLS, Tools
 from lm.errors import InputError, shown
-from lm.inference.requests import GenerationRequest, SamplingParams, TokenLogprob
+from lm.inference.requests import TokenLogprob
 from lm.serving.answers import LEAST_LOGPROB, Usage, to_json, token_text
 from lm.serving.fields import ApiError, Fields, parse_object, wrong
 from lm.serving.http import EventStream, read_body, unless_disconnected
@@ -56,24 +56,19 @@ MOST_TOOLS = 64
 class ChatCall:
     """Parsed call."""
 
-    messages: list[Message]
-    tools: list[Message]
-    """Those of the client, which runs them."""
-    runs_own: bool
-    """Whether the server runs its own tools."""
-    forgets: bool
-    """Whether the oldest questions may be left out (truncation: auto)."""
-    prompt: tuple[int, ...]
-    """Token ids of the conversation."""
-    params: SamplingParams
-    n: int
-    """Number of answers."""
+    answers: list[Answer]
+    """As many as asked for, with different seeds."""
     stream: bool
     include_usage: bool
 
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.answers[0].request.prompt)
 
-def parse_chat(body: bytes, model: str, template: ChatTemplate, limits: Limits) -> ChatCall:
-    """Parse the body. Raises ApiError 400 if it is malformed, out of bounds or unsupported, 404 for another model."""
+
+def parse_chat(body: bytes, model: str, template: ChatTemplate, limits: Limits, tools_here: Tools) -> ChatCall:
+    """Parse the body; if it has no tools, the answers run `tools_here`. Raises ApiError 400 if it is malformed, out of
+    bounds or unsupported, 404 for another model."""
     fields = Fields(parse_object(body), KNOWN_HERE)
     check_model(fields, model)
     refuse_unsupported(fields)
@@ -119,10 +114,14 @@ def parse_chat(body: bytes, model: str, template: ChatTemplate, limits: Limits) 
             "Shorten them.",
             param="messages", code="context_length_exceeded",
         )  # fmt: skip
-    return ChatCall(
-        messages, own, not tools and choice == "auto", truncation == "auto", prompt, params, n, stream,
-        include_usage(fields, stream),
+    runs = tools_here if not tools and choice == "auto" else NO_TOOLS
+    begin = lambda seed: Answer(
+        template, runs, messages, dataclasses.replace(params, seed=seed % SEEDS), limits.context, prompt=prompt,
+        reads_calls=bool(own or runs.functions), forgets=truncation == "auto",
+        offered={tool["function"]["name"] for tool in own} if own else None,
     )  # fmt: skip
+    answers = [begin(params.seed + index * GOLDEN) for index in range(n)]
+    return ChatCall(answers, stream, include_usage(fields, stream))
 
 
 def is_tool(tool: object) -> bool:
@@ -153,11 +152,11 @@ class ChatRoute:
                     running.ended()
 
             try:
-                parsing = rendered(parse_chat, body, self.model, template, self.limits)
+                parsing = rendered(parse_chat, body, self.model, template, self.limits, self.tools)
                 call = await unless_disconnected(request.receive, parsing)
-                running = Conversations(self, template, call, record)
+                running = Conversations(self, call, record)
                 await unless_disconnected(request.receive, running.accepted())
-                self.metrics.prompt_tokens.inc(len(call.prompt))
+                self.metrics.prompt_tokens.inc(call.prompt_tokens)
                 if call.stream:
                     return EventStream(running.events(), ended)
                 return await unless_disconnected(request.receive, running.whole())
@@ -179,9 +178,9 @@ async def rendered[*A, R](function: Callable[[*A], R], *given: *A) -> R:
 class Conversations:
     """The choices of one call."""
 
-    def __init__(self, route: ChatRoute, template: ChatTemplate, call: ChatCall, record: CallRecord):
-        self.route, self.template, self.call, self.record = route, template, call, record
-        self.usage = Usage(len(call.prompt))
+    def __init__(self, route: ChatRoute, call: ChatCall, record: CallRecord):
+        self.route, self.call, self.record = route, call, record
+        self.usage = Usage(call.prompt_tokens)
         self.running: dict[int, RunningCall] = {}
         """{index of a choice: its present round}."""
         self.head = {
@@ -189,16 +188,14 @@ class Conversations:
             "system_fingerprint": route.fingerprint,
         }  # fmt: skip
         try:
-            for index in range(call.n):
-                self.submit(index, GenerationRequest(call.prompt, call.params))
+            for index in range(len(call.answers)):
+                self.submit(index)
         except ApiError:
             self.cancel()
             raise
 
-    def submit(self, index: int, request: GenerationRequest) -> None:
-        seed = (self.call.params.seed + index * GOLDEN) % SEEDS
-        params = dataclasses.replace(request.params, seed=seed)
-        self.running[index] = self.route.worker.submit([GenerationRequest(request.prompt, params)])
+    def submit(self, index: int) -> None:
+        self.running[index] = self.route.worker.submit([self.call.answers[index].request])
 
     async def accepted(self) -> None:
         for one in list(self.running.values()):
@@ -215,48 +212,34 @@ class Conversations:
     async def choice(self, index: int) -> AsyncGenerator[Step]:
         """Yield the steps of one choice. Raises ApiError if the next request, with the results of tools, cannot be
         built, or if there is neither text nor a call for the client."""
-        call, route = self.call, self.route
-        tools = route.tools if call.runs_own else NO_TOOLS
-        reads_calls = bool(call.tools or tools.functions)
-        answer = Answer(
-            self.template, tools, call.messages, call.params, route.limits.context, reads_calls, call.forgets,
-            {one["function"]["name"] for one in call.tools} if call.tools else None,
-        )  # fmt: skip
-        told = False
+        answer = self.call.answers[index]
         while True:
             async for _, event in self.running[index].events():
                 self.usage.completion_tokens += len(event.tokens)
                 self.record.saw(index, len(event.tokens), event.finish_reason is not None)
-                step = answer.read(event)
-                told |= bool(step.text)
-                if step.text or step.logprobs:
-                    yield step
-            ended = answer.finish()
-            told |= any(step.text for step in ended)
-            if not told and "tool_calls" not in answer.messages[-1]:
-                self.refuse_empty(answer)
-            for one in (ended[-1].message or {}).get("tool_calls", ()):
-                one["id"] = f"call_{uuid.uuid4().hex[:24]}"
-            for step in ended:
-                yield step
-            if ended[-1].finish_reason:
+                for step in answer.read(event):
+                    yield self.for_client(answer, step)
+            if answer.finish_reason:
                 return
-            for step in await asyncio.to_thread(lambda: list(answer.run_tools())):
-                yield step
             try:
-                request = await rendered(answer.next_request)
+                steps = await rendered(lambda: list(answer.follow()))
             except InputError as error:
                 raise ApiError(400, str(error), param="messages", code="invalid_value") from error
-            if request is None:
-                if not told:
-                    self.refuse_empty(answer)
-                yield NO_ROOM
+            for step in steps:
+                yield self.for_client(answer, step)
+            if answer.finish_reason:
                 return
-            self.submit(index, request)
+            self.submit(index)
 
-    def refuse_empty(self, answer: Answer) -> None:
-        """Raise ApiError if an answer without text ends because it called another tool than those of the request, or
-        because the context is full. (If max_tokens is reached, it is empty.)"""
+    def for_client(self, answer: Answer, step: Step) -> Step:
+        """Return the step, with ids of its calls. Raises ApiError for the last step of an answer without text and calls
+        that ends because it called another tool than those of the request, or because the context is full. (If
+        max_tokens is reached, it is empty.)"""
+        message = step.message or {}
+        for call in message.get("tool_calls", ()):
+            call["id"] = f"call_{uuid.uuid4().hex[:24]}"
+        if not step.finish_reason or answer.shows_text or "tool_calls" in message:
+            return step
         if answer.refused:
             raise ApiError(
                 400, f"The model called {shown(answer.refused[0])}, which the tools of the request do not include. It "
@@ -269,16 +252,17 @@ class Conversations:
                 'Shorten the messages, or send "truncation": "auto".',
                 param="messages", code="context_length_exceeded",
             )  # fmt: skip
+        return step
 
     async def whole(self) -> Response:
-        choices = await asyncio.gather(*(self.whole_choice(index) for index in range(self.call.n)))
+        choices = await asyncio.gather(*(self.whole_choice(index) for index in self.running))
         self.record.end("answered")
         found = self.head | {"object": "chat.completion", "choices": choices, "usage": self.usage.as_json()}
         return Response(to_json(found), media_type="application/json")
 
     async def whole_choice(self, index: int) -> dict[str, Any]:
         """Return a choice of a response that is not streamed: the steps of `choice`, joined."""
-        steps: list[dict[str, Any]] = []
+        answer, steps = self.call.answers[index], list[dict[str, Any]]()
         scores: list[dict[str, Any]] = []
         text, message, reason = "", None, ""
         async for step in self.choice(index):
@@ -292,7 +276,7 @@ class Conversations:
         return {
             "index": index,
             "message": to_client(message | {"content": text}) | ({"steps": steps} if steps else {}),
-            "logprobs": {"content": scores} if self.call.params.logprobs is not None else None, "finish_reason": reason,
+            "logprobs": {"content": scores} if answer.params.logprobs is not None else None, "finish_reason": reason,
         }  # fmt: skip
 
     async def events(self) -> AsyncGenerator[bytes]:
@@ -308,10 +292,10 @@ class Conversations:
             except BaseException as error:
                 news.put_nowait(error)
 
-        tasks = [asyncio.create_task(follow(index)) for index in range(self.call.n)]
+        tasks = [asyncio.create_task(follow(index)) for index in self.running]
         left = len(tasks)
         try:
-            for index in range(self.call.n):
+            for index in self.running:
                 yield self.chunk(index, {"role": "assistant", "content": ""})
             while left:
                 one = await news.get()

@@ -17,7 +17,7 @@ from typing import Any
 
 from configs.experiment.run_folder import RunFolder
 from configs.recipes.page_questions import KINDS, is_held_out, made_up, refusal, titles
-from lm.chat.assistant import Answer, answer_together, recent
+from lm.chat.assistant import Answer, generate_answers, recent
 from lm.chat.template import ChatTemplate
 from lm.chat.tools import NOTHING, Search, Tools, calculator, sentences
 from lm.inference.engine import Engine
@@ -82,7 +82,7 @@ def answers(
         messages = recent(template, messages, engine.context // 2, sys.maxsize)  # as launch.chat
         running.append(Answer(template, tools, messages, params, engine.context, forgets=True))
     begins = [len(one.messages) for one in running]
-    for _ in answer_together(engine, running):
+    for _ in generate_answers(engine, *running):
         pass
     return [one.messages[begin:] for one, begin in zip(running, begins, strict=True)]
 

@@ -26,7 +26,6 @@ from launch import finetune
 from launch.release.formats import export
 from launch.release.imported import write_run
 from launch.release.sources import open_source
-from launch.release.stored_run import open_run
 from lm.chat.templates import TEMPLATES
 from lm.config import ChatConfig, LoraConfig, ModelConfig, TokenizerConfig
 from lm.config.tokenizer import END_OF_TEXT
@@ -117,13 +116,13 @@ def compare(python: Path, base: Path, name: str, method: str, rows: int) -> dict
     np.savez(given, **arrays)
 
     exported, adapters = work.with_name(f"{work.name}-base"), []
-    export(open_run(RunFolder(base)), exported, "hugging_face")
+    export(RunFolder(base).open_to_publish(), exported, "hugging_face")
     if lora.rank:
         adapters = [work.with_name(f"{work.name}-{part}") for part in ("start", "trained")]
         first = make_adapters(RunFolder(base).load().model, lora, experiment.train.seed)
         start = {f"adapters.{name}": np.asarray(value) for name, value in named_leaves(first).items()}
         write_adapter(adapters[0], experiment.model, lora, start)
-        export(open_run(finished), adapters[1], "hugging_face", adapter=True)
+        export(finished.open_to_publish(), adapters[1], "hugging_face", adapter=True)
     answers = work.with_suffix(".answers.npz")
     program = (Path(__file__).parent / "finetune_peer.py").read_text(encoding="utf-8")
     about = ask_peer(python, program, exported, given, json.dumps(ADAMW), answers, *adapters)

@@ -25,7 +25,6 @@ from configs.experiment.run_folder import RunFolder
 from launch.release.formats import export
 from launch.release.imported import write_run
 from launch.release.sources import open_source
-from launch.release.stored_run import open_run
 from lm.config import ModelConfig, RopeScalingConfig, TokenizerConfig
 from lm.formats.hugging_face.tokenizer_files import write_tokenizer
 from lm.formats.safetensors import read_folder
@@ -141,7 +140,7 @@ def ask(peer: str, folder: Path, tokens: np.ndarray, asked: list[str]) -> tuple[
 
 def compare(peer: str, folder: Path, run: RunFolder, name: str) -> dict:
     """Compare transformers on the export of a run with our engine on the run."""
-    export(open_run(run), folder, "hugging_face")
+    export(run.open_to_publish(), folder, "hugging_face")
     experiment = run.experiment()
     model = dataclasses.replace(experiment.model, compute_dtype="float32")  # as computed by transformers
     loaded = run.load(experiment=dataclasses.replace(experiment, model=model))
@@ -229,7 +228,7 @@ def main(peer: str = "", llama: str = "", run: str = "", only: str = "") -> Iter
             yield compare(peer, place / "hf", RunFolder(place / "run"), name)
             again = open_source(place / "hf", None)
             write_run(again, place / "again", "hf", scanned)
-            export(open_run(RunFolder(place / "again")), place / "hf2", "hugging_face")
+            export(RunFolder(place / "again").open_to_publish(), place / "hf2", "hugging_face")
             for one in ("model.safetensors", "tokenizer.json"):
                 assert (place / "hf" / one).read_bytes() == (place / "hf2" / one).read_bytes(), f"{name}: {one}"
         if only in "import":

@@ -16,7 +16,6 @@ from configs.experiment.run_folder import RunFolder
 from launch.release.formats import export
 from launch.release.imported import write_run
 from launch.release.sources import open_source
-from launch.release.stored_run import open_run
 from lm.errors import UsageError
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
@@ -106,7 +105,7 @@ def agreement(run: RunFolder, scratch: Path, name: str, prompt: str, peer: str, 
     for program, python, code, form, dtype in programs:
         place = scratch / f"{form}{dtype}{'.gguf' if form == 'gguf' else ''}"
         try:
-            export(open_run(run), place, form, dtype)
+            export(run.open_to_publish(), place, form, dtype)
         except UsageError as error:
             found[program] = f"refused: {error}"
             continue

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import pytest
 
 from configs.experiment.run_folder import RunFolder
 from launch.finetune import prepared
-from lm.chat.assistant import Answer, answer, answer_together
+from lm.chat.assistant import Answer, generate_answers
 from lm.chat.messages import check_messages
 from lm.chat.template import ChatTemplate
 from lm.chat.templates import with_template
@@ -59,30 +58,31 @@ def test_the_talks_are_learned_and_the_tools_are_called(assistant):
     loaded = RunFolder(assistant).load(one_device_mesh(experiment.model))
     template, tools = ChatTemplate(loaded.tokenizer), tools_of(str(assistant.parent / "base"), loaded.tokenizer)
     engine = Engine(loaded.model, loaded.experiment.model, loaded.tokenizer, slots=1, mesh=loaded.mesh)
-    for talk in map(check_messages, talks()):
-        steps = list(answer(engine, template, tools, talk[:1], SamplingParams(max_tokens=99, temperature=0.0)))
+    params = SamplingParams(max_tokens=99, temperature=0.0)
+    asked = [(talk, Answer(template, tools, talk[:1], params, engine.context)) for talk in map(check_messages, talks())]
+    found = [*generate_answers(engine, *(answer for _, answer in asked))]
+    for talk, answer in asked:
+        steps = [step for whose, step in found if whose is answer]
         messages = [step.message for step in steps if step.message is not None]
         assert [one | {"name": "", "role": ""} for one in messages] == [
             one | {"name": "", "role": ""} for one in talk[1:]
         ]
+        assert answer.messages == [*talk[:1], *messages] and len(answer.replies) == 2
         assert "".join(step.text for step in steps) == talk[-1]["content"] and steps[-1].finish_reason == "stop"
         urls = [source.url for step in steps if step.result for source in step.result.sources]
         name = talk[0]["content"].split()[-1].strip("?")
         assert urls == ([f"https://a.example/{name}"] if name in PAGES else [])
-    params = SamplingParams(max_tokens=99, temperature=0.0)
-    together = [Answer(template, tools, check_messages(talk)[:1], params, engine.context) for talk in talks()]
-    replies = Counter(number for number, _, _ in answer_together(engine, together))
-    assert [one.messages[-1]["content"] for one in together] == [talk[-1]["content"] for talk in talks()]
-    assert {*replies.values()} == {2} and {one.finish_reason for one in together} == {"stop"}
+        again = Answer(template, tools, talk[:1], params, engine.context)
+        alone = [step for _, step in generate_answers(engine, again)]
+        assert [step for step in alone if step.message] == [step for step in steps if step.message]
     last = check_messages(talks()[0])[:3]
     whole, alone = [*check_messages(talks()[1]), *last], template.encode(last, reply=True).ids.tolist()
     room = len(template.encode(whole, reply=True).ids)  # none for a reply
-    remembers = Answer(template, tools, whole, params, room)
-    assert remembers.next_request() is None and remembers.finish_reason == "length"
-    request = Answer(template, tools, whole, params, room, forgets=True).next_request()
-    assert request is not None and [*request.prompt] == alone
+    assert [*Answer(template, tools, whole, params, room, forgets=True).request.prompt] == alone
+    with pytest.raises(UsageError, match="the context holds 160"):
+        [*generate_answers(engine, Answer(template, tools, last * 9, params, room))]
     cut = Answer(template, tools, check_messages(talks()[0])[:1], SamplingParams(max_tokens=40, temperature=0.0), 60)
-    assert len([*answer_together(engine, [cut])]) == 1 and cut.finish_reason == "length"
+    assert [*generate_answers(engine, cut)][-1][1].finish_reason == "length" and len(cut.replies) == 1
 
 
 def test_chat_in_the_terminal_shows_calls_answers_and_sources(assistant):

@@ -19,7 +19,6 @@ from launch.release.formats import export
 from launch.release.imported import write_run
 from launch.release.model_card import model_card, pages
 from launch.release.sources import open_source
-from launch.release.stored_run import open_run
 from lm.checkpoints.from_parameters import array_spec
 from lm.checkpoints.manifest import read_manifest, write_manifest
 from lm.checksums import checksums
@@ -60,7 +59,7 @@ def exported(request, tokenizer, tmp_path_factory):
     """(a run folder, its export by launch.export)."""
     place = tmp_path_factory.mktemp(request.param)
     write_run(source_of(CONFIGS[request.param], tokenizer), place / "run", "numbers")
-    export(open_run(RunFolder(place / "run")), place / "out", "hugging_face")
+    export(RunFolder(place / "run").open_to_publish(), place / "out", "hugging_face")
     return place / "run", place / "out"
 
 
@@ -74,7 +73,7 @@ def test_export_import_export_is_the_same(exported, tmp_path, scan_layers):
     write_run(open_source(out, None), tmp_path / "run", "out", scan_layers)
     run = RunFolder(tmp_path / "run")
     assert run.experiment().model.scan_layers == scan_layers
-    export(open_run(run), tmp_path / "again", "hugging_face")
+    export(run.open_to_publish(), tmp_path / "again", "hugging_face")
     assert tensors_of(tmp_path / "again") == tensors_of(out)
     first, again = files_of(out), files_of(tmp_path / "again")
     same = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
@@ -89,18 +88,19 @@ def test_a_model_card_has_no_figures_from_damaged_logs(exported, tmp_path, capsy
     marker = json.loads(run.marker("imported").read_text())
     checked = checksums(run.root, ("metrics.jsonl",))
     run.marker("imported").write_text(json.dumps(marker | {"checksums": checked}))
-    assert "3.2500" in model_card(open_run(run)) and capsys.readouterr().out == ""
+    assert "3.2500" in model_card(run.open_to_publish()) and capsys.readouterr().out == ""
     run.metrics.write_text(run.metrics.read_text().replace("3.25", "3.35"))
-    assert "3.3500" not in model_card(open_run(run))
+    assert "3.3500" not in model_card(run.open_to_publish())
     assert f"export: {run.metrics}, line 1: not what was written" in capsys.readouterr().out
 
 
 def test_a_model_card_counts_all_tokens_of_a_run_with_growing_batches(exported):
-    run = open_run(RunFolder(exported[0]))
+    run = RunFolder(exported[0]).open_to_publish()
     train = dataclasses.replace(
         run.experiment.train, steps=20, batch_size=2, micro_batches=1, batch_schedule=((3, 5), (9, 7), (15, 8)),
     )  # fmt: skip
-    run = dataclasses.replace(run, step=11, experiment=dataclasses.replace(run.experiment, train=train))
+    experiment = dataclasses.replace(run.experiment, train=train)
+    run = dataclasses.replace(run, checkpoint=run.checkpoint.with_name("11"), experiment=experiment)
     tokens, text = (3 * 2 + 6 * 5 + 2 * 7) * run.config.context_length, model_card(run)
     assert f"| tokens in all | {tokens:,} |" in text
     assert f"| arithmetic | {flops_per_token(run.config) * tokens:.3g} FLOP |" in text
@@ -121,7 +121,7 @@ def test_dtypes_of_tensors_are_kept(exported, tmp_path, dtype):
         (folder / name).write_bytes(data)
     write_tensors(folder / "model.safetensors", tensors)
     write_run(open_source(folder, None), tmp_path / "run", "source")
-    run = open_run(RunFolder(tmp_path / "run"))
+    run = RunFolder(tmp_path / "run").open_to_publish()
     assert run.config.parameter_dtype == ("bfloat16" if dtype == "BF16" else "float32")
     export(run, tmp_path / "again", "hugging_face")
     assert tensors_of(tmp_path / "again") == tensors
@@ -133,7 +133,7 @@ def test_a_given_tokenizer_replaces_the_sources(exported, tmp_path):
     _, out = exported
     other = train_tokenizer([LICENSE], TokenizerConfig(280, "cl100k", 100_000))
     write_run(open_source(out, other), tmp_path / "run", "out")
-    run = open_run(RunFolder(tmp_path / "run"))
+    run = RunFolder(tmp_path / "run").open_to_publish()
     export(run, tmp_path / "again", "hugging_face")
     assert run.tokenizer == other and load_published(str(tmp_path / "again")).encode(LICENSE) == other.encode(LICENSE)
 
@@ -141,14 +141,14 @@ def test_a_given_tokenizer_replaces_the_sources(exported, tmp_path):
 @pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/data/models/stories260K")
 def test_a_trained_llama_round_trips(tmp_path, tokenizer):
     write_run(open_source(STORIES, tokenizer), tmp_path / "run", "stories", scan_layers=True)
-    export(open_run(RunFolder(tmp_path / "run")), tmp_path / "out", "hugging_face")
+    export(RunFolder(tmp_path / "run").open_to_publish(), tmp_path / "out", "hugging_face")
     assert tensors_of(tmp_path / "out") == tensors_of(STORIES)
 
 
 def test_another_run_continues_training_from_an_imported_one(exported):
     """Its config names the imported parameters and tokenizer, and training accepts them."""
     run = RunFolder(exported[0])
-    experiment, fingerprint = run.experiment(), open_run(run).tokenizer.fingerprint
+    experiment, fingerprint = run.experiment(), run.open_to_publish().tokenizer.fingerprint
     assert experiment.train.start.checkpoint == str(run.checkpoint(0))
     assert experiment.tokenizer.load == str(run.tokenizer)
     check_start(experiment.model, experiment.train, fingerprint, files=True)
@@ -167,7 +167,7 @@ def test_the_card_describes_the_model_and_how_to_load_it(exported):
 
 
 def test_files_that_are_not_an_export_are_never_replaced(exported, tmp_path):
-    run = open_run(RunFolder(exported[0]))
+    run = RunFolder(exported[0]).open_to_publish()
     for name in ("foreign", "mixed"):
         (tmp_path / name).mkdir()
     export(run, tmp_path / "mixed", "hugging_face")
@@ -183,7 +183,7 @@ def test_files_that_are_not_an_export_are_never_replaced(exported, tmp_path):
 
 
 def test_a_failed_export_keeps_the_old_files(exported, tmp_path, monkeypatch):
-    run = open_run(RunFolder(exported[0]))
+    run = RunFolder(exported[0]).open_to_publish()
     export(run, tmp_path / "out", "hugging_face")
     before = files_of(tmp_path / "out")
 

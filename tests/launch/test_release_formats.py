@@ -13,7 +13,6 @@ from configs.experiment.run_folder import RunFolder
 from launch.release.formats import export
 from launch.release.imported import write_run
 from launch.release.sources import open_source
-from launch.release.stored_run import open_run
 from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
 from lm.formats.source import SourceModel
@@ -56,7 +55,7 @@ def test_a_run_is_exported_as_gguf_and_imported(runs, tmp_path, monkeypatch, cap
     out = tmp_path / "made" / "m.gguf"
     assert command(monkeypatch, "launch.export", runs["llama"].root, out, "--format", "gguf") == 0
     assert command(monkeypatch, "launch.import_model", out, tmp_path / "back") == 0
-    before, after = open_run(runs["llama"]), open_run(RunFolder(tmp_path / "back"))
+    before, after = runs["llama"].open_to_publish(), RunFolder(tmp_path / "back").open_to_publish()
     assert after.tokenizer.fingerprint == before.tokenizer.fingerprint
     for name in before.parameters:
         np.testing.assert_array_equal(after.parameters[name], before.parameters[name])
@@ -69,9 +68,9 @@ def test_an_unsupported_model_leaves_no_files(runs, tmp_path, monkeypatch, capsy
     assert command(monkeypatch, "launch.export", runs["modern"].root, tmp_path / "m.gguf", "--format", "gguf") == 2
     assert "model.qk_norm = True (only False)" in capsys.readouterr().err
     with pytest.raises(UsageError, match="--dtype is 'q8_0'; a standalone folder supports float32, bfloat16, float16"):
-        export(open_run(runs["modern"]), tmp_path / "out", "standalone", "q8_0")
+        export(runs["modern"].open_to_publish(), tmp_path / "out", "standalone", "q8_0")
     with pytest.raises(UsageError, match="choose one of hugging_face, standalone, gguf"):
-        export(open_run(runs["modern"]), tmp_path / "out", "onnx")
+        export(runs["modern"].open_to_publish(), tmp_path / "out", "onnx")
     (tmp_path / "no.gguf").write_bytes(b"GGUF and no more")
     with pytest.raises(InputError, match="is not a complete GGUF file"):
         open_source(tmp_path / "no.gguf", None)
@@ -84,7 +83,7 @@ def test_an_unsupported_model_leaves_no_files(runs, tmp_path, monkeypatch, capsy
 
 @pytest.mark.parametrize("name", [pytest.param("llama", marks=pytest.mark.slow), "modern"])
 def test_the_standalone_folder_generates_like_the_engine(runs, tmp_path, name):
-    export(open_run(runs[name]), tmp_path / "out", "standalone")
+    export(runs[name].open_to_publish(), tmp_path / "out", "standalone")
     record = json.loads((tmp_path / "out/gristmill_export.json").read_text(encoding="utf-8"))
     assert {*record["files"]} == {"model.py", "parameters.safetensors", "tokenizer.json", "README.md"}
     spec = importlib.util.spec_from_file_location(f"standalone_{name}", tmp_path / "out/model.py")

@@ -13,7 +13,6 @@ from tokenizers import Tokenizer as Library
 from configs.experiment.run_folder import RunFolder
 from launch.import_model import Command, run
 from launch.release.formats import export
-from launch.release.stored_run import open_run
 from lm.errors import InputError, UsageError
 from lm.inference.generate import sample_texts
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
@@ -41,10 +40,10 @@ def source(tmp_path_factory):
 def imported(source):
     """(the run from GGUF, the run from the Hugging Face folder of its weights)."""
     run(Command(str(source), str(source.parent / "run")))
-    first = open_run(RunFolder(source.parent / "run"))
+    first = RunFolder(source.parent / "run").open_to_publish()
     export(first, source.parent / "folder", "hugging_face")
     run(Command(str(source.parent / "folder"), str(source.parent / "again")))
-    return first, open_run(RunFolder(source.parent / "again"))
+    return first, RunFolder(source.parent / "again").open_to_publish()
 
 
 def test_both_runs_are_the_same_model(imported):
@@ -83,7 +82,7 @@ def test_special_tokens_equal_those_of_the_source(imported, source, tmp_path):
     assert (config["bos_token_id"], config["eos_token_id"]) == (BOS, EOS)
     named = source.parent / "folder/tokenizer.json"
     run(Command(str(source), str(tmp_path / "run"), str(named)))
-    stored = open_run(RunFolder(tmp_path / "run"))
+    stored = RunFolder(tmp_path / "run").open_to_publish()
     found, before = stored.tokenizer, imported[0].tokenizer
     assert isinstance(found, LibraryTokenizer) and isinstance(before, LibraryTokenizer)
     assert dataclasses.replace(found, contents=before.contents) == before

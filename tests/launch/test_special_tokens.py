@@ -14,7 +14,6 @@ from launch.import_model import Command, run
 from launch.release.formats import export
 from launch.release.imported import with_tried_template, write_run
 from launch.release.sources import open_source
-from launch.release.stored_run import open_run
 from lm.config import TokenizerConfig
 from lm.errors import InputError
 from lm.evaluation.log_likelihood import encode_pair
@@ -44,7 +43,7 @@ def source(request, tmp_path_factory):
     out = place / ("m.gguf" if request.param == "gguf" else "m")
     config = dataclasses.replace(LLAMA, vocab_size=plain.vocab_size)
     write_run(source_of(config, tokenizer), place / "run", "numbers")
-    export(open_run(RunFolder(place / "run")), out, request.param)
+    export(RunFolder(place / "run").open_to_publish(), out, request.param)
     return out
 
 
@@ -54,7 +53,7 @@ def imported(request, source, tmp_path, capsys):
     named = tmp_path / "tokenizer.json"
     named.write_bytes(lacking_bytes())  # the same vocabulary, without BOS and EOS
     run(Command(str(source), str(tmp_path / "run"), str(named) if request.param else ""))
-    return open_run(RunFolder(tmp_path / "run")), capsys.readouterr().out
+    return RunFolder(tmp_path / "run").open_to_publish(), capsys.readouterr().out
 
 
 def test_special_tokens_are_in_the_run_and_in_every_export(imported, tmp_path):
@@ -82,7 +81,7 @@ def test_special_tokens_are_in_the_run_and_in_every_export(imported, tmp_path):
     assert (found["begin"], found["ends"]) == (BOS, [EOS, EXTRA])
     for name in ("out.hugging_face", "out.gguf"):
         write_run(open_source(tmp_path / name, None), tmp_path / f"run.{name}", "again")
-        again = open_run(RunFolder(tmp_path / f"run.{name}")).tokenizer
+        again = RunFolder(tmp_path / f"run.{name}").open_to_publish().tokenizer
         assert isinstance(again, LibraryTokenizer) and isinstance(tokenizer, LibraryTokenizer)
         assert again == dataclasses.replace(tokenizer, contents=again.contents)
         assert again.encode(text) == tokenizer.encode(text)
@@ -110,7 +109,7 @@ def test_a_model_is_imported_without_a_template_that_cannot_be_used(source, tmp_
         (source / "chat_template.jinja").write_text(ENDLESS, encoding="utf-8")
         run(Command(str(source), str(tmp_path / "run")))
         (source / "chat_template.jinja").unlink()
-        assert not open_run(RunFolder(tmp_path / "run")).tokenizer.chat_template
+        assert not RunFolder(tmp_path / "run").open_to_publish().tokenizer.chat_template
         said = [line for line in capsys.readouterr().out.splitlines() if "chat template" in line]
         assert len(said) == 1 and "takes too many steps" in said[0] and "imported without it" in said[0]
 
@@ -142,7 +141,7 @@ def test_ids_that_a_given_tokenizer_lacks_are_named(source, tmp_path, capsys):
     assert (
         "BOS is 1 in the source, which is not BOS in the tokenizer: its own ids, BOS 261 and EOS 261, are used" in said
     )
-    assert open_run(RunFolder(tmp_path / "run")).tokenizer.chat_template == TEMPLATE
+    assert RunFolder(tmp_path / "run").open_to_publish().tokenizer.chat_template == TEMPLATE
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from configs.experiment.run_folder import RunFolder
+from configs.experiment.run_folder import PUBLISHED, RunFolder
 from data_prep.quality import embedding
 from launch.release.formats import export
 from launch.release.imported import write_run
 from launch.release.sources import open_source
-from launch.release.stored_run import PUBLISHED, open_run
 from lm.config import TokenizerConfig
 from lm.errors import InputError
 from lm.formats.hugging_face.reading import KEPT
@@ -48,7 +47,7 @@ def tokenizer():
 def model(tokenizer, tmp_path) -> Path:
     """A downloaded folder with each kind of file that an import may read."""
     write_run(source_of(CONFIGS["llama"], tokenizer), tmp_path / "first", "numbers")
-    export(open_run(RunFolder(tmp_path / "first")), tmp_path / "model", "hugging_face")
+    export(RunFolder(tmp_path / "first").open_to_publish(), tmp_path / "model", "hugging_face")
     (tmp_path / "model/chat_template.jinja").write_text("{{ messages }}")
     return tmp_path / "model"
 
@@ -160,16 +159,16 @@ def test_an_export_follows_no_link_out_of_the_run_folder(model, tmp_path, part):
         target = place.rename(outside / "moved")
         place.symlink_to(target)
         with pytest.raises(InputError) as refused:
-            open_run(RunFolder(tmp_path / "run"))
+            RunFolder(tmp_path / "run").open_to_publish()
         assert f"{place} is a link to {target}" in str(refused.value)
         place.unlink()
         target.rename(place)
-    open_run(RunFolder(tmp_path / "run"))
+    RunFolder(tmp_path / "run").open_to_publish()
 
 
 def test_an_export_copies_only_files_that_an_import_keeps(model, tmp_path):
     write_run(open_source(model, None), tmp_path / "run", "numbers")
     (tmp_path / "run/imported/added.py").write_text("")
-    export(open_run(RunFolder(tmp_path / "run")), tmp_path / "out", "hugging_face")
+    export(RunFolder(tmp_path / "run").open_to_publish(), tmp_path / "out", "hugging_face")
     assert not (tmp_path / "out/added.py").exists()
     assert (tmp_path / "out/chat_template.jinja").read_text() == "{{ messages }}"

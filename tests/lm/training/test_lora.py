@@ -13,7 +13,6 @@ import pytest
 from configs.experiment.run_folder import RunFolder
 from launch.finetune import prepared
 from launch.release.formats import export
-from launch.release.stored_run import open_run
 from lm.checkpoints.from_parameters import write_parameters
 from lm.config import ChatConfig, LoraConfig, MeshConfig, MuonConfig, StartConfig
 from lm.errors import UsageError
@@ -232,7 +231,7 @@ def test_an_exported_adapter_has_the_merged_weights(tmp_path, config, maps):
 
 def test_a_run_exports_its_adapters_or_says_why_not(runs, tmp_path):
     base, run = runs
-    opened = open_run(RunFolder(run))
+    opened = RunFolder(run).open_to_publish()
     export(opened, tmp_path / "out", "hugging_face", adapter=True)
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
     tensors = read_header(tmp_path / "out/adapter_model.safetensors")
@@ -243,7 +242,7 @@ def test_a_run_exports_its_adapters_or_says_why_not(runs, tmp_path):
     with pytest.raises(UsageError, match="--adapter with --format gguf"):
         export(opened, tmp_path / "none", "gguf", adapter=True)
     with pytest.raises(UsageError, match=r"of a run with train.lora.rank = 0"):
-        export(open_run(RunFolder(base)), tmp_path / "none", "hugging_face", adapter=True)
+        export(RunFolder(base).open_to_publish(), tmp_path / "none", "hugging_face", adapter=True)
     with pytest.raises(UsageError, match="neither a GPT-2 nor a Llama"):
         write_adapter(tmp_path / "none", MODERN, LORA, {})
     assert not (tmp_path / "none").exists()
