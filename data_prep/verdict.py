@@ -56,17 +56,12 @@ def row_limits(value: float, by_language: dict[str, float], languages: np.ndarra
     return np.array([by_language.get(name, value) for name in names.tolist()], np.float64)[places]
 
 
-def limits_of(
-    one: Filter, config: DocumentsConfig, min_quality: float | None
-) -> Iterator[tuple[Rule, float, dict[str, float]]]:
-    """Yield (rule, limit, {"deu_Latn": limit} of languages with their own limits) for each rule of a filter. The limit
-    of the quality classifier is `min_quality`; while that is None, its rule is skipped."""
+def limits_of(one: Filter, config: DocumentsConfig) -> Iterator[tuple[Rule, float, dict[str, float]]]:
+    """Yield (rule, limit, {"deu_Latn": limit} of languages with their own limits) for each rule of a filter."""
     for rule in one.rules:
-        limit = min_quality if one is config.quality_classifier else rule.limit(one)
-        if limit is not None:
-            key, place = (one.name, rule.option), rule.place or 0
-            own = config.thresholds_by_language if key in LIMITED else {}
-            yield rule, limit, {label: found.limits()[key][place] for label, found in own.items()}
+        key, place = (one.name, rule.option), rule.place or 0
+        own = config.thresholds_by_language if key in LIMITED else {}
+        yield rule, rule.limit(one), {label: found.limits()[key][place] for label, found in own.items()}
 
 
 def languages_of(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig) -> np.ndarray | None:
@@ -74,12 +69,11 @@ def languages_of(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig) -> np
     return np.array(config.language.named(rows), dtype=np.str_) if config.thresholds_by_language else None
 
 
-def thresholds_of(config: DocumentsConfig, min_quality: float | None) -> tuple[Threshold, ...]:
-    """Return all thresholds of `config` in order of application. `min_quality` is the limit of the quality classifier,
-    None while it is unknown (select/run.py)."""
+def thresholds_of(config: DocumentsConfig) -> tuple[Threshold, ...]:
+    """Return all thresholds of `config` in order of application."""
     found = []
     for one in config.used_filters:
-        for rule, limit, own in limits_of(one, config, min_quality):
+        for rule, limit, own in limits_of(one, config):
             if rule.option:
                 option = f"{one.path()}.{rule.option}" + ("" if rule.place is None else f"[{rule.place}]")
                 found.append(Threshold(one.name, rule.reason, rule.signal, rule.side(one), limit, option, own))
@@ -100,13 +94,12 @@ def values_of(rows: pa.RecordBatch | pa.Table, thresholds: tuple[Threshold, ...]
     return values
 
 
-def verdicts(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quality: float | None) -> list[Verdict]:
+def verdicts(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig) -> list[Verdict]:
     """Return (stage, reason) of the first rule that each row of texts/ breaks, None if it passes. The order is:
-    language, then the used filters, then the score of the quality classifier, which must be at least `min_quality`
-    (None: any score)."""
+    language, then the used filters."""
     names: list[Verdict] = [None]
     first = np.zeros(rows.num_rows, np.intp)  # index in `names` of each row's verdict
-    for verdict, broken in checks(rows, config, min_quality):
+    for verdict, broken in checks(rows, config):
         first[broken & (first == 0)] = len(names)
         names.append(verdict)
     found = [names[index] for index in first.tolist()]
@@ -115,14 +108,12 @@ def verdicts(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quali
     return found
 
 
-def checks(
-    rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quality: float | None
-) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
+def checks(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
     """Yield ((stage, reason), (rows,) bool: whether that rule drops each row) for all rules, in order of
     application."""
     languages = languages_of(rows, config)
     for one in config.used_filters:
-        for rule, limit, own in limits_of(one, config, min_quality):
+        for rule, limit, own in limits_of(one, config):
             limits = row_limits(limit, own, languages)
             yield (one.name, rule.reason), breaks(column(rows, rule.signal), rule.side(one), limits)
         for reason, broken in one.other_checks(rows):

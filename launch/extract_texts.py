@@ -7,7 +7,6 @@ from data_prep.by_language import thresholds_identity, with_thresholds
 from data_prep.engine.progress import ProgressLine
 from data_prep.language import model_identity
 from data_prep.measure.run import TEXTS, extract_texts
-from data_prep.quality_classifier.model import model_sha256
 from data_prep.sources import input_files
 from data_prep.url_filter.filter import prepare_lists
 from launch import fetch_pages
@@ -38,8 +37,6 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
     documents = experiment.documents
     found = {f"{one.name}: {name}": value for one in documents.filters for name, value in one.external_inputs().items()}
     found["address lists"] = prepare_lists(documents.url_filter, progress=print)
-    if "quality_classifier" in documents.steps:
-        found["quality classifier"] = model_sha256(documents.quality_classifier.model)
     found |= code_hashes(code_names(documents.extract, "documents.extract."))
     return found | model_identity(documents.language) | thresholds_identity(documents, "stopwords")
 

@@ -36,8 +36,8 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
     return {name: value for name, value in (found | thresholds_identity(documents)).items() if value}
 
 
-NAMES = """steps language by_language filters quality_classifier.model quality_classifier.keep_share url_dedup minhash
-dedup_index across_dumps personal_data line_dedup substring_dedup decontamination"""
+NAMES = """steps language by_language filters url_dedup minhash dedup_index across_dumps
+personal_data line_dedup substring_dedup decontamination"""
 READS = [*(f"documents.{name}" for name in NAMES.split()), "engine"]
 STAGE = Stage(
     name="documents",

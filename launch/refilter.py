@@ -42,9 +42,9 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     remove_empty_folders(paths.parts)
     out.mkdir(exist_ok=True)
     records = read_records(folder)
-    write_funnel(out / FUNNEL, now.counts, now.files, records, config, now.min_quality)
+    write_funnel(out / FUNNEL, now.counts, now.files, records, now.config)
     before = read_counts(workdir / FUNNEL) if (workdir / FUNNEL).is_file() else None
-    changed = changes(before, config, now) if before else None
+    changed = changes(before, now.config) if before else None
     write_atomically(out / "index.html", preview_html(out / FUNNEL, folder, config, workdir.resolve().name, changed))
     outputs.write_record(NAME, workdir, outputs.files_in(workdir, (NAME,)))
     bucket.push(workdir, (NAME,))

@@ -51,7 +51,6 @@ class RunPaths:
     summary = Part("summary.json")
     corpus_index = Part("corpus_index")
     refilter = Part("refilter")
-    quality_classifier = Part("quality_classifier")
     scaling = Part("scaling")
     scaling_json = Part("scaling/scaling.json")
     scaling_page = Part("scaling/index.html")

@@ -83,7 +83,7 @@ def test_a_script_that_reads_all_sections_gives_an_overview(capsys):
 
 
 SCRIPTS = """chat evaluate extract_texts fetch_pages finetune index_corpus lm_eval prepare_documents pretrain refilter
-report sample scaling search_corpus serve train train_quality_classifier train_tokenizer write_shards"""
+report sample scaling search_corpus serve train train_tokenizer write_shards"""
 
 
 @pytest.mark.parametrize(("script", "called"), CALLS.items(), ids=CALLS)
@@ -221,9 +221,9 @@ def test_a_misspelt_run_folder_or_config_is_suggested(tmp_path):
     [
         ("train.lr", "train.optimizer.learning-rate or --train.optimizer.muon.learning-rate"),
         ("train.optimizer.muon.lr", "train.optimizer.muon.learning-rate"),
-        ("lr", "train.optimizer.learning-rate or --train.optimizer.muon.learning-rate or --documents.quality-"),
+        ("lr", "train.optimizer.learning-rate or --train.optimizer.muon.learning-rate"),
         ("train.bs", "train.batch-size"),
-        ("batch", "train.batch-size or --evaluate.batch-size or --documents.quality-classifier.training.batch-size"),
+        ("batch", "train.batch-size or --evaluate.batch-size"),
         ("ctx", "model.context-length"),
         ("train.context_length", "model.context-length"),
         ("model.n_layer", "model.layers"),

@@ -52,7 +52,6 @@ READ_ONLY = {
     "launch.index_corpus": "needs the shards of a run",
     "launch.search_corpus": "needs the index of a run",
     "launch.scaling": "trains a ladder of models",
-    "launch.train_quality_classifier": "needs two sets of documents",
 }
 """{script: why its commands are only parsed}: tests/test_end_to_end.py and others run them all."""
 ALONE = {

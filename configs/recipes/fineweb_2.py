@@ -59,7 +59,6 @@ def documents(
             model=glotlid,
         ),
         by_language=ByLanguageConfig(folder=thresholds, fix_encoding=True, symbol_lines=("|",)),
-        quality_classifier=base.QUALITY_CLASSIFIER,
         minhash=MINHASH,
         across_dumps=True,
         measure_other_languages=False,

@@ -14,8 +14,6 @@ from data_prep.config import (
     MinHashConfig,
     PackageLists,
     PersonalDataConfig,
-    QualityClassifierConfig,
-    QualityTrainingConfig,
     UrlFilterConfig,
     documents_config,
 )
@@ -110,23 +108,6 @@ FINEWEB = FineWebFilter(
 FILTERS = (GOPHER_REPETITION, GOPHER_QUALITY, C4, FINEWEB)
 """Filters in the order of application; the first filter that rejects a text drops it."""
 
-# Not part of FineWeb's recipe: DCLM keeps the best tenth, by a classifier trained on 200,000 documents per set.
-QUALITY_CLASSIFIER = QualityClassifierConfig(
-    model="",
-    keep_share=0.1,
-    training=QualityTrainingConfig(
-        good=(),
-        other=(),
-        documents_per_set=200_000,
-        held_out_share=0.05,
-        hash_bits=21,
-        epochs=5,
-        batch_size=4,
-        learning_rate=5.0,
-        seed=0,
-    ),
-)
-
 MINHASH = MinHashConfig(shingle_words=5, bands=14, rows=8, seed=1)
 
 # FineWeb replaces the first two; the placeholders are reserved addresses and numbers, which are unassigned.
@@ -203,8 +184,8 @@ def documents(
     filters: tuple[Filter, ...] = FILTERS,
     measure_other_languages: bool = False,
 ) -> DocumentsConfig:
-    """Return this recipe's DocumentsConfig for one crawl, `dump`, with all steps except the quality classifier. `more`
-    are your filters, run after `filters`, the recipe's."""
+    """Return this recipe's DocumentsConfig for one crawl, `dump`, with its filters and
+    deduplication. `more` are your filters, run after `filters`, the recipe's."""
     filters = (*filters, *more)
     return documents_config(
         filters,
@@ -213,7 +194,6 @@ def documents(
         url_filter=url_filter,
         extract=EXTRACT,
         language=LANGUAGE,
-        quality_classifier=QUALITY_CLASSIFIER,
         minhash=MINHASH,
         personal_data=PERSONAL_DATA,
         measure_other_languages=measure_other_languages,

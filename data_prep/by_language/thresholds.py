@@ -18,7 +18,8 @@ from typing import Any
 from data_prep.config import DocumentsConfig, LanguageThresholds
 from data_prep.config.by_language import YAML_KEYS
 from lm.errors import InputError, UsageError, shown
-from lm.storage import StorageError, place_of, user_cache, write_atomically, writing
+from lm.storage import place_of, user_cache, write_atomically, writing
+from lm.tokenizer.published import download
 
 ARCHIVE = "https://codeload.github.com/huggingface/fineweb-2/tar.gz/d0defb24f193bb9a5a11b8b14524a03c4858e1b6"
 """All 1,929 files (Apache-2.0), at the commit of 27 October 2025."""
@@ -99,9 +100,12 @@ def published_files() -> dict[str, bytes]:
         files = {}
     if digest(files) == SHA256:
         return files
+    data, problem = download(ARCHIVE)  # not by lm.storage, which needs the length: GitHub does not report it
     try:
-        files = files_in(place_of(ARCHIVE).read_bytes())
-    except (FileNotFoundError, StorageError, tarfile.TarError, EOFError, zlib.error) as error:
+        if problem:
+            raise InputError(problem)
+        files = files_in(data)
+    except (InputError, tarfile.TarError, EOFError, zlib.error) as error:
         raise InputError(f"{ARCHIVE} cannot be downloaded. {own}\n  {error}") from error
     if (received := digest(files)) != SHA256:
         raise InputError(

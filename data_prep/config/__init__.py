@@ -20,7 +20,6 @@ from data_prep.config.filters import Filter, Rule, Signal
 from data_prep.config.language import LanguageConfig
 from data_prep.config.pages import CommonCrawlPages, PackagePages, PagesConfig, TfdsPages
 from data_prep.config.personal_data import PersonalDataConfig
-from data_prep.config.quality_classifier import QualityClassifierConfig, QualityTrainingConfig
 from data_prep.config.shards import ShardsConfig
 from data_prep.config.url_filter import PackageLists, UrlFilterConfig
 
@@ -42,8 +41,6 @@ __all__ = [
     "PackagePages",
     "PagesConfig",
     "PersonalDataConfig",
-    "QualityClassifierConfig",
-    "QualityTrainingConfig",
     "Rule",
     "ShardsConfig",
     "Signal",

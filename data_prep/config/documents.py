@@ -19,7 +19,6 @@ from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import KNOWN, Filter, check_filters
 from data_prep.config.language import LanguageConfig
 from data_prep.config.personal_data import PersonalDataConfig
-from data_prep.config.quality_classifier import QualityClassifierConfig
 from data_prep.config.url_filter import UrlFilterConfig
 from lm.errors import UsageError
 from lm.fields import Config, within
@@ -29,7 +28,7 @@ DEDUP = ("url_dedup", "exact_dedup", "minhash_dedup")
 """Deduplication steps in their order; after the filters, or before them with minhash.before_filters."""
 AFTER_DEDUP = ("line_dedup", "substring_dedup", "decontamination")
 """Steps that compare parts of texts, after the deduplication of documents (data_prep/select/run.py)."""
-AFTER_FILTERS = ("quality_classifier", *DEDUP, *AFTER_DEDUP)
+AFTER_FILTERS = (*DEDUP, *AFTER_DEDUP)
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,6 @@ class DocumentsConfig(Config):
     url_filter: UrlFilterConfig
     extract: ExtractConfig
     language: LanguageConfig
-    quality_classifier: QualityClassifierConfig
     minhash: MinHashConfig
     personal_data: PersonalDataConfig
     sample_rate: float = 1.0
@@ -82,12 +80,6 @@ class DocumentsConfig(Config):
                 f"documents.steps is {' '.join(self.steps)}, but each filter sees the output of the one before, and "
                 f"the recipe's order is {' '.join(wanted)}. Give the steps in this order, each once."
             )
-        if "quality_classifier" in self.steps and not self.quality_classifier.model:
-            raise UsageError(
-                "documents.steps has quality_classifier, but documents.quality_classifier.model is empty. Give the "
-                "folder of a model (from python -m launch.train_quality_classifier), or remove the step."
-            )
-
         if self.by_language is not None:
             self.by_language.check_languages(self.language.languages)
         asked = {
@@ -120,7 +112,7 @@ class DocumentsConfig(Config):
     @property
     def all_filters(self) -> tuple[Filter, ...]:
         """All filters that compare stored values with limits, in their order, whether used or not."""
-        return (self.language, *self.filters, self.quality_classifier)
+        return (self.language, *self.filters)
 
     @property
     def used_filters(self) -> tuple[Filter, ...]:
@@ -130,7 +122,7 @@ class DocumentsConfig(Config):
     def stages(self) -> tuple[str, ...]:
         """Names of the stages that can drop a document, in order of application: the order of the funnel."""
         if self.minhash.before_filters:
-            return (*BEFORE_FILTERS, *DEDUP, *self.sections, "quality_classifier", *AFTER_DEDUP)
+            return (*BEFORE_FILTERS, *DEDUP, *self.sections, *AFTER_DEDUP)
         return (*BEFORE_FILTERS, *self.sections, *AFTER_FILTERS)
 
     def stage_order(self, stage: str) -> tuple[int, str]:
@@ -172,7 +164,6 @@ class DocumentsConfig(Config):
             "url_filter": self.url_filter,
             "extract": self.extract,
             **{f"{one.name} lines are dropped": one.name in self.steps for one in self.filters if one.rewrites},
-            "quality classifier": self.quality_classifier.model if "quality_classifier" in self.steps else "",
             **{
                 f"{one.name}.{field.name}": getattr(one, field.name)
                 for one in (self.language, *self.filters)
@@ -206,8 +197,8 @@ def class_with(kinds: tuple[type[Filter], ...]) -> Any:
     other."""
     sections = tuple(kind.name for kind in kinds)
     fields_taken = {field.name for field in dataclasses.fields(DocumentsConfig)} | {*dir(DocumentsConfig)}
-    taken = fields_taken.union(BEFORE_FILTERS, AFTER_FILTERS) - {LanguageConfig.name, QualityClassifierConfig.name}
-    check_filters((LanguageConfig, *kinds, QualityClassifierConfig), taken)
+    taken = fields_taken.union(BEFORE_FILTERS, AFTER_FILTERS) - {LanguageConfig.name}
+    check_filters((LanguageConfig, *kinds), taken)
     steps = tuple[Literal[*sections, *AFTER_FILTERS], ...]  # ty: ignore[invalid-type-form] - made for the command line
     fields: list[tuple[str, Any]] = [("steps", steps), *((kind.name, kind) for kind in kinds)]
     namespace = {"sections": sections, "__doc__": DocumentsConfig.__doc__}
@@ -217,4 +208,4 @@ def class_with(kinds: tuple[type[Filter], ...]) -> Any:
     )  # fmt: skip
 
 
-KNOWN.update({kind.name: kind for kind in (LanguageConfig, QualityClassifierConfig)})
+KNOWN[LanguageConfig.name] = LanguageConfig

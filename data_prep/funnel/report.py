@@ -92,20 +92,17 @@ def write_funnel(
     files: Mapping[int, str],
     records: Records,
     config: DocumentsConfig,
-    min_quality: float | None = None,
 ) -> None:
     """Write funnel.json to `path`: the counts, and the thresholds, languages and numbers of records that explain them.
-    `files` is {number of a file in the counts: its name in texts/}; `min_quality` is the threshold of the quality
-    classifier, if used."""
+    `files` is {number of a file in the counts: its name in texts/}."""
     funnel = {
         "files": dict(sorted(files.items(), key=lambda one: one[1])),
         "thresholds": [
             {name: value for name, value in dataclasses.asdict(one).items() if value != {}}  # omit empty by_language
-            for one in thresholds_of(config, min_quality)
+            for one in thresholds_of(config)
         ],
         "languages_kept": config.language.languages,
         "records": dataclasses.asdict(records),
-        "keep_share": config.quality_classifier.keep_share if "quality_classifier" in config.steps else None,
         "counts": counts | {"domains": largest(counts["domains"], TOP_DOMAINS)},
     }
     write_atomically(path, json.dumps(funnel, ensure_ascii=False).encode("utf-8", "surrogatepass"))
@@ -119,9 +116,6 @@ class Written:
     languages_kept: tuple[str, ...]
     """Languages that the config keeps; () for all."""
     records: Records
-    keep_share: float | None
-    """Share of documents to keep by the quality classifier, from which its threshold follows; None if it was not
-    used."""
     counts: Counts
 
 
@@ -131,9 +125,8 @@ def read_counts(path: Path) -> Written:
         written = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
         thresholds = [Threshold(**one) for one in written["thresholds"]]
         records = Records(**written["records"])
-        rest = (written[name] for name in ("keep_share", "counts"))
         files = {int(number): relative_name(name, path) for number, name in written["files"].items()}
-        return Written(files, thresholds, tuple(written["languages_kept"]), records, *rest)
+        return Written(files, thresholds, tuple(written["languages_kept"]), records, written["counts"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read ({type(error).__name__}: {error}). Delete it, and run: python -m "
@@ -182,15 +175,13 @@ def example_of(row: dict[str, Any], signals: Sequence[str], personal_data: Perso
     )
 
 
-def drop_lines(
-    texts: Place, counts: Counts, files: Mapping[int, str], config: DocumentsConfig, min_quality: float | None
-) -> list[str]:
+def drop_lines(texts: Place, counts: Counts, files: Mapping[int, str], config: DocumentsConfig) -> list[str]:
     """Return lines for the terminal if most documents were dropped: the rules that dropped the most, each with its
     setting and examples. The arguments are as for `write_funnel`. Raises InputError if a file in `texts` is damaged."""
     total, kept = counts["rows"], counts["kept"][0]
     if 2 * kept > total or not counts["reasons"]:
         return []
-    limits = {f"{one.stage}/{one.reason}": one for one in thresholds_of(config, min_quality)}
+    limits = {f"{one.stage}/{one.reason}": one for one in thresholds_of(config)}
     lines = [f"{total - kept:,} of {total:,} pages are dropped, most of them by these rules:"]
     for one in tallies(counts["reasons"], lambda pair: pair[0], MOST_RULES):
         stage, limit = one.name.partition("/")[0], limits.get(one.name)

@@ -1,4 +1,4 @@
 """Convert pages to rows of texts/: text, language, and every signal that a rule may use.
 
-May import: data_prep.sources, extract, language, quality, quality_classifier, url_filter, engine.
+May import: data_prep.sources, extract, language, quality, url_filter, engine.
 """

@@ -21,8 +21,6 @@ from data_prep.text.passage import Passage
 from data_prep.url_filter import filter as url_filter
 from lm.errors import UsageError, shown
 
-QUALITY_SCORE = "quality_score"
-"""The quality classifier's score (0 to 1); null if the step quality_classifier is not used."""
 KEPT = "kept of its table"
 """Key, in a row in memory, of the kept columns of its table (Document.kept). Not a column of texts/."""
 DOCUMENT_COLUMNS = tuple(document_schema(labelled=True).names)
@@ -33,7 +31,7 @@ RECORD_BYTES = 500
 
 
 def value_columns(config: DocumentsConfig) -> tuple[str, ...]:
-    return (*(signal.name for one in config.filters for signal in one.signals), QUALITY_SCORE)
+    return tuple(signal.name for one in config.filters for signal in one.signals)
 
 
 def text_schema(config: DocumentsConfig) -> pa.Schema:
@@ -105,7 +103,7 @@ def row_of(found: WebPage | Document | Damage, file: InputFile, config: Document
     passed = {"stage": None, "reason": None, "text_bytes": len(text.encode())}
     name = document.label if config.language.labelled else document.language
     if config.measure_other_languages or name in (config.language.languages or (name,)):
-        return columns_of(document) | passed | values_of(text, config, document.label)
+        return columns_of(document) | passed | measure(text, config, document.label)
     return columns_of(document) | passed | dict.fromkeys(value_columns(config))
 
 
@@ -118,18 +116,6 @@ def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, st
     text = found.body.decode("utf-8", "replace") if isinstance(found, WebPage) else found.text
     text = extract.normalise(text)
     return (text, None) if text else ("", "no_text")
-
-
-def values_of(text: str, config: DocumentsConfig, label: str = "") -> dict[str, float | None]:
-    """Return {column of texts/: measured value} of a nonempty text, in the order of `value_columns`. `label` is as in
-    `measure`."""
-    values: dict[str, float | None] = dict(measure(text, config, label))
-    values[QUALITY_SCORE] = None
-    if "quality_classifier" in config.steps:
-        from data_prep.quality_classifier import load_model
-
-        values[QUALITY_SCORE] = load_model(config.quality_classifier.model).score(text)
-    return values
 
 
 def measure(text: str, config: DocumentsConfig, label: str = "") -> dict[str, float]:
@@ -174,4 +160,4 @@ def warm_up(config: DocumentsConfig) -> None:
     text, _ = text_of(page, config)
     language.detect_language(Document(text, "", "", "", "", "", "", 0.0), config.language)
     url_filter.reject_reason(page.url, config.url_filter)
-    values_of(text or "a", config)
+    measure(text or "a", config)

@@ -25,6 +25,9 @@ class FastTextFilter(Filter):
     """The model, a .bin or .ftz: a path, or a URL (s3://, gs://, hf://, https://), downloaded once to the cache."""
     label: str = measured()
     """Label whose probability is the score, without "__label__"."""
+    keep_share: float = 1.0
+    """Share of documents to keep, those with the highest scores, of the documents that pass all rules; above 0, at most
+    1. It raises min_score to the score that this share reaches; documents with that score are all kept."""
     max_score: float = 1.0
     """Maximum score; texts above it are dropped. To drop texts by an unwanted label, set this, and min_score 0."""
     sha256: str = not_hashed(default="")
@@ -43,6 +46,7 @@ class FastTextFilter(Filter):
 
     def check_values(self):
         within(self, self.path(), 0, 1, "min_score", "max_score")
+        within(self, self.path(), 0, 1, "keep_share", above=True)
         if self.min_score > self.max_score:
             raise UsageError(
                 f"{self.path()}.min_score = {self.min_score} is above max_score = {self.max_score}, so nothing could "

@@ -72,14 +72,14 @@ def edits_of(file: StoredFile, space: Workspace, config: DocumentsConfig) -> dic
     return found
 
 
-def apply_filters(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> dict:
+def apply_filters(file: StoredFile, space: Workspace, config: DocumentsConfig) -> dict:
     """Write the kept and the dropped documents of a file of texts/, in order, with personal data replaced, and counts
     of both (funnel/counts.py). Returns {"documents": kept documents, "text_bytes": bytes of their texts}."""
     counts: list[Counts] = [empty_counts()]
     kept, dropped = (space.output(f"{name}/{file.path.name}") for name in ("documents", "dropped"))
     duplicates, sizes = read_duplicates(file, space)
     reasons = {row: (one.stage, one.reason) for row, one in duplicates.items()}
-    parts = filtered_rows(file.path, config, min_quality, space.count, reasons)
+    parts = filtered_rows(file.path, config, space.count, reasons)
     first = next(parts, None)
     from_table = first.from_table if first else ()
     parts = itertools.chain([first] if first else [], parts)

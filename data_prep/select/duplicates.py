@@ -89,7 +89,6 @@ class Found:
 def find_clusters(
     files: list[StoredFile],
     config: DocumentsConfig,
-    min_quality: float | None,
     indices: tuple[Index, ...],
     run: FileRunner,
 ) -> tuple[list[StoredFile], dict[str, Partitions]]:
@@ -98,7 +97,7 @@ def find_clusters(
     hash of the keys. Duplicates by URL are found first, without reading texts. Of several fetches of a page, only the
     kept one takes part in the other steps."""
     clusters: dict[str, Partitions] = {}
-    decided = [config, min_quality, [index.name for index in indices]]
+    decided = [config, [index.name for index in indices]]
 
     def join(step: str, kind: str, made: dict[str, Marker]) -> None:
         own, for_index = file_of_each(made.values(), f"parts/{kind}/"), list[File]()
@@ -117,7 +116,7 @@ def find_clusters(
         clusters[step] = find_duplicates(pairs, folder, run.tasks(TOLD[step]))
 
     if "url_dedup" in config.steps:
-        work = functools.partial(write_url_keys, config=config, min_quality=min_quality)
+        work = functools.partial(write_url_keys, config=config)
         files, made = run("addresses", files, work, decided)
         join("url_dedup", "url", made)
     if {"exact_dedup", "minhash_dedup"} & set(config.steps):
@@ -126,7 +125,7 @@ def find_clusters(
             work = functools.partial(write_same_url, clusters=clusters["url_dedup"])
             files, same_url = run("url-duplicates", files, work, names_of(clusters))
         found = {name: marker.outputs for name, marker in same_url.items()}
-        work = functools.partial(write_keys, config=config, min_quality=min_quality, after_urls=bool(clusters))
+        work = functools.partial(write_keys, config=config, after_urls=bool(clusters))
         files, made = run("keys", files, work, lambda file: [*decided, found.get(file.name)])
         for step, kind in (("exact_dedup", "exact"), ("minhash_dedup", "near")):
             if step in config.steps:

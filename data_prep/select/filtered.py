@@ -40,8 +40,6 @@ class FilteredRows:
     verdicts: list[Verdict]
     values: Mapping[str, np.ndarray]
     """{signal: (rows,) float64} of the signals that have a threshold."""
-    min_quality: float | None
-    """Lowest score of the quality classifier that passes; None: any."""
     languages: np.ndarray | None
     """(rows,) str, the language of each row; None if all have the same limits (`languages_of`)."""
     from_table: tuple[pa.Field, ...] = ()
@@ -50,27 +48,26 @@ class FilteredRows:
     def counts(self, file: int, config: DocumentsConfig) -> Counts:
         """Return counts of these rows, kept and dropped (funnel/counts.py). `file` is the number of their file."""
         columns = {name: [row[name] for row in self.rows] for name in ("id", "url", "language", "text_bytes")}
-        thresholds = thresholds_of(config, self.min_quality)
+        thresholds = thresholds_of(config)
         return count_rows(columns, self.values, self.verdicts, (file, self.first), thresholds, self.languages)
 
 
 def filtered_rows(
     texts: Place,
     config: DocumentsConfig,
-    min_quality: float | None,
     count: Callable[[int], None],
     duplicates: Mapping[int, tuple[str, str]] = MappingProxyType({}),
 ) -> Iterator[FilteredRows]:
     """Yield all rows of one file of texts/ in order, in batches with the verdict on each row. `duplicates` is {row:
     (stage, reason)}, the verdicts on some rows; the filters decide on the others. Calls `count` with the number of rows
     of each batch. Raises InputError like `read_batches`."""
-    first, thresholds, own = 0, thresholds_of(config, min_quality), {*text_schema(config).names}
+    first, thresholds, own = 0, thresholds_of(config), {*text_schema(config).names}
     for batch in read_batches(texts):
-        found, values = verdicts(batch, config, min_quality), values_of(batch, thresholds)
+        found, values = verdicts(batch, config), values_of(batch, thresholds)
         found = [duplicates.get(first + number, verdict) for number, verdict in enumerate(found)]
         languages = languages_of(batch, config)
         from_table = tuple(field for field in batch.schema if field.name not in own)
-        filtered = FilteredRows(first, rows_of(batch), found, values, min_quality, languages, from_table)
+        filtered = FilteredRows(first, rows_of(batch), found, values, languages, from_table)
         for row, verdict in zip(filtered.rows, filtered.verdicts, strict=True):
             row["text"] = text_left(row["text"], verdict, config)
         yield filtered
@@ -89,21 +86,19 @@ def is_dedup_candidate(verdict: Verdict, config: DocumentsConfig) -> bool:
     return passed_language(verdict, config) if config.minhash.before_filters else verdict is None
 
 
-def candidates(
-    texts: Place, config: DocumentsConfig, min_quality: float | None, count: Callable[[int], None]
-) -> Iterator[tuple[int, dict]]:
+def candidates(texts: Place, config: DocumentsConfig, count: Callable[[int], None]) -> Iterator[tuple[int, dict]]:
     """Yield (row number, row) of the documents of one file that deduplication compares: those that passed all rules,
     with the text that the filters left. With minhash.before_filters: those that passed the language stage, with all of
     their text."""
     if not config.minhash.before_filters:
-        for filtered in filtered_rows(texts, config, min_quality, count):
+        for filtered in filtered_rows(texts, config, count):
             for number, (row, verdict) in enumerate(zip(filtered.rows, filtered.verdicts, strict=True)):
                 if verdict is None:
                     yield filtered.first + number, row
         return
     first = 0
     for batch in read_batches(texts):
-        for number, (row, verdict) in enumerate(zip(rows_of(batch), verdicts(batch, config, min_quality), strict=True)):
+        for number, (row, verdict) in enumerate(zip(rows_of(batch), verdicts(batch, config), strict=True)):
             if is_dedup_candidate(verdict, config):
                 yield first + number, row
         first += batch.num_rows

@@ -25,11 +25,11 @@ def pairs_name(kind: str, file: StoredFile) -> str:
     return f"parts/{kind}/{file.name}.pairs"
 
 
-def write_url_keys(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> None:
+def write_url_keys(file: StoredFile, space: Workspace, config: DocumentsConfig) -> None:
     """Write the URL keys of the documents of a file that take part in deduplication. Reads no texts."""
     path = space.output(pairs_name("url", file))
     with writing_pairs(path) as add, writing_index_keys(file, space, ("url",), config) as index:
-        for number, row in candidate_rows(file, space, config, min_quality):
+        for number, row in candidate_rows(file, space, config):
             if key := url_key(row["url"], dump_of(row, config), config.url_dedup):
                 node = document_node(*url_node(row["date"], row["id"], file.id, number, config.url_dedup))
                 add([key], node)
@@ -56,13 +56,11 @@ def writing_index_keys(
         yield {kind: stack.enter_context(writing_pairs(path)) for kind, path in paths.items()}
 
 
-def candidate_rows(
-    file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None
-) -> Iterator[tuple[int, dict]]:
+def candidate_rows(file: StoredFile, space: Workspace, config: DocumentsConfig) -> Iterator[tuple[int, dict]]:
     """Yield (row number, row) of the documents that deduplication compares, like `candidates`, but without texts."""
     names, first = ["id", "url", "date", "dump"], 0
     for rows in read_measured(file.path, list(dict.fromkeys([*columns_needed(config), *names]))):
-        found = verdicts(rows, config, min_quality)
+        found = verdicts(rows, config)
         for number, (row, verdict) in enumerate(zip(rows.select(names).to_pylist(), found, strict=True)):
             if is_dedup_candidate(verdict, config):
                 yield first + number, row
@@ -82,9 +80,7 @@ def write_same_url(file: StoredFile, space: Workspace, clusters: Partitions) -> 
     write_atomically(space.output(same_url_name(file)), json.dumps(rows))
 
 
-def write_keys(
-    file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None, after_urls: bool = False
-) -> None:
+def write_keys(file: StoredFile, space: Workspace, config: DocumentsConfig, after_urls: bool = False) -> None:
     """Write the keys by which exact and near-duplicates among the file's documents are found. The file of
     near-duplicate keys also has the exact keys, so that copies are in one cluster however short they are.
 
@@ -98,7 +94,7 @@ def write_keys(
         writing_pairs(near) as add_near,
         writing_index_keys(file, space, ("exact", "near"), config) as index,
     ):
-        for number, row in candidates(file.path, config, min_quality, space.count):
+        for number, row in candidates(file.path, config, space.count):
             node = document_node(*make_node(row["date"], row["id"], file.id, number))
             by_url = url_key(row["url"], dump_of(row, config), config.url_dedup) if after_urls else None
             keys = [by_url] if by_url else []

@@ -14,9 +14,9 @@ from data_prep.engine import Progress, Workspace
 from data_prep.engine.tasks import FileRunner, StoredFile, allow_no_failures, files_of
 from data_prep.funnel.counts import Counts, append_counts, count_rows, empty_counts, merge
 from data_prep.funnel.report import Written
-from data_prep.measure.row import QUALITY_SCORE
 from data_prep.select.filtered import texts_files
-from data_prep.select.run import lowest_score, merge_counts
+from data_prep.select.keep_share import with_min_scores
+from data_prep.select.run import merge_counts
 from data_prep.verdict import Threshold, columns_needed, languages_of, read_measured, thresholds_of, values_of, verdicts
 from lm.storage import write_atomically
 
@@ -29,8 +29,8 @@ class Recounted:
     counts: Counts
     files: dict[int, str]
     """{number of a file in `counts`: its name in texts/}."""
-    min_quality: float | None
-    """Minimum score of the quality classifier that is kept; None if it is not used."""
+    config: DocumentsConfig
+    """The config of the counts, with the minimum scores that keep_share gives."""
 
 
 def count_again(
@@ -43,19 +43,19 @@ def count_again(
     shutil.rmtree(scratch, ignore_errors=True)
     files = texts_files(texts)
     run = FileRunner(scratch, allow_no_failures(engine, len(files)), on_progress)
-    _, min_quality = lowest_score(files, config, run)
-    _, counted = run("counting", files, functools.partial(count_file, config=config, min_quality=min_quality), config)
+    _, config = with_min_scores(files, config, run)
+    _, counted = run("counting", files, functools.partial(count_file, config=config), config)
     counts = merge_counts(files_of(counted.values(), "counts/"), run)
     shutil.rmtree(scratch)
-    return Recounted(counts, {file.id: file.path.name for file in files}, min_quality)
+    return Recounted(counts, {file.id: file.path.name for file in files}, config)
 
 
-def count_file(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> None:
-    parts, first, thresholds = [empty_counts()], 0, thresholds_of(config, min_quality)
+def count_file(file: StoredFile, space: Workspace, config: DocumentsConfig) -> None:
+    parts, first, thresholds = [empty_counts()], 0, thresholds_of(config)
     names = ("id", "url", "language", "text_bytes")
     for rows in read_measured(file.path, list(dict.fromkeys([*columns_needed(config), *names]))):
         columns = {name: rows[name].to_pylist() for name in names}
-        found, values = verdicts(rows, config, min_quality), values_of(rows, thresholds)
+        found, values = verdicts(rows, config), values_of(rows, thresholds)
         labels = languages_of(rows, config)
         append_counts(parts, count_rows(columns, values, found, (file.id, first), thresholds, labels))
         first += rows.num_rows
@@ -63,20 +63,18 @@ def count_file(file: StoredFile, space: Workspace, config: DocumentsConfig, min_
     write_atomically(space.output(f"counts/{file.name}.json"), json.dumps(merge(parts)))
 
 
-def changes(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
+def changes(before: Written, config: DocumentsConfig) -> list[str]:
     """Return a line of text per threshold that differs between the run (`before`) and `config`, or is in only one."""
-    lines = changed_thresholds(before.thresholds, thresholds_of(config, now.min_quality), config)
+    lines = changed_thresholds(before.thresholds, thresholds_of(config), config)
     if set(before.languages_kept) != set(config.language.languages):
         was, is_now = (", ".join(one) or "all" for one in (before.languages_kept, config.language.languages))
         lines.append(f"  documents.language.languages: {was} in the run, now {is_now}  (other_language)")
-    return lines + changed_share(before, config, now)
+    return lines
 
 
 def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...], config: DocumentsConfig) -> list[str]:
-    """Return a line of text for each threshold that changed, except the quality classifier's (`changed_share`)."""
-    olds, news = (
-        {(one.stage, one.reason): one for one in many if one.signal != QUALITY_SCORE} for many in (before, after)
-    )
+    """Return a line of text for each threshold that changed."""
+    olds, news = ({(one.stage, one.reason): one for one in many} for many in (before, after))
     lines = []
     for name in sorted({*olds, *news}, key=place_in(config)):
         old, new = olds.get(name), news.get(name)
@@ -90,24 +88,6 @@ def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...], co
         was, now = (f"{one.value:.6g}" if one else "not used" for one in (old, new))
         lines.append(f"  {option}: {was} in the run, now {now}  ({name[1]})")
     return lines
-
-
-def changed_share(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
-    """Return [a line of text on how keep_share of the quality classifier and the resulting minimum score changed]; []
-    if both are as before."""
-    scores = [one.value for one in before.thresholds if one.signal == QUALITY_SCORE]
-    old_score, old_share = (scores[0], before.keep_share) if scores else (None, None)
-    share = config.quality_classifier.keep_share if now.min_quality is not None else None
-    if (old_score, old_share) == (now.min_quality, share):
-        return []
-    was, is_now = ("not used" if one is None else f"{one:.6g}" for one in (old_share, share))
-    line = f"  documents.quality_classifier.keep_share: {was} in the run, now {is_now}  (low_quality_score"
-    if now.min_quality is not None:
-        kept = now.counts["kept"][0]
-        asked = kept + sum(dropped_as(("quality_classifier",), now.counts).values())
-        scored = "" if old_score is None else f" in the run {old_score:.6g},"
-        line += f": the lowest score is{scored} now {now.min_quality:.6g}, which keeps {kept:,} of {asked:,} documents"
-    return [f"{line})"]
 
 
 def comparison(before: Written | None, changed: list[str], counts: Counts, config: DocumentsConfig) -> str:

@@ -6,13 +6,10 @@ frequencies are those of documents that would be kept, without their copies.
 
 import dataclasses
 import functools
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from data_prep.by_language.fixes import check_fixes
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
@@ -32,14 +29,11 @@ from data_prep.engine.tasks import (
     StoredFile,
     absolute,
     file_of_each,
-    files_of,
     quarantine_in,
 )
 from data_prep.funnel.counts import Counts as FunnelCounts
 from data_prep.funnel.counts import merge as add_up
 from data_prep.funnel.report import FUNNEL, drop_lines, write_funnel
-from data_prep.measure.row import QUALITY_SCORE
-from data_prep.quality_classifier import histogram, merge, threshold
 from data_prep.select.apply_filters import apply_filters
 from data_prep.select.duplicates import (
     Found,
@@ -51,47 +45,10 @@ from data_prep.select.duplicates import (
     write_index_of,
 )
 from data_prep.select.filtered import edit_steps, filtered_rows, texts_files
+from data_prep.select.keep_share import share_filters, step_of, with_min_scores
 from data_prep.sources.inputs import read_records
-from data_prep.verdict import column, columns_needed, read_measured, verdicts
 from lm.errors import InputError, print_untrusted
 from lm.storage import Place, write_atomically, writing
-
-
-def lowest_score(
-    files: list[StoredFile], config: DocumentsConfig, run: FileRunner
-) -> tuple[list[StoredFile], float | None]:
-    """Return (files without failed ones, minimum score of the quality classifier). Of the documents that pass the other
-    rules, the share keep_share has at least this score. Returns (`files`, None) if the classifier is not used."""
-    if "quality_classifier" not in config.steps:
-        return files, None
-    files, counted = run("scores", files, functools.partial(count_scores, config=config), config)
-    scores = merge(map(read_scores, run.merge("scores", files_of(counted.values()), merge_scores)))
-    return files, threshold(scores, config.quality_classifier.keep_share)
-
-
-def count_scores(file: StoredFile, space: Workspace, config: DocumentsConfig) -> None:
-    scores = [np.empty(0)]
-    for rows in read_measured(file.path, columns_needed(config)):
-        passed = [verdict is None for verdict in verdicts(rows, config, min_quality=None)]
-        scores.append(column(rows, QUALITY_SCORE)[np.array(passed, bool)])
-        space.count(rows.num_rows)
-    write_scores(histogram(np.concatenate(scores)), space.output(f"parts/score-counts/{file.name}.npy"))
-
-
-def merge_scores(paths: Sequence[Path], path: Path, scratch: Path) -> int:
-    found = merge(map(read_scores, paths))
-    write_scores(found, path)
-    return len(found)
-
-
-def read_scores(place: Place) -> np.ndarray:
-    return np.load(io.BytesIO(place.read_bytes()))
-
-
-def write_scores(scores: np.ndarray, place: Place) -> None:
-    data = io.BytesIO()
-    np.save(data, scores)
-    write_atomically(place, data.getvalue())
 
 
 def merge_counts(files: Sequence[File], run: FileRunner) -> FunnelCounts:
@@ -107,14 +64,13 @@ def merge_files(paths: Sequence[Path], path: Path, scratch: Path) -> int:
 def find_edits(
     files: list[StoredFile],
     config: DocumentsConfig,
-    min_quality: float | None,
     identity: Callable[[StoredFile], object],
     run: FileRunner,
 ) -> dict[str, str]:
     """Run the steps that remove parts of texts, on the survivors: documents that pass the rules and are not duplicates.
     Return {name of a file: SHA-256 of its survivors and their edits}, without failed files. `identity` returns
     everything that determines the survivors of a file."""
-    work = functools.partial(find_survivors, config=config, min_quality=min_quality)
+    work = functools.partial(find_survivors, config=config)
     files, made = run("survivors", files, work, identity)
     left = []
     for file in files:
@@ -126,13 +82,13 @@ def find_edits(
     return {file.name: file.sha256 for file in left}
 
 
-def find_survivors(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> Counts:
+def find_survivors(file: StoredFile, space: Workspace, config: DocumentsConfig) -> Counts:
     """Write the survivors of a file: its documents that pass the rules and are not duplicates."""
     duplicates, _ = read_duplicates(file, space)
     reasons = {row: (one.stage, one.reason) for row, one in duplicates.items()}
 
     def survivors() -> Iterator[Survivor]:
-        for filtered in filtered_rows(file.path, config, min_quality, space.count, reasons):
+        for filtered in filtered_rows(file.path, config, space.count, reasons):
             for number, (row, verdict) in enumerate(zip(filtered.rows, filtered.verdicts, strict=True), filtered.first):
                 if verdict is None:
                     when, _ = make_node(row["date"], row["id"], file.id, number)
@@ -202,7 +158,7 @@ def prepare_documents(
     given_up: set[str] = set()
     while True:
         run = FileRunner(folder, engine, on_progress)
-        min_quality, made = select(every, config, indices, run)
+        applied, made = select(every, config, indices, run)
         late = {name: step for name, step in run.failed.items() if step != first_step(config)}
         if not late or not {*AFTER_FILTERS} & set(config.steps):
             break
@@ -217,8 +173,8 @@ def prepare_documents(
     counts = merge_counts(file_of_each(made, "parts/counts/"), run)
     with writing(folder / FUNNEL):
         names = {file.id: file.path.name for file in every}
-        write_funnel(folder / FUNNEL, counts, names, records, config, min_quality)
-    explained = "\n".join(drop_lines(texts, counts, names, config, min_quality))
+        write_funnel(folder / FUNNEL, counts, names, records, applied)
+    explained = "\n".join(drop_lines(texts, counts, names, applied))
     outcome = dataclasses.replace(outcome_of(counts, config), explained=explained)
     if not outcome.kept:
         raise InputError(
@@ -230,35 +186,35 @@ def prepare_documents(
 
 def select(
     files: list[StoredFile], config: DocumentsConfig, indices: tuple[Index, ...], run: FileRunner
-) -> tuple[float | None, list[Marker]]:
-    """Run all steps from texts/ to documents/ once. Return (minimum score of the quality classifier, or None; markers
-    of the filtered files, which list their outputs and counts). Failed files are in `run.failed`."""
+) -> tuple[DocumentsConfig, list[Marker]]:
+    """Run all steps from texts/ to documents/ once. Return (`config` with the minimum scores that keep_share gives;
+    markers of the filtered files, which list their outputs and counts). Failed files are in `run.failed`."""
     names = {file.id: file.path.name for file in files}
-    files, min_quality = lowest_score(files, config, run)
-    files, clusters = find_clusters(files, config, min_quality, indices, run)
+    files, config = with_min_scores(files, config, run)
+    files, clusters = find_clusters(files, config, indices, run)
     sizes = find_sizes(clusters, config, run)
     found = Found(names, clusters, sizes, indices)
     work = functools.partial(write_duplicates, found=found)
     files, made = run("duplicates", files, work, [names_of(clusters), sizes is not None])
-    settings = identity_of(config, min_quality)
+    settings = identity_of(config)
     identities = {name: [settings, marker.outputs] for name, marker in made.items()}
     edits: dict[str, str] = {}
     if edit_steps(config):
-        edits = find_edits(files, config, min_quality, lambda file: identities[file.name], run)
+        edits = find_edits(files, config, lambda file: identities[file.name], run)
         files = [file for file in files if file.name in edits]
-    work = functools.partial(apply_filters, config=config, min_quality=min_quality)
+    work = functools.partial(apply_filters, config=config)
     files, made = run(FILTERING, files, work, lambda file: [identities[file.name], edits.get(file.name)])
     if config.dedup_index.write and {*run.failed.values()} <= {first_step(config)}:
         write_index_of(files, config, found, run)
-    return min_quality, list(made.values())
+    return config, list(made.values())
 
 
 def first_step(config: DocumentsConfig) -> str:
     """Return the name of the first step that reads texts/. If a file fails in a later step, it is quarantined in this
     first step (`quarantine_in`), so that no step uses the file, and no document is dropped as a copy of one in it."""
     steps = set(config.steps)
-    if "quality_classifier" in steps:
-        return "scores"
+    if filters := share_filters(config):
+        return step_of(filters[0])
     return "addresses" if "url_dedup" in steps else "keys" if {*DEDUP} & steps else "duplicates"
 
 

@@ -21,7 +21,7 @@ from lm.storage.objects import Object
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NO_TEXT = "Set pages.text_field to the column with the text (in the sets of a quality classifier it must be `text`)."
+NO_TEXT = "Set pages.text_field to the column with the text."
 """Remedy for a table without texts, for messages."""
 GZIP, ZSTD, PARQUET, WARC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1", b"WARC/"
 UTF_8_BOM = codecs.BOM_UTF8

@@ -77,7 +77,7 @@ MARKS = tuple(f"{RunPaths.stages}/*.{kind}" for kind in ("json", "begun", "files
 PASSED_OVER = {RunPaths.lock, "lost+found", ".DS_Store"}
 LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")
 """Files of a supervisor, scheduler or shell, which may exist in a folder before a run begins there."""
-OUTPUTS = tuple(sorted(NAMES - {RunPaths.config_json, RunPaths.lock, RunPaths.imported, RunPaths.quality_classifier}))
+OUTPUTS = tuple(sorted(NAMES - {RunPaths.config_json, RunPaths.lock, RunPaths.imported}))
 """Outputs that are never a user's input."""
 WORK = (RunPaths.parts, RunPaths.sampling, RunPaths.scratch)
 
@@ -141,7 +141,7 @@ def refuse_inputs_in_outputs(experiment: Experiment, workdir: Path) -> None:
 
 def inputs_of(experiment: Experiment) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """Yield (option, path or shell pattern, outputs of the run that must not contain it) of each input."""
-    pages, model, train = experiment.pages, experiment.documents.quality_classifier, experiment.train
+    pages, train = experiment.pages, experiment.train
     if pages.source == "warc":
         yield from (("pages.warc", pattern, OUTPUTS) for pattern in pages.warc)
     if pages.source == "tables":
@@ -149,11 +149,6 @@ def inputs_of(experiment: Experiment) -> Iterator[tuple[str, str, tuple[str, ...
     if pages.source == "tfds":
         yield "pages.tfds.dataset", pages.tfds.dataset, OUTPUTS
         yield "pages.tfds.data_dir", pages.tfds.data_dir, OUTPUTS
-    if "quality_classifier" in experiment.documents.steps:
-        yield "documents.quality_classifier.model", model.model, OUTPUTS
-    for name in ("good", "other"):
-        for pattern in getattr(model.training, name):
-            yield f"documents.quality_classifier.training.{name}", pattern, (RunPaths.quality_classifier, *WORK)
     yield "tokenizer.load", experiment.tokenizer.load, OUTPUTS
     yield from (("shards.held_out_index", name, (RunPaths.tokens, *WORK)) for name in experiment.shards.held_out_index)
     yield from (("train.mixture", source.tokens, (RunPaths.tokens, *WORK)) for source in train.mixture)

@@ -29,7 +29,7 @@ from data_prep.config import DocumentsConfig
 from data_prep.dedup.minhash import band_keys
 from data_prep.documents import Document
 from data_prep.language import detect_language
-from data_prep.measure.row import text_schema, values_of
+from data_prep.measure.row import measure, text_schema
 from data_prep.pii import replace_personal_data
 from data_prep.url_filter.filter import reject_reason
 from data_prep.verdict import verdicts
@@ -58,8 +58,8 @@ def compare(rows: list[dict[str, str]], config: DocumentsConfig) -> dict[str, ob
     """Compare our decisions with those of datatrove: {"url", "decision": "kept" or the filter's name, "reason",
     "text"}."""
     start = time.process_time()
-    measured = [{"language": "en", "language_score": 1.0, **values_of(row["text"], config)} for row in rows]
-    found = verdicts(pa.Table.from_pylist(measured, text_schema(config)), config, min_quality=None)
+    measured = [{"language": "en", "language_score": 1.0, **measure(row["text"], config)} for row in rows]
+    found = verdicts(pa.Table.from_pylist(measured, text_schema(config)), config)
     seconds = time.process_time() - start
     signals = {(one.name, rule.reason): rule.signal for one in config.filters for rule in one.rules if rule.option}
     names = {rule.reason: rule.datatrove for one in config.filters for rule in one.rules}
@@ -108,7 +108,7 @@ def compare_language(asked: dict, answers: dict, names: list[str], recipe: Modul
         detect_language(Document(text, "", "", "", "", "", "", 0.0), recipe.LANGUAGE) for text in asked["texts"]
     ]
     table = pa.Table.from_pylist([dataclasses.asdict(one) for one in documents], text_schema(config))
-    found = [verdict is None for verdict in verdicts(table, config, None)]
+    found = [verdict is None for verdict in verdicts(table, config)]
     shown = [f"{one.language} {one.language_score}" for one in documents]
     return agreement(names, found, [answer is None for answer in answers["language"]], shown)
 

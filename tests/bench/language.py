@@ -53,7 +53,7 @@ def kept(texts: list[str]) -> list[bool]:
     config = dataclasses.replace(get_config().documents, steps=(), language=LANGUAGE)
     rows = [dataclasses.asdict(detect_language(unscored(text), LANGUAGE)) for text in texts]
     table = pa.Table.from_pylist(rows, text_schema(config))
-    return [verdict is None for verdict in verdicts(table, config, min_quality=None)]
+    return [verdict is None for verdict in verdicts(table, config)]
 
 
 def kept_as_they_are(texts: list[str]) -> list[bool]:

@@ -31,7 +31,7 @@ from data_prep.config import DocumentsConfig
 from data_prep.documents import Document, WebPage
 from data_prep.extract import extract_text
 from data_prep.language import detect_language
-from data_prep.measure.row import text_schema, values_of
+from data_prep.measure.row import measure, text_schema
 from data_prep.verdict import verdicts
 from lm.errors import InputError
 from tests.bench.language import SENTENCES
@@ -110,10 +110,10 @@ def decided(texts: list[str], label: str, config: DocumentsConfig) -> tuple[list
     start = time.process_time()
     language, script = label.split("_")
     rows = [
-        {"language": language, "language_script": script, "language_score": 1.0, **values_of(text, config, label)}
+        {"language": language, "language_script": script, "language_score": 1.0, **measure(text, config, label)}
         for text in texts
     ]
-    found = verdicts(pa.Table.from_pylist(rows, text_schema(config)), config, None)
+    found = verdicts(pa.Table.from_pylist(rows, text_schema(config)), config)
     seconds = time.process_time() - start
     names = {(one.name, rule.reason): rule.datatrove for one in config.filters for rule in one.rules}
     return [(verdict[0], names.get(verdict, verdict[1])) if verdict else ("", "") for verdict in found], rows, seconds

@@ -13,7 +13,7 @@ from configs.recipes import gristmill as recipe
 from data_prep.config import DocumentsConfig, Rule
 from data_prep.documents import Document
 from data_prep.funnel.counts import bins_kind
-from data_prep.measure.row import text_schema, value_columns, values_of
+from data_prep.measure.row import measure, text_schema, value_columns
 from data_prep.package_index import fetch_package
 from data_prep.sources.inputs import RECORDS, Records
 from data_prep.text.nltk_words import PUNKT
@@ -24,12 +24,9 @@ from tests.data_prep.pages import PROSE, demo_config
 RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 CONFIG = demo_config(
     steps=RULES,
-    quality_classifier=dataclasses.replace(recipe.QUALITY_CLASSIFIER, model="not asked for"),
     personal_data=dataclasses.replace(recipe.PERSONAL_DATA, kinds=("email", "ip")),
 )
 TEXT_SCHEMA, VALUES = text_schema(CONFIG), value_columns(CONFIG)
-SIGNALS = VALUES[:-1]
-"""Signals of the filters; the last value is that of the quality classifier."""
 TABLE: tuple[tuple[str, Rule], ...] = tuple((one.name, rule) for one in CONFIG.filters for rule in one.rules)
 """(stage, rule) of all filters."""
 THRESHOLDS = tuple((stage, rule) for stage, rule in TABLE if rule.option)
@@ -41,7 +38,7 @@ def text_row(document: Document, config: DocumentsConfig, stage: str | None = No
     size = len(document.text.encode("utf-8", "replace"))
     row = dataclasses.asdict(document) | {"stage": None, "reason": None, "text_bytes": size}
     if document.text:
-        return row | values_of(document.text, config)
+        return row | measure(document.text, config)
     return row | dict.fromkeys(VALUES) | {"stage": stage, "reason": reason}
 
 
@@ -65,7 +62,7 @@ def plain_row(text: str, id: str, **changes: object) -> dict:
 def verdict_on(row: dict, config: DocumentsConfig) -> Verdict:
     """The verdict on one row of texts/ with missing columns filled in; the language counts as a wanted one."""
     row = {"language": config.language.languages[0], LANGUAGE_SCORE: 1.0} | row
-    (verdict,) = verdicts(pa.Table.from_pylist([row], TEXT_SCHEMA), config, None)
+    (verdict,) = verdicts(pa.Table.from_pylist([row], TEXT_SCHEMA), config)
     return verdict
 
 
@@ -75,10 +72,10 @@ def write_records(texts: Path, seen: int, **skipped: int) -> Records:
     return Records(seen, skipped)
 
 
-def write_texts(path: Path, rows: list[dict], rows_per_group: int = 7) -> pa.Table:
+def write_texts(path: Path, rows: list[dict], rows_per_group: int = 7, schema: pa.Schema = TEXT_SCHEMA) -> pa.Table:
     """Write a file of texts/ and return its contents."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.Table.from_pylist(rows, TEXT_SCHEMA)
+    table = pa.Table.from_pylist(rows, schema)
     pq.write_table(table, path, row_group_size=rows_per_group)
     return table
 
@@ -117,7 +114,7 @@ def random_rows(seed: int, count: int) -> list[dict]:
     """Rows with values near, and often at, the thresholds of CONFIG; some are null, some rows have no text."""
     draw = random.Random(seed)
     lines: dict[str, list[float]] = {}
-    for one in thresholds_of(CONFIG, 0.5):
+    for one in thresholds_of(CONFIG):
         lines.setdefault(one.signal, []).append(one.value)
     rows = []
     for number in range(count):
@@ -148,7 +145,7 @@ def draw_value(draw: random.Random, signal: str, line: float) -> float | None:
         return draw.choice([0.0, *[500.0] * 19])
     if draw.random() < 0.6:  # most rows break few rules
         kind = {"words": 500.0, "mean_word_length": 5.0, "stop_words": 5.0, "c4_sentences": 20.0}
-        low_is_good = signal not in ("words_with_letter", "terminal_punctuation_lines", "quality_score", LANGUAGE_SCORE)
+        low_is_good = signal not in ("words_with_letter", "terminal_punctuation_lines", LANGUAGE_SCORE)
         return kind.get(signal, 0.0 if low_is_good else 0.95)
     if bins_kind(signal) in ("whole", "doubling"):
         return draw.choice([0.0, float(max(0, line + draw.randint(-1, 2)))])

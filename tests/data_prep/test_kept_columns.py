@@ -279,7 +279,7 @@ def test_a_column_of_every_document_is_rejected_with_the_fix(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["reason", "text_bytes", "stop_words", "quality_score", "cluster_size", "repeat", "duplicate_of", "text.x"]
+    "name", ["reason", "text_bytes", "stop_words", "cluster_size", "repeat", "duplicate_of", "text.x"]
 )
 def test_a_computed_column_is_rejected_with_the_fix(name):
     with pytest.raises(UsageError, match=rf"has '{name}', but .*computed column. Rename the column"):

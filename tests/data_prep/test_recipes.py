@@ -73,7 +73,7 @@ def test_steps_in_another_order_are_rejected_with_both_orders():
 
 
 def test_values_at_a_limit_are_kept_or_dropped_by_the_recipe():
-    sides = {name: {one.reason: one.drops for one in thresholds_of(config, None)} for name, config in DOCUMENTS.items()}
+    sides = {name: {one.reason: one.drops for one in thresholds_of(config)} for name, config in DOCUMENTS.items()}
     changed = {reason for reason, side in sides["fineweb_2024"].items() if side != sides["gristmill"][reason]}
     assert changed == {
         "fineweb_too_few_terminal_punctuation_lines", "fineweb_too_many_short_lines",

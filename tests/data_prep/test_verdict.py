@@ -13,10 +13,10 @@ from data_prep.quality.c4 import C4Filter
 from data_prep.verdict import columns_needed, read_measured, thresholds_of, values_of, verdicts
 from tests.data_prep.measured import CONFIG, TABLE, TEXT_SCHEMA, random_rows, write_texts
 
-STEPS = ("gopher_repetition", "gopher_quality", "c4", "fineweb", "quality_classifier")
+STEPS = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 
 
-def one_by_one(row: dict, config: DocumentsConfig, min_quality: float | None) -> tuple[str, str] | None:
+def one_by_one(row: dict, config: DocumentsConfig) -> tuple[str, str] | None:
     """The verdict on one row by the table of rules."""
     if row["stage"]:
         return row["stage"], row["reason"]
@@ -30,8 +30,6 @@ def one_by_one(row: dict, config: DocumentsConfig, min_quality: float | None) ->
             continue
         if {"below": value < limit, "at most": value <= limit, "above": value > limit}[rule.drops]:
             return stage, rule.reason
-    if min_quality is not None and row["quality_score"] is not None and row["quality_score"] < min_quality:
-        return "quality_classifier", "low_quality_score"
     return None
 
 
@@ -40,51 +38,50 @@ def one_by_one(row: dict, config: DocumentsConfig, min_quality: float | None) ->
 def test_verdicts_equal_those_of_the_rules_row_by_row(seed: int, steps: set[str], languages: tuple[str, ...]):
     language = dataclasses.replace(CONFIG.language, languages=languages)
     config = dataclasses.replace(CONFIG, steps=tuple(s for s in STEPS if s in steps), language=language)
-    min_quality = 0.5 if "quality_classifier" in steps else None
     rows = random_rows(seed, 40)
     table = pa.Table.from_pylist(rows, TEXT_SCHEMA)
-    assert verdicts(table, config, min_quality) == [one_by_one(row, config, min_quality) for row in rows]
+    assert verdicts(table, config) == [one_by_one(row, config) for row in rows]
 
 
 def test_every_stage_and_many_reasons_occur_in_these_rows():
     config = dataclasses.replace(CONFIG, steps=STEPS, c4=dataclasses.replace(CONFIG.get(C4Filter), min_sentences=0))
     table = pa.Table.from_pylist(random_rows(0, 4000), TEXT_SCHEMA)
-    found = set(verdicts(table, config, 0.5))
+    found = set(verdicts(table, config))
     assert {verdict[0] for verdict in found if verdict} == {"extract", "language", *STEPS}
     wanted = {(stage, rule.reason) for stage, rule in TABLE if rule.reason != "c4_too_few_sentences"}
-    assert found >= {*wanted, ("quality_classifier", "low_quality_score"), None}
+    assert found >= {*wanted, None}
 
 
 def test_verdicts_do_not_depend_on_the_batches_of_a_table():
     table = pa.Table.from_pylist(random_rows(1, 90), TEXT_SCHEMA)
-    whole = verdicts(table, CONFIG, None)
+    whole = verdicts(table, CONFIG)
     batches = table.to_batches(max_chunksize=7)
-    assert [verdict for batch in batches for verdict in verdicts(batch, CONFIG, None)] == whole
-    assert verdicts(pa.Table.from_batches(batches), CONFIG, None) == whole
-    assert verdicts(table.slice(0, 0), CONFIG, None) == []
+    assert [verdict for batch in batches for verdict in verdicts(batch, CONFIG)] == whole
+    assert verdicts(pa.Table.from_batches(batches), CONFIG) == whole
+    assert verdicts(table.slice(0, 0), CONFIG) == []
 
 
 def test_thresholds_have_their_place_in_the_config():
-    for threshold in thresholds_of(dataclasses.replace(CONFIG, steps=STEPS), 0.25):
+    for threshold in thresholds_of(dataclasses.replace(CONFIG, steps=STEPS)):
         path, _, place = threshold.option.removesuffix("]").partition("[")
         value: Any = CONFIG
         for name in path.split(".")[1:]:
             value = getattr(value, name)
         if isinstance(value, tuple):
             value = value[int(place)]
-        assert threshold.value == (0.25 if threshold.signal == "quality_score" else value)
+        assert threshold.value == value
 
 
 def test_without_steps_only_the_language_counts():
     config = dataclasses.replace(CONFIG, steps=())
     table = pa.Table.from_pylist(random_rows(2, 50), TEXT_SCHEMA)
-    assert {verdict[0] for verdict in verdicts(table, config, None) if verdict} <= {"extract", "language"}
+    assert {verdict[0] for verdict in verdicts(table, config) if verdict} <= {"extract", "language"}
     assert columns_needed(config) == ["stage", "reason", "language", "language_score"]
 
 
 def test_rows_without_a_text_have_no_values():
     rows = random_rows(3, 200)
-    values = values_of(pa.Table.from_pylist(rows, TEXT_SCHEMA), thresholds_of(CONFIG, None))
+    values = values_of(pa.Table.from_pylist(rows, TEXT_SCHEMA), thresholds_of(CONFIG))
     for number, row in enumerate(rows):
         for signal, column in values.items():
             expected = None if row["stage"] else row[signal]

@@ -26,7 +26,6 @@ from data_prep.measure.row import measure
 from data_prep.pii import replace_personal_data
 from data_prep.quality.bad_words import WordList
 from data_prep.quality.c4 import clean
-from data_prep.quality_classifier.model import HASHES, ngram_buckets, word_hashes
 from data_prep.sources.columns import as_language, storable
 from data_prep.sources.json_rows import elements_of, lines_of
 from data_prep.text import nltk_words as nltk
@@ -45,7 +44,7 @@ CONFIG = demo_config()
 
 def forget() -> None:
     """Clear the caches of words."""
-    for memo in (words.CHUNKS, words.KINDS, words.CUTS, nltk.CHUNKS, HASHES, WORD_HASHES, WORD_BITS, NAME_BITS):
+    for memo in (words.CHUNKS, words.KINDS, words.CUTS, nltk.CHUNKS, WORD_HASHES, WORD_BITS, NAME_BITS):
         memo.clear()
         memo.room = words.MEMO_CHARACTERS
     header_codec.cache_clear()
@@ -112,7 +111,6 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "measure": lambda text: measure(text, CONFIG),
     "clean": lambda text: clean(text, recipe.C4),
     "band_keys": lambda text: band_keys(text, "dump", recipe.MINHASH),
-    "ngram_buckets": lambda text: ngram_buckets(word_hashes(text.split()), 20),
     "replace_personal_data": lambda text: replace_personal_data(text, recipe.PERSONAL_DATA),
     "replace_as_datatrove": lambda text: replace_personal_data(text, datatrove_0_10.PERSONAL_DATA),
     "reject_as_datatrove": lambda text: reject_reason(f"http://{text}", AS_DATATROVE),

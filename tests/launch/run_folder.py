@@ -82,7 +82,7 @@ def write_funnel_of(
     """Write texts/ and funnel.json with the given kept and dropped documents."""
     rows = [(text_row(document, config), None) for document in documents]
     rows += [(text_row(one.document, config, one.stage, one.reason), (one.stage, one.reason)) for one in rejections]
-    thresholds, parts, paths = thresholds_of(config, None), [], []
+    thresholds, parts, paths = thresholds_of(config), [], []
     for file in range(files):
         mine = rows[file::files]
         paths.append(workdir / f"texts/{file:05d}.parquet")

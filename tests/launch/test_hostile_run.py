@@ -329,7 +329,7 @@ def checked_logs(run: Path, name: str) -> Callable[[], object]:
 
 def funnel(run: Path, name: str) -> Callable[[], object]:
     records = {"seen": 1, "skipped": {}}
-    written = {"thresholds": [], "records": records, "keep_share": None, "counts": {}}
+    written = {"thresholds": [], "records": records, "counts": {}}
     (run / FUNNEL).write_text(json.dumps(written | {"languages_kept": [], "files": {"0": name}}))
     return lambda: read_counts(run / FUNNEL)
 
@@ -449,7 +449,7 @@ MODULES_WITHOUT = (
     "configs/experiment/__init__.py", "configs/experiment/run_folder.py", "configs/packages/page_formats.py",
     "data_prep/decontamination/index.py", "data_prep/dedup/clusters.py", "data_prep/engine/slurm.py",
     "data_prep/extract/trees.py", "data_prep/measure/run.py",
-    "data_prep/quality/embedding.py", "data_prep/quality_classifier/model.py", "data_prep/select/duplicates.py",
+    "data_prep/quality/embedding.py", "data_prep/select/duplicates.py",
     "data_prep/select/keys.py", "data_prep/select/run.py", "data_prep/sources/inputs.py",
     "data_prep/sources/json_rows.py", "data_prep/sources/sizes.py", "data_prep/sources/tfds.py",
     "data_prep/url_filter/lists.py", "launch/run_folder/bucket.py", "launch/run_folder/user_inputs.py",

@@ -64,7 +64,7 @@ def test_stages_have_entered_and_dropped_counts_by_reason(folder: Path):
 def test_every_threshold_has_its_option_explanation_and_signal(folder: Path):
     answer = answer_of(folder)
     lines = [(one["stage"], one["reason"], one["option"], one["value"]) for one in answer["thresholds"]]
-    assert lines == [(one.stage, one.reason, one.option, one.value) for one in thresholds_of(CONFIG, None)]
+    assert lines == [(one.stage, one.reason, one.option, one.value) for one in thresholds_of(CONFIG)]
     assert {one["signal"] for one in answer["signals"]} == {one["signal"] for one in answer["thresholds"]}
     assert all(one["title"] and one["sentence"] for one in (*answer["thresholds"], *answer["signals"]))
     for one in answer["signals"]:

@@ -45,7 +45,7 @@ def rows(count: int, seed: int = 0) -> pa.Table:
         row.update(words=500.0, stop_words=5.0, mean_word_length=5.0, words_with_letter=0.95)
         row["terminal_punctuation_lines"], row["language"], row["language_script"] = 0.9, language, "Latn"
         row["language_score"] = draw.choice([0.9, 0.9, 0.5])
-        changed = draw.choice([*row.keys() - {"language", "language_script", "quality_score"}])
+        changed = draw.choice([*row.keys() - {"language", "language_script"}])
         made.append(row | {changed: draw.choice([0.0, 0.05, 0.16, 0.25, 0.5, 0.75, 1.0, 5.0, 11.0, 14.0])})
     return pa.Table.from_pylist(made, schema)
 
@@ -61,8 +61,8 @@ CHANGES = (
 def test_thresholds_apply_only_to_rows_of_their_language(change):
     table = rows(1500)
     german, spanish = thresholds("deu_Latn"), thresholds("spa_Latn")
-    before = verdicts(table, config(german, spanish), None)
-    after = verdicts(table, config(thresholds("deu_Latn", **change), spanish), None)
+    before = verdicts(table, config(german, spanish))
+    after = verdicts(table, config(thresholds("deu_Latn", **change), spanish))
     languages = table["language"].to_pylist()
     differing = {language for language, a, b in zip(languages, before, after, strict=True) if a != b}
     assert differing == {"deu"}
@@ -76,7 +76,7 @@ def test_every_row_gets_the_verdict_of_a_config_for_only_its_language():
     """That config is the recipe with the limits written into its filters."""
     table = rows(400, seed=1)
     both = {"deu": thresholds("deu_Latn", min_avg_word_length=6), "spa": thresholds("spa_Latn", dup_line_frac=0.05)}
-    found = verdicts(table, config(*both.values()), None)
+    found = verdicts(table, config(*both.values()))
     for language, own in both.items():
         changes: dict[str, dict] = {}
         for (name, field), limit in own.limits().items():
@@ -85,7 +85,7 @@ def test_every_row_gets_the_verdict_of_a_config_for_only_its_language():
         parts = {name: dataclasses.replace(getattr(plain, name), **fields) for name, fields in changes.items()}
         alone = dataclasses.replace(plain, **parts, by_language=None)
         mine = [row for row, name in enumerate(table["language"].to_pylist()) if name == language]
-        assert verdicts(table.take(mine), alone, None) == [found[row] for row in mine]
+        assert verdicts(table.take(mine), alone) == [found[row] for row in mine]
 
 
 def test_a_score_at_the_threshold_passes():
@@ -93,12 +93,12 @@ def test_a_score_at_the_threshold_passes():
     table = rows(3)
     at = table.set_column(table.schema.get_field_index("language_score"), "language_score", pa.array([0.5] * 3))
     assert (
-        verdicts(at, config(thresholds("deu_Latn"), thresholds("spa_Latn")), None)[:2]
+        verdicts(at, config(thresholds("deu_Latn"), thresholds("spa_Latn")))[:2]
         != [("language", "low_language_score")] * 2
     )
     below = math.nextafter(0.5, 0)
     low = table.set_column(table.schema.get_field_index("language_score"), "language_score", pa.array([below] * 3))
-    found = verdicts(low, config(thresholds("deu_Latn"), thresholds("spa_Latn")), None)
+    found = verdicts(low, config(thresholds("deu_Latn"), thresholds("spa_Latn")))
     assert found[:2] == [("language", "low_language_score")] * 2
 
 
@@ -112,7 +112,7 @@ def test_stop_words_depend_on_the_language_of_the_text():
 
 def test_the_funnel_reports_the_limits_that_were_applied():
     made = config(thresholds("deu_Latn", dup_line_frac=0.25), thresholds("spa_Latn", dup_line_frac=0))
-    told = {one.reason: one for one in thresholds_of(made, None)}
+    told = {one.reason: one for one in thresholds_of(made)}
     assert told["gopher_duplicate_lines"].by_language == {"deu_Latn": 0.25, "spa_Latn": 1.0}
     assert told["gopher_short_document"].by_language == {}
     by_language = {
@@ -126,7 +126,7 @@ def test_a_config_without_thresholds_has_no_columns_and_no_thresholds_by_languag
     assert "language_script" not in text_schema(plain).names
     assert not {"by_language", "stop words"} & plain.of_texts().keys()
     assert thresholds_identity(plain) == {}
-    assert all(one.by_language == {} for one in thresholds_of(plain, None))
+    assert all(one.by_language == {} for one in thresholds_of(plain))
 
 
 def test_only_the_wanted_files_of_a_folder_are_read(tmp_path):

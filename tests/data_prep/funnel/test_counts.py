@@ -27,7 +27,7 @@ from data_prep.funnel.counts import (
 from data_prep.verdict import thresholds_of, values_of, verdicts
 from tests.data_prep.measured import CONFIG, TEXT_SCHEMA, VALUES, random_rows
 
-THRESHOLDS = thresholds_of(CONFIG, None)
+THRESHOLDS = thresholds_of(CONFIG)
 WHOLE = ("words", "stop_words", "c4_lorem_ipsum", "c4_curly_brackets", "c4_sentences")
 """Integer signals."""
 
@@ -35,7 +35,7 @@ WHOLE = ("words", "stop_words", "c4_lorem_ipsum", "c4_curly_brackets", "c4_sente
 def count(rows: list[dict], file: int = 0, first: int = 0) -> Counts:
     table = pa.Table.from_pylist(rows, TEXT_SCHEMA)
     columns = {name: table[name].to_pylist() for name in ("id", "url", "language", "text_bytes")}
-    found, values = verdicts(table, CONFIG, None), values_of(table, THRESHOLDS)
+    found, values = verdicts(table, CONFIG), values_of(table, THRESHOLDS)
     return count_rows(columns, values, found, (file, first), THRESHOLDS)
 
 
@@ -70,7 +70,7 @@ def test_counts_do_not_depend_on_the_number_and_order_of_files(seed: int, files:
 
 def test_counts_equal_those_of_the_rows():
     rows = random_rows(5, 800)
-    found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG, None)
+    found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG)
     counts = count(rows)
     tally = collections.Counter(verdict and "/".join(verdict) for verdict in found)
     assert (counts["rows"], counts["kept"][0]) == (800, tally.pop(None))
@@ -108,7 +108,7 @@ def test_host(url: str | None, expected: str):
 
 def test_each_value_is_counted_in_one_group():
     rows = random_rows(6, 500)
-    found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG, None)
+    found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG)
     counts = count(rows)
     for signal in {one.signal for one in THRESHOLDS}:
         mine = {(one.stage, one.reason) for one in THRESHOLDS if one.signal == signal}
@@ -124,7 +124,7 @@ def test_each_value_is_counted_in_one_group():
 
 def test_near_are_the_kept_rows_closest_to_each_threshold():
     rows = random_rows(7, 400)
-    found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG, None)
+    found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG)
     counts = count(rows, file=3, first=1000)
     for one in THRESHOLDS:
         distances = sorted(
@@ -139,7 +139,7 @@ def test_examples_are_sampled_by_id():
     rows = random_rows(8, 400)
     examples = count(rows)["examples"]
     orders = {order_of(row["id"]): number for number, row in enumerate(rows)}
-    found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG, None)
+    found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG)
     for name, places in examples.items():
         mine = [order for order, n in orders.items() if "/".join(found[n] or ("kept",)) == name]
         assert places == [[order, 0, orders[order]] for order in sorted(mine)[:EXAMPLES]]
@@ -158,7 +158,7 @@ def test_a_value_is_in_its_bin(signal: str, whole: int, share: float):
         assert high - low <= max(1, value / 8)
 
 
-@pytest.mark.parametrize("one", thresholds_of(CONFIG, None), ids=lambda one: one.reason)
+@pytest.mark.parametrize("one", thresholds_of(CONFIG), ids=lambda one: one.reason)
 def test_finewebs_thresholds_are_bin_edges(one):
     """So no column of a chart has both kept and dropped values, except values at the threshold."""
     if one.reason == "gopher_long_document":

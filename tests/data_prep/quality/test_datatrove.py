@@ -15,7 +15,7 @@ import pytest
 
 from data_prep.config import DocumentsConfig, Rule
 from data_prep.config.filters import breaks
-from data_prep.measure.row import text_schema, values_of
+from data_prep.measure.row import measure, text_schema
 from data_prep.quality.c4 import C4Filter, clean
 from data_prep.quality.gopher import GopherQualityFilter
 from data_prep.text.words import split_words
@@ -61,12 +61,12 @@ KNOWN_VERDICTS = {"full-width one"}
 def measured(steps: tuple[str, ...]) -> pa.Table:
     """Rows of texts/ for all TEXTS."""
     config = dataclasses.replace(CONFIG, steps=steps)
-    rows = [{"language": "en", "language_score": 1.0, **values_of(text["text"], config)} for text in TEXTS]
+    rows = [{"language": "en", "language_score": 1.0, **measure(text["text"], config)} for text in TEXTS]
     return pa.Table.from_pylist(rows, text_schema(config))
 
 
 def verdicts_of(steps: tuple[str, ...]) -> list[Verdict]:
-    return verdicts(measured(steps), dataclasses.replace(CONFIG, steps=steps), None)
+    return verdicts(measured(steps), dataclasses.replace(CONFIG, steps=steps))
 
 
 def differing(ours: list, theirs: list) -> set[str]:
@@ -115,7 +115,7 @@ def test_each_rule_drops_the_same_texts_as_in_datatrove(stage: str, rule: Rule):
 def broken_by(rule: Rule, config: DocumentsConfig, steps: tuple[str, ...]) -> tuple[np.ndarray, list[bool]]:
     """The value of each text, and whether it breaks the rule."""
     config = dataclasses.replace(config, steps=steps)
-    (threshold,) = (one for one in thresholds_of(config, None) if one.reason == rule.reason)
+    (threshold,) = (one for one in thresholds_of(config) if one.reason == rule.reason)
     values = measured(steps)[rule.signal].to_numpy()
     return values, breaks(values, threshold.drops, threshold.value).tolist()
 

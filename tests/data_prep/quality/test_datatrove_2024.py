@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from configs.recipes import fineweb_2024
-from data_prep.measure.row import text_schema, values_of
+from data_prep.measure.row import measure, text_schema
 from data_prep.text.marks import SIGNS_2024
 from data_prep.text.nltk_words import nltk_words
 from data_prep.verdict import verdicts
@@ -40,13 +40,13 @@ def punkt():
 def measured(lines_are_dropped: bool) -> pa.Table:
     """Rows of texts/ for all TEXTS, with or without C4's removal of lines before the next filter."""
     config = dataclasses.replace(CONFIG, steps=("c4",) if lines_are_dropped else ())
-    rows = [{"language": "en", "language_score": 1.0, **values_of(text["text"], config)} for text in TEXTS]
+    rows = [{"language": "en", "language_score": 1.0, **measure(text["text"], config)} for text in TEXTS]
     return pa.Table.from_pylist(rows, text_schema(config))
 
 
 def reasons(steps: tuple[str, ...]) -> list[tuple[str, str] | None]:
     """(filter, datatrove's reason) for each text."""
-    found = verdicts(measured("c4" in steps), dataclasses.replace(CONFIG, steps=steps), None)
+    found = verdicts(measured("c4" in steps), dataclasses.replace(CONFIG, steps=steps))
     return [verdict and (verdict[0], NAMES[verdict[1]]) for verdict in found]
 
 

@@ -55,7 +55,7 @@ def config_with(*filters):
 
 def judged(values: dict, config: DocumentsConfig):
     row = {"language": "en", "language_score": 1.0} | values
-    (verdict,) = verdicts(pa.Table.from_pylist([row], text_schema(config)), config, None)
+    (verdict,) = verdicts(pa.Table.from_pylist([row], text_schema(config)), config)
     return verdict
 
 

@@ -9,7 +9,7 @@ import pytest
 from configs.recipes import datatrove_0_10, fineweb_2024, gristmill
 from data_prep.documents import Document
 from data_prep.language import detect_language
-from data_prep.measure.row import values_of
+from data_prep.measure.row import measure
 from data_prep.pii import replace_personal_data
 from tests.adversarial import GENERATORS
 from tests.data_prep.measured import fetch_punkt
@@ -42,7 +42,7 @@ def test_measuring_a_thousand_texts_repeatedly_leaks_no_memory(recipe):
     assert len(texts) == 1_000
     for _ in range(WARM + ROUNDS):
         for text in texts:
-            values_of(text, config)
+            measure(text, config)
             detect_language(Document(text, "", "", "", "", "", "", 0.0), config.language)
             replace_personal_data(text, config.personal_data)
         sizes.append(resident_bytes())

@@ -140,7 +140,7 @@ def test_dropped_documents_are_measured_and_counted_under_its_reason(outside_run
 
 def test_it_runs_after_the_filters_of_the_recipe_and_before_deduplication():
     stages = recipe.documents("x", recipe.URL_FILTER_WITHOUT_LISTS, *outside()).stages
-    assert stages[-9:] == ("fineweb", "outside", "quality_classifier", *DEDUP, *AFTER_DEDUP)
+    assert stages[-8:] == ("fineweb", "outside", *DEDUP, *AFTER_DEDUP)
 
 
 def test_its_threshold_is_an_option_with_help(outside_run: Outside):

@@ -53,7 +53,7 @@ def test_a_value_at_its_threshold_passes_and_a_value_beyond_fails(stage: str, ru
 @pytest.mark.parametrize("steps", [(), ("c4",), ("gopher_repetition", "fineweb"), (*STEPS, "exact_dedup")])
 def test_only_enabled_steps_count(steps):
     config = dataclasses.replace(CONFIG, steps=steps)
-    drawn = [one.reason for one in thresholds_of(config, None) if one.stage != "language"]
+    drawn = [one.reason for one in thresholds_of(config) if one.stage != "language"]
     assert drawn == [rule.reason for stage, rule in THRESHOLDS if stage in steps]
     for stage, rule in THRESHOLDS:
         far = -1.0 if rule.drops == "below" else 1e9

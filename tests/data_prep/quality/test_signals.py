@@ -7,19 +7,19 @@ from hypothesis import strategies as st
 from data_prep.config import DocumentsConfig
 from data_prep.measure.row import measure
 from data_prep.quality.c4 import C4Filter, clean
-from tests.data_prep.measured import SIGNALS, TABLE
+from tests.data_prep.measured import TABLE, VALUES
 from tests.data_prep.pages import PROSE, demo_config
 
 CONFIG = demo_config(steps=("gopher_repetition", "gopher_quality", "c4", "fineweb"))
 WITHOUT_C4 = dataclasses.replace(CONFIG, steps=("gopher_quality", "fineweb"))
 TEXT = f"{PROSE}\nTwo words\n{PROSE} [1]\nshort line here\nWe use cookies. - 12 # …"
-FINEWEB_SIGNALS = SIGNALS[-4:]
+FINEWEB_VALUES = VALUES[-4:]
 
 
 def test_names_and_order():
-    assert list(measure(TEXT, CONFIG)) == list(SIGNALS)
-    assert len(set(SIGNALS)) == len(SIGNALS)
-    assert set(SIGNALS) == {rule.signal for _, rule in TABLE}
+    assert list(measure(TEXT, CONFIG)) == list(VALUES)
+    assert len(set(VALUES)) == len(VALUES)
+    assert set(VALUES) == {rule.signal for _, rule in TABLE}
 
 
 @given(st.text(min_size=1, max_size=200) | st.text(st.sampled_from("\n #-…."), min_size=1))
@@ -71,6 +71,6 @@ def test_measured_fields_affect_measurements(section, changes, signal):
 def test_finewebs_values_are_measured_after_c4():
     cleaned = clean(TEXT, CONFIG.get(C4Filter)).text
     with_c4, without, of_cleaned = measure(TEXT, CONFIG), measure(TEXT, WITHOUT_C4), measure(cleaned, WITHOUT_C4)
-    assert [with_c4[signal] for signal in FINEWEB_SIGNALS] == [of_cleaned[signal] for signal in FINEWEB_SIGNALS]
+    assert [with_c4[signal] for signal in FINEWEB_VALUES] == [of_cleaned[signal] for signal in FINEWEB_VALUES]
     assert with_c4["short_lines"] != without["short_lines"]
-    assert all(with_c4[signal] == without[signal] for signal in SIGNALS[:-4])
+    assert all(with_c4[signal] == without[signal] for signal in VALUES[:-4])

@@ -10,21 +10,31 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from configs.recipes import gristmill as recipe
 from data_prep.config import ONE_PROCESS, DocumentsConfig
 from data_prep.config.documents import DEDUP as STEPS_OF_DEDUP
 from data_prep.documents import Document
 from data_prep.extract import normalise
 from data_prep.funnel.counts import TOP_DOMAINS, Counts, largest
 from data_prep.funnel.report import FUNNEL, Written, read_counts
-from data_prep.measure.row import QUALITY_SCORE
+from data_prep.measure.row import text_schema
+from data_prep.quality.fasttext import FastTextFilter
 from data_prep.quality.gopher import GopherQualityFilter
 from data_prep.select.refilter import Recounted, changed_thresholds, changes, comparison, count_again
 from data_prep.select.run import prepare_documents
 from data_prep.sources.inputs import Records
 from data_prep.verdict import thresholds_of
 from lm.errors import InputError
-from tests.data_prep.measured import CONFIG, RULES, real_rows, text_row, write_records, write_texts
+from tests.data_prep.measured import CONFIG as MEASURED
+from tests.data_prep.measured import RULES, real_rows, text_row, write_records, write_texts
 
+SCORED = FastTextFilter(min_score=0.0, model="not read again", label="hq")
+CONFIG = dataclasses.replace(
+    recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, SCORED, measure_other_languages=True),
+    steps=RULES,
+    personal_data=MEASURED.personal_data,
+)
+SCHEMA = text_schema(CONFIG)
 DEDUP = dataclasses.replace(CONFIG, steps=(*RULES, "exact_dedup", "minhash_dedup"))
 OF_A_RUN = ("clean_text_bytes", "replaced")
 """Counts only of stages that write documents."""
@@ -48,10 +58,10 @@ OTHERS = {
 def texts(tmp_path_factory) -> Path:
     """Three files with every row of `real_rows` once, and copies of some."""
     folder = tmp_path_factory.mktemp("run") / "texts"
-    rows = [row | {QUALITY_SCORE: round((number * 37 % 100) / 100, 2)} for number, row in enumerate(real_rows(CONFIG))]
+    rows = [row | {"fasttext_score": number * 37 % 100 / 100} for number, row in enumerate(real_rows(MEASURED))]
     copies = [row | {"id": f"{row['id']}-copy"} for row in rows[:20]]
     for name, mine in (("a", rows[:30]), ("b", rows[30:]), ("c", copies)):
-        write_texts(folder / f"{name}.parquet", mine)
+        write_texts(folder / f"{name}.parquet", mine, schema=SCHEMA)
     write_records(folder, len(rows) + len(copies))
     return folder
 
@@ -98,13 +108,12 @@ def test_other_thresholds_give_the_counts_of_a_fresh_run_without_deduplication(t
     assert counts["reasons"] != again(texts, CONFIG, tmp_path)["reasons"]
 
 
-def test_the_threshold_of_the_quality_classifier_is_recomputed(texts: Path, tmp_path: Path):
-    model = dataclasses.replace(CONFIG.quality_classifier, keep_share=0.25)
-    config = dataclasses.replace(CONFIG, steps=(*RULES, "quality_classifier"), quality_classifier=model)
+def test_the_share_to_keep_is_recomputed(texts: Path, tmp_path: Path):
+    config = sharing(0.25)
     now = recounted(texts, config, tmp_path)
     counts = with_domains(now)
-    assert now.min_quality and 0 < now.min_quality < 1
-    assert counts["reasons"]["quality_classifier/low_quality_score"][0] > 0
+    kept, dropped = counts["kept"][0], counts["reasons"]["fasttext/fasttext_low_score"][0]
+    assert kept >= 0.25 * (kept + dropped) > kept - 5
     assert comparable(counts) == comparable(a_run(texts, config, tmp_path).counts)
 
 
@@ -128,7 +137,7 @@ def test_the_comparison_lists_changes_and_adds_up(texts: Path, tmp_path: Path):
     config = dataclasses.replace(OTHERS["stricter"], steps=DEDUP.steps)
     now = recounted(texts, config, tmp_path)
     counts = now.counts
-    told = comparison(run, changes(run, config, now), counts, config).splitlines()
+    told = comparison(run, changes(run, now.config), counts, config).splitlines()
     assert "  documents.gopher_quality.min_words: 50 in the run, now 150  (gopher_short_document)" in told
     table = [line.split() for line in told if line[-1:].isdigit()]
     pages, *dropped, passed = [row for row in table if row[0] in ("pages", "pass", *RULES, "language", "extract")]
@@ -143,8 +152,8 @@ def test_the_comparison_lists_changes_and_adds_up(texts: Path, tmp_path: Path):
 
 
 def test_the_comparison_without_changes_and_without_a_run(texts: Path, tmp_path: Path):
-    counts, thresholds = again(texts, CONFIG, tmp_path), thresholds_of(CONFIG, None)
-    run = Written({}, list(thresholds), CONFIG.language.languages, Records(0, {}), None, counts)
+    counts, thresholds = again(texts, CONFIG, tmp_path), thresholds_of(CONFIG)
+    run = Written({}, list(thresholds), CONFIG.language.languages, Records(0, {}), counts)
     same = comparison(run, changed_thresholds(run.thresholds, thresholds, CONFIG), counts, CONFIG)
     assert same.startswith("The thresholds are the run's own.") and "+" not in same
     alone = comparison(None, [], counts, CONFIG)
@@ -153,14 +162,14 @@ def test_the_comparison_without_changes_and_without_a_run(texts: Path, tmp_path:
 
 def test_rules_enabled_in_only_one_of_the_two_are_reported():
     fewer = dataclasses.replace(CONFIG, steps=("gopher_repetition", "gopher_quality", "c4"))
-    lines = changed_thresholds(list(thresholds_of(CONFIG, None)), thresholds_of(fewer, None), fewer)
+    lines = changed_thresholds(list(thresholds_of(CONFIG)), thresholds_of(fewer), fewer)
     assert "  documents.fineweb.max_short_lines: 0.67 in the run, now not used  (fineweb_too_many_short_lines)" in lines
     assert len(lines) == 4
 
 
-def with_model(keep_share: float, config: DocumentsConfig = CONFIG) -> DocumentsConfig:
-    model = dataclasses.replace(config.quality_classifier, keep_share=keep_share)
-    return dataclasses.replace(config, steps=(*config.steps, "quality_classifier"), quality_classifier=model)
+def sharing(keep_share: float) -> DocumentsConfig:
+    scored = dataclasses.replace(SCORED, keep_share=keep_share)
+    return dataclasses.replace(CONFIG, steps=(*RULES, "fasttext"), fasttext=scored)
 
 
 def test_other_languages_are_reported(texts: Path, tmp_path: Path):
@@ -168,35 +177,19 @@ def test_other_languages_are_reported(texts: Path, tmp_path: Path):
     assert english.languages == ("en",)
     for languages, said in ((("de", "en"), "en in the run, now de, en"), ((), "en in the run, now all")):
         config = dataclasses.replace(CONFIG, language=dataclasses.replace(english, languages=languages))
-        (line,) = changes(run, config, recounted(texts, config, tmp_path))
+        (line,) = changes(run, recounted(texts, config, tmp_path).config)
         assert line == f"  documents.language.languages: {said}  (other_language)"
 
 
-def test_the_share_to_keep_is_reported_with_the_number_of_documents(texts: Path, tmp_path: Path):
-    few, more = with_model(0.25), with_model(0.5)
-    run, now = a_run(texts, few, tmp_path), recounted(texts, more, tmp_path)
-    assert changes(run, few, recounted(texts, few, tmp_path)) == []
-    kept, dropped = now.counts["kept"][0], now.counts["reasons"]["quality_classifier/low_quality_score"][0]
-    assert kept >= 0.5 * (kept + dropped) > kept - 5
-    before = run.thresholds[-1].value
-    (line,) = changes(run, more, now)
-    assert line == (
-        "  documents.quality_classifier.keep_share: 0.25 in the run, now 0.5  (low_quality_score: the lowest score is "
-        f"in the run {before:.6g}, now {now.min_quality:.6g}, which keeps {kept} of {kept + dropped} documents)"
+def test_the_score_that_another_share_reaches_is_reported(texts: Path, tmp_path: Path):
+    run = a_run(texts, sharing(0.25), tmp_path)
+    assert changes(run, recounted(texts, sharing(0.25), tmp_path).config) == []
+    now = recounted(texts, sharing(0.5), tmp_path).config
+    (line,) = changes(run, now)
+    before, after = run.thresholds[-2].value, now.get(FastTextFilter).min_score
+    assert before > after and line == (
+        f"  documents.fasttext.min_score: {before:.6g} in the run, now {after:.6g}  (fasttext_low_score)"
     )
-
-
-def test_the_share_by_another_model_or_a_model_of_only_one_run_is_reported(texts: Path, tmp_path: Path):
-    model, run = with_model(0.25), a_run(texts, with_model(0.25), tmp_path)
-    (line,) = changes(run, CONFIG, recounted(texts, CONFIG, tmp_path))
-    assert line.endswith("keep_share: 0.25 in the run, now not used  (low_quality_score)")
-    stricter = with_model(0.25, OTHERS["stricter"])
-    *others, line = changes(run, stricter, recounted(texts, stricter, tmp_path))
-    assert len(others) == 2
-    assert "keep_share: 0.25 in the run, now 0.25  (low_quality_score: the lowest score is in the run" in line
-    without = a_run(texts, CONFIG, tmp_path / "without")
-    (line,) = changes(without, model, recounted(texts, model, tmp_path))
-    assert "keep_share: not used in the run, now 0.25  (low_quality_score: the lowest score is now 0." in line
 
 
 LINES = st.sampled_from(
@@ -209,31 +202,32 @@ LINES = st.sampled_from(
 )  # fmt: skip
 ODD_TEXTS = st.lists(LINES | st.text(max_size=12), min_size=1, max_size=14).map("\n".join)
 SHORT_AND_LONG = st.lists(ODD_TEXTS | LINES.map(lambda line: "\n".join([line] * 6)), min_size=1, max_size=8)
-ODD_STEPS = st.sets(st.sampled_from([*RULES, "quality_classifier"]))
+ODD_STEPS = st.sets(st.sampled_from([*RULES, "fasttext"]))
 
 
 @pytest.mark.slow
 @given(texts=SHORT_AND_LONG, steps=ODD_STEPS)
 @example(texts=["\n".join(["[1] [2] [edit]"] * 6)], steps={"c4"})
-@example(
-    texts=["\n".join(["[1] [2] [edit]"] * 6), "\n".join(["The mill stands."] * 6)], steps={"c4", "quality_classifier"}
-)
+@example(texts=["\n".join(["[1] [2] [edit]"] * 6), "\n".join(["The mill stands."] * 6)], steps={"c4", "fasttext"})
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_same_thresholds_give_the_counts_of_the_run_for_unusual_lines_too(tmp_path_factory, texts, steps):
     """Kept documents have a text: the run drops no document that passes by the stored values."""
     folder = tmp_path_factory.mktemp("run")
-    steps = tuple(step for step in (*RULES, "quality_classifier") if step in steps)
+    steps = tuple(step for step in (*RULES, "fasttext") if step in steps)
     gopher = dataclasses.replace(CONFIG.get(GopherQualityFilter), min_words=1, min_stop_words=0, min_mean_word_length=1)
-    config = dataclasses.replace(CONFIG, steps=steps, gopher_quality=gopher)
-    measuring = dataclasses.replace(config, steps=tuple(step for step in steps if step != "quality_classifier"))
+    scored = dataclasses.replace(SCORED, min_score=0.5, keep_share=0.5)
+    config = dataclasses.replace(CONFIG, steps=steps, gopher_quality=gopher, fasttext=scored)
+    measuring = dataclasses.replace(
+        MEASURED, steps=tuple(step for step in steps if step in RULES), gopher_quality=gopher
+    )
     found = [normalise(text.encode("utf-8", "ignore").decode()) for text in texts]
     documents = [Document(text, f"<urn:{n}>", "d", "", "", "x", "en", 0.9) for n, text in enumerate(found)]
     rows = [
         text_row(document, measuring, "extract", "no_text")
-        | {QUALITY_SCORE: (7 * n % 10) / 10 if document.text else None}
+        | {"fasttext_score": (7 * n % 10) / 10 if document.text else None}
         for n, document in enumerate(documents)
     ]
-    write_texts(folder / "texts/a.parquet", rows)
+    write_texts(folder / "texts/a.parquet", rows, schema=SCHEMA)
     write_records(folder / "texts", len(rows))
     with contextlib.suppress(InputError):  # nothing survives, which is reported after funnel.json is written
         a_run(folder / "texts", config, folder)
@@ -244,6 +238,6 @@ def test_the_same_thresholds_give_the_counts_of_the_run_for_unusual_lines_too(tm
 def test_duplicates_dropped_before_the_filters_are_reported_as_counted_under_the_rules(texts: Path, tmp_path: Path):
     config = dataclasses.replace(DEDUP, minhash=dataclasses.replace(DEDUP.minhash, before_filters=True))
     run, now = a_run(texts, config, tmp_path), recounted(texts, config, tmp_path)
-    *table, last = comparison(run, changes(run, config, now), now.counts, config).splitlines()
+    *table, last = comparison(run, changes(run, now.config), now.counts, config).splitlines()
     assert re.match(r"\d+ of those that passed the stage language were duplicates .* counted under the rules\.", last)
     assert any(line.startswith(RULES) and "+" in line for line in table)  # by no threshold

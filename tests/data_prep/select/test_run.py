@@ -296,7 +296,7 @@ def test_every_stage_drops_a_page(files, tmp_path):
     repeated = dataclasses.replace(CONFIG, steps=("gopher_repetition", *FILTERS))
     outcome = prepare(files, tmp_path / "all", repeated)
     assert outcome.dropped["gopher_repetition", "gopher_duplicate_5_grams"] >= 1
-    assert {*found, "gopher_repetition", "quality_classifier", "url_dedup", *AFTER_DEDUP} == set(CONFIG.stages)
+    assert {*found, "gopher_repetition", "url_dedup", *AFTER_DEDUP} == set(CONFIG.stages)
 
 
 def test_the_table_has_documents_and_bytes_that_add_up(files, tmp_path):

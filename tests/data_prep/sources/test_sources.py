@@ -287,8 +287,3 @@ def test_an_empty_pattern_is_not_the_current_folder(tmp_path, monkeypatch):
         with pytest.raises(UsageError, match="is empty"):
             named_files("pages.tables", [pattern])
     assert list(named_files("pages.tables", ["."]).values()) == ["a.txt"]
-
-
-def test_a_folder_in_a_set_of_the_quality_classifier_is_a_folder_of_tables(tmp_path):
-    (tmp_path / "a.jsonl").touch()
-    assert list(named_files("documents.quality_classifier.training.good", [str(tmp_path)]).values()) == ["a.jsonl"]
