@@ -19,9 +19,13 @@ REPOSITORY = "owner/name"
 
 
 class LoopbackHub:
-    """One data set, REPOSITORY, with `files` {path: bytes} in its revision main."""
+    """One data set, `repository`, with `files` {path: bytes} in its `revision`."""
 
-    def __init__(self, files: dict[str, bytes], token: str = "", small: int = 1000, page: int = 2):
+    def __init__(
+        self, files: dict[str, bytes], token: str = "", small: int = 1000, page: int = 2, repository: str = REPOSITORY,
+        revision: str = "main",
+    ):  # fmt: skip
+        self.repository, self.revision = repository, revision
         self.files, self.token, self.small, self.page = files, token, small, page
         self.storage = LoopbackCrawl({})
         """The other host; its faults are keyed by SHA-256."""
@@ -54,10 +58,10 @@ class LoopbackHub:
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             return send(request, 401, {"X-Error-Code": "GatedRepo"}, b'{"error": "no"}')
         for pattern, handler in (
-            (rf"/datasets/{REPOSITORY}/resolve/main/(.+)", self.resolve),
-            (rf"/api/datasets/{REPOSITORY}/tree/main/?(.*)", self.tree),
-            (rf"/api/datasets/{REPOSITORY}/preupload/main()", self.preupload),
-            (rf"/api/datasets/{REPOSITORY}/commit/main()", self.commit),
+            (rf"/datasets/{self.repository}/resolve/{self.revision}/(.+)", self.resolve),
+            (rf"/api/datasets/{self.repository}/tree/{self.revision}/?(.*)", self.tree),
+            (rf"/api/datasets/{self.repository}/preupload/{self.revision}()", self.preupload),
+            (rf"/api/datasets/{self.repository}/commit/{self.revision}()", self.commit),
         ):
             if found := re.fullmatch(pattern, path):
                 return handler(request, found[1])

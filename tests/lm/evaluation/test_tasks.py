@@ -1,13 +1,10 @@
 """Tasks: scores equal those of lm-eval on the same examples in every layout; untrained models score at chance."""
 
 import dataclasses
-import http.server
-import json
 import math
 import random
 import re
 import shutil
-from collections.abc import Generator
 from pathlib import Path
 
 import jax
@@ -29,7 +26,7 @@ from lm.parallel import one_device_mesh
 from lm.tokenizer import load
 from tests.corpus import tiny_experiment
 from tests.lm.evaluation.task_files import PARADIGMS, sentence, write_jsonl, write_parquet, write_tasks
-from tests.loopback_server import listening, send
+from tests.loopback_hub import LoopbackHub, serving
 
 MODEL = dataclasses.replace(tiny_experiment().model, context_length=128, initial_std=0.2)
 COUNT = 12
@@ -212,54 +209,32 @@ def test_missing_examples_are_rejected_before_reading(tmp_path):
         TasksConfig("s3://a")
 
 
-@pytest.fixture
-def hub(data) -> Generator[tuple[str, list[str]]]:
-    """(address, requested paths) of a server with the hub's API for Parquet files."""
-    requested: list[str] = []
-    blimp = {one: {"train": f"nyu-mll/blimp/{one}/train-00000-of-00001.parquet"} for one in PARADIGMS}
-    hellaswag = {"default": {"validation": "Rowan/hellaswag/data/validation-00000-of-00001.parquet"}}
-    files = {"Rowan/hellaswag": hellaswag, "nyu-mll/blimp": blimp}
-
-    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
-        path = request.path
-        requested.append(path)
-        repository = path.removeprefix("/api/datasets/").removesuffix("/parquet")
-        if path.startswith("/moved/"):
-            send(request, 200, {}, (data / path.removeprefix("/moved/")).read_bytes())
-        elif path.startswith("/file/"):
-            send(request, 302, {"Location": path.replace("/file/", "/moved/")}, b"")
-        elif repository in files and request.headers["Authorization"] == "Bearer secret":
-            address = lambda file: f"http://{request.headers['Host']}/file/{file}"
-            listed = {
-                subset: {split: [address(file)] for split, file in splits.items()}
-                for subset, splits in files[repository].items()
-            }
-            send(request, 200, {}, json.dumps(listed).encode())
-        else:
-            send(request, 404, {}, b"")
-
-    with listening(answer) as address:
-        yield address, requested
-
-
-def test_hub_files_are_downloaded_once(hub, data, tmp_path, tokenizer, monkeypatch):
-    address, asked = hub
-    environment = {"XDG_CACHE_HOME": str(tmp_path), "HF_ENDPOINT": address, "HF_TOKEN": "secret", "NO_PROXY": "*"}
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    for name in ("hellaswag", "blimp"):
-        there = task(name, tokenizer, data)
-        assert texts_of(task(name, tokenizer, "hf://")) == texts_of(there)
-    count = len(asked)
-    assert count == 1 + 2 + 1 + 2 * len(PARADIGMS)
-    assert [len(pq.read_table(path)) for path in hub_files(SOURCES["hellaswag"])] == [COUNT] and len(asked) == count
-    with pytest.raises(InputError, match=r"baber/piqa cannot be downloaded from .*: the server answers 404 Not Found"):
-        task("piqa", tokenizer, "hf://")
-    shutil.rmtree(tmp_path / "gristmill")
-    monkeypatch.setenv("HF_TOKEN", "")
-    with pytest.raises(InputError, match="put the data set into a folder"):
-        hub_files(SOURCES["hellaswag"])
-    missing = dataclasses.replace(SOURCES["hellaswag"], split="test")
+def test_hub_files_are_downloaded_once(data, tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("HF_TOKEN", "secret")
-    with pytest.raises(UsageError, match="lists no files of the split test of default"):
-        hub_files(missing)
+    monkeypatch.setenv("GRISTMILL_STORAGE_RETRIES", "0")
+    read = lambda name: (data / f"{name}-00000-of-00001.parquet").read_bytes()
+    files = {
+        "hellaswag": {"default/validation/0000.parquet": read("Rowan/hellaswag/data/validation"), "README.md": b""},
+        "blimp": {f"{one}/train/0000.parquet": read(f"nyu-mll/blimp/{one}/train") for one in PARADIGMS},
+    }
+    for name, there in files.items():
+        source = SOURCES[name]
+        hub = LoopbackHub(there, "secret", repository=source.repository, revision="refs/convert/parquet")
+        with serving(hub) as hub:
+            monkeypatch.setenv("HF_ENDPOINT", hub.url)
+            assert texts_of(task(name, tokenizer, "hf://")) == texts_of(task(name, tokenizer, data))
+            count = len(hub.requests)
+            assert [len(pq.read_table(path)) for path in hub_files(source)] == [COUNT] * (
+                len(there) - (name != "blimp")
+            )
+            assert len(hub.requests) == count
+            with pytest.raises(InputError, match=r"baber/piqa cannot be downloaded: .* 404 .*put the data set into a"):
+                task("piqa", tokenizer, "hf://")
+            with pytest.raises(UsageError, match="has no files of the split other of "):
+                hub_files(dataclasses.replace(source, split="other"))
+            shutil.rmtree(tmp_path / "gristmill")
+            monkeypatch.setenv("HF_TOKEN", "wrong")
+            with pytest.raises(InputError, match="set HF_TOKEN to a token with access"):
+                hub_files(source)
+            monkeypatch.setenv("HF_TOKEN", "secret")
