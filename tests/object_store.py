@@ -32,7 +32,7 @@ NO_METADATA = {
 """The metadata server for credentials of cloud machines, which no test may ask."""
 QUICK = {"GRISTMILL_STORAGE_TIMEOUT": "30", "GRISTMILL_STORAGE_RETRIES": "2"}
 """No request takes this long, even on a busy machine; permanent failures still end soon."""
-IMPATIENT = {"GRISTMILL_STORAGE_TIMEOUT": "3", "GRISTMILL_STORAGE_RETRIES": "20"}
+IMPATIENT = {"GRISTMILL_STORAGE_TIMEOUT": "2", "GRISTMILL_STORAGE_RETRIES": "20"}
 """For a request without a response, among others that a busy machine may answer late."""
 HOPELESS = {"GRISTMILL_STORAGE_TIMEOUT": "6", "GRISTMILL_STORAGE_RETRIES": "0"}
 """For requests that all fail at once: pauses between retries are short if little time is allowed."""

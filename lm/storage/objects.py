@@ -166,6 +166,7 @@ def retried[T](address: str, verb: str, request: Callable[[], T]) -> T:
     from obstore import exceptions
 
     scheme, bucket, _ = split(address)
+    pause = min(ROUND_SECONDS, settings().retries)
     for number in range(ROUNDS):
         last = number == ROUNDS - 1
         try:
@@ -183,7 +184,7 @@ def retried[T](address: str, verb: str, request: Callable[[], T]) -> T:
                 raise FileNotFoundError(2, "No such object", address) from error
             if last or not may_pass(error, scheme):
                 raise StorageError(f"{address} cannot be {verb}: {cause(error, scheme, bucket)}") from error
-        time.sleep(random.uniform(0.5, 1.5) * min(ROUND_SECONDS, settings().retries) * 4**number)
+        time.sleep(random.uniform(0.5, 1.5) * pause * 4**number)
     raise AssertionError("the last round returns or raises")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lm.errors import UsageError
 from lm.storage import hub, objects
-from lm.storage.objects import CHUNK, WEB, Object, StorageError
+from lm.storage.objects import WEB, Object, StorageError
 
 SCHEMES = (*objects.SCHEMES, "hf", *WEB)
 
@@ -58,10 +58,10 @@ def download(address: str, path: Path, wanted: Object | None = None) -> Object:
         file.truncate(found.size)
 
         def bring(start: int) -> None:
-            data = read(address, start, min(start + CHUNK, found.size), found)
+            data = read(address, start, min(start + objects.CHUNK, found.size), found)
             os.pwrite(file.fileno(), data, start)
 
-        list(pool.map(bring, range(0, found.size, CHUNK)))
+        list(pool.map(bring, range(0, found.size, objects.CHUNK)))
     return found
 
 

@@ -23,6 +23,7 @@ from tests.object_store import QUICK, Store, variables
 Page = list[tuple[str, int]]
 """(name, size in bytes) of each file."""
 DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
+KINDS = ("s3", pytest.param("gs", marks=pytest.mark.slow), "hf")
 FOLDERS = {"s3": "s3://bucket/run", "gs": "gs://bucket/run", "hf": "hf://datasets/owner/name/run"}
 
 
@@ -113,7 +114,7 @@ def limits(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("case", LISTED)
-@pytest.mark.parametrize("kind", FOLDERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_unusable_listing_is_one_line(kind, case, monkeypatch):
     pages, message = LISTED[case]
     if pages is empty_pages:
@@ -126,7 +127,7 @@ def test_an_unusable_listing_is_one_line(kind, case, monkeypatch):
 
 
 @pytest.mark.parametrize("case", STORED)
-@pytest.mark.parametrize("kind", FOLDERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_listing_that_no_disk_can_store_is_one_line(kind, case):
     pages, message = STORED[case]
     with serving_listing(kind, pages) as folder:
@@ -138,7 +139,7 @@ def test_a_listing_that_no_disk_can_store_is_one_line(kind, case):
 
 
 @pytest.mark.parametrize("pages", [endless, empty_pages])
-@pytest.mark.parametrize("kind", objects.SCHEMES)
+@pytest.mark.parametrize("kind", KINDS[:2])
 def test_an_endless_list_of_a_folder_of_checkpoints_is_one_line(kind, pages, monkeypatch):
     monkeypatch.setattr(objects, "PAGE_SECONDS", 0.5)
     with serving_listing(kind, pages) as folder, pytest.raises(InputError, match=r"cannot be listed: for 0.5 s"):

@@ -15,15 +15,24 @@ from lm.storage import StorageError, Url, appearing, objects, place_of, size_of,
 from tests.object_store import FAULTS, HOPELESS, IMPATIENT, Request, Store, variables
 from tests.run_files import REPOSITORY
 
-LARGE = objects.CHUNK + 12_345
+BOTH = pytest.mark.parametrize("bucket", objects.SCHEMES, indirect=True)
+"""For tests of what differs between the stores."""
+CHUNK = 5 << 20
+"""The smallest part of an upload that S3 allows."""
+LARGE = CHUNK + 12_345
 """Bytes of an object that is uploaded and downloaded in parts."""
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(objects, "CHUNK", CHUNK)
 
 
 def noise(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
 
-@pytest.mark.parametrize("size", [0, 1, objects.CHUNK, LARGE])
+@pytest.mark.parametrize("size", [0, 1, CHUNK, LARGE])
 def test_an_upload_is_downloaded_unchanged(bucket, tmp_path, size):
     (tmp_path / "up").write_bytes(noise(size))
     objects.upload(tmp_path / "up", (bucket / "a/b").address)
@@ -32,6 +41,7 @@ def test_an_upload_is_downloaded_unchanged(bucket, tmp_path, size):
     assert size_of(bucket / "a/b") == size
 
 
+@BOTH
 def test_a_url_is_written_and_read_like_a_file(bucket, tmp_path):
     for folder in (bucket / "run", tmp_path / "run"):
         write_json(folder / "a/note.json", {"grist": "mill"})
@@ -72,7 +82,7 @@ def test_listings_and_deletions_of_more_than_a_page(store):
     store.bucket("many")
     bucket = Url("s3://many")
     for number in range(1005):
-        objects.write((bucket / f"{number:04d}").address, b"")
+        store.put(f"{bucket}/{number:04d}", b"x")
     assert len(bucket.files()) == 1005
     objects.delete((bucket / name).address for name in bucket.files())
     assert bucket.files() == {}
@@ -89,6 +99,7 @@ def test_a_file_is_read_from_any_offset(bucket):
     assert (bucket / "a").read_range(9, 9) == b""
 
 
+@BOTH
 def test_an_object_replaced_during_a_read_is_not_mixed_with_the_new_one(bucket, tmp_path):
     write_atomically(bucket / "a", noise(2**21))
     file = (bucket / "a").open()
@@ -101,6 +112,7 @@ def test_an_object_replaced_during_a_read_is_not_mixed_with_the_new_one(bucket, 
         stores.download((bucket / "a").address, tmp_path / "a", was)
 
 
+@BOTH
 def test_conditional_writes(bucket):
     address = (bucket / "lease").address
     first = objects.write(address, b"1", objects.ABSENT)
@@ -114,16 +126,14 @@ def test_conditional_writes(bucket):
 
 
 PASSING = [one for one in FAULTS if one != "stall"]  # that costs the time until it gives up
-SECOND_IS_SLOW = ["s3", pytest.param("gs", marks=pytest.mark.slow)]
-"""For tests that wait: the two stores differ in signatures and paths but share the code for retries."""
 
 
-@pytest.mark.parametrize("fault", PASSING)
-def test_intermittent_failures_are_retried(store: Store, bucket, tmp_path, fault):
+@pytest.mark.parametrize("faults", [PASSING, *(pytest.param([one], id=one, marks=pytest.mark.slow) for one in PASSING)])
+def test_intermittent_failures_are_retried(store: Store, bucket, tmp_path, faults):
     """Every third request fails."""
     content = noise(LARGE)
     (tmp_path / "up").write_bytes(content)
-    store.fail(lambda request: fault if request.number % 3 == 0 else None)
+    store.fail(lambda request: None if request.number % 3 else faults[request.number // 3 % len(faults)])
     with variables({"GRISTMILL_STORAGE_RETRIES": "8"}):
         objects.upload(tmp_path / "up", (bucket / "a").address)
         write_atomically(bucket / "b", b"small")
@@ -135,25 +145,34 @@ def test_intermittent_failures_are_retried(store: Store, bucket, tmp_path, fault
     assert (tmp_path / "down").read_bytes() == content
 
 
-@pytest.mark.parametrize("bucket", SECOND_IS_SLOW, indirect=True)
 @pytest.mark.parametrize(
-    "pattern",
+    "patterns",
     [
-        "GET .*/a", "PUT .*partNumber=2", "GET .*list-type",
-        *(pytest.param(one, marks=pytest.mark.slow) for one in ("PUT .*/a", "POST .*uploads", "POST .*uploadId")),
+        ("GET .*/a", "PUT .*partNumber=2", "GET .*list-type"),
+        pytest.param(("PUT .*/a", "POST .*uploads", "POST .*uploadId"), marks=pytest.mark.slow),
     ],
-)  # fmt: skip
-def test_a_request_without_a_response_is_retried(store: Store, bucket, tmp_path, pattern):
-    content = noise(LARGE)
+    ids=["reads", "writes"],
+)
+def test_a_request_without_a_response_is_retried(store: Store, bucket, tmp_path, patterns):
+    """The first request that matches each pattern gets no response."""
+    content, left = noise(LARGE), [*patterns]
     (tmp_path / "up").write_bytes(content)
     write_atomically(bucket / "b", b"small")
-    store.fail_once("stall", pattern)
+
+    def fault(request: Request) -> str | None:
+        with store.lock:
+            found = next((one for one in left if re.search(one, f"{request.method} {request.path}")), None)
+            if found is not None:
+                left.remove(found)
+        return found and "stall"
+
+    store.fail(fault)
     with variables(IMPATIENT):
         objects.upload(tmp_path / "up", (bucket / "a").address)
         write_atomically(bucket / "ab", b"small")
         stores.download((bucket / "a").address, tmp_path / "down")
         assert list(bucket.files()) == ["a", "ab", "b"]
-    assert (tmp_path / "down").read_bytes() == content
+    assert (tmp_path / "down").read_bytes() == content and not left
 
 
 @pytest.mark.parametrize("fault", ["lost reply", "cut reply"])
@@ -165,7 +184,6 @@ def test_an_upload_whose_last_response_is_lost_succeeds(store: Store, bucket, tm
     assert (bucket / "a").read_bytes() == noise(LARGE)
 
 
-@pytest.mark.parametrize("bucket", SECOND_IS_SLOW, indirect=True)
 @pytest.mark.parametrize("fault", PASSING)
 def test_permanent_failures_are_reported_with_url_cause_and_remedy(store: Store, bucket, tmp_path, fault):
     write_atomically(bucket / "a", b"before")
@@ -195,7 +213,7 @@ def test_a_killed_upload_keeps_the_old_object(store: Store, bucket, tmp_path, at
     """Killed at the first request, at a part, and at the request that joins the parts."""
     (tmp_path / "up").write_bytes(noise(LARGE))
     write_atomically(bucket / "a", b"before")
-    program = "import sys, pathlib\nfrom lm.storage import objects\n"
+    program = f"import sys, pathlib\nfrom lm.storage import objects\nobjects.CHUNK = {CHUNK}\n"
     program += "objects.upload(pathlib.Path(sys.argv[1]), sys.argv[2])"
     command = [sys.executable, "-c", program, str(tmp_path / "up"), (bucket / "a").address]
     process = subprocess.Popen(command, cwd=REPOSITORY)
@@ -245,6 +263,7 @@ def test_keys_that_lead_out_of_a_folder_are_rejected(store: Store, bucket):
         bucket.files()
 
 
+@BOTH
 def test_without_credentials_the_missing_ones_are_named(store: Store, bucket):
     with variables(
         {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "GOOGLE_BEARER_TOKEN": "", "HOME": "/nowhere"}

@@ -68,7 +68,7 @@ def test_the_batches_equal_those_of_the_files(tokens, uploaded):
 
 
 @pytest.mark.parametrize(("context", "block"), [(7, 1), (LENGTH, 1), (8, 5)])
-@pytest.mark.parametrize("rows", [slice(None), np.array([0, 2])])
+@pytest.mark.parametrize("rows", [pytest.param(slice(None), marks=pytest.mark.slow), np.array([0, 2])])
 def test_prefetched_batches_are_equal_from_any_step(tokens, uploaded, context, block, rows):
     """Also for a mixture with a folder on disk, and up to the end."""
     ours = source({uploaded: 1.0}, context=context, block=block).iterate(13, lambda *shape: np.arange(3)[rows], 40)
@@ -77,7 +77,7 @@ def test_prefetched_batches_are_equal_from_any_step(tokens, uploaded, context, b
         assert same(batch, tuple(array[rows] for array in theirs.batch(step)))
 
 
-@pytest.mark.parametrize("block", [1, 3])
+@pytest.mark.parametrize("block", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_growing_batches_are_equal(tokens, uploaded, block):
     """Each stage has its own parts, from its first step on."""
     schedules = {"batch_schedule": ((5, 4), (17, 8)), "context_schedule": ((0, 4), (9, 12)), "shuffle_block": block}
@@ -145,7 +145,7 @@ def test_damage_is_found_by_reading_and_by_the_command(uploaded, capsys):
         verify_shards([(uploaded, "train")])
 
 
-@pytest.mark.parametrize("fault", ["500", "cut reply"])
+@pytest.mark.parametrize("fault", [pytest.param("500", marks=pytest.mark.slow), "cut reply"])
 def test_batches_are_read_although_requests_fail(tokens, uploaded, store: Store, fault):
     with variables({"GRISTMILL_STORAGE_RETRIES": "8"}):
         ours = source(uploaded)
@@ -162,6 +162,7 @@ def test_a_bucket_that_does_not_answer_is_not_reported_as_damage(uploaded, store
             next(ours.iterate())
 
 
+@pytest.mark.slow
 def test_an_abandoned_loader_ends_although_the_bucket_does_not_answer(uploaded, store: Store):
     """The loader's threads, which wait for steps of the part requested last, would keep the process alive. A part has
     342 steps here, 1,024 windows; the last one is requested when step 684 is read."""

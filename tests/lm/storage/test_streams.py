@@ -34,7 +34,6 @@ def quick(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("GRISTMILL_STORAGE_TIMEOUT", "1.0")
     monkeypatch.setenv("GRISTMILL_STORAGE_RETRIES", "3")
-    monkeypatch.setattr(objects, "ROUND_SECONDS", 0.01)
 
 
 @pytest.fixture
