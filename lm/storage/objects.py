@@ -213,7 +213,7 @@ def may_pass(error: Exception, scheme: str) -> bool:
         return True
     refusals = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, exceptions.NotSupportedError)
     status = re.search(r"status(?: code)?: ([34]\d\d)", text)
-    refused = status is not None and status[1] not in ("408", "425", "429")
+    refused = status is not None and status[1] not in ("408", "416", "425", "429")
     final = "error following redirect" in text or BAD_CERTIFICATE in text
     return not isinstance(error, refusals) and not refused and not (NO_KEYS.search(text) or is_name(error) or final)
 
@@ -244,7 +244,7 @@ def cause(error: Exception, scheme: str, bucket: str) -> str:
             "PEM file with the certificate of its CA."
         )
     denied = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
-    if scheme in WEB and not is_name(error) and (denied or not may_pass(error, scheme)):
+    if scheme not in SCHEMES and not is_name(error) and (denied or not may_pass(error, scheme)):
         return f"{first_line(error)}. Check the address, and whether the server or a proxy requires a login."
     if denied or NO_KEYS.search(text):
         return f"{first_line(error)}. Give credentials with access ({keys}, or a role of the machine{unread})."

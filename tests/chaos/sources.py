@@ -45,12 +45,13 @@ def random_stream(seed: int) -> dict:
     (path,) = crawl.paths
     before, told = crawl.files[path], ""
     with serving(crawl):
+        url = Url(f"{crawl.url}{path}")
+        version = url.surely()
         crawl.faults[path] = [random_fault(rng, len(before)) for _ in range(rng.randrange(12))]
         asked = len(crawl.faults[path])
-        url = Url(f"{crawl.url}{path}")
         came = bytearray()
         try:
-            with Stream(url.address, url.surely(), block=rng.choice([500, 5_000, 50_000])) as stream:
+            with Stream(url.address, version, block=rng.choice([500, 5_000, 50_000])) as stream:
                 while len(came) < len(before):
                     stream.seek(len(came))
                     came += stream.read(rng.randrange(1, 9_000))

@@ -99,6 +99,11 @@ def test_a_stream_gives_every_byte_once_despite_faults(served: Served, faults):
     assert b"".join(pieces) == DATA
 
 
+def test_an_error_page_at_the_continuation_of_a_cut_response_is_retried(served: Served):
+    served.spoil([Fault(cut=5), Fault(status=416)])
+    assert served.url.read_range(3, BLOCK) == DATA[3:BLOCK]
+
+
 def test_a_stream_holds_few_blocks_and_requests_each_once(web: LoopbackCrawl):
     with Stream(of_web(web).url.address, of_web(web).url.surely(), block=BLOCK) as stream:
         while stream.read(2_000):
