@@ -305,7 +305,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("record", "draw", "run"))
     parser.add_argument("names", nargs="*", help="paths of tests, rooms such as lm/model, or the list")
-    parser.add_argument("-m", default="", help="marks of the recorded tests, as of pytest")
+    parser.add_argument("-m", default="", help="record only tests that match this expression of marks (pytest -m)")
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=41)
     options = parser.parse_args()

@@ -184,8 +184,8 @@ def documents(
     filters: tuple[Filter, ...] = FILTERS,
     measure_other_languages: bool = False,
 ) -> DocumentsConfig:
-    """Return this recipe's DocumentsConfig for one crawl, `dump`, with its filters and
-    deduplication. `more` are your filters, run after `filters`, the recipe's."""
+    """Return this recipe's DocumentsConfig for one crawl, `dump`, with its filters and deduplication. `more` are your
+    filters, run after `filters`, the recipe's."""
     filters = (*filters, *more)
     return documents_config(
         filters,

@@ -37,7 +37,7 @@ class FastTextFilter(Filter):
 
     name = "fasttext"
     title = "fastText classifier"
-    summary = "A published classifier scores each text (Joulin et al. 2017, arXiv:1607.01759)."
+    summary = "A classifier, published or your own, scores each text (Joulin et al. 2017, arXiv:1607.01759)."
     signals = (Signal("fasttext_score", "Score", "The model's probability of the label, from 0 to 1."),)
     rules = (
         Rule("fasttext_low_score", "fasttext_score", "below", "min_score"),

@@ -275,8 +275,8 @@ def first_line(error: Exception) -> str:
 
 
 def head(address: str, url: str = "", token: str = "") -> Object | None:
-    """Return the metadata of the object; None if it does not exist. A web server is asked for the first byte: not all
-    support HEAD. Raises StorageError if it does not report the size."""
+    """Return the metadata of the object; None if it does not exist. Web servers are sent a GET of the first byte,
+    because some do not support HEAD. Raises StorageError if it does not report the size."""
     import obstore
     from obstore.exceptions import BaseError
 

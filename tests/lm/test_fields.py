@@ -1,4 +1,4 @@
-"""Every config checks the types of its fields, without beartype for those that we ship."""
+"""Every config checks the types of its fields, without importing beartype for the shipped configs."""
 
 import dataclasses
 import subprocess
