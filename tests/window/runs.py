@@ -56,8 +56,14 @@ def hostile_pages() -> list:
 
 
 def copy_demo(folder: Path) -> Path:
-    """The demo's run as `make demo` left it, without the parts that tests would change."""
-    return Path(shutil.copytree(DEMO, folder / "demo", ignore=shutil.ignore_patterns("report", ".lock")))
+    """The demo's run as `make demo` left it, without the parts that tests would change, and the index of its texts."""
+    from lm.corpus_index.build import build_index
+    from lm.run_paths import RunPaths
+
+    run = Path(shutil.copytree(DEMO, folder / "demo", ignore=shutil.ignore_patterns("report", ".lock")))
+    if not RunPaths(run).corpus_index.exists():
+        build_index(RunPaths(run).tokens, RunPaths(run).corpus_index)
+    return run
 
 
 def write_hostile_run(folder: Path) -> Path:
