@@ -132,7 +132,7 @@ def detect_language(document: Document, config: LanguageConfig) -> Document:
     letters are classified.
 
     Digits and punctuation lower the probability of every language: with them, as FineWeb scores, 98.4 % of English
-    sentences over 100 characters are above 0.65, by only their letters 99.4 % (tests/bench/language.py). Of 442 real
+    sentences over 100 characters are above 0.65, by only their letters 99.4 % (docs/benchmarks.md). Of 442 real
     pages, the verdict on one changes.
 
     lid.176 labels text that is mostly Cherokee, Tifinagh or Chinese as English. So if letters of other scripts

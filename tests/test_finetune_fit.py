@@ -13,14 +13,19 @@ from configs.experiment.run_folder import experiment_json
 from data_prep.sources.sizes import ConversationSizes
 from launch.finetune import CONVERSATIONS, conversation_sizes
 from launch.stages.command import Measure, fit_to_data
-from lm.config import LoraConfig, TokenizerConfig
+from lm.config import LoraConfig, ModelConfig, TokenizerConfig
 from lm.fields import flatten, with_values
 from lm.tokenizer import save, train_tokenizer
 from lm.training.memory import training_bytes
-from tests.bench.finetune import SMOLLM2
 from tests.run_files import REPOSITORY
 
 GB = 10**9
+SMOLLM2 = ModelConfig(
+    vocab_size=49152, context_length=8192, layers=30, width=576, heads=9, kv_heads=3, mlp_width=1536, norm="rmsnorm",
+    position="rope", mlp="swiglu", biases=False, tie_embeddings=True, rope_theta=100_000.0, norm_epsilon=1e-5,
+    initial_std=0.041666666666666664, parameter_dtype="float32", compute_dtype="float32",
+)  # fmt: skip
+"""SmolLM2-135M (config.json of HuggingFaceTB/SmolLM2-135M)."""
 
 
 def imported(model):
@@ -38,7 +43,7 @@ def imported(model):
 
 BASES = {
     "demo": demo.get_config(),
-    "SmolLM2": imported(dataclasses.replace(SMOLLM2, context_length=8192)),
+    "SmolLM2": imported(SMOLLM2),
     "GPT-2": imported(gpt2_124m.get_config().model),
     "Llama 1B": imported(dataclasses.replace(llama3_1b.get_config().model, context_length=131_072)),
 }

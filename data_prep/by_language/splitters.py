@@ -4,7 +4,7 @@ FineWeb-2's thresholds were computed from datatrove's words, so each language us
 jieba's dictionary in Rust for Chinese, Sudachi in mode A for Japanese, newmm for Thai, pyvi for Vietnamese, Kiwi for
 Korean. Scripts of India are split at spaces and at every mark; all others like English (data_prep/text/words.py)
 without contractions, with the language's rules for hyphens and elided articles. Khmer, Lao, Burmese and Tibetan use ICU
-instead of datatrove's libraries. tests/bench/languages.py measures the agreement of the words.
+instead of datatrove's libraries. docs/benchmarks.md has the agreement of the words.
 
 The libraries are in requirements-languages.lock; each is loaded with the first text of its language.
 """

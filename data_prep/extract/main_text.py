@@ -2,7 +2,7 @@
 order.
 
 The trees use a block, its neighbors, the containers around it and the whole page (features.py). They were fitted to
-pages with labeled main text (tests/bench/extract_fit), none from a site of the benchmark in docs/benchmarks.md. A
+pages with labeled main text (docs/extraction.md), none from a site of the benchmark in docs/benchmarks.md. A
 paragraph becomes one line, a list item begins with "- ", " | " separates the cells of a row, <pre> keeps its lines.
 """
 

@@ -149,7 +149,7 @@ class Model:
 
 @functools.cache
 def load_model() -> Model:
-    """Load the trees that tests/bench/extract_fit fitted. Raises InputError if the file is missing or damaged."""
+    """Load the fitted trees (docs/extraction.md). Raises InputError if the file is missing or damaged."""
     try:
         return Model.from_json(MODEL.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -11,7 +11,7 @@ sentence, so the words of each chunk are cached. "can't" is "ca" "n't"; a period
 sentence.
 
 Time is linear in the text. Later versions of NLTK have other closing marks and rules, and limit regular expressions by
-wall-clock time, so that a busy machine could change the result. tests/bench/decisions.py compares with NLTK 3.8.1.
+wall-clock time, so that a busy machine could change the result. The tests compare with NLTK 3.8.1.
 """
 
 import ast

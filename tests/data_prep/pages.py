@@ -1,6 +1,9 @@
 """Pages and configs shared by the tests of documents."""
 
 import dataclasses
+import functools
+import tarfile
+from pathlib import Path
 
 from configs.demo import get_config
 from data_prep.config import DocumentsConfig
@@ -8,6 +11,7 @@ from data_prep.documents import Document, WebPage
 from data_prep.sources import InputFile
 from data_prep.sources.inputs import read_input
 
+SENTENCES = Path(__file__).parents[2] / "../shared/data/langid/sentences-75-languages.tar.xz"
 PROSE = (
     "The miller set out before dawn with two sacks of grain on his cart, and the road to the village was white with "
     "frost. He had promised the baker that the flour would be there when the ovens were hot, and he was a man who kept "
@@ -19,6 +23,18 @@ GERMAN = (
     "Frost. Er hatte dem Bäcker versprochen, dass das Mehl da sein würde, wenn die Öfen heiß sind, und er war ein "
     "Mann, der sein Wort hielt. Auf der Brücke traf er einen Jungen, der ihn fragte, wohin der Fluss fließt."
 )
+
+
+@functools.cache
+def labelled_sentences() -> list[tuple[str, str]]:
+    """(ISO 639 code, sentence) of every non-empty line of SENTENCES, languages in alphabetical order."""
+    sentences = []
+    with tarfile.open(SENTENCES) as opened:
+        for member in opened:  # in the order of the archive: seeking back would decompress it again
+            file = opened.extractfile(member) if member.name.endswith(".txt") else None
+            lines = file.read().decode().splitlines() if file else []
+            sentences += [(Path(member.name).stem, line.strip()) for line in lines if line.strip()]
+    return sorted(sentences, key=lambda labelled: labelled[0])
 
 
 def demo_config(**changes) -> DocumentsConfig:

@@ -1,8 +1,10 @@
 import dataclasses
-from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from configs.demo import get_config
+from configs.recipes import gristmill
 from data_prep.config import LanguageConfig
 from data_prep.config.language import LANGUAGES
 from data_prep.language import (
@@ -15,11 +17,11 @@ from data_prep.language import (
     letters_of,
     likeliest,
 )
-from tests.bench.language import kept, labelled_sentences
+from data_prep.measure.row import text_schema
+from data_prep.verdict import verdicts
 from tests.data_prep.measured import verdict_on
-from tests.data_prep.pages import GERMAN, PROSE, demo_config, document
+from tests.data_prep.pages import GERMAN, PROSE, SENTENCES, demo_config, document, labelled_sentences
 
-SENTENCES = Path(__file__).parents[2] / "../shared/data/langid/sentences-75-languages.tar.xz"
 CONFIG = LanguageConfig(languages=("en", "fr"), min_score=0.65, letters_only=True)
 
 
@@ -122,7 +124,13 @@ def test_the_languages_of_other_scripts_are_those_of_the_model():
 @pytest.mark.skipif(not SENTENCES.is_file(), reason=f"{SENTENCES} is not there")
 def test_english_is_kept_and_other_languages_are_dropped():
     """At least 99 % of the English sentences over 100 characters are kept, at most 0.5 % of every 6th of the others."""
-    sentences = labelled_sentences(SENTENCES)
+    config = dataclasses.replace(get_config().documents, steps=(), language=gristmill.LANGUAGE)
+
+    def kept(texts: list[str]) -> list[bool]:
+        rows = [dataclasses.asdict(detect_language(document(text), gristmill.LANGUAGE)) for text in texts]
+        return [verdict is None for verdict in verdicts(pa.Table.from_pylist(rows, text_schema(config)), config)]
+
+    sentences = labelled_sentences()
     english = kept([text for language, text in sentences if language == "en" and len(text) > 100])
     others = kept([text for number, (language, text) in enumerate(sentences) if language != "en" and number % 6 == 0])
     assert len(english) == 505
@@ -136,7 +144,7 @@ def test_english_is_kept_and_other_languages_are_dropped():
 def test_other_languages_are_distinguished(language):
     found = [
         detect_language(document(sentence), CONFIG).language
-        for label, sentence in labelled_sentences(SENTENCES)
+        for label, sentence in labelled_sentences()
         if label == language
     ]
     assert found.count(language) / len(found) > (0.8 if language == "ca" else 0.95)

@@ -10,11 +10,9 @@ import pytest
 
 from configs.recipes.fineweb_2 import TEN_LANGUAGES
 from data_prep.by_language.splitters import PACKAGES, splitter_of
-from tests.bench.language import SENTENCES
-from tests.bench.languages import sentences_of
 from tests.commands import run_command
 from tests.data_prep.by_language.files import write_thresholds
-from tests.data_prep.pages import PROSE
+from tests.data_prep.pages import PROSE, SENTENCES, labelled_sentences
 
 MISSING = [one for many in PACKAGES.values() for one in many if importlib.util.find_spec(one) is None]
 pytestmark = [
@@ -22,6 +20,7 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (make languages)"),
     pytest.mark.skipif(not SENTENCES.is_file(), reason="needs the sentences in ../shared"),
 ]
+CODES = dict(zip(("zh", "ja", "ar", "hi", "th", "ru", "de", "es", "vi", "sw"), TEN_LANGUAGES, strict=True))
 DOCUMENTS, LINES = 8, 12
 """Documents of each language, and sentences of each document."""
 
@@ -31,7 +30,8 @@ def inputs(tmp_path_factory) -> Path:
     """Tables of ten languages and English, thresholds with two stop words of each, and an empty list of URLs."""
     root = tmp_path_factory.mktemp("ten")
     rows = [{"id": f"en-{number}", "text": f"{PROSE} It was number {number}."} for number in range(DOCUMENTS)]
-    for label, sentences in sentences_of(SENTENCES).items():
+    for code, label in CODES.items():
+        sentences = [text for language, text in labelled_sentences() if language == code]
         texts = [
             "\n".join(" ".join(sentences[start + line : start + line + 4]) for line in range(0, LINES, 4))
             for start in range(0, DOCUMENTS * LINES, LINES)

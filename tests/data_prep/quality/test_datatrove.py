@@ -8,11 +8,14 @@ import dataclasses
 import functools
 import json
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from configs.demo import get_config
+from configs.recipes import gristmill
 from data_prep.config import DocumentsConfig, Rule
 from data_prep.config.filters import breaks
 from data_prep.measure.row import measure, text_schema
@@ -20,7 +23,6 @@ from data_prep.quality.c4 import C4Filter, clean
 from data_prep.quality.gopher import GopherQualityFilter
 from data_prep.text.words import split_words
 from data_prep.verdict import Verdict, thresholds_of, verdicts
-from tests.bench.decisions import STAGES, fineweb_config
 from tests.data_prep.measured import TABLE, THRESHOLDS
 
 ROOT = Path(__file__).parents[3]
@@ -28,6 +30,15 @@ LINES = (
     (ROOT / "tests/fixtures/datatrove/texts.jsonl").read_bytes().decode().split("\n")
 )  # a text may contain other line breaks
 HEADER, *TEXTS = map(json.loads, filter(None, LINES))
+STAGES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
+
+
+def fineweb_config(recipe: ModuleType = gristmill) -> DocumentsConfig:
+    """The four quality filters of a recipe, and its language."""
+    filters = {one.name: one for one in recipe.FILTERS}
+    return dataclasses.replace(get_config().documents, steps=STAGES, language=recipe.LANGUAGE, **filters)
+
+
 CONFIG = fineweb_config()
 DATATROVE_REASONS = {rule.reason: rule.datatrove for _, rule in TABLE if rule.datatrove}
 IDS = [rule.reason for _, rule in THRESHOLDS]

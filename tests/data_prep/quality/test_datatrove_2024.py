@@ -15,10 +15,9 @@ from data_prep.measure.row import measure, text_schema
 from data_prep.text.marks import SIGNS_2024
 from data_prep.text.nltk_words import nltk_words
 from data_prep.verdict import verdicts
-from tests.bench.decisions import STAGES, fineweb_config
 from tests.data_prep.dedup.test_minhash import PUNCTUATION_2024
 from tests.data_prep.measured import TABLE, fetch_punkt
-from tests.data_prep.quality.test_datatrove import ROOT, TEXTS
+from tests.data_prep.quality.test_datatrove import ROOT, STAGES, TEXTS, fineweb_config
 from tests.fixtures.make_datatrove_2024 import digest
 
 CONFIG = fineweb_config(fineweb_2024)
