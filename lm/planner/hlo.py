@@ -63,11 +63,12 @@ class Instruction:
 def byte_count(types: str) -> int:
     """Return the size in bytes of an HLO type, such as "bf16[512,1024]"; for a tuple, the sum."""
     of = lambda name: BYTES.get(name) or int(re.sub(r"^[a-z]+|e.*", "", name) or 0) / 8
-    return math.ceil(sum(of(name) * elements(dims) for name, dims in SHAPE.findall(types)))
+    return math.ceil(sum(of(name) * math.prod(dimensions(dims)) for name, dims in SHAPE.findall(types)))
 
 
-def elements(dims: str) -> int:
-    return math.prod(int(one.lstrip("<=")) for one in dims.split(",") if one)
+def dimensions(dims: str) -> list[int]:
+    """Parse the dimensions of an HLO type, such as "512,1024"."""
+    return [int(one.lstrip("<=")) for one in dims.split(",") if one]
 
 
 def computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
@@ -95,9 +96,7 @@ NO_BOUND = 2**31 - 1
 """Initial value of a minimum over integers; in a loop's condition it does not bound the loop."""
 
 
-def trip_count(
-    instruction: Instruction, found: dict[str, list[Instruction]], siblings: list[Instruction] | None = None
-) -> int:
+def trip_count(instruction: Instruction, found: dict[str, list[Instruction]], siblings: list[Instruction]) -> int:
     """Return the number of iterations of a loop, 1 if unknown: the compiler's annotation, or the bound in its condition
     minus the counter's initial value if that is among the surrounding instructions `siblings`. (JAX's loops over
     layers, micro-batches and loss chunks count up by one.) `found` are all computations."""
@@ -108,7 +107,7 @@ def trip_count(
     for one in inside:  # grows during the iteration
         inside += [part for name in called(one) if one.operation == "fusion" for part in found.get(name, [])]
     bounds = [value for one in inside if (value := integer(one)) is not None and value < NO_BOUND]
-    return max(max(bounds, default=1) - first_count(instruction, siblings or []), 1)
+    return max(max(bounds, default=1) - first_count(instruction, siblings), 1)
 
 
 def integer(instruction: Instruction) -> int | None:
@@ -168,9 +167,12 @@ def collectives(text: str, devices: int) -> list[Collective]:
     times, seen = runs(found, entry), set()
     fused = {name for inside in found.values() for one in inside if one.operation == "fusion" for name in called(one)}
     made = []
-    for name, instruction in sorted(exchanges(found), key=lambda one: one[0] in fused):
-        key = identity(instruction)
-        if times[name] == 0 or (name in fused and key in seen):
+    for name, instruction in sorted(
+        ((name, one) for name, inside in found.items() for one in inside), key=lambda pair: pair[0] in fused
+    ):
+        kind, key = instruction.operation.removesuffix("-start"), identity(instruction)
+        is_send = kind == BETWEEN_SLICES and "is_host_transfer=true" in instruction.rest
+        if not (kind in COLLECTIVES or is_send) or times[name] == 0 or (name in fused and key in seen):
             continue
         seen |= {key} - {None}
         made.append(collective_of(name, instruction, times[name], devices))
@@ -213,15 +215,6 @@ def results(instruction: Instruction, kind: str) -> list[str]:
         if kind in ("all-gather", "reduce-scatter", "all-to-all"):
             return arrays[len(arrays) // 2 :]
     return arrays
-
-
-def exchanges(found: dict[str, list[Instruction]]) -> Iterator[tuple[str, Instruction]]:
-    """Yield (name of the computation, instruction) for each collective in the parsed program `found`."""
-    for name, instructions in found.items():
-        for instruction in instructions:
-            kind = instruction.operation.removesuffix("-start")
-            if kind in COLLECTIVES or (kind == BETWEEN_SLICES and "is_host_transfer=true" in instruction.rest):
-                yield name, instruction
 
 
 def kernels(text: str) -> list[str]:
@@ -330,8 +323,10 @@ class Schedule:
             if instruction.operation == "while":
                 return trip_count(instruction, self.found, self.found[name]) * sum(inner)
             return min(inner, default=0.0) if instruction.operation == "conditional" else sum(inner)
-        sums = summed_elements(instruction, [self.types[name].get(one, "") for one in operands(instruction.rest)])
-        return 2.0 * math.prod(dimensions(instruction.type)) * sums if sums else 0.0
+        shape_of = lambda type: dimensions(found[2]) if (found := SHAPE.search(type)) else []
+        shapes = [shape_of(self.types[name].get(one, "")) for one in operands(instruction.rest)]
+        sums = summed_elements(instruction, shapes)
+        return 2.0 * math.prod(shape_of(instruction.type)) * sums if sums else 0.0
 
 
 def operands(rest: str) -> list[str]:
@@ -345,21 +340,16 @@ def operands(rest: str) -> list[str]:
     return re.findall(r"%([\w.\-]+)", rest[:end])
 
 
-def dimensions(types: str) -> list[int]:
-    found = SHAPE.search(types)
-    return [int(one.lstrip("<=")) for one in found[2].split(",") if one] if found else []
-
-
-def summed_elements(instruction: Instruction, types: list[str]) -> int:
-    """Return the size of a matrix product's contracted dimensions, given its operands' types; else 0."""
+def summed_elements(instruction: Instruction, shapes: list[list[int]]) -> int:
+    """Return the size of a matrix product's contracted dimensions, given its operands' shapes ([] if unknown); else
+    0."""
     if instruction.operation == "convolution":  # TPUs compile matrix products to convolutions
         labels = re.search(r"dim_labels=\w+_(\w+)->", instruction.rest)
-        return dimensions(types[1])[labels[1].index("i")] if labels and any(types[1:2]) else 0
+        return shapes[1][labels[1].index("i")] if labels and any(shapes[1:2]) else 0
     if instruction.operation == "dot":
         axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)
     elif instruction.operation == "custom-call" and "__cublas$" in instruction.rest:
         axes = re.search(r'lhs_contracting_dimensions":\[([\d,"]*)\]', instruction.rest)
     else:
         return 0
-    left = dimensions(types[0])
-    return math.prod(left[int(one)] for one in re.findall(r"\d+", axes[1])) if axes and left else 0
+    return math.prod(shapes[0][int(one)] for one in re.findall(r"\d+", axes[1])) if axes and shapes[0] else 0

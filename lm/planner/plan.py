@@ -17,11 +17,8 @@ from lm.planner.topology import Topology
 from lm.training.memory import of_device, training_bytes
 
 Compile = Callable[[ModelConfig, TrainConfig], Compiled | OutOfMemory]
-HOURS = 24
+HOURS, DAY = 24, 86_400
 STEPS = range(2**62)
-
-
-DAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -55,13 +52,9 @@ class Floors:
         return self.exposed / self.step
 
     @property
-    def scheduled_step(self) -> float:
-        """Lower bound on the time of a step if exposed communication overlaps with nothing."""
-        return max(self.step, max(self.arithmetic, self.memory) + self.exposed)
-
-    @property
     def scheduled_mfu_bound(self) -> float:
-        return self.model / self.scheduled_step
+        """Upper bound on the model FLOPs utilization if exposed communication overlaps with nothing."""
+        return self.model / max(self.step, max(self.arithmetic, self.memory) + self.exposed)
 
     @property
     def limit(self) -> str:
@@ -90,11 +83,6 @@ def floors(
         model=flops / (topology.chips * chip.flops),
         exposed=exposed,
     )
-
-
-def training_days(topology: Topology, flops_per_token: float, tokens: float, mfu: float) -> float:
-    """Return the days that training on `tokens` tokens takes at this model FLOPs utilization (0 to 1)."""
-    return flops_per_token * tokens / flops_in(topology, 1, mfu)
 
 
 def flops_in(topology: Topology, days: float, mfu: float) -> float:
@@ -152,29 +140,24 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as the JSON object that --json prints."""
-        program = self.compiled
-        return {
-            "topology": self.topology.name, "chips": self.topology.chips, "mesh": self.mesh, "fits": self.fits,
-            "attention": self.attention, "remarks": list(self.remarks), "parameters": self.parameters,
-            "tokens_per_step": self.tokens_per_step,
+        program, plain = self.compiled, ("mesh", "fits", "attention", "parameters", "tokens_per_step", "tokens")
+        named = {name: getattr(self, name) for name in (*plain, "steps", "mfu", "days", "dollars")}
+        for part, names in (
+            (program, ("argument_bytes", "temporary_bytes", "peak_bytes", "compile_seconds")),
+            (self.floors, ("limit", "mfu_bound", "exposed_share", "scheduled_mfu_bound")),
+        ):
+            named |= {name: getattr(part, name) if part else None for name in names}
+        return named | {
+            "topology": self.topology.name, "chips": self.topology.chips, "remarks": list(self.remarks),
             "flops_per_step": self.flops_per_token * self.tokens_per_step,
             "chip_bytes": self.topology.chip.memory, "device_bytes": self.topology.device_memory,
-            "argument_bytes": program.argument_bytes if program else None,
-            "temporary_bytes": program.temporary_bytes if program else None,
-            "peak_bytes": program.peak_bytes if program else None,
             "also_held_bytes": dict(program.also_held) if program else {},
             "least_bytes": None if program else self.needed_bytes,
             "kernels": list(program.kernels) if program else [],
             "collectives": {kind: size for kind, (size, _) in program.exchanged().items()} if program else {},
             "largest_collectives": [dataclasses.asdict(one) for one in (program.collectives[:5] if program else ())],
             "floors_seconds": dataclasses.asdict(self.floors) if self.floors else None,
-            "limit": self.floors.limit if self.floors else None,
-            "mfu_bound": self.floors.mfu_bound if self.floors else None,
             "overlapped_share": program.overlap.share if program else None,
-            "exposed_share": self.floors.exposed_share if self.floors else None,
-            "scheduled_mfu_bound": self.floors.scheduled_mfu_bound if self.floors else None,
-            "tokens": self.tokens, "steps": self.steps, "mfu": self.mfu, "days": self.days, "dollars": self.dollars,
-            "compile_seconds": program.compile_seconds if program else None,
         }  # fmt: skip
 
 
@@ -195,7 +178,14 @@ def make_plan(
     `compiler` compiles the step for the topology, after all other checks. Without it, memory is a lower bound, and
     communication is not counted. Raises UsageError if mesh, batch or model cannot be divided over the devices.
     """
-    check_stated(mfu, tokens, days)
+    if not 0.01 <= mfu <= 1:
+        raise UsageError(f"--mfu is {mfu}; it must be from 0.01 to 1, as in --mfu 0.45.")
+    if tokens is not None and not 1 <= tokens < 1e18:
+        raise UsageError(f"--tokens is {tokens}; it must be a number from 1 up, as in --tokens 15e12.")
+    if days is not None and not 0.01 <= days <= 10_000:
+        raise UsageError(f"--days is {days}; it must be from 0.01 to 10,000, as in --days 7.")
+    if days is not None and tokens is not None:
+        raise UsageError(f"--tokens {tokens} and --days {days} are given, but one follows from the other. Give one.")
     shown = as_devices(topology)
     target = shown.target
     mesh = training_mesh_sizes(train, model, shown)
@@ -239,25 +229,13 @@ def make_plan(
         steps = max(1, bisect.bisect_right(STEPS, flops_in(topology, days, mfu) / per_token_of_run, key=before) - 1)
         tokens = before(steps)
     tokens = float(of_run if tokens is None else tokens)
-    time = training_days(topology, per_token_of_run, tokens, mfu)
+    time = per_token_of_run * tokens / flops_in(topology, 1, mfu)
     price = None if dollars_per_chip_hour is None else time * HOURS * topology.chips * dollars_per_chip_hour
     return Plan(
         topology, mesh, count_parameters(model), tokens_per_step, per_token, attention, tuple(remarks),
         found if isinstance(found, Compiled) else None, needed, needed_for, fits, bound, tokens,
         bisect.bisect_left(STEPS, tokens, key=before), mfu, time, price,
     )  # fmt: skip
-
-
-def check_stated(mfu: float, tokens: float | None, days: float | None) -> None:
-    """Raise UsageError if a command-line option is out of range, or if both tokens and days are given."""
-    if not 0.01 <= mfu <= 1:
-        raise UsageError(f"--mfu is {mfu}; it must be from 0.01 to 1, as in --mfu 0.45.")
-    if tokens is not None and not 1 <= tokens < 1e18:
-        raise UsageError(f"--tokens is {tokens}; it must be a number from 1 up, as in --tokens 15e12.")
-    if days is not None and not 0.01 <= days <= 10_000:
-        raise UsageError(f"--days is {days}; it must be from 0.01 to 10,000, as in --days 7.")
-    if days is not None and tokens is not None:
-        raise UsageError(f"--tokens {tokens} and --days {days} are given, but one follows from the other. Give one.")
 
 
 def as_devices(topology: Topology) -> Devices:

@@ -106,6 +106,8 @@ def least_seconds(
     parts = count_parameters(whole) / sizes["tensor"]
     own = tokens // (sizes["data"] * sizes["fsdp"] * sizes["context"])
     share = lambda size: (size - 1) / size
+    inside = topology.devices // topology.slices if chip.torus else topology.shape[-1]  # a slice, or a node of GPUs
+    outside_rate = min(chip.link_rate, chip.network_rate * (1 if chip.torus else inside))  # a node shares its network
     seconds, devices = 0.0, 1
     for axis, moved in (  # from the innermost
         ("tensor", 4 * 2 * model.layers * 2 * own * model.width * share(sizes["tensor"])),  # the residual stream
@@ -114,18 +116,8 @@ def least_seconds(
         ("data", 2 * 4 * parts / (sizes["fsdp"] * sizes["context"]) * share(sizes["data"])),
     ):
         devices *= sizes[axis]
-        seconds += moved * chip.devices / axis_rate(topology, devices)
+        seconds += moved * chip.devices / (chip.link_rate if devices <= inside else outside_rate)
     return tokens * (flops_per_token(model) + again) / (topology.chips * chip.flops), seconds
-
-
-def axis_rate(topology: Topology, devices: int) -> float:
-    """Return the bytes/s per chip of communication among `devices` neighboring devices: over all links within a node
-    or slice, else over the network, whose bandwidth the chips of a node share."""
-    chip = topology.chip
-    inside = topology.shape[-1] if not chip.torus else topology.devices // topology.slices
-    if devices <= inside:
-        return chip.link_rate
-    return min(chip.link_rate, chip.network_rate * (inside if not chip.torus else 1))
 
 
 def search(
@@ -155,22 +147,18 @@ def search(
             limit = LESS * one.least_bytes
         else:
             found.append((one, plan))
-    if not found:
-        raise UsageError(nothing_fits(model, train, topology, len(all_candidates), tried))
-    return sorted(found, key=lambda pair: pair[1].floors.step if pair[1].floors else pair[0].seconds)
-
-
-def nothing_fits(model: ModelConfig, train: TrainConfig, topology: Topology, count: int, tried: int) -> str:
     whole = f"model.context_length = {model.context_length} and batches of {train.largest_batch} sequences"
-    if not count:
-        return (
+    if not all_candidates:
+        raise UsageError(
             f"Nothing fits {topology.name}: with {whole}, no mesh divides the {topology.devices:,} devices and leaves "
             "room for the state. Use more chips, or another batch size."
         )
-    return (
-        f"None of the {tried} layouts that were compiled for {topology.name} fits, with {whole}. Use more chips, or a "
-        "smaller model."
-    )
+    if not found:
+        raise UsageError(
+            f"None of the {tried} layouts that were compiled for {topology.name} fits, with {whole}. Use more chips, "
+            "or a smaller model."
+        )
+    return sorted(found, key=lambda pair: pair[1].floors.step if pair[1].floors else pair[0].seconds)
 
 
 def search_text(found: Sequence[tuple[Candidate, Plan]], topology: Topology) -> str:

@@ -42,6 +42,13 @@ def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
     cost = "no price in configs/recipes/prices.py"
     if plan.dollars is not None:
         cost = f"{plan.dollars:,.2f} dollars" if plan.dollars < 10 else f"{plan.dollars:,.0f} dollars"
+    bounds = []
+    if (one := plan.floors) is not None:
+        bounds = [
+            f"a step takes at least {one.step:.3g} s: arithmetic {one.arithmetic:.3g} s, memory {one.memory:.3g} s, "
+            f"network {one.network:.3g} s at rated speeds. So MFU is at most {100 * one.mfu_bound:.0f} % (limited by "
+            f"{one.limit}); no run reaches this bound"
+        ]
     lines = [
         *exposed_lines(plan, train),
         f"{plan.topology.name}: {counted(plan.topology.chips, 'chip' if chip.torus else 'GPU')}, "
@@ -54,7 +61,7 @@ def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
         *plan.remarks,
         *memory_lines(plan, model, train),
         *exchange_lines(plan),
-        *bound_lines(plan),
+        *bounds,
         f"{in_words(plan.tokens)} tokens, {ratio_text(plan.tokens / plan.parameters)} a parameter, in "
         f"{counted(plan.steps, 'step')}; at {100 * plan.mfu:g} % MFU (stated, not forecast): {time_text(plan.days)}, "
         + cost,
@@ -102,18 +109,6 @@ def exchange_lines(plan: Plan) -> list[str]:
     ]
 
 
-def bound_lines(plan: Plan) -> list[str]:
-    """Return lines on the lower bounds of a step's time."""
-    if plan.floors is None:
-        return []
-    one = plan.floors
-    return [
-        f"a step takes at least {one.step:.3g} s: arithmetic {one.arithmetic:.3g} s, memory {one.memory:.3g} s, "
-        f"network {one.network:.3g} s at rated speeds. So MFU is at most {100 * one.mfu_bound:.0f} % (limited by "
-        f"{one.limit}); no run reaches this bound",
-    ]
-
-
 def exposed_lines(plan: Plan, train: TrainConfig) -> list[str]:
     """Return a line on the communication that does not overlap with computation in the compiled schedule, as a share of
     the step's lower bound, and whether train.xla_options were used."""
@@ -152,21 +147,11 @@ def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
         return [
             f"--train.sample-tokens below {train.sample_tokens}, or --train.sample-every 0: no samples during training"
         ]
-    found = within_a_device(plan, model, train)
-    if plan.mesh["data"] > 1:
-        if not train.mesh.zero1 and model.width % (plan.mesh["data"] * mesh["fsdp"] * mesh["context"]) == 0:
-            found.append(f"--train.mesh.zero1 True: moments are sharded over data, too, {plan.mesh['data']} devices")
-        found.append(whole)
-    return found or ["more chips, or chips with more memory (--topology)"]
-
-
-def within_a_device(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
-    """Return suggestions that reduce temporary memory, such as "--train.remat full: ..."."""
     found = []
     if train.remat == "none":
         found.append("--train.remat full: activations inside a block are recomputed in the backward pass")
     stage = train.stages(model.context_length).largest(train.steps)
-    rows = stage.windows // (plan.mesh["data"] * plan.mesh["fsdp"] * stage.micro_batches)
+    rows = stage.windows // (mesh["data"] * mesh["fsdp"] * stage.micro_batches)
     if rows > 1:
         parts = rows * train.micro_batches
         found.append(f"--train.micro-batches {parts}: now {rows} sequences per device are computed at once")
@@ -174,4 +159,8 @@ def within_a_device(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[
         found.append("--model.scan-layers True: one block's memory is free before the next")
     if plan.topology.chip.torus and model.context_length % (2 * train.loss_chunks) == 0:
         found.append(f"--train.loss-chunks {2 * train.loss_chunks}: fewer logits at a time")
-    return found
+    if mesh["data"] > 1:
+        if not train.mesh.zero1 and model.width % (mesh["data"] * mesh["fsdp"] * mesh["context"]) == 0:
+            found.append(f"--train.mesh.zero1 True: moments are sharded over data, too, {mesh['data']} devices")
+        found.append(whole)
+    return found or ["more chips, or chips with more memory (--topology)"]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from lm.errors import UsageError, shown
 from lm.gpu_memory import GPU_MEMORY
-from lm.metrics.hardware import GPUS, TERA
+from lm.metrics.hardware import GPUS
 
-GIGA, GIB = 1e9, 2**30
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -61,33 +61,30 @@ GPU_NODE = 8
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", 275 * TERA, 32 * GIB, 1200 * GIGA, 300 * GIGA, 6.25 * GIGA, 3, named_by=2, libtpu="v4", most=4096),
-        Chip("v5e", 197 * TERA, int(15.75 * GIB), 819 * GIGA, 200 * GIGA, 3.125 * GIGA, 2, libtpu="v5e"),
-        Chip("v5p", 459 * TERA, int(95.74 * GIB), 2765 * GIGA, 600 * GIGA, 6.25 * GIGA, 3, named_by=2, libtpu="v5p"),
-        Chip("v6e", 918 * TERA, int(31.25 * GIB), 1638 * GIGA, 400 * GIGA, 12.5 * GIGA, 2, libtpu="v6e"),
-        Chip(
-            "tpu7x", 2307 * TERA, 192 * GIB, 7380 * GIGA, 600 * GIGA, 12.5 * GIGA, 3, named_by=2, devices=2,
-            libtpu="tpu7x",
-        ),
-        Chip("h100", GPUS["H100"], 80 * 10**9, 3350 * GIGA, 450 * GIGA, 50 * GIGA, capability=(9, 0)),
-        Chip("h200", GPUS["H200"], 141 * 10**9, 4800 * GIGA, 450 * GIGA, 50 * GIGA, capability=(9, 0)),
-        Chip("b200", GPUS["B200"], 180 * 10**9, 8000 * GIGA, 900 * GIGA, 50 * GIGA, capability=(10, 0)),
-        Chip("a100", GPUS["A100"], 80 * 10**9, 2039 * GIGA, 300 * GIGA, 25 * GIGA, capability=(8, 0)),
-        Chip("l40s", GPUS["L40S"], 48 * 10**9, 864 * GIGA, 32 * GIGA, 6.25 * GIGA, capability=(8, 9)),
-        Chip("mi300x", GPUS["MI300X"], 192 * 10**9, 5300 * GIGA, 448 * GIGA, 50 * GIGA),
+        Chip("v4", 275e12, 32 * GIB, 1200e9, 300e9, 6.25e9, 3, named_by=2, libtpu="v4", most=4096),
+        Chip("v5e", 197e12, int(15.75 * GIB), 819e9, 200e9, 3.125e9, 2, libtpu="v5e"),
+        Chip("v5p", 459e12, int(95.74 * GIB), 2765e9, 600e9, 6.25e9, 3, named_by=2, libtpu="v5p"),
+        Chip("v6e", 918e12, int(31.25 * GIB), 1638e9, 400e9, 12.5e9, 2, libtpu="v6e"),
+        Chip("tpu7x", 2307e12, 192 * GIB, 7380e9, 600e9, 12.5e9, 3, named_by=2, devices=2, libtpu="tpu7x"),
+        Chip("h100", GPUS["H100"], 80 * 10**9, 3350e9, 450e9, 50e9, capability=(9, 0)),
+        Chip("h200", GPUS["H200"], 141 * 10**9, 4800e9, 450e9, 50e9, capability=(9, 0)),
+        Chip("b200", GPUS["B200"], 180 * 10**9, 8000e9, 900e9, 50e9, capability=(10, 0)),
+        Chip("a100", GPUS["A100"], 80 * 10**9, 2039e9, 300e9, 25e9, capability=(8, 0)),
+        Chip("l40s", GPUS["L40S"], 48 * 10**9, 864e9, 32e9, 6.25e9, capability=(8, 9)),
+        Chip("mi300x", GPUS["MI300X"], 192 * 10**9, 5300e9, 448e9, 50e9),
     )
-}  # fmt: skip
+}
 ALIASES = {"trillium": "v6e", "ironwood": "tpu7x", "v7x": "tpu7x", "v5litepod": "v5e"}
-# Available shapes of slices, by their number of chips (the same pages).
+SLICES = {
+    2: "1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16",
+    3: "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8 8x8x16 8x16x16 16x16x16 16x16x24",
+}
+"""{dimensions of the torus: shapes of the available slices} (the same pages)."""
 SHAPES = {
-    2: {
-        1: (1, 1), 4: (2, 2), 8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8), 128: (8, 16), 256: (16, 16),
-    },
-    3: {
-        4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4), 64: (4, 4, 4), 128: (4, 4, 8), 256: (4, 8, 8),
-        512: (8, 8, 8), 1024: (8, 8, 16), 2048: (8, 16, 16), 4096: (16, 16, 16), 6144: (16, 16, 24),
-    },
-}  # fmt: skip
+    torus: {math.prod(shape): shape for shape in (tuple(map(int, one.split("x"))) for one in shapes.split())}
+    for torus, shapes in SLICES.items()
+}
+"""{dimensions of the torus: {number of chips: shape of the slice}}."""
 
 
 @dataclass(frozen=True)
@@ -140,15 +137,11 @@ def topology_of(name: str) -> Topology:
             f"({', '.join(CHIPS)}; {', '.join(f'{alias} is {of}' for alias, of in ALIASES.items())}) with the shape of "
             "a slice, its name, or a number of GPUs: v5e:4x4, v5p-512, 2xv6e-256, h100:8."
         )
-    if not chip.torus:
-        return gpus(chip, name, int(slices or 1), size or "1")
-    return Topology(chip, slice_shape(chip, name, size), int(slices or 1))
-
-
-def gpus(chip: Chip, name: str, times: int, size: str) -> Topology:
-    if "x" in size:
+    if chip.torus:
+        return Topology(chip, slice_shape(chip, name, size), int(slices or 1))
+    if size and "x" in size:
         raise UsageError(f"The topology {shown(name)} has a shape; for GPUs, give a number: {chip.name}:16.")
-    count = times * int(size)
+    count = int(slices or 1) * int(size or 1)
     if count < 1 or (count > GPU_NODE and count % GPU_NODE):
         raise UsageError(
             f"The topology {shown(name)} asks for {count:,} GPUs. Give 1 to {GPU_NODE}, or a multiple of {GPU_NODE}: "
@@ -162,8 +155,8 @@ def slice_shape(chip: Chip, name: str, size: str | None) -> tuple[int, ...]:
     Raises UsageError if `chip` has no such slice; `name` is the topology's name for the message."""
     known = {count: shape for count, shape in SHAPES[chip.torus].items() if count <= chip.most}
     if size and "x" in size:
-        shape = tuple(int(one) for one in size.split("x") if one)
-        if len(shape) != chip.torus or sorted(shape) not in [sorted(one) for one in known.values()] or min(shape) < 1:
+        shape = tuple(map(int, size.split("x")))
+        if sorted(shape) not in map(sorted, known.values()):
             some = ", ".join("x".join(map(str, one)) for one in known.values())
             raise UsageError(f"The topology {shown(name)} has a shape that {chip.name} lacks. Choose one of {some}.")
         return shape
