@@ -103,7 +103,7 @@ class Written(io.BytesIO):
 
     def close(self) -> None:
         if not self.closed:
-            objects.write(self.address, self.getvalue())
+            objects.upload(self.getvalue(), self.address)
         super().close()
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
@@ -13,11 +12,10 @@ import tensorstore as ts
 from lm.checkpoints.addresses import kvstore_spec, orbax_path
 from lm.checkpoints.errors import FREE_SPACE, readable_errors
 from lm.checkpoints.manifest import write_manifest
-from lm.checkpoints.reading import item_handler
+from lm.checkpoints.reading import item_handler, shapes_of
 from lm.config import ModelConfig
 from lm.errors import InputError
 from lm.model.param_names import IN_BLOCK, named_leaves
-from lm.model.transformer import Transformer
 from lm.storage import Place
 
 
@@ -37,7 +35,7 @@ def write_parameters(
     converted to config.parameter_dtype. Raises InputError for a missing parameter or a wrong shape, and if the disk
     cannot be written.
     """
-    leaves = named_leaves(jax.eval_shape(lambda: Transformer(config, jax.random.key(0))))
+    leaves = named_leaves(shapes_of(config))
     item = checkpoint.resolve() / "model"
     with readable_errors(checkpoint, "written", FREE_SPACE):
         item.mkdir(parents=True)
@@ -48,7 +46,8 @@ def write_parameters(
         handler.finalize(orbax_path(item))
         context = ts.Context()
     for name, leaf in leaves.items():
-        layers = layers_of(name, config)
+        stacked = IN_BLOCK.fullmatch(name) if config.scan_layers else None
+        layers = [f"{stacked[1]}{layer}.{stacked[3]}" for layer in range(config.layers)] if stacked else []
         block = (1, *leaf.shape[1:]) if layers else leaf.shape
         with readable_errors(checkpoint, "written", FREE_SPACE):
             array = ts.open(
@@ -62,14 +61,6 @@ def write_parameters(
                 place = array[layer] if layers else array
                 place.write(value).result()
     write_manifest(checkpoint, about)
-
-
-def layers_of(name: str, config: ModelConfig) -> list[str]:
-    """Return the names of the parameters in a stacked array, layer by layer; [] if the array is not a stack."""
-    found = IN_BLOCK.fullmatch(name)
-    if not config.scan_layers or found is None:
-        return []
-    return [f"{found[1]}{layer}.{found[3]}" for layer in range(config.layers)]
 
 
 def checked(parameters: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

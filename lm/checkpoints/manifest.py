@@ -101,7 +101,9 @@ def find_parameters(folders: Sequence[Place], step: int | None = None) -> list[P
         if isinstance(run, Path):
             with contextlib.suppress(OSError, ValueError, InputError, RecursionError):
                 config = parse_json(read_bounded(run / RunPaths.config_json, MOST_CONFIG_BYTES))
-        script = next((script for name, script in OF_ANOTHER_RUN.items() if based(config, name)), "")
+        section = lambda name: config.get(name) if isinstance(config, dict) else None
+        is_based = lambda values: isinstance(values, dict) and values.get("base")
+        script = next((script for name, script in OF_ANOTHER_RUN.items() if is_based(section(name))), "")
         first = f"{script} {shown_place(run)}" if script else f"launch.train CONFIG.py --workdir {shown_place(run)}"
         raise InputError(f"There is no checkpoint in {shown_place(folders[0])}. First run: python -m {first}")
     chosen = next((place for one, place in found if step in (None, one)), None)
@@ -111,12 +113,6 @@ def find_parameters(folders: Sequence[Place], step: int | None = None) -> list[P
             f"{', '.join(map(str, sorted({one for one, _ in found})))}."
         )
     return [chosen, *(place for _, place in found if place != chosen)]
-
-
-def based(config: Any, section: str) -> bool:
-    """Return whether `section` of the parsed config.json, which may be anything, names a base."""
-    values = config.get(section) if isinstance(config, dict) else None
-    return isinstance(values, dict) and bool(values.get("base"))
 
 
 def steps_in(folder: Place) -> list[int]:

@@ -170,26 +170,18 @@ def check_items(
     if "model" in found:
         check_size(folder / "model", found["model"])
     stored = {name: as_stored(named_leaves(tree), found[name]) for name, tree in like.items()}
-    for name, arrays in stored.items():
-        check_arrays(folder, name, arrays, found[name], cast_types)
-    return stored
-
-
-def check_arrays(
-    folder: Place, item: str, wanted: Mapping[str, Any], found: Mapping[str, Any], cast_types: bool
-) -> None:
-    """Raise InputError unless a checkpoint's arrays `found` have the names and shapes of the arrays `wanted`, and also
-    their dtypes (not checked with `cast_types`)."""
     kind = lambda x: f"{tuple(x.shape)}" if cast_types else f"{tuple(x.shape)} {np.dtype(x.dtype).name}"
-    there, asked = ({key: kind(x) for key, x in arrays.items()} for arrays in (found, wanted))
-    differing = [key for key in sorted(there | asked) if there.get(key) != asked.get(key)]
-    if differing:
-        key = differing[0]
-        raise InputError(
-            f"{folder} cannot be restored into this model: {len(differing)} arrays of {item} differ, first {key}: "
-            f"{there.get(key, 'absent')} in the checkpoint, {asked.get(key, 'absent')} in the config. Use the config "
-            "that the run was started with, or another --workdir (train.start.checkpoint loads the arrays that fit)."
-        )
+    for item, wanted in stored.items():
+        there, asked = ({key: kind(x) for key, x in arrays.items()} for arrays in (found[item], wanted))
+        if differing := [key for key in sorted(there | asked) if there.get(key) != asked.get(key)]:
+            key = differing[0]
+            raise InputError(
+                f"{folder} cannot be restored into this model: {len(differing)} arrays of {item} differ, first {key}: "
+                f"{there.get(key, 'absent')} in the checkpoint, {asked.get(key, 'absent')} in the config. Use the "
+                "config that the run was started with, or another --workdir (train.start.checkpoint loads the arrays "
+                "that fit)."
+            )
+    return stored
 
 
 def check_finite(model: Transformer, checkpoint: Place) -> None:

@@ -16,28 +16,3 @@ from lm.config.remat import REMAT, RematPolicy
 from lm.config.stages import Stage, Stages
 from lm.config.tokenizer import END_OF_TEXT, TokenizerConfig
 from lm.config.training import MeshConfig, MixtureSource, MixtureStage, SpikeConfig, StartConfig, TrainConfig
-
-__all__ = [
-    "END_OF_TEXT",
-    "REMAT",
-    "ChatConfig",
-    "EvaluateConfig",
-    "LoraConfig",
-    "MeshConfig",
-    "MixtureSource",
-    "MixtureStage",
-    "ModelConfig",
-    "MuonConfig",
-    "OptimizerConfig",
-    "ReinforceConfig",
-    "RematPolicy",
-    "RopeScalingConfig",
-    "SampleConfig",
-    "SpikeConfig",
-    "Stage",
-    "Stages",
-    "StartConfig",
-    "TasksConfig",
-    "TokenizerConfig",
-    "TrainConfig",
-]

@@ -170,26 +170,18 @@ class ModelConfig(Config):
                 f"model.head_dim (by default model.width / model.heads) = {self.head_channels} is odd, but rotary "
                 "positions rotate pairs of channels. Choose an even number, or model.position = learned."
             )
-        self.check_windows()
-
-    @property
-    def layers_alike(self) -> bool:
-        """Whether all layers have the same window, as scan_layers requires."""
-        return len({*self.attention_windows[: self.layers]}) < 2
-
-    def check_windows(self) -> None:
-        """Raise UsageError for negative windows, and for different windows with scan_layers."""
-        if min(self.attention_windows, default=0) < 0:
-            raise UsageError(
-                f"model.attention_windows = {self.attention_windows}; a window must be at least 0 tokens (0: no "
-                "window)."
-            )
+        within(self, "model", 0, LARGEST_SIZE, "attention_windows")
         if self.scan_layers and not self.layers_alike:
             raise UsageError(
                 f"model.attention_windows = {self.attention_windows} gives the {self.layers} layers different "
                 "windows, but model.scan_layers = True needs equal layers. Set scan_layers to False, or give one "
                 "window."
             )
+
+    @property
+    def layers_alike(self) -> bool:
+        """Whether all layers have the same window, as scan_layers requires."""
+        return len({*self.attention_windows[: self.layers]}) < 2
 
 
 def least_parameters(config: ModelConfig) -> int:

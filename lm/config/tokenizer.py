@@ -47,8 +47,8 @@ class TokenizerConfig(Config):
             )
         if odd := [name for name in names if not name.isprintable()]:
             raise UsageError(f"tokenizer.special_tokens has {odd[0]!r}; names must consist of printable characters.")
+        what = f"load = {self.load!r}" if self.load else f"algorithm = {self.algorithm}"
         if names not in ((END_OF_TEXT,), SPECIAL_TOKENS) and (self.load or self.algorithm != "bpe"):
-            what = f"load = {self.load!r}" if self.load else f"algorithm = {self.algorithm}"
             raise UsageError(
                 f"tokenizer.special_tokens is {', '.join(names)}, but tokenizer.{what} has its own. Remove one of them."
             )
@@ -58,7 +58,6 @@ class TokenizerConfig(Config):
                 "Remove one of them."
             )
         if self.allow_fewer and (self.load or self.algorithm not in ("bpe", "characters")):
-            what = f"load = {self.load!r}" if self.load else f"algorithm = {self.algorithm}"
             raise UsageError(
                 f"tokenizer.allow_fewer is True, but must be False: tokenizer.{what} has exactly vocab_size symbols."
             )

@@ -283,8 +283,22 @@ class TrainConfig(Config):
         counts = ("batch_size", "validation_batches", "sample_tokens", "checkpoints_kept", "loss_chunks")
         within(self, "train", 1, math.inf, *counts, "micro_batches", "profile_steps", "shuffle_block")
         self.check_hooks()
-        self.check_remat()
-        self.check_xla_options()
+        if both := sorted({*self.remat_keep} & {*self.remat_offload}):
+            raise UsageError(
+                f"train.remat_keep and train.remat_offload both have {', '.join(both)}. A tensor is either kept on "
+                "the device or offloaded to the host: remove it from one of them."
+            )
+        if self.remat == "none" and (self.remat_keep or self.remat_offload):
+            raise UsageError(
+                "train.remat is none, which keeps everything on the device, but train.remat_keep is "
+                f"[{' '.join(self.remat_keep)}] and train.remat_offload is [{' '.join(self.remat_offload)}]. Choose a "
+                "policy that recomputes the rest, such as train.remat = full."
+            )
+        if malformed := [option for option in self.xla_options if not XLA_OPTION.fullmatch(option)]:
+            raise UsageError(
+                f"train.xla_options has {malformed[0]!r}. Give options of XLA as name=value, such as "
+                "xla_gpu_enable_latency_hiding_scheduler=true."
+            )
         within(self, "train", 0, 1e6, "hang_seconds", "start_seconds", "checkpoint_every_seconds")
         within(self, "train", 1, 1e6, "join_timeout")
         if 0 < self.start_seconds <= self.join_timeout:
@@ -416,37 +430,11 @@ class TrainConfig(Config):
                 if not 1 <= value < 2**31:
                     raise UsageError(f"train.{name} has {value} from step {step} on; give values from 1 to 2**31 - 1.")
 
-    def check_xla_options(self) -> None:
-        """Raise UsageError unless each of xla_options is of the form xla_NAME=value."""
-        for option in self.xla_options:
-            if not XLA_OPTION.fullmatch(option):
-                raise UsageError(
-                    f"train.xla_options has {option!r}. Give options of XLA as name=value, such as "
-                    "xla_gpu_enable_latency_hiding_scheduler=true."
-                )
-
-    def check_remat(self) -> None:
-        """Raise UsageError if remat_keep and remat_offload overlap, or are set without a policy."""
-        both = sorted({*self.remat_keep} & {*self.remat_offload})
-        if both:
-            raise UsageError(
-                f"train.remat_keep and train.remat_offload both have {', '.join(both)}. A tensor is either kept on "
-                "the device or offloaded to the host: remove it from one of them."
-            )
-        if self.remat == "none" and (self.remat_keep or self.remat_offload):
-            raise UsageError(
-                "train.remat is none, which keeps everything on the device, but train.remat_keep is "
-                f"[{' '.join(self.remat_keep)}] and train.remat_offload is [{' '.join(self.remat_offload)}]. Choose a "
-                "policy that recomputes the rest, such as train.remat = full."
-            )
-
     def check_hooks(self) -> None:
         """Raise UsageError for invalid intervals of evaluation, samples, checkpoints and logs."""
-        for name in ("validate_every", "sample_every", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 0 (0: never).")
         by_loss = "checkpoints_kept_best", "patience"
-        within(self, "train", 0, math.inf, "checkpoints_kept_every", "snapshot_steps", *by_loss)
+        every = ("validate_every", "sample_every", "checkpoint_every", "log_every", "checkpoints_kept_every")
+        within(self, "train", 0, math.inf, *every, "snapshot_steps", *by_loss)
         for name in [name for name in by_loss if getattr(self, name)]:
             needs = f"train.{name} = {getattr(self, name)} needs validation losses, but "
             if not self.validate_every:

@@ -73,7 +73,31 @@ def build_index(
     """
     out.mkdir(parents=True, exist_ok=True)
     with held(out):
-        return build_alone(shards_of(tokens, train), out, fingerprint, part_tokens, say)
+        read = shards_of(tokens, train)
+        (out / INDEX).unlink(missing_ok=True)
+        manifest = read_manifest(tokens)
+        fingerprint = fingerprint or manifest.tokenizer_fingerprint  # all shards of a run have one tokenizer
+        counts = np.zeros(manifest.vocab_size + 1, np.int64)
+        parts: list[Part] = []
+        sources: list[Source] = []
+        for source, shards in enumerate(read):
+            of = manifest_sha256(shards.folder)
+            if source:
+                names = names_of(out, source)
+                copy_names(shards.folder, names)
+                sources.append(Source(shards.name, str(shards.folder.resolve()), of, crc32_of(names)))
+            for name, split, stretch in stretches_of(shards, source, fingerprint, part_tokens):
+                if split == "train":
+                    counts += np.bincount(stretch.tokens, minlength=len(counts))
+                parts.append(write_part(out, name, split, source, stretch, of, manifest.vocab_size, say))
+        with writing(out / COUNTS), appearing(out / COUNTS) as path, path.open("wb") as file:
+            np.save(file, counts[:-1])
+        own = manifest_sha256(tokens)
+        header = Header(FORMAT, fingerprint, manifest.vocab_size, own, tuple(parts), tuple(sources))
+        write_atomically(out / INDEX, header.to_json())
+        for part in parts:
+            note_of(out, part.name).unlink(missing_ok=True)
+        return header
 
 
 def shards_of(tokens: Place, train: TrainConfig | None) -> list[Shards]:
@@ -105,34 +129,6 @@ def held(out: Path) -> Generator[None]:
         os.close(handle)
 
 
-def build_alone(
-    read: list[Shards], out: Path, fingerprint: str | None, part_tokens: int, say: Callable[[str], None]
-) -> Header:
-    """Do the work of `build_index` for the folders `read`. The caller must hold the lock of `out` (`held`)."""
-    (out / INDEX).unlink(missing_ok=True)
-    manifest = read_manifest(read[0].folder)
-    fingerprint = fingerprint or manifest.tokenizer_fingerprint  # all shards of a run have one tokenizer
-    counts = np.zeros(manifest.vocab_size + 1, np.int64)
-    parts: list[Part] = []
-    sources: list[Source] = []
-    for source, shards in enumerate(read):
-        if source:
-            sources.append(note_source(out, source, shards))
-        of = manifest_sha256(shards.folder)
-        for name, split, stretch in stretches_of(shards, source, fingerprint, part_tokens):
-            if split == "train":
-                counts += np.bincount(stretch.tokens, minlength=len(counts))
-            parts.append(write_part(out, name, split, source, stretch, of, manifest.vocab_size, say))
-    with writing(out / COUNTS), appearing(out / COUNTS) as path, path.open("wb") as file:
-        np.save(file, counts[:-1])
-    own = manifest_sha256(read[0].folder)
-    header = Header(FORMAT, fingerprint, manifest.vocab_size, own, tuple(parts), tuple(sources))
-    write_atomically(out / INDEX, header.to_json())
-    for part in parts:
-        note_of(out, part.name).unlink(missing_ok=True)
-    return header
-
-
 def stretches_of(shards: Shards, source: int, fingerprint: str, part_tokens: int) -> Iterator[tuple[str, str, Stretch]]:
     """Yield (name of an index part, split, its tokens and documents) for all splits of a folder of shards. `source` is
     the folder's number, 0 for the run's own."""
@@ -143,14 +139,6 @@ def stretches_of(shards: Shards, source: int, fingerprint: str, part_tokens: int
         before = f"{split}-{source}" if source else split
         for number, stretch in enumerate(stretches(windows, manifest.vocab_size, part_tokens)):
             yield f"{before}-{number:05d}", split, stretch
-
-
-def note_source(out: Path, number: int, shards: Shards) -> Source:
-    """Copy the ids and URLs of a folder's documents to names-NUMBER.parquet; return the folder's entry for
-    index.json."""
-    copy_names(shards.folder, names_of(out, number))
-    sha256, crc32 = manifest_sha256(shards.folder), crc32_of(names_of(out, number))
-    return Source(shards.name, str(shards.folder.resolve()), sha256, crc32)
 
 
 def stretches(windows: Windows, separator: int, part_tokens: int) -> Iterator[Stretch]:
@@ -228,13 +216,12 @@ def write_part(
     say(f"{name}: {len(stretch.tokens):,} tokens of {len(stretch.documents):,} documents")
     arrays = {"tokens": stretch.tokens.astype(token_type(vocab_size)), "documents": stretch.documents}
     arrays["positions"] = suffix_array(stretch.tokens, vocab_size)
+    sizes, sums = {}, {}
     for array in ARRAYS:
         path = file_of(out, name, array)
         with writing(path), appearing(path) as partial, partial.open("wb") as file:
             np.save(file, arrays.pop(array))
-    files = {array: file_of(out, name, array) for array in ARRAYS}
-    sizes = {array: path.stat().st_size for array, path in files.items()}
-    sums = {array: crc32_of(path) for array, path in files.items()}
+        sizes[array], sums[array] = path.stat().st_size, crc32_of(path)
     part = Part(name, split, len(stretch.tokens), len(stretch.documents), sizes, sums, source)
     write_atomically(note, json.dumps({"shards": shards, "part": vars(part)}))
     return part

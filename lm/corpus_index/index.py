@@ -2,7 +2,7 @@
 
 import bisect
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -85,20 +85,23 @@ class MappedPart:
         self.bytes = memoryview(self.tokens.view(np.uint8))
         self.width = np.dtype(dtype).itemsize
 
+    def bytes_at(self, length: int) -> Callable[[int], bytes]:
+        """Return a function that returns `length` bytes of the tokens from a position on."""
+        width, data = self.width, self.bytes
+        return lambda position: bytes(data[position * width : position * width + length])
+
     def range_of(self, wanted: bytes) -> tuple[int, int]:
         """Return the range [low, high) of sorted positions at which the tokens, as bytes, begin with `wanted`."""
-        width, data, length = self.width, self.bytes, len(wanted)
-        key = lambda position: bytes(data[position * width : position * width + length])
+        key = self.bytes_at(len(wanted))
         low = bisect.bisect_left(self.positions, wanted, key=key)
         return low, bisect.bisect_right(self.positions, wanted, lo=low, key=key)
 
     def longest(self, wanted: bytes) -> int:
         """Return the length in tokens of the longest prefix of `wanted` that occurs in this part."""
-        width, data, length = self.width, self.bytes, len(wanted)
-        key = lambda position: bytes(data[position * width : position * width + length])
+        key = self.bytes_at(len(wanted))
         at = bisect.bisect_left(self.positions, wanted, key=key)
         near = (key(self.positions[one]) for one in (at - 1, at) if 0 <= one < len(self.positions))
-        return max((common(one, wanted) // width for one in near), default=0)
+        return max((common(one, wanted) // self.width for one in near), default=0)
 
 
 def common(one: bytes, other: bytes) -> int:

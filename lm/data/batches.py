@@ -183,16 +183,12 @@ class BatchSource:
         if any(one.windows.records.is_remote for one in self.sources):
             for stage, own in zip(stages, of_stage, strict=True):
                 self._steps_of_part(stage, own)  # raise now, not when the stage begins
-        return self._iterate_stages(list(zip(stages, of_stage, strict=True)), start_step, stop_step)
-
-    def _iterate_stages(
-        self, stages: list[tuple[Stage, np.ndarray]], start_step: int, stop_step: int | None
-    ) -> Iterator[Batch]:
-        for stage, rows in stages:
-            yield from self._iterate(stage, rows, start_step, stop_step)
+        pairs = zip(stages, of_stage, strict=True)
+        return (batch for stage, own in pairs for batch in self._iterate(stage, own, start_step, stop_step))
 
     def _iterate(self, stage: Stage, rows: np.ndarray, start_step: int, stop_step: int | None) -> Iterator[Batch]:
-        """Iterate over the batches of one stage. Inside, steps count from the first step of the stage."""
+        """Iterate over the batches of one stage; then, or on an error, cancel pending requests to buckets. Inside,
+        steps count from the first step of the stage."""
         import grain
 
         options = grain.ReadOptions(num_threads=self.loader_threads, prefetch_buffer_size=4 * self.loader_threads)
@@ -204,7 +200,11 @@ class BatchSource:
         )
         iterator = iter(grain.MapDataset.range(end).map(read).to_iter_dataset(options))
         iterator.set_state({"next_index": first})
-        return closing_after(iterator, ahead) if ahead else iterator
+        try:
+            yield from iterator
+        finally:
+            if ahead:
+                ahead.close()
 
     def _steps_of_part(self, stage: Stage, rows: np.ndarray) -> int:
         stored = max(one.windows.stored_bytes() for one in self.sources if one.windows.records.is_remote)
@@ -235,7 +235,8 @@ class BatchSource:
     def documents(self, step: int) -> list[Origin]:
         """Return the origin of each sequence in batch(step): its folder of shards and the documents in its inputs."""
         stage, found = self.stages.at(step), []
-        for source, number in map(self._find, self._order[step].tolist()):
+        for index, number in self.places(step):
+            source = self.sources[index]
             for begin in range(0, self.context_length, stage.context_length):
                 documents = source.windows.segments(number, begin, begin + stage.context_length)
                 found.append(Origin(source.folder, set(documents)))
@@ -243,7 +244,7 @@ class BatchSource:
 
     def places(self, step: int) -> list[tuple[int, int]]:
         """Return (index in `self.sources`, window number within that source) for each window in batch(step)."""
-        return [self._place(number) for number in self.numbers(step).tolist()]
+        return self._places(self.numbers(step))
 
     def numbers(self, step: int) -> np.ndarray:
         """Return the window numbers of batch(step), counted over all sources in order: (W,) int64."""
@@ -255,8 +256,7 @@ class BatchSource:
 
     def heads(self, step: int) -> np.ndarray:
         """Return which targets of batch(step) are the BOS token at the start of a document: (B, T) bool."""
-        found = [self._find(number) for number in self._order[step].tolist()]
-        heads = np.stack([source.windows.heads(number) for source, number in found])
+        heads = np.stack([self.sources[index].windows.heads(number) for index, number in self.places(step)])
         return heads.reshape(self.stages.at(step).shape)
 
     def _read(
@@ -265,33 +265,20 @@ class BatchSource:
         """Return the batch of the windows `numbers`, or only some of its rows."""
         rows = np.arange(stage.shape[0]) if rows is None else rows
         wanted, places = (rows, None) if stage.parts == 1 else np.unique(rows // stage.parts, return_inverse=True)
-        found = [self._find(number) for number in numbers[wanted].tolist()]
-        read = [source.windows.read(number, part) for source, number in found]
+        read = [self.sources[index].windows.read(number, part) for index, number in self._places(numbers[wanted])]
         inputs, targets, segments, weights = (np.stack(arrays) for arrays in zip(*read, strict=True))
         if stage.parts > 1:
-            cut = lambda array_WT: array_WT.reshape(len(found), stage.parts, stage.context_length)
+            cut = lambda array_WT: array_WT.reshape(len(read), stage.parts, stage.context_length)
             own = lambda array_WT: cut(array_WT)[places, rows % stage.parts]
             inputs, targets, segments, weights = map(own, (inputs, targets, segments, weights))
             # Number the documents of each sequence from 1; padding stays 0.
             segments = np.maximum(segments - np.maximum(segments[:, :1] - 1, 0), 0)
         return host_batch(inputs, targets, segments, weights)
 
-    def _find(self, number: int) -> tuple[Source, int]:
-        """Return (source of a window, number of the window in that source)."""
-        index, number = self._place(number)
-        return self.sources[index], number
-
-    def _place(self, number: int) -> tuple[int, int]:
-        index = bisect.bisect_right(self._first_window, number) - 1
-        return index, number - self._first_window[index]
-
-
-def closing_after(batches: Iterator[Batch], ahead: ReadAhead) -> Iterator[Batch]:
-    """Yield the batches; then, or on an error, cancel the pending requests of `ahead`."""
-    try:
-        yield from batches
-    finally:
-        ahead.close()
+    def _places(self, numbers: np.ndarray) -> list[tuple[int, int]]:
+        firsts = np.array(self._first_window)
+        sources = np.searchsorted(firsts, numbers, side="right") - 1
+        return list(zip(sources.tolist(), (numbers - firsts[sources]).tolist(), strict=True))
 
 
 def document_stream(
@@ -422,10 +409,6 @@ class Windows:
         first = first_record[shards] + begins // self.record_length
         last = first_record[shards] + (begins + self.context_length - 1) // self.record_length
         return np.stack([first, np.minimum(last, first_record[shards + 1] - 1)], axis=1)
-
-    def documents(self, number: int) -> set[int]:
-        """Return the numbers of the documents in a window's inputs."""
-        return set(self.segments(number))
 
     def segments(self, number: int, begin: int = 0, end: int | None = None) -> list[int]:
         """Return the document numbers of a window's segments in order, so that item i belongs to segment id i + 1. Only

@@ -4,7 +4,6 @@ Orbax stores an array as uncompressed blocks, in C order, in a key-value databas
 a stack (model.scan_layers) is a byte range of each block and can be read separately: only that layer is in memory.
 """
 
-import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -42,7 +41,7 @@ class StoredParameters(Mapping[str, np.ndarray]):
     def __init__(self, checkpoint: Place, item: str = "model"):
         """`checkpoint` is the folder of a step, such as runs/demo/checkpoints/1100; `item` is the part of it to
         read."""
-        self.folder = checkpoint / item
+        self.folder, self.context = checkpoint / item, ts.Context()
         with readable_errors(checkpoint, "read", OTHER):
             stored: dict[str, Any] = item_handler().metadata(orbax_path(self.folder)).tree
         check_size(self.folder, stored)
@@ -67,14 +66,10 @@ class StoredParameters(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         array, layer = self.places[name]
         with readable_errors(self.folder.parent, "read", OTHER):
-            opened = ts.open(array_spec(self.folder, array), context=self._context, read=True).result()
+            opened = ts.open(array_spec(self.folder, array), context=self.context, read=True).result()
             if layer is None:
                 return opened.read().result()
             return layer_of(opened, layer)
-
-    @functools.cached_property
-    def _context(self) -> ts.Context:
-        return ts.Context()
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Raise InputError unless the parameters have exactly these names and shapes."""

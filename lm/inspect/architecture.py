@@ -78,21 +78,24 @@ def architecture(config: ModelConfig) -> Part:
 
 
 def shapes_of(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
-    """Return {parameter name: (shape, names of its axes)} of a model with one layer."""
+    """Return {parameter name: (shape, names of its axes)}. All blocks have equal shapes, so only one is traced."""
     one_layer = dataclasses.replace(config, layers=1, scan_layers=False)
     model = jax.eval_shape(lambda: Transformer(one_layer, jax.random.key(0)))
-    leaves = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_parameter)[0]
-    name = lambda path: ".".join(map(part_name, path))
-    return {name(path): (tuple(leaf.shape), leaf.get_metadata()["axes"]) for path, leaf in leaves}
+    shapes = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(model, is_leaf=is_parameter)[0]:
+        name = ".".join(map(part_name, path))
+        for layer in range(config.layers if name.startswith("blocks.") else 1):
+            every = name.replace("blocks.0.", f"blocks.{layer}.", 1)
+            shapes[every] = tuple(leaf.shape), leaf.get_metadata()["axes"]
+    return shapes
 
 
 type Shapes = Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]]
 
 
 def leaf(shapes: Shapes, path: str, kind: str, about: str, formula: str = "", name: str = "") -> Part:
-    """Return the node of the parameter `path`, such as "blocks.3.mlp.up.weight". All blocks have equal shapes."""
-    before, _, inside = path.partition("blocks.")
-    shape, axes = shapes[f"blocks.0.{inside.partition('.')[2]}" if inside and not before else path]
+    """Return the node of the parameter `path`, such as "blocks.3.mlp.up.weight"."""
+    shape, axes = shapes[path]
     return Part(name or path.rpartition(".")[2], path, kind, about, formula, shape, axes, math.prod(shape))
 
 
@@ -101,16 +104,15 @@ def group(name: str, path: str, kind: str, about: str, formula: str, children: l
     return Part(name, path, kind, about, formula, (), (), total, details, tuple(children))
 
 
-def others(shapes: Shapes, shown: list[Part], layer: int | None = None) -> list[Part]:
-    """Return nodes for the parameters that are not in `shown`: of block `layer`, or outside of blocks if `layer` is
-    None. So the tree and its sums include parameters without a description here."""
+def others(shapes: Shapes, shown: list[Part], inside: str = "") -> list[Part]:
+    """Return nodes for the parameters that are not in `shown`: of the block `inside`, such as "blocks.3.", or outside
+    of blocks. So the tree and its sums include parameters without a description here."""
     paths, waiting = set(), [*shown]
     while waiting:
         part = waiting.pop()
         paths.add(part.path)
         waiting += part.children
-    names = [name for name in shapes if name.startswith("blocks.") == (layer is not None)]
-    every = [name.replace("blocks.0.", f"blocks.{layer}.", 1) for name in names]
+    every = [name for name in shapes if (name.startswith(inside) if inside else not name.startswith("blocks."))]
     return [leaf(shapes, path, "vector", "A parameter.") for path in every if path not in paths]
 
 
@@ -118,16 +120,11 @@ def linear(shapes: Shapes, path: str, about: str, formula: str) -> Part:
     """Return the node of a linear map: its weight, and its bias if it has one."""
     name = path.rpartition(".")[2]
     weight = leaf(shapes, f"{path}.weight", "matrix", about, formula)
-    if not has(shapes, f"{path}.bias"):
+    if f"{path}.bias" not in shapes:
         return dataclasses.replace(weight, name=name)
     bias = leaf(shapes, f"{path}.bias", "vector", "A bias for each channel.", "+ b")
     both = group(name, path, "matrix", about, f"{formula} + b", [weight, bias])
     return dataclasses.replace(both, shape=weight.shape, axes=weight.axes)
-
-
-def has(shapes: Shapes, path: str) -> bool:
-    first, _, inside = path.partition(".")
-    return (f"blocks.0.{inside.partition('.')[2]}" if first == "blocks" else path) in shapes
 
 
 NORM_FORMULAS = {"rmsnorm": "x / rms(x) · scale", "layernorm": "(x − mean(x)) / std(x) · scale"}
@@ -136,16 +133,16 @@ NORM_FORMULAS = {"rmsnorm": "x / rms(x) · scale", "layernorm": "(x − mean(x))
 def norm(config: ModelConfig, shapes: Shapes, path: str, about: str) -> Part:
     formula = NORM_FORMULAS.get(config.norm, f"{config.norm}(x) · scale")
     each = ("scale", "A factor for each channel.", "· scale"), ("bias", "A bias for each channel.", "+ bias")
-    present = [one for one in each if has(shapes, f"{path}.{one[0]}")]
+    present = [one for one in each if f"{path}.{one[0]}" in shapes]
     children = [leaf(shapes, f"{path}.{name}", "vector", of_each, how) for name, of_each, how in present]
-    formula += " + bias" if has(shapes, f"{path}.bias") else ""
+    formula += " + bias" if f"{path}.bias" in shapes else ""
     found = group(path.rpartition(".")[2], path, "norm", about, formula, children)
     return dataclasses.replace(found, shape=children[0].shape, axes=children[0].axes) if children else found
 
 
 def share(shapes: Shapes, path: str, of: str) -> list[Part]:
     """Return [node of a token shift's parameter], [] without one. `of` names what is shifted: "the MLP's inputs"."""
-    if not has(shapes, path):
+    if path not in shapes:
         return []
     about = f"How much {of} take from the token before, for each channel."
     return [leaf(shapes, path, "vector", about, "h_BTD += (h_BTD of the token before − h_BTD) · share")]
@@ -202,7 +199,7 @@ def block(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
         *share(shapes, f"{path}.mlp_share", "the MLP's inputs"),
         mlp(config, shapes, layer),
     ]
-    children += others(shapes, children, layer)
+    children += others(shapes, children, f"{path}.")
     about = "Attention, then an MLP: each reads the stream, and adds to it."
     formula = "x + attention(norm(x)), then x + mlp(norm(x))"
     return group(str(layer), path, "block", about, formula, children, layer=layer)

@@ -91,7 +91,12 @@ def compile_for(
     also, what = {}, STEP
     try:
         program, cost = compile_ahead(step, state, batch, mesh, stage.model(model), train.xla_options)
-        made = read(program, len(devices), chip, cost.compile_seconds)
+        memory, text = program.memory_analysis(), program.as_text()
+        made = Compiled(
+            memory.argument_size_in_bytes, memory.temp_size_in_bytes, peak_bytes(memory),
+            tuple(collectives(text, len(devices))), overlap_of(text, len(devices), chip), tuple(kernels(text)),
+            cost.compile_seconds,
+        )  # fmt: skip
         # Moments stay in memory meanwhile, and with adapters the frozen parameters, next to the merged ones.
         waiting = made.argument_bytes - (0 if train.lora.rank else bytes_on_each(model, mesh))
         start = time.perf_counter()
@@ -123,15 +128,6 @@ def peak_bytes(memory: Any) -> int:
     return getattr(memory, "peak_memory_in_bytes", 0) or least
 
 
-def read(program: Any, devices: int, chip: Chip, seconds: float) -> Compiled:
-    memory, text = program.memory_analysis(), program.as_text()
-    arguments = memory.argument_size_in_bytes
-    temporary = memory.temp_size_in_bytes
-    made = tuple(collectives(text, devices))
-    overlap, peak = overlap_of(text, devices, chip), peak_bytes(memory)
-    return Compiled(arguments, temporary, peak, made, overlap, tuple(kernels(text)), seconds)
-
-
 class Compiler:
     """Compiles training steps for one topology, with progress on stderr. The first call loads the compiler and, for
     TPUs, waits for other processes that use it. JAX must not have started before."""
@@ -148,8 +144,7 @@ class Compiler:
         return cuda_devices(self.topology)
 
     def __call__(self, model: ModelConfig, train: TrainConfig) -> Compiled | OutOfMemory:
-        devices = self.devices
-        hint = ""
+        devices, hint = self.devices, ""
         if not model.scan_layers and model.layers >= MANY_LAYERS:
             hint = f": each of the {model.layers} layers by itself; with --model.scan-layers True, only one"
         say(f"compiling the step for {self.topology.name}, which takes seconds to minutes{hint}")

@@ -4,7 +4,6 @@ files."""
 import bz2
 import gzip
 import io
-import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -62,22 +61,20 @@ def read_lines(path: Path, remedy: str) -> Iterator[bytes]:
         raise InputError(f"{path} cannot be read: {error}. {remedy}") from error
 
 
-def read_text_lines(path: Path, remedy: str) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file without line ends; decompression and errors as for `read_lines`."""
+def read_text_examples(path: Path, lines: int, remedy: str) -> Iterator[list[str]]:
+    """Yield the examples of a UTF-8 file, each a list of `lines` lines without line ends. Errors as for `read_lines`;
+    also InputError if the last example is incomplete."""
+    example: list[str] = []
     for number, line in enumerate(read_lines(path, remedy), 1):
         try:
-            yield line.decode().rstrip("\r\n")
+            example.append(line.decode().rstrip("\r\n"))
         except UnicodeDecodeError as error:
             raise InputError(f"{path}, line {number:,}, is no UTF-8: {error}. {remedy}") from error
-
-
-def read_text_examples(path: Path, lines: int, remedy: str) -> Iterator[tuple[str, ...]]:
-    """Yield the examples of a text file, each a tuple of `lines` lines. Errors as for `read_lines`; also InputError if
-    the last example is incomplete."""
-    for part in itertools.batched(read_text_lines(path, remedy), lines):
-        if len(part) < lines:
-            raise InputError(f"{path} ends within an example: {part[0][:80]!r}. {remedy}")
-        yield part
+        if len(example) == lines:
+            yield example
+            example = []
+    if example:
+        raise InputError(f"{path} ends within an example: {example[0][:80]!r}. {remedy}")
 
 
 def read_json_rows(path: Path, remedy: str) -> Iterator[dict[str, Any]]:

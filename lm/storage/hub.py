@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from lm.errors import UsageError, network_reason, shown
 from lm.storage import objects
-from lm.storage.objects import Object, StorageError, bounded, in_time, possible, settings
+from lm.storage.objects import Object, StorageError, bounded, in_time, possible, timeout
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata, HfUri
@@ -58,7 +58,7 @@ def look(address: str) -> "HfFileMetadata":
 
     def ask(api: Any, one: "HfUri") -> "HfFileMetadata":
         url = hf_hub_url(one.id, one.path_in_repo, repo_type=one.type, revision=one.revision, endpoint=api.endpoint)
-        return get_hf_file_metadata(url, timeout=settings().timeout, endpoint=api.endpoint, retry_on_errors=True)
+        return get_hf_file_metadata(url, timeout=timeout(), endpoint=api.endpoint, retry_on_errors=True)
 
     return asked(address, "read", ask)
 

@@ -12,24 +12,15 @@ import threading
 import time
 from typing import Any
 
-from lm.errors import InputError, UsageError
+from lm.errors import InputError
 from lm.storage import objects
 from lm.storage.objects import Object, StorageError
 from lm.storage.url import Url
 
 
 def lease_seconds() -> float:
-    """Return GRISTMILL_LEASE_SECONDS, by default 90. Raises UsageError unless it is above 0 and at most 86,400."""
-    given = os.environ.get("GRISTMILL_LEASE_SECONDS") or "90"
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 86_400:
-        raise UsageError(
-            f"GRISTMILL_LEASE_SECONDS is {given!r}; give a number of seconds above 0, at most 86,400, or unset it."
-        )
-    return seconds
+    """Return GRISTMILL_LEASE_SECONDS, by default 90. Raises UsageError like `setting`."""
+    return objects.setting("GRISTMILL_LEASE_SECONDS", 90, 0.01)
 
 
 class Lease:
@@ -62,7 +53,7 @@ class Lease:
         note = {"holder": self.holder, "process": self.process, "host": os.uname().nodename, "number": os.getpid()}
         note |= {"held": held, "beat": secrets.token_hex(4)}
         try:
-            self.version = objects.write(self.place.address, json.dumps(note).encode(), instead_of)
+            self.version = objects.upload(json.dumps(note).encode(), self.place.address, instead_of)
         except (AlreadyExistsError, PreconditionError) as error:
             there, found = self.read()
             if (found.get("holder"), found.get("process")) != (self.holder, self.process):

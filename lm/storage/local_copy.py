@@ -16,7 +16,7 @@ import json
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -213,22 +213,15 @@ class LocalCopy:
 
     def download(self, names: Iterable[str]) -> list[str]:
         """Download these files as `fetch` does, in one attempt. Raises ReplacedError if one changes meanwhile."""
-        there = self.there  # threads of the pool must not wait for the lock
-
-        def bring(name: str) -> None:
-            found = there[name]
-            path = inside(self.folder, name, self.url)
-            with storable(self.url / name), appearing_file(path, durable=False) as partial:
-                download(self.url / name, partial, found)
-            self.same[name] = (*(self.stat(name) or (0, 0)), found.etag)
-
         with self.lock:
             self.make()
+            there = self.there
             is_same = lambda name: self.unchanged(name) and self.same[name][2] == there[name].etag
             missing = [name for name in dict.fromkeys(names) if name in there and not is_same(name)]
-            announce(sum(there[name].size for name in missing), len(missing), self.url)
-            with ThreadPoolExecutor(objects.THREADS) as pool:
-                list(pool.map(bring, missing))
+            download(
+                self.url, {inside(self.folder, name, self.url): (self.url / name, there[name]) for name in missing}
+            )
+            self.same |= {name: (*(self.stat(name) or (0, 0)), there[name].etag) for name in missing}
             return missing
 
     def push(self, names: Iterable[str]) -> None:
@@ -316,19 +309,29 @@ class LocalCopy:
                     lease.release()
 
 
-def download(url: Url, path: Path, version: Object) -> None:
-    """Download the object to `path`. Raises ReplacedError if it is no longer `version`."""
-    try:
-        stores.download(url.address, path, version)
-    except FileNotFoundError as error:
-        raise deleted(url) from error
+def download(url: Url, wanted: Mapping[Path, tuple[Url, Object]], scratch: Path | None = None) -> None:
+    """Download objects, {path: (its address, its version)}, each atomically; `scratch` is as for appearing_file. If
+    they are larger than PRINTED_FROM together, print that they are downloaded from `url`. Raises ReplacedError if an
+    object is no longer of its version."""
+    size = sum(version.size for _, version in wanted.values())
+    if size > PRINTED_FROM:
+        print(f"storage: downloading {len(wanted)} files, {size / 1e9:,.2f} GB, from {url}", flush=True)
 
+    def bring(path: Path) -> None:
+        place, version = wanted[path]
+        with storable(place):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with appearing_file(path, scratch, durable=False) as partial:
+                try:
+                    stores.download(place.address, partial, version)
+                except FileNotFoundError as error:
+                    raise ReplacedError(
+                        f"{place} is listed, but there is no such object. If it was deleted meanwhile, run the command "
+                        f"again; if the store has an object {place}/, with a slash at the end, delete that."
+                    ) from error
 
-def deleted(url: Url) -> ReplacedError:
-    return ReplacedError(
-        f"{url} is listed, but there is no such object. If it was deleted meanwhile, run the command again; if the "
-        f"store has an object {url}/, with a slash at the end, delete that."
-    )
+    with ThreadPoolExecutor(objects.THREADS) as pool:
+        list(pool.map(bring, wanted))
 
 
 @contextlib.contextmanager
@@ -347,12 +350,6 @@ def storable(url: Url) -> Generator[None]:
         else:
             raise
         raise InputError(f"{shown(str(url), quotes=False)} cannot be stored on a disk: {reason}.") from error
-
-
-def announce(size: int, files: int, url: Url) -> None:
-    """Print a message if a download is larger than PRINTED_FROM."""
-    if size > PRINTED_FROM:
-        print(f"storage: downloading {files} files, {size / 1e9:,.2f} GB, from {url}", flush=True)
 
 
 @functools.cache
@@ -378,19 +375,8 @@ def fetch_listed(url: Url, found: dict[str, Object]) -> Path:
         with storable(place_of(name)):
             return not found[name].etag or size_of(path) != found[name].size
 
-    missing = [*filter(is_missing, found)]
-    announce(sum(found[name].size for name in missing), len(missing), url)
     folder.mkdir(parents=True, exist_ok=True)
-
-    def bring(name: str) -> None:
-        path = folder / name
-        with storable(place_of(name)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with appearing_file(path, folder, durable=False) as partial:
-                download(place_of(name), partial, found[name])
-
-    with ThreadPoolExecutor(objects.THREADS) as pool:
-        list(pool.map(bring, missing))
+    download(url, {folder / name: (place_of(name), found[name]) for name in filter(is_missing, found)}, folder)
     return folder / url.name
 
 

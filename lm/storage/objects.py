@@ -18,7 +18,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import timedelta
 from pathlib import Path
@@ -88,26 +88,24 @@ class Object(NamedTuple):
         return self.size != found.size or bool(self.etag and found.etag and plain(self) != plain(found))
 
 
-class Settings(NamedTuple):
-    """Settings of requests, from environment variables."""
+def setting(name: str, default: float, least: float) -> float:
+    """Return the number in an environment variable. Raises UsageError for a value that is not a number from `least` to
+    86,400."""
+    given = os.environ.get(name) or str(default)
+    with contextlib.suppress(ValueError):
+        if least <= float(given) <= 86_400:
+            return float(given)
+    raise UsageError(f"{name} is {given!r}; give a number from {least:g} to 86,400, or unset it.")
 
-    timeout: float
-    """GRISTMILL_STORAGE_TIMEOUT: seconds without a byte."""
-    retries: int
-    """GRISTMILL_STORAGE_RETRIES: retries of a failed request in each of ROUNDS rounds."""
+
+def timeout() -> float:
+    """Return the maximum seconds without a byte."""
+    return setting("GRISTMILL_STORAGE_TIMEOUT", 60, 0.1)
 
 
-def settings() -> Settings:
-    """Read the settings. Raises UsageError for a value that is not a number or out of range."""
-
-    def number(name: str, default: float, least: float) -> float:
-        given = os.environ.get(name) or str(default)
-        with contextlib.suppress(ValueError):
-            if least <= float(given) <= 86_400:
-                return float(given)
-        raise UsageError(f"{name} is {given!r}; give a number from {least:g} to 86,400, or unset it.")
-
-    return Settings(number("GRISTMILL_STORAGE_TIMEOUT", 60, 0.1), int(number("GRISTMILL_STORAGE_RETRIES", 8, 0)))
+def retries() -> int:
+    """Return the number of retries of a failed request in each of ROUNDS rounds."""
+    return int(setting("GRISTMILL_STORAGE_RETRIES", 8, 0))
 
 
 def split(address: str) -> tuple[str, str, str]:
@@ -123,14 +121,14 @@ def store(root: str, token: str = "") -> Any:
     fork. `token` is sent to the server, but not to another host after a redirect."""
     from obstore.store import HTTPStore, from_url
 
-    limits, scheme = settings(), split(root)[0]
+    scheme, seconds = split(root)[0], timeout()
     named = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT") if scheme == "s3" else ("GOOGLE_BASE_URL",)
     server = root if scheme in WEB else next((os.environ[name] for name in named if os.environ.get(name)), "")
     backoff: Any = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15), "base": 2}
     client: Any = {
-        "read_timeout": timedelta(seconds=limits.timeout),
-        "timeout": timedelta(seconds=SLOWEST * limits.timeout),
-        "connect_timeout": timedelta(seconds=min(limits.timeout, 10.0)),
+        "read_timeout": timedelta(seconds=seconds),
+        "timeout": timedelta(seconds=SLOWEST * seconds),
+        "connect_timeout": timedelta(seconds=min(seconds, 10.0)),
         "allow_http": server.startswith("http://"),
         "user_agent": "gristmill",
     }
@@ -138,7 +136,7 @@ def store(root: str, token: str = "") -> Any:
         client["default_headers"] = {"Authorization": f"Bearer {token}"}
     if certificates := os.environ.get("REQUESTS_CA_BUNDLE"):
         client["root_certificate"] = Path(certificates).read_bytes()
-    retry: Any = {"max_retries": limits.retries, "retry_timeout": timedelta(minutes=3), "backoff": backoff}
+    retry: Any = {"max_retries": retries(), "retry_timeout": timedelta(minutes=3), "backoff": backoff}
     return (HTTPStore if scheme in WEB else from_url)(root, client_options=client, retry_config=retry)
 
 
@@ -154,8 +152,13 @@ def located(address: str) -> tuple[str, str]:
 def asked[T](address: str, verb: str, request: Callable[[Any, str], T], url: str = "", token: str = "") -> T:
     """Return `request(store, key)` for the object at `url`, by default `address`; see `retried` for the rest."""
     root, key = located(url or address)
-    with credentials_told(address):
+    try:
         client = store(root, token)
+    except InputError:
+        raise
+    except Exception as error:  # malformed AWS_* variables, for example
+        wrong = "address, or REQUESTS_CA_BUNDLE" if split(address)[0] in WEB else "AWS_* or GOOGLE_* variables"
+        raise StorageError(f"{address} cannot be reached: {first_line(error)}. Correct the {wrong}.") from error
     return retried(address, verb, lambda: request(client, key))
 
 
@@ -166,7 +169,7 @@ def retried[T](address: str, verb: str, request: Callable[[], T]) -> T:
     from obstore import exceptions
 
     scheme, bucket, _ = split(address)
-    pause = min(ROUND_SECONDS, settings().retries)
+    pause = min(ROUND_SECONDS, retries())
     for number in range(ROUNDS):
         last = number == ROUNDS - 1
         try:
@@ -186,18 +189,6 @@ def retried[T](address: str, verb: str, request: Callable[[], T]) -> T:
                 raise StorageError(f"{address} cannot be {verb}: {cause(error, scheme, bucket)}") from error
         time.sleep(random.uniform(0.5, 1.5) * pause * 4**number)
     raise AssertionError("the last round returns or raises")
-
-
-@contextlib.contextmanager
-def credentials_told(address: str) -> Generator[None]:
-    """Convert errors of creating a store's client in the block, such as malformed AWS_* variables, to StorageError."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        wrong = "address, or REQUESTS_CA_BUNDLE" if split(address)[0] in WEB else "AWS_* or GOOGLE_* variables"
-        raise StorageError(f"{address} cannot be reached: {first_line(error)}. Correct the {wrong}.") from error
 
 
 def no_bucket(scheme: str, bucket: str) -> str:
@@ -255,7 +246,7 @@ def cause(error: Exception, scheme: str, bucket: str) -> str:
     if isinstance(error, OSError) and error.strerror:  # of a file that is read or written here
         return f"{error.strerror} ({error.filename}). Free space on the disk, or fix the permissions."
     return (
-        f"{first_line(error)}. Tried {ROUNDS * (settings().retries + 1)} times. Check the store and the network, and "
+        f"{first_line(error)}. Tried {ROUNDS * (retries() + 1)} times. Check the store and the network, and "
         "whether a proxy is needed (HTTPS_PROXY) or in the way (NO_PROXY); then run the command again: finished work "
         "is kept."
     )
@@ -371,31 +362,26 @@ def replaced(address: str) -> ReplacedError:
     return ReplacedError(f"{address} was replaced while it was read. Run the command again.")
 
 
-def upload(path: Path, address: str) -> Object:
-    """Upload a file atomically; return the object's metadata."""
-    import obstore
-
-    size = path.stat().st_size
-    chunk = max(CHUNK, -(-size // PARTS))
-    put = lambda client, key: obstore.put(client, key, path, chunk_size=chunk, max_concurrency=THREADS)
-    return Object.of(asked(address, "written", put), size)
-
-
 ABSENT = Object(0, "")
-"""Value of `instead_of` in `write`: the object must not exist yet."""
+"""Value of `instead_of` in `upload`: the object must not exist yet."""
 
 
-def write(address: str, data: bytes, instead_of: Object | None = None) -> Object:
-    """Write an object atomically; return its metadata. `instead_of` is the version that the object must have now, or
-    ABSENT if there must be none. Otherwise raises obstore's PreconditionError or AlreadyExistsError."""
+def upload(source: Path | bytes, address: str, instead_of: Object | None = None) -> Object:
+    """Write the contents of a file, or bytes, atomically; return the object's metadata. `instead_of` is the version
+    that the object must have now, or ABSENT if there must be none. Otherwise raises obstore's PreconditionError or
+    AlreadyExistsError."""
     import obstore
 
-    conditions: dict[str, Any] = {}
+    if isinstance(source, Path):
+        size = source.stat().st_size
+        options: dict[str, Any] = {"chunk_size": max(CHUNK, -(-size // PARTS)), "max_concurrency": THREADS}
+    else:
+        size, options = len(source), {"use_multipart": False}
     if instead_of is not None:
         version = {"e_tag": instead_of.etag} | ({"version": instead_of.version} if instead_of.version else {})
-        conditions["mode"] = version if instead_of.etag else "create"
-    put = lambda client, key: obstore.put(client, key, data, use_multipart=False, **conditions)
-    return Object.of(asked(address, "written", put), len(data))
+        options["mode"] = version if instead_of.etag else "create"
+    put = lambda client, key: obstore.put(client, key, source, **options)
+    return Object.of(asked(address, "written", put), size)
 
 
 def rename(address: str, target: str) -> None:

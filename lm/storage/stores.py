@@ -10,7 +10,7 @@ from typing import Any
 
 from lm.errors import UsageError
 from lm.storage import hub, objects
-from lm.storage.objects import WEB, Object, StorageError
+from lm.storage.objects import WEB, Object
 
 SCHEMES = (*objects.SCHEMES, "hf", *WEB)
 
@@ -33,21 +33,16 @@ def client_of(address: str, verb: str = "") -> Any:
     return hub if scheme_of(address) == "hf" else objects
 
 
-def head(address: str) -> Object | None:
-    """Return the metadata of the object; None if it does not exist. Raises StorageError, like all functions here."""
-    return client_of(address).head(address)
-
-
 def read(address: str, start: int = 0, end: int | None = None, version: Object | None = None) -> bytes:
     """Return bytes [start, end) of the object, by default all. Raises FileNotFoundError if it does not exist,
-    StorageError if it is no longer `version`."""
+    StorageError if it is no longer `version` and, like all functions here, if the store does not answer."""
     return client_of(address).read(address, start, end, version)
 
 
 def download(address: str, path: Path, wanted: Object | None = None) -> Object:
     """Download the object, in version `wanted` if given, to `path` in chunks; return its metadata. Raises the errors of
     `read`."""
-    found = wanted or head(address)
+    found = wanted or client_of(address).head(address)
     if found is None:
         raise FileNotFoundError(2, "No such object", address)
     # Several requests at once only to buckets: web servers refuse clients for too many.
@@ -90,15 +85,7 @@ def upload(source: Path | bytes, address: str) -> Object:
     the store is read-only."""
     client = client_of(address, "written")
     note_write(address)
-    if client is objects and isinstance(source, bytes):
-        return objects.write(address, source)
     return client.upload(source, address)
-
-
-def listing(address: str) -> dict[str, Object]:
-    """Return {name relative to the address: metadata} of all objects below it, sorted. Raises UsageError if the store
-    cannot list."""
-    return client_of(address, "listed").listing(address)
 
 
 def delete(addresses: Iterable[str]) -> None:
@@ -108,6 +95,3 @@ def delete(addresses: Iterable[str]) -> None:
         by_client.setdefault(client_of(address, "deleted"), []).append(address)
     for client, some in by_client.items():
         client.delete(some)
-
-
-__all__ = ["SCHEMES", "StorageError", "delete", "download", "head", "listing", "read", "upload"]

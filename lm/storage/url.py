@@ -11,8 +11,6 @@ from lm.storage.objects import WEB, Object, StorageError
 from lm.storage.ranges import READ_AHEAD, Ranges, Stream
 from lm.storage.stores import SCHEMES
 
-__all__ = ["StorageError", "Url", "is_url"]
-
 
 def is_url(text: object) -> bool:
     """Return whether `text` begins with a scheme, such as s3://."""
@@ -89,7 +87,7 @@ class Url:
 
     def found(self) -> Object | None:
         """Return the metadata of the object; None if it does not exist."""
-        return stores.head(self.address)
+        return stores.client_of(self.address).head(self.address)
 
     def is_file(self) -> bool:
         return self.found() is not None
@@ -102,8 +100,9 @@ class Url:
         return self.is_file() or self.is_dir()
 
     def files(self) -> dict[str, Object]:
-        """Return {name relative to this address: metadata} of all objects below it, sorted."""
-        return stores.listing(self.address)
+        """Return {name relative to this address: metadata} of all objects below it, sorted. Raises UsageError if the
+        store cannot list."""
+        return stores.client_of(self.address, "listed").listing(self.address)
 
     def children(self) -> dict[str, Object | None]:
         """Return {name: metadata, or None for a folder} of the direct children, sorted. Only for s3:// and gs://."""

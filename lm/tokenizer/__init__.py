@@ -9,5 +9,3 @@ from lm.tokenizer.bpe import train_bpe
 from lm.tokenizer.encoding import BytePairTokenizer
 from lm.tokenizer.files import load, save
 from lm.tokenizer.training import train_tokenizer
-
-__all__ = ["BytePairTokenizer", "Tokenizer", "load", "save", "train_bpe", "train_tokenizer"]

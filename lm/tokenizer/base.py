@@ -105,9 +105,9 @@ class Tokenizer(ABC):
 
     @classmethod
     @abstractmethod
-    def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "Tokenizer":
-        """Load a tokenizer from its files in `folder` and the contents of meta.json, `settings`. Raises OSError,
-        ValueError, KeyError or TypeError if they are damaged."""
+    def from_files(cls, folder: Path, settings: Mapping) -> "Tokenizer":
+        """Load a tokenizer from its files in `folder` and the contents of meta.json, `settings`; the caller sets the
+        fields that all classes have. Raises OSError, ValueError, KeyError or TypeError if they are damaged."""
 
     def encode_array(self, text: str) -> np.ndarray:
         """Return the ids of plain text as uint32 (tokens,); faster than converting the list of `encode`."""
@@ -119,15 +119,9 @@ class Tokenizer(ABC):
         ids = self.encode(text)
         return [self.bos_id, *ids] if self.add_bos or not ids else ids
 
-    def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
-        """Return the ids of each text, in order, encoded on `threads` threads."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        if threads == 1 or len(texts) < 2:
-            return [self.encode(text) for text in texts]
-        self.encode("")  # build lazy attributes once, not in every thread
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(self.encode, texts))
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text, in order."""
+        return [self.encode(text) for text in texts]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Return the bytes of the tokens, with special tokens as their names. Raises ValueError for an id outside the

@@ -68,11 +68,11 @@ class CharacterTokenizer(Tokenizer):
         return {SYMBOLS: json.dumps(self.symbols).encode() + b"\n"}
 
     @classmethod
-    def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "CharacterTokenizer":
+    def from_files(cls, folder: Path, settings: Mapping) -> "CharacterTokenizer":
         symbols = parse_json(read_bounded(file_inside(folder, SYMBOLS), MOST_TOKENIZER_BYTES))
         if not isinstance(symbols, str):
             raise ValueError(f"{SYMBOLS} holds no string")
-        return cls(symbols, documents=documents, characters=characters)
+        return cls(symbols)
 
     def _encode(self, text: str) -> list[int]:
         """Raises InputError for a character outside the vocabulary."""

@@ -155,13 +155,10 @@ class BytePairTokenizer(Tokenizer):
         return {RANKS: write_ranks(self.tokens), HUGGING_FACE: write_hugging_face(self)}
 
     @classmethod
-    def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "BytePairTokenizer":
+    def from_files(cls, folder: Path, settings: Mapping) -> "BytePairTokenizer":
         tokens = read_ranks(read_bounded(file_inside(folder, RANKS), MOST_TOKENIZER_BYTES))
         special = {str(name): int(id) for name, id in settings["special_tokens"].items()}
-        found = cls(
-            settings["pattern"], tokens, settings["start"], settings["end"],
-            special_tokens=special, documents=documents, characters=characters,
-        )  # fmt: skip
+        found = cls(settings["pattern"], tokens, settings["start"], settings["end"], special_tokens=special)
         if not found._is_known:
             with no_panic(f"the split pattern {found.pattern!r} cannot be compiled"):
                 _ = found._encoding  # raises ValueError if the pattern is invalid
@@ -169,11 +166,20 @@ class BytePairTokenizer(Tokenizer):
 
     def _encode(self, text: str) -> list[int]:
         """Raises UsageError if a custom split pattern skips part of the text or backtracks for too long."""
-        if not self._is_known:
-            return self._encode_checked(text)
-        if len(text) <= LONGEST_RUN:
+        if self._is_known and len(text) <= LONGEST_RUN:
             return self._encoding.encode_ordinary(text)
-        return [id for section in sections(text) for id in self._encoding.encode_ordinary(section)]
+        if not self._is_known:
+            check_text(self.pattern, text)
+        with no_panic(f"the split pattern {self.pattern!r} backtracks too long over {text[:60]!r}…"):
+            ids = [id for section in sections(text) for id in self._encoding.encode_ordinary(section)]
+        if self._is_known:
+            return ids
+        if lost := len(whole_characters(text).encode()) - sum(len(self.tokens[id]) for id in ids):
+            raise UsageError(
+                f"the split pattern {self.pattern!r} does not match {lost} bytes of a text that begins with "
+                f"{text[:60]!r}, which would be lost. End the pattern with an alternative for the rest, such as |\\s+|."
+            )
+        return ids
 
     def encode_array(self, text: str) -> np.ndarray:
         if len(text) <= LONGEST_RUN and self._is_known:
@@ -185,16 +191,3 @@ class BytePairTokenizer(Tokenizer):
     def _is_known(self) -> bool:
         """Whether the split pattern is a built-in one, which skips nothing."""
         return self.pattern in SPLIT_PATTERNS.values()
-
-    def _encode_checked(self, text: str) -> list[int]:
-        """Encode by a custom split pattern. Raises UsageError if it does not cut the text into pieces."""
-        check_text(self.pattern, text)
-        with no_panic(f"the split pattern {self.pattern!r} backtracks too long over {text[:60]!r}…"):
-            ids = [id for section in sections(text) for id in self._encoding.encode_ordinary(section)]
-        lost = len(whole_characters(text).encode()) - sum(len(self.tokens[id]) for id in ids)
-        if lost:
-            raise UsageError(
-                f"the split pattern {self.pattern!r} does not match {lost} bytes of a text that begins with "
-                f"{text[:60]!r}, which would be lost. End the pattern with an alternative for the rest, such as |\\s+|."
-            )
-        return ids

@@ -11,7 +11,7 @@ import itertools
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,12 +139,13 @@ def telling_tokenizer(pattern: str) -> BytePairTokenizer:
     return BytePairTokenizer(pattern, tokens, special_tokens=numbered(tokens, ("<|endoftext|>",)))
 
 
-def character_ranges(characters: str) -> str:
-    """Return ascending characters as ranges for the brackets of a regular expression, such as "a-cx-x"."""
+def character_ranges(characters: str, spell: Callable[[str], str] = str) -> str:
+    """Return ascending characters as ranges for the brackets of a regular expression, such as "a-cx". `spell` writes a
+    character in it."""
     ranges: list[list[str]] = []
     for character in characters:
         if ranges and ord(character) == ord(ranges[-1][1]) + 1:
             ranges[-1][1] = character
         else:
             ranges.append([character, character])
-    return "".join(f"{first}-{last}" for first, last in ranges)
+    return "".join(spell(first) + (f"-{spell(last)}" if last > first else "") for first, last in ranges)

@@ -51,10 +51,11 @@ def load(folder: Path) -> Tokenizer:
     of the folder, or if the fingerprint of the contents is not the saved one."""
     try:
         meta = parse_json(read_bounded(file_inside(folder, META), MOST_CONFIG_BYTES))
-        tokenizer = class_of(meta["kind"]).from_files(folder, meta, int(meta["documents"]), int(meta["characters"]))
+        tokenizer = class_of(meta["kind"]).from_files(folder, meta)
         imported = IMPORTED | {name: meta[name] for name in IMPORTED if name in meta}
         tokenizer = dataclasses.replace(
-            tokenizer, add_bos=bool(imported["add_bos"]), stop_ids=tuple(map(int, imported["stop_ids"])),
+            tokenizer, documents=int(meta["documents"]), characters=int(meta["characters"]),
+            add_bos=bool(imported["add_bos"]), stop_ids=tuple(map(int, imported["stop_ids"])),
             chat_template=str(imported["chat_template"]),
         )  # fmt: skip
         stored, found = meta["fingerprint"], tokenizer.fingerprint

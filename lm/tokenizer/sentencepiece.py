@@ -5,7 +5,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,9 +48,7 @@ class SentencePieceTokenizer(Tokenizer):
     """Encode U+2581 as its bytes, so that it does not decode to a space; otherwise ids are exactly sentencepiece's."""
 
     @classmethod
-    def from_model(
-        cls, model: bytes, exact: bool = False, documents: int = 0, characters: int = 0
-    ) -> "SentencePieceTokenizer":
+    def from_model(cls, model: bytes, exact: bool = False) -> "SentencePieceTokenizer":
         """Load the contents of a .model file. Raises ValueError if they are not a model, or `exact` is set and it has
         no byte fallback; UsageError if it has neither BOS nor EOS to begin a document with."""
         processor = open_model(model)
@@ -67,7 +65,7 @@ class SentencePieceTokenizer(Tokenizer):
             for id in range(processor.vocab_size())
             if processor.is_control(id) or (processor.is_unknown(id) and knows_all)
         }
-        return cls(model, exact, special_tokens=special, documents=documents, characters=characters)
+        return cls(model, exact, special_tokens=special)
 
     @functools.cached_property
     def _processor(self) -> "SentencePieceProcessor":
@@ -120,10 +118,9 @@ class SentencePieceTokenizer(Tokenizer):
         return {MODEL: self.model}
 
     @classmethod
-    def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "SentencePieceTokenizer":
+    def from_files(cls, folder: Path, settings: Mapping) -> "SentencePieceTokenizer":
         model = read_bounded(file_inside(folder, MODEL), MOST_TOKENIZER_BYTES)
-        exact = settings["exact"] is True
-        return cls.from_model(model, exact, documents, characters)
+        return cls.from_model(model, settings["exact"] is True)
 
     def _encode(self, text: str) -> list[int]:
         text = whole_characters(text)
@@ -160,7 +157,9 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> Senten
     The same texts give the same model in any order, unless train_characters truncates them. All text is held in memory.
     Raises UsageError if the texts have too few pieces or too many characters for the vocabulary.
     """
-    training = TrainingText(texts, config.train_characters)
+    from sentencepiece import SentencePieceTrainer
+
+    training, model = TrainingText(texts, config.train_characters), io.BytesIO()
     failures: list[BaseException] = []
 
     def read() -> Iterator[str]:
@@ -172,42 +171,33 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> Senten
             raise
 
     try:
-        model = train_model(read(), config.algorithm.removeprefix("sentencepiece_"), config.vocab_size)
+        SentencePieceTrainer.train(
+            sentence_iterator=read(),
+            model_writer=model,
+            model_type=config.algorithm.removeprefix("sentencepiece_"),
+            vocab_size=config.vocab_size,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            split_digits=True,
+            max_sentence_length=4 * LONGEST_SENTENCE,  # bytes; longer ones would be skipped silently
+            num_threads=1,  # the unigram model's sums depend on it
+            unk_id=0,
+            bos_id=1,
+            eos_id=-1,
+            pad_id=-1,
+            bos_piece=END_OF_TEXT,
+            minloglevel=2,
+        )
     except RuntimeError as error:
         if failures:
             raise failures[0] from None
         training.check(config)
         raise explained(error, training, config) from error
-    return SentencePieceTokenizer.from_model(model, True, training.documents, training.characters)
-
-
-def train_model(sentences: Iterator[str], model_type: str, vocab_size: int) -> bytes:
-    """Train on the sentences; return the contents of a .model file. Raises RuntimeError with sentencepiece's
-    message."""
-    from sentencepiece import SentencePieceTrainer
-
-    model = io.BytesIO()
-    SentencePieceTrainer.train(
-        sentence_iterator=sentences,
-        model_writer=model,
-        model_type=model_type,
-        vocab_size=vocab_size,
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        allow_whitespace_only_pieces=True,
-        split_digits=True,
-        max_sentence_length=4 * LONGEST_SENTENCE,  # bytes; longer ones would be skipped silently
-        num_threads=1,  # the unigram model's sums depend on it
-        unk_id=0,
-        bos_id=1,
-        eos_id=-1,
-        pad_id=-1,
-        bos_piece=END_OF_TEXT,
-        minloglevel=2,
-    )
-    return model.getvalue()
+    found = SentencePieceTokenizer.from_model(model.getvalue(), True)
+    return replace(found, documents=training.documents, characters=training.characters)
 
 
 def sentences(text: str) -> Iterator[str]:

@@ -3,7 +3,6 @@
 No JAX here, because examples are located before the first stage.
 """
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 from lm.errors import UsageError
 from lm.storage.example_rows import read_json_rows, read_parquet_rows
 
-TABLES = (".jsonl", ".json", ".parquet")
 PACKED = ("", ".bz2", ".gz", ".zst")
+TABLES = tuple(kind + packing for kind in (".jsonl", ".json", ".parquet") for packing in PACKED)
 REMEDY = "Download the file again, or give another folder."
 Example = dict[str, Any]
 """Row of a task's file."""
@@ -66,7 +65,10 @@ def local_files(source: Source, folder: Path, option: str) -> list[Path]:
     for root in roots:
         if found := in_dataset(source, root):
             return found
-    named = [path for path in sorted(folder.iterdir()) if path.is_file() and is_named(source, path)]
+    plain = lambda path: path.name.lower().replace("-", "_").replace(" ", "_")
+    endings = (*TABLES, *(f".txt{packing}" for packing in PACKED if source.text))
+    named = [path for path in sorted(folder.iterdir()) if path.is_file() and plain(path).startswith(source.file)]
+    named = [path for path in named if plain(path).endswith(endings)]
     if not named:
         raise UsageError(
             f"{option} = {str(folder)!r} has no examples of {source.repository}: neither {owner}/{name}/ in the layout "
@@ -76,31 +78,21 @@ def local_files(source: Source, folder: Path, option: str) -> list[Path]:
     return [min(named, key=lambda path: (source.split not in path.name.lower(), len(path.name), path.name))]
 
 
-def is_named(source: Source, path: Path) -> bool:
-    name = path.name.lower().replace("-", "_").replace(" ", "_")
-    kinds = (*TABLES, ".txt") if source.text else TABLES
-    return name.startswith(source.file) and name.endswith(tuple(a + b for a, b in itertools.product(kinds, PACKED)))
-
-
 def in_dataset(source: Source, root: Path) -> list[Path]:
     """Return the files of source.split in `root`, a dataset's folder in the layout of the hub; [] if there are none."""
     if not root.is_dir():
         return []
     if not source.subset:
-        return sorted(path for path in root.rglob("*") if path.is_file() and path.name.endswith(all_kinds()))
+        return sorted(path for path in root.rglob("*") if path.is_file() and path.name.endswith(TABLES))
     split = source.split
     patterns = [f"{source.subset}/{split}-*", f"{source.subset}/{split}.*", f"{source.subset}/{split}/*"]
     patterns += [f"data/{source.subset}/{split}-*"]
     if source.subset == "default" or root.name == source.file:
         patterns += [f"data/{split}-*", f"{split}-*", f"{split}.*", f"data/{source.file}_{split}.*", f"data/{split}.*"]
     for pattern in patterns:
-        if found := sorted(path for path in root.glob(pattern) if path.name.endswith(all_kinds())):
+        if found := sorted(path for path in root.glob(pattern) if path.name.endswith(TABLES)):
             return found
     return []
-
-
-def all_kinds() -> tuple[str, ...]:
-    return tuple(kind + packing for kind in TABLES for packing in PACKED)
 
 
 def read_rows(path: Path) -> Iterator[Example]:

@@ -68,13 +68,9 @@ class Task:
         return hub_files(source) if data == HUB else local_files(source, Path(data), "tasks.data")
 
     def first(self, limit: int) -> Iterator[Question]:
-        """Yield the first `limit` questions; 0: all."""
-        return itertools.islice(self.read(), limit or None)
-
-    def read(self) -> Iterator[Question]:
-        """Yield all questions, in the order of the files."""
-        for path in self.files():
-            yield from self.questions_in(path, self.rows(path))
+        """Yield the first `limit` questions in the order of the files; 0: all."""
+        of_files = (self.questions_in(path, self.rows(path)) for path in self.files())
+        return itertools.islice(itertools.chain.from_iterable(of_files), limit or None)
 
     def rows(self, path: Path) -> Iterable[Example]:
         """Yield the rows of a .parquet or .jsonl file. Override it for other formats."""

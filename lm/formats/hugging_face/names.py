@@ -5,7 +5,6 @@ store (out, in). All use Llama's rotary pairs, like lm.model.layers.rotate.
 """
 
 import re
-from collections.abc import Iterable
 from typing import Literal
 
 from lm.config import ModelConfig
@@ -62,7 +61,7 @@ NO_WEIGHT = re.compile(
 def family_of(config: ModelConfig) -> Family:
     """Return the model_type whose code in transformers computes this model: "gpt2", "llama", or "gristmill", whose code
     an export includes. Raises UsageError, with the unsupported fields, if none does."""
-    families: dict[Family, Expressed] = {"gpt2": gpt2(config), "llama": llama(config), "gristmill": OWN_FORWARD}
+    families: dict[Family, Expressed] = {"gpt2": gpt2(config), "llama": llama(config)}
     for family, fields in families.items():
         if not unexpressed(config, fields):
             return family
@@ -71,25 +70,21 @@ def family_of(config: ModelConfig) -> Family:
         "(docs/how_to_change_it.md, field of the model)."
     )
     check_expressed(config, OWN_FORWARD, "hugging_face", remedy)
-    raise AssertionError("check_expressed has raised")
+    return "gristmill"
 
 
 def stored_tensors(config: ModelConfig) -> Tensors:
     """Return {name of a tensor in the folder: which parameters it contains, in which layout}. Raises UsageError if no
     code in transformers computes this model, or a parameter would not be stored."""
     family, shapes = family_of(config), parameter_shapes(config)
-    if family == "gristmill":
-        named = own_tensors(filter(OWN_PARAMETERS.fullmatch, shapes))
+    if family == "gristmill":  # torch's Linear stores (out, in), and the names of embedding tables end in ".weight"
+        is_table = lambda name: name in ("embedding", "positions") or name.startswith("ngrams.")
+        named = {
+            f"{name}.weight" if is_table(name) else name: Stored((name,), transposed=name.endswith(".weight"))
+            for name in filter(OWN_PARAMETERS.fullmatch, shapes)
+        }
     else:
         whole, block = (GPT2, GPT2_BLOCK) if family == "gpt2" else (LLAMA, LLAMA_BLOCK)
         named = whole | of_layers(block, config.layers) | ({} if config.tie_embeddings else HEAD)
     check_all_written((name for stored in named.values() for name in stored.ours), shapes, f"hugging_face ({family})")
     return named
-
-
-def own_tensors(names: Iterable[str]) -> Tensors:
-    """Return {name of a tensor: its parameter and layout} for a model of type "gristmill": torch's Linear stores (out,
-    in), and the names of embedding tables end in ".weight"."""
-    tables = ("embedding", "positions")
-    theirs = lambda name: f"{name}.weight" if name in tables or name.startswith("ngrams.") else name
-    return {theirs(name): Stored((name,), transposed=name.endswith(".weight")) for name in names}

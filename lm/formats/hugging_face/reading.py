@@ -84,7 +84,13 @@ def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel
     Raises the errors of `model_config_of` and `folder_parameters`, InputError for a file that is a link out of the
     folder (lm.storage.file_inside), and UsageError for a tokenizer that cannot be reproduced.
     """
-    refuse_pickles(folder)
+    pickles = [path.name for kind in ("*.bin", "*.pth") for path in sorted(folder.glob(kind))]
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"{folder} has its weights in {pickles[0]}, a pickle, which can run code when it is loaded, so it is "
+            "refused. If you trust the file, convert the model with torch and transformers: "
+            "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(OUT, safe_serialization=True)."
+        )
     config = model_config_of(folder)
     parameters = folder_parameters(folder, config)
     if {*parameters.dtypes.values()} == {"BF16"}:
@@ -97,7 +103,9 @@ def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel
             if (folder / name).is_file()
         }
         if TOKENIZER in kept and not (folder / META).is_file():
-            check_symbols(symbols_of(kept[TOKENIZER]), config, folder / TOKENIZER)
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # reported by its loader
+                symbols = len(parse_json(kept[TOKENIZER])["model"]["vocab"])
+                check_symbols(symbols, config, folder / TOKENIZER)
         found, notes = special.on(load_published(str(folder)), named)
     else:
         kept, (found, notes) = {}, special.on(tokenizer)
@@ -118,7 +126,15 @@ def special_tokens_of(folder: Path) -> tuple[SpecialTokens, bool]:
     if isinstance(template, list):  # several, by name
         template = next((one["template"] for one in template if one.get("name") == "default"), "")
     if (folder / TEMPLATE).is_file():
-        template = read_template(file_inside(folder, TEMPLATE))
+        path = file_inside(folder, TEMPLATE)
+        if path.stat().st_size > 4 * MOST_TEMPLATE:
+            raise InputError(
+                f"{path} has {path.stat().st_size:,} bytes, which is too large for a chat template. Remove the file."
+            )
+        try:
+            template = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is not UTF-8 text: {error}. Correct or remove the file.") from error
     if not isinstance(template, str) or not all(type(id) is int for id in (*eos, 0 if bos is None else bos)):
         raise InputError(
             f"{folder}: bos_token_id is {shown(bos)} and must be an integer; eos_token_id is {shown(eos)} and must be "
@@ -131,34 +147,3 @@ def special_tokens_of(folder: Path) -> tuple[SpecialTokens, bool]:
         if "Llama" in str(tokenizer_config.get("tokenizer_class")):  # transformers' class for Llama uses only this
             add_bos = tokenizer_config.get("add_bos_token", True) is True
     return SpecialTokens(bos, tuple(eos), add_bos, template), bool(tokenizer_config.get("bos_token"))
-
-
-def read_template(path: Path) -> str:
-    """Return a chat template. Raises InputError if the file is too large or not text."""
-    if path.stat().st_size > 4 * MOST_TEMPLATE:
-        raise InputError(
-            f"{path} has {path.stat().st_size:,} bytes, which is too large for a chat template. Remove the file."
-        )
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: {error}. Correct or remove the file.") from error
-
-
-def symbols_of(tokenizer_json: bytes) -> int:
-    """Return the number of symbols in the vocabulary of a tokenizer.json; 0 if damaged: loading it then fails."""
-    try:
-        return len(parse_json(tokenizer_json)["model"]["vocab"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return 0
-
-
-def refuse_pickles(folder: Path) -> None:
-    """Raise InputError if all weights are in PyTorch's pickle files, which can execute code when they are read."""
-    pickles = sorted(path.name for path in folder.glob("*.bin")) + sorted(path.name for path in folder.glob("*.pth"))
-    if pickles and not any(folder.glob("*.safetensors")):
-        raise InputError(
-            f"{folder} has its weights in {pickles[0]}, a pickle, which can run code when it is loaded, so it is "
-            "refused. If you trust the file, convert the model with torch and transformers: "
-            "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(OUT, safe_serialization=True)."
-        )

@@ -28,7 +28,12 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> 
     """Write the files with which transformers' AutoTokenizer gives the same ids, after BOS if tokenizer.add_bos. An
     imported tokenizer.json is copied if it treats BOS in the same way. The chat template is in tokenizer_config.json.
     Raises UsageError for a sentencepiece model whose normalization tokenizer.json cannot express."""
-    start, end = document_tokens(tokenizer)
+    if isinstance(tokenizer, BytePairTokenizer | LibraryTokenizer):
+        start, end = tokenizer.start, tokenizer.end
+    else:  # "" for one that is not a special token
+        names = {id: name for name, id in tokenizer.special_tokens.items()}
+        ends = sorted(tokenizer.eos_ids, key=lambda id: (id == tokenizer.bos_id, id))
+        start, end = names.get(tokenizer.bos_id, ""), names.get(ends[0], "") if ends else ""
     heads = lambda contents: named_heading(json.loads(contents).get("post_processor"))
     if isinstance(tokenizer, LibraryTokenizer) and heads(tokenizer.contents) == tokenizer.start * tokenizer.add_bos:
         (folder / FILE).write_bytes(tokenizer.contents)
@@ -49,15 +54,6 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> 
     )  # fmt: skip
 
 
-def document_tokens(tokenizer: Tokenizer) -> tuple[str, str]:
-    """Return the names of BOS and EOS of a document; "" for one that is not a special token."""
-    if isinstance(tokenizer, BytePairTokenizer | LibraryTokenizer):
-        return tokenizer.start, tokenizer.end
-    names = {id: name for name, id in tokenizer.special_tokens.items()}
-    ends = sorted(tokenizer.eos_ids, key=lambda id: (id == tokenizer.bos_id, id))
-    return names.get(tokenizer.bos_id, ""), names.get(ends[0], "") if ends else ""
-
-
 def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
     """Return the contents of a tokenizer.json, without the step that prepends BOS. Raises UsageError if none has the
     same ids."""
@@ -67,16 +63,10 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
         return json.loads(tokenizer.contents)
     if isinstance(tokenizer, SentencePieceTokenizer):
         return sentencepiece_json(tokenizer)
-    if isinstance(tokenizer, CharacterTokenizer):
-        return characters_json(tokenizer)
+    if isinstance(tokenizer, CharacterTokenizer):  # transformers drops other characters, which this class rejects
+        model = bpe_model({symbol: id for id, symbol in enumerate(tokenizer.symbols)}, [])
+        return library_json(model, {}, decoder={"type": "Fuse"})
     raise UsageError(f"A {tokenizer.kind} tokenizer has no tokenizer.json.")
-
-
-def characters_json(tokenizer: CharacterTokenizer) -> dict[str, Any]:
-    """Return the contents of a tokenizer.json: a BPE without merges. transformers then drops characters outside the
-    vocabulary, which CharacterTokenizer rejects."""
-    model = bpe_model({symbol: id for id, symbol in enumerate(tokenizer.symbols)}, [])
-    return library_json(model, {}, decoder={"type": "Fuse"})
 
 
 def sentencepiece_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
@@ -89,7 +79,16 @@ def sentencepiece_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
     if found.kind == BPE:
         vocabulary = {piece: id for id, (piece, _) in enumerate(pieces)}
         unknown = pieces[found.unk_id][0]
-        model = bpe_model(vocabulary, piece_merges(pieces), unk_token=unknown, fuse_unk=True, byte_fallback=True)
+        # Every pair of pieces whose concatenation is a piece: in order of its score, best first, then of their ids.
+        merges = []
+        for piece, score in pieces:
+            halves = ((piece[:cut], piece[cut:]) for cut in range(1, len(piece)))
+            merges += [
+                (-score, vocabulary[left], vocabulary[right], left, right)
+                for left, right in halves if left in vocabulary and right in vocabulary
+            ]  # fmt: skip
+        ordered = [[left, right] for *_, left, right in sorted(merges)]
+        model = bpe_model(vocabulary, ordered, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     else:
         vocab = [[*one] for one in pieces]
         model = {"type": "Unigram", "unk_id": found.unk_id, "byte_fallback": True, "vocab": vocab}
@@ -102,19 +101,6 @@ def sentencepiece_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
         model, tokenizer.special_tokens, normalizer={"type": "Sequence", "normalizers": [*before, blanks]},
         decoder={"type": "Sequence", "decoders": decoders},
     )  # fmt: skip
-
-
-def piece_merges(pieces: list[tuple[str, float]]) -> list[list[str]]:
-    """Return the merges of a BPE: every pair of pieces whose concatenation is a piece, in order of this piece's score
-    (best first), then of the ids of the pair."""
-    ids = {piece: id for id, (piece, _) in enumerate(pieces)}
-    found = []
-    for piece, score in pieces:
-        halves = ((piece[:cut], piece[cut:]) for cut in range(1, len(piece)))
-        found += [
-            (-score, ids[left], ids[right], left, right) for left, right in halves if left in ids and right in ids
-        ]
-    return [[left, right] for *_, left, right in sorted(found)]
 
 
 def heading(tokenizer: Tokenizer) -> Mapping[str, Any]:

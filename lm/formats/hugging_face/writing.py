@@ -70,14 +70,16 @@ def write_hugging_face(
     write_json(folder / "generation_config.json", ids)
 
 
+type Described = Mapping[str, tuple[str, tuple[int, ...]]]
+"""{tensor: (dtype, shape)}."""
+
+
 def bytes_of(described: tuple[str, tuple[int, ...]]) -> int:
     dtype, shape = described
     return math.prod(shape) * DTYPES[dtype].itemsize
 
 
-def in_shards(
-    described: Mapping[str, tuple[str, tuple[int, ...]]], most: int
-) -> dict[str, dict[str, tuple[str, tuple[int, ...]]]]:
+def in_shards(described: Described, most: int) -> dict[str, Described]:
     """Split {tensor: (dtype, shape)} into files of at most `most` bytes, unless one tensor is larger. Return {file: its
     tensors}, the files named model.safetensors or model-00001-of-00004.safetensors."""
     numbers, filled = [], 0

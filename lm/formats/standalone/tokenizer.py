@@ -6,10 +6,11 @@ import re
 from typing import Any
 
 from lm.errors import UsageError
-from lm.formats.byte_level import ByteLevel, byte_level_of, supported_sentencepiece
+from lm.formats.byte_level import byte_level_of, supported_sentencepiece
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.encoding import BytePairTokenizer
+from lm.tokenizer.fast import character_ranges
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from lm.tokenizer.hugging_face.reading import check_merges, means_the_same, ranks_of
 from lm.tokenizer.patterns import SPLIT_PATTERNS
@@ -29,7 +30,11 @@ def features_of(tokenizer: Tokenizer) -> frozenset[str]:
     if isinstance(tokenizer, BytePairTokenizer):
         return frozenset({"bpe", *shared})
     if isinstance(tokenizer, LibraryTokenizer):
-        check_ranks(byte_level_of(tokenizer))
+        # model.py applies merges in the order of token ids.
+        found = byte_level_of(tokenizer)
+        ordered = sorted(found.vocabulary, key=found.vocabulary.__getitem__)
+        ranks = ranks_of({token: rank for rank, token in enumerate(ordered)}, ())
+        check_merges(found.merges, ranks, found.whole_pieces)
         return frozenset({"bpe", *shared})
     if isinstance(tokenizer, CharacterTokenizer):
         return frozenset({"characters", *shared})
@@ -42,14 +47,6 @@ def features_of(tokenizer: Tokenizer) -> frozenset[str]:
     model = supported_sentencepiece(tokenizer, "a standalone folder", remedy, (BPE, UNIGRAM), pieces)
     named = {"exact": tokenizer.exact, "unigram": model.kind == UNIGRAM, "dummy_prefix": model.dummy_prefix}
     return frozenset({"sentencepiece", *shared, *(name for name, present in named.items() if present)})
-
-
-def check_ranks(found: ByteLevel) -> None:
-    """Raise UsageError unless applying the merges in the order of token ids, as model.py does, gives the same ids as in
-    their own order."""
-    ordered = sorted(found.vocabulary, key=found.vocabulary.__getitem__)
-    ranks = ranks_of({token: rank for rank, token in enumerate(ordered)}, ())
-    check_merges(found.merges, ranks, found.whole_pieces)
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> str:
@@ -65,7 +62,9 @@ def tokenizer_json(tokenizer: Tokenizer) -> str:
         places = {piece.text: id for id, piece in enumerate(pieces)}
         stored["bytes"] = [places[f"<0x{byte:02X}>"] for byte in range(256)]
         stored["pieces"] = {piece.text: [id, piece.score] for id, piece in enumerate(pieces) if piece.kind == NORMAL}
-    stored["tokens"] = [shown_bytes(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)]
+    tokens = [tokenizer.token_bytes(id) for id in range(tokenizer.vocab_size)]
+    is_text = lambda token: token == token.decode(errors="ignore").encode()
+    stored["tokens"] = [token.decode() if is_text(token) else list(token) for token in tokens]
     # One line per token or piece, so that people can read it.
     parts = [f'"{name}": {lines(value)}' for name, value in stored.items()]
     return "{\n" + ",\n".join(parts) + "\n}\n"
@@ -79,14 +78,6 @@ def lines(value: object) -> str:
     if isinstance(value, list) and value and not isinstance(value[0], int):
         return "[\n" + ",\n".join(f" {plain(one)}" for one in value) + "\n]"
     return plain(value)
-
-
-def shown_bytes(token: bytes) -> str | list[int]:
-    """Return a token as text, or as a list of byte values if it is not valid UTF-8."""
-    try:
-        return token.decode()
-    except UnicodeDecodeError:
-        return list(token)
 
 
 def python_pattern(pattern: str) -> tuple[str, dict[str, str]]:
@@ -135,18 +126,12 @@ def class_members(name: str) -> str:
     encoding = tiktoken.Encoding("class", pat_str=name, mergeable_ranks=single, special_tokens={})
     points = [point for point in range(0x110000) if not 0xD800 <= point < 0xE000]
     found = bytes(encoding.encode_ordinary("".join(map(chr, points)))).decode()
-    ranges: list[list[int]] = []
-    for point in map(ord, found):
-        if ranges and point == ranges[-1][1] + 1:
-            ranges[-1][1] = point
-        else:
-            ranges.append([point, point])
-    return "".join(escaped(first) + (f"-{escaped(last)}" if last > first else "") for first, last in ranges)
+    return character_ranges(found, escaped)
 
 
-def escaped(point: int) -> str:
-    r"""Return the character with this code point for use in a regular expression: an ASCII letter or digit as it is,
-    any other as \u0000 or \U00000000."""
-    if chr(point).isascii() and chr(point).isalnum():
-        return chr(point)
-    return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
+def escaped(character: str) -> str:
+    r"""Return a character for use in a regular expression: an ASCII letter or digit as it is, any other as \u0000 or
+    \U00000000."""
+    if character.isascii() and character.isalnum():
+        return character
+    return f"\\u{ord(character):04x}" if character < "\U00010000" else f"\\U{ord(character):08x}"

@@ -1,5 +1,6 @@
 """Write a standalone folder: model.py for this model, its weights, its vocabulary, and a README."""
 
+import math
 import string
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,9 +52,15 @@ def write_standalone(
         {name: (stored, shape) for name, shape in shapes.items()},
         lambda name: in_dtype(name, np.asarray(arrays[name]), stored),
     )
-    write_atomically(folder / VOCABULARY, vocabulary.encode())
-    write_atomically(folder / MODEL, program.encode())
-    write_atomically(folder / "README.md", readme(config, tokenizer, title, dtype).encode())
+    write_atomically(folder / VOCABULARY, vocabulary)
+    write_atomically(folder / MODEL, program)
+    values = {
+        "title": printable(title), "parameters": f"{sum(map(math.prod, shapes.values())):,}", "layers": config.layers,
+        "width": config.width, "heads": config.heads, "context_length": f"{config.context_length:,}",
+        "symbols": f"{tokenizer.vocab_size:,}", "kind": tokenizer.kind, "dtype": dtype,
+    }  # fmt: skip
+    readme = string.Template(README.read_text(encoding="utf-8")).substitute(values)
+    write_atomically(folder / "README.md", readme)
 
 
 def model_py(config: ModelConfig, tokenizer: Tokenizer, title: str, dtype: str) -> str:
@@ -82,23 +89,18 @@ def model_py(config: ModelConfig, tokenizer: Tokenizer, title: str, dtype: str) 
             "rope_factor": scaling.factor, "rope_low": scaling.low_frequency_factor,
             "rope_high": scaling.high_frequency_factor, "rope_original": scaling.original_context_length,
         }  # fmt: skip
-    features = model_features(config) | features_of(tokenizer) | ({"bf16"} if dtype == "bfloat16" else set())
-    text = string.Template(chosen(TEMPLATE.read_text(encoding="utf-8"), features)).substitute(values)
-    # With many features: remove blank lines between functions to keep it short.
-    return text if text.count("\n") <= MOST_LINES else text.replace("\n\n\n", "\n\n")
-
-
-def model_features(config: ModelConfig) -> frozenset[str]:
-    """Return the features of the model, such as "rope": names in the lines "#: if NAME" of model_template.txt."""
     named = {
         "grouped": config.kv_heads < config.heads, "learned": config.position == "learned",
         "rope": config.position == "rope", "rope_scaling": config.rope_scaling is not None, "biases": config.biases,
-        "layernorm": config.norm == "layernorm",
+        "layernorm": config.norm == "layernorm", "bf16": dtype == "bfloat16",
         "tied": config.tie_embeddings, "softcap": config.logit_softcap is not None, "qk_norm": config.qk_norm,
         "token_shift": config.token_shift, "ngrams": bool(config.ngram_rows), "windows": any(config.attention_windows),
         config.mlp: True,
     }  # fmt: skip
-    return frozenset(name for name, present in named.items() if present)
+    features = features_of(tokenizer) | {name for name, present in named.items() if present}
+    text = string.Template(chosen(TEMPLATE.read_text(encoding="utf-8"), features)).substitute(values)
+    # With many features: remove blank lines between functions to keep it short.
+    return text if text.count("\n") <= MOST_LINES else text.replace("\n\n\n", "\n\n")
 
 
 def chosen(template: str, features: frozenset[str]) -> str:
@@ -120,19 +122,3 @@ def chosen(template: str, features: frozenset[str]) -> str:
 def printable(title: str) -> str:
     """Replace characters of a title that a docstring or a Markdown page cannot contain."""
     return "".join(c if c.isprintable() and c not in '"\\`' else "_" for c in title)
-
-
-def readme(config: ModelConfig, tokenizer: Tokenizer, title: str, dtype: str) -> str:
-    """Return the text of README.md."""
-    shapes = parameter_shapes(config)
-    values = {
-        "title": printable(title), "parameters": f"{sum(map(size_of, shapes.values())):,}", "layers": config.layers,
-        "width": config.width, "heads": config.heads, "context_length": f"{config.context_length:,}",
-        "symbols": f"{tokenizer.vocab_size:,}", "kind": tokenizer.kind, "dtype": dtype,
-    }  # fmt: skip
-    return string.Template(README.read_text(encoding="utf-8")).substitute(values)
-
-
-def size_of(shape: tuple[int, ...]) -> int:
-    """Number of elements of an array."""
-    return int(np.prod(shape, dtype=np.int64))

@@ -54,9 +54,7 @@ class LibraryTokenizer(Tokenizer):
     """Name of the special token at the end of a document."""
 
     @classmethod
-    def from_json(
-        cls, contents: bytes, start: str = "", end: str = "", documents: int = 0, characters: int = 0
-    ) -> "LibraryTokenizer":
+    def from_json(cls, contents: bytes, start: str = "", end: str = "") -> "LibraryTokenizer":
         """Load the contents of a tokenizer.json; `start` and `end` are as in `read_hugging_face`. Raises UsageError,
         with the field and its value, if encoding could lose text; ValueError, KeyError, TypeError or AttributeError if
         the file is damaged."""
@@ -77,7 +75,7 @@ class LibraryTokenizer(Tokenizer):
         ids = library.get_vocab(with_added_tokens=True)
         check_size(1 + max(ids.values()))
         special = {name: ids[name] for name in names}  # the file may give other ids
-        made = cls(contents, start, end, special_tokens=special, documents=documents, characters=characters)
+        made = cls(contents, start, end, special_tokens=special)
         vars(made).update(_library=library, _ids=ids, _expressions=expressions)  # each takes a second to build
         with made._checked():  # the library rejects some files only when encoding
             library.encode(PROBE, add_special_tokens=False)
@@ -140,9 +138,9 @@ class LibraryTokenizer(Tokenizer):
         return {FILE: self.contents}
 
     @classmethod
-    def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "LibraryTokenizer":
+    def from_files(cls, folder: Path, settings: Mapping) -> "LibraryTokenizer":
         contents = read_bounded(file_inside(folder, FILE), MOST_TOKENIZER_BYTES)
-        return cls.from_json(contents, settings["start"], settings["end"], documents, characters)
+        return cls.from_json(contents, settings["start"], settings["end"])
 
     @functools.cached_property
     def _expressions(self) -> tuple[str, ...]:
@@ -171,7 +169,7 @@ class LibraryTokenizer(Tokenizer):
         with self._checked(text):
             return self._library.encode(text, add_special_tokens=False).ids
 
-    def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         whole = [whole_characters(text) for text in texts]
         for text in whole:
             self.check_bytes(text)

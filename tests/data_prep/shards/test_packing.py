@@ -123,7 +123,7 @@ def test_an_epoch_has_every_token_once(folder, context):
 def test_the_steps_with_a_document_are_found(folder):
     windows = BatchSource(folder / "tokens", "train", 8, 4, 0, 1).sources[0].windows
     assert not numbers_rise(windows)
-    there = [windows.documents(number) for number in range(len(windows))]
+    there = [set(windows.segments(number)) for number in range(len(windows))]
     for document in range(0, len(TEXTS), 7):
         found, _ = windows_with(windows, document, rising=False)
         assert found.tolist() == [number for number, documents in enumerate(there) if document in documents]

@@ -47,7 +47,7 @@ def test_the_steps_of_a_document_are_the_inverse_of_the_documents_of_a_step(fold
             assert whole
             if folder == 0:  # it has no copies of documents
                 assert numbers.tolist() == windows_with(windows, document, rising=True)[0].tolist()
-            assert numbers.tolist() == [one for one in range(len(windows)) if document in windows.documents(one)]
+            assert numbers.tolist() == [one for one in range(len(windows)) if document in set(windows.segments(one))]
             seen = order.places(source.numbered(folder, numbers), 0, lambda: False)
             assert (seen.places, seen.next) == (there[folder, document], None)
             never_seen += not seen.places

@@ -238,7 +238,7 @@ def test_a_process_that_lost_the_lease_writes_nothing(bucket, machines):
         with ours.held():
             assert ours.lease is not None
             _, said = ours.lease.read()
-            objects.write(f"{bucket}/run/{LEASE}", json.dumps(said | {"holder": "another"}).encode())
+            objects.upload(json.dumps(said | {"holder": "another"}).encode(), f"{bucket}/run/{LEASE}")
             ours.lease.renewed = -1e9
             write(ours, a="1")
             with pytest.raises(InputError, match=r"is working in|taken over by another"):
@@ -298,7 +298,7 @@ def test_an_unused_url_leaves_nothing_on_disk(bucket, machines, tmp_path):
 def test_invalid_lease_durations_are_rejected(value):
     with (
         variables({"GRISTMILL_LEASE_SECONDS": value}),
-        pytest.raises(UsageError, match=f"GRISTMILL_LEASE_SECONDS is '{value}'; give a number of seconds"),
+        pytest.raises(UsageError, match=f"GRISTMILL_LEASE_SECONDS is '{value}'; give a number from 0.01 to 86,400"),
     ):
         lease_seconds()
 

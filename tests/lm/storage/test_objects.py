@@ -115,12 +115,12 @@ def test_an_object_replaced_during_a_read_is_not_mixed_with_the_new_one(bucket, 
 @BOTH
 def test_conditional_writes(bucket):
     address = (bucket / "lease").address
-    first = objects.write(address, b"1", objects.ABSENT)
+    first = objects.upload(b"1", address, objects.ABSENT)
     with pytest.raises(AlreadyExistsError):
-        objects.write(address, b"2", objects.ABSENT)
-    second = objects.write(address, b"2", first)
+        objects.upload(b"2", address, objects.ABSENT)
+    second = objects.upload(b"2", address, first)
     with pytest.raises(PreconditionError):
-        objects.write(address, b"3", first)
+        objects.upload(b"3", address, first)
     assert objects.head(address) == second
     assert objects.read(address) == b"2"
 
@@ -301,4 +301,4 @@ def test_invalid_settings_are_rejected(name, value):
         variables({f"GRISTMILL_STORAGE_{name}": value}),
         pytest.raises(UsageError, match=f"GRISTMILL_STORAGE_{name} is '{value}'; give a number from"),
     ):
-        objects.settings()
+        objects.timeout(), objects.retries()

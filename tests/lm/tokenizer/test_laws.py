@@ -56,11 +56,10 @@ def test_lone_surrogates_become_replacement_characters(tokenizer):
 
 
 @every
-@pytest.mark.parametrize("threads", [1, 3])
-def test_a_batch_equals_its_texts(tokenizer, threads):
+def test_a_batch_equals_its_texts(tokenizer):
     batch = [*LICENSE.split("\n\n"), "", "   ", f"a{BLANK}b"]
-    assert tokenizer.encode_batch(batch, threads) == [tokenizer.encode(text) for text in batch]
-    assert tokenizer.encode_batch([], threads) == []
+    assert tokenizer.encode_batch(batch) == [tokenizer.encode(text) for text in batch]
+    assert tokenizer.encode_batch([]) == []
 
 
 @every
