@@ -9,6 +9,7 @@ and under "damaged" the damage that was reported when an earlier, shorter traini
 """
 
 import hashlib
+import itertools
 import json
 import zlib
 from collections.abc import Iterable, Mapping
@@ -26,21 +27,19 @@ def checksums(folder: Path, patterns: Iterable[str]) -> dict[str, dict[str, Any]
     """Return {relative name: entry} for the files in `folder` that match one of the shell patterns. An entry has the
     size, the SHA-256, and a CRC-32 per block of lines."""
     files = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
-    return {path.relative_to(folder).as_posix(): entry_of(path.read_bytes()) for path in files}
+    found = {}
+    for path in files:
+        data = path.read_bytes()
+        per_block = max(1, -(-len(data.splitlines()) // BLOCKS))
+        found[path.relative_to(folder).as_posix()] = {
+            "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "lines": per_block,
+            "crc32": crc32_of_blocks(data, per_block),
+        }  # fmt: skip
+    return found
 
 
-def entry_of(data: bytes) -> dict[str, Any]:
+def crc32_of_blocks(data: bytes, per_block: int) -> list[int]:
     lines = data.splitlines(keepends=True)
-    per_block = max(1, -(-len(lines) // BLOCKS))
-    return {
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "lines": per_block,
-        "crc32": crc32_of_blocks(lines, per_block),
-    }
-
-
-def crc32_of_blocks(lines: list[bytes], per_block: int) -> list[int]:
     return [zlib.crc32(b"".join(lines[first : first + per_block])) for first in range(0, len(lines), per_block)]
 
 
@@ -67,9 +66,9 @@ def difference_of(path: Path, entry: Mapping[str, Any]) -> str:
     if hashlib.sha256(data).hexdigest() == entry["sha256"]:
         return ""
     per_block, written = int(entry["lines"]), [*entry["crc32"]]
-    there = crc32_of_blocks(data.splitlines(keepends=True), per_block)
-    equal = [a == b for a, b in zip(there, written, strict=False)]
-    same = equal.index(False) if False in equal else len(equal)
+    there = crc32_of_blocks(data, per_block)
+    pairs = enumerate(itertools.zip_longest(there, written))
+    same = next((number for number, (now, before) in pairs if now != before), len(there))
     first, last = same * per_block + 1, (same + 1) * per_block
     where = f"line {first:,}" if first == last else f"lines {first:,} to {last:,}"
     size = f" ({len(data):,} bytes, but {entry['bytes']:,} were written)" if len(data) != entry["bytes"] else ""
@@ -86,10 +85,9 @@ def log_damage(workdir: Path, names: Iterable[str] = ()) -> list[str]:
             written, before = dict(marker.get("checksums", {})), [*marker.get("damaged", [])]
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             continue
-        here = lambda name: (
-            local_copy_of(workdir) is None or (workdir / name).is_file()
-        )  # of a run in a bucket, not all files are here
-        checked = {name: one for name, one in written.items() if (not wanted or name in wanted) and here(name)}
+        is_local = local_copy_of(workdir) is None  # of a run in a bucket, not all files are here
+        here = [name for name in written if is_local or (workdir / name).is_file()]
+        checked = {name: written[name] for name in here if not wanted or name in wanted}
         found += damage(workdir, checked, path)
         found += [str(one) for one in before] if not wanted else []
     return found

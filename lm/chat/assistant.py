@@ -170,11 +170,9 @@ def generate_answers(engine: "Engine", *answers: Answer) -> Iterator[tuple[Answe
     while running:
         for event in engine.step():
             answer = running[event.request_id]
-            for step in answer.read(event):
-                yield answer, step
+            yield from ((answer, step) for step in answer.read(event))
             if event.finish_reason is not None:
                 del running[event.request_id]
-                for step in answer.follow():
-                    yield answer, step
+                yield from ((answer, step) for step in answer.follow())
                 if not answer.finish_reason:
                     running[engine.submit(answer.request)] = answer

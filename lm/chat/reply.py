@@ -4,6 +4,7 @@ Three forms of a call are read: <|call|>NAME {...} with the special token, as in
 and </tool_call>, as in ChatML models; and a reply that is one JSON object with a name, as in Llama 3.1.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -79,8 +80,9 @@ class Reply:
     def calls(self) -> list[Message]:
         """The calls of the reply, unchecked: a name or arguments that cannot be read are None."""
         if self.call_id is not None:
-            texts = [self.tokenizer.decode(part) for part in parts_at(self.ids, self.call_id)[1:]]
-            return [call_of(*text.strip().partition(" ")[::2]) for text in texts]
+            starts = [place for place, id in enumerate(self.ids) if id == self.call_id]
+            parts = [self.ids[start + 1 : end] for start, end in itertools.pairwise([*starts, len(self.ids)])]
+            return [call_of(*self.tokenizer.decode(part).strip().partition(" ")[::2]) for part in parts]
         if not self.reads_json:
             return []
         text = self.tokenizer.decode([id for id in self.ids if id not in self.hidden])
@@ -88,17 +90,6 @@ class Reply:
         missing = {} if enclosed else None  # without arguments, an object is data
         objects = [json_of(one) or {} for one in enclosed or [text]]
         return [call_of(one.get("name"), one.get("arguments", one.get("parameters", missing))) for one in objects]
-
-
-def parts_at(ids: Sequence[int], separator: int) -> list[list[int]]:
-    """Split token ids at a separator."""
-    parts: list[list[int]] = [[]]
-    for id in ids:
-        if id == separator:
-            parts.append([])
-        else:
-            parts[-1].append(id)
-    return parts
 
 
 def json_of(text: str) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ template without them, each reply of the assistant, with the special token that 
 import copy
 import datetime
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,9 +136,14 @@ class ChatTemplate:
     def encode(self, messages: Sequence[Message], tools: Sequence[Message] = (), reply: bool = False) -> Encoded:
         """Return the tokens of the conversation, and which of them the model is trained to write; with `reply`, up to
         where the assistant's reply begins. Raises TemplateError like `text`, and like Tokenizer.encode."""
-        names = tuple(self.tokenizer.special_tokens)
-        letters = stand_ins(messages, tools, {letter for name in names for letter in (name[0], name[-1])})
-        begin, end = letters.pop("begin"), letters.pop("end")
+        # {first or last character of a special token's name: its stand-in, which the conversation does not have}.
+        wanted = sorted({letter for name in self.tokenizer.special_tokens for letter in (name[0], name[-1])})
+        used = set("".join(strings_in([messages, tools])))
+        free = [chr(code) for code in PRIVATE if chr(code) not in used]
+        if len(free) < len(wanted) + 2:
+            raise TemplateError("The conversation has nearly all of Unicode's private characters. Remove them.")
+        begin, end, *others = free
+        letters = dict(zip(wanted, others, strict=False))
         hide = lambda text: self.without_names(text, letters)
         messages = [
             {key: one if key == "role" else deep(one, hide) for key, one in message.items()} for message in messages
@@ -237,15 +242,3 @@ def deep(value: Any, change: Any) -> Any:
     if isinstance(value, Mapping):
         return {change(key): deep(inner, change) for key, inner in value.items()}
     return [deep(inner, change) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def stand_ins(messages: Sequence[Message], tools: Sequence[Message], letters: Iterable[str]) -> dict[str, str]:
-    """Return {letter: its stand-in}: for each of `letters`, the first and last characters of the names of special
-    tokens, a private character that the conversation does not have; also for the marks "begin" and "end". Raises
-    TemplateError if the conversation has nearly all private characters."""
-    used = set("".join(strings_in([messages, tools])))
-    names = [*sorted(letters), "begin", "end"]
-    found = dict(zip(names, (chr(code) for code in PRIVATE if chr(code) not in used), strict=False))
-    if len(found) < len(names):
-        raise TemplateError("The conversation has nearly all of Unicode's private characters. Remove them.")
-    return found

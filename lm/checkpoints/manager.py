@@ -308,21 +308,21 @@ class Checkpoints:
                 other = self.folder / str(step) / others[0]
                 print(f"checkpoint: step {step:,} is kept, because training did not write {other} in it", flush=True)
                 continue
-            try:
-                delete_step(self.folder, step)
-            except (OSError, InputError) as error:
-                print(f"checkpoint: step {step:,} could not be deleted: {error}", flush=True)
+            self.delete(step)
+
+    def delete(self, step: int) -> None:
+        """Delete a checkpoint. I/O errors are printed, not raised."""
+        try:
+            self.may_write()
+            delete_step(self.folder, step)
+        except (OSError, InputError) as error:
+            print(f"checkpoint: step {step:,} could not be deleted: {error}", flush=True)
 
     def delete_after(self, step: int) -> None:
         """Delete the checkpoints of later steps than `step`, if that one exists. I/O errors are printed, not raised."""
-        if not self.primary or step not in (steps := self.steps()):
-            return
-        for later in [one for one in steps if one > step]:
-            try:
-                self.may_write()
-                delete_step(self.folder, later)
-            except (OSError, InputError) as error:
-                print(f"checkpoint: step {later:,} could not be deleted: {error}", flush=True)
+        if self.primary and step in (steps := self.steps()):
+            for later in [one for one in steps if one > step]:
+                self.delete(later)
 
     def amend(self, step: int, about: Mapping[str, Any]) -> None:
         """Update the metadata of an existing checkpoint with `about`. I/O errors are printed, not raised."""

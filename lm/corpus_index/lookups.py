@@ -88,12 +88,9 @@ def overlap_of(
     """Tokenize a text in each of its `ways_to_write`; return (tokens, Overlap) of the way with most n-grams found."""
     first, *others = ways_to_write(tokenizer, text) or [[]]
     best = first, overlap(index, first, n, split, check_cancelled)
-    for tokens in others:
-        if (
-            best[1].found < best[1].ngrams
-            and (other := overlap(index, tokens, n, split, check_cancelled)).found > best[1].found
-        ):
-            best = tokens, other
+    if others and best[1].found < best[1].ngrams:
+        other = others[0], overlap(index, others[0], n, split, check_cancelled)
+        return max(best, other, key=lambda one: one[1].found)
     return best
 
 
@@ -134,18 +131,15 @@ def search_report(run: Path, text: str, documents: int, train: TrainConfig | Non
     for length, matches in found:
         for part, low, high in matches.ranges:
             counts[part.split] += high - low
-        lines += list(document_lines(index, tokenizer, matches, length, documents - len(lines)))
+        for spot in matches.spots(max(0, documents - len(lines))):
+            document = index.document_at(spot)
+            low, high = spot.position - CONTEXT, spot.position + length + CONTEXT
+            around = spot.part.tokens[max(document.begin, low) : min(document.end, high)].tolist()
+            where = f"{document.split} of {document.source}" if document.source else document.split
+            text_around = " ".join(tokenizer.decode(around).split())
+            lines.append(for_terminal(f"  {document.url or document.id} ({where}): {text_around}"))
     total = ", ".join(f"{count:,} times in {split}" for split, count in counts.items())
     return "\n".join([f"{for_terminal(repr(text))} occurs {total}", *lines])
-
-
-def document_lines(index: CorpusIndex, tokenizer: Tokenizer, matches: Matches, length: int, most: int) -> Iterator[str]:
-    for spot in matches.spots(max(0, most)):
-        document = index.document_at(spot)
-        low, high = max(document.begin, spot.position - CONTEXT), min(document.end, spot.position + length + CONTEXT)
-        around = tokenizer.decode(spot.part.tokens[low:high].tolist())
-        where = f"{document.split} of {document.source}" if document.source else document.split
-        yield for_terminal(f"  {document.url or document.id} ({where}): {' '.join(around.split())}")
 
 
 def overlaps(run: Path, path: Path, field: str, ngram: int | None, train: TrainConfig | None = None) -> Iterator[str]:

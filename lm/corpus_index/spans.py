@@ -78,7 +78,9 @@ def longest_spans(
 ) -> list[Span]:
     """Return, for each edge (`word_edges`), the longest passage that begins there, occurs in the split (None: in any),
     and ends at an edge. `check_cancelled` is called for each edge, and may raise to stop."""
-    logs = log_frequencies(index, tokens)
+    # An absent token counts as if it occurred once.
+    counts = index.counts[np.asarray(tokens, np.int64)]
+    logs = np.log(np.maximum(counts, 1) / max(1, int(index.counts.sum())))
     at_edges = np.flatnonzero(edges)
     found = []
     for start in at_edges[at_edges < len(tokens)].tolist():
@@ -89,12 +91,6 @@ def longest_spans(
             matches = index.find(tokens[start:end], split)
             found.append(Span(start, end, matches.count, float(logs[start:end].sum()), matches))
     return found
-
-
-def log_frequencies(index: CorpusIndex, tokens: Sequence[int]) -> np.ndarray:
-    """Return the log of each token's share of the training text; an absent token counts as if it occurred once."""
-    counts = index.counts[np.asarray(tokens, np.int64)] if len(tokens) else np.zeros(0)
-    return np.log(np.maximum(counts, 1) / max(1, int(index.counts.sum())))
 
 
 def chosen(spans: Sequence[Span], tokens: int, rule: TraceRule) -> list[Span]:

@@ -2,7 +2,6 @@
 all of its tasks can be run, and `run_harness`, which runs them."""
 
 import bisect
-import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -199,14 +198,14 @@ class HarnessLM(LM):
             ids = [*head, *ids][-most:]
         else:
             ids = self.encode_chat(context, most).context
-        params = SamplingParams(
-            max_tokens=min(wanted, room - len(ids)), temperature=0.0, stop=stops_of(arguments), seed=number
-        )
+        drawn_by: dict[str, Any] = {"temperature": 0.0}
         if arguments.get("do_sample", False):
-            params = dataclasses.replace(params, temperature=float(arguments.get("temperature", 1.0)))
             drawn_by = {name: arguments[name] for name in DRAWN_BY if name in arguments}
-            params = dataclasses.replace(params, **drawn_by)
-        return GenerationRequest(tuple(ids), params)
+            drawn_by["temperature"] = float(arguments.get("temperature", 1.0))
+        most = min(wanted, room - len(ids))
+        return GenerationRequest(
+            tuple(ids), SamplingParams(max_tokens=most, stop=stops_of(arguments), seed=number, **drawn_by)
+        )
 
 
 def stops_of(arguments: Mapping[str, Any]) -> tuple[str, ...]:

@@ -55,15 +55,12 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, add_bos_t
     The context begins with BOS if `add_bos_token` is set (None: tokenizer.add_bos) or if it has no tokens.
     """
     add_bos_token = tokenizer.add_bos if add_bos_token is None else add_bos_token
-    head = [tokenizer.bos_id]
     if not context:
-        return Request(head, tokenizer.encode(continuation))
-    words = context.rstrip()
-    whole, before = tokenizer.encode(context + continuation), tokenizer.encode(words)
+        return Request([tokenizer.bos_id], tokenizer.encode(continuation))
+    whole, before = tokenizer.encode(context + continuation), tokenizer.encode(context.rstrip())
     cut = max(0, min(len(before), len(whole) - 1))
-    if add_bos_token or not cut:
-        return Request([*head, *whole[:cut]], whole[cut:])
-    return Request(whole[:cut], whole[cut:])
+    head = [tokenizer.bos_id] if add_bos_token or not cut else []
+    return Request([*head, *whole[:cut]], whole[cut:])
 
 
 def windows_of(number: int, request: Request, context_length: int) -> Iterator[Row]:

@@ -237,7 +237,7 @@ class Inspector:
         """Score each token of a text, with the `top` most likely tokens (at most 20) at its position. At most `most`
         tokens are read, and no more than the model's context holds. `tell` is called with a message before a program is
         compiled. Raises UsageError for an invalid id, InputError for text that cannot be encoded or NaN."""
-        ids, dropped = self.cut(text, self.room if most is None else min(most, self.room))
+        ids, dropped = self.cut(text, most)
         found, _ = self._read(ids, tell)
         scored = jax.tree.map(lambda array: array[: len(ids)], found)
         check_finite(scored.losses_T)
@@ -251,7 +251,7 @@ class Inspector:
 
     def next_logits(self, text: str | Sequence[int], most: int | None = None, tell: Tell = silent) -> Next:
         """Return the logits of the token after a text. Arguments and errors are those of `score`."""
-        ids, dropped = self.cut(text, self.room if most is None else min(most, self.room))
+        ids, dropped = self.cut(text, most)
         logits_V = self._read(ids, tell)[1]
         check_finite(logits_V)
         return Next(logits_V, len(ids), dropped)
@@ -260,7 +260,7 @@ class Inspector:
         """Return attention, residual stream and logit lens for BOS and the first tokens of a text, up to MOST_POSITIONS
         positions and MOST_SHARES attention weights. Errors are those of `score`."""
         heads = self.config.layers * self.config.heads
-        ids, dropped = self.cut(text, min(self.room, MOST_POSITIONS - 1, max(1, math.isqrt(MOST_SHARES // heads) - 1)))
+        ids, dropped = self.cut(text, min(MOST_POSITIONS - 1, max(1, math.isqrt(MOST_SHARES // heads) - 1)))
         tokens, top = [self.tokenizer.bos_id, *ids], self._checked(top)
         count = len(tokens)
         row_1T = self._row(tokens)
@@ -294,9 +294,10 @@ class Inspector:
             raise UsageError(f"{wrong[0]} is not a token id: ids range from 0 to {self.tokenizer.vocab_size - 1:,}.")
         return ids[1:] if ids[:1] == [self.tokenizer.bos_id] else ids
 
-    def cut(self, text: str | Sequence[int], room: int) -> tuple[tuple[int, ...], int]:
-        """Return (first `room` tokens of a text, number of tokens after them). Errors are those of `ids_of`."""
-        ids = self.ids_of(text)
+    def cut(self, text: str | Sequence[int], most: int | None) -> tuple[tuple[int, ...], int]:
+        """Return (first tokens of a text, at most `most` and no more than the context holds; number of tokens after
+        them). Errors are those of `ids_of`."""
+        ids, room = self.ids_of(text), self.room if most is None else min(most, self.room)
         return tuple(ids[:room]), max(0, len(ids) - room)
 
     def _checked(self, top: int) -> int:

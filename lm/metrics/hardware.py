@@ -80,12 +80,11 @@ def peak_rate(devices: Sequence[Any], model: ModelConfig, rows: int) -> Peak:
             "GFLOP/s; cpu_matmul_share in metrics.jsonl is relative to that (other work on the machine affects both)"
         )
         return Peak(rate, meaning, "cpu_matmul_share")
+    peak, why = table_peak(kind), f'lm/metrics/hardware.py has no "{kind}". Add its rate in bfloat16 there'
     if model.compute_dtype != "bfloat16":
+        peak = None
         why = f"lm/metrics/hardware.py has rates in bfloat16, and model.compute_dtype = {model.compute_dtype}"
-        return Peak(None, f"MFU is not shown, because the peak rate is unknown: {why}")
-    peak = table_peak(kind)
     if peak is None:
-        why = f'lm/metrics/hardware.py has no "{kind}". Add its rate in bfloat16 there'
         return Peak(None, f"MFU is not shown, because the peak rate is unknown: {why}")
     return Peak(
         peak * len(devices),

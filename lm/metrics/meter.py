@@ -54,19 +54,13 @@ class MetricsLog:
 
         A write error, such as a full disk, is printed once per writer; training continues.
         """
-        row: Row = {}
-        lists: dict[str, list[float]] = {}
-        for name, value in values.items():
-            if isinstance(value, list):
-                lists[name] = [rounded(one) for one in value]
-            elif math.isfinite(value):
-                row[name] = rounded(value)
+        rounded = lambda value: value if isinstance(value, int) else float(f"{value:.7g}")
+        lists = {name: list(map(rounded, value)) for name, value in values.items() if isinstance(value, list)}
+        plain = {name: value for name, value in values.items() if not isinstance(value, list)}
+        row: Row = {name: rounded(value) for name, value in plain.items() if math.isfinite(value)}
         for writer in self.writers:
             with self.reported(writer):
-                if isinstance(writer, JsonLines):
-                    writer.write(step, row | lists)
-                else:
-                    writer.write(step, row)
+                writer.write(step, row | lists if isinstance(writer, JsonLines) else row)
 
     @contextlib.contextmanager
     def reported(self, writer: Writer) -> Generator[None]:
@@ -82,11 +76,6 @@ class MetricsLog:
         for writer in self.writers:
             with self.reported(writer):
                 writer.close()
-
-
-def rounded(value: float) -> float:
-    """Round `value` to 7 significant digits; integers are unchanged."""
-    return value if isinstance(value, int) else float(f"{value:.7g}")
 
 
 class Meter:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 from optax.contrib import MuonState
 
@@ -93,16 +93,17 @@ def orthogonal_matrices(
     """Orthogonalize the matrices of one kind: arrays[i] is (..., M, K), or (..., K, M) if turned[i]."""
     counts = [math.prod(array.shape[:-2]) for array in arrays]
     layout = layout_of(kind, sum(counts))
+    orient = lambda arrays: [array.mT if turn else array for array, turn in zip(arrays, turned, strict=True)]
     if layout.devices == 1:  # array by array, to save memory
-        return [array_orthogonal(array, turn, iterations) for array, turn in zip(arrays, turned, strict=True)]
+        on_its_own = lambda one: newton_schulz(one.reshape(-1, *one.shape[-2:]), iterations).reshape(one.shape)
+        return orient([on_its_own(one) for one in orient(arrays)])
 
     def share(*parts: jax.Array) -> list[jax.Array]:
-        oriented = [part.mT if turn else part for part, turn in zip(parts, turned, strict=True)]
+        oriented = orient(parts)
         stack_NMK = jnp.concatenate([part.reshape(-1, *part.shape[-2:]) for part in oriented])
         stack_NMK = layout.orthogonal(stack_NMK, iterations)
         stacks = jnp.split(stack_NMK, np.cumsum(counts)[:-1].tolist())
-        shaped = [one.reshape(part.shape) for one, part in zip(stacks, oriented, strict=True)]
-        return [one.mT if turn else one for one, turn in zip(shaped, turned, strict=True)]
+        return orient([one.reshape(part.shape) for one, part in zip(stacks, oriented, strict=True)])
 
     sides = [layout.cut[::-1] if turn else layout.cut for turn in turned]
     specs = [PartitionSpec(*[None] * (array.ndim - 2), *side) for array, side in zip(arrays, sides, strict=True)]
@@ -110,19 +111,12 @@ def orthogonal_matrices(
     return jax.shard_map(share, in_specs=tuple(specs), out_specs=specs, check_vma=False)(*arrays)
 
 
-def array_orthogonal(array: jax.Array, turned: bool, iterations: int) -> jax.Array:
-    """Orthogonalize the matrices of one array, (..., M, K), or (..., K, M) if `turned`, without communication."""
-    oriented = array.mT if turned else array
-    made = newton_schulz(oriented.reshape(-1, *oriented.shape[-2:]), iterations).reshape(oriented.shape)
-    return made.mT if turned else made
-
-
 class Layout(NamedTuple):
     """Assignment of the matrices of one kind to groups of devices, equally many devices and matrices per group."""
 
     axes: dict[str, int]
     """{mesh axis: number of devices}, for axes with more than one device."""
-    cut: tuple[tuple[str, ...], tuple[str, ...]]
+    cut: tuple[tuple[str, ...], ...]
     """Mesh axes over which the rows and the columns of the parameters are sharded."""
     group: int
     """Devices that share a matrix, sharded by columns; 1 if there are enough matrices for all devices."""
@@ -180,7 +174,9 @@ def layout_of(kind: Kind, count: int) -> Layout:
     """Return the layout of `count` matrices on the current mesh that needs the fewest multiplications per device."""
     mesh = jax.sharding.get_abstract_mesh()
     axes = {} if mesh.empty or mesh.manual_axes else {name: size for name, size in mesh.shape.items() if size > 1}
-    cut = cut_of(kind, mesh, axes)
+    even = cuts_evenly(mesh, kind.axes, kind.shape)
+    # As in lm.parallel.shardings.
+    cut = tuple(tuple(name for name in mesh_axes(axis) if name in axes and even) for axis in kind.axes)
     (rows, columns), devices = kind.shape, math.prod(axes.values())
     held = columns // math.prod(axes[name] for name in cut[1])
 
@@ -191,13 +187,6 @@ def layout_of(kind: Kind, count: int) -> Layout:
 
     groups = [group for group in range(1, devices + 1) if devices % group == 0 and held % group == 0]
     return Layout(axes, cut, min(groups, key=products))
-
-
-def cut_of(kind: Kind, mesh: AbstractMesh, axes: dict[str, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return (mesh axes of the rows, mesh axes of the columns) of a kind, as in lm.parallel.shardings."""
-    even = cuts_evenly(mesh, kind.axes, kind.shape)
-    rows, columns = (tuple(name for name in mesh_axes(axis) if name in axes and even) for axis in kind.axes)
-    return rows, columns
 
 
 def newton_schulz(

@@ -91,7 +91,8 @@ def compile_for(
     also, what = {}, STEP
     try:
         program, cost = compile_ahead(step, state, batch, mesh, stage.model(model), train.xla_options)
-        memory, text = program.memory_analysis(), program.as_text()
+        compiled: Any = program
+        memory, text = compiled.memory_analysis(), compiled.as_text()
         made = Compiled(
             memory.argument_size_in_bytes, memory.temp_size_in_bytes, peak_bytes(memory),
             tuple(collectives(text, len(devices))), overlap_of(text, len(devices), chip), tuple(kernels(text)),

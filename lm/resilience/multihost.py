@@ -102,12 +102,13 @@ def agree(facts: Mapping[str, Any]) -> None:
 def first_difference(said: list[Any]) -> str:
     """Describe the difference between process 0 and the first process with other facts; "" if there is no such process.
     said[i] is [host, facts] of process i."""
-    facts = [theirs for _, theirs in said]
+    first = said[0][1]
     for process, (host, theirs) in enumerate(said):
-        names = [name for name in facts[0] | theirs if theirs.get(name) != facts[0].get(name)]
-        if names:
-            values = [(name, shown(theirs.get(name)), shown(facts[0].get(name))) for name in names[:SHOWN]]
-            each = [f"{name} is {its}, but {other} in process 0" for name, its, other in values]
+        if names := [name for name in first | theirs if theirs.get(name) != first.get(name)]:
+            each = [
+                f"{name} is {shown(theirs.get(name))}, but {shown(first.get(name))} in process 0"
+                for name in names[:SHOWN]
+            ]
             more = [f"{len(names) - SHOWN} more differ"] if len(names) > SHOWN else []
             return (
                 f"process {process} on {host}: {'; '.join(each + more)}. All processes of a run must have the same; "

@@ -100,12 +100,9 @@ def others_median(seconds: Sequence[float], process: int) -> float:
 def stragglers(seconds: Sequence[float], step_seconds: float) -> list[int]:
     """Return the indices of stragglers, slowest first: processes whose host time is at least TIMES the others' median
     and SHARE of a step. `seconds` are host times of two or more processes, `step_seconds` the time of a step."""
-    order = sorted(range(len(seconds)), key=lambda process: -seconds[process])
-    return [
-        process
-        for process in order
-        if seconds[process] >= max(SHARE * step_seconds, TIMES * others_median(seconds, process))
-    ]
+    least = lambda process: max(SHARE * step_seconds, TIMES * others_median(seconds, process))
+    slow = [process for process, own in enumerate(seconds) if own >= least(process)]
+    return sorted(slow, key=lambda process: -seconds[process])
 
 
 def warning_of(times: Sequence[HostTime], slow: Sequence[int], step_seconds: float) -> str:

@@ -14,6 +14,7 @@ select them. Only counting parameters imports JAX.
   matrices need with Adam (there, and arXiv:2407.05872 on the standard parametrization).
 """
 
+import bisect
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
@@ -119,7 +120,8 @@ def make_ladder(model: ModelConfig, train: TrainConfig, config: LadderConfig) ->
     for sizes, lengths, apart in ((rungs, tokens, False), (held_out, held_out_tokens, True)):
         shapes = distinct(sizes, lambda size: shape_of(model, size), "parameters", "--held-out" if apart else "--rungs")
         wanted = "--held-out-tokens" if apart else "--tokens"
-        lengths = distinct(lengths, lambda length: steps_of(model, train, length), "tokens", wanted)
+        steps_of = lambda length: max(2, round(length / (train.batch_size * model.context_length)))
+        lengths = distinct(lengths, steps_of, "tokens", wanted)
         made += [
             Rung(size_of(shape), shape, trained(train, model.width / shape.width, steps, seed), apart)
             for shape in shapes for steps in lengths for seed in range(train.seed, train.seed + config.seeds)
@@ -153,12 +155,9 @@ def shape_of(model: ModelConfig, parameters: float) -> ModelConfig:
     high = 1
     while count(high) < parameters:
         high *= 2
-    low = high // 2  # 0 if the narrowest is large enough
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if count(middle) < parameters else (low, middle)
-    nearer_low = low > 0 and parameters / count(low) < count(high) / parameters
-    return at_width(model, MULTIPLE * (low if nearer_low else high))
+    high = bisect.bisect_left(range(high), parameters, lo=high // 2 + 1, key=count)
+    nearer_low = high > 1 and parameters / count(high - 1) < count(high) / parameters
+    return at_width(model, MULTIPLE * (high - nearer_low))
 
 
 @functools.cache
@@ -182,10 +181,6 @@ def at_width(model: ModelConfig, width: int) -> ModelConfig:
         head_dim=model.head_channels,
         mlp_width=MULTIPLE * max(1, round(model.mlp_width * share / MULTIPLE)),
     )
-
-
-def steps_of(model: ModelConfig, train: TrainConfig, tokens: float) -> int:
-    return max(2, round(tokens / (train.batch_size * model.context_length)))
 
 
 def trained(train: TrainConfig, narrower: float, steps: int, seed: int) -> TrainConfig:

@@ -71,18 +71,15 @@ class ChoiceWriter:
             text = token_text(self.tokenizer, one.token)
             rows["tokens"].append(text)
             rows["token_logprobs"].append(None if one.logprob is None else max(one.logprob, LEAST_LOGPROB))
-            rows["top_logprobs"].append(None if one.logprob is None else self.top(one, text, one.logprob))
+            top: dict[str, float] = {}
+            if one.logprob is not None:
+                likeliest = [(token_text(self.tokenizer, token), value) for token, value in one.top]
+                for name, value in [*likeliest, (text, one.logprob)]:
+                    top.setdefault(name, max(value, LEAST_LOGPROB))  # of equal texts, the likelier token
+            rows["top_logprobs"].append(top or None)
             rows["text_offset"].append(self.offset)
             self.offset += len(self.decoder.decode(self.tokenizer.token_bytes(one.token)))
         return rows
-
-    def top(self, one: TokenLogprob, text: str, logprob: float) -> dict[str, float]:
-        """Return {text: log-probability} of the most likely tokens and the drawn one; of equal texts, the likelier."""
-        found: dict[str, float] = {}
-        for token, value in one.top:
-            found.setdefault(token_text(self.tokenizer, token), max(value, LEAST_LOGPROB))
-        found.setdefault(text, max(logprob, LEAST_LOGPROB))
-        return found
 
 
 def joined(pieces: Sequence[dict]) -> dict[str, object]:

@@ -149,13 +149,20 @@ class CompletionServer:
 
     async def completions(self, request: Request) -> Response:
         with recorded(self.metrics) as record:
-            call = await self.read_call(request)
+            body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
+            parse = lambda: parse_completion(body, self.model, self.tokenizer, self.limits)
+            call = parse() if len(body) <= SMALL_BODY else await self.in_thread(parse)
             running = self.worker.submit(call.requests)
+
+            def ended() -> None:
+                record.end("cancelled")  # no effect if answered
+                self.worker.cancel(running)
+
             try:
                 await unless_disconnected(request.receive, running.is_accepted())
                 self.metrics.prompt_tokens.inc(Usage.of(call).prompt_tokens)
                 if call.stream:
-                    return self.stream(call, running, record)
+                    return EventStream(self.pieces(call, running, record), ended)
                 return await unless_disconnected(request.receive, self.whole(call, running, record))
             except BaseException:
                 self.worker.cancel(running)
@@ -205,19 +212,6 @@ class CompletionServer:
             "bos_token": names.get(self.tokenizer.bos_id), "eos_token": names.get(ends[0]) if ends else None,
             "vocab_size": self.tokenizer.vocab_size, "fingerprint": self.tokenizer.fingerprint,
         })  # fmt: skip
-
-    async def read_call(self, request: Request) -> CompletionCall:
-        """Read and parse a completion call. Raises the ApiErrors of `read_body` and `parse_completion`."""
-        body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
-        given = (body, self.model, self.tokenizer, self.limits)
-        return parse_completion(*given) if len(body) <= SMALL_BODY else await self.in_thread(parse_completion, *given)
-
-    def stream(self, call: CompletionCall, running: RunningCall, record: CallRecord) -> Response:
-        def ended() -> None:
-            record.end("cancelled")  # no effect if answered
-            self.worker.cancel(running)
-
-        return EventStream(self.pieces(call, running, record), ended)
 
     def envelope(self) -> Callable[[list[dict], Usage | None], bytes]:
         """Return a function that adds the fields around the choices, the same in every piece of a response."""

@@ -78,6 +78,10 @@ def parse_chat(body: bytes, model: str, template: ChatTemplate, limits: Limits, 
     tools, choice = fields.get("tools", []), fields.get("tool_choice", "auto")
     if choice not in ("auto", "none"):
         raise wrong("tool_choice", choice, "auto or none", "unsupported_value")
+    is_tool = lambda tool: (
+        isinstance(tool, dict) and tool.get("type") == "function" and isinstance(tool.get("function"), dict)
+        and isinstance(tool["function"].get("name"), str)
+    )  # fmt: skip
     if not isinstance(tools, list) or len(tools) > MOST_TOOLS or not all(map(is_tool, tools)):
         raise wrong(
             "tools", tools, f'a list of at most {MOST_TOOLS} {{"type": "function", "function": {{"name": ...}}}}'
@@ -122,11 +126,6 @@ def parse_chat(body: bytes, model: str, template: ChatTemplate, limits: Limits, 
     )  # fmt: skip
     answers = [begin(params.seed + index * GOLDEN) for index in range(n)]
     return ChatCall(answers, stream, include_usage(fields, stream))
-
-
-def is_tool(tool: object) -> bool:
-    function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
-    return isinstance(function, dict) and isinstance(function.get("name"), str)
 
 
 class ChatRoute:

@@ -41,7 +41,9 @@ def check_page(request: Request, origins: Collection[str], hosts: Collection[str
     """
     given = request.headers
     origin, host = given.get("origin", ""), given.get("host", "")
-    if not is_here(host) and host_name(host) not in hosts and host not in [urlsplit(one).netloc for one in origins]:
+    name = host_name(host)
+    is_here = not host or name == "localhost" or name.endswith(".localhost") or is_address(name)  # RFC 6761
+    if not is_here and name not in hosts and host not in [urlsplit(one).netloc for one in origins]:
         raise ApiError(
             403, f"The Host header is {shown(host)}, which is not a name of this server. Use the server's address, "
             "or start it with the name in --allowed-hosts.",
@@ -64,12 +66,6 @@ def host_name(host: str) -> str:
         return (urlsplit(f"//{host}").hostname or "").removesuffix(".")
     except ValueError:
         return ""
-
-
-def is_here(host: str) -> bool:
-    """Return whether a Host header is an IP address, a name of this machine such as localhost (RFC 6761), or absent."""
-    name = host_name(host)
-    return not host or name == "localhost" or name.endswith(".localhost") or is_address(name)
 
 
 def is_address(name: str) -> bool:

@@ -10,7 +10,6 @@ import concurrent.futures
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -41,32 +40,6 @@ class Inspection:
     """Inspections in the same lane run one at a time; by default each has its own lane, by its name."""
 
 
-class Turn:
-    """Context manager around one running inspection: holds its lane, in which only one inspection runs at a time."""
-
-    def __init__(self, routes: "InspectRoutes", lane: str, left: threading.Event):
-        self.routes, self.left, self.moved = routes, left, False
-        self.lane = routes.lanes.setdefault(lane, threading.Lock())
-
-    def __enter__(self) -> None:
-        self.lane.acquire()
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.routes.doings.pop(self, None)
-        self.lane.release()
-
-    def change_lane(self, lane: str, text: str) -> None:
-        if self.moved:
-            return
-        self.moved = True
-        self.lane.release()  # first: never hold one lane while waiting for another
-        self.lane = self.routes.lanes.setdefault(lane, threading.Lock())
-        self.lane.acquire()
-        self.routes.doings[self] = text
-        if self.left.is_set() or self.routes.closed:
-            raise Cancelled
-
-
 class InspectRoutes:
     """HTTP endpoints of the inspections, and the threads and lanes that they run in."""
 
@@ -76,8 +49,8 @@ class InspectRoutes:
         self.threads = concurrent.futures.ThreadPoolExecutor(limits.max_inspections, "inspect")
         """One thread per waiting inspection, so that waiting for one lane does not block others."""
         self.lanes: dict[str, threading.Lock] = {}
-        self.doings: dict[Turn, str] = {}
-        """{turn: description} of long-running work."""
+        self.doings: dict[threading.Event, str] = {}
+        """{event of a running inspection, set when its client disconnects: description} of long-running work."""
         self.waiting, self.closed = 0, False
 
     async def list(self, request: Request) -> Response:
@@ -113,18 +86,35 @@ class InspectRoutes:
     def answer_of(self, inspection: Inspection, body: bytes, left: threading.Event) -> bytes:
         """Run an inspection, in a thread, and return its JSON; b"" if the client has disconnected (`left`). Raises
         ApiError: 400 for wrong fields, 404 if the run lacks what they ask for."""
-        with (turn := Turn(self, inspection.lane or inspection.name, left)):
+        lane = self.lanes.setdefault(inspection.lane or inspection.name, threading.Lock())
+
+        def change_lane(name: str, text: str) -> None:
+            nonlocal lane
+            if left in self.doings:
+                return
+            self.doings[left] = ""
+            lane.release()  # first: never hold one lane while waiting for another
+            lane = self.lanes.setdefault(name, threading.Lock())
+            lane.acquire()
+            self.doings[left] = text
+            if left.is_set() or self.closed:
+                raise Cancelled
+
+        lane.acquire()
+        try:
             if left.is_set() or self.closed:
                 return b""
-            fields = Fields(parse_object(body or b"{}"), inspection.known, left, turn.change_lane)
-            try:
-                return to_json(inspection.answer(fields))
-            except Cancelled:
-                return b""
-            except UsageError as error:
-                raise ApiError(400, str(error), code="invalid_value") from error
-            except InputError as error:
-                raise ApiError(404, str(error), code="not_found") from error
+            fields = Fields(parse_object(body or b"{}"), inspection.known, left, change_lane)
+            return to_json(inspection.answer(fields))
+        except Cancelled:
+            return b""
+        except UsageError as error:
+            raise ApiError(400, str(error), code="invalid_value") from error
+        except InputError as error:
+            raise ApiError(404, str(error), code="not_found") from error
+        finally:
+            self.doings.pop(left, None)
+            lane.release()
 
     def doing(self) -> str:
         """Return the description of a long-running inspection's work, for waiting clients; "" if there is none."""

@@ -39,28 +39,12 @@ class ServerMetrics:
         busy.set_function(lambda: min(in_flight(), slots))
         waiting = Gauge("gristmill_queue_length", "Texts waiting for a slot", registry=of)
         waiting.set_function(lambda: max(in_flight() - slots, 0))
-        self.first_token = Histogram(
-            "gristmill_time_to_first_token_seconds",
-            "Time from the call to its first token",
-            buckets=SECONDS_TO_FIRST,
-            registry=of,
+        seconds = lambda name, about, buckets: Histogram(
+            f"gristmill_{name}_seconds", about, buckets=buckets, registry=of
         )
-        self.token = Histogram(
-            "gristmill_time_per_token_seconds",
-            "Mean time between the tokens of a text",
-            buckets=SECONDS_A_TOKEN,
-            registry=of,
-        )
-        self.request = Histogram(
-            "gristmill_request_seconds",
-            "Time from the call to the end of the response",
-            buckets=SECONDS_A_REQUEST,
-            registry=of,
-        )
-
-    def count(self, outcome: str) -> None:
-        assert outcome in OUTCOMES
-        self.requests.labels(outcome).inc()
+        self.first_token = seconds("time_to_first_token", "Time from the call to its first token", SECONDS_TO_FIRST)
+        self.token = seconds("time_per_token", "Mean time between the tokens of a text", SECONDS_A_TOKEN)
+        self.request = seconds("request", "Time from the call to the end of the response", SECONDS_A_REQUEST)
 
     def text(self) -> bytes:
         """Return the metrics in Prometheus's text format."""
@@ -79,14 +63,14 @@ class CallRecord:
     def saw(self, choice: int, tokens: int, ended: bool) -> None:
         """Record that `tokens` more tokens of a choice have arrived, and whether it has ended."""
         now = time.monotonic()
-        if tokens and choice not in self.first:
+        if choice in self.first:
+            first, count = self.first[choice]
+            self.first[choice] = first, count + tokens
+        elif tokens:
             self.metrics.first_token.observe(now - self.began)
-            self.first[choice] = (now, 0)
-        elif choice in self.first:
-            first, count = self.first[choice]
-            self.first[choice] = (first, count + tokens)
-        if ended and choice in self.first and self.first[choice][1]:
-            first, count = self.first[choice]
+            self.first[choice] = now, 0
+        first, count = self.first.get(choice, (now, 0))
+        if ended and count:
             self.metrics.token.observe((now - first) / count)
         self.metrics.generated_tokens.inc(tokens)
 
@@ -95,7 +79,7 @@ class CallRecord:
         if self.outcome:
             return
         self.outcome = outcome
-        self.metrics.count(outcome)
+        self.metrics.requests.labels(outcome).inc()
         if outcome == "answered":
             self.metrics.request.observe(time.monotonic() - self.began)
 

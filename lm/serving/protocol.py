@@ -242,7 +242,7 @@ def encode(text: str, tokenizer: Tokenizer, limits: Limits) -> list[int]:
             param="prompt", code="context_length_exceeded",
         )  # fmt: skip
     names = [name for name, id in tokenizer.special_tokens.items() if id == tokenizer.bos_id and text.startswith(name)]
-    ids = encode_text(text[len(names[0]) :] if names else text, tokenizer)
+    ids = encode_text(text.removeprefix("".join(names[:1])), tokenizer)
     return [tokenizer.bos_id, *ids] if names else ids
 
 

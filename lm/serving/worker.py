@@ -137,15 +137,13 @@ class EngineWorker:
                 self._engine.cancel(id)
             self._tell(self._refuse, call, ApiError(400, str(error), param="prompt"))
             return
-        self._tell(self._accept, call)
+        self._tell(lambda: call.accepted.done() or call.accepted.set_result(None))
 
     def _step(self) -> list[tuple[RunningCall, int, GenerationEvent]]:
         """Run one step of the Engine; return (call, index of the request there, event) for each event."""
-        found = []
-        for event in self._engine.step():
-            whose = self._of.get(event.request_id)
-            if whose is not None:
-                found.append((*whose, event))
+        events = self._engine.step()
+        found = [(*self._of[event.request_id], event) for event in events if event.request_id in self._of]
+        for event in events:
             if event.finish_reason is not None:
                 self._of.pop(event.request_id, None)
         return found
@@ -156,10 +154,6 @@ class EngineWorker:
             self.loop.call_soon_threadsafe(method, *arguments)
         except RuntimeError:
             self._of.clear()
-
-    def _accept(self, call: RunningCall) -> None:
-        if not call.accepted.done():
-            call.accepted.set_result(None)
 
     def _refuse(self, call: RunningCall, error: ApiError) -> None:
         self._calls.discard(call)

@@ -372,11 +372,9 @@ def upload(source: Path | bytes, address: str, instead_of: Object | None = None)
     AlreadyExistsError."""
     import obstore
 
-    if isinstance(source, Path):
-        size = source.stat().st_size
-        options: dict[str, Any] = {"chunk_size": max(CHUNK, -(-size // PARTS)), "max_concurrency": THREADS}
-    else:
-        size, options = len(source), {"use_multipart": False}
+    options: dict[str, Any] = {"use_multipart": isinstance(source, Path)}
+    size = source.stat().st_size if isinstance(source, Path) else len(source)
+    options |= {"chunk_size": max(CHUNK, -(-size // PARTS)), "max_concurrency": THREADS}
     if instead_of is not None:
         version = {"e_tag": instead_of.etag} | ({"version": instead_of.version} if instead_of.version else {})
         options["mode"] = version if instead_of.etag else "create"

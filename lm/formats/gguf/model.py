@@ -91,11 +91,10 @@ def stored_tensors(config: ModelConfig) -> Tensors:
     return named
 
 
-def rope_factors(config: ModelConfig) -> np.ndarray:
+def rope_factors(head_dim: int, theta: float, scaling: RopeScalingConfig | None) -> np.ndarray:
     """Return the numbers by which llama.cpp divides the rotary frequencies: float32, one per pair of channels."""
-    pairs = config.head_channels // 2
-    plain, scaled = (rotary_frequencies(pairs, config.rope_theta, scaling) for scaling in (None, config.rope_scaling))
-    return (np.asarray(plain, np.float64) / np.asarray(scaled, np.float64)).astype(np.float32)
+    plain, scaled = (np.asarray(rotary_frequencies(head_dim // 2, theta, one), np.float64) for one in (None, scaling))
+    return (plain / scaled).astype(np.float32)
 
 
 def add_config(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
@@ -173,8 +172,7 @@ def scaling_of(header: Fields, factors: np.ndarray | None, head_dim: int, theta:
         factor, low, high, original = (header.read(name, float) for name in names)
         known = (RopeScalingConfig(factor, low, high, int(original)),)
     for scaling in known if factors.shape == (head_dim // 2,) else ():  # bounds the memory of the frequencies
-        frequencies = [np.asarray(rotary_frequencies(head_dim // 2, theta, one), np.float64) for one in (None, scaling)]
-        if np.allclose(frequencies[0] / frequencies[1], factors, rtol=1e-5):
+        if np.allclose(rope_factors(head_dim, theta, scaling), factors, rtol=1e-5):
             return scaling
     raise InputError(
         f"{header.path}: {ROPE_FACTORS} is {factors.ravel()[:8].tolist()}..., which is neither Llama 3.1's nor Llama "

@@ -85,9 +85,8 @@ def add_byte_pairs(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> tuple[list[
     special = {id: name for name, id in tokenizer.special_tokens.items()}
     tokens, kinds = [], []
     for id in range(tokenizer.vocab_size):
-        kind = CONTROL if id in special else NORMAL if id in spelled else UNUSED
         tokens.append(special.get(id) or spelled.get(id) or f"[PAD{id}]")
-        kinds.append(kind)
+        kinds.append(CONTROL if id in special else NORMAL if id in spelled else UNUSED)
     return tokens, kinds
 
 

@@ -42,7 +42,8 @@ def write_gguf(
     stored, shapes = stored_tensors(config), parameter_shapes(config)
     check_written(config, arrays, tokenizer)
     kind, file_type = TYPES[dtype]
-    factors = {ROPE_FACTORS: rope_factors(config)} if config.rope_scaling is not None else {}
+    scaling = config.rope_scaling
+    factors = {ROPE_FACTORS: rope_factors(config.head_channels, config.rope_theta, scaling)} if scaling else {}
     described = {theirs: stored_shape(one, shapes) for theirs, one in stored.items()}
     kinds = {theirs: kind_of(stored[theirs], shape, kind) for theirs, shape in described.items()}
     with appearing(path) as partial, contextlib.closing(gguf.GGUFWriter(partial, arch_of(config))) as writer:

@@ -17,7 +17,7 @@ from lm.storage import file_inside
 from lm.tokenizer.base import Tokenizer, check_size, whole_characters
 from lm.tokenizer.encoding import no_panic
 from lm.tokenizer.hugging_face.reading import check_expressions, demand, document_names, heading, refusal
-from lm.tokenizer.hugging_face.writing import byte_letters
+from lm.tokenizer.hugging_face.writing import BYTE_LETTERS, BYTE_OF, spelled_bytes
 from lm.tokenizer.pattern_cost import check_text
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class LibraryTokenizer(Tokenizer):
     def missing_bytes(self) -> bytes:
         if not is_byte_level(json.loads(self.contents)):
             return b""
-        return bytes(byte for byte, letter in enumerate(byte_letters()) if letter not in self._ids)
+        return bytes(byte for byte, letter in enumerate(BYTE_LETTERS) if letter not in self._ids)
 
     @property
     def bos_id(self) -> int:
@@ -116,7 +116,6 @@ class LibraryTokenizer(Tokenizer):
     @functools.cached_property
     def _bytes(self) -> dict[int, bytes]:
         contents = json.loads(self.contents)
-        byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
         byte_level = is_byte_level(contents)
         added = {token["content"] for token in contents.get("added_tokens") or []}
 
@@ -124,8 +123,7 @@ class LibraryTokenizer(Tokenizer):
             if piece in added:
                 return piece.encode()
             if byte_level:
-                known = set(piece) <= byte_of.keys()
-                return bytes(byte_of[letter] for letter in piece) if known else piece.encode()
+                return spelled_bytes(piece) if set(piece) <= BYTE_OF.keys() else piece.encode()
             byte = BYTE.fullmatch(piece)
             return bytes.fromhex(byte[1]) if byte else piece.replace(BLANK, " ").encode()
 
@@ -250,5 +248,5 @@ def check_steps(contents: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def is_byte_level(contents: Mapping[str, Any]) -> bool:
-    """Return whether the tokens in a tokenizer.json are written as `byte_letters`."""
+    """Return whether the tokens in a tokenizer.json are written in BYTE_LETTERS."""
     return any(one["type"] == "ByteLevel" for one in parts_of(contents.get("pre_tokenizer"), "pretokenizers"))

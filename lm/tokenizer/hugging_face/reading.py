@@ -10,7 +10,7 @@ from lm.config import END_OF_TEXT
 from lm.errors import UsageError
 from lm.tokenizer.bpe import check_pattern
 from lm.tokenizer.encoding import BytePairTokenizer
-from lm.tokenizer.hugging_face.writing import all_splits, byte_letters, merges_of
+from lm.tokenizer.hugging_face.writing import BYTE_OF, all_splits, merges_of, spelled_bytes
 from lm.tokenizer.pattern_cost import runs_of
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 
@@ -142,27 +142,23 @@ def special_tokens(added: Sequence[Mapping], vocabulary: Mapping[str, int]) -> d
 def ranks_of(vocabulary: Mapping[str, int], special: Collection[str]) -> dict[bytes, int]:
     """Return {bytes of a token: id} in order of ids, without the tokens named in `special`. Raises UsageError if the
     ids are not 0, 1, ..."""
-    byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
     ranks = {}
     for spelled, id in sorted(vocabulary.items(), key=lambda item: item[1]):
         if spelled in special:
             continue
-        if not set(spelled) <= set(byte_of):
+        if not set(spelled) <= BYTE_OF.keys():
             raise refusal("model.vocab", spelled, "this is no token of bytes (only byte-level BPE is read here)")
         if id != len(ranks):
             expected = f"{len(ranks)} is expected: ids of tokens are 0, 1, ... here, and those of special tokens follow"
             raise refusal(f"model.vocab: {spelled}", id, expected)
-        ranks[bytes(byte_of[letter] for letter in spelled)] = id
+        ranks[spelled_bytes(spelled)] = id
     return ranks
 
 
 def check_merges(merges: Sequence, ranks: Mapping[bytes, int], whole_pieces: bool) -> None:
     """Raise UsageError unless `merges`, each a pair or "left right", give the same ids as `ranks` for every text."""
-    byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
-    given = []
-    for merge in merges:
-        left, right = merge.split(" ") if isinstance(merge, str) else merge
-        given.append((bytes(byte_of[letter] for letter in left), bytes(byte_of[letter] for letter in right)))
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+    given = [(spelled_bytes(left), spelled_bytes(right)) for left, right in pairs]
     expected, needs_whole_pieces = merges_of(ranks)
     if whole_pieces and given != expected and given == all_splits(ranks):
         return

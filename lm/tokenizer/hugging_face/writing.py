@@ -37,8 +37,7 @@ def hugging_face(tokenizer: BytePairs) -> dict:
     exceptions: by default that library encodes the name of a special token in a text as the token
     (`encode_special_tokens = True` disables this), and it does not divide long white space as `sections` does. Raises
     UsageError if a special token is also a token of the vocabulary."""
-    letters = byte_letters()
-    spell = lambda token: "".join(letters[byte] for byte in token)
+    spell = lambda token: "".join(BYTE_LETTERS[byte] for byte in token)
     ranks = {token: rank for rank, token in enumerate(tokenizer.tokens)}
     merges, whole_pieces = merges_of(ranks)
     vocabulary = {spell(token): rank for token, rank in ranks.items()}
@@ -60,7 +59,7 @@ def hugging_face(tokenizer: BytePairs) -> dict:
 
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-"""The step of a tokenizer.json that writes bytes as `byte_letters`."""
+"""The step of a tokenizer.json that writes bytes as BYTE_LETTERS."""
 
 
 def tokenizer_json(model: Mapping[str, object], special: Mapping[str, int], **steps: object) -> dict:
@@ -87,12 +86,17 @@ def bpe_model(vocabulary: Mapping[str, int], merges: Sequence, **settings: objec
     return plain | settings | {"vocab": vocabulary, "merges": merges}
 
 
-def byte_letters() -> list[str]:
-    """Return 256 printable characters, one for each byte: GPT-2's table, by which byte-level files write tokens. Bytes
-    of printable Latin-1 characters are written as these, the others, in order, as U+0100 onwards."""
-    itself = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return [chr(byte if byte in itself else next(others)) for byte in range(256)]
+PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+OTHERS = iter(range(0x100, 0x200))
+BYTE_LETTERS = [chr(byte if byte in PRINTABLE else next(OTHERS)) for byte in range(256)]
+"""A printable character for each byte: GPT-2's table, by which byte-level files write tokens. Bytes of printable
+Latin-1 characters are written as these, the others, in order, as U+0100 onwards."""
+BYTE_OF = {letter: byte for byte, letter in enumerate(BYTE_LETTERS)}
+
+
+def spelled_bytes(letters: str) -> bytes:
+    """Return the bytes that BYTE_LETTERS write as `letters`. Raises KeyError for another character."""
+    return bytes(BYTE_OF[letter] for letter in letters)
 
 
 def merged_from(token: bytes, ranks: Mapping[bytes, int]) -> Merge:

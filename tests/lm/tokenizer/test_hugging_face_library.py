@@ -14,7 +14,7 @@ from lm.errors import UsageError
 from lm.formats.hugging_face.tokenizer_files import sentencepiece_json, write_tokenizer
 from lm.tokenizer import load, save, train_tokenizer
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
-from lm.tokenizer.hugging_face.writing import byte_letters
+from lm.tokenizer.hugging_face.writing import BYTE_LETTERS
 from lm.tokenizer.published import load_published
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer
 from tests.adversarial import GENERATORS
@@ -66,7 +66,7 @@ LACKED = (0x04, 0x06, 0x13, 0x14, 0x16, 0x1D, 0xC0, 0xC1, 0xF1, 0xF2, *range(0xF
 def lacking_bytes() -> bytes:
     """A tokenizer.json of smollm2_like without the tokens of LACKED."""
     contents = json.loads(smollm2_like().to_str())
-    letters = [byte_letters()[byte] for byte in LACKED]
+    letters = [BYTE_LETTERS[byte] for byte in LACKED]
     kept = [token for token in contents["model"]["vocab"] if not set(token) & set(letters)]
     contents["model"]["vocab"] = {token: id for id, token in enumerate(kept)}
     contents["model"]["merges"] = [pair for pair in contents["model"]["merges"] if not set("".join(pair)) & {*letters}]
@@ -127,7 +127,7 @@ def test_a_vocabulary_that_lacks_bytes_rejects_only_texts_that_need_them(tmp_pat
 def test_a_text_is_rejected_by_its_bytes_after_normalization():
     contents = json.loads(lacking_bytes()) | {"normalizer": {"type": "NFC"}}
     ohm, omega = "\u2126", "\u03a9"  # the sign is normalized to the letter: bytes E2 84 A6 become CE A9
-    letters = {byte_letters()[byte] for byte in ohm.encode()} - {byte_letters()[byte] for byte in omega.encode()}
+    letters = {BYTE_LETTERS[byte] for byte in ohm.encode()} - {BYTE_LETTERS[byte] for byte in omega.encode()}
     model = contents["model"]
     model["vocab"] = {token: id for token, id in model["vocab"].items() if not set(token) & letters}
     model["merges"] = [pair for pair in model["merges"] if not set("".join(pair)) & letters]
