@@ -60,7 +60,10 @@ class MetricsLog:
         row: Row = {name: rounded(value) for name, value in plain.items() if math.isfinite(value)}
         for writer in self.writers:
             with self.reported(writer):
-                writer.write(step, row | lists if isinstance(writer, JsonLines) else row)
+                if isinstance(writer, JsonLines):
+                    writer.write(step, row | lists)
+                else:
+                    writer.write(step, row)
 
     @contextlib.contextmanager
     def reported(self, writer: Writer) -> Generator[None]:

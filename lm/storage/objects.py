@@ -150,7 +150,8 @@ def located(address: str) -> tuple[str, str]:
 
 
 def asked[T](address: str, verb: str, request: Callable[[Any, str], T], url: str = "", token: str = "") -> T:
-    """Return `request(store, key)` for the object at `url`, by default `address`; see `retried` for the rest."""
+    """Return `request(store, key)` for the object at `url`, by default `address`; see `retried` for the rest. Raises
+    StorageError also for invalid credentials."""
     root, key = located(url or address)
     try:
         client = store(root, token)

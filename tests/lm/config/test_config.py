@@ -58,7 +58,7 @@ def test_contradictory_numbers_are_rejected_with_both_values_and_the_remedy(chan
         ({"width": 97}, ["heads = 2", "width = 97", "model.head_dim"]),
         ({"head_dim": 0}, ["model.head_dim is 0", "from 1 to"]),
         ({"head_dim": 7}, ["model.head_dim", "= 7 is odd", "even"]),
-        ({"attention_windows": (8, -1)}, ["attention_windows = (8, -1)", "at least 0"]),
+        ({"attention_windows": (8, -1)}, ["attention_windows is -1", "from 0"]),
         ({"attention_windows": (8, 0), "scan_layers": True}, ["(8, 0)", "scan_layers = True", "one window"]),
         ({"block": "my_block.MyBlock"}, ["token_shift = True", "block = my_block.MyBlock", "token_shift False"]),
     ],
