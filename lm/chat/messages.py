@@ -10,7 +10,6 @@ A reply of the assistant can call tools, whose results follow it:
 """
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from lm.errors import UsageError, shown
@@ -52,7 +51,12 @@ def check_messages(given: object, for_training: bool = False) -> list[Message]:
         if role not in ROLES:
             raise MessageError("unknown_role", f"{at}.role is {shown(role)}; it must be one of {', '.join(ROLES)}.")
         if isinstance(content, list):
-            content = text_of_parts(content, at)
+            texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+            if len(texts) < len(content) or not all(isinstance(text, str) for text in texts):
+                raise MessageError(
+                    "content_not_text", f"{at}.content is {shown(content)}; only parts of the type text are supported."
+                )
+            content = "".join(map(str, texts))
         calls = one.get("tool_calls") or []
         if calls and role != "assistant":
             raise MessageError("call_not_by_assistant", f"{at} has tool_calls, but its role is {role}.")
@@ -85,17 +89,6 @@ def check_tools(given: object) -> list[Message]:
             f"tools is {shown(given)}; it must be a list of objects, nested at most {MOST_DEPTH} times.",
         )
     return given
-
-
-def text_of_parts(parts: Sequence[object], at: str) -> str:
-    """Join the texts of content that is a list of {"type": "text", "text": ...}. Raises MessageError for parts of
-    another type."""
-    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
-    if len(texts) < len(parts) or not all(isinstance(text, str) for text in texts):
-        raise MessageError(
-            "content_not_text", f"{at}.content is {shown(parts)}; only parts of the type text are supported."
-        )
-    return "".join(map(str, texts))
 
 
 def checked_calls(calls: object, at: str) -> list[Message]:

@@ -90,25 +90,6 @@ def bucket(length: int) -> int:
     return step * math.ceil(length / step)
 
 
-def packed_rows(trees: Sequence[Tree], shortest: int, context_length: int) -> dict[int, list[list[Tree]]]:
-    """Pack trees into rows by best fit, longest first. Return {T: rows with T positions}; T is `shortest` or more."""
-    rows: list[tuple[int, list[Tree]]] = []
-    rooms: list[tuple[int, int]] = []  # (free positions, index of the row), ascending
-    for tree in sorted(trees, key=lambda tree: -tree.length):
-        place = bisect.bisect_left(rooms, (tree.length, -1))
-        if place == len(rooms):
-            length = min(max(shortest, bucket(tree.length)), context_length)
-            rooms.append((length, len(rows)))
-            rows.append((length, []))
-        room, number = rooms.pop(place)
-        rows[number][1].append(tree)
-        bisect.insort(rooms, (room - tree.length, number))
-    found: dict[int, list[list[Tree]]] = collections.defaultdict(list)
-    for length, row in rows:
-        found[length].append(row)
-    return found
-
-
 def rows_at_once(rows: int, most: int) -> int:
     """Return the number of rows per batch for `rows` rows in total: as many as possible up to `most`, such that the
     last batch has little padding."""
@@ -127,8 +108,20 @@ def lay_out(
     even = lambda size, parts: parts * math.ceil(size / parts)
 
     def layouts(shortest: int) -> list[Layout]:
+        """Pack trees into rows of at least `shortest` positions, by best fit, longest first."""
+        rows_of: dict[int, list[list[Tree]]] = collections.defaultdict(list)  # by length
+        rooms: list[tuple[int, int, list[Tree]]] = []  # (free positions, number of the row, its trees), ascending
+        for number, tree in enumerate(sorted(trees, key=lambda tree: -tree.length)):
+            place = bisect.bisect_left(rooms, (tree.length, -1))
+            if place == len(rooms):
+                length = min(max(shortest, bucket(tree.length)), context_length)
+                rows_of[length].append([])
+                rooms.append((length, number, rows_of[length][-1]))
+            room, row, own = rooms.pop(place)
+            own.append(tree)
+            bisect.insort(rooms, (room - tree.length, row, own))
         found = []
-        for length, rows in packed_rows(trees, shortest, context_length).items():
+        for length, rows in rows_of.items():
             size = even(rows_at_once(len(rows), max(1, tokens_at_once // length)), row_parts)
             scored = max(sum(len(tokens) for tree in row for _, tokens in tree.branches) for row in rows)
             shape = size, even(length, length_parts), even(bucket(scored), length_parts)

@@ -42,7 +42,15 @@ def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
     cost = "no price in configs/recipes/prices.py"
     if plan.dollars is not None:
         cost = f"{plan.dollars:,.2f} dollars" if plan.dollars < 10 else f"{plan.dollars:,.0f} dollars"
-    bounds = []
+    moved, bounds = [], []
+    if plan.compiled is not None and plan.compiled.collectives:
+        each = [f"{kind} {gib(size)} in {count:,}" for kind, (size, count) in plan.compiled.exchanged().items()]
+        largest = plan.compiled.collectives[0]
+        moved = [
+            f"communication of a device in a step: {', '.join(each)}",
+            f"the largest: {largest.kind} of {largest.type}, {counted(largest.times, 'time')}, over "
+            f"{counted(largest.group, 'device')}",
+        ]
     if (one := plan.floors) is not None:
         bounds = [
             f"a step takes at least {one.step:.3g} s: arithmetic {one.arithmetic:.3g} s, memory {one.memory:.3g} s, "
@@ -60,7 +68,7 @@ def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
         + ("" if any(one.startswith("attention by") for one in plan.remarks) else f"; attention by {plan.attention}"),
         *plan.remarks,
         *memory_lines(plan, model, train),
-        *exchange_lines(plan),
+        *moved,
         *bounds,
         f"{in_words(plan.tokens)} tokens, {ratio_text(plan.tokens / plan.parameters)} a parameter, in "
         f"{counted(plan.steps, 'step')}; at {100 * plan.mfu:g} % MFU (stated, not forecast): {time_text(plan.days)}, "
@@ -93,20 +101,6 @@ def memory_lines(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str
     needed = "more than that" if plan.needed_bytes is None else f"at least {gib(plan.needed_bytes)}"
     lines = [f"does not fit: a device has {gib(has)}, and {plan.needed_for} needs {needed}. What helps:"]
     return lines + [f"  {one}" for one in advice(plan, model, train)]
-
-
-def exchange_lines(plan: Plan) -> list[str]:
-    """Return lines on a device's communication per step: bytes by kind, and the largest collective."""
-    if plan.compiled is None or not plan.compiled.collectives:
-        return []
-    made = plan.compiled.collectives
-    each = ", ".join(f"{kind} {gib(size)} in {count:,}" for kind, (size, count) in plan.compiled.exchanged().items())
-    largest = made[0]
-    return [
-        f"communication of a device in a step: {each}",
-        f"the largest: {largest.kind} of {largest.type}, {counted(largest.times, 'time')}, over "
-        f"{counted(largest.group, 'device')}",
-    ]
 
 
 def exposed_lines(plan: Plan, train: TrainConfig) -> list[str]:

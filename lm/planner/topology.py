@@ -137,32 +137,27 @@ def topology_of(name: str) -> Topology:
             f"({', '.join(CHIPS)}; {', '.join(f'{alias} is {of}' for alias, of in ALIASES.items())}) with the shape of "
             "a slice, its name, or a number of GPUs: v5e:4x4, v5p-512, 2xv6e-256, h100:8."
         )
-    if chip.torus:
-        return Topology(chip, slice_shape(chip, name, size), int(slices or 1))
-    if size and "x" in size:
+    times, has_shape = int(slices or 1), size is not None and "x" in size
+    known = {count: shape for count, shape in SHAPES.get(chip.torus, {}).items() if count <= chip.most}
+    if chip.torus and size and has_shape:
+        shape = tuple(map(int, size.split("x")))
+        if sorted(shape) not in map(sorted, known.values()):
+            some = ", ".join("x".join(map(str, one)) for one in known.values())
+            raise UsageError(f"The topology {shown(name)} has a shape that {chip.name} lacks. Choose one of {some}.")
+        return Topology(chip, shape, times)
+    if has_shape:
         raise UsageError(f"The topology {shown(name)} has a shape; for GPUs, give a number: {chip.name}:16.")
-    count = int(slices or 1) * int(size or 1)
+    if chip.torus:
+        count = int(size or 0)
+        if count % chip.named_by or count // chip.named_by not in known:
+            counts = ", ".join(f"{chip.name}-{chips * chip.named_by}" for chips in known)
+            counted = f" (the number counts cores, {chip.named_by} to a chip)" if chip.named_by > 1 else ""
+            raise UsageError(f"There is no slice {shown(name)}{counted}. There are {counts}; or give a shape.")
+        return Topology(chip, known[count // chip.named_by], times)
+    count = times * int(size or 1)
     if count < 1 or (count > GPU_NODE and count % GPU_NODE):
         raise UsageError(
             f"The topology {shown(name)} asks for {count:,} GPUs. Give 1 to {GPU_NODE}, or a multiple of {GPU_NODE}: "
             f"{chip.name}:32."
         )
     return Topology(chip, (max(1, count // GPU_NODE), min(count, GPU_NODE)))
-
-
-def slice_shape(chip: Chip, name: str, size: str | None) -> tuple[int, ...]:
-    """Return the shape of a TPU slice, such as (4, 4), from `size`: "4x4", or the number in a name such as v5p-512.
-    Raises UsageError if `chip` has no such slice; `name` is the topology's name for the message."""
-    known = {count: shape for count, shape in SHAPES[chip.torus].items() if count <= chip.most}
-    if size and "x" in size:
-        shape = tuple(map(int, size.split("x")))
-        if sorted(shape) not in map(sorted, known.values()):
-            some = ", ".join("x".join(map(str, one)) for one in known.values())
-            raise UsageError(f"The topology {shown(name)} has a shape that {chip.name} lacks. Choose one of {some}.")
-        return shape
-    count = int(size) if size else 0
-    if count % chip.named_by or count // chip.named_by not in known:
-        counts = ", ".join(f"{chip.name}-{chips * chip.named_by}" for chips in known)
-        counted = f" (the number counts cores, {chip.named_by} to a chip)" if chip.named_by > 1 else ""
-        raise UsageError(f"There is no slice {shown(name)}{counted}. There are {counts}; or give a shape.")
-    return known[count // chip.named_by]

@@ -186,24 +186,6 @@ def sampling_params(
         logprobs = fields.integer("logprobs", 0, 0, limits.max_logprobs)
     top_k = fields.integer("top_k", 0, -1, 2**31 - 1)  # other servers use -1 for all
     seed = fields.integer("seed", 0, 0, SEEDS - 1) if fields.get("seed") is not None else secrets.randbelow(SEEDS)
-    try:
-        return SamplingParams(
-            max_tokens=fields.integer("max_tokens", min(16, limits.context), 0, limits.context),
-            temperature=fields.number("temperature", temperature, 0.0, MAX_TEMPERATURE),
-            top_k=0 if top_k >= tokenizer.vocab_size else max(top_k, 0),
-            top_p=fields.number("top_p", 1.0, 0.0, 1.0),
-            min_p=fields.number("min_p", 0.0, 0.0, 1.0),
-            repetition_penalty=fields.number("repetition_penalty", 1.0, 0.01, 100.0),
-            stop=stop_strings(fields, limits),
-            seed=seed,
-            logprobs=logprobs,
-            prompt_logprobs=echo and logprobs is not None,
-        )
-    except UsageError as error:
-        raise ApiError(400, str(error), param=str(error).partition(" ")[0], code="invalid_value") from None
-
-
-def stop_strings(fields: Fields, limits: Limits) -> tuple[str, ...]:
     given = fields.get("stop", [])
     stop = [given] if isinstance(given, str) else given
     if not isinstance(stop, list) or not all(isinstance(one, str) for one in stop):
@@ -213,22 +195,47 @@ def stop_strings(fields: Fields, limits: Limits) -> tuple[str, ...]:
     for one in stop:
         if not 0 < len(one) <= limits.max_stop_characters:
             raise wrong("stop", one, f"of 1 to {limits.max_stop_characters} characters")
-    return tuple(dict.fromkeys(stop))
+    try:
+        return SamplingParams(
+            max_tokens=fields.integer("max_tokens", min(16, limits.context), 0, limits.context),
+            temperature=fields.number("temperature", temperature, 0.0, MAX_TEMPERATURE),
+            top_k=0 if top_k >= tokenizer.vocab_size else max(top_k, 0),
+            top_p=fields.number("top_p", 1.0, 0.0, 1.0),
+            min_p=fields.number("min_p", 0.0, 0.0, 1.0),
+            repetition_penalty=fields.number("repetition_penalty", 1.0, 0.01, 100.0),
+            stop=tuple(dict.fromkeys(stop)),
+            seed=seed,
+            logprobs=logprobs,
+            prompt_logprobs=echo and logprobs is not None,
+        )
+    except UsageError as error:
+        raise ApiError(400, str(error), param=str(error).partition(" ")[0], code="invalid_value") from None
 
 
 def read_prompts(fields: Fields, params: SamplingParams, tokenizer: Tokenizer, limits: Limits) -> tuple[Prompt, ...]:
     """Return the prompts as tokens. BOS is added to each prompt that does not begin with BOS, since documents began
     with BOS in training. If tokenizer.add_bos is False, only empty prompts get BOS; if the field add_special_tokens is
     false, no prompt does. Raises ApiError 400 for an invalid prompt."""
-    add = fields.boolean("add_special_tokens", True)
-    given = fields.get("prompt", "")
-    found = []
-    for one in split_prompts(given, limits):
+    add, found = fields.boolean("add_special_tokens", True), []
+    most = limits.context - (1 if params.max_tokens else 0)
+    for one in split_prompts(fields.get("prompt", ""), limits):
         ids = encode(one, tokenizer, limits) if isinstance(one, str) else one
         headed = add and ids[:1] != [tokenizer.bos_id] and (tokenizer.add_bos or not ids)
-        prompt = Prompt((tokenizer.bos_id, *ids) if headed else tuple(ids), headed)
-        check_prompt(prompt, params, tokenizer, limits)
-        found.append(prompt)
+        tokens = (tokenizer.bos_id, *ids) if headed else tuple(ids)
+        if not tokens:
+            raise ApiError(
+                400, "prompt is empty, and add_special_tokens is false. Give at least one token to continue.",
+                param="prompt", code="empty_prompt",
+            )  # fmt: skip
+        if len(tokens) > most:
+            raise ApiError(
+                400, f"A prompt is {len(tokens):,} tokens{' with its BOS' if headed else ''}; the context holds "
+                f"{limits.context:,}{', including the completion' if params.max_tokens else ''}. Shorten it.",
+                param="prompt", code="context_length_exceeded",
+            )  # fmt: skip
+        if outside := [id for id in tokens if not 0 <= id < tokenizer.vocab_size]:
+            raise wrong("prompt", outside[0], f"of token ids from 0 to {tokenizer.vocab_size - 1:,}")
+        found.append(Prompt(tokens, headed))
     return tuple(found)
 
 
@@ -269,21 +276,3 @@ def split_prompts(given: object, limits: Limits) -> Sequence[str | list[int]]:
             return given
     raise wrong("prompt", given, "a string, a list of strings, a list of token ids, or a list of such lists, not empty",
                 "invalid_type")  # fmt: skip
-
-
-def check_prompt(prompt: Prompt, params: SamplingParams, tokenizer: Tokenizer, limits: Limits) -> None:
-    tokens = prompt.tokens
-    if not tokens:
-        raise ApiError(
-            400, "prompt is empty, and add_special_tokens is false. Give at least one token to continue.",
-            param="prompt", code="empty_prompt",
-        )  # fmt: skip
-    most = limits.context - (1 if params.max_tokens else 0)
-    if len(tokens) > most:
-        raise ApiError(
-            400, f"A prompt is {len(tokens):,} tokens{' with its BOS' if prompt.headed else ''}; the context "
-            f"holds {limits.context:,}" + (", including the completion" if params.max_tokens else "") + ". Shorten it.",
-            param="prompt", code="context_length_exceeded",
-        )  # fmt: skip
-    if outside := [id for id in tokens if not 0 <= id < tokenizer.vocab_size]:
-        raise wrong("prompt", outside[0], f"of token ids from 0 to {tokenizer.vocab_size - 1:,}")

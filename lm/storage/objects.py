@@ -373,9 +373,10 @@ def upload(source: Path | bytes, address: str, instead_of: Object | None = None)
     AlreadyExistsError."""
     import obstore
 
-    options: dict[str, Any] = {"use_multipart": isinstance(source, Path)}
     size = source.stat().st_size if isinstance(source, Path) else len(source)
-    options |= {"chunk_size": max(CHUNK, -(-size // PARTS)), "max_concurrency": THREADS}
+    options: dict[str, Any] = {"chunk_size": max(CHUNK, -(-size // PARTS)), "max_concurrency": THREADS}
+    if isinstance(source, bytes):
+        options["use_multipart"] = False  # conditions need a single request
     if instead_of is not None:
         version = {"e_tag": instead_of.etag} | ({"version": instead_of.version} if instead_of.version else {})
         options["mode"] = version if instead_of.etag else "create"
