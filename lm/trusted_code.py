@@ -158,11 +158,11 @@ def code_hashes(names: Mapping[str, Iterable[str]]) -> dict[str, object]:
 # Code that is known
 
 
-def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
+def state_folder() -> Path:
     """Return the user's state folder, by default ~/.local/state/gristmill. Raises OSError if HOME is not set."""
-    base = environment.get("XDG_STATE_HOME", "")
+    base = os.environ.get("XDG_STATE_HOME", "")
     if not Path(base).is_absolute():
-        home = environment.get("HOME", "")
+        home = os.environ.get("HOME", "")
         if not Path(home).is_absolute():
             raise FileNotFoundError(2, "HOME is not set", home)
         base = Path(home) / ".local" / "state"

@@ -4,5 +4,3 @@ May import: data_prep.config, data_prep.text, data_prep.sources.
 """
 
 from data_prep.by_language.thresholds import refuse_other_stop_words, thresholds_identity, with_thresholds
-
-__all__ = ["refuse_other_stop_words", "thresholds_identity", "with_thresholds"]

@@ -22,31 +22,3 @@ from data_prep.config.pages import CommonCrawlPages, PackagePages, PagesConfig, 
 from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.shards import ShardsConfig
 from data_prep.config.url_filter import PackageLists, UrlFilterConfig
-
-__all__ = [
-    "ONE_PROCESS",
-    "ByLanguageConfig",
-    "CommonCrawlPages",
-    "DecontaminationConfig",
-    "DedupIndexConfig",
-    "DocumentsConfig",
-    "EngineConfig",
-    "ExtractConfig",
-    "Filter",
-    "LanguageConfig",
-    "LanguageThresholds",
-    "LineDedupConfig",
-    "MinHashConfig",
-    "PackageLists",
-    "PackagePages",
-    "PagesConfig",
-    "PersonalDataConfig",
-    "Rule",
-    "ShardsConfig",
-    "Signal",
-    "SubstringDedupConfig",
-    "TfdsPages",
-    "UrlDedupConfig",
-    "UrlFilterConfig",
-    "documents_config",
-]

@@ -13,8 +13,6 @@ from data_prep.sources.manifest import MANIFEST, InputFile, manifest_files, modu
 from lm.errors import InputError
 from lm.storage import Place, Url
 
-__all__ = ["MANIFEST", "InputFile", "fetch_pages", "input_files", "own_inputs"]
-
 
 def module_of_source(config: PagesConfig) -> ModuleType:
     return importlib.import_module(SOURCES[config.source].module)

@@ -3,5 +3,3 @@
 from data_prep.warc.pages import SKIPPED, read_pages, read_texts
 from data_prep.warc.record import MAX_PAGE_BYTES
 from data_prep.warc.writer import record_id, write_pages
-
-__all__ = ["MAX_PAGE_BYTES", "SKIPPED", "read_pages", "read_texts", "record_id", "write_pages"]

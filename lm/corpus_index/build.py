@@ -59,7 +59,6 @@ class Stretch(NamedTuple):
 def build_index(
     tokens: Place,
     out: Path,
-    fingerprint: str | None = None,
     part_tokens: int = PART_TOKENS,
     say: Callable[[str], None] = lambda text: None,
     train: TrainConfig | None = None,
@@ -68,15 +67,15 @@ def build_index(
     index.json last; return the contents of that file. Complete parts from an interrupted build of the same shards are
     reused. `say` is called with progress messages.
 
-    Raises InputError and UsageError for shards that are missing, damaged or not of the tokenizer `fingerprint`
-    (default: that of `tokens`), and InputError if another process or thread is building in `out`.
+    Raises InputError and UsageError for shards that are missing, damaged or of another tokenizer than `tokens`, and
+    InputError if another process or thread is building in `out`.
     """
     out.mkdir(parents=True, exist_ok=True)
     with held(out):
         read = shards_of(tokens, train)
         (out / INDEX).unlink(missing_ok=True)
         manifest = read_manifest(tokens)
-        fingerprint = fingerprint or manifest.tokenizer_fingerprint  # all shards of a run have one tokenizer
+        fingerprint = manifest.tokenizer_fingerprint  # all shards of a run have one tokenizer
         counts = np.zeros(manifest.vocab_size + 1, np.int64)
         parts: list[Part] = []
         sources: list[Source] = []

@@ -86,29 +86,23 @@ def offsets_of(footer: bytes, start: int, records: int) -> np.ndarray:
         or metadata + int(lengths.sum()) != len(values)
     ):
         raise InputError("The footer is damaged.")
-    offsets = np.append(offsets_listed(np.frombuffer(values, np.uint8)[metadata:], lengths), np.uint64(start))
-    if records and (offsets[0] < FIRST_CHUNK or np.any(offsets[1:] <= offsets[:-1])):
-        raise InputError("The offsets in the footer do not rise.")
-    return offsets.astype(np.uint32) if start < 2**32 else offsets
-
-
-def offsets_listed(entries: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return the chunk offset in each entry of the footer: (entries,) uint64. `entries` are the bytes of all entries,
-    `lengths` the size of each in bytes, at least 6. Raises InputError if an entry is not a chunk of one record."""
-    ends = np.cumsum(lengths, dtype=np.int64)
+    # An entry is {1: offset, a varint; 2: decoded size; 3: number of records}.
+    entries, ends = np.frombuffer(values, np.uint8)[metadata:], np.cumsum(lengths, dtype=np.int64)
     at = ends - lengths
     if not np.all((entries[at] == 8) & (entries[ends - 2] == 24) & (entries[ends - 1] == 1)):
         raise InputError("The footer does not list chunks of one record each.")
-    values = np.zeros(len(lengths), np.uint64)
-    more = np.ones(len(lengths), bool)
+    offsets, more = np.zeros(records + 1, np.uint64), np.ones(records, bool)
+    offsets[-1] = start
     for shift in range(0, 63, 7):
         at = np.minimum(at + 1, ends - 1)
         byte = entries[at]
-        values |= np.where(more, byte & 127, 0).astype(np.uint64) << np.uint64(shift)
+        offsets[:-1] |= np.where(more, byte & 127, 0).astype(np.uint64) << np.uint64(shift)
         more &= byte >= 128
         if not np.any(more):
             break
-    return values
+    if records and (offsets[0] < FIRST_CHUNK or np.any(offsets[1:] <= offsets[:-1])):
+        raise InputError("The offsets in the footer do not rise.")
+    return offsets.astype(np.uint32) if start < 2**32 else offsets
 
 
 def record_of(stored: bytes | memoryview, start: int, limit: int) -> bytes:

@@ -72,18 +72,13 @@ class Turns:
         self._parts = [int(weight * scale) for weight in exact]
 
     def __getitem__(self, number: int) -> tuple[int, int]:
-        # before, after: sequences of this and later sources among the first `number` and number + 1. Each source takes
-        # its share, rounded up, and leaves the rest to later sources. Exact integer arithmetic.
-        rest, before, after = sum(self._parts), number, number + 1
-        for source, part in enumerate(self._parts):
-            left_before, left_after = before * (rest - part) // rest, after * (rest - part) // rest
-            if before - left_before < after - left_after:
-                return source, before - left_before
-            rest, before, after = rest - part, left_before, left_after
-        raise AssertionError("the last source gets the rest")
+        before, after = self.counts(number), self.counts(number + 1)
+        source = next(source for source, count in enumerate(after) if count > before[source])
+        return source, before[source]
 
     def counts(self, number: int) -> list[int]:
         """Return how many of the first `number` sequences come from each source."""
+        # Each source takes its share, rounded up, and leaves the rest to later sources. Exact integer arithmetic.
         found, rest = [], sum(self._parts)
         for part in self._parts:
             left = number * (rest - part) // rest if rest else 0

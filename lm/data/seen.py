@@ -4,6 +4,7 @@ First the windows that contain the document are found in the shards; then the or
 windows. The order is cached up to MOST_HELD windows.
 """
 
+import bisect
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -52,14 +53,8 @@ def windows_with(
 
 def first_with(windows: Windows, document: int) -> int:
     """Return the number of the first record whose last document is `document` or a later one, by binary search."""
-    low, high = 0, windows.first_records[-1]
-    while low < high:
-        middle = (low + high) // 2
-        if int(windows.record(middle).document_ids[-1]) < document:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+    last_document = lambda index: int(windows.record(index).document_ids[-1])
+    return bisect.bisect_left(range(windows.first_records[-1]), document, key=last_document)
 
 
 def numbers_rise(windows: Windows) -> bool:

@@ -57,8 +57,21 @@ def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
             f"network {one.network:.3g} s at rated speeds. So MFU is at most {100 * one.mfu_bound:.0f} % (limited by "
             f"{one.limit}); no run reaches this bound"
         ]
+    exposed = []
+    if plan.compiled is not None and plan.floors is not None and plan.compiled.overlap.bytes:
+        from lm.training.aot_compile import options_of  # imports JAX
+
+        one, program = plan.floors, plan.compiled
+        options = options_of(train.xla_options, as_devices(plan.topology).target.platform)
+        used = f"with {counted(len(options), 'option')} of" if options else "without"
+        exposed = [
+            f"exposed communication: {100 * one.exposed_share:.2g} % of the least time of a step ({one.exposed:.3g} of "
+            f"{one.step:.3g} s), so MFU is at most {100 * one.scheduled_mfu_bound:.0f} %; "
+            f"{100 * program.overlap.share:.0f} % of the bytes sent overlap with computation; compiled in "
+            f"{program.compile_seconds:.0f} s {used} train.xla_options"
+        ]
     lines = [
-        *exposed_lines(plan, train),
+        *exposed,
         f"{plan.topology.name}: {counted(plan.topology.chips, 'chip' if chip.torus else 'GPU')}, "
         f"{quantity(chip.flops, 'FLOP/s')} each; mesh {mesh}; remat {train.remat}, layers "
         f"{'as one scan' if model.scan_layers else 'one by one'}, "
@@ -101,24 +114,6 @@ def memory_lines(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str
     needed = "more than that" if plan.needed_bytes is None else f"at least {gib(plan.needed_bytes)}"
     lines = [f"does not fit: a device has {gib(has)}, and {plan.needed_for} needs {needed}. What helps:"]
     return lines + [f"  {one}" for one in advice(plan, model, train)]
-
-
-def exposed_lines(plan: Plan, train: TrainConfig) -> list[str]:
-    """Return a line on the communication that does not overlap with computation in the compiled schedule, as a share of
-    the step's lower bound, and whether train.xla_options were used."""
-    if plan.compiled is None or plan.floors is None or not plan.compiled.overlap.bytes:
-        return []
-    from lm.training.aot_compile import options_of  # imports JAX
-
-    one, program = plan.floors, plan.compiled
-    options = options_of(train.xla_options, as_devices(plan.topology).target.platform)
-    used = f"with {counted(len(options), 'option')} of train.xla_options" if options else "without train.xla_options"
-    return [
-        f"exposed communication: {100 * one.exposed_share:.2g} % of the least time of a step ({one.exposed:.3g} of "
-        f"{one.step:.3g} s), so MFU is at most {100 * one.scheduled_mfu_bound:.0f} %; "
-        f"{100 * program.overlap.share:.0f} % of the bytes sent overlap with computation; compiled in "
-        f"{program.compile_seconds:.0f} s {used}"
-    ]
 
 
 def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:

@@ -85,9 +85,9 @@ class Fit:
         low, high = np.percentile([figure(law) for law in self.draws], INTERVAL)
         return Interval(figure(self.law), float(low), float(high))
 
-    def prediction(self, parameters: float, tokens: float, seed: int = 0) -> Interval:
+    def prediction(self, parameters: float, tokens: float) -> Interval:
         """Predict the measured loss of a model; the interval includes the noise of one measurement."""
-        noise = np.random.default_rng(seed).choice(self.noise, len(self.draws))
+        noise = np.random.default_rng(0).choice(self.noise, len(self.draws))
         losses = [law.loss(parameters, tokens) for law in self.draws] * np.exp(noise)
         low, high = np.percentile(losses, INTERVAL)
         return Interval(self.law.loss(parameters, tokens), float(low), float(high))

@@ -129,15 +129,15 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
     return bytes(body)
 
 
-async def disconnected(receive: Receive) -> None:
-    """Return when the client has disconnected. The request's body must have been read before."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 async def unless_disconnected[T](receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Await `work` and return its result. If the client disconnects first, cancel it and raise ClientDisconnect."""
-    job, lost = asyncio.create_task(work), asyncio.create_task(disconnected(receive))
+    """Await `work` and return its result. If the client disconnects first, cancel it and raise ClientDisconnect. The
+    request's body must have been read before."""
+
+    async def disconnected() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    job, lost = asyncio.create_task(work), asyncio.create_task(disconnected())
     try:
         await asyncio.wait((job, lost), return_when=asyncio.FIRST_COMPLETED)
         if job.done():
@@ -188,15 +188,6 @@ def peer_of(transport: Any) -> str:
     return str(address.ipv4_mapped or ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
 
 
-def refuse_connection(transport: Any) -> None:
-    """Send status 429 without reading the request, and close the connection."""
-    error = ApiError(429, "Too many connections from this address. Close some.", code="too_many_connections")
-    body = to_json(error.as_json())
-    head = f"HTTP/1.1 429 Too Many Requests\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
-    transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
-    transport.close()
-
-
 def protocol_class(read_seconds: float, write_seconds: float, most_of_peer: int = 2**31) -> type[H11Protocol]:
     """Return uvicorn's protocol class with limits. A connection is closed if its headers are incomplete after
     `read_seconds`, or if the client reads nothing of a buffered response for `write_seconds`. A client with
@@ -210,8 +201,14 @@ def protocol_class(read_seconds: float, write_seconds: float, most_of_peer: int 
 
         def connection_made(self, transport: Any) -> None:
             peer = peer_of(transport)
-            if open_of[peer] >= most_of_peer:
-                refuse_connection(transport)
+            if open_of[peer] >= most_of_peer:  # refused without reading the request
+                error = ApiError(
+                    429, "Too many connections from this address. Close some.", code="too_many_connections"
+                )
+                body = to_json(error.as_json())
+                head = f"HTTP/1.1 429 Too Many Requests\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
+                transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+                transport.close()
                 return
             open_of[peer] += 1
             self.peer = peer

@@ -24,8 +24,7 @@ from lm.fields import literal_values
 from lm.formats.coverage import OWN_FORWARD, OWN_PARAMETERS, unexpressed
 from lm.formats.gguf.reading import open_gguf
 from lm.formats.gguf.writing import write_gguf
-from lm.formats.hugging_face import write_hugging_face
-from lm.formats.hugging_face.writing import CODE
+from lm.formats.hugging_face.writing import CODE, write_hugging_face
 from lm.formats.standalone.writing import write_standalone
 from lm.formats.tensors import parameter_shapes
 from lm.inspect.architecture import architecture

@@ -18,9 +18,10 @@ import pytest
 
 from lm.config import RopeScalingConfig
 from lm.errors import InputError, UsageError
-from lm.formats.hugging_face import model_config_of, stored_tensors, write_hugging_face
-from lm.formats.hugging_face.config import config_json
+from lm.formats.hugging_face.config import config_json, model_config_of
+from lm.formats.hugging_face.names import stored_tensors
 from lm.formats.hugging_face.reading import open_folder
+from lm.formats.hugging_face.writing import write_hugging_face
 from lm.formats.safetensors import read_folder
 from lm.model.layers import rotary_frequencies
 from lm.model.loss import cross_entropy
