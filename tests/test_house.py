@@ -5,10 +5,12 @@ import dataclasses
 import functools
 import graphlib
 import gzip
+import io
 import itertools
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 import typing
 from pathlib import Path
@@ -338,3 +340,17 @@ def test_messages_name_parts_of_pages_that_exist():
     assert len(found) >= 3
     for page, part in found:
         assert part in (REPOSITORY / page).read_text(encoding="utf-8"), (page, part)
+
+
+MOST_TOKENS = {"product": 464_800, "tests": 575_500}
+"""Python tokens without comments and line structure; a docstring is one. Lower them when code leaves."""
+
+
+def test_the_tree_has_no_more_tokens_than_it_may_have():
+    ignored = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    tokens = dict.fromkeys(MOST_TOKENS, 0)
+    for kind, files in {"product": FILES, "tests": (REPOSITORY / "tests").rglob("*.py")}.items():
+        for path in files:
+            read = io.StringIO(path.read_text(encoding="utf-8")).readline
+            tokens[kind] += sum(token.type not in ignored for token in tokenize.generate_tokens(read))
+    assert all(tokens[kind] <= most for kind, most in MOST_TOKENS.items()), (tokens, MOST_TOKENS)
