@@ -342,15 +342,25 @@ def test_messages_name_parts_of_pages_that_exist():
         assert part in (REPOSITORY / page).read_text(encoding="utf-8"), (page, part)
 
 
-MOST_TOKENS = {"product": 464_800, "tests": 575_500}
-"""Python tokens without comments and line structure; a docstring is one. Lower them when code leaves."""
+MOST_TOKENS = {"product": 464_800, "tests": 575_600}
+"""Python tokens without comments and line structure; a string is one, also a docstring or an f-string. Lower them when
+code leaves."""
+
+
+def tokens_of(text: str) -> int:
+    ignored = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    tokens = depth = 0
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        tokens += not depth and token.type not in ignored
+        depth += (token.type == tokenize.FSTRING_START) - (token.type == tokenize.FSTRING_END)
+    return tokens
 
 
 def test_the_tree_has_no_more_tokens_than_it_may_have():
-    ignored = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-    tokens = dict.fromkeys(MOST_TOKENS, 0)
-    for kind, files in {"product": FILES, "tests": (REPOSITORY / "tests").rglob("*.py")}.items():
-        for path in files:
-            read = io.StringIO(path.read_text(encoding="utf-8")).readline
-            tokens[kind] += sum(token.type not in ignored for token in tokenize.generate_tokens(read))
-    assert all(tokens[kind] <= most for kind, most in MOST_TOKENS.items()), (tokens, MOST_TOKENS)
+    assert tokens_of('print(f"{x + 1:>{width}} of {f(y)}", "a")  # 2\n') == 6
+    tests = sorted((REPOSITORY / "tests").rglob("*.py"))
+    sizes = {
+        kind: sum(tokens_of(path.read_text(encoding="utf-8")) for path in files)
+        for kind, files in {"product": FILES, "tests": tests}.items()
+    }
+    assert all(size <= MOST_TOKENS[kind] for kind, size in sizes.items()), (sizes, MOST_TOKENS)
