@@ -218,10 +218,12 @@ class LocalCopy:
             there = self.there
             is_same = lambda name: self.unchanged(name) and self.same[name][2] == there[name].etag
             missing = [name for name in dict.fromkeys(names) if name in there and not is_same(name)]
-            download(
-                self.url, {inside(self.folder, name, self.url): (self.url / name, there[name]) for name in missing}
-            )
-            self.same |= {name: (*(self.stat(name) or (0, 0)), there[name].etag) for name in missing}
+            paths = {inside(self.folder, name, self.url): name for name in missing}
+
+            def note(path: Path) -> None:
+                self.same[paths[path]] = (*(self.stat(paths[path]) or (0, 0)), there[paths[path]].etag)
+
+            download(self.url, {path: (self.url / name, there[name]) for path, name in paths.items()}, whole=note)
             return missing
 
     def push(self, names: Iterable[str]) -> None:
@@ -309,10 +311,15 @@ class LocalCopy:
                     lease.release()
 
 
-def download(url: Url, wanted: Mapping[Path, tuple[Url, Object]], scratch: Path | None = None) -> None:
-    """Download objects, {path: (its address, its version)}, each atomically; `scratch` is as for appearing_file. If
-    they are larger than PRINTED_FROM together, print that they are downloaded from `url`. Raises ReplacedError if an
-    object is no longer of its version."""
+def download(
+    url: Url,
+    wanted: Mapping[Path, tuple[Url, Object]],
+    scratch: Path | None = None,
+    whole: Callable[[Path], None] = lambda path: None,
+) -> None:
+    """Download objects, {path: (its address, its version)}, each atomically; `whole` is called with the path of each
+    when it is there, in a thread; `scratch` is as for appearing_file. If they are larger than PRINTED_FROM together,
+    print that they are downloaded from `url`. Raises ReplacedError if an object is no longer of its version."""
     size = sum(version.size for _, version in wanted.values())
     if size > PRINTED_FROM:
         print(f"storage: downloading {len(wanted)} files, {size / 1e9:,.2f} GB, from {url}", flush=True)
@@ -329,6 +336,7 @@ def download(url: Url, wanted: Mapping[Path, tuple[Url, Object]], scratch: Path 
                         f"{place} is listed, but there is no such object. If it was deleted meanwhile, run the command "
                         f"again; if the store has an object {place}/, with a slash at the end, delete that."
                     ) from error
+        whole(path)
 
     with ThreadPoolExecutor(objects.THREADS) as pool:
         list(pool.map(bring, wanted))
