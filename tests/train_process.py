@@ -69,15 +69,6 @@ def start_together(
     ]
 
 
-def child_of(process: subprocess.Popen) -> int:
-    """The process id of the child that trains, of one of several processes (launch/stages/parent.py)."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while not (found := children.read_text().split()):
-        assert process.poll() is None, f"ended with {process.returncode} before it had a child"
-        time.sleep(0.01)
-    return int(found[0])
-
-
 def finished(run: Path, fields: dict, **settings) -> str:
     """The output of a process that trained to the end, or an AssertionError with it."""
     process = start(run, fields, **settings)

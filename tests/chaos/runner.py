@@ -28,8 +28,6 @@ class Trial:
     """Number of kills, flips or files."""
     seed: int
     random: random.Random
-    run: Path | None
-    """Run folder with a trained model, for rows that can use one."""
 
     def tokens(self) -> Path:
         """Return a new run folder with tokenizer and tokens of the tiny experiment."""
@@ -53,16 +51,13 @@ class Row:
 def run_rows(table: Mapping[str, Row]) -> None:
     """Run the rows named on the command line, or all. Exits with code 1 if one failed."""
 
-    def chaos(
-        names: tyro.conf.Positional[tuple[str, ...]] = (), seed: int = 0, scale: float = 1.0, run: Path | None = None
-    ) -> None:
+    def chaos(names: tyro.conf.Positional[tuple[str, ...]] = (), seed: int = 0, scale: float = 1.0) -> None:
         """Kill processes, cut connections and damage files; check that nothing is lost and no byte differs.
 
         Args:
             names: Rows to run: a name, or its part before the colon.
             seed: Chooses moments, places and values.
             scale: Multiplies the number of kills, flips and files.
-            run: Run folder with a trained model, for the rows that can use one.
         """
         known = {*table, *(name.partition(":")[0] for name in table)}
         if unknown := {*names} - known:
@@ -73,7 +68,7 @@ def run_rows(table: Mapping[str, Row]) -> None:
                 continue
             begun = time.monotonic()
             with tempfile.TemporaryDirectory() as folder:
-                trial = Trial(Path(folder), max(1, round(scale * row.count)), seed, random.Random(seed), run)
+                trial = Trial(Path(folder), max(1, round(scale * row.count)), seed, random.Random(seed))
                 found = row.check(trial)
                 for figures in found if isinstance(found, Iterator) else [found]:
                     ok = bool(figures["passed"])

@@ -1,41 +1,23 @@
-"""Small training runs that are killed or moved, and damage to their checkpoints, shards, gradients and disk."""
+"""Small training runs that are killed or moved, or whose disk fails."""
 
 import contextlib
 import errno
-import io
 import json
-import math
 import os
-import random
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 
-import jax
-import numpy as np
-
 from launch.stages.supervision import Supervisor
-from lm.checkpoints.manager import Checkpoints
-from lm.checkpoints.manifest import DamageError, RetentionPolicy, steps_in, verify
-from lm.config import MeshConfig
-from lm.data.batches import BatchSource
-from lm.data.records import read_manifest
-from lm.data.verify_shards import verify_shards
-from lm.errors import InputError
-from lm.model.param_names import named_leaves
-from lm.parallel import make_mesh
+from lm.checkpoints.manifest import DamageError, steps_in, verify
 from lm.resilience.goodput import read_attempts, read_heartbeat, totals
-from lm.training.optimizer import make_optimizer
-from lm.training.state import abstract_state
 from tests import train_process
 from tests.chaos.runner import Figures, Trial, until_killed
-from tests.corpus import tiny_experiment
 from tests.train_process import finished
 from tests.train_runs import bits, copy, steps_there, told
 
@@ -43,10 +25,7 @@ KILLED = {
     "steps": 300, "checkpoint_every": 4, "validate_every": 50, "sample_every": 150, "log_every": 10,
     "checkpoints_kept": 3, "model": {"layers": 1},
 }  # fmt: skip
-DAMAGED = {
-    "steps": 80, "checkpoint_every": 20, "validate_every": 40, "sample_every": 80, "log_every": 1,
-    "checkpoints_kept": 9,
-}  # fmt: skip
+SHORT_OF_DISK = {"validate_every": 40, "log_every": 1, "checkpoints_kept": 99}
 STEPS = 300
 MOVED = {
     "steps": STEPS, "checkpoint_every": 15, "validate_every": 100, "sample_every": 150, "log_every": 1,
@@ -225,127 +204,6 @@ def pair(trial: Trial) -> Figures:
     return {"passed": passed, "restarts": restarts, "exit_codes": ends["pair killed"][2]}
 
 
-def flip(path: Path, generator: random.Random) -> None:
-    """Flip one random bit of the file."""
-    data = bytearray(path.read_bytes())
-    data[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
-    path.write_bytes(data)
-
-
-def checkpoint_flips(trial: Trial) -> Figures:
-    """One bit flipped in a checkpoint: the file is named, and the previous checkpoint is restored."""
-    experiment, generator = tiny_experiment(), trial.random
-    run = copy(trial.tokens(), trial.folder / "run")
-    finished(run, DAMAGED)
-    mesh = make_mesh(MeshConfig(), experiment.model, experiment.train.batch_size, jax.devices()[:1])
-    optimizer = make_optimizer(experiment.train.optimizer, DAMAGED["steps"])
-    like = abstract_state(experiment.model, optimizer, mesh)
-    newest, before = run / "checkpoints/80", run / "checkpoints/60"
-    expected = bits(run, 60)
-    files = [path for path in newest.rglob("*") if path.is_file() and path.stat().st_size]
-    found = 0
-    with contextlib.closing(Checkpoints(run / "checkpoints", RetentionPolicy(newest=9))) as checkpoints:
-        for _ in range(trial.count):
-            (path,) = generator.choices(files, [path.stat().st_size for path in files])
-            if generator.random() < 0.5:  # otherwise small files would hardly be hit
-                path = generator.choice(files)
-            whole, out = path.read_bytes(), io.StringIO()
-            flip(path, generator)
-            with contextlib.redirect_stdout(out):
-                restored = checkpoints.restore_newest(like)
-            assert restored is not None
-            leaves = named_leaves({"model": restored[0].model})
-            same = all(np.asarray(x).tobytes() == expected[name] for name, x in leaves.items())
-            found += restored[1]["step"] == 60 and same and f"{path} " in out.getvalue()
-            if not newest.exists():
-                shutil.move(run / "checkpoints.damaged/80", newest)
-            path.write_bytes(whole)
-    return {"passed": found == trial.count and before.exists(), "flips": trial.count, "found": found}
-
-
-def shard_flips(trial: Trial) -> Figures:
-    """One bit flipped in a shard: the shard is named, even if it was damaged after verification."""
-    folder, generator = trial.tokens() / "tokens", trial.random
-    manifest = read_manifest(folder)
-    named, later, silent = 0, 0, 0
-
-    def epoch() -> np.ndarray:
-        """The inputs of one epoch, which hold every window."""
-        source = BatchSource(folder, "train", 32, 8, 0, 1)
-        return np.stack([source.batch(step).inputs_BT for step in range(-(-source.windows // 8))])
-
-    expected = epoch()
-    paths = [folder / shard.file for split in manifest.splits.values() for shard in split.shards]
-    for _ in range(trial.count):
-        path = generator.choice(paths)
-        whole = path.read_bytes()
-        flip(path, generator)
-        try:
-            verify_shards([(folder, "train"), (folder, "val")])
-        except InputError as error:
-            named += str(path) in str(error)
-        if path.name.startswith("train"):
-            try:
-                silent += not np.array_equal(epoch(), expected)
-            except InputError:
-                later += 1
-        path.write_bytes(whole)
-    return {
-        "passed": named == trial.count and not silent, "flips": trial.count, "found": named,
-        "found_when_read": later, "read_wrongly": silent,
-    }  # fmt: skip
-
-
-POISON = """
-import json, sys
-from pathlib import Path
-import jax
-import jax.numpy as jnp
-from lm.training import step as train_step
-from lm.data.batches import BatchSource
-from tests.corpus import tiny_experiment
-from tests.poison import poisoned
-poison = {int(k): float(v) for k, v in json.loads(sys.argv[3]).items()}
-source = BatchSource(Path(sys.argv[1]) / "tokens", "train", 32, 8, tiny_experiment().train.seed, 1)
-train_step.loss_and_gradients = poisoned(source, poison)
-if sys.argv[4] == "skip":  # the batches are not seen at all: the state is moved behind them
-    import lm.training.setup
-    real_compile = lm.training.setup.compile_ahead
-    def compile_ahead(*arguments):
-        step, cost = real_compile(*arguments)
-        @jax.transfer_guard("allow")
-        def skipping(state, batch):
-            number = int(state.step) + 1
-            if number not in poison:
-                return step(state, batch)
-            metrics = {name: jnp.zeros(()) for name in ("loss", "gradient_norm", "learning_rate", "skipped", "in_row")}
-            return state._replace(step=state.step + 1), metrics | {"applied": jnp.array(True)}
-        return skipping, cost
-    lm.training.setup.compile_ahead = compile_ahead
-sys.argv = sys.argv[:3]
-from tests.train_process import main
-main()
-"""
-
-
-def skipped_steps(trial: Trial) -> Figures:
-    """20 of 200 steps with gradients of NaN, infinity or 1e6 times the size: the result is as if they were skipped."""
-    steps, tokens = sorted(trial.random.sample(range(40, 200), 20)), trial.tokens()
-    factors = [(math.nan, math.inf, 1e6)[i % 3] for i in range(20)]
-    poison = json.dumps({step: str(factor) for step, factor in zip(steps, factors, strict=True)})
-    fields = DAMAGED | {"steps": 200, "spikes": {"window": 32, "deviations": 50.0, "stop_after": 10}}
-    ends = {}
-    for name in ("spoil", "skip"):
-        run = copy(tokens, trial.folder / name)
-        process = train_process.start(run, fields, code=POISON, arguments=(poison, name))
-        output, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, output
-        ends[name] = {key: value for key, value in bits(run).items() if ".guard.in_row" not in key}
-    lines = (trial.folder / "spoil/skipped_steps.jsonl").read_text().splitlines()
-    logged, same = [json.loads(line)["step"] for line in lines], ends["spoil"] == ends["skip"]
-    return {"passed": same and logged == steps, "skipped": len(logged), "identical_to_skipping": same}
-
-
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str) -> Generator[None]:
     folder.mkdir()
@@ -361,10 +219,7 @@ def full_disk(trial: Trial) -> Figures:
     resumes."""
     if os.geteuid():
         return {"passed": False, "reason": "only root can mount a tmpfs"}
-    fields, tokens = (
-        DAMAGED | {"steps": 120, "checkpoint_every": 5, "checkpoints_kept": 99, "sample_every": 30},
-        trial.tokens(),
-    )
+    fields, tokens = SHORT_OF_DISK | {"steps": 120, "checkpoint_every": 5, "sample_every": 30}, trial.tokens()
     undisturbed = copy(tokens, trial.folder / "space")
     finished(undisturbed, fields)
     with small_disk(trial.folder / "full", "4m"):
@@ -381,7 +236,7 @@ def read_only_disk(trial: Trial) -> Figures:
     """The disk becomes read-only, as after a disk failure: the same, and training resumes when it is writable again."""
     if os.geteuid():
         return {"passed": False, "reason": "only root can mount a tmpfs"}
-    fields, tokens = DAMAGED | {"steps": 1200, "checkpoint_every": 50, "sample_every": 300}, trial.tokens()
+    fields, tokens = SHORT_OF_DISK | {"steps": 1200, "checkpoint_every": 50, "sample_every": 300}, trial.tokens()
     undisturbed = copy(tokens, trial.folder / "writable")
     finished(undisturbed, fields)
     run = copy(tokens, trial.folder / "failing")
@@ -417,40 +272,11 @@ def resumed(
     return {"passed": all(found.values()) and enough, "checkpoints": len(there), **found}
 
 
-PAIR = 0  # instead of a number of devices: two processes of four each
-QUARTERS: dict[str, list[tuple[int, dict[str, int]]]] = {
-    "8 to 2 to 4 to 8 devices": [(8, {}), (2, {}), (4, {}), (8, {})],
-    "fsdp to tensor and back": [(2, {"fsdp": 2}), (2, {"tensor": 2}), (2, {"fsdp": 2}), (1, {})],
-    "2 processes x 4 devices to 1 x 8 and back": [(PAIR, {}), (8, {}), (PAIR, {}), (8, {})],
-}
-
-
-def meshes(trial: Trial) -> Iterator[Figures]:
-    """Every quarter of a run on another mesh."""
-    common, tokens = DAMAGED | {"model": {"kv_heads": 2}}, trial.tokens()
-    undisturbed = copy(tokens, trial.folder / "one")
-    finished(undisturbed, common)
-    for name, quarters in QUARTERS.items():
-        run = copy(tokens, trial.folder / "moved")
-        for quarter, (devices, mesh) in enumerate(quarters, 1):
-            fields = common | {"mesh": mesh} | ({"leave_at": 20 * quarter} if quarter < 4 else {})
-            if devices == PAIR:
-                processes = train_process.start_together(run, fields, 2, devices=4)
-            else:
-                processes = [train_process.start(run, fields, devices=devices)]
-            for process in processes:
-                output, _ = process.communicate(timeout=300)
-                assert process.returncode == 0, output
-            assert max(steps_there(run)) == 20 * quarter
-        same_order, worst = compared(run, undisturbed, relative=False)
-        yield {"mesh": name, "passed": worst <= 1e-5 and same_order, "largest_loss_difference": worst}
-
-
-def compared(run: Path, undisturbed: Path, relative: bool = True) -> tuple[bool, float]:
-    """Return (whether steps and token counts are equal, the largest difference of a loss)."""
+def compared(run: Path, undisturbed: Path) -> tuple[bool, float]:
+    """Return (whether steps and token counts are equal, the largest relative difference of a loss)."""
     pairs = list(zip(told(run), told(undisturbed), strict=True))
     worst = max(
-        abs(a[key] - b[key]) / (abs(b[key]) if relative else 1)
+        abs(a[key] - b[key]) / abs(b[key])
         for a, b in pairs for key in a.keys() & b.keys() if "loss" in key
     )  # fmt: skip
     return all(a["step"] == b["step"] and a.get("tokens") == b.get("tokens") for a, b in pairs), worst
@@ -494,58 +320,4 @@ def moves(trial: Trial) -> Figures:
         "passed": ended and ends_well and same_order and worst <= 1e-5, "killed": sent[signal.SIGKILL],
         "asked_to_end": sent[signal.SIGTERM], "asked_end_with_0": ends_well,
         "largest_relative_difference_of_losses": worst,
-    }  # fmt: skip
-
-
-class Lines:
-    """Output lines of a process with their times."""
-
-    def __init__(self, process: subprocess.Popen):
-        self.lines: list[tuple[float, str]] = []
-        self.thread = threading.Thread(target=self.read, args=(process,))
-        self.thread.start()
-
-    def read(self, process: subprocess.Popen) -> None:
-        assert process.stdout is not None
-        self.lines.extend((time.monotonic(), line) for line in process.stdout)
-
-    def first(self, text: str, after: float) -> float | None:
-        """Time of the first line since then with `text`."""
-        return next((at for at, line in list(self.lines) if text in line and at > after), None)
-
-
-def failed_saves(trial: Trial) -> Figures:
-    """A limit on file sizes (RLIMIT_FSIZE) fails the saves of one of two processes; then it is lifted."""
-    fields, tokens = MOVED | {"mesh": {"fsdp": 2}}, trial.tokens()
-    undisturbed, run = copy(tokens, trial.folder / "both"), copy(tokens, trial.folder / "failing")
-    for process in train_process.start_together(undisturbed, fields, 2):
-        process.communicate(timeout=600)
-    pair = train_process.start_together(run, fields, 2)
-    prints = [Lines(process) for process in pair]
-    waits, limited = [], train_process.child_of(pair[1])
-    for _ in range(trial.count):
-        there = len(steps_there(run))
-        while len(steps_there(run)) < there + 2 and pair[1].poll() is None:
-            time.sleep(0.01)
-        began = time.monotonic()
-        resource.prlimit(limited, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-        while not [*(run / "checkpoints").glob("*.unfinished")] and pair[1].poll() is None:
-            time.sleep(0.001)
-        save, said = time.monotonic(), []
-        while len(said) < 2 and pair[1].poll() is None:
-            time.sleep(0.01)
-            said = [at for one in prints if (at := one.first("is not saved; training continues", began))]
-        resource.prlimit(limited, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        if len(said) == 2:
-            waits.append(round(max(said) - save, 3))
-    for process, one in zip(pair, prints, strict=True):
-        process.wait(timeout=600)
-        one.thread.join()
-    codes = [process.returncode for process in pair]
-    whole = all(verify(run / f"checkpoints/{step}")["step"] == step for step in steps_there(run))
-    same = codes == [0, 0] and bits(run) == bits(undisturbed)
-    missing = len(steps_there(undisturbed)) - len(steps_there(run))
-    return {
-        "passed": same and whole and missing >= trial.count == len(waits), "exit_codes": codes, "identical": same,
-        "saves_lost": missing, "torn": int(not whole), "seconds_until_both_report_it": waits,
     }  # fmt: skip
