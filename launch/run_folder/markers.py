@@ -69,7 +69,9 @@ def read_note(path: Path) -> dict[str, Any] | None:
                 relative_name(name, path)
             found["replaces"] = [key for key in found["replaces"] if isinstance(key, str)]
             return found
-    raise InputError(f"{path} is damaged ({wrong}). To run the stage again, delete the file: {remove_command(path)}")
+    raise InputError(
+        f"{shown_place(path)} is damaged ({wrong}). To run the stage again, delete the file: {remove_command(path)}"
+    )
 
 
 def report_damage(name: str, workdir: Path, marker: dict[str, Any], remedy: str) -> list[str]:

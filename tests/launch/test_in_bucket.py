@@ -17,7 +17,6 @@ import pytest
 from configs.experiment import parse_run
 from data_prep.warc import write_pages
 from launch.run_folder import bucket
-from launch.run_folder.checks import refuse_inputs_in_outputs
 from launch.scaling import Options, scale
 from launch.stages.command import locked
 from launch.stages.stage import Stage, run_stage
@@ -31,13 +30,14 @@ from lm.storage.local_copy import COPIES
 from lm.tokenizer import load, save, train_tokenizer
 from lm.tokenizer.training import load_tokenizer
 from tests.bucket_processes import TWO_HEADS, difference, flip, now_and_then, on_disk, outputs, start_on_machines
-from tests.corpus import texts, tiny_experiment, web_pages
+from tests.corpus import texts, web_pages
+from tests.launch.toy_stages import EXPERIMENT, on_machine
+from tests.launch.toy_stages import run as run_stages
 from tests.object_store import HOPELESS, Request, Store, serving, variables
-from tests.run_files import QUICK, REPOSITORY, digests, finish, parameters
+from tests.run_files import REPOSITORY, digests, finish, parameters
 from tests.run_files import start as start_on_disk
 from tests.train_runs import bits, told
 
-EXPERIMENT = tiny_experiment()
 NUMBERS = iter(range(1000))
 
 
@@ -80,64 +80,29 @@ def stage(name: str, *after: Stage, text: str = "made", grows: bool = False, mul
 
 def on(machine: str, tmp_path: Path, run: Url, *stages: Stage) -> list[bool]:
     """The stages that a process of that machine built."""
-    with variables({"GRISTMILL_CACHE": str(tmp_path / machine)}):
-        workdir = workdir_of(run)
-        with locked(workdir):
-            return [run_stage(one, EXPERIMENT, workdir) for one in stages]
+    return run_stages(run, EXPERIMENT, stages=stages, machine=tmp_path / machine)
 
 
-def test_one_machine_reuses_and_reads_the_outputs_of_another(run, tmp_path):
-    first, second = stage("first"), stage("second", stage("first"))
-    assert on("a", tmp_path, run, first) == [True]
-    assert on("b", tmp_path, run, first, second) == [False, True]
-    assert on("a", tmp_path, run, first, second) == [False, False]
-    assert on("c", tmp_path, run, first, second) == [False, False]
-    assert (run / "second/file").read_text() == "mademade"
-    assert not list((tmp_path / "c").rglob("second/file"))  # nothing unused is downloaded
-
-
-def test_folder_markers_of_a_console_change_nothing(run, server, tmp_path):
+def test_folder_markers_of_a_console_change_nothing_and_nothing_unused_is_downloaded(run, server, tmp_path):
     """Zero bytes at `a/`, before the first command and after each."""
     first, second = stage("first"), stage("second", stage("first"))
 
-    def mark() -> None:
-        for name in (
-            "",
-            "stages/",
-            "first/",
-            "second/",
-            "second/only-made/",
-            "documents/",
-            "checkpoints/",
-            "log.jsonl/",
-        ):
-            server.put(f"{run}/{name}", b"")
+    def marked() -> Url:
+        names = ["", "stages", "first", "second", "second/only-made", "documents", "checkpoints", "log.jsonl"]
+        for name in names:
+            server.put(f"{run}/{name}/".replace("//", "/").replace(":/", "://"), b"")
+        return run
 
-    mark()
-    assert on("a", tmp_path, run, first) == [True]
-    mark()
-    assert on("b", tmp_path, run, first, second) == [False, True]
-    assert on("a", tmp_path, run, first, second) == [False, False]
+    assert on("a", tmp_path, marked(), first) == [True]
+    assert on("b", tmp_path, marked(), first, second) == [False, True]
+    assert on("a", tmp_path, marked(), first, second) == [False, False]
     (run / "stages/first.json").unlink()
-    mark()
-    assert on("c", tmp_path, run, stage("first"), second) == [True, False]
+    assert on("c", tmp_path, marked(), first, second) == [True, False]
     assert (run / "second/file").read_text() == "mademade" and "documents" not in run.files()
+    assert not list((tmp_path / "c").rglob("second/file"))
 
 
-def test_rebuilt_outputs_replace_the_old_ones_and_user_files_are_kept(run, tmp_path):
-    assert on("a", tmp_path, run, stage("first")) == [True]
-    write_atomically(run / "first/notes", "the user's")
-    (run / "stages/first.json").unlink()
-    assert on("b", tmp_path, run, stage("first", text="anew")) == [True]
-    assert {name for name in run.files() if name.startswith("first")} == {
-        "first/file", "first/notes", "first/only-anew",
-    }  # fmt: skip
-    with pytest.raises(UsageError, match=r"of another experiment:\n  text: 'anew' there, 'made' asked for") as refused:
-        on("a", tmp_path, run, stage("first"))
-    said = str(refused.value)
-    assert str(tmp_path) not in said.replace(str(run), "") and f"delete {run}/stages/first.json" in said
-    Url(said.rpartition("delete ")[2]).unlink()  # in the local copy it would be downloaded again
-    assert on("a", tmp_path, run, stage("first")) == [True]
+def test_messages_name_the_address(run, tmp_path):
     with pytest.raises(InputError, match=f"in {run}, which is missing"):
         on("a", tmp_path, run, stage("third", stage("second", stage("first"))))
     with pytest.raises(InputError, match=f"no checkpoint in {run}/checkpoints.*--workdir {run}"):
@@ -163,8 +128,17 @@ READ = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("change", ["replace", "delete"])
-@pytest.mark.parametrize("what", READ)
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("books", "replace"),
+        ("logs", "delete"),
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)
+            for row in (("books", "delete"), ("logs", "replace"), ("books, to read", "replace"))
+        ),
+    ],
+)
 def test_another_process_rereads_files_that_process_0_changes_meanwhile(run, server, tmp_path, change, what):
     """The change comes between the listing, or the first bytes, and the last byte, in each of the first three reads."""
     on("a", tmp_path, run, stage("first"))
@@ -200,8 +174,10 @@ def test_another_process_rereads_files_that_process_0_changes_meanwhile(run, ser
 WRITTEN = ("first/file", "first/only-made", "config.json", "stages/first.files", "stages/first.json")
 
 
-@pytest.mark.parametrize("at", WRITTEN)
-@pytest.mark.parametrize("again", ["a", "b"])
+@pytest.mark.parametrize(
+    ("at", "again"),
+    [(WRITTEN[0], "a"), (WRITTEN[4], "b"), *(pytest.param(at, "b", marks=pytest.mark.slow) for at in WRITTEN[:4])],
+)
 def test_a_stage_with_a_failed_upload_is_absent_until_the_next_attempt(run, server, tmp_path, at, again):
     server.fail(lambda request: "500" if request.method == "PUT" and request.path.endswith(at) else None)
     with variables(HOPELESS), pytest.raises(InputError, match=f"{at} cannot be written: .*500"):
@@ -249,18 +225,13 @@ def test_two_processes_with_one_index_use_separate_folders_and_a_kill_causes_no_
                 assert (folder / "stages/first.json").is_file()
 
 
-def test_no_run_starts_at_a_url_with_other_objects(run, tmp_path):
-    write_atomically(run / "notes/mine.txt", "mine")
-    with pytest.raises(UsageError, match=rf"--workdir {run} is not empty \(notes\), and is not a run folder"):
-        on("a", tmp_path, run, stage("first"))
-    assert list(run.files()) == ["notes/mine.txt"]
-
-
-def test_no_run_starts_above_another_run(run, tmp_path):
-    assert on("a", tmp_path, run / "inner", stage("first")) == [True]
+def test_no_run_starts_at_a_url_with_other_objects_or_above_another_run(run, tmp_path):
+    write_atomically(run / "a/notes/mine.txt", "mine")
+    assert on("a", tmp_path, run / "b/inner", stage("first")) == [True]
     before = run.files()
-    with pytest.raises(UsageError, match=rf"--workdir {run} is not empty \(inner\), and is not a run folder"):
-        on("a", tmp_path, run, stage("first"))
+    for place, name in (("a", "notes"), ("b", "inner")):
+        with pytest.raises(UsageError, match=rf"--workdir {run}/{place} is not empty \({name}\), and is not a run fol"):
+            on("a", tmp_path, run / place, stage("first"))
     assert run.files() == before
 
 
@@ -306,15 +277,9 @@ def test_a_ladder_is_rejected(run):
     assert not list(run.files())
 
 
-def test_inputs_in_a_bucket_are_not_mistaken_for_a_local_folder(run):
-    train = dataclasses.replace(EXPERIMENT.train, own_weight=1.0)
-    refuse_inputs_in_outputs(dataclasses.replace(EXPERIMENT, train=train), workdir_of(run))
-
-
 def test_a_run_replaces_a_config_argument(run, tmp_path):
     assert on("a", tmp_path, run, stage("first")) == [True]
-    with variables({"GRISTMILL_CACHE": str(tmp_path / "b")}):
-        COPIES.clear()
+    with on_machine(tmp_path / "b"):
         found = parse_run("launch.sample", "", [str(run)])
         assert found.experiment == EXPERIMENT
         copy = local_copy_of(found.workdir)
@@ -490,56 +455,34 @@ def test_processes_that_share_only_a_bucket_train_like_one_on_disk(run, server, 
 
 
 @pytest.mark.slow
-def test_a_killed_supervised_run_in_a_bucket_resumes_from_its_checkpoints(run, server, warc, tmp_path):
-    command = [
-        sys.executable, "-m", "launch.supervise", "--stopped-code", "75", "launch.pretrain", "tests/configs.py",
-        "--workdir", str(run), "--pages.warc", f"{warc}/*.warc.gz",
-    ]  # fmt: skip
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_killed_supervised_run_in_a_bucket_resumes_from_its_checkpoints(run, server, warc, tmp_path, count):
+    """Supervisors of processes other than 0 see their own steps: otherwise these would give up at the third crash,
+    wherever it happens."""
+    if count > 1:
+        with variables({"GRISTMILL_CACHE": str(tmp_path / "data")}):
+            finish(start_on_disk(run, warc, "--until", "shards", *TWO_HEADS))
     killed = []
 
     def fault(request: Request) -> str | None:
         if killed or not re.search(r"PUT .*checkpoints/8/manifest\.json", f"{request.method} {request.path}"):
             return None
-        (heart,) = (tmp_path / "a/runs").glob("run-*/heartbeat.json")
+        (heart,) = tmp_path.glob("machines/machine-0/cache/runs/run-*/heartbeat.json")
         killed.append(json.loads(heart.read_text(encoding="utf-8"))["process"])
         os.kill(killed[0], signal.SIGKILL)
         return "cut"
 
     server.fail(fault)
-    with variables({"GRISTMILL_CACHE": str(tmp_path / "a")} | QUICK):
-        supervised = subprocess.Popen(
-            command, cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-    output = finish(supervised)
-    assert len(killed) == 1 and "supervise: " in output and "resuming from the checkpoint at step " in output
-    (copy,) = (path for path in (tmp_path / "a/runs").glob("run-*") if path.is_dir())
-    events = [json.loads(line)["event"] for line in (copy / "supervisor.jsonl").read_text().splitlines()]
-    assert events == ["start", "crash", "start", "done"]
-    assert {"stages/train.json", "checkpoints/12/manifest.json"} <= {*run.files()}
-
-
-@pytest.mark.slow
-def test_supervisors_of_processes_that_share_only_a_bucket_see_their_own_steps(run, server, warc, tmp_path):
-    """Otherwise supervisors of processes other than 0 would give up at the third crash, wherever these happen."""
-    with variables({"GRISTMILL_CACHE": str(tmp_path / "data")}):
-        finish(start_on_disk(run, warc, "--until", "shards", *TWO_HEADS))
-    killed = []
-
-    def fault(request: Request) -> str | None:
-        if killed or not re.search(r"PUT .*checkpoints/8/manifest\.json", f"{request.method} {request.path}"):
-            return None
-        (heart,) = tmp_path.glob("two/machine-0/cache/runs/run-*/heartbeat.json")
-        killed.append(json.loads(heart.read_text(encoding="utf-8"))["process"])
-        os.kill(killed[0], signal.SIGKILL)
-        return "cut"
-
-    server.fail(fault)
-    supervised = "launch.supervise launch.train"
-    two = start_on_machines(run, warc, tmp_path / "two", 2, {"fsdp": 2}, *TWO_HEADS, script=supervised)
-    said = outputs(two)
-    assert [process.returncode for process in two] == [0, 0], "\n".join(said)
-    for index, name in enumerate(("supervisor.jsonl", "supervisor-1.jsonl")):
-        (log,) = tmp_path.glob(f"two/machine-{index}/cache/runs/run-*/{name}")
+    mesh, script = ({"fsdp": 2}, "launch.train") if count > 1 else ({}, "launch.pretrain")
+    machines = tmp_path / "machines"
+    processes = start_on_machines(run, warc, machines, count, mesh, *TWO_HEADS, script=f"launch.supervise {script}")
+    said = outputs(processes)
+    assert [process.returncode for process in processes] == [0] * count, "\n".join(said)
+    assert "resuming from the checkpoint at step " in said[0]
+    for index in range(count):
+        name = "supervisor-1.jsonl" if index else "supervisor.jsonl"
+        (log,) = tmp_path.glob(f"machines/machine-{index}/cache/runs/run-*/{name}")
         rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
         assert [row["event"] for row in rows] == ["start", "crash", "start", "done"], rows
-        assert rows[1]["step"] is not None and 8 <= rows[1]["step"] <= rows[3]["step"] == 12, rows
+        assert count == 1 or 8 <= rows[1]["step"] <= rows[3]["step"] == 12, rows
+    assert {"stages/train.json", "checkpoints/12/manifest.json"} <= {*run.files()}

@@ -1,6 +1,6 @@
-"""Every stage skips finished work, hides partial work, and rejects changed settings by name."""
+"""What a command does with what it finds in a run folder, on a disk and in a bucket: it makes, resumes, keeps or
+refuses. Files of users are kept, and a refusal changes nothing and names a remedy that works."""
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -9,102 +9,226 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
+from configs.experiment import Experiment
 from data_prep.config import EngineConfig
-from data_prep.engine import Step, Unit, run_step
+from data_prep.engine import Step, Unit, Workspace, run_step
 from launch import pretrain
-from launch.run_folder import outputs
-from launch.run_folder.markers import differences
+from launch.run_folder import markers, outputs
 from launch.run_folder.user_inputs import SIZES
 from launch.stages import command
 from launch.stages.stage import Stage, run_stage
 from lm.errors import InputError, UsageError
+from lm.fields import with_values
 from lm.run_paths import RunPaths
-from lm.storage import write_atomically
-from tests.commands import Ended, run_command
-from tests.corpus import tiny_experiment
+from lm.storage import Place, Url, write_atomically
+from tests.commands import run_command
+from tests.launch.toy_stages import (
+    DONE_BEFORE,
+    EXPERIMENT,
+    REPORT,
+    STAGES,
+    TEXT,
+    TRAIN,
+    files_of,
+    follow,
+    interrupted,
+    make_parts,
+    run,
+    with_shards,
+)
+from tests.object_store import serving, variables
+from tests.run_files import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
-EXPERIMENT = tiny_experiment()
-
-
-def make_stage(calls, name="first", after=(), text="content", fail=False):
-    def make(experiment, run):
-        calls.append(name)
-        write_atomically(run / name / "a.txt", text)
-        if fail:
-            raise InputError("no more")
-        write_atomically(run / name / "b.txt", text)
-
-    settings = lambda experiment: {"shards": experiment.shards}
-    return Stage(name, f"launch.{name}", after, settings, make, outputs=(name,))
-
-
-def test_finished_work_is_skipped_and_config_json_has_the_experiment(tmp_path):
-    calls = []
-    stage = make_stage(calls)
-    assert run_stage(stage, EXPERIMENT, tmp_path) is True
-    assert run_stage(stage, EXPERIMENT, tmp_path) is False
-    assert calls == ["first"]
-    assert json.loads((tmp_path / "config.json").read_text())["model"]["layers"] == EXPERIMENT.model.layers
-    assert not RunPaths(tmp_path).begun("first").exists()
+DIRECT = dataclasses.replace(TEXT, direct=True)
+KINDS = {
+    "a stage": STAGES,
+    "a direct stage": (DIRECT, dataclasses.replace(REPORT, after=(DIRECT,))),
+    "training": (TRAIN,),
+}
+OURS = b"the user's"
 
 
-def test_a_field_that_only_changes_speed_changes_no_result(tmp_path):
-    calls = []
-    run_stage(make_stage(calls), EXPERIMENT, tmp_path)
-    faster = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, encoder="gigatoken"))
-    assert run_stage(make_stage(calls), faster, tmp_path) is False
+class Folder:
+    """A run folder in which each command runs on another machine."""
+
+    def __init__(self, place: Place, kind: str, machines: Path):
+        self.place, self.stages, self.machines = place, KINDS[kind], machines
+        self.parts = "checkpoints" if kind == "training" else "text/deep"
+
+    def make(self, number: int, stages: tuple[Stage, ...] | None = None) -> list[bool]:
+        machine = self.machines / str(len([*self.machines.iterdir()]))
+        machine.mkdir()
+        return run(self.place, with_shards(number), stages=stages or self.stages, machine=machine)
+
+    def kill(self) -> None:
+        """Kill the first stage when a part is done."""
+        one = lambda experiment, run: write_atomically(run / f"{self.parts}/0.txt", DONE_BEFORE.format(0, 2))
+        with pytest.raises(KeyboardInterrupt):
+            self.make(2, (interrupted(self.stages[0], after=one),))
+
+    def note(self, kind: str) -> Place:
+        return self.place / f"stages/{self.stages[0].name}.{kind}"
+
+    def note_versions(self, **versions: object) -> None:
+        found = json.loads(self.note("begun").read_text())
+        del found["versions"]
+        write_atomically(self.note("begun"), json.dumps(found | versions))
+
+
+STATES: dict[str, Callable[[Folder], object]] = {
+    "finished": lambda it: it.make(2),
+    "without a marker": lambda it: (it.make(2), it.note("json").unlink()),
+    "an output missing": lambda it: (it.make(2), (it.place / f"{it.parts}/1.txt").unlink()),
+    "an output cut": lambda it: (it.make(2), write_atomically(it.place / f"{it.parts}/1.txt", "cut")),
+    "a note in the log": lambda it: (it.make(2), write_atomically(it.place / "log", "a note")),
+    "a damaged marker": lambda it: (it.make(2), write_atomically(it.note("json"), "{")),
+    "the first stage made again": lambda it: (it.make(2), it.note("json").unlink(), it.make(3, it.stages[:1])),
+    "killed": lambda it: it.kill(),
+    "killed, a damaged note": lambda it: (it.kill(), write_atomically(it.note("begun"), "[]")),
+    "killed, another library": lambda it: (it.kill(), it.note_versions(versions={"lxml": "1.2"})),
+    "killed, no versions": lambda it: (it.kill(), it.note_versions()),
+}
+OTHER = "train_shards: 2 there, 3 asked for"
+SINCE = "text: written again since, with other contents"
+DAMAGED = r"is damaged \(.+\)\. To run the stage again, delete the file: "
+NO_VERSIONS = "library versions have changed"
+VERSIONS = rf"{NO_VERSIONS}[\s\S]*lxml: '1.2' when they were written, .*[\s\S]*lxml==1.2\)"
+OF_A_STAGE: dict[str, tuple[list[bool | str], list[bool | str]]] = {
+    "finished": ([False, False], [OTHER]),
+    "without a marker": ([True, False], [True, SINCE]),
+    "an output missing": ([True, False], [True, SINCE]),
+    "an output cut": ([True, False], [True, SINCE]),
+    "a damaged marker": ([DAMAGED], [DAMAGED]),
+    "killed": ([True, True], [OTHER]),
+    "killed, a damaged note": ([DAMAGED], [DAMAGED]),
+    "killed, another library": ([VERSIONS], [OTHER]),
+    "killed, no versions": ([NO_VERSIONS], [OTHER]),
+    "the first stage made again": (["train_shards: 3 there, 2 asked for"], [False, SINCE]),
+}
+OF_TRAINING: dict[str, tuple[list[bool | str], list[bool | str]]] = {
+    "finished": ([False], [OTHER]),
+    "without a marker": ([True], [True]),
+    "an output missing": (["1.txt is missing; it should have 14 bytes"], ["1.txt is missing"]),
+    "an output cut": (["1.txt is 3 bytes; it should have 14 bytes"], ["1.txt is 3 bytes"]),
+    "a damaged marker": ([DAMAGED], [DAMAGED]),
+    "killed": ([True], [OTHER]),
+    "killed, a damaged note": ([DAMAGED], [DAMAGED]),
+    "a note in the log": ([False], [OTHER]),
+}
+"""{what is there, of 2 shards: (what each stage does for 2 shards, and for 3)}: it makes its outputs, or they are up to
+date, or the command is refused with that message."""
+
+
+@pytest.fixture(scope="module")
+def store() -> Generator[None]:
+    with serving() as server, variables(server.environment() | {"GRISTMILL_LEASE_SECONDS": "0.5"}):
+        server.bucket("corpus")
+        yield
+
+
+def rows() -> Iterator[ParameterSet]:
+    """In a bucket, all rows of a direct stage, and those of another stage that is not killed: it works on a disk."""
+    for place, kind in (("disk", "a stage"), ("disk", "training"), ("bucket", "a stage"), ("bucket", "a direct stage")):
+        for state, both in (OF_TRAINING if kind == "training" else OF_A_STAGE).items():
+            for number, outcomes in zip((2, 3), both, strict=True):
+                if kind == "a direct stage" and outcomes in ([VERSIONS], [NO_VERSIONS]):
+                    outcomes = [True, True]  # it only reports them
+                quick = place == "disk" or (state, number) in (("finished", 3), ("an output cut", 2), ("killed", 2))
+                if (place, kind) != ("bucket", "a stage") or "killed" not in state:
+                    name, marks = f"{place}-{kind}-{state}-{number}", () if quick else pytest.mark.slow
+                    yield pytest.param(place, kind, state, number, outcomes, id=name, marks=marks)
+
+
+def advised(folder: Folder, number: int) -> list[bool]:
+    """Run the command again until it is no longer refused, each time after its advice."""
+    for _ in folder.stages:
+        try:
+            return folder.make(number)
+        except UsageError as refusal:
+            follow(refusal)
+    raise AssertionError("the advice did not help")
+
+
+@pytest.mark.parametrize(("where", "kind", "state", "number", "outcomes"), [*rows()])
+def test_a_command_makes_resumes_keeps_or_refuses(request, tmp_path, where, kind, state, number, outcomes):
+    (tmp_path / "machines").mkdir()
+    place = tmp_path / "it's my run"
+    if where == "bucket":
+        request.getfixturevalue("store")
+        place = Url(f"s3://corpus/{tmp_path.name}/run")
+    folder = Folder(place, kind, tmp_path / "machines")
+    STATES[state](folder)
+    write_atomically(place / f"{folder.parts}/own.txt", OURS)
+    resumes = "killed" in state and outcomes in ([True], [True, True])
+    for stage, outcome in zip(folder.stages, outcomes, strict=False):
+        before = files_of(place)
+        if isinstance(outcome, bool):
+            assert folder.make(number, (stage,)) == [outcome]
+            assert outcome or files_of(place) == before
+            continue
+        with pytest.raises(InputError, match=outcome) as refusal:
+            folder.make(number, (stage,))
+        assert files_of(place) == before and str(tmp_path / "machines") not in str(refusal.value)
+        follow(refusal.value)
+        advised(folder, number)
+    assert folder.make(number) == [False] * len(folder.stages)
+    there = files_of(place)
+    assert OURS in there.values() and not [name for name in there if name.endswith(".begun")]
+    assert state != "a note in the log" or b"a note" in there.values()
+    assert json.loads(there["config.json"])["shards"]["train_shards"] == number
+    parts = {f"{folder.parts}/{part}.txt": f"part {part} " * number for part in range(3)}
+    if resumes:
+        parts[f"{folder.parts}/0.txt"] = DONE_BEFORE.format(0, 2)
+    elif "killed" in state and where == "disk":  # nothing was deleted; units in a bucket check their addresses
+        assert DONE_BEFORE.format(0, 2).encode() in there.values()
+    elif "killed" in state:
+        del parts[f"{folder.parts}/0.txt"]
+    assert {name: there[name] for name in parts} == {name: text.encode() for name, text in parts.items()}
+    if kind != "training":
+        made = {file for file in there if any(outputs.below(file, name) for name in ("text", "counts.json", "report"))}
+        wanted = {*(f"text/deep/{part}.txt" for part in range(3)), "text/all.txt", "counts.json", "report/index.html"}
+        assert made - {"text/deep/own.txt"} == wanted and there["report/index.html"] == f"{number} times".encode()
+
+
+def stage_of_units(calls: list[str], failing: Sequence[str] = (), then: Exception | None = None) -> Stage:
+    """A stage of two units with a folder of intermediate files, which it does not delete itself."""
+
+    def work(unit: Unit, space: Workspace) -> None:
+        calls.append(unit.name)
+        if unit.name in failing:
+            raise ValueError("no")
+        write_atomically(space.output(f"text/{unit.name}.txt"), unit.name)
+        write_atomically(space.output(f"parts/{unit.name}.keys"), unit.name)
+
+    def make(experiment: Experiment, run: Path) -> None:
+        units = tuple(Unit(name, str(experiment.shards.train_shards), 1, None) for name in "ab")
+        run_step(Step("filtering", units, work), experiment.engine, run)
+        run_step(Step("join-0123456789ab", units[1:], work), experiment.engine, run)
+        if then:
+            raise then
+
+    return dataclasses.replace(TEXT, make=make, outputs=("text",), direct=True, libraries=(), intermediate=("parts",))
 
 
 def test_units_missing_from_a_stage_are_recorded_and_tried_again(tmp_path):
     """For any steps of the stage, also if it has no units."""
-    failing = [True]
-
-    def work(unit, space):
-        if failing and unit.name == "a":
-            raise ValueError("no")
-        write_atomically(space.output(f"first/{unit.name}.txt"), unit.name)
-
-    def make(experiment, run):
-        units = tuple(Unit(name, name, 1, None) for name in "ab")
-        run_step(Step("filtering", units, work), experiment.engine, run)
-
-    stage = dataclasses.replace(make_stage([]), make=make, direct=True)
-    with_engine = lambda **engine: dataclasses.replace(EXPERIMENT, engine=EngineConfig(max_failed=0.5, **engine))
-    retrying = with_engine(retry_failed=True)
-    run_stage(stage, with_engine(), tmp_path)
-    marker = json.loads(RunPaths(tmp_path).marker("first").read_text())
-    assert marker["continued_from"] == [{"without": ["filtering/a"]}]
-    assert (tmp_path / "quarantine/filtering/a.json").is_file()
-    assert run_stage(stage, with_engine(), tmp_path) is False
+    failing = ["a"]
+    stage = stage_of_units([], failing)
+    made = lambda **changes: run_stage(
+        stage, with_values(EXPERIMENT, {"engine": EngineConfig(max_failed=0.5, **changes)}), tmp_path
+    )
+    record = lambda: json.loads(RunPaths(tmp_path).marker("text").read_text())["continued_from"]
+    assert made() and record() == [{"without": ["filtering/a"]}]
+    assert (tmp_path / "quarantine/filtering/a.json").is_file() and not made()
     failing.clear()
-    assert run_stage(stage, retrying, tmp_path) is True
-    assert (tmp_path / "first/a.txt").is_file() and not list(tmp_path.glob("quarantine/*/*"))
-    assert json.loads(RunPaths(tmp_path).marker("first").read_text())["continued_from"] == []
-    assert run_stage(stage, retrying, tmp_path) is False
-
-
-def counted(calls, failing=None):
-    """A stage of two units with a folder of intermediate files, which it does not delete itself."""
-
-    def work(unit, space):
-        calls.append(unit.name)
-        write_atomically(space.output(f"first/{unit.name}.txt"), unit.name)
-        write_atomically(space.output(f"parts/{unit.name}.keys"), unit.name)
-
-    def make(experiment, run):
-        units = tuple(Unit(name, str(experiment.shards.train_shards), 1, None) for name in "ab")
-        run_step(Step("filtering", units, work), experiment.engine, run)
-        run_step(Step("join-0123456789ab", units[:1], work), experiment.engine, run)
-        if failing:
-            raise InputError(failing)
-
-    stage = dataclasses.replace(make_stage([]), make=make, direct=True, libraries=())
-    return dataclasses.replace(stage, intermediate=("parts",))
+    assert made(retry_failed=True) and (tmp_path / "text/a.txt").is_file() and record() == []
+    assert not list(tmp_path.glob("quarantine/*/*")) and not made(retry_failed=True)
 
 
 def test_no_stage_deletes_files_that_an_unfinished_later_stage_needs():
@@ -127,107 +251,61 @@ def test_a_kill_at_the_end_of_a_stage_loses_no_unit(tmp_path, monkeypatch, name,
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(outputs, name, killed)
-        run_stage(counted(calls), EXPERIMENT, tmp_path)
+        run_stage(stage_of_units(calls), EXPERIMENT, tmp_path)
     assert (tmp_path / "parts").exists()
-    assert run_stage(counted(calls), EXPERIMENT, tmp_path) is not finished
-    assert calls == ["a", "b", "a"] and not (tmp_path / "parts").exists()
+    assert run_stage(stage_of_units(calls), EXPERIMENT, tmp_path) is not finished
+    assert calls == ["a", "b", "b"] and not (tmp_path / "parts").exists()
 
 
 def test_intermediate_files_and_markers_of_joins_are_deleted(tmp_path):
-    (tmp_path / "run/units/join-ba9876543210").mkdir(parents=True)
-    run_stage(counted([]), EXPERIMENT, tmp_path / "run")
-    assert not (tmp_path / "run/parts").exists()
-    assert {path.name for path in (tmp_path / "run/units").iterdir()} == {"filtering"}
-    assert not (tmp_path / "run/quarantine").exists()
+    (tmp_path / "units/join-ba9876543210").mkdir(parents=True)
+    write_atomically(tmp_path / "stages/other.json", "{}")
+    run_stage(stage_of_units([]), EXPERIMENT, tmp_path)
+    assert {path.name for path in (tmp_path / "units").iterdir()} == {"filtering"}
+    assert not (tmp_path / "parts").exists() and not (tmp_path / "quarantine").exists()
 
 
 def test_a_stage_with_only_intermediate_work_is_rejected_with_other_settings(tmp_path):
     with pytest.raises(InputError, match="the plug"):
-        run_stage(counted([], failing="the plug was pulled"), EXPERIMENT, tmp_path)
-    shutil.rmtree(tmp_path / "first")
-    other = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, train_shards=1))
+        run_stage(stage_of_units([], then=InputError("the plug")), EXPERIMENT, tmp_path)
+    shutil.rmtree(tmp_path / "text")
     with pytest.raises(UsageError, match=r"train_shards: \d there, 1 asked for"):
-        run_stage(counted([]), other, tmp_path)
+        run_stage(stage_of_units([]), with_shards(1), tmp_path)
 
 
 def test_a_file_that_appears_during_a_stage_is_not_counted_as_its_output(tmp_path):
-    inner = make_stage([])
+    def make(experiment: Experiment, run: Path) -> None:
+        TEXT.make(experiment, run)
+        (run / "text/own.txt").write_text("the user's")
+        (run / "text/all.txt.0123456789abcdef.partial").write_text("half copied from scratch/, by a killed worker")
 
-    def make(experiment, run):
-        inner.make(experiment, run)
-        (run / "first/own.txt").write_text("the user's")
-        (run / "first/a.txt.0123456789abcdef.partial").write_text("half copied from scratch/, by a killed worker")
-
-    run_stage(dataclasses.replace(inner, make=make), EXPERIMENT, tmp_path)
-    kept = tmp_path / "replaced-1/first/own.txt"
-    assert kept.read_text() == "the user's" and not list(tmp_path.rglob("*.partial"))
-    assert set(json.loads(RunPaths(tmp_path).marker("first").read_text())["files"]) == {"first/a.txt", "first/b.txt"}
+    run_stage(dataclasses.replace(TEXT, make=make), EXPERIMENT, tmp_path)
+    assert (tmp_path / "replaced-1/text/own.txt").read_text() == "the user's" and not list(tmp_path.rglob("*.partial"))
+    files = json.loads(RunPaths(tmp_path).marker("text").read_text())["files"]
+    assert {*files} == {"counts.json", "text/all.txt", *(f"text/deep/{part}.txt" for part in range(3))}
 
 
 def test_a_stage_without_its_outputs_is_not_finished(tmp_path):
-    stage = dataclasses.replace(make_stage([]), make=lambda experiment, run: None)
-    with pytest.raises(FileNotFoundError, match="the stage first did not write it"):
-        run_stage(stage, EXPERIMENT, tmp_path)
-    assert not RunPaths(tmp_path).marker("first").exists()
+    with pytest.raises(FileNotFoundError, match="the stage text did not write it"):
+        run_stage(dataclasses.replace(TEXT, make=lambda experiment, run: None), EXPERIMENT, tmp_path)
+    assert not RunPaths(tmp_path).marker("text").exists()
 
 
-def test_partial_work_is_invisible(tmp_path):
-    with pytest.raises(InputError):
-        run_stage(make_stage([], fail=True), EXPERIMENT, tmp_path)
-    with pytest.raises(InputError, match=r"needs first .* First run: python -m launch\.first"):
-        run_stage(make_stage([], "second", after=(make_stage([]),)), EXPERIMENT, tmp_path)
-    assert run_stage(make_stage([]), EXPERIMENT, tmp_path) is True
-    assert (tmp_path / "first/b.txt").exists()
+def test_a_stage_needs_finished_inputs_of_its_own_experiment_also_two_stages_back(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, stages=(interrupted(TEXT),))
+    with pytest.raises(InputError, match=r"report needs text, counts\.json in .* First run: python -m launch\.text"):
+        run(tmp_path, stages=(REPORT,))
+    last = dataclasses.replace(REPORT, name="last", after=(REPORT,), outputs=("text2",), make=make_parts("text2"))
+    run(tmp_path, with_shards(2))
+    with pytest.raises(UsageError, match=r"has text, counts\.json of another experiment:\n.*train_shards: 2 there, 3"):
+        run(tmp_path, with_shards(3), stages=(last,))
+    assert run(tmp_path, with_shards(2), stages=(last,)) == [True]
 
 
-def test_another_experiments_work_is_rejected_with_both_values_and_kept(tmp_path):
-    run_stage(make_stage([]), EXPERIMENT, tmp_path)
-    other = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, validation_fraction=0.4))
-    config = (tmp_path / "config.json").read_bytes()
-    with pytest.raises(UsageError, match=r"shards\.validation_fraction: 0\.2 there, 0\.4 asked for"):
-        run_stage(make_stage([]), other, tmp_path)
-    assert (tmp_path / "first/a.txt").read_text() == "content"
-    assert (tmp_path / "config.json").read_bytes() == config
-
-
-def test_outputs_later_than_a_rebuilt_stage_are_rejected(tmp_path):
-    first = make_stage([])
-    second = make_stage([], "second", after=(first,))
-    run_stage(first, EXPERIMENT, tmp_path)
-    run_stage(second, EXPERIMENT, tmp_path)
-    RunPaths(tmp_path).marker(first.name).unlink()
-    other = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, train_shards=1))
-    run_stage(first, other, tmp_path)
-    with pytest.raises(UsageError, match="first: written again since"):
-        run_stage(second, other, tmp_path)
-
-
-def test_the_remedy_names_every_later_marker(tmp_path):
-    first = make_stage([])
-    second = make_stage([], "second", after=(first,))
-    third = make_stage([], "third", after=(second,))
-    apart = make_stage([], "apart")
-    for stage in (first, second, third, apart):
-        run_stage(stage, EXPERIMENT, tmp_path)
-    other = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, train_shards=1))
-    with pytest.raises(UsageError) as error:
-        run_stage(first, other, tmp_path)
-    remedy = str(error.value).rpartition("rm ")[2].split()
-    assert remedy == [str(tmp_path / f"stages/{name}.json") for name in ("first", "second", "third")]
-    for path in remedy:
-        Path(path).unlink()
-    for stage in (first, second, third):
-        assert run_stage(stage, other, tmp_path) is True
-
-
-@pytest.mark.parametrize("damage", ["missing", "cut"])
-def test_incomplete_outputs_are_rebuilt(tmp_path, damage):
-    calls = []
-    run_stage(make_stage(calls), EXPERIMENT, tmp_path)
-    path = tmp_path / "first/b.txt"
-    path.unlink() if damage == "missing" else path.write_text("con")
-    assert run_stage(make_stage(calls), EXPERIMENT, tmp_path) is True
-    assert path.read_text() == "content" and calls == ["first", "first"]
+def test_a_field_that_only_changes_speed_changes_no_result(tmp_path):
+    run(tmp_path)
+    assert run(tmp_path, with_values(EXPERIMENT, {"shards.encoder": "gigatoken"})) == [False, False]
 
 
 def test_a_torn_write_never_replaces_a_file(tmp_path):
@@ -243,125 +321,55 @@ def test_a_torn_write_never_replaces_a_file(tmp_path):
     assert path.read_text() == "old"
 
 
-def training(events, steps=4, fail_after=None):
-    """A stage that writes in place, one file a step, and resumes from the files that it finds."""
-
-    def make(experiment, run):
-        (run / "checkpoints").mkdir(exist_ok=True)
-        first = len(list((run / "checkpoints").iterdir()))
-        events.append(f"from {first}")
-        for step in range(first, steps):
-            if step == fail_after:
-                raise InputError("the plug was pulled")
-            (run / f"checkpoints/{step}").write_text(str(step))
-        (run / "log").write_text("a line")
-
-    settings = lambda experiment: {"train": experiment.train}
-    return Stage("train", "launch.train", (), settings, make, ("checkpoints",), grows=True, by_products=("log",))
-
-
-def with_seed(seed):
-    return dataclasses.replace(EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, seed=seed))
-
-
-def test_unfinished_work_of_another_experiment_is_rejected_and_the_remedy_works(tmp_path):
-    events = []
-    with pytest.raises(InputError, match="the plug"):
-        run_stage(training(events, fail_after=2), EXPERIMENT, tmp_path)
-    with pytest.raises(UsageError, match=r"train\.seed: 0 there, 5 asked for") as error:
-        run_stage(training(events), with_seed(5), tmp_path)
-    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
-    for path in str(error.value).rpartition("rm ")[2].split():
-        Path(path).unlink()
-    run_stage(training(events), with_seed(5), tmp_path)
-    assert events == ["from 0", "from 0"]
-
-
-def test_finished_training_is_never_deleted_because_of_a_file(tmp_path):
-    events = []
-    run_stage(training(events), EXPERIMENT, tmp_path)
-    (tmp_path / "log").write_text("a line, and a note of the user's")
-    assert run_stage(training(events), EXPERIMENT, tmp_path) is False
-    (tmp_path / "checkpoints/1").unlink()
-    with pytest.raises(InputError, match=r"checkpoints/1 is missing; it should have 1 bytes"):
-        run_stage(training(events), EXPERIMENT, tmp_path)
-    assert (tmp_path / "checkpoints/3").exists()
+def test_training_without_a_marker_starts_from_scratch_and_keeps_all_that_was_there(tmp_path):
     for number in (1, 2):
+        assert run(tmp_path, stages=(TRAIN,)) == [True]
         (tmp_path / "checkpoints/mark").write_text(str(number))
-        RunPaths(tmp_path).marker(training(events).name).unlink()  # the remedy
-        assert run_stage(training(events), EXPERIMENT, tmp_path) is True
-    assert events == ["from 0"] * 3
-    for number in (1, 2):  # nothing is deleted, neither the second time
-        assert (tmp_path / f"replaced-{number}/checkpoints/mark").read_text() == str(number)
-        assert (tmp_path / f"replaced-{number}/log").exists()
+        (tmp_path / "log").write_text("a line")
+        RunPaths(tmp_path).marker("train").unlink()
+    run(tmp_path, stages=(TRAIN,))
+    assert [(tmp_path / f"replaced-{number}/checkpoints/mark").read_text() for number in (1, 2)] == ["1", "2"]
+    assert (tmp_path / "replaced-2/log").exists()
 
 
 def test_unfinished_training_resumes_in_a_copy_without_hidden_files(tmp_path):
-    events = []
-    with pytest.raises(InputError, match="the plug"):
-        run_stage(training(events, fail_after=2), EXPERIMENT, tmp_path / "run")
+    one = lambda experiment, run: write_atomically(run / "checkpoints/0.txt", DONE_BEFORE.format(0, 2))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", with_shards(2), stages=(interrupted(TRAIN, after=one),))
     (tmp_path / "copy").mkdir()
     subprocess.run(f"cp -r {tmp_path}/run/* {tmp_path}/copy", shell=True, check=True)
-    assert run_stage(training(events), EXPERIMENT, tmp_path / "copy") is True
-    assert run_stage(training(events), EXPERIMENT, tmp_path / "copy") is False
-    assert events == ["from 0", "from 2"]
+    assert [run(tmp_path / "copy", with_shards(2), stages=(TRAIN,)) for _ in range(2)] == [[True], [False]]
+    assert (tmp_path / "copy/checkpoints/0.txt").read_text() == DONE_BEFORE.format(0, 2)
     assert not list((tmp_path / "copy").glob("replaced*"))
 
 
 def test_finished_training_only_needs_the_files_that_prove_it(tmp_path):
-    events = []
-    stage = dataclasses.replace(training(events), required_outputs=lambda workdir: ("checkpoints/3",))
-    run_stage(stage, EXPERIMENT, tmp_path)
-    (tmp_path / "checkpoints/0").unlink()
-    assert run_stage(stage, EXPERIMENT, tmp_path) is False
-    (tmp_path / "checkpoints/3").unlink()
-    with pytest.raises(InputError, match="checkpoints/3 is missing"):
-        run_stage(stage, EXPERIMENT, tmp_path)
+    stages = (dataclasses.replace(TRAIN, required_outputs=lambda workdir: ("checkpoints/2.txt",)),)
+    run(tmp_path, stages=stages)
+    (tmp_path / "checkpoints/0.txt").unlink()
+    assert run(tmp_path, stages=stages) == [False]
+    (tmp_path / "checkpoints/2.txt").unlink()
+    with pytest.raises(InputError, match=r"checkpoints/2\.txt is missing"):
+        run(tmp_path, stages=stages)
 
 
-def test_a_single_stage_rejects_inputs_of_another_experiment(tmp_path):
-    """Two stages back: the inputs of the stage were built from settings that the config no longer has."""
-    first = make_stage([])
-    second = dataclasses.replace(make_stage([], "second", after=(first,)), settings=lambda experiment: {})
-    third = dataclasses.replace(make_stage([], "third", after=(second,)), settings=lambda experiment: {})
-    run_stage(first, EXPERIMENT, tmp_path)
-    run_stage(second, EXPERIMENT, tmp_path)
-    other = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, validation_fraction=0.4))
-    with pytest.raises(UsageError, match=r"has first of another experiment[\s\S]*validation_fraction: 0\.2 there"):
-        run_stage(third, other, tmp_path)
-    assert run_stage(third, EXPERIMENT, tmp_path) is True
-
-
-def refused(ended: Ended, code: int, *words: str) -> None:
-    assert ended.returncode == code, ended.stderr
-    assert "Traceback" not in ended.stderr + ended.stdout
-    assert all(word in ended.stderr + ended.stdout for word in words), ended.stderr
-
-
-def test_two_processes_in_one_run_folder_are_rejected(tmp_path):
-    with command.locked(tmp_path):
-        ended = run_command("launch.write_shards", "configs/demo.py", "--workdir", str(tmp_path))
-    refused(ended, 1, f"process {os.getpid()}", "--workdir")
-    with contextlib.suppress(InputError), command.locked(tmp_path):
-        return
-    pytest.fail("the lock was not let go of")
-
-
-def test_an_unwritable_run_folder(tmp_path):
-    (tmp_path / "file").write_text("")
-    refused(
-        run_command("launch.train", "configs/demo.py", "--workdir", str(tmp_path / "file/run")), 1, "cannot be written"
-    )
-
-
-def test_a_run_folder_that_is_a_file_is_rejected(tmp_path):
-    (tmp_path / "run").write_text("the user's")
-    with (
-        pytest.raises(UsageError, match=r"--workdir .*run is a file\. Give a folder"),
-        command.locked(tmp_path / "run"),
-    ):
-        pass
-    assert (tmp_path / "run").read_text() == "the user's"
+@pytest.mark.parametrize(
+    ("script", "workdir", "words"),
+    [
+        ("write_shards", "locked", (f"process {os.getpid()}", "--workdir")),
+        ("train", "file/run", ("cannot be written",)),
+        ("train", "file", ("file is a file. Give a folder",)),
+        ("train", "run", ("python -m launch.train_tokenizer", "unfinished")),
+    ],
+)
+def test_a_command_that_cannot_work_there_says_why_in_a_line(tmp_path, script, workdir, words):
+    (tmp_path / "file").write_text("the user's")
+    with command.locked(tmp_path / "locked"):
+        ended = run_command(f"launch.{script}", "configs/demo.py", "--workdir", tmp_path / workdir)
+    assert ended.returncode in (1, 2) and "Traceback" not in ended.stderr + ended.stdout
+    assert all(word in ended.stderr for word in words), ended.stderr
+    with command.locked(tmp_path / "locked"):  # it was released
+        assert (tmp_path / "file").read_text() == "the user's"
 
 
 def test_a_file_at_the_path_of_a_folder_is_named(tmp_path, capsys):
@@ -379,14 +387,9 @@ def test_a_rejected_command_leaves_no_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]  # in the folder that existed before
 
 
-def test_a_stage_without_its_predecessor_names_the_command(tmp_path):
-    ended = run_command("launch.train", "configs/demo.py", "--workdir", str(tmp_path / "run"))
-    refused(ended, 1, "python -m launch.train_tokenizer", "unfinished")
-
-
 def test_differences_name_every_setting_and_the_first_input_files():
     sizes = {SIZES: {f"/crawl/{number}.gz": number for number in range(90_000)}}
-    lines = differences({"pages": {"warc": "a"}}, {"pages": {"warc": "b"}} | sizes)
+    lines = markers.differences({"pages": {"warc": "a"}}, {"pages": {"warc": "b"}} | sizes)
     assert lines[0] == f"  {SIZES}./crawl/0.gz: None there, 0 asked for"
     assert lines[-2:] == ["  pages.warc: 'a' there, 'b' asked for", "  and 89,980 more input files"]
     assert len(lines) == 22

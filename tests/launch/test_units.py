@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,11 +17,16 @@ from data_prep.warc import write_pages
 from launch import extract_texts, fetch_pages, prepare_documents
 from launch.run_folder import markers as notes
 from launch.run_folder import user_inputs
-from launch.stages.stage import Stage, run_stage
+from launch.stages.stage import Stage
 from lm.errors import InputError, UsageError
+from lm.fields import with_values
+from lm.storage import Place, Url
 from tests.corpus import tiny_experiment, web_pages
 from tests.data_prep.loopback_crawl import LoopbackCrawl, serving
 from tests.launch.run_folder import NO_OUTPUTS
+from tests.launch.toy_stages import files_of, interrupted, run
+from tests.object_store import serving as serving_store
+from tests.object_store import variables
 
 STAGES = (fetch_pages.STAGE, extract_texts.STAGE)
 
@@ -35,34 +40,54 @@ def warcs(tmp_path) -> list[Path]:
     return paths
 
 
-def experiment_of(warcs: list[Path], **engine) -> Experiment:
-    tiny = tiny_experiment()
-    pages = dataclasses.replace(tiny.pages, warc=tuple(map(str, warcs)))
-    return dataclasses.replace(tiny, pages=pages, engine=EngineConfig(**engine))
+@pytest.fixture(scope="module")
+def store() -> Generator[None]:
+    with serving_store() as server, variables(server.environment()):
+        server.bucket("corpus")
+        yield
 
 
-def make(warcs: list[Path], workdir: Path, **engine) -> None:
-    for stage in STAGES:
-        run_stage(stage, experiment_of(warcs, **engine), workdir)
+@pytest.fixture(params=["disk", pytest.param("bucket", marks=pytest.mark.slow)])
+def place(request, tmp_path) -> Place:
+    if request.param == "disk":
+        return tmp_path / "run"
+    request.getfixturevalue("store")
+    return Url(f"s3://corpus/{tmp_path.name}/run")
 
 
-def texts(workdir: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((workdir / "texts").iterdir())}
+def experiment_of(inputs: Sequence[object], steps: tuple[str, ...] = (), **engine) -> Experiment:
+    names = tuple(map(str, inputs))
+    pages = {"pages.warc": names} if names[0].endswith("gz") else {"pages.warc": (), "pages.tables": names}
+    return with_values(tiny_experiment(), {**pages, "documents.steps": steps, "engine": EngineConfig(**engine)})
 
 
-def markers(workdir: Path) -> dict[str, str]:
+def make(inputs: Sequence[object], place: Place, stages: Sequence[Stage] = STAGES, **options) -> list[bool]:
+    """Which stages a command made; in a bucket, on the machine of this number of inputs."""
+    machine = None if isinstance(place, Path) else Path(str(inputs[0])).parent / f"machine-{len(inputs)}"
+    return run(place, experiment_of(inputs, **options), stages=stages, machine=machine)
+
+
+def begin(stage: Stage, inputs: Sequence[object], place: Place, **options) -> None:
+    """Kill the stage after its outputs were written."""
+    with pytest.raises(KeyboardInterrupt):
+        make(inputs, place, (interrupted(stage),), **options)
+
+
+def texts(place: Place, folder: str = "texts/") -> dict[str, bytes | str]:
+    return {name.removeprefix(folder): data for name, data in files_of(place).items() if name.startswith(folder)}
+
+
+def markers(place: Place) -> dict[str, bytes | str]:
     """Contents of the files, without seconds and other values of one build."""
-    return {path.stem: path.read_text() for path in sorted((workdir / "units/texts").glob("*.json"))}
+    found = texts(place, "units/texts/")
+    return {name.removesuffix(".json"): found[name] for name in found if name != "manifest"}
 
 
-def interrupted(stage: Stage) -> Stage:
-    """The stage, interrupted after all outputs are written."""
-
-    def make(experiment: Experiment, run: Path) -> None:
-        stage.make(experiment, run)
-        raise KeyboardInterrupt
-
-    return dataclasses.replace(stage, make=make)
+def follow(workdir: Path) -> None:
+    """Record that documents were made of the texts."""
+    texts = json.loads((workdir / "stages/texts.json").read_text())
+    marker = NO_OUTPUTS | {"settings": {"<texts>": texts["key"]}}
+    (workdir / "stages/documents.json").write_text(json.dumps(marker))
 
 
 def damage(warcs: list[Path]) -> bytes:
@@ -72,38 +97,37 @@ def damage(warcs: list[Path]) -> bytes:
     return whole
 
 
-def test_added_and_removed_inputs_only_affect_their_units(warcs, tmp_path):
-    make(warcs[:3], tmp_path / "run")
-    before = markers(tmp_path / "run")
+def test_added_and_removed_inputs_only_affect_their_units(warcs, tmp_path, place):
+    make(warcs[:3], place)
+    before = markers(place)
     assert set(before) == {"0", "1", "2"}
-    make(warcs[1:], tmp_path / "run")
-    after = markers(tmp_path / "run")
+    make(warcs[1:], place)
+    after = markers(place)
     assert set(after) == {"1", "2", "3"} and {name: after[name] for name in "12"} == {n: before[n] for n in "12"}
     make(warcs[1:], tmp_path / "fresh")
-    assert texts(tmp_path / "run") == texts(tmp_path / "fresh")
+    assert texts(place) == texts(tmp_path / "fresh")
     write_pages(warcs[2], web_pages(15)[12:])  # another file under the same name
-    make(warcs[1:], tmp_path / "run")
-    assert markers(tmp_path / "run")["1"] == before["1"] and markers(tmp_path / "run")["2"] != before["2"]
-    assert not list((tmp_path / "run").glob("replaced-*")) and not list(tmp_path.glob("run/stages/*.begun"))
+    make(warcs[1:], place)
+    assert markers(place)["1"] == before["1"] and markers(place)["2"] != before["2"]
+    assert not [name for name in files_of(place) if name.startswith("replaced-") or name.endswith(".begun")]
 
 
-def test_files_of_no_unit_are_moved_aside_and_outputs_of_earlier_units_deleted(warcs, tmp_path):
+def test_files_of_no_unit_are_moved_aside_and_outputs_of_earlier_units_deleted(warcs, place):
     """The process is killed between the outputs of a unit and its marker, and its input is deleted: no stage may read
     these outputs."""
 
-    def killed(experiment: Experiment, run: Path) -> None:
-        extract_texts.make(experiment, run)
+    def without_a_marker(experiment: Experiment, run: Place) -> None:
+        extract_texts.STAGE.make(experiment, run)
         (run / "units/texts/0.json").unlink()
-        raise KeyboardInterrupt
 
-    run_stage(fetch_pages.STAGE, experiment_of(warcs[:3]), tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        run_stage(dataclasses.replace(extract_texts.STAGE, make=killed), experiment_of(warcs[:3]), tmp_path)
-    make(warcs[1:], tmp_path)
-    assert set(texts(tmp_path)) == {"1.parquet", "2.parquet", "3.parquet", "records.json"}
-    assert (tmp_path / "replaced-1/texts/0.parquet").is_file()
-    make(warcs[2:], tmp_path)
-    assert set(texts(tmp_path)) == {"2.parquet", "3.parquet", "records.json"} and not (tmp_path / "replaced-2").exists()
+    make(warcs[:3], place, STAGES[:1])
+    begin(dataclasses.replace(extract_texts.STAGE, make=without_a_marker), warcs[:3], place)
+    make(warcs[1:], place)
+    assert set(texts(place)) == {"1.parquet", "2.parquet", "3.parquet", "records.json"}
+    assert "replaced-1/texts/0.parquet" in files_of(place)
+    make(warcs[2:], place)
+    assert set(texts(place)) == {"2.parquet", "3.parquet", "records.json"}
+    assert not texts(place, "replaced-2")
 
 
 def write_table(path: Path, words: str) -> None:
@@ -112,41 +136,53 @@ def write_table(path: Path, words: str) -> None:
 
 @pytest.fixture
 def tables(tmp_path) -> list[Path]:
-    paths = [tmp_path / f"{number}.jsonl" for number in range(3)]
+    paths = [tmp_path / f"{number}.jsonl" for number in range(4)]
     for path in paths:
         write_table(path, "the same size")
     return paths
 
 
-def of_tables(tables: Sequence[object]) -> Experiment:
-    tiny = tiny_experiment()
-    return dataclasses.replace(tiny, pages=dataclasses.replace(tiny.pages, warc=(), tables=tuple(map(str, tables))))
-
-
-def made_of_tables(tables: Sequence[object], workdir: Path, **engine) -> list[bool]:
-    experiment = dataclasses.replace(of_tables(tables), engine=EngineConfig(**engine))
-    return [run_stage(stage, experiment, workdir) for stage in STAGES]
-
-
-def test_a_replaced_input_of_the_same_size_is_rebuilt_and_a_copy_is_not(tables, tmp_path):
-    run = tmp_path / "run"
-    assert made_of_tables(tables, run) == [True, True]
-    before = markers(run)
+def test_a_replaced_input_of_the_same_size_is_rebuilt_and_a_copy_is_not(tables, tmp_path, place):
+    assert make(tables, place) == [True, True]
+    before = markers(place)
     for path in tables:  # a copy has other times
         os.utime(path, ns=(1, 1))
-    copied = shutil.copytree(run, tmp_path / "copied")
-    assert made_of_tables(tables, run) == made_of_tables(tables, copied) == [False, False]
+    assert make(tables, place) == [False, False]
     for number, words in enumerate(("THE SAME SIZE", "the_same_size")):  # replaced, and replaced again
         write_table(tables[1], words)
         os.utime(tables[0], ns=(number, number))
-        assert made_of_tables(tables, run) == [True, True]
-        assert words in pq.read_table(run / "texts/1.parquet")["text"][0].as_py()
-        assert {name: markers(run)[name] for name in "02"} == {name: before[name] for name in "02"}
-        assert made_of_tables(tables, run) == [False, False]
-    made_of_tables(tables, tmp_path / "fresh")
-    assert texts(run) == texts(tmp_path / "fresh")
-    assert [run_stage(stage, of_tables(tables), tmp_path / "taken", run) for stage in STAGES] == [True, True]
-    assert markers(tmp_path / "taken") == markers(run) and made_of_tables(tables, tmp_path / "taken") == [False, False]
+        assert make(tables, place) == [True, True]
+        with (place / "texts/1.parquet").open("rb") as file:
+            assert words in pq.read_table(file)["text"][0].as_py()
+        assert [name for name in before if markers(place)[name] != before[name]] == ["1"]
+        assert make(tables, place) == [False, False]
+    make(tables, tmp_path / "fresh")
+    assert texts(place) == texts(tmp_path / "fresh")
+    if isinstance(place, Path):
+        assert make(tables, shutil.copytree(place, tmp_path / "copied")) == [False, False]
+        assert run(tmp_path / "taken", experiment_of(tables), place, STAGES) == [True, True]
+        assert markers(tmp_path / "taken") == markers(place) and make(tables, tmp_path / "taken") == [False, False]
+
+
+@pytest.mark.parametrize("change", ["replaced", "added and removed"])
+@pytest.mark.parametrize("killed", ["pages", "texts", "pages, made before"])
+def test_a_killed_stage_resumes_with_other_inputs_and_keeps_the_other_units(tables, tmp_path, killed, change):
+    workdir, stage = tmp_path / "run", STAGES[killed == "texts"]
+    later, kept = (tables[:3], "02") if change == "replaced" else (tables[1:], "12")
+    replace = lambda: write_table(tables[1], "THE SAME SIZE") if change == "replaced" else None
+    if killed == "pages, made before":
+        make(tables[:3], workdir)
+        replace()
+        begin(dataclasses.replace(stage, make=lambda *given: None), later, workdir)
+    else:
+        make(tables[:3], workdir, STAGES[: killed == "texts"])
+        begin(stage, tables[:3], workdir)
+        replace()
+    before = markers(workdir)
+    assert make(later, workdir) == [True, True]
+    make(later, tmp_path / "fresh")
+    assert texts(workdir) == texts(tmp_path / "fresh")
+    assert not before or [before[name] == markers(workdir)[name] for name in kept] == [True, True]
 
 
 def test_a_second_dump_with_the_same_file_names_keeps_the_units_of_the_first(tmp_path):
@@ -155,37 +191,35 @@ def test_a_second_dump_with_the_same_file_names_keeps_the_units_of_the_first(tmp
             (tmp_path / dump).mkdir(exist_ok=True)
             write_table(tmp_path / dump / f"000_0000{number}.jsonl", f"{words} {number}")
     first, second = (f"{tmp_path / dump}/*.jsonl" for dump in "ba")
-    made_of_tables([first], tmp_path / "run")
+    make([first], tmp_path / "run")
     before = markers(tmp_path / "run")
     assert set(before) == {"000_00000", "000_00001"}
-    assert made_of_tables([first, second], tmp_path / "run") == [True, True]
+    assert make([first, second], tmp_path / "run") == [True, True]
     after = markers(tmp_path / "run")
     assert len(after) == 4 and {name: after[name] for name in before} == before
-    made_of_tables([first, second], tmp_path / "fresh")
+    make([first, second], tmp_path / "fresh")
     assert texts(tmp_path / "run") == texts(tmp_path / "fresh")
     rows = [row for path in (tmp_path / "run/texts").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
     assert len({row["id"] for row in rows}) == len(rows) == 12
-    made_of_tables([first], tmp_path / "run")
+    make([first], tmp_path / "run")
     assert markers(tmp_path / "run") == before
 
 
 def test_a_replaced_input_is_reported_after_the_markers_are_deleted(tables, tmp_path):
     """As the message advises that rejects it if other stages were built from it."""
-    made_of_tables(tables, tmp_path)
-    texts = json.loads((tmp_path / "stages/texts.json").read_text())
-    follower = NO_OUTPUTS | {"settings": {"<texts>": texts["key"]}}
-    (tmp_path / "stages/documents.json").write_text(json.dumps(follower))
+    make(tables, tmp_path)
+    follow(tmp_path)
     write_table(tables[1], "THE SAME SIZE")
     with pytest.raises(UsageError, match=r"(?s)1\.jsonl: \d+ there, \[\d+, '[0-9a-f]{64}'\] asked for.*rm "):
-        made_of_tables(tables, tmp_path)
+        make(tables, tmp_path)
     for path in (tmp_path / "stages").glob("*.json"):
         path.unlink()
-    assert made_of_tables(tables, tmp_path) == [True, True]
+    assert make(tables, tmp_path) == [True, True]
     assert "SAME" in pq.read_table(tmp_path / "texts/1.parquet")["text"][0].as_py()
 
 
 def test_an_input_repaired_in_its_size_is_tried_automatically(warcs, tmp_path):
-    run_stage(fetch_pages.STAGE, experiment_of(warcs), tmp_path)
+    make(warcs, tmp_path, STAGES[:1])
     whole = damage(warcs)
     make(warcs, tmp_path, max_failed=0.3)
     before = markers(tmp_path)
@@ -199,7 +233,7 @@ def test_a_replaced_file_of_a_web_server_is_detected_by_its_etag(tmp_path, monke
     lines = {f"{name}.jsonl": json.dumps({"text": "the same size"}).encode() for name in "ab"}
     with serving(LoopbackCrawl(lines)) as web:
         urls = [f"{web.url}{name}" for name in lines]
-        again = lambda: made_of_tables(urls, tmp_path)
+        again = lambda: make(urls, tmp_path)
         assert again() == [True, True] and again() == [False, False]
         before = markers(tmp_path)
         web.files["b.jsonl"] = lines["b.jsonl"].upper().replace(b"TEXT", b"text")
@@ -211,110 +245,49 @@ def test_a_replaced_file_of_a_web_server_is_detected_by_its_etag(tmp_path, monke
         assert user_inputs.recognised(tmp_path, among_many)[0] == marker
 
 
-def test_a_replaced_input_is_noticed_after_pages_was_interrupted(tables, tmp_path):
-    def killed(*arguments) -> None:
-        raise KeyboardInterrupt
-
-    made_of_tables(tables, tmp_path)
-    write_table(tables[1], "THE SAME SIZE")
-    with pytest.raises(KeyboardInterrupt):
-        run_stage(dataclasses.replace(fetch_pages.STAGE, make=killed), of_tables(tables), tmp_path)
-    assert made_of_tables(tables, tmp_path) == [True, True]
-    assert "THE SAME" in pq.read_table(tmp_path / "texts/1.parquet")["text"][0].as_py()
-
-
-def test_an_input_may_be_added_after_pages_was_interrupted(warcs, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        run_stage(interrupted(fetch_pages.STAGE), experiment_of(warcs[:3]), tmp_path)
-    make(warcs, tmp_path)
-    assert set(markers(tmp_path)) == {"0", "1", "2", "3"}
-
-
 def test_a_strangers_unit_marker_deletes_nothing_outside_the_outputs(warcs, tmp_path):
     make(warcs[:2], tmp_path)
-    theirs = {tmp_path / name: f"the user's {name}" for name in ("notes.txt", "checkpoints/10/x", "config.json")}
-    for path, text in theirs.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    outputs = {str(path.relative_to(tmp_path)): [1, ""] for path in theirs}
+    theirs = {name: f"the user's {name}" for name in ("notes.txt", "checkpoints/10/x")}
+    for name, text in theirs.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    outputs = {name: [1, ""] for name in (*theirs, "config.json")}
     for name in ("evil", "0"):
         marker = json.loads((tmp_path / "units/texts/1.json").read_text())
         (tmp_path / f"units/texts/{name}.json").write_text(json.dumps(marker | {"outputs": outputs, "identity": "x"}))
     (tmp_path / "units/texts/manifest").unlink()
     (tmp_path / "stages/texts.json").unlink()
-    run_stage(extract_texts.STAGE, experiment_of(warcs[:2]), tmp_path)
-    assert set(markers(tmp_path)) == {"0", "1"}
-    assert {path: path.read_text() for path in theirs if path.name != "config.json"} == {
-        path: text for path, text in theirs.items() if path.name != "config.json"
-    }
-    assert (tmp_path / "config.json").is_file()
-
-
-def test_an_interrupted_stage_rebuilds_replaced_inputs(tables, tmp_path):
-    run_stage(fetch_pages.STAGE, of_tables(tables), tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        run_stage(interrupted(extract_texts.STAGE), of_tables(tables), tmp_path)
-    before = markers(tmp_path)
-    write_table(tables[1], "THE SAME SIZE")
-    assert made_of_tables(tables, tmp_path) == [True, True]
-    assert [markers(tmp_path)[name] == before[name] for name in "012"] == [True, False, True]
+    make(warcs[:2], tmp_path)
+    assert set(markers(tmp_path)) == {"0", "1"} and (tmp_path / "config.json").is_file()
+    assert {name: (tmp_path / name).read_text() for name in theirs} == theirs
 
 
 def test_added_inputs_are_rejected_after_later_stages(warcs, tmp_path):
     make(warcs[:3], tmp_path)
-    marker = json.loads((tmp_path / "stages/texts.json").read_text())
-    follower = NO_OUTPUTS | {"settings": {"<texts>": marker["key"]}}
-    (tmp_path / "stages/documents.json").write_text(json.dumps(follower))
-    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    follow(tmp_path)
+    before = files_of(tmp_path)
     with pytest.raises(UsageError, match=r"(?s)pages of another experiment.*3\.warc\.gz.*documents\.json"):
         make(warcs, tmp_path)
-    assert before == {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
-
-
-def test_other_settings_are_rejected_and_their_units_kept(warcs, tmp_path):
-    make(warcs[:2], tmp_path)
-    experiment = experiment_of(warcs[:2])
-    other = dataclasses.replace(experiment, documents=dataclasses.replace(experiment.documents, dump="other"))
-    with pytest.raises(UsageError, match="dump"):
-        run_stage(extract_texts.STAGE, other, tmp_path)
-    assert set(markers(tmp_path)) == {"0", "1"}
-
-
-def test_an_interrupted_stage_resumes_with_other_inputs(warcs, tmp_path):
-    stage: Stage = interrupted(extract_texts.STAGE)
-    run_stage(fetch_pages.STAGE, experiment_of(warcs[:3]), tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        run_stage(stage, experiment_of(warcs[:3]), tmp_path)
-    before = markers(tmp_path)
-    make(warcs[1:], tmp_path)
-    assert {name: markers(tmp_path)[name] for name in "12"} == {name: before[name] for name in "12"}
-    assert set(texts(tmp_path)) == {"1.parquet", "2.parquet", "3.parquet", "records.json"}
+    assert before == files_of(tmp_path)
 
 
 def test_unfinished_documents_resume_with_other_inputs(warcs, tmp_path, monkeypatch):
-    def made(stage: Stage, warcs: list[Path], workdir: Path) -> None:
-        make(warcs, workdir)
-        experiment = experiment_of(warcs)
-        steps = dataclasses.replace(experiment.documents, steps=("exact_dedup",))
-        run_stage(stage, dataclasses.replace(experiment, documents=steps), workdir)
-
     keys: list[str] = []
     real = duplicates.write_keys
     noting = lambda file, space, **rest: keys.append(file.name) or real(file, space, **rest)
     monkeypatch.setattr(duplicates, "write_keys", noting)
-    stage: Stage = interrupted(prepare_documents.STAGE)
     for some in (warcs[:3], warcs[1:], warcs[:3]):
-        with pytest.raises(KeyboardInterrupt):
-            made(stage, some, tmp_path / "run")
-    made(prepare_documents.STAGE, warcs[:3], tmp_path / "run")
-    assert sorted(keys[:3]) == ["0", "1", "2"] and keys[3:] == ["3", "0"]
-    made(prepare_documents.STAGE, warcs[:3], tmp_path / "fresh")
-    contents = lambda run: {path.name: path.read_bytes() for path in (tmp_path / run / "documents").iterdir()}
-    assert contents("run") == contents("fresh") and len(contents("run")) == 3
+        make(some, tmp_path / "run", steps=("exact_dedup",))
+        begin(prepare_documents.STAGE, some, tmp_path / "run", steps=("exact_dedup",))
+    for name in ("run", "fresh"):
+        make(warcs[:3], tmp_path / name, (*STAGES, prepare_documents.STAGE), steps=("exact_dedup",))
+    assert sorted(keys[:3]) == ["0", "1", "2"] and keys[3:5] == ["3", "0"] and sorted(keys[5:]) == ["0", "1", "2"]
+    documents = texts(tmp_path / "run", "documents/")
+    assert documents == texts(tmp_path / "fresh", "documents/") and len(documents) == 3
 
 
 def test_a_changed_library_is_named_and_deletes_nothing(warcs, tmp_path, monkeypatch, capsys):
-    run_stage(fetch_pages.STAGE, experiment_of(warcs), tmp_path)
+    make(warcs, tmp_path, STAGES[:1])
     whole = damage(warcs)
     with pytest.raises(InputError, match="1 of 4 units failed"):
         make(warcs, tmp_path)
@@ -326,39 +299,27 @@ def test_a_changed_library_is_named_and_deletes_nothing(warcs, tmp_path, monkeyp
     assert "regex of tomorrow" in capsys.readouterr().out
 
 
-def test_a_stage_may_finish_without_a_unit_and_include_it_later(warcs, tmp_path):
-    run_stage(fetch_pages.STAGE, experiment_of(warcs), tmp_path)
-    whole = damage(warcs)
-    make(warcs, tmp_path, max_failed=0.3)
-    assert set(markers(tmp_path)) == {"0", "1", "3"} and (tmp_path / "quarantine/texts/2.json").is_file()
-    before, key = markers(tmp_path), json.loads((tmp_path / "stages/texts.json").read_text())["key"]
-    make(warcs, tmp_path)  # up to date
-    assert json.loads((tmp_path / "stages/texts.json").read_text())["key"] == key
-    warcs[2].write_bytes(whole)
-    make(warcs, tmp_path, retry_failed=True)
-    assert {name: markers(tmp_path)[name] for name in before} == before and "2" in markers(tmp_path)
-    assert not list(tmp_path.glob("quarantine/texts/*"))
-    assert json.loads((tmp_path / "stages/texts.json").read_text())["key"] != key
-
-
 def test_outputs_without_a_unit_are_rebuilt_with_it_unless_a_model_was_trained_on_them(warcs, tmp_path):
     def made(**engine) -> list[bool]:
-        experiment = experiment_of(warcs, max_failed=0.3, **engine)
-        experiment = dataclasses.replace(experiment, documents=dataclasses.replace(experiment.documents, steps=()))
-        return [run_stage(stage, experiment, tmp_path) for stage in (*STAGES, prepare_documents.STAGE)]
+        return make(warcs, tmp_path, (*STAGES, prepare_documents.STAGE), max_failed=0.3, **engine)
 
-    run_stage(fetch_pages.STAGE, experiment_of(warcs), tmp_path)
+    key = lambda: json.loads((tmp_path / "stages/texts.json").read_text())["key"]
+    make(warcs, tmp_path, STAGES[:1])
     whole = damage(warcs)
     assert made() == [False, True, True] and made() == [False, False, False]
+    units, without = markers(tmp_path), key()
+    assert set(units) == {"0", "1", "3"} and (tmp_path / "quarantine/texts/2.json").is_file()
     (tmp_path / "stages/train.begun").write_text("{}")
-    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*.json"))}
+    before = files_of(tmp_path)
     with pytest.raises(UsageError, match="has already trained on texts without the failed units"):
         made(retry_failed=True)
-    assert before == {path: path.read_bytes() for path in sorted(tmp_path.rglob("*.json"))}
+    assert before == files_of(tmp_path)
     (tmp_path / "stages/train.begun").unlink()
-    assert made(retry_failed=True) == [False, True, False]  # it fails again
+    assert made(retry_failed=True) == [False, True, False] and key() == without  # it fails again
     times = {path: path.stat().st_mtime_ns for path in warcs}
     warcs[2].write_bytes(whole)
     os.utime(warcs[2], ns=(times[warcs[2]], times[warcs[2]]))  # as if the cause was not the file
     assert made(retry_failed=True) == [False, True, True] and made() == [False, False, False]
-    assert sorted(path.stem for path in (tmp_path / "documents").iterdir()) == ["0", "1", "2", "3"]
+    assert markers(tmp_path).items() > units.items() and key() != without
+    assert set(texts(tmp_path, "documents/")) == {"0.parquet", "1.parquet", "2.parquet", "3.parquet"}
+    assert not list(tmp_path.glob("quarantine/texts/*"))
