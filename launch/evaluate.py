@@ -9,7 +9,6 @@ With one of the options below, results are only printed, and the run is not chan
 from pathlib import Path
 
 from configs.experiment import Experiment
-from launch import finetune, train, train_tokenizer, write_shards
 from launch.stages.benchmarks import Options, on_the_side
 from launch.stages.command import run_stage_command
 from launch.stages.processes import process_index
@@ -41,8 +40,8 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
 STAGE = Stage(
     name="evaluate",
     script="launch.evaluate",
-    after=(train_tokenizer.STAGE, write_shards.STAGE, train.STAGE),
-    after_finetuning=(finetune.CONVERSATIONS, finetune.TRAIN),
+    after=("launch.train_tokenizer:STAGE", "launch.write_shards:STAGE", "launch.train:STAGE"),
+    after_finetuning=("launch.finetune:CONVERSATIONS", "launch.finetune:TRAIN"),
     settings=lambda experiment: {"evaluate": experiment.evaluate},
     external_inputs=external_inputs,
     make=make,

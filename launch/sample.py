@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 from configs.experiment import Experiment
-from launch import finetune, train, train_tokenizer
 from launch.stages.command import run_stage_command
 from launch.stages.processes import process_index
 from launch.stages.sampling import Options, continue_prompts, converse
@@ -33,7 +32,7 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
         converse(experiment, workdir, options)
         return True
     if prompts and options.max_tokens is None:
-        experiment = dataclasses.replace(experiment, sample=dataclasses.replace(experiment.sample, prompts=prompts))
+        experiment = experiment.with_sections(sample=dataclasses.replace(experiment.sample, prompts=prompts))
     continue_prompts(experiment, workdir, options, prompts or experiment.sample.prompts)
     return True
 
@@ -47,8 +46,8 @@ def make(experiment: Experiment, run: Path) -> None:
 STAGE = Stage(
     name="sample",
     script="launch.sample",
-    after=(train_tokenizer.STAGE, train.STAGE),
-    after_finetuning=(finetune.CONVERSATIONS, finetune.TRAIN),
+    after=("launch.train_tokenizer:STAGE", "launch.train:STAGE"),
+    after_finetuning=("launch.finetune:CONVERSATIONS", "launch.finetune:TRAIN"),
     settings=lambda experiment: {"sample": experiment.sample},
     external_inputs=lambda experiment: code_hashes(code_names(experiment.model, "model.")),
     make=make,

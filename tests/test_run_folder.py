@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import subprocess
 import sys
 
 import pytest
@@ -111,6 +112,42 @@ def test_a_run_folder_replaces_a_config_argument(tmp_path):
     longer = parse_run("launch.x", "", [str(tmp_path / "run"), "--train.steps", "99", "--workdir", "elsewhere"])
     assert (longer.experiment.train.steps, str(longer.workdir)) == (99, "elsewhere")
     assert longer.experiment.model == experiment.model
+
+
+def test_a_command_reads_a_section_at_its_first_use_and_as_strictly(tmp_path):
+    config = saved(tiny_experiment())
+    config["documents"]["depth"] = 3
+    config["evaluate"]["stride"] = 10**6
+    run = str(write(tmp_path, config).root)
+    experiment = parse_run("launch.x", "", [run]).experiment
+    assert experiment.model == tiny_experiment().model
+    with pytest.raises(InputError, match=r"it has documents\.depth, which is unknown .* git commit"):
+        _ = experiment.documents
+    with pytest.raises(InputError, match=r"this version refuses it: evaluate\.stride = 1000000 is more than"):
+        _ = experiment.evaluate  # compared with the model, which was read before
+    with pytest.raises(InputError, match=r"documents\.depth"):
+        dataclasses.replace(experiment)
+    with pytest.raises(InputError, match=r"documents\.depth"):
+        parse_run("launch.x", "", [run, "--documents.dump", "b"])
+    with pytest.raises(UsageError, match=r"sample\.tokens = 999999 is more than"):
+        parse_run("launch.x", "", [run, "--sample.tokens", "999999"])
+    shorter = parse_run("launch.x", "", [run, "--sample.tokens", "9"]).experiment
+    assert (shorter.sample.tokens, shorter.train) == (9, tiny_experiment().train)
+    del config["chat"]
+    with pytest.raises(InputError, match="it lacks chat"):
+        parse_run("launch.x", "", [str(write(tmp_path, config).root)])
+
+
+def test_a_command_imports_no_config_that_it_does_not_read(tmp_path):
+    run = write(tmp_path, saved(tiny_experiment())).root
+    program = (
+        "import sys, launch.sample; from configs.experiment import parse_run\n"
+        f"experiment = parse_run('launch.sample', '', [{str(run)!r}, '--sample.tokens', '9']).experiment\n"
+        "experiment.model, experiment.train, experiment.sample; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    unread = ("data_prep", "configs.recipes", "configs.layouts", "lm.planner", "lm.evaluation", "lm.training")
+    assert not [name for name in done.stdout.split() if name.startswith(unread)]
 
 
 def test_a_folder_without_a_run_is_reported(tmp_path):

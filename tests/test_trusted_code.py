@@ -9,21 +9,24 @@ import py_compile
 import subprocess
 import sys
 import threading
+import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from configs.experiment.definition import Experiment
-from configs.experiment.named_code import code_fields
-from configs.experiment.run_folder import RunFolder, experiment_json
+from configs.experiment.definition import SECTIONS, section_class
+from configs.experiment.named_code import CODE_FIELDS, ENGINE_OPTIONS
+from configs.experiment.run_folder import RunFolder, experiment_json, part_in
 from configs.recipes import gristmill as recipe
+from data_prep.config.engine import EXECUTORS
 from data_prep.config.pages import TfdsPages
 from data_prep.quality.fasttext import FastTextFilter
 from data_prep.quality.function import filter_class
 from data_prep.sources import tfds
 from lm import trusted_code
 from lm.errors import InputError, UsageError
+from lm.fields import may_name_code
 from lm.trusted_code import Code, is_known, module_code, remember, remembered, text_code
 from tests.commands import run_command
 from tests.corpus import tiny_experiment
@@ -146,17 +149,22 @@ def attack(place: Place, kind: str) -> str:
     return "x.evil"
 
 
-NAMING_CODE = tuple(map(".".join, code_fields(Experiment)))
-"""Options that name the user's own objects."""
-KINDS = ("own filter", "function", "beam options", "slurm options", "address", *NAMING_CODE)
+KINDS = ("own filter", "function", "beam options", "slurm options", "address", *CODE_FIELDS)
 
 
-def test_options_that_name_code():
-    assert NAMING_CODE == (
-        "documents.extract.engine", "model.norm", "model.mlp", "model.block", "train.optimizer.name",
-        "train.optimizer.schedule", "train.evaluators", "train.hooks", "train.step_metrics", "evaluate.evaluators",
-        "chat.written_by", "reinforce.task",
-    )  # fmt: skip
+def marked(kind: Any, path: str) -> list[str]:
+    """Dotted names of the fields of a config class and its parts that are marked NAMES_CODE."""
+    found, hints = [], typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        inner, name = part_in(hints[field.name]), f"{path}.{field.name}"
+        found += [name] if may_name_code(field) else marked(inner, name) if inner else []
+    return found
+
+
+def test_the_table_of_code_has_every_field_that_may_name_code():
+    """config.json is checked by this table before any config class is imported."""
+    assert tuple(name for section in SECTIONS for name in marked(section_class(section), section)) == CODE_FIELDS
+    assert tuple(option for executor in EXECUTORS.values() for option in executor.options) == ENGINE_OPTIONS
 
 
 @pytest.mark.parametrize("name", ["lm.own_process.main", "os.system", "builtins.exec"])
@@ -455,7 +463,8 @@ def test_a_dataset_with_feature_classes_of_others_is_rejected(tmp_path, monkeypa
 
 RUNS = {
     **dict.fromkeys(("import_module", "__import__", "exec", "eval", "spec_from_file_location", "run_path", "run_module",
-                     "Popen", "system", "PipelineOptions", "builder_from_directory", "check_output", "check_call")),
+                     "Popen", "system", "PipelineOptions", "builder_from_directory", "check_output", "check_call",
+                     "resolve_name")),
     "load": "pickle", "loads": "pickle", "run": "subprocess", "builder": "tfds", "compile": "", "find_spec": "util",
 }  # fmt: skip
 """{function that may run code named by a value: the module that it is called from; None for any}."""
@@ -492,6 +501,7 @@ GUARDED = {
     "data_prep/sources/manifest.py: module_of import_module": "the table KINDS",
     "lm/tokenizer/files.py: class_of import_module": "the table KINDS",
     "data_prep/sources/formats.py: reader import_module": "the table FORMATS",
+    "launch/stages/stage.py: stages_before resolve_name": "fixed names",
     "launch/supervise.py: main import_module": "one of SCRIPTS",
     "lm/metrics/writers.py: import_wandb import_module": "a fixed name",
     "data_prep/language.py: model find_spec": "a fixed name",

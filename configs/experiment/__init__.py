@@ -14,11 +14,10 @@ from typing import Annotated, Any, NamedTuple
 
 import tyro
 
-from configs.experiment.command_line import Flag, help_wanted, parse_options, parts_of, print_help, usage_line
-from configs.experiment.definition import Experiment
+from configs.experiment.command_line import Flag, help_wanted, options_of, parse_options, print_help, usage_line
+from configs.experiment.definition import SECTIONS, Experiment
 from configs.experiment.named_code import OWN_FILTERS, CodePolicy, part, trust_named
 from configs.experiment.run_folder import RUNS, RunFolder, experiment_json, names_in, similar_path
-from configs.layouts import layout_of
 from lm.config import MixtureSource, MixtureStage, ReinforceConfig
 from lm.errors import UsageError, for_terminal, shown
 from lm.storage import Url, is_url, local_folder, place_of, refuse_local_folder
@@ -177,6 +176,7 @@ def parse_run(
     policy: CodePolicy = "read only" if helping else "trust" if any(map(asks_trust, words)) else "refuse"
     saved = None if run is None else run.saved()
     fit: Fit | None = None
+    of_folder = dict[str, Any]()
     if base_name:
         base_run = None if is_url(base_name) else run_named(base_name)
         if base_run is None:
@@ -187,12 +187,12 @@ def parse_run(
         base, fit = load_config_and_fit(config_path, base_run.experiment())
         fit = fit if from_run == "chat" else None
         section = dataclasses.replace(getattr(base, from_run), base=str(Path(base_name).resolve()))
-        base = dataclasses.replace(base, **{"reinforce": ReinforceConfig(), from_run: section})
+        base = base.with_sections(**{"reinforce": ReinforceConfig(), from_run: section})
     elif run is None:
         base, fit = load_config_and_fit(config_path)
     else:
-        base, _ = run.experiment_of(saved, policy)
-    of_folder = {} if run is None else json.loads(experiment_json(base))
+        base = run.unread(saved, policy)
+        of_folder = base.saved
     base, words = with_layout(base, words)
 
     # Without these, sources of train.mixture and stages of train.mixture_schedule could be changed on the command line,
@@ -200,7 +200,16 @@ def parse_run(
     registry = tyro.constructors.ConstructorRegistry()
     specs: dict[Any, Any] = {MixtureSource: FOLDER_AND_WEIGHT, MixtureStage: STEP_AND_WEIGHTS}
     registry.primitive_rule(lambda info: specs.get(info.type))
-    bases: Any = (Experiment,) if options is None else (options, Experiment)
+
+    # Only the sections with options on the command line are read; for help and for messages about unknown options, all.
+    given = frozenset(word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--"))
+    named = [name for name in SECTIONS if any(word.partition(".")[0] == name for word in given)]
+    known = {*FOLDER_OPTIONS, *(options_of(options()) if options else ())}
+    known.update(*(options_of(getattr(base, name), f"{name}.") for name in named))
+    sections = SECTIONS if helping or {word.replace("_", "-") for word in given} - known else named
+    fields = [(name, type(getattr(base, name)), getattr(base, name)) for name in sections]
+    asked_of = dataclasses.make_dataclass("Sections", fields, frozen=True)
+    bases: Any = (asked_of,) if options is None else (options, asked_of)
 
     @dataclass(frozen=True)
     class Asked(*bases):
@@ -214,9 +223,8 @@ def parse_run(
         """Run code named in the run folder (filters, evaluators, options of Beam) that you have not run from a config
         file on this machine. Prints each file with its SHA-256 first."""
 
-    default = Asked(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)})
+    default = Asked()
     if helping:
-        sections = [name for name in parts_of(base) if "." not in name]
         filters = [f"documents.{name}" for name in base.documents.sections]
         wanted = sections if reads is None else reads
         read = [one for name in wanted for one in (filters if name == "documents.filters" else [name])]
@@ -235,12 +243,17 @@ def parse_run(
             print(f"\nNot listed: options of {', '.join(hidden)}; --help does not run the code of these filters.")
         raise SystemExit(0)
     asked = parse_options(default, program, words, registry)
-    part_of = lambda kind: kind(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(kind)})
+    values_of = lambda names: {name: getattr(asked, name) for name in names}
+    experiment = base.with_sections(**values_of(named)) if named else base
     source = None if asked.begin_from is None else folder_of("--from", asked.begin_from)
-    trust_named(json.loads(experiment_json(part_of(Experiment))), of_folder)
+    if run is None:
+        trust_named(json.loads(experiment_json(experiment)), {})
+    elif named:
+        changed = {name: dataclasses.asdict(getattr(experiment, name)) for name in named}
+        trust_named(of_folder | json.loads(json.dumps(changed)), of_folder)
     workdir = folder_of("--workdir", asked.workdir)
-    given = frozenset(word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--"))
-    return Command(part_of(Experiment), workdir, source, options and part_of(options), given, fit, run)
+    own: Any = options and values_of(field.name for field in dataclasses.fields(options))  # ty: ignore[invalid-argument-type]
+    return Command(experiment, workdir, source, options and options(**own), given, fit, run)
 
 
 def asks_trust(word: str) -> bool:
@@ -289,15 +302,18 @@ def with_layout(experiment: Experiment, words: list[str]) -> tuple[Experiment, l
         if not is_layout or not name.strip():  # not this option, or tyro reports the missing value
             words.append(rest.pop(0))
             continue
+        from configs.layouts import layout_of
+
         row = layout_of(name, experiment.train.layout)
         model, train = row.of(experiment.model, experiment.train)
-        experiment = dataclasses.replace(experiment, model=model, train=train)
+        experiment = experiment.with_sections(model=model, train=train)
         words.append(f"{option}={row.name}")
         del rest[: 1 if equals else 2]
     return experiment, words
 
 
 CONFIGS = Path(__file__).parents[1]
+FOLDER_OPTIONS = ("workdir", "from", "trust-code")
 NO_CONFIGS = ("__init__", "layouts")
 """Files in configs/ that are not configs."""
 DEMO = "configs/demo.py"

@@ -31,7 +31,7 @@ def parts_of(config: Any, path: str = "") -> dict[str, Any]:
     found = {}
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), f"{path}{field.name}"
-        kinds = (field.type, *typing.get_args(field.type))
+        kinds = (type(value), field.type, *typing.get_args(field.type))
         may_be_part = any(isinstance(kind, type) and dataclasses.is_dataclass(kind) for kind in kinds)
         if may_be_part and not isinstance(value, tuple):
             found[name] = value

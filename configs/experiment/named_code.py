@@ -9,25 +9,26 @@ that SHA-256 is ignored in an untrusted run folder. lm/trusted_code.py identifie
 ones this user trusts.
 """
 
-import dataclasses
 import functools
 import sys
-import types
-import typing
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
-from configs.experiment.definition import Experiment
-from configs.layouts import LAYOUTS
-from data_prep.config.engine import EXECUTORS
 from lm.errors import UsageError, for_terminal
-from lm.fields import may_name_code
 from lm.trusted_code import Code, is_known, known, module_code, remember, text_code, trust
 
 OWN_FILTERS = "own_filters"
 """Key in config.json: {name: module and class} of the filters that are not part of the recipe."""
 HASHES = ("sha256", "model_sha256")
 """Fields of filters with the SHA-256 of a fastText model."""
+CODE_FIELDS = (
+    "documents.extract.engine", "model.norm", "model.mlp", "model.block", "train.optimizer.name",
+    "train.optimizer.schedule", "train.evaluators", "train.hooks", "train.step_metrics", "evaluate.evaluators",
+    "chat.written_by", "reinforce.task",
+)  # fmt: skip
+"""Fields marked NAMES_CODE. A table, so that a run folder is checked before any section of its config is read."""
+ENGINE_OPTIONS = ("address", "beam_options", "slurm_options")
+"""Fields of the section engine that lead to code: those that only one executor reads."""
 SHIPPED_EVALUATORS = {("train", "evaluators"): ("validation",), ("evaluate", "evaluators"): ("bits_per_byte",)}
 """Evaluators of an experiment whose own are all left out: it needs one."""
 CodePolicy = Literal["refuse", "trust", "leave out", "read only"]
@@ -65,7 +66,7 @@ def named_code(saved: dict) -> Iterator[Named]:
             if isinstance(found := section.get(field), str) and found:
                 blank = lambda section=section, field=field: section.update({field: ""})
                 yield Named([text_code(f"documents.{name}.{field}", found)], blank, False, True)
-    for *sections, field in code_fields(Experiment):
+    for *sections, field in (name.split(".") for name in CODE_FIELDS):
         section = functools.reduce(part, sections, saved)
         names = section.get(field)
         for name in list(names) if isinstance(names, list) else [names]:
@@ -73,14 +74,16 @@ def named_code(saved: dict) -> Iterator[Named]:
                 instead = SHIPPED_EVALUATORS.get((*sections, field), ())
                 leave = lambda names=names, name=name, instead=instead: leave_out_name(names, name, instead)
                 yield Named(found, leave, False)
-    options = found if isinstance(found := part(saved, "train").get("xla_options"), list) else []
-    shipped = {option for row in LAYOUTS.values() for option in row.xla_options}
-    for option in list(options):
-        if isinstance(option, str) and option not in shipped:
-            leave = lambda option=option: options.remove(option)
-            yield Named([text_code("train.xla_options", option)], leave, False)
+    if isinstance(options := part(saved, "train").get("xla_options"), list) and options:
+        from configs.layouts import LAYOUTS
+
+        shipped = {option for row in LAYOUTS.values() for option in row.xla_options}
+        for option in list(options):
+            if isinstance(option, str) and option not in shipped:
+                leave = lambda option=option: options.remove(option)
+                yield Named([text_code("train.xla_options", option)], leave, False)
     engine = part(saved, "engine")
-    for field in (option for executor in EXECUTORS.values() for option in executor.options):
+    for field in ENGINE_OPTIONS:
         if isinstance(text := engine.get(field), str) and text.strip():
             yield Named([text_code(f"engine.{field}", text)], lambda field=field: engine.update({field: ""}), False)
 
@@ -94,24 +97,6 @@ def all_named_code(saved: dict) -> list[Named]:
         path = [*sys.path]
         found = list(named_code(saved))
     return found
-
-
-@functools.cache
-def code_fields(kind: Any) -> list[tuple[str, ...]]:
-    """Return paths such as ("model", "norm") of the fields of a config class and its parts marked NAMES_CODE."""
-    found, hints = [], typing.get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        if may_name_code(field):
-            found.append((field.name,))
-        elif inner := part_in(hints[field.name]):
-            found += [(field.name, *path) for path in code_fields(inner)]
-    return found
-
-
-def part_in(hint: Any) -> Any:
-    """Return the dataclass in a type hint, X for `X` or `X | None`; None if there is none."""
-    kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else [hint]
-    return next((kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
 
 
 def leave_out_filter(saved: dict, name: str) -> None:

@@ -9,16 +9,14 @@ import difflib
 import functools
 import importlib
 import json
+import types
 import typing
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from configs.experiment.definition import Experiment
-from configs.experiment.named_code import OWN_FILTERS, CodePolicy, leave_out_filter, part_in, settle_code
-from configs.recipes.gristmill import FILTERS
-from data_prep.config import DocumentsConfig
-from data_prep.config.documents import class_with
-from data_prep.config.filters import KNOWN, Filter
+from configs.experiment.definition import SECTIONS, Experiment, section_class
+from configs.experiment.named_code import OWN_FILTERS, CodePolicy, leave_out_filter, settle_code
 from lm.address_space import JAX, check_address_space
 from lm.bounded import MOST_CONFIG_BYTES, parse_json, read_bounded
 from lm.config import ModelConfig
@@ -178,19 +176,56 @@ class RunFolder(RunPaths):
     def experiment_of(self, saved: object, policy: CodePolicy = "leave out") -> tuple[Experiment, list[Code]]:
         """Return (Experiment of the parsed config.json `saved`, the user's code in it that may run by `policy`). Raises
         InputError if it is of another version, UsageError for untrusted code if the policy refuses it."""
-        code: list[Code] = []
+        saved, code = self.settled(saved, policy)
+        return self.read(saved, (*SECTIONS, "fitted_to"), policy, Experiment), code
+
+    def unread(self, saved: object, policy: CodePolicy) -> Experiment:
+        """Like `experiment_of`, but read only the names of the sections now, and each section at its first use, as
+        strictly: InputError is raised there."""
+        saved, _ = self.settled(saved, policy)
+
+        def section(name: str, check: Callable[[Any], None]) -> Any:
+            def checked(**values: Any) -> Any:
+                check(values[name])
+                return values[name]
+
+            return self.read(saved, (name,), policy, checked)
+
+        return self.read(saved, ("fitted_to",), policy, lambda fitted_to: Experiment.unread(saved, section, fitted_to))
+
+    def settled(self, saved: object, policy: CodePolicy) -> tuple[Any, list[Code]]:
+        """Return (copy of the parsed config.json `saved` without the code that `policy` leaves out, the code that may
+        run). Raises UsageError for untrusted code if the policy refuses it."""
+        if not isinstance(saved, dict):
+            return saved, []
+        saved = copy.deepcopy(saved)
+        return saved, settle_code(saved, policy, str(self.root))
+
+    def read[Made](self, saved: Any, names: Sequence[str], policy: CodePolicy, make: Callable[..., Made]) -> Made:
+        """Return make(**{name: value}) of the fields `names` of the settled config.json `saved`. Raises InputError if
+        it has other sections than Experiment, or if the values have other fields or are refused."""
+        wrong, unknown, missing, kinds = [], list[str](), list[str](), {name: section_class(name) for name in names}
         if isinstance(saved, dict):
-            saved = copy.deepcopy(saved)
-            code = settle_code(saved, policy, str(self.root))
-            self.import_filters(saved, leave_out=policy in ("leave out", "read only"))
-        unknown, missing = differing_fields(Experiment, saved)
+            saved = dict(saved)
+            if "documents" in names:
+                self.import_filters(saved, leave_out=policy in ("leave out", "read only"))
+            elif isinstance(saved.get(OWN_FILTERS), dict):
+                del saved[OWN_FILTERS]
+            unknown = [name for name in saved if name not in (*SECTIONS, "fitted_to")]
+            missing = [name for name in (*SECTIONS, "fitted_to") if name not in saved]
+            if "documents" in names and isinstance(found := saved.get("documents"), dict):
+                kinds["documents"] = documents_class(found)
+            for name in [name for name in names if name in saved]:
+                more_unknown, more_missing = differing_fields(kinds[name], saved[name], name)
+                unknown, missing = unknown + more_unknown, missing + more_missing
+        else:
+            wrong = [f"it holds {shown(saved)} instead of an object"]
         named = lambda fields: ", ".join(fields[:6]) + (f" and {len(fields) - 6} more" if fields[6:] else "")
-        wrong = [f"it has {named(unknown)}, which is unknown to this version"] if unknown else []
+        wrong += [f"it has {named(unknown)}, which is unknown to this version"] if unknown else []
         wrong += [f"it lacks {named(missing)}"] if missing else []
-        wrong += [] if isinstance(saved, dict) else [f"it holds {shown(saved)} instead of an object"]
         if not wrong:
             try:
-                return from_json(Experiment, saved), code
+                return make(**{name: from_json(kinds[name], saved[name]) for name in names})
             except (UsageError, TypeError) as error:
                 wrong = [f"this version refuses it: {str(error).removesuffix('.')}"]
         raise InputError(f"{self.config_json} was written by another version: {'; '.join(wrong)}. {self.remedy()}")
@@ -199,6 +234,8 @@ class RunFolder(RunPaths):
         """Import the user's filter classes in saved["own_filters"], {name: module and class}, and remove that key. The
         caller has checked that their code is trusted. If a class cannot be imported, remove its filter from `saved` if
         `leave_out` is true, else raise InputError."""
+        from data_prep.config.filters import KNOWN, Filter
+
         if not isinstance(saved.get(OWN_FILTERS, {}), dict):
             return  # reported as an unknown field
         for name, path in saved.pop(OWN_FILTERS, {}).items():
@@ -292,17 +329,22 @@ def check_model_code(config: ModelConfig, about: dict[str, Any], checkpoint: Pla
 
 def experiment_json(experiment: Experiment) -> str:
     """Return the contents of config.json for `experiment`."""
+    from configs.recipes.gristmill import FILTERS
+
     shipped = {type(one) for one in FILTERS}
     own = {one.name: type(one) for one in experiment.documents.filters if type(one) not in shipped}
     named = {name: f"{kind.__module__}.{kind.__qualname__}" for name, kind in own.items()}
     return json.dumps(dataclasses.asdict(experiment) | ({OWN_FILTERS: named} if named else {}), indent=1)
 
 
-def class_of(kind: Any, saved: dict) -> Any:
-    """Return `kind`, a config class; for DocumentsConfig, its subclass with the filters that the JSON object `saved`
-    has, in their order, because each recipe has its own filters."""
-    if kind is not DocumentsConfig:
-        return kind
+def documents_class(saved: dict) -> Any:
+    """Return the subclass of DocumentsConfig with the filters that the JSON object `saved` has, in their order, because
+    each recipe has its own filters."""
+    from configs.recipes.gristmill import FILTERS
+    from data_prep.config import DocumentsConfig
+    from data_prep.config.documents import class_with
+    from data_prep.config.filters import KNOWN
+
     fixed = {field.name for field in dataclasses.fields(DocumentsConfig)}
     filters = KNOWN | {one.name: type(one) for one in FILTERS}
     kinds = {name: filters[name] for name in saved if name in filters and name not in fixed}
@@ -310,18 +352,22 @@ def class_of(kind: Any, saved: dict) -> Any:
     return class_with(tuple(kinds.values()))
 
 
-def differing_fields(hint: Any, saved: object, name: str = "") -> tuple[list[str], list[str]]:
+def part_in(hint: Any) -> Any:
+    """Return the dataclass in a type hint, X for `X` or `X | None`; None if there is none."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else [hint]
+    return next((kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
+
+
+def differing_fields(hint: Any, saved: object, name: str) -> tuple[list[str], list[str]]:
     """Return (dotted names of fields that only the parsed JSON `saved` has, those that only the type `hint` has)."""
     unknown, missing = [], []
     kind, items = part_in(hint), typing.get_args(hint)
     if kind is not None and isinstance(saved, dict):
-        kind = class_of(kind, saved)
-        hints, at = typing.get_type_hints(kind), f"{name}." if name else ""
-        of_kind = dataclasses.fields(kind)
+        hints, of_kind = typing.get_type_hints(kind), dataclasses.fields(kind)
         fields = [field.name for field in of_kind]
-        unknown += [f"{at}{key}" for key in saved if key not in fields]
-        missing += [f"{at}{one.name}" for one in of_kind if one.name not in saved]
-        inner = [(hints[field], saved[field], f"{at}{field}") for field in fields if field in saved]
+        unknown += [f"{name}.{key}" for key in saved if key not in fields]
+        missing += [f"{name}.{one.name}" for one in of_kind if one.name not in saved]
+        inner = [(hints[field], saved[field], f"{name}.{field}") for field in fields if field in saved]
     elif typing.get_origin(hint) is tuple and isinstance(saved, list):
         inner = [(items[0], one, f"{name}[{number}]") for number, one in enumerate(saved)]
     else:
@@ -337,7 +383,6 @@ def from_json(hint: Any, saved: Any) -> Any:
     that a dataclass refuses."""
     kind = part_in(hint)
     if kind is not None and isinstance(saved, dict):
-        kind = class_of(kind, saved)
         hints = typing.get_type_hints(kind)
         return kind(**{field: from_json(hints[field], value) for field, value in saved.items()})
     if typing.get_origin(hint) is tuple and isinstance(saved, list):

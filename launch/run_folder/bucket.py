@@ -10,8 +10,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from configs.experiment.run_folder import RunFolder
-from data_prep.engine.tasks import DIGEST
-from data_prep.engine.units import UNITS, delete_all
 from launch.run_folder.checks import LOGS, MARKS, PASSED_OVER
 from launch.run_folder.markers import read_note
 from launch.run_folder.outputs import NOT_OURS
@@ -144,8 +142,13 @@ def move_aside(copy: LocalCopy, stage: str, names: Iterable[str]) -> None:
 def delete_joins(workdir: Path) -> None:
     """Delete the completion markers of joins, the steps of deduplication that are named by a hash of their inputs. Call
     this before parts/, the folder of their outputs, is deleted."""
+    from data_prep.engine.tasks import DIGEST
+    from data_prep.engine.units import delete_all
+
     if copy := local_copy_of(workdir):
-        copy.delete([name for name in copy.there if name.startswith(f"{UNITS}/") and DIGEST.search(name.split("/")[1])])
+        copy.delete(
+            [name for name in copy.there if name.startswith(f"{RunPaths.units}/") and DIGEST.search(name.split("/")[1])]
+        )
         return
     for folder in RunPaths(workdir).units.glob("*"):
         if DIGEST.search(folder.name):

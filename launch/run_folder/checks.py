@@ -72,7 +72,7 @@ def break_links(workdir: Path) -> None:
         break_hard_links(path)
 
 
-MARKS = tuple(f"{RunPaths.stages}/*.{kind}" for kind in ("json", "begun", "files", "seen"))
+MARKS = [f"{RunPaths.stages}/*.{kind}" for kind in ("json", "begun", "files", "seen")]
 """Files that mark a folder as a run. A stage writes one of them before anything else."""
 PASSED_OVER = {RunPaths.lock, "lost+found", ".DS_Store"}
 LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")

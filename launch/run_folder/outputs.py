@@ -11,13 +11,12 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
 from launch.run_folder.checks import refuse_link
 from lm.errors import print_untrusted
 from lm.run_paths import RunPaths
 from lm.storage import Url, relative_name, remove_empty_folders, shown_place, unused, write_atomically
 
-NOT_OUTPUTS = {UNITS, SCRATCH, QUARANTINE, RunPaths.parts}
+NOT_OUTPUTS = {RunPaths.units, RunPaths.scratch, RunPaths.quarantine, RunPaths.parts}
 """Subfolders of output folders whose files are not outputs."""
 
 

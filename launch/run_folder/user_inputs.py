@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from data_prep.engine.units import marker_of, quarantine_of, read_marker, read_quarantine
 from lm.errors import InputError
 from lm.run_paths import RunPaths
 from lm.storage import HASHING_THREADS, Place, file_sha256, is_url, shown_place, write_atomically
@@ -88,6 +87,8 @@ def digests(workdir: Path, paths: list[str]) -> dict[str, tuple[str, str]]:
 
 def digest_in(place: Place, step: str, unit: str) -> str:
     """SHA-256 of the input file of a unit (one file's work) of `step`, recorded when the unit ran; "" if unknown."""
+    from data_prep.engine.units import marker_of, quarantine_of, read_marker, read_quarantine
+
     if marker := read_marker(marker_of(step, unit, place)):
         return marker.read
     record = read_quarantine(quarantine_of(step, unit, place))

@@ -13,13 +13,10 @@ from typing import Any, NamedTuple, cast
 
 import tyro
 
-from configs import own_text
 from configs.experiment import Command, Experiment, Fit, parse_run
-from data_prep.sources.sizes import InputSizes, input_sizes
 from launch.run_folder import bucket
 from launch.run_folder.checks import break_links, refuse_inputs_in_outputs, refuse_links, refuse_no_run
 from launch.run_folder.reuse import check_source
-from launch.stages.parent import run_in_child
 from launch.stages.processes import ending_together, process_count, process_index
 from launch.stages.stage import Stage, output_names, run_stage, take_before
 from lm.errors import InputError, Stopped, UsageError, for_terminal
@@ -38,7 +35,6 @@ class Measure(NamedTuple):
     measure: Callable[[Experiment], tuple[int, ...]]
 
 
-PAGES = Measure(InputSizes, "documents", lambda experiment: input_sizes(experiment.pages))
 LONGEST_LINE, LINE_BEGIN, LINE_END = 1500, 900, 500
 REMEDIES = (
     dict.fromkeys(
@@ -141,10 +137,11 @@ def run_command(
     options: type | None = None,
     on_the_side: Callable[[Experiment, Path, Any], bool] | None = None,
     from_run: str = "",
-    measure: Measure = PAGES,
+    measure: Measure | None = None,
 ) -> None:
     """Main function of a script that works in a run folder: parse the command line, call `run`, handle errors.
-    `from_run` is as in configs.experiment.parse_run; `measure` measures the data for `fit` of the config file.
+    `from_run` is as in configs.experiment.parse_run; `measure` measures the data for `fit` of the config file, by
+    default the pages.
 
     `run` gets the experiment, the run folder, the run folder of --from (None without it) and, if there is no
     `on_the_side`, an instance of `options`, the class of the script's own options. `reads` are the config sections that
@@ -155,7 +152,10 @@ def run_command(
         ending_together(),
         handle_cli_errors(program, "interrupted; finished work is kept; run the same command to continue."),
     ):
-        run_in_child(program)
+        if process_count() > 1:
+            from launch.stages.parent import run_in_child
+
+            run_in_child(program)
         set_gpu_memory()
         command = parse_run(program, description, sys.argv[1:], reads, options, from_run)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
@@ -171,6 +171,7 @@ def run_command(
             if on_the_side and on_the_side(experiment, bucket.to_read(workdir) if options else workdir, asked):
                 return
         assert run is not None, "nothing to do: on_the_side did the work"
+        experiment = dataclasses.replace(experiment)  # reads all sections, before any work
         refuse_inputs_in_outputs(experiment, workdir)
         if source is not None:
             check_source(source, workdir)
@@ -210,9 +211,10 @@ def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:
     run_command(stage.script, (sys.modules["__main__"].__doc__ or "").strip(), run, reads, **on_the_side)
 
 
-def fit_to_data(command: Command, measure: Measure = PAGES) -> Experiment:
+def fit_to_data(command: Command, measure: Measure | None = None) -> Experiment:
     """Return the experiment of the command. If its config file has a function `fit`, or if it trains an imported model
-    in a new run folder, `fit` chooses defaults by the size of the data. Defaults and reasons are printed.
+    in a new run folder, `fit` chooses defaults by the size of the data, which `measure` measures, by default the pages.
+    Defaults and reasons are printed.
 
     Once the run has read its data, later commands take the size from config.json, so new input files, or another
     machine, change no default. Raises the errors of `measure` and `fit`.
@@ -220,10 +222,16 @@ def fit_to_data(command: Command, measure: Measure = PAGES) -> Experiment:
     fit: Fit | None = command.fit
     run = command.run
     new = run is not None and run.root.resolve() != command.workdir.resolve()
-    if measure is PAGES and run is not None and new and run.marker("imported").exists():
+    if measure is None and run is not None and new and run.marker("imported").exists():
+        from configs import own_text
+
         fit = cast(Fit, own_text.fit)
     if fit is None:
         return command.experiment
+    if measure is None:
+        from data_prep.sources.sizes import InputSizes, input_sizes
+
+        measure = Measure(InputSizes, "documents", lambda experiment: input_sizes(experiment.pages))
     recorded = recorded_sizes(bucket.to_read(command.workdir), measure)
     sizes = recorded or measure.measure(command.experiment)
     experiment, reasons = fit(command.experiment, sizes, command.given)

@@ -11,6 +11,7 @@ deleted.
 import errno
 import fnmatch
 import json
+import pkgutil
 import shlex
 import time
 from collections.abc import Callable
@@ -20,7 +21,6 @@ from typing import Any
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
-from data_prep.engine.run import noting
 from launch.run_folder import bucket, outputs, reuse, user_inputs
 from launch.run_folder.checks import refuse_link
 from launch.run_folder.markers import (
@@ -52,8 +52,9 @@ class Stage:
     """Name in messages, and of the marker: stages/<name>.json."""
     script: str
     """The launch script that runs only this stage, for messages."""
-    after: tuple["Stage", ...]
-    """Earlier stages whose outputs it reads, in a run that is not finetuned."""
+    after: tuple["Stage | str", ...]
+    """Earlier stages whose outputs it reads, in a run that is not finetuned; or their names, such as
+    "launch.train:STAGE", which are imported when they are needed."""
     settings: Callable[[Experiment], dict[str, object]]
     """The part of the config that determines its outputs."""
     make: Callable[[Experiment, Any], None]
@@ -61,9 +62,9 @@ class Stage:
     after an interruption. `run` is a path, or an address if the stage is `direct` and the run is in a bucket."""
     outputs: tuple[str, ...]
     """Files and folders, relative to the run folder, that `make` writes."""
-    after_finetuning: tuple["Stage", ...] | None = None
+    after_finetuning: tuple["Stage | str", ...] | None = None
     """Stages whose outputs it reads in a finetuned run; None: it is not for finetuned runs."""
-    after_reinforcement: tuple["Stage", ...] | None = None
+    after_reinforcement: tuple["Stage | str", ...] | None = None
     """The same for a reinforced run."""
     optional: tuple[str, ...] = ()
     """Outputs that only some configs produce."""
@@ -112,16 +113,18 @@ def stages_before(stage: Stage, experiment: Experiment) -> tuple[Stage, ...]:
                 f"This run is reinforced from {experiment.reinforce.base}, and {stage.script} is not for such runs. "
                 "Use launch.reinforce, launch.report, launch.chat or launch.serve."
             )
-        return stage.after_reinforcement
-    if not experiment.chat.base:
-        return stage.after
-    if stage.after_finetuning is None:
+        before = stage.after_reinforcement
+    elif not experiment.chat.base:
+        before = stage.after
+    elif stage.after_finetuning is None:
         raise UsageError(
             f"This run is finetuned from {experiment.chat.base} (launch.finetune), and {stage.name} is not for such "
             "runs, which have no pages and documents. Give the run that it was finetuned from; or, for this one, use "
             "launch.finetune, launch.evaluate, launch.sample, launch.report, launch.chat or launch.serve."
         )
-    return stage.after_finetuning
+    else:
+        before = stage.after_finetuning
+    return tuple(pkgutil.resolve_name(one) if isinstance(one, str) else one for one in before)
 
 
 def read_marker(stage: Stage, workdir: Path) -> dict | None:
@@ -321,6 +324,8 @@ def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
 def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None, seen: dict) -> None:
     """Run or resume the stage, then write its marker. `note` is the record of the new outputs, `marker` that of the
     outputs to be replaced (None: there are none); `seen` are the input files for user_inputs.remember."""
+    from data_prep.engine.run import noting  # imports the engine, which commands that only read do not need
+
     copy = local_copy_of(workdir)
     direct = copy if stage.direct else None
     run: Place = direct.url if direct else workdir.absolute()

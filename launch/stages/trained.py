@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded, RunFolder
-from launch.stages.agreement import agree_on
 from launch.stages.processes import initialize_distributed, process_count, process_index
 from lm.address_space import JAX, check_address_space
 from lm.compilation_cache import keep_compiled_programs, use_bucket_cache
@@ -39,7 +38,10 @@ def load_trained(
     run.fetch(RunPaths.tokenizer)
     use_bucket_cache()
     initialize_distributed(experiment.train.join_timeout)
-    agree_on(experiment, workdir, rows=rows, tokens=tokens, step=step)
+    if process_count() > 1:
+        from launch.stages.agreement import agree_on
+
+        agree_on(experiment, workdir, rows=rows, tokens=tokens, step=step)
     check_inference_memory(model, rows, tokens, option)
     if weights is None:
         loaded = run.load(step=step, experiment=experiment)

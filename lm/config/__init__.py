@@ -8,11 +8,18 @@ May import: lm.errors, lm.fields.
 
 from lm.config.chat import ChatConfig
 from lm.config.evaluation import EvaluateConfig, SampleConfig, TasksConfig
-from lm.config.lora import LoraConfig
 from lm.config.model import ModelConfig, RopeScalingConfig
 from lm.config.optimizer import MuonConfig, OptimizerConfig
 from lm.config.reinforce import ReinforceConfig
 from lm.config.remat import REMAT, RematPolicy
 from lm.config.stages import Stage, Stages
 from lm.config.tokenizer import END_OF_TEXT, TokenizerConfig
-from lm.config.training import MeshConfig, MixtureSource, MixtureStage, SpikeConfig, StartConfig, TrainConfig
+from lm.config.training import (
+    LoraConfig,
+    MeshConfig,
+    MixtureSource,
+    MixtureStage,
+    SpikeConfig,
+    StartConfig,
+    TrainConfig,
+)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from lm.config.evaluation import TasksConfig
-from lm.config.lora import LoraConfig
 from lm.config.model import ModelConfig
 from lm.config.optimizer import OptimizerConfig
 from lm.config.remat import RematName, RematPolicy, Tensor, remat_policy
@@ -138,6 +137,23 @@ MOST_STAGES = 100
 
 
 @dataclass(frozen=True)
+class LoraConfig(Config):
+    """Low-rank adaptation (LoRA, arXiv:2106.09685): train.start.checkpoint's parameters are frozen, and each linear map
+    within blocks computes x W + (alpha / rank) x A B, of which only A and B are trained."""
+
+    rank: int = 0
+    """Columns of A and rows of B; 0: no adapters, all parameters are trained."""
+    alpha: float = 16.0
+    """Scale of the adapters' outputs, divided by the rank."""
+    maps: tuple[str, ...] = ()
+    """Linear maps that get an adapter, such as attention.query attention.value; empty: all of attention and MLP."""
+
+    def check_values(self):
+        within(self, "train.lora", 0, 2**16, "rank")
+        positive(self, "train.lora", "alpha")
+
+
+@dataclass(frozen=True)
 class TrainConfig(Config):
     """Steps, batches, data, devices, evaluation and checkpoints of the training run."""
 
@@ -242,7 +258,7 @@ class TrainConfig(Config):
     learned; 0: the initial parameters. Steps after train.steps are ignored."""
     spikes: SpikeConfig = SpikeConfig()
     start: StartConfig = StartConfig()
-    lora: LoraConfig = LoraConfig()  # noqa: RUF009
+    lora: LoraConfig = LoraConfig()
     """Low-rank adapters, trained instead of all parameters."""
     verify_shards: bool = not_hashed(default=True)
     """Compare the SHA-256 of all shards on disk with the manifest. The first step waits up to a minute for the result;

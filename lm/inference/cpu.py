@@ -156,14 +156,3 @@ class JoinedAttention(Attention):
         inner, inner_kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         y_BTO = self.joined(x_BTD)
         return y_BTO[..., :inner], y_BTO[..., inner : inner + inner_kv], y_BTO[..., inner + inner_kv :]
-
-
-def argmax(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
-    """Return the index of each row's first maximum. Faster on CPUs than jnp.argmax: first finds the maximum by
-    blocks."""
-    width = x_BV.shape[1]
-    filled_BV = jnp.pad(x_BV, ((0, 0), (0, -width % TILE)), constant_values=-jnp.inf)
-    by_columns_BV = jnp.max(filled_BV.reshape(x_BV.shape[0], -1, TILE), axis=1)
-    greatest_B1 = jnp.max(by_columns_BV, axis=1, keepdims=True)
-    places_1V = jnp.arange(width)[None]
-    return jnp.min(jnp.where(x_BV == greatest_B1, places_1V, width - 1), axis=1)

@@ -34,7 +34,6 @@ from lm.inference.requests import (
 )  # fmt: skip
 from lm.inference.sampling import Drawn, Sampling
 from lm.inference.text_stream import TextStream
-from lm.inference.weights import inference_config
 from lm.model.kv_cache import check_cache
 from lm.model.transformer import Transformer
 from lm.parallel import devices_of, on_host, traced_on
@@ -180,7 +179,7 @@ class Engine:
         self.model, self.tokenizer, self.context, self.max_queue = model, tokenizer, context, max_queue
         symbols = tokenizer.vocab_size
         alternatives = min(MOST_ALTERNATIVES, symbols)
-        config = inference_config(model, config)
+        config = dataclasses.replace(config, scan_layers=model.is_stacked)
         self.shape = steps.Shape(config, slots, context, symbols, alternatives, decode_steps)
         self.prefill_rows = 1 if mesh is None else min(devices_of("batch", mesh), slots)
         on_mesh = (lambda function: function) if mesh is None else (lambda function: traced_on(mesh, function))

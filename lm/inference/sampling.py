@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from lm.inference.cpu import argmax
 from lm.inference.requests import SamplingParams
 from lm.model.cpu import on_cpu
 from lm.parallel import constrain
@@ -20,6 +19,8 @@ LEAST_TEMPERATURE = 1e-6
 """At or below this temperature, the most likely token has all the probability in float32."""
 SUMMED_TOGETHER = 128
 """Block size of the sum over all token ids."""
+COLUMNS = 32
+"""Columns of maxima in `argmax_by_blocks`."""
 
 
 class Sampling(NamedTuple):
@@ -99,7 +100,18 @@ def draw(
     return Drawn(token_B, *found)
 
 
-@on_cpu(argmax)
+def argmax_by_blocks(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
+    """Return the index of each row's first maximum. Faster on CPUs than jnp.argmax: first finds the maximum by
+    blocks."""
+    width = x_BV.shape[1]
+    filled_BV = jnp.pad(x_BV, ((0, 0), (0, -width % COLUMNS)), constant_values=-jnp.inf)
+    by_columns_BV = jnp.max(filled_BV.reshape(x_BV.shape[0], -1, COLUMNS), axis=1)
+    greatest_B1 = jnp.max(by_columns_BV, axis=1, keepdims=True)
+    places_1V = jnp.arange(width)[None]
+    return jnp.min(jnp.where(x_BV == greatest_B1, places_1V, width - 1), axis=1)
+
+
+@on_cpu(argmax_by_blocks)
 def likeliest(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
     """Return the id of the largest logit of each row; of equal logits, the one with the lowest id."""
     return jnp.argmax(x_BV, axis=-1)

@@ -4,7 +4,6 @@ Decoding a few rows reads every weight once per step and computes little, so its
 weights are stored in the order in which they are read. bfloat16 has half, int8 a quarter of the bytes of float32.
 """
 
-import dataclasses
 from typing import Literal
 
 import jax
@@ -17,8 +16,7 @@ from lm.config import ModelConfig
 from lm.errors import UsageError
 from lm.inference.cpu import Bfloat16Linear, Int8Linear, JoinedAttention, PreparedLinear, TiledLinear
 from lm.model.attention.layer import Attention
-from lm.model.layers import Linear
-from lm.model.loss import softcapped
+from lm.model.layers import Linear, softcapped
 from lm.model.transformer import Block, Transformer, with_blocks
 from lm.parallel import context
 
@@ -28,8 +26,8 @@ type Weights = Literal["float32", "bfloat16", "int8"]
 def for_inference(model: Transformer, config: ModelConfig, weights: Weights) -> Transformer:
     """Return the model with the weights of all linear maps, including the output projection, in type `weights`: float32
     unchanged, bfloat16 rounded, int8 with a float32 scale per output. Embeddings and norms stay as they are, and
-    activations have config.compute_dtype. Layers are no longer stacked; `inference_config` gives the matching config.
-    Raises UsageError if the model is on several devices."""
+    activations have config.compute_dtype. Layers are no longer stacked, whatever
+    config.scan_layers. Raises UsageError if the model is on several devices."""
     devices = {device for leaf in jax.tree.leaves(model) for device in jnp.asarray(leaf).devices()}
     if len(devices) > 1:
         raise UsageError(
@@ -59,11 +57,6 @@ class PreparedTransformer(Transformer):
     def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         logits_NV = self.output.product(x_BTD.reshape(-1, x_BTD.shape[-1]))
         return softcapped(logits_NV, self.logit_softcap).reshape(*x_BTD.shape[:2], -1)
-
-
-def inference_config(model: Transformer, config: ModelConfig) -> ModelConfig:
-    """Return `config` with scan_layers as caches for `model` need it: True if the layers of `model` are stacked."""
-    return dataclasses.replace(config, scan_layers=model.is_stacked)
 
 
 def is_plain(weights: Weights) -> bool:

@@ -253,3 +253,15 @@ def rotate(x_BTHC: Float[Array, "B T H C"], rotary: Rotary) -> Float[Array, "B T
     left_BTHc, right_BTHc = x_BTHC[..., :half].astype(jnp.float32), x_BTHC[..., half:].astype(jnp.float32)
     turned = [left_BTHc * cos_BT1c - right_BTHc * sin_BT1c, right_BTHc * cos_BT1c + left_BTHc * sin_BT1c]
     return jnp.concatenate(turned, axis=-1).astype(x_BTHC.dtype)
+
+
+def softcapped(logits: jax.Array, softcap: float | None) -> jax.Array:
+    """softcap * tanh(logits / softcap) (Gemma 2, arXiv:2408.00118); unchanged if softcap is None."""
+    return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+
+
+def logits_of(x_ND: Float[Array, "*N D"], table_VD: Float[Array, "V D"], softcap: float | None) -> Float[Array, "*N V"]:
+    """softcapped(x @ table.T), with operands in the type of x and float32 sums, so that the loss does not get rounded
+    logits."""
+    logits_NV = jnp.einsum("...D,VD->...V", x_ND, table_VD.astype(x_ND.dtype), preferred_element_type=jnp.float32)
+    return softcapped(constrain(logits_NV, *TOKENS[: x_ND.ndim - 1], "vocab"), softcap)

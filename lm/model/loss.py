@@ -6,27 +6,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lm.parallel import TOKENS, constrain, gather_width, manual_axes, on_each_device, reduce_scatter_width, when_ready
+from lm.model.layers import logits_of
+from lm.parallel import TOKENS, gather_width, manual_axes, on_each_device, reduce_scatter_width, when_ready
 
 TABLE, WHOLE_TABLE = ("vocab", "width"), ("vocab", None)
-
-
-def softcapped(logits: jax.Array, softcap: float | None) -> jax.Array:
-    """softcap * tanh(logits / softcap) (Gemma 2, arXiv:2408.00118); unchanged if softcap is None."""
-    return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
 
 
 def cross_entropy(logits_BTV: Float[Array, "B T V"], targets_BT: Int[Array, "B T"]) -> Float[Array, "B T"]:
     """-log softmax(logits)[target] in nats, float32."""
     target_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT
-
-
-def logits_of(x_ND: Float[Array, "*N D"], table_VD: Float[Array, "V D"], softcap: float | None) -> Float[Array, "*N V"]:
-    """softcapped(x @ table.T), with operands in the type of x and float32 sums, so that the loss does not get rounded
-    logits."""
-    logits_NV = jnp.einsum("...D,VD->...V", x_ND, table_VD.astype(x_ND.dtype), preferred_element_type=jnp.float32)
-    return softcapped(constrain(logits_NV, *TOKENS[: x_ND.ndim - 1], "vocab"), softcap)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))

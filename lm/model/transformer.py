@@ -19,8 +19,7 @@ from lm.model import lookback
 from lm.model.attention.layer import Attention
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import Cache, LayerCache
-from lm.model.layers import GatedMLP, Linear, PlainMLP, Rotary, make_norm, parameter, rotary_tables
-from lm.model.loss import logits_of
+from lm.model.layers import GatedMLP, Linear, PlainMLP, Rotary, logits_of, make_norm, parameter, rotary_tables
 from lm.model.taps import ANY_LAYER, Taps, at, tap
 from lm.parallel import (
     TOKENS,

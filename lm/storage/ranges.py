@@ -8,8 +8,6 @@ from typing import cast
 from lm.storage import stores
 from lm.storage.objects import Object, begun
 
-READ_AHEAD = 2**20
-"""Minimum bytes per read of a file with random access."""
 BLOCK = 8 * 2**20
 """Bytes per request of a stream."""
 KEPT = 2

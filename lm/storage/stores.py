@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.errors import UsageError
-from lm.storage import hub, objects
+from lm.storage import objects
 from lm.storage.objects import WEB, Object
 
 SCHEMES = (*objects.SCHEMES, "hf", *WEB)
@@ -30,7 +30,11 @@ def client_of(address: str, verb: str = "") -> Any:
             f"{address} cannot be {verb}: over {scheme_of(address)}:// files can only be read, each by its own "
             "address. " + remedy
         )
-    return hub if scheme_of(address) == "hf" else objects
+    if scheme_of(address) != "hf":
+        return objects
+    from lm.storage import hub
+
+    return hub
 
 
 def read(address: str, start: int = 0, end: int | None = None, version: Object | None = None) -> bytes:

@@ -4,12 +4,18 @@ pathlib.Path that reading needs, so that the same code reads files and objects."
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from lm.errors import UsageError, shown
-from lm.storage import hub, objects, stores
+from lm.storage import objects, stores
 from lm.storage.objects import WEB, Object, StorageError
-from lm.storage.ranges import READ_AHEAD, Ranges, Stream
 from lm.storage.stores import SCHEMES
+
+if TYPE_CHECKING:
+    from lm.storage.ranges import Ranges, Stream
+
+READ_AHEAD = 2**20
+"""Minimum bytes per read of a file with random access."""
 
 
 def is_url(text: object) -> bool:
@@ -45,7 +51,13 @@ class Url:
             raise UsageError(f"{shown(self.address)} has characters that addresses cannot have. Write them as %XX.")
         object.__setattr__(self, "address", "/".join([f"{scheme}://{bucket}", *parts]) + mark + query)
         if scheme == "hf":
-            hub.named(self.address)
+            self.of_hub()
+
+    def of_hub(self) -> Any:
+        """Parse an hf:// address. Raises UsageError if it is invalid."""
+        from lm.storage import hub  # most commands read no file of the hub
+
+        return hub.named(self.address)
 
     @property
     def scheme(self) -> str:
@@ -70,7 +82,7 @@ class Url:
     @property
     def parent(self) -> "Url":
         """The folder that contains this object; a bucket is its own parent."""
-        if not self.key or (self.scheme == "hf" and not hub.named(self.address).path_in_repo):
+        if not self.key or (self.scheme == "hf" and not self.of_hub().path_in_repo):
             return self
         return Url(
             self.address.partition("?")[0].rpartition("/")[0] if self.scheme in WEB else self.address.rpartition("/")[0]
@@ -124,17 +136,21 @@ class Url:
 
     def open(
         self, mode: str = "rb", buffering: int = READ_AHEAD, version: Object | None = None
-    ) -> io.BufferedReader | Ranges:
+    ) -> "io.BufferedReader | Ranges":
         """Open the object for random access; only mode "rb". All reads are of `version`, by default the current one,
         and raise StorageError if the object was replaced. A request reads at least `buffering` bytes."""
         if mode != "rb":
             raise ValueError(f"mode = {mode!r}: objects can only be read with open(); lm.storage.appearing writes one")
+        from lm.storage.ranges import Ranges
+
         raw = Ranges(self.address, self.held_to(version))
         return io.BufferedReader(raw, buffering) if buffering else raw
 
-    def stream(self, version: Object | None = None) -> Stream:
+    def stream(self, version: Object | None = None) -> "Stream":
         """Open the object for sequential reads of one version, by default the current one, with read-ahead of some
         megabytes. Broken connections are resumed."""
+        from lm.storage.ranges import Stream
+
         return Stream(self.address, self.held_to(version))
 
     def surely(self) -> Object:

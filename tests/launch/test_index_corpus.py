@@ -12,7 +12,7 @@ import pytest
 
 from launch import extract_texts, fetch_pages, index_corpus, prepare_documents, train_tokenizer, write_shards
 from launch.run_folder.outputs import files_in
-from launch.stages.stage import run_stage, settings_of
+from launch.stages.stage import run_stage, settings_of, stages_before
 from lm.config import MixtureSource
 from lm.corpus_index.index import CorpusIndex
 from lm.errors import InputError, UsageError
@@ -28,9 +28,10 @@ def mark(run: Path, shards_key: str) -> None:
     """Write markers of the stages up to the shards, as if they had run."""
     for stage in (one.STAGE for one in STAGES):
         key = lambda name: shards_key if name == "shards" else name
+        before = {f"<{one.name}>": key(one.name) for one in stages_before(stage, tiny_experiment())}
         marker: dict[str, object] = {
             "key": key(stage.name),
-            "settings": settings_of(stage, tiny_experiment()) | {f"<{one.name}>": key(one.name) for one in stage.after},
+            "settings": settings_of(stage, tiny_experiment()) | before,
             "seconds": 1.0, "external_inputs": {}, "replaces": [], "continued_from": [],
             "files": files_in(run, ("tokens",) if stage.name == "shards" else ()),
         }  # fmt: skip

@@ -19,7 +19,7 @@ from configs.experiment.run_folder import RunFolder
 from launch import evaluate, sample
 from launch.run_folder.markers import key_of
 from launch.stages.benchmarks import Options, documents_of
-from launch.stages.stage import Stage, settings_of
+from launch.stages.stage import Stage, settings_of, stages_before
 from lm.checkpoints.manifest import steps_in
 from lm.config import MeshConfig
 from lm.errors import InputError, UsageError
@@ -47,7 +47,7 @@ TEXT = texts(1, seed=9)[0]
 
 def marker(run: RunPaths, stage: Stage) -> str:
     """Record that the stage, and all before it, is finished with the current outputs; return its key."""
-    before = {f"<{one.name}>": marker(run, one) for one in stage.after}
+    before = {f"<{one.name}>": marker(run, one) for one in stages_before(stage, EXPERIMENT)}
     settings = settings_of(stage, EXPERIMENT) | before
     key = key_of(stage.name, settings, {}, [])
     write_json(run.marker(stage.name), NO_OUTPUTS | {"key": key, "settings": settings})
@@ -61,7 +61,7 @@ def trained(tmp_path_factory) -> RunFolder:
     write_tokens(run.root, EXPERIMENT)
     train(EXPERIMENT.model, EXPERIMENT.train, run.root)
     write_json(run.config_json, dataclasses.asdict(EXPERIMENT))
-    for stage in sample.STAGE.after:
+    for stage in stages_before(sample.STAGE, EXPERIMENT):
         marker(run, stage)
     return run
 

@@ -13,8 +13,6 @@ from jaxtyping import Array, Float
 
 from lm.config import ModelConfig
 from lm.model.attention.choice import AttentionSpec, choose
-from lm.model.attention.context import over_context
-from lm.model.attention.kernels import ATTENTION
 from lm.model.attention.mask import AttentionMask
 from lm.model.attention.plain import attention_weights, over_cache
 from lm.model.kv_cache import LayerCache
@@ -66,6 +64,9 @@ class Attention(nnx.Module):
 
     def implementation(self, q_BTHC: Float[Array, "B T H C"], mask: AttentionMask) -> Callable[..., jax.Array]:
         """Return the attention implementation for the current mesh and device. Raises UsageError if it cannot run."""
+        from lm.model.attention.context import over_context  # only a cache is read without a kernel
+        from lm.model.attention.kernels import ATTENTION
+
         context_shards = devices_of("length")
         if mask.branched:  # no kernel supports trees
             return ATTENTION["xla"]

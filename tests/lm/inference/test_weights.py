@@ -11,8 +11,9 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lm.errors import UsageError
-from lm.inference.cpu import Int8Linear, argmax, int8_product
-from lm.inference.weights import for_inference, inference_config
+from lm.inference.cpu import Int8Linear, int8_product
+from lm.inference.sampling import argmax_by_blocks
+from lm.inference.weights import for_inference
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import empty_cache
 from tests.lm.model.test_transformer import tokens
@@ -35,7 +36,7 @@ def case(name):
 def by_cache(model, tokens_BT, config):
     """Logits of a prompt; its last two tokens are read one by one, the others together."""
     ones_BT, logits = jnp.ones_like(tokens_BT), []
-    cache = empty_cache(inference_config(model, config), len(tokens_BT))
+    cache = empty_cache(dataclasses.replace(config, scan_layers=model.is_stacked), len(tokens_BT))
     positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
     for piece in (slice(0, -2), slice(-2, -1), slice(-1, None)):
         x_BTD, cache = model(tokens_BT[:, piece], positions_BT[:, piece], AttentionMask(ones_BT[:, piece]), cache)
@@ -108,4 +109,4 @@ def test_argmax_returns_the_first_of_equal_maxima():
     generator = np.random.default_rng(0)
     x_BV = jnp.asarray(generator.integers(-3, 3, (7, 131)), jnp.float32).at[3].set(-jnp.inf)
     x_BV = x_BV.at[4, -1].set(9.0).at[5, 0].set(9.0)
-    np.testing.assert_array_equal(argmax(x_BV), jnp.argmax(x_BV, axis=-1))
+    np.testing.assert_array_equal(argmax_by_blocks(x_BV), jnp.argmax(x_BV, axis=-1))

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.model.loss import cross_entropy, softcapped, summed_cross_entropy, token_losses
+from lm.model.layers import softcapped
+from lm.model.loss import cross_entropy, summed_cross_entropy, token_losses
 from tests.traced import equations
 
 
