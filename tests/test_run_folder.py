@@ -117,14 +117,11 @@ def test_a_run_folder_replaces_a_config_argument(tmp_path):
 def test_a_command_reads_a_section_at_its_first_use_and_as_strictly(tmp_path):
     config = saved(tiny_experiment())
     config["documents"]["depth"] = 3
-    config["evaluate"]["stride"] = 10**6
     run = str(write(tmp_path, config).root)
     experiment = parse_run("launch.x", "", [run]).experiment
     assert experiment.model == tiny_experiment().model
     with pytest.raises(InputError, match=r"it has documents\.depth, which is unknown .* git commit"):
         _ = experiment.documents
-    with pytest.raises(InputError, match=r"this version refuses it: evaluate\.stride = 1000000 is more than"):
-        _ = experiment.evaluate  # compared with the model, which was read before
     with pytest.raises(InputError, match=r"documents\.depth"):
         dataclasses.replace(experiment)
     with pytest.raises(InputError, match=r"documents\.depth"):
@@ -136,6 +133,18 @@ def test_a_command_reads_a_section_at_its_first_use_and_as_strictly(tmp_path):
     del config["chat"]
     with pytest.raises(InputError, match="it lacks chat"):
         parse_run("launch.x", "", [str(write(tmp_path, config).root)])
+
+
+@pytest.mark.parametrize(
+    ("section", "field"), [("evaluate", "stride"), ("sample", "tokens"), ("train", "sample_tokens")]
+)
+def test_a_section_is_compared_with_the_model_and_no_other_section_is_needed(tmp_path, section, field):
+    config = saved(tiny_experiment())
+    config[section][field] = 10**6
+    for names in [("model", section), (section, "model")]:
+        experiment = write(tmp_path, config).unread(config, "refuse")
+        with pytest.raises(InputError, match=rf"this version refuses it: {section}\.{field} = 1000000 is more than"):
+            _ = [getattr(experiment, name) for name in names]
 
 
 def test_a_command_imports_no_config_that_it_does_not_read(tmp_path):

@@ -4,6 +4,7 @@ The config classes of data_prep are imported when a section is read, since comma
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -57,12 +58,10 @@ class Experiment(Config):
     data_prep/sources/sizes.py); () if it did not."""
 
     @classmethod
-    def unread(
-        cls, saved: dict[str, Any], read: Callable[[str, Callable[[Any], None]], Any], fitted_to: tuple[int, ...]
-    ) -> "Experiment":
+    def unread(cls, saved: dict[str, Any], read: Callable[..., Any], fitted_to: tuple[int, ...]) -> "Experiment":
         """Return the experiment of the parsed config.json `saved`, whose sections are read at their first use by
-        read(name, check): it returns the section after check(section), which compares it with the sections read before.
-        Raises UsageError if `fitted_to` is invalid."""
+        read([name], make): it returns make(name=section), which compares the section with those read before. Raises
+        UsageError if `fitted_to` is invalid."""
         experiment = object.__new__(cls)
         experiment.__dict__.update(saved=saved, read=read, fitted_to=fitted_to)
         check_sizes(fitted_to)
@@ -71,8 +70,8 @@ class Experiment(Config):
     def __getattr__(self, name: str) -> Any:
         if name not in SECTIONS or "saved" not in self.__dict__:
             raise AttributeError(f"Experiment has no attribute {name}.")
-        self.__dict__[name] = found = self.__dict__["read"](name, lambda section: self.check_with({name: section}))
-        return found
+        self.__dict__.update(self.__dict__["read"]([name], self.check_with))
+        return self.__dict__[name]
 
     def with_sections(self, **sections: Any) -> "Experiment":
         """Return the experiment with other `sections`. Raises UsageError for values that cannot work. Unread sections
@@ -82,13 +81,13 @@ class Experiment(Config):
         for names in CHECKS.values():
             for name in names if sections.keys() & set(names) else ():
                 getattr(self, name)
-        self.check_with(sections)
         experiment = object.__new__(Experiment)
-        experiment.__dict__.update(self.__dict__ | sections)
+        experiment.__dict__.update(self.__dict__ | self.check_with(**sections))
         return experiment
 
-    def check_with(self, sections: dict[str, Any]) -> None:
-        """Raise UsageError if `sections` cannot work, alone or together with the other sections that have been read."""
+    def check_with(self, **sections: Any) -> dict[str, Any]:
+        """Return `sections`. Raises UsageError if they cannot work, alone or together with the other sections that have
+        been read."""
         for name, section in sections.items():
             kind = section_class(name)
             if not isinstance(section, kind):
@@ -99,6 +98,7 @@ class Experiment(Config):
         for check, names in CHECKS.items():
             if sections.keys() & set(names) and all(name in read for name in names):
                 check(*(read[name] for name in names))
+        return sections
 
     @property
     def is_assistant(self) -> bool:
@@ -107,7 +107,7 @@ class Experiment(Config):
 
     def __post_init__(self):
         check_sizes(self.fitted_to)
-        self.check_with({name: getattr(self, name) for name in SECTIONS})
+        self.check_with(**{name: getattr(self, name) for name in SECTIONS})
 
 
 SECTIONS = tuple(field.name for field in dataclasses.fields(Experiment) if field.name != "fitted_to")
@@ -154,6 +154,7 @@ def check_training(model: ModelConfig, train: TrainConfig) -> None:
                 f"train.loss_chunks = {train.loss_chunks} does not divide {name} = {stage.context_length}. "
                 "Choose one of its divisors."
             )
+    refuse_beyond_context(model, "train.sample_tokens", train.sample_tokens)
 
 
 def check_pages(pages: "PagesConfig", documents: "DocumentsConfig") -> None:
@@ -194,13 +195,15 @@ def refuse_beyond_context(model: ModelConfig, name: str, tokens: int) -> None:
         )
 
 
-def check_train_sample(model: ModelConfig, tokenizer: TokenizerConfig, train: TrainConfig) -> None:
-    refuse_beyond_context(model, "train.sample_tokens", train.sample_tokens)
+def check_train_prompt(tokenizer: TokenizerConfig, train: TrainConfig) -> None:
     check_prompt(tokenizer, "train.sample_prompt", train.sample_prompt, "train.sample_tokens", train.sample_tokens)
 
 
-def check_sample(model: ModelConfig, tokenizer: TokenizerConfig, sample: SampleConfig) -> None:
+def check_sample(model: ModelConfig, sample: SampleConfig) -> None:
     refuse_beyond_context(model, "sample.tokens", sample.tokens)
+
+
+def check_prompts(tokenizer: TokenizerConfig, sample: SampleConfig) -> None:
     for prompt in sample.prompts:
         check_prompt(tokenizer, "sample.prompts", prompt, "sample.tokens", sample.tokens)
 
@@ -227,14 +230,11 @@ def check_prompt(tokenizer: TokenizerConfig, option: str, prompt: str, limit: st
         )
 
 
-CHECKS: dict[Callable[..., None], tuple[str, ...]] = {
-    check_records: ("model", "shards"),
-    check_training: ("model", "train"),
-    check_pages: ("pages", "documents"),
-    check_token_ids: ("tokenizer", "shards"),
-    check_vocabulary: ("model", "tokenizer"),
-    check_train_sample: ("model", "tokenizer", "train"),
-    check_sample: ("model", "tokenizer", "sample"),
-    check_stride: ("model", "evaluate"),
-}
-"""{check: sections that it compares}. Each raises UsageError."""
+CHECKS = {
+    check: tuple(inspect.signature(check).parameters)
+    for check in (
+        check_records, check_training, check_pages, check_token_ids, check_vocabulary, check_sample, check_stride,
+        check_train_prompt, check_prompts,
+    )
+}  # fmt: skip
+"""{check: sections that it compares, which its parameters are named after}. Each raises UsageError."""

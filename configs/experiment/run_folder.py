@@ -183,15 +183,8 @@ class RunFolder(RunPaths):
         """Like `experiment_of`, but read only the names of the sections now, and each section at its first use, as
         strictly: InputError is raised there."""
         saved, _ = self.settled(saved, policy)
-
-        def section(name: str, check: Callable[[Any], None]) -> Any:
-            def checked(**values: Any) -> Any:
-                check(values[name])
-                return values[name]
-
-            return self.read(saved, (name,), policy, checked)
-
-        return self.read(saved, ("fitted_to",), policy, lambda fitted_to: Experiment.unread(saved, section, fitted_to))
+        read = lambda names, make: self.read(saved, names, policy, make)
+        return read(["fitted_to"], lambda fitted_to: Experiment.unread(saved, read, fitted_to))
 
     def settled(self, saved: object, policy: CodePolicy) -> tuple[Any, list[Code]]:
         """Return (copy of the parsed config.json `saved` without the code that `policy` leaves out, the code that may

@@ -26,8 +26,8 @@ type Weights = Literal["float32", "bfloat16", "int8"]
 def for_inference(model: Transformer, config: ModelConfig, weights: Weights) -> Transformer:
     """Return the model with the weights of all linear maps, including the output projection, in type `weights`: float32
     unchanged, bfloat16 rounded, int8 with a float32 scale per output. Embeddings and norms stay as they are, and
-    activations have config.compute_dtype. Layers are no longer stacked, whatever
-    config.scan_layers. Raises UsageError if the model is on several devices."""
+    activations have config.compute_dtype. Layers are no longer stacked, whatever config.scan_layers is. Raises
+    UsageError if the model is on several devices."""
     devices = {device for leaf in jax.tree.leaves(model) for device in jnp.asarray(leaf).devices()}
     if len(devices) > 1:
         raise UsageError(

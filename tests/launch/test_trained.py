@@ -120,6 +120,22 @@ def test_prompts_are_continued_on_the_side_without_changing_the_run(run, capsys)
     assert contents(run) == before
 
 
+@pytest.mark.slow
+def test_a_prompt_is_continued_with_at_most_120_of_our_modules(run):
+    """Also without the rest of the config: no stage of the data is imported."""
+    program = (
+        "import atexit, runpy, sys; sys.argv = ['launch.sample', *sys.argv[1:]]\n"
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr)); runpy.run_module(sys.argv[0], None, '__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(run.root), "--prompt", TEXT[:10], "--max-tokens", "1"], cwd=REPOSITORY,
+        text=True, capture_output=True, check=True, env=os.environ | QUICK,
+    )  # fmt: skip
+    names = done.stderr.splitlines()[-1].split()
+    ours = [name for name in names if name.partition(".")[0] in ("configs", "data_prep", "launch", "lm", "viewer")]
+    assert 60 < len(ours) <= 120 and not [name for name in ours if name.startswith("data_prep")], ours
+
+
 def test_a_text_is_evaluated_on_the_side_without_changing_the_run(run, tmp_path, capsys):
     file, before = tmp_path / "a text.txt", contents(run)
     file.write_text(TEXT)
