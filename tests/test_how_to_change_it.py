@@ -32,8 +32,7 @@ from lm import trusted_code
 from lm.errors import InputError, UsageError
 from lm.fields import code_names
 from lm.model.attention.mask import AttentionMask
-from lm.model.kv_cache import empty_cache
-from lm.model.transformer import Transformer
+from lm.model.transformer import Transformer, empty_cache
 from lm.storage import file_sha256
 from lm.training.loop import train
 from tests.corpus import tiny_experiment, write_tokens

@@ -18,9 +18,8 @@ from lm.config import ModelConfig
 from lm.evaluation.evaluator import EvaluationInterrupted
 from lm.evaluation.packing import Layout, PackedBatch, Row, fill, lay_out, trees_of
 from lm.model.attention.mask import AttentionMask
-from lm.model.kv_cache import reads_by_attention
 from lm.model.loss import token_scores
-from lm.model.transformer import Transformer
+from lm.model.transformer import Transformer, reads_by_attention
 from lm.parallel import constrain, devices_of, on_host, shard_batch, traced_on
 from lm.tokenizer import Tokenizer
 
@@ -104,12 +103,11 @@ class LogLikelihoods:
         self.compiled = jax.jit(scored_tokens, static_argnums=2)
 
     def branches(self, mesh: Mesh) -> bool:
-        """Return whether continuations of the same context can share its computation. They cannot if a layer reads
-        neighbors in the row (token shift, n-grams, attention windows, perhaps the user's own block), or if positions
-        are sharded over devices."""
-        config = self.config
-        neighbours = config.token_shift or config.ngram_rows or any(config.attention_windows)
-        return not neighbours and reads_by_attention(config) and devices_of("length", mesh) == 1
+        """Return whether continuations of the same context can share its computation. They cannot if the model reads
+        neighbors in the row (n-grams, attention windows, a block that keeps more than keys and values, or does not say
+        what it keeps), or if positions are sharded over devices."""
+        windows = any(self.config.attention_windows)
+        return not windows and reads_by_attention(self.config) and devices_of("length", mesh) == 1
 
     def lay_out(self, mesh: Mesh, requests: Sequence[Request]) -> list[Layout]:
         """Pack the requests into batches of few shapes. Raises ValueError for a request without a context."""

@@ -11,10 +11,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from lm.model.attention.layer import Attention
-from lm.model.attention.mask import AttentionMask
+from lm.model.attention.layer import Attention, Products
 from lm.model.cpu import on_cpu
-from lm.model.kv_cache import LayerCache
 
 TILE = 32
 """Outputs per tile: their sums stay in registers while a thread reads the weights of the tile, which are contiguous."""
@@ -150,9 +148,7 @@ class JoinedAttention(Attention):
                 setattr(self, name, value)
         self.joined = joined
 
-    def products(
-        self, x_BTD: Float[Array, "B T D"], mask: AttentionMask, cache: LayerCache | None
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def products(self, x_BTD: Float[Array, "B T D"]) -> Products:
         inner, inner_kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         y_BTO = self.joined(x_BTD)
         return y_BTO[..., :inner], y_BTO[..., inner : inner + inner_kv], y_BTO[..., inner + inner_kv :]

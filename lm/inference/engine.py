@@ -34,8 +34,7 @@ from lm.inference.requests import (
 )  # fmt: skip
 from lm.inference.sampling import Drawn, Sampling
 from lm.inference.text_stream import TextStream
-from lm.model.kv_cache import check_cache
-from lm.model.transformer import Transformer
+from lm.model.transformer import Transformer, check_cache
 from lm.parallel import devices_of, on_host, traced_on
 from lm.tokenizer.base import Tokenizer
 

@@ -19,8 +19,8 @@ from lm.config import ModelConfig
 from lm.inference.requests import SamplingParams
 from lm.inference.sampling import Drawn, Sampling, draw, logprobs
 from lm.model.attention.mask import AttentionMask
-from lm.model.kv_cache import Cache, empty_cache
-from lm.model.transformer import Transformer
+from lm.model.kv_cache import Cache
+from lm.model.transformer import Transformer, empty_cache
 from lm.parallel import constrain, traced_on
 
 SCORED_TOGETHER = 64
@@ -81,16 +81,13 @@ def over_leaves(function: Any, config: ModelConfig, *many: Slots) -> Slots:
     """Call `function(*arrays, axes)` for each leaf of a Slots: `arrays` has this leaf from each of `many`, `axes` its
     logical axes (lm.parallel.AXES). Return the results as a Slots."""
     axes = Slots(cache_axes(config), ("batch",), ("drawn", None))  # ty: ignore[invalid-argument-type]
-    leaves = [jax.tree.leaves(one) for one in many]
-    named = jax.tree.leaves(axes, is_leaf=lambda node: type(node) is tuple)
-    made = [function(*arrays, names) for *arrays, names in zip(*leaves, named, strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(many[0]), made)
+    return jax.tree.map(function, *many, axes)  # ends at the arrays: a block's cache may be a tuple, as axes are
 
 
 @functools.cache
 def cache_axes(config: ModelConfig) -> Cache:
-    """Return the logical axes of each array in a key-value cache, such as ("batch", None, "kv_heads", None). Only
-    lm.model.kv_cache knows the layout, so the axes are inferred: from which sizes change with the rows or heads."""
+    """Return the logical axes of each array in a cache, such as ("batch", None, "kv_heads", None). Only the block knows
+    the layout, so the axes are inferred: from which sizes change with the rows or heads."""
     config = dataclasses.replace(config, heads=1, kv_heads=1, head_dim=config.head_channels)
     more_heads = dataclasses.replace(config, heads=2, kv_heads=2)
     shapes = lambda config, rows: jax.eval_shape(lambda: empty_cache(config, rows, 1))

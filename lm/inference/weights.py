@@ -16,8 +16,9 @@ from lm.config import ModelConfig
 from lm.errors import UsageError
 from lm.inference.cpu import Bfloat16Linear, Int8Linear, JoinedAttention, PreparedLinear, TiledLinear
 from lm.model.attention.layer import Attention
-from lm.model.layers import Linear, softcapped
-from lm.model.transformer import Block, Transformer, with_blocks
+from lm.model.block import Block
+from lm.model.layers import GatedMLP, Linear, PlainMLP, softcapped
+from lm.model.transformer import Transformer, with_blocks
 from lm.parallel import context
 
 type Weights = Literal["float32", "bfloat16", "int8"]
@@ -65,16 +66,18 @@ def is_plain(weights: Weights) -> bool:
 
 
 def prepared_block(block: Block, config: ModelConfig, weights: Weights) -> Block:
-    """Return a copy of the block with all its linear maps in the form for generation with `weights`."""
-    block = jax.tree.map(lambda x: x, block)
-    attention, mlp = block.attention, block.mlp
-    if type(attention) is Attention and not is_plain(weights):
-        three = [attention.query, attention.key, attention.value]
-        block.attention = attention = JoinedAttention(attention, side_by_side(three, config, weights))
-    for part in (attention, mlp):
+    """Return a copy of the block with the linear maps of its attention and MLP in the form for generation with
+    `weights`. Parts of other classes, which only a user's block has, stay as they are."""
+    block, plain = jax.tree.map(lambda x: x, block), is_plain(weights)
+    for place, part in list(vars(block).items()):
+        if not isinstance(part, Attention | GatedMLP | PlainMLP):
+            continue
+        if type(part) is Attention and not plain:
+            three = [part.query, part.key, part.value]
+            part = JoinedAttention(part, side_by_side(three, config, weights))
+            setattr(block, place, part)
         for name, linear in list(vars(part).items()):
             if isinstance(linear, Linear):
-                plain = is_plain(weights)
                 setattr(part, name, rounded(linear, weights) if plain else side_by_side([linear], config, weights))
     return block
 

@@ -2,22 +2,26 @@
 no compute; GPT-2 and Llama have neither.
 
 Token shift (ModelConfig.token_shift) changes the inputs of attention and MLP; n-gram embeddings are added to the token
-embedding (ModelConfig.ngram_rows). In generation, the tokens before are in the cache: LayerCache.attention_last_B1D and
-mlp_last_B1D, and Cache.tokens_BS.
+embedding (ModelConfig.ngram_rows). In generation, what they need of the tokens before is in their caches: ShiftedCache,
+and Cache.last_tokens_BN.
 
-Axes: B batch, T position, D width, N rows of an n-gram table; I and J channels of all query heads and of all key heads.
+Axes: B batch, T position, D width, N rows of an n-gram table, or tokens before.
 """
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from lm.config import ModelConfig
 from lm.model.attention.layer import Attention
 from lm.model.attention.mask import AttentionMask
-from lm.model.kv_cache import NOTHING, Cache, LayerCache
-from lm.model.layers import constant, parameter
+from lm.model.block import Block
+from lm.model.kv_cache import LayerCache
+from lm.model.layers import Rotary, constant, parameter
+from lm.model.taps import Taps
 
 FACTOR = 0x9E3779B1  # odd, near 2**32 divided by the golden ratio (Knuth, TAOCP 3, 6.4)
 
@@ -27,31 +31,45 @@ def shift_share(config: ModelConfig) -> nnx.Param:
     return constant(0.5, (config.width,), ("width",), config.parameter_dtype)
 
 
-def same_as_before(mask: AttentionMask) -> Bool[Array, "B T"]:
-    """Return True where the previous token belongs to the same document; False for the first token of a row."""
-    if mask.key_segment_ids_BS is None or mask.positions_BT is None:
-        before_BT = jnp.pad(mask.segment_ids_BT[:, :-1], ((0, 0), (1, 0)), constant_values=NOTHING)
-        return before_BT == mask.segment_ids_BT
-    before_BT = jnp.take_along_axis(mask.key_segment_ids_BS, jnp.maximum(mask.positions_BT - 1, 0), axis=1)
-    return (mask.positions_BT > 0) & (before_BT == mask.segment_ids_BT)
+def previous(
+    x: Shaped[Array, "B T ..."],
+    mask: AttentionMask,
+    count: int,
+    last: Shaped[Array, "B N ..."] | None = None,
+    missing: int = 0,
+) -> tuple[list[Shaped[Array, "B T ..."]], Shaped[Array, "B N ..."] | None]:
+    """Return ([value of the token 1, 2, ... `count` positions earlier], the last `count` values of each row). A value
+    is `missing` if that token belongs to another document.
 
-
-def shifted(
-    x_BTD: Float[Array, "B T D"], mask: AttentionMask, last_B1D: Float[Array, "B 1 D"] | None = None
-) -> Float[Array, "B T D"]:
-    """Shift by one position: the value of the previous token, `last_B1D` for the first token, or 0 if the previous
-    token belongs to another document."""
-    same_BT = same_as_before(mask)
-    if last_B1D is None:
-        before_BTD = jnp.pad(x_BTD[:, :-1], ((0, 0), (1, 0), (0, 0)))
-    else:
-        before_BTD = jnp.concatenate([last_B1D, x_BTD[:, :-1]], axis=1)
-    return jnp.where(same_BT[:, :, None], before_BTD, 0)
+    `last` is the second result for the tokens before these, from a cache; zeros of shape (B, `count`, ...) in an empty
+    one. Padding (segment 0) comes after a row's tokens and does not enter it. Without a cache it is None.
+    """
+    length, joined, found = x.shape[1], x if last is None else jnp.concatenate([last, x], axis=1), []
+    wide = lambda of_row: of_row.reshape(*of_row.shape, *[1] * (x.ndim - 2))
+    for back in range(1, count + 1):
+        if last is None:
+            before = jnp.pad(x[:, :-back], ((0, 0), (back, 0), *[(0, 0)] * (x.ndim - 2)))[:, :length]
+        else:
+            before = joined[:, count - back : count - back + length]
+        found.append(jnp.where(wide(mask.same_document(back)), before, missing))
+    if last is not None:
+        at_BN = jnp.sum(mask.segment_ids_BT > 0, axis=1)[:, None] + jnp.arange(count)[None]
+        last = jnp.take_along_axis(joined, wide(at_BN), axis=1)
+    return found, last
 
 
 def mixed(x_BTD: Float[Array, "B T D"], before_BTD: Float[Array, "B T D"], share: nnx.Param) -> Float[Array, "B T D"]:
     """share * before + (1 - share) * x per channel: token shift of RWKV (arXiv:2305.13048)."""
     return x_BTD + (before_BTD - x_BTD) * share[...].astype(x_BTD.dtype)[None, None, :]
+
+
+class ShiftedCache(NamedTuple):
+    """Cache of a ShiftedBlock. mlp_last_B1D has the meaning of attention_last_B1D, for the MLP."""
+
+    attention: LayerCache
+    attention_last_B1D: Float[Array, "B 1 D"]  # noqa: N815
+    """Input of the attention at each row's last token."""
+    mlp_last_B1D: Float[Array, "B 1 D"]  # noqa: N815
 
 
 class ShiftedAttention(Attention):
@@ -61,47 +79,44 @@ class ShiftedAttention(Attention):
         super().__init__(config, key, layer, residual_std)
         self.query_share, self.key_share, self.value_share = (shift_share(config) for _ in range(3))
 
-    def products(
-        self, x_BTD: Float[Array, "B T D"], mask: AttentionMask, cache: LayerCache | None
-    ) -> tuple[Float[Array, "B T I"], Float[Array, "B T J"], Float[Array, "B T J"]]:
-        before_BTD = shifted(x_BTD, mask, None if cache is None else cache.attention_last_B1D)
+    def __call__(
+        self,
+        x_BTD: Float[Array, "B T D"],
+        rotary: Rotary | None,
+        mask: AttentionMask,
+        cache: Any = None,
+        taps: Taps | None = None,
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        """As Attention, with the block's ShiftedCache."""
+        kept, last_B1D = (None, None) if cache is None else (cache.attention, cache.attention_last_B1D)
+        (before_BTD,), last_B1D = previous(x_BTD, mask, 1, last_B1D)
         query = self.query(mixed(x_BTD, before_BTD, self.query_share))
         key = self.key(mixed(x_BTD, before_BTD, self.key_share))
-        return query, key, self.value(mixed(x_BTD, before_BTD, self.value_share))
+        value = self.value(mixed(x_BTD, before_BTD, self.value_share))
+        out_BTD, kept = self.attend((query, key, value), rotary, mask, kept, taps)
+        return out_BTD, cache and cache._replace(attention=kept, attention_last_B1D=last_B1D)
 
 
-def mlp_input(
-    g_BTD: Float[Array, "B T D"], share: nnx.Param | None, mask: AttentionMask, cache: LayerCache | None
-) -> Float[Array, "B T D"]:
-    """Mix the inputs of the MLP, as `mixed`; unchanged without token shift, if `share` is None."""
-    if share is None:
-        return g_BTD
-    return mixed(g_BTD, shifted(g_BTD, mask, None if cache is None else cache.mlp_last_B1D), share)
+class ShiftedBlock(Block):
+    """Block with token shift, of attention and MLP (ModelConfig.token_shift)."""
 
+    attention_class = ShiftedAttention
 
-def newest(
-    x_BTD: Float[Array, "B T D"], last_B1D: Float[Array, "B 1 D"], segment_ids_BT: Int[Array, "B T"]
-) -> Float[Array, "B 1 D"]:
-    """Return the value at each row's last token, or `last_B1D` if the row has no new tokens. Padding (segment 0) comes
-    after a row's tokens."""
-    count_B11 = jnp.sum(segment_ids_BT > 0, axis=1)[:, None, None]
-    return jnp.take_along_axis(jnp.concatenate([last_B1D, x_BTD], axis=1), count_B11, axis=1)
+    def __init__(self, config: ModelConfig, key: jax.Array, layer: int):
+        super().__init__(config, key, layer)
+        self.mlp_share = shift_share(config)
 
+    @staticmethod
+    def init_cache(config: ModelConfig, rows: int, capacity: int) -> ShiftedCache:
+        last = lambda: jnp.zeros((rows, 1, config.width), config.compute_dtype)
+        return ShiftedCache(Block.init_cache(config, rows, capacity), last(), last())
 
-def with_last_inputs(
-    cache: LayerCache | None,
-    h_BTD: Float[Array, "B T D"],
-    g_BTD: Float[Array, "B T D"],
-    segment_ids_BT: Int[Array, "B T"],
-) -> LayerCache | None:
-    """Return the cache with the inputs of attention (h) and MLP (g) at each row's last token; unchanged without token
-    shift."""
-    if cache is None or cache.attention_last_B1D is None or cache.mlp_last_B1D is None:
-        return cache
-    return cache._replace(
-        attention_last_B1D=newest(h_BTD, cache.attention_last_B1D, segment_ids_BT),
-        mlp_last_B1D=newest(g_BTD, cache.mlp_last_B1D, segment_ids_BT),
-    )
+    def feed_forward(
+        self, g_BTD: Float[Array, "B T D"], mask: AttentionMask, cache: Any, taps: Taps | None
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        (before_BTD,), last_B1D = previous(g_BTD, mask, 1, cache and cache.mlp_last_B1D)
+        out_BTD = self.mlp(mixed(g_BTD, before_BTD, self.mlp_share), taps)
+        return out_BTD, cache and cache._replace(mlp_last_B1D=last_B1D)
 
 
 def ngram_tables(config: ModelConfig, key: jax.Array) -> list[nnx.Param]:
@@ -111,25 +126,6 @@ def ngram_tables(config: ModelConfig, key: jax.Array) -> list[nnx.Param]:
     shape, std = (config.ngram_rows, config.width), 0.0 if config.zero_init else config.initial_std
     table = lambda key: parameter(key, shape, ("ngram", "width"), std, config.parameter_dtype)
     return [table(jax.random.fold_in(key, length)) for length in range(2, config.tokens_back + 2)]
-
-
-def tokens_before(
-    tokens_BT: Int[Array, "B T"], mask: AttentionMask, count: int, cache: Cache | None = None
-) -> list[Int[Array, "B T"]]:
-    """For each n in 1 to `count`, return the token n positions earlier, or -1 (NOTHING) if the document has none there.
-    With a `cache`, which already has these tokens, pass a mask from AttentionMask.over."""
-    found = []
-    for back in range(1, count + 1):
-        if cache is None or mask.positions_BT is None:
-            shift = lambda x_BT, back=back: jnp.pad(x_BT, ((0, 0), (back, 0)), constant_values=NOTHING)[:, :-back]
-            same_BT, before_BT = shift(mask.segment_ids_BT) == mask.segment_ids_BT, shift(tokens_BT)
-        else:
-            slots_BT = jnp.maximum(mask.positions_BT - back, 0)
-            before_BT = jnp.take_along_axis(cache.tokens_BS, slots_BT, axis=1)
-            of_BT = jnp.take_along_axis(cache.segment_ids_BS, slots_BT, axis=1)
-            same_BT = (mask.positions_BT >= back) & (of_BT == mask.segment_ids_BT)
-        found.append(jnp.where(same_BT, before_BT, NOTHING))
-    return found
 
 
 def ngram_row(ngram: list[Int[Array, "B T"]], rows: int) -> Int[Array, "B T"]:
@@ -148,6 +144,6 @@ def with_ngrams(
     before: list[Int[Array, "B T"]],
 ) -> Float[Array, "B T D"]:
     """Add the embeddings of n-grams: the last two tokens select a row of the first table, the last three a row of the
-    second, and so on. `before` is the result of `tokens_before`."""
+    second, and so on. `before` has the tokens 1, 2, ... positions earlier; NOTHING before a document's first token."""
     found = [table[ngram_row([tokens_BT, *before[:length]], table.shape[0])] for length, table in enumerate(tables, 1)]
     return sum(found, x_BTD)

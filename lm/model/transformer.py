@@ -5,10 +5,11 @@ T position, D width, V vocabulary.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
@@ -16,11 +17,11 @@ from jaxtyping import Array, Float, Int
 from lm.config import ModelConfig, RematPolicy
 from lm.errors import UsageError
 from lm.model import lookback
-from lm.model.attention.layer import Attention
 from lm.model.attention.mask import AttentionMask
-from lm.model.kv_cache import Cache, LayerCache
-from lm.model.layers import GatedMLP, Linear, PlainMLP, Rotary, logits_of, make_norm, parameter, rotary_tables
-from lm.model.taps import ANY_LAYER, Taps, at, tap
+from lm.model.block import Block, Dropout, drop, residual
+from lm.model.kv_cache import NOTHING, Cache, LayerCache
+from lm.model.layers import Linear, Rotary, logits_of, make_norm, parameter, rotary_tables
+from lm.model.taps import ANY_LAYER, Taps, tap
 from lm.parallel import (
     TOKENS,
     constrain,
@@ -38,35 +39,6 @@ def row_positions(like_BT: Int[Array, "B T"]) -> Int[Array, "1 T"]:
     return jnp.arange(like_BT.shape[1])[None]
 
 
-class Dropout(NamedTuple):
-    """Randomness of dropout (arXiv:1207.0580) in a training step."""
-
-    key: jax.Array
-    """Key of the step."""
-    rate: float
-    """Probability that a value becomes 0."""
-    rows_B: Int[Array, " B"]  # noqa: N815
-    """Indices of the rows in the whole batch, so that dropout does not depend on the micro-batch of a row."""
-
-    def at(self, place: int | jax.Array) -> "Dropout":
-        """Return dropout with another random key, for place number `place` in the model."""
-        return self._replace(key=jax.random.fold_in(self.key, place))
-
-
-def residual(x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-    """Constrain the sharding of the residual stream between the parts of a block."""
-    return constrain(x_BTD, "batch", "residual_length", "embed")
-
-
-def drop(x_BTD: Float[Array, "B T D"], dropout: Dropout | None, place: int) -> Float[Array, "B T D"]:
-    """Set each value to 0 with probability `rate`, else divide it by 1 - rate; unchanged if dropout is None."""
-    if dropout is None:
-        return x_BTD
-    of_row = lambda row: jax.random.bernoulli(dropout.at(place).at(row).key, 1.0 - dropout.rate, x_BTD.shape[1:])
-    kept_BTD = jax.vmap(of_row)(dropout.rows_B)
-    return jnp.where(kept_BTD, x_BTD / (1.0 - dropout.rate), 0.0).astype(x_BTD.dtype)
-
-
 def with_remat[**P, R](block: Callable[P, R], policy: RematPolicy | None, in_scan: bool) -> Callable[P, R]:
     """Apply the remat policy to `block`. In a scan, prevent_cse is not needed, and its barrier would also prevent the
     recomputation from gathering weights early."""
@@ -81,50 +53,63 @@ def with_remat[**P, R](block: Callable[P, R], policy: RematPolicy | None, in_sca
     return jax.checkpoint(block, policy=keep, prevent_cse=not in_scan)
 
 
-class Block(nnx.Module):
-    """Pre-norm residual block: x + attention(norm(x)), then x + mlp(norm(x))."""
-
-    def __init__(self, config: ModelConfig, key: jax.Array, layer: int):
-        """`layer` is the index of the block, from 0; it determines its attention window."""
-        attention_key, mlp_key = jax.random.split(key)
-        # Two residual additions per layer: scaled so that the variance of the stream does not grow with depth (GPT-2).
-        residual_std = 0.0 if config.zero_init else config.initial_std * (2 * config.layers) ** -0.5
-        self.attention_norm = make_norm(config)
-        attention = lookback.ShiftedAttention if config.token_shift else Attention
-        self.attention = attention(config, attention_key, layer, residual_std)
-        self.mlp_norm = make_norm(config)
-        self.mlp = (GatedMLP if config.gated_mlp else PlainMLP)(config, mlp_key, residual_std)
-        self.mlp_share = lookback.shift_share(config) if config.token_shift else None
-
-    def __call__(
-        self,
-        x_BTD: Float[Array, "B T D"],
-        rotary: Rotary | None,
-        mask: AttentionMask,
-        cache: LayerCache | None = None,
-        dropout: Dropout | None = None,
-        taps: Taps | None = None,
-    ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
-        """Return the residual stream after the block, and the cache, if any, with the tokens added. `rotary`, `mask`
-        and `cache` are as in Attention."""
-        whole = lambda h_BTD: constrain(h_BTD, "batch", "length", "embed")
-        x_BTD = residual(x_BTD)
-        h_BTD = whole(self.attention_norm(x_BTD))
-        out_BTD, cache = self.attention(h_BTD, rotary, mask, cache, at(taps, "attention"))
-        out_BTD = residual(out_BTD)
-        x_BTD = x_BTD + drop(out_BTD, dropout, 0)
-        tap(taps, "attention.out", out_BTD)
-        tap(taps, "attention.residual", x_BTD)
-        g_BTD = whole(self.mlp_norm(x_BTD))
-        out_BTD = residual(self.mlp(lookback.mlp_input(g_BTD, self.mlp_share, mask, cache), at(taps, "mlp")))
-        x_BTD = residual(x_BTD + drop(out_BTD, dropout, 1))
-        tap(taps, "mlp.out", out_BTD)
-        tap(taps, "mlp.residual", x_BTD)
-        return x_BTD, lookback.with_last_inputs(cache, h_BTD, g_BTD, mask.segment_ids_BT)
-
-
-BLOCKS: dict[str, Callable[[ModelConfig, jax.Array, int], Block]] = {"pre_norm": Block}
+BLOCKS: dict[str, type[Block]] = {"pre_norm": Block}
 """By the names of ModelConfig.block. A user's own class has the methods of Block."""
+
+
+def block_class(config: ModelConfig) -> Any:
+    """Return the class of the model's blocks. Raises UsageError if the user's own class cannot be loaded."""
+    return lookback.ShiftedBlock if config.token_shift else named(config.block, BLOCKS, "model.block")
+
+
+def declares_cache(config: ModelConfig) -> bool:
+    """Return whether the block's class itself has an `init_cache`. A subclass declares it again, because it may read
+    more of earlier tokens than its base class."""
+    return "init_cache" in getattr(block_class(config), "__dict__", {})
+
+
+def reads_by_attention(config: ModelConfig) -> bool:
+    """Return whether a token depends on earlier ones only through attention: the block's cache is only its keys and
+    values, and there are no n-grams."""
+    if not declares_cache(config) or config.tokens_back:
+        return False
+    return type(jax.eval_shape(lambda: block_class(config).init_cache(config, 1, 1))) is LayerCache
+
+
+def check_cache(config: ModelConfig) -> None:
+    """Raise UsageError if the block declares no cache, so that no text can be generated, or an invalid one."""
+    if not declares_cache(config):
+        raise UsageError(
+            f"model.block = {config.block} does not say what it keeps of earlier tokens, so no text can be generated. "
+            "Define init_cache(config, rows, capacity) in the class itself (docs/how_to_change_it.md); "
+            "if it reads other tokens only by Block's attention, init_cache = Block.init_cache. "
+            "Otherwise train without samples (--train.sample-every 0; launch.pretrain --until evaluate)."
+        )
+    sizes = [jax.eval_shape(lambda rows=rows: block_class(config).init_cache(config, rows, 1)) for rows in (1, 2)]
+    (one, form), (two, other) = map(jax.tree.flatten, sizes)
+    alike = form == other and all(a.ndim == b.ndim for a, b in zip(one, two, strict=True))
+    if not alike or any(np.not_equal(a.shape, b.shape).sum() != 1 for a, b in zip(one, two, strict=True)):
+        one, two = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in sizes)
+        raise UsageError(
+            f"init_cache of model.block = {config.block} returns arrays of the shapes {one} for one row and {two} for "
+            "two. Give each array exactly one axis of size `rows`."
+        )
+
+
+def empty_cache(config: ModelConfig, batch_size: int, capacity: int | None = None) -> Cache:
+    """Return an empty cache with `capacity` positions per row (by default config.context_length). Raises like
+    `check_cache`."""
+    check_cache(config)
+    capacity = config.context_length if capacity is None else capacity
+    layer = lambda: block_class(config).init_cache(config, batch_size, capacity)
+    stacked = lambda x: jnp.broadcast_to(x, (config.layers, *x.shape))
+    last_tokens = (batch_size, config.tokens_back)
+    return Cache(
+        jax.tree.map(stacked, layer()) if config.scan_layers else [layer() for _ in range(config.layers)],
+        jnp.full(last_tokens, NOTHING, jnp.int32) if config.tokens_back else None,
+        jnp.full((batch_size, capacity), NOTHING, jnp.int32),
+        jnp.zeros((batch_size,), jnp.int32),
+    )
 
 
 def with_layer_axis(blocks: Block, layers: bool) -> Block:
@@ -162,7 +147,7 @@ class Transformer(nnx.Module):
             if config.position == "learned"
             else None
         )
-        make_block = named(config.block, BLOCKS, "model.block")
+        make_block = block_class(config)
         self.blocks = (
             with_layer_axis(jax.vmap(lambda block_key: make_block(config, block_key, 0))(jnp.stack(block_keys)), True)
             if config.scan_layers  # then all layers have the same window
@@ -183,7 +168,7 @@ class Transformer(nnx.Module):
     def embed(
         self, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "#B T"], before: list[Int[Array, "B T"]]
     ) -> Float[Array, "B T D"]:
-        """Input of the first block. `before` is the result of lm.model.lookback.tokens_before."""
+        """Input of the first block. `before` is as in lm.model.lookback.with_ngrams."""
         one_row = positions_BT.shape[0] == 1
 
         def looked_up(embedding_VD, ngrams, positions_PD, tokens_BT, positions_BT, before):
@@ -228,15 +213,15 @@ class Transformer(nnx.Module):
         x_BTD: Float[Array, "B T D"],
         positions_BT: Int[Array, "#B T"],
         mask: AttentionMask,
-        caches: list[LayerCache] | LayerCache | None = None,
+        caches: Any = None,
         remat: RematPolicy | None = None,
         dropout: Dropout | None = None,
         taps: Taps | None = None,
-    ) -> tuple[Float[Array, "B T D"], list[LayerCache] | LayerCache | None]:
+    ) -> tuple[Float[Array, "B T D"], Any]:
         """Map embedded tokens to the residual stream after the last norm, and return the caches of the layers with the
         tokens added.
 
-        Arguments are as in `__call__`.
+        `caches` is Cache.layers; other arguments are as in `__call__`.
         """
         rotary = self.rotary(positions_BT)
 
@@ -244,8 +229,8 @@ class Transformer(nnx.Module):
         """Names of the values in a block that can be captured."""
 
         def one_block(
-            x_BTD: jax.Array, block: Block, layer: int | jax.Array, cache: LayerCache | None
-        ) -> tuple[jax.Array, tuple[LayerCache | None, dict[str, jax.Array]]]:
+            x_BTD: jax.Array, block: Block, layer: int | jax.Array, cache: Any
+        ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
             own = None if dropout is None else dropout.at(layer)
             x_BTD = checkpoint_name(x_BTD, "decoder_layer_input")
             if taps is None:
@@ -294,14 +279,16 @@ class Transformer(nnx.Module):
         Without a cache, the tokens are whole rows. With a cache, each token is stored in the slot of its position, and
         padding (segment 0) comes after a row's tokens. `remat` is as in `with_remat`.
         """
+        caches, last_BN = None, None
         if cache is not None:
             positions_BT = jnp.broadcast_to(positions_BT, tokens_BT.shape)
-            cache = cache.reading(tokens_BT, positions_BT, mask.segment_ids_BT)
+            cache = cache.reading(positions_BT, mask.segment_ids_BT)
             mask = mask.over(positions_BT, cache.segment_ids_BS)
-        x_BTD = self.embed(tokens_BT, positions_BT, lookback.tokens_before(tokens_BT, mask, len(self.ngrams), cache))
-        caches = None if cache is None else cache.layers
+            caches, last_BN = cache.layers, cache.last_tokens_BN
+        before, last_BN = lookback.previous(tokens_BT, mask, len(self.ngrams), last_BN, NOTHING)
+        x_BTD = self.embed(tokens_BT, positions_BT, before)
         x_BTD, caches = self.hidden(x_BTD, positions_BT, mask, caches, remat, dropout, taps)
-        return x_BTD, None if cache is None else cache._replace(layers=cast(list[LayerCache] | LayerCache, caches))
+        return x_BTD, None if cache is None else cache._replace(layers=caches, last_tokens_BN=last_BN)
 
     def read(
         self,

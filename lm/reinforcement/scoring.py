@@ -22,8 +22,8 @@ from jaxtyping import Array, Float, Int
 
 from lm.inference import steps
 from lm.inference.sampling import logprobs
-from lm.model.kv_cache import Cache, empty_cache
-from lm.model.transformer import Transformer
+from lm.model.kv_cache import Cache
+from lm.model.transformer import Transformer, empty_cache
 
 STEPS_TOGETHER = 8
 """Decode steps between two stored caches of the backward pass; the caches of all steps would need too much memory."""

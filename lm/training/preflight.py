@@ -86,7 +86,7 @@ def devices_with_memory(model: ModelConfig, config: TrainConfig) -> Devices:
 
 def check_samples(model: ModelConfig) -> None:
     """Raise UsageError if the model's block cannot generate text. Imports JAX."""
-    from lm.model.kv_cache import check_cache
+    from lm.model.transformer import check_cache
 
     check_cache(model)
 

@@ -30,7 +30,7 @@ from lm.metrics.profiling import Profiler
 from lm.metrics.writers import import_wandb
 from lm.model.attention.choice import attention_spec_of, choose, explain
 from lm.model.cost import count_parameters, flops_before
-from lm.model.kv_cache import check_cache
+from lm.model.transformer import check_cache
 from lm.parallel import own_rows, shard_batch, training_mesh
 from lm.resilience.goodput import Goodput
 from lm.resilience.multihost import settle

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lm.config import ModelConfig
+from lm.model.lookback import previous
 from lm.model.taps import tap
 from lm.model.transformer import Block
 
@@ -28,7 +29,7 @@ class UnitNorm(nnx.Module):
 class ParallelBlock(Block):
     """Attention and MLP of the same input, as in PaLM (arXiv:2204.02311)."""
 
-    standard_cache = True
+    init_cache = staticmethod(Block.init_cache)
 
     def __call__(self, x_BTD, rotary, mask, cache=None, dropout=None, taps=None):
         h_BTD = self.attention_norm(x_BTD)
@@ -39,10 +40,19 @@ class ParallelBlock(Block):
 
 
 class ConvolutionBlock(ParallelBlock):
-    """A causal convolution of width 2, which reads the token before, of the same document, past the cache."""
+    """A causal convolution of width 2, whose state is the last input of each row."""
+
+    @staticmethod
+    def init_cache(config, rows, capacity):
+        last_B1D = jnp.zeros((rows, 1, config.width), config.compute_dtype)
+        return Block.init_cache(config, rows, capacity), last_B1D
 
     def __call__(self, x_BTD, rotary, mask, cache=None, dropout=None, taps=None):
-        ids_BT = mask.segment_ids_BT
-        same_BT = ids_BT == jnp.pad(ids_BT, ((0, 0), (1, 0)))[:, :-1]
-        before_BTD = jnp.pad(x_BTD, ((0, 0), (1, 0), (0, 0)))[:, :-1] * same_BT[..., None]
-        return super().__call__(x_BTD + 0.5 * before_BTD, rotary, mask, cache, dropout, taps)
+        kept, last_B1D = (None, None) if cache is None else cache
+        (before_BTD,), last_B1D = previous(x_BTD, mask, 1, last_B1D)
+        x_BTD, kept = super().__call__(x_BTD + 0.5 * before_BTD, rotary, mask, kept, dropout, taps)
+        return x_BTD, None if cache is None else (kept, last_B1D)
+
+
+class UndeclaredBlock(ConvolutionBlock):
+    """A subclass that does not say what it keeps of earlier tokens."""

@@ -1,22 +1,22 @@
-"""A user's block that reads other tokens past the cache is scored right, and every way to generate text with it is
-refused by name. A block that says that the cache is enough shares contexts, and generates."""
+"""Every way to generate text with a user's block that declares no cache, or an invalid one, is refused by name."""
 
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lm.config import ModelConfig, ReinforceConfig
 from lm.errors import UsageError
-from lm.evaluation.log_likelihood import LogLikelihoods, Request
 from lm.inference import steps
 from lm.inference.engine import Engine
 from lm.inference.generate import sample_texts
-from lm.model.kv_cache import check_cache, reads_by_attention
-from lm.model.transformer import BLOCKS
+from lm.model.block import Block
+from lm.model.transformer import BLOCKS, check_cache
 from lm.parallel import one_device_mesh
 from lm.reinforcement.loop import Learner
 from lm.reinforcement.scoring import AnswerBatch, answer_logprobs
@@ -26,40 +26,17 @@ from lm.training.loop import train
 from lm.training.state import TrainState
 from lm.trusted_code import module_code, trust
 from tests.corpus import tiny_experiment, write_tokens
-from tests.lm.inference.models import log_probabilities
 from tests.lm.model_configs import LLAMA, random_model
 from tests.lm.reinforcement.test_loop import TALKER
 from tests.test_house import REPOSITORY
 
-OWN = dataclasses.replace(LLAMA, vocab_size=TALKER.vocab_size, block="tests.lm.own_parts.ConvolutionBlock")
-PARALLEL = dataclasses.replace(OWN, block="tests.lm.own_parts.ParallelBlock")
+OWN = dataclasses.replace(LLAMA, vocab_size=TALKER.vocab_size, block="tests.lm.own_parts.UndeclaredBlock")
 REFUSED = re.escape(f"model.block = {OWN.block} does not say")
-SHARED = (5, 9, 3)
-REQUESTS = [Request(SHARED, tail) for tail in ((7,), (8, 2), (8, 2, 4, 1))]
 
 
 @pytest.fixture(autouse=True)
 def _trusted():
     trust(module_code("tests.lm.own_parts"))
-
-
-@pytest.mark.parametrize("config", [OWN, PARALLEL], ids=["convolution", "parallel"])
-def test_continuations_of_one_context_score_like_the_forward_pass(config):
-    model, scorer = random_model(config), LogLikelihoods(config, 2)
-    found = scorer.score(model, one_device_mesh(config), REQUESTS)
-    log_p, size = log_probabilities(model, config.context_length), len(SHARED)
-    for request, score in zip(REQUESTS, found, strict=True):
-        whole = [*request.context, *request.continuation]
-        nats = log_p(whole)[np.arange(size - 1, len(whole) - 1), whole[size:]].sum()
-        assert score.log_likelihood == pytest.approx(nats, abs=1e-5)
-    assert scorer.branches(one_device_mesh(config)) == (config is PARALLEL)
-
-
-def test_the_scores_of_a_prompt_are_those_of_the_forward_pass():
-    model, ids = random_model(OWN), [5, 9, 3, 8, 2]
-    found = steps.score(model, OWN.vocab_size, 1, np.array([ids + [0] * 3]))[0][: len(ids) - 1]
-    wanted = log_probabilities(model, OWN.context_length)(ids)[np.arange(len(ids) - 1), ids[1:]]
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def reinforced(config: ModelConfig) -> Learner:
@@ -105,11 +82,34 @@ def test_caches_are_made_only_where_the_block_is_checked():
         for path in (REPOSITORY / room).rglob("*.py")
         if re.search(r"\b(?:Layer)?Cache\(", path.read_text(encoding="utf-8"))
     }
-    assert makers - {"lm/compilation_cache.py"} == {"lm/model/kv_cache.py"}
+    assert makers - {"lm/compilation_cache.py"} == {
+        "lm/model/block.py",
+        "lm/model/kv_cache.py",
+        "lm/model/transformer.py",
+    }
 
 
-def test_a_shipped_block_and_one_that_says_so_are_cached_but_not_a_subclass():
-    for block in BLOCKS:
-        check_cache(dataclasses.replace(LLAMA, block=block))
-    assert reads_by_attention(PARALLEL)
-    assert not reads_by_attention(OWN)  # a subclass of ParallelBlock
+class Grows(Block):
+    """Its cache has other arrays for more rows, or rows in two axes or none, by `shapes`."""
+
+    shapes: Callable[[int], dict[str, tuple[int, ...]]]
+
+    @staticmethod
+    def init_cache(config, rows, capacity):
+        return jax.tree.map(jnp.zeros, Grows.shapes(rows), is_leaf=lambda node: type(node) is tuple)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "told"),
+    [
+        (lambda rows: {"a": (4,)}, "{'a': (4,)} for one row and {'a': (4,)} for two"),
+        (lambda rows: {"a": (rows, rows)}, "{'a': (1, 1)} for one row and {'a': (2, 2)} for two"),
+        (lambda rows: {"a": (1,) * rows}, "{'a': (1,)} for one row and {'a': (1, 1)} for two"),
+        (lambda rows: {"ab"[rows - 1]: (rows,)}, "{'a': (1,)} for one row and {'b': (2,)} for two"),
+    ],
+)
+def test_a_cache_whose_arrays_do_not_have_one_axis_of_rows_is_refused(monkeypatch, shapes, told):
+    monkeypatch.setattr(Grows, "shapes", staticmethod(shapes), raising=False)
+    monkeypatch.setitem(BLOCKS, "pre_norm", Grows)
+    with pytest.raises(UsageError, match=f"model.block = pre_norm returns arrays of the shapes {re.escape(told)}"):
+        check_cache(LLAMA)

@@ -20,6 +20,9 @@ from lm.model.layers import Linear, Rotary, rotate, unit_rms
 from lm.model.taps import Taps, tap
 from lm.parallel import constrain, context, devices_of
 
+type Products = tuple[Float[Array, "B T I"], Float[Array, "B T J"], Float[Array, "B T J"]]
+"""Queries, keys and values, with heads concatenated."""
+
 
 class Attention(nnx.Module):
     """Query, key and value projections, attention, and output projection."""
@@ -38,18 +41,16 @@ class Attention(nnx.Module):
         self.qk_norm_epsilon = config.norm_epsilon if config.qk_norm else None
         self.choice = config.attention
 
-    def products(
-        self, x_BTD: Float[Array, "B T D"], mask: AttentionMask, cache: LayerCache | None
-    ) -> tuple[Float[Array, "B T I"], Float[Array, "B T J"], Float[Array, "B T J"]]:
-        """Project to queries, keys and values, with heads concatenated. Only subclasses use mask and cache."""
+    def products(self, x_BTD: Float[Array, "B T D"]) -> Products:
+        """Project to queries, keys and values, with heads concatenated."""
         return self.query(x_BTD), self.key(x_BTD), self.value(x_BTD)
 
-    def project(
-        self, x_BTD: Float[Array, "B T D"], rotary: Rotary | None, mask: AttentionMask, cache: LayerCache | None
+    def by_heads(
+        self, products: Products, rotary: Rotary | None
     ) -> tuple[Float[Array, "B T H C"], Float[Array, "B T K C"], Float[Array, "B T K C"]]:
         """Return (queries, keys, values) by head; queries and keys with QK norm and rotary embedding, if configured."""
         by_head = lambda x_BTI, heads: x_BTI.reshape(*x_BTI.shape[:2], heads, self.head_dim)
-        q_BTI, k_BTJ, v_BTJ = self.products(x_BTD, mask, cache)
+        q_BTI, k_BTJ, v_BTJ = products
         q_BTHC = by_head(q_BTI, self.heads)
         k_BTKC, v_BTKC = by_head(k_BTJ, self.kv_heads), by_head(v_BTJ, self.kv_heads)
         if self.qk_norm_epsilon is not None:
@@ -88,8 +89,19 @@ class Attention(nnx.Module):
         `rotary` has the rotary tables, if the model has them. With a cache, pass a mask from AttentionMask.over, which
         has the tokens' positions in the cache.
         """
+        return self.attend(self.products(x_BTD), rotary, mask, cache, taps)
+
+    def attend(
+        self,
+        products: Products,
+        rotary: Rotary | None,
+        mask: AttentionMask,
+        cache: LayerCache | None,
+        taps: Taps | None,
+    ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
+        """Return the same as `__call__`, from the result of `products`."""
         mask = mask.within(self.window)
-        q_BTHC, k_BTKC, v_BTKC = self.project(x_BTD, rotary, mask, cache)
+        q_BTHC, k_BTKC, v_BTKC = self.by_heads(products, rotary)
         if cache is None:
             attend = self.implementation(q_BTHC, mask)
         else:
@@ -102,4 +114,4 @@ class Attention(nnx.Module):
             seen_BSKC = keys if cache is None else keys.transpose(0, 2, 1, 3)
             taps.keep("weights", attention_weights(q_BTHC, seen_BSKC, mask))
         out_BTHC = constrain(attend(q_BTHC, keys, values, mask), "batch", "length", "heads", None)
-        return checkpoint_name(self.out(out_BTHC.reshape(*x_BTD.shape[:2], -1)), "out_proj"), cache
+        return checkpoint_name(self.out(out_BTHC.reshape(*out_BTHC.shape[:2], -1)), "out_proj"), cache

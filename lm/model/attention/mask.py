@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from lm.model.kv_cache import NOTHING
+
 BRANCHES = 64
 """Number of segment ids per document in AttentionMask.branched."""
 
@@ -62,6 +64,15 @@ class AttentionMask:
     def query_positions(self) -> Int[Array, "#B T"]:
         """Return the positions of the queries among the keys."""
         return jnp.arange(self.segment_ids_BT.shape[1])[None] if self.positions_BT is None else self.positions_BT
+
+    def same_document(self, back: int) -> Bool[Array, "B T"]:
+        """Return whether the token `back` positions before each query belongs to the same document. Not for trees
+        (`branched`)."""
+        if self.positions_BT is None or self.key_segment_ids_BS is None:
+            before_BT = jnp.pad(self.segment_ids_BT, ((0, 0), (back, 0)), constant_values=NOTHING)[:, :-back]
+            return before_BT == self.segment_ids_BT
+        before_BT = jnp.take_along_axis(self.key_segment_ids_BS, jnp.maximum(self.positions_BT - back, 0), axis=1)
+        return (self.positions_BT >= back) & (before_BT == self.segment_ids_BT)
 
     def visible(
         self,

@@ -86,34 +86,6 @@ def test_prepared_weights_keep_the_guarantee(engine, weights):
         assert [one.tokens for one in engine.complete(MIXED)] == [one.tokens for one in alone]
 
 
-@pytest.mark.parametrize(
-    ("family", "changes"),
-    [
-        ("modern", {"attention_windows": (5, 0)}),
-        pytest.param("gpt2", {"scan_layers": True}, marks=pytest.mark.slow),
-        pytest.param("llama", {"scan_layers": True, "attention_windows": (5,)}, marks=pytest.mark.slow),
-        pytest.param("modern", {"scan_layers": True}, marks=pytest.mark.slow),
-        pytest.param("gpt2", {}, marks=pytest.mark.slow),
-    ],
-    ids=str,
-)
-def test_cached_decoding_has_the_probabilities_of_the_whole_forward_pass(family, changes):
-    """Rows of different lengths that begin at different times, in reused slots."""
-    engine = engine_of(config_of(family, **changes))
-    words = [words for words in WORDS if len(words) < 20] * 2  # more than the number of slots
-    asked = [request(one, seed=i, max_tokens=CONTEXT, logprobs=0) for i, one in enumerate(words)]
-    drawn = engine.complete(asked)
-    assert sum(len(new.tokens) for new in drawn) > 3 * CONTEXT / 2
-    told = [tuple(token.token for token in new.logprobs) for new in drawn]
-    whole = [GenerationRequest((*one.prompt, *tokens), SCORED) for one, tokens in zip(asked, told, strict=True)]
-    for one, new, scored in zip(asked, drawn, engine.complete(whole), strict=True):
-        assert max(new.tokens, default=0) < tokenizer().vocab_size
-        end = tokenizer().eos_ids if new.finish_reason == "stop" else ()  # it has a log-probability, too
-        assert [token.token for token in new.logprobs] == [*new.tokens, *end]
-        found = [token.logprob for token in scored.prompt_logprobs[len(one.prompt) :]]
-        np.testing.assert_allclose([token.logprob for token in new.logprobs], found, rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize("penalty", [5.0, 0.2])
 def test_the_repetition_penalty_counts_the_prompt_and_the_text_so_far(engine, penalty):
     """By the definition (arXiv:1909.05858), from the whole forward pass; in reused slots."""

@@ -15,7 +15,7 @@ from lm.inference.cpu import Int8Linear, int8_product
 from lm.inference.sampling import argmax_by_blocks
 from lm.inference.weights import for_inference
 from lm.model.attention.mask import AttentionMask
-from lm.model.kv_cache import empty_cache
+from lm.model.transformer import empty_cache
 from tests.lm.model.test_transformer import tokens
 from tests.lm.model_configs import FAMILIES, MODERN, random_model
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from lm.model.attention.mask import AttentionMask
-from lm.model.kv_cache import LayerCache, empty_cache, written, written_by_head
+from lm.model.kv_cache import LayerCache, written, written_by_head
+from lm.model.transformer import empty_cache
 from tests.lm.model_configs import MODERN, random_model
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from lm.errors import UsageError
 from lm.model.attention.mask import AttentionMask
-from lm.model.kv_cache import empty_cache
-from lm.model.lookback import tokens_before
+from lm.model.kv_cache import NOTHING
+from lm.model.lookback import previous
 from lm.model.param_names import named_leaves
-from lm.model.transformer import Transformer, row_positions, unstack_layers
+from lm.model.transformer import Transformer, empty_cache, row_positions, unstack_layers
 from tests.lm import reference_model
 from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN, random_model, stack_layers
 
@@ -49,7 +49,7 @@ def gradient(model, tokens_BT, segments_BT, target):
         x_BTD, _ = model.hidden(x_BTD, row_positions(tokens_BT), AttentionMask(segments_BT))
         return jnp.sum(jnp.sin(model.logits(x_BTD)[0, target]))
 
-    before = tokens_before(tokens_BT, AttentionMask(segments_BT), len(model.ngrams))
+    before, _ = previous(tokens_BT, AttentionMask(segments_BT), len(model.ngrams), missing=NOTHING)
     return jax.grad(felt)(model.embed(tokens_BT, row_positions(tokens_BT), before))
 
 
@@ -94,49 +94,6 @@ def test_rotary_positions_are_relative():
     segments_BT = jnp.array([[1] * 6 + [2] * 10], jnp.int32)
     logits_BTV = np.asarray(forward(model, apart, segments_BT))
     np.testing.assert_allclose(logits_BTV[0, :6], logits_BTV[0, 6:12], atol=1e-4)
-
-
-@jax.jit
-def read_on(model, tokens_BT, positions_BT, segments_BT, cache):
-    """Return (logits, the cache with the tokens added)."""
-    x_BTD, cache = model(tokens_BT, positions_BT, AttentionMask(segments_BT), cache)
-    return model.logits(x_BTD), cache
-
-
-CACHED = {**FAMILIES, **OTHERS, "scan": dataclasses.replace(MODERN, scan_layers=True)}
-
-
-@rows(CACHED)
-def test_a_prompt_followed_by_single_tokens_equals_the_whole_forward_pass(config):
-    """Rows of different lengths: each continues after its prompt at its own position until it is full."""
-    model, tokens_BT, length = random_model(config), tokens(config, batch=3), config.context_length
-    expected_BTV = np.asarray(forward(model, tokens_BT, jnp.ones_like(tokens_BT)))
-    lengths_B, prompt = np.array([1, 5, 9]), 11
-    places_BT = jnp.broadcast_to(jnp.arange(prompt), (3, prompt))
-    real_BT = (places_BT < lengths_B[:, None]).astype(jnp.int32)
-    logits_BTV, cache = read_on(model, tokens_BT[:, :prompt], places_BT, real_BT, empty_cache(config, 3))
-    for row, end in enumerate(lengths_B):
-        np.testing.assert_allclose(np.asarray(logits_BTV)[row, :end], expected_BTV[row, :end], atol=1e-4)
-    for _ in range(length - 1):
-        at_B1 = np.asarray(cache.lengths_B)[:, None]
-        token_B1 = np.take_along_axis(np.asarray(tokens_BT), np.minimum(at_B1, length - 1), axis=1)
-        logits_B1V, cache = read_on(model, token_B1, at_B1, (at_B1 < length).astype(np.int32), cache)
-        for row in np.flatnonzero(at_B1[:, 0] < length):
-            np.testing.assert_allclose(logits_B1V[row, 0], expected_BTV[row, at_B1[row, 0]], atol=1e-4)
-    np.testing.assert_array_equal(cache.lengths_B, [length] * 3)
-
-
-@CONFIGS
-def test_documents_read_in_pieces_equal_the_whole_forward_pass(config):
-    """The cache separates documents within a piece and across pieces."""
-    model, tokens_BT = random_model(config), tokens(config)
-    segments_BT = jnp.ones_like(tokens_BT).at[0, 6:].set(2).at[1, 3:8].set(2).at[1, 8:].set(3)
-    expected_BTV, cache = np.asarray(forward(model, tokens_BT, segments_BT)), empty_cache(config, 2)
-    for start, end in ((0, 7), (7, 8), (8, 16)):
-        piece = slice(start, end)
-        positions_BT = jnp.broadcast_to(jnp.arange(start, end), (2, end - start))
-        logits_BTV, cache = read_on(model, tokens_BT[:, piece], positions_BT, segments_BT[:, piece], cache)
-        np.testing.assert_allclose(logits_BTV, expected_BTV[:, piece], atol=1e-4)
 
 
 def test_a_long_prompt_is_added_to_the_cache_in_blocks(monkeypatch):
