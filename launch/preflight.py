@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from configs.experiment import Experiment
-from data_prep.by_language.fixes import check_fixes
 from data_prep.by_language.splitters import check_splitters
+from data_prep.select.fixes import check_fixes
 from launch import train_tokenizer, write_shards
 from launch.stages.processes import process_count
 from lm.address_space import TRAINING, check_address_space

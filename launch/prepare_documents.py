@@ -8,7 +8,7 @@ from data_prep.decontamination.examples import set_digests
 from data_prep.dedup_index.format import identities
 from data_prep.engine.progress import ProgressLine
 from data_prep.funnel.report import language_lines
-from data_prep.select.run import prepare_documents
+from data_prep.prepare import prepare_documents
 from launch import extract_texts
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage

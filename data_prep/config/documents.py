@@ -27,7 +27,7 @@ BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
 DEDUP = ("url_dedup", "exact_dedup", "minhash_dedup")
 """Deduplication steps in their order; after the filters, or before them with minhash.before_filters."""
 AFTER_DEDUP = ("line_dedup", "substring_dedup", "decontamination")
-"""Steps that compare parts of texts, after the deduplication of documents (data_prep/select/run.py)."""
+"""Steps that compare parts of texts, after the deduplication of documents (data_prep/prepare.py)."""
 AFTER_FILTERS = (*DEDUP, *AFTER_DEDUP)
 
 

@@ -7,6 +7,11 @@ from data_prep.config import DocumentsConfig, UrlDedupConfig
 from data_prep.dedup.clusters import UNKNOWN_DATE, Node, make_node
 from data_prep.urls import same_page_key
 
+KINDS = ("url", "exact", "near")
+"""Kinds of keys: of URLs, of whole texts, and of bands of MinHash signatures."""
+KINDS_OF = {"url_dedup": ("url",), "exact_dedup": ("exact",), "minhash_dedup": ("exact", "near")}
+"""Kinds of keys that each deduplication step uses. minhash_dedup also uses exact keys, for texts too short for it."""
+
 
 def scope_of(row: Mapping[str, str], config: DocumentsConfig) -> str:
     """Return the scope of a document; only documents of the same scope are compared. It is the dump (crawl), or "" with

@@ -7,5 +7,5 @@ An index is a folder (docs/deduplication.md):
     keys/KIND/N.parquet   sorted keys with the place of the kept document; each file has one range of keys
     ids/NAME.parquet      the IDs of these documents, by row of the run's texts/NAME.parquet
 
-May import: data_prep.dedup.
+May import: data_prep.dedup, data_prep.select.
 """

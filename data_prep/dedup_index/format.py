@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_prep.config import DocumentsConfig
+from data_prep.dedup.keys import KINDS_OF
 from lm.errors import InputError, UsageError, shown
 from lm.storage import Place, place_of, relative_name
 from lm.storage.parquet import BoundedFile
@@ -18,10 +19,6 @@ FOLDER = "dedup_index"
 """Folder of the index in a run folder."""
 HEADER = "index.json"
 FORMAT = "gristmill deduplication index, version 1"
-KINDS = ("url", "exact", "near")
-"""Kinds of keys: of URLs, of whole texts, and of bands of MinHash signatures."""
-KINDS_OF = {"url_dedup": ("url",), "exact_dedup": ("exact",), "minhash_dedup": ("exact", "near")}
-"""Kinds of keys that each deduplication step uses. minhash_dedup also uses exact keys, for texts too short for it."""
 ID_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string())])
 
 

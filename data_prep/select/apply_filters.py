@@ -6,22 +6,23 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep.by_language.fixes import fix_encoding, without_symbol_lines
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.clusters import repeats
 from data_prep.dedup.survivors import Edit, edits_name, read_edits
 from data_prep.documents import document_schema
 from data_prep.engine import Workspace
-from data_prep.engine.tasks import StoredFile
+from data_prep.engine.tasks import File, FileRunner, StoredFile
 from data_prep.funnel.counts import Counts, append_counts, cluster_bins, empty_counts, merge
 from data_prep.measure.row import text_schema, value_columns
 from data_prep.parquet import read_footer, text_bytes_of, write_rows
 from data_prep.pii import replace_personal_data
 from data_prep.select.duplicates import Duplicate, read_duplicates
 from data_prep.select.filtered import FilteredRows, edit_steps, filtered_rows
+from data_prep.select.fixes import fix_encoding, without_symbol_lines
 from lm.errors import UsageError, shown
 from lm.storage import write_atomically
 
@@ -133,3 +134,13 @@ def kept_and_dropped(
         if config.counts_clusters:
             besides["cluster_sizes"] = cluster_bins(clusters)
         append_counts(counts, merge([filtered.counts(file, config), empty_counts() | besides]))
+
+
+def merge_counts(files: Sequence[File], run: FileRunner) -> Counts:
+    return merge(json.loads(place.read_bytes()) for place in run.merge("counts", files, merge_files))
+
+
+def merge_files(paths: Sequence[Path], path: Path, scratch: Path) -> int:
+    counts = merge(json.loads(one.read_bytes()) for one in paths)
+    write_atomically(path, json.dumps(counts))
+    return counts["rows"]

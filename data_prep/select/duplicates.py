@@ -3,24 +3,37 @@
 import functools
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.clusters import INDEX_FILES, count_clusters, duplicates_in, find_duplicates, sizes_in
+from data_prep.dedup.keys import KINDS_OF
 from data_prep.dedup.partitions import Partitions
-from data_prep.dedup_index.format import FOLDER, KINDS, KINDS_OF, Index
-from data_prep.dedup_index.joins import join_with_indices, map_keys, write_index
 from data_prep.engine import Marker, Workspace, identity_of
 from data_prep.engine.tasks import File, FileRunner, StoredFile, delete_other_digests, file_of_each, files_of
-from data_prep.select.keys import pairs_name, write_keys, write_same_url, write_url_keys
-from lm.storage import write_atomically
+from data_prep.select.keys import write_keys, write_same_url, write_url_keys
+from lm.storage import Place, write_atomically
 
 TOLD = {"url_dedup": "refetched pages", "exact_dedup": "exact duplicates", "minhash_dedup": "near-duplicates"}
 REASONS = {"url_dedup": "url_duplicate", "exact_dedup": "exact_duplicate", "minhash_dedup": "near_duplicate"}
 SEEN_BEFORE = {"url_dedup": "url_seen_before", "exact_dedup": "exact_seen_before", "minhash_dedup": "near_seen_before"}
 """Reasons for duplicates of a document in an index of an earlier run."""
+
+
+class Index(Protocol):
+    """An opened index of an earlier run (data_prep/dedup_index), which is imported only for such runs."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Names of the files of its run, by number."""
+        ...
+
+    def ids_of(self, file: int, rows: Sequence[int]) -> dict[int, str]: ...
 
 
 class Duplicate(NamedTuple):
@@ -89,28 +102,30 @@ class Found:
 def find_clusters(
     files: list[StoredFile],
     config: DocumentsConfig,
-    indices: tuple[Index, ...],
+    indices: Sequence[str],
+    join_indices: Callable[..., list[Place]] | None,
     run: FileRunner,
 ) -> tuple[list[StoredFile], dict[str, Partitions]]:
     """Write the deduplication keys of all files, and join them to clusters of duplicates. Return (files without failed
     ones, {deduplication step in use: its clusters}). Clusters are stored in folders of parts/ that are named after the
     hash of the keys. Duplicates by URL are found first, without reading texts. Of several fetches of a page, only the
-    kept one takes part in the other steps."""
+    kept one takes part in the other steps. `indices` are the names of the indices of earlier runs, `join_indices` joins
+    with them (data_prep/dedup_index/joins.py)."""
     clusters: dict[str, Partitions] = {}
-    decided = [config, [index.name for index in indices]]
+    decided = [config, indices]
 
     def join(step: str, kind: str, made: dict[str, Marker]) -> None:
         own, for_index = file_of_each(made.values(), f"parts/{kind}/"), list[File]()
-        for kind in KINDS_OF[step] if indices else ():
+        for kind in KINDS_OF[step] if join_indices else ():
             for_index += files_of(made.values(), f"parts/index/{kind}/")
         digest = identity_of(own, for_index, decided[-1])[:12]
         pairs = [run.folder / name for name, _ in own]
-        if indices:
+        if join_indices:
             seen = run.folder / f"parts/{step}-seen-{digest}"
             delete_other_digests(seen)
             places = [run.folder / name for name, _ in for_index]
             tasks = run.tasks(f"{TOLD[step]} of earlier runs")
-            pairs += join_with_indices(places, indices, KINDS_OF[step], seen / "join", tasks)
+            pairs += join_indices(places, kinds=KINDS_OF[step], folder=seen / "join", run=tasks)
         folder = run.folder / f"parts/{step}-{digest}"
         delete_other_digests(folder)
         clusters[step] = find_duplicates(pairs, folder, run.tasks(TOLD[step]))
@@ -167,29 +182,3 @@ def read_duplicates(file: StoredFile, space: Workspace) -> tuple[dict[int, Dupli
     clusters of several documents, and is empty if the config does not ask for sizes."""
     found = json.loads(space.place(duplicates_name(file)).read_bytes())
     return {row: Duplicate(*rest) for row, *rest in found["duplicates"]}, dict(found["sizes"])
-
-
-def write_index_of(files: list[StoredFile], config: DocumentsConfig, found: Found, run: FileRunner) -> None:
-    """Write the run's index of deduplication keys (data_prep/dedup_index), but no index if a file fails."""
-    kinds = [kind for kind in KINDS if any(kind in KINDS_OF[step] for step in found.clusters)]
-    digest = identity_of(names_of(found.clusters), config)[:12]
-    done, made = run("index-keys", files, functools.partial(map_file, found=found, kinds=kinds), digest)
-    if len(done) < len(files):
-        return
-    delete_other_digests(run.folder / "parts/index-parts" / digest)
-    mapped = {kind: [run.folder / mapped_name(kind, file) for file in files] for kind in kinds}
-    identity = identity_of([sha256 for _, sha256 in files_of(made.values())])
-    texts = {file.id: file.path.name for file in files}
-    tasks = run.tasks("index", digest)
-    write_index(texts, mapped, config, identity, run.folder / FOLDER, run.folder / "parts/index-parts" / digest, tasks)
-
-
-def mapped_name(kind: str, file: StoredFile) -> str:
-    return f"parts/index-parts/mapped/{kind}/{file.name}.runs"
-
-
-def map_file(file: StoredFile, space: Workspace, found: Found, kinds: Sequence[str]) -> None:
-    duplicates = found.duplicates_of(file.id)
-    places = {row: (one.file, one.row) for row, one in duplicates.items() if one.of_this_run}
-    pairs = [(space.place(pairs_name(f"index/{kind}", file)), space.output(mapped_name(kind, file))) for kind in kinds]
-    map_keys(file.path, pairs, places, space.output(f"{FOLDER}/ids/{file.path.name}"))

@@ -14,9 +14,9 @@ from data_prep.engine import Progress, Workspace
 from data_prep.engine.tasks import FileRunner, StoredFile, allow_no_failures, files_of
 from data_prep.funnel.counts import Counts, append_counts, count_rows, empty_counts, merge
 from data_prep.funnel.report import Written
+from data_prep.select.apply_filters import merge_counts
 from data_prep.select.filtered import texts_files
 from data_prep.select.keep_share import with_min_scores
-from data_prep.select.run import merge_counts
 from data_prep.verdict import Threshold, columns_needed, languages_of, read_measured, thresholds_of, values_of, verdicts
 from lm.storage import write_atomically
 

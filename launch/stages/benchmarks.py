@@ -231,15 +231,16 @@ def evaluate_by_harness(
             "built-in tasks in several."
         )
     refuse_links(workdir)
+    from lm.chat.harness import ChatLM
     from lm.evaluation.harness import HarnessLM, add_results, run_harness
     from lm.evaluation.held_out import rows_on
     from lm.terminal import LiveLine
 
     config, line = experiment.evaluate, LiveLine()
     run = load_trained(experiment, workdir, config.batch_size, "evaluate.batch_size", step)
-    model = HarnessLM(
-        run.model, experiment.model, run.tokenizer, run.mesh, rows_on(run.mesh, config.batch_size), add_bos_token,
-        lambda text: line.show(f"lm_eval: {text}"), chat,
+    model = (ChatLM if chat else HarnessLM)(
+        run.model, experiment.model, run.tokenizer, run.mesh, rows_on(run.mesh, config.batch_size),
+        add_bos_token=add_bos_token, show=lambda text: line.show(f"lm_eval: {text}"),
     )  # fmt: skip
     found = run_harness(model, tasks, few_shot, limit, include_path, data, run_code)
     line.end()

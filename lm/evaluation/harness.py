@@ -1,7 +1,6 @@
 """Model interface of EleutherAI's lm-evaluation-harness (https://github.com/EleutherAI/lm-evaluation-harness), so that
 all of its tasks can be run, and `run_harness`, which runs them."""
 
-import bisect
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +13,6 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
-from lm.chat.assistant import recent
-from lm.chat.messages import Message
-from lm.chat.reply import Reply
-from lm.chat.template import ChatTemplate
 from lm.config import ModelConfig
 from lm.errors import InputError, UsageError
 from lm.evaluation.harness_tasks import Definitions
@@ -39,12 +34,11 @@ DRAWN_BY = ("top_k", "top_p", "min_p")
 KNOWN_ARGUMENTS = {"until", "max_gen_toks", "do_sample", "temperature", *DRAWN_BY}
 
 
-class Conversation(str):
-    """Messages as JSON. Text of a data set is never of this type, so it cannot pass for a conversation."""
-
-
 class HarnessLM(LM):
     """Model interface of lm-eval: log-likelihoods of continuations and of documents, and generation."""
+
+    chat = False
+    """Whether contexts are conversations (lm/chat/harness.py)."""
 
     def __init__(
         self,
@@ -55,11 +49,9 @@ class HarnessLM(LM):
         batch_size: int,
         add_bos_token: bool | None = None,
         show: Callable[[str], None] = lambda text: None,
-        chat: bool = False,
     ):
         """`model` is sharded over `mesh`; at most `batch_size` rows of the full context length are computed at once. A
-        context begins with BOS if `add_bos_token` is set (None: tokenizer.add_bos) or if the context is empty. With
-        `chat`, contexts are conversations. Raises TemplateError if the tokenizer has no valid chat template for it."""
+        context begins with BOS if `add_bos_token` is set (None: tokenizer.add_bos) or if the context is empty."""
         super().__init__()
         self.model, self.config, self.tokenizer, self.mesh = model, config, tokenizer, mesh
         self.batch_size, self.show = batch_size, show
@@ -67,73 +59,11 @@ class HarnessLM(LM):
         self.log_likelihoods = LogLikelihoods(config, batch_size, show)
         self.engine: Engine | None = None
         """Created when text is first generated."""
-        self.template = ChatTemplate(tokenizer) if chat else None
-        if chat and add_bos_token is not None:
-            raise UsageError(
-                "--add-bos-token has no effect with --apply-chat-template: the chat template writes BOS. Remove one."
-            )
 
     @property
     def tokenizer_name(self) -> str:
         """Tokenizer fingerprint, as part of the keys of lm-eval's request cache."""
         return self.tokenizer.fingerprint
-
-    def chat_template(self, chat_template: bool | str = False) -> str:
-        """Return the chat template, for lm-eval's records."""
-        return self.tokenizer.chat_template
-
-    def apply_chat_template(
-        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
-    ) -> Conversation:
-        """Return the messages; `encode_chat` renders them. The last message is by the assistant if the task begins the
-        reply (`add_generation_prompt` is False)."""
-        return Conversation(json.dumps(chat_history))
-
-    def encode_reply(self, messages: Sequence[Message], text: str) -> tuple[list[int], list[int]]:
-        """Return the ids of the messages, up to where the reply begins, and of `text` as the reply, without its end.
-        Raises UsageError if the template writes replies in history in another form."""
-        assert self.template is not None
-        prompt = self.template.encode(messages, reply=True).ids.tolist()
-        if not text:
-            return prompt, []
-        whole = self.template.encode([*messages, {"role": "assistant", "content": text}]).ids.tolist()
-        end = next((at for at in range(len(prompt), len(whole)) if whole[at] in self.tokenizer.eos_ids), None)
-        if whole[: len(prompt)] != prompt or end is None:
-            raise UsageError(
-                "The chat template cannot begin a reply: it writes other text before a finished reply, or no end token "
-                "after it. Choose a task that generates whole replies, or omit --apply-chat-template."
-            )
-        return prompt, whole[len(prompt) : end]
-
-    def encode_chat(self, context: str, room: int, continuation: str = "") -> Request:
-        """Encode a conversation, and `continuation` as text of the reply. If both exceed `room` tokens, the oldest
-        questions are dropped with their answers, then the beginning of the last question is cut. Raises UsageError if
-        nothing of it is left, or if the context is not of `apply_chat_template`."""
-        if not isinstance(context, Conversation):
-            raise UsageError(
-                "A task writes its own prompts, so it has no chat version. Choose another, or omit "
-                "--apply-chat-template."
-            )
-        assert self.template is not None
-        messages = json.loads(context)
-        begun = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""
-        prompt, reply = self.encode_reply(messages, begun + continuation)
-        cut = len(reply)
-        if continuation:  # the rules of encode_pair
-            cut = min(len(self.encode_reply(messages, begun.rstrip())[1]), len(reply) - 1) if begun else 0
-        most = room - len(reply)
-        if len(prompt) > most:
-            *before, last = recent(self.template, messages, most, len(context))
-            text = last["content"]
-            shortened = lambda start: self.encode_reply([*before, {**last, "content": text[start:]}], "")[0]
-            start = bisect.bisect_left(range(len(text)), True, key=lambda start: len(shortened(start)) <= most)
-            if start == len(text):
-                raise UsageError(
-                    f"Without its last question, a conversation has more than {room} tokens already; the model's "
-                    f"context is {self.config.context_length}. Choose another task, or omit --apply-chat-template."
-                )
-            prompt = shortened(start)
-        return Request(prompt + reply[:cut], reply[cut:])
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Return (log p of the continuation in nats, whether greedy decoding gives it) for each (context,
@@ -143,10 +73,8 @@ class HarnessLM(LM):
         return self.add_to_cache("loglikelihood", requests, found)
 
     def pair_of(self, context: str, continuation: str) -> Request:
-        """Encode a context and its continuation. An empty context is that of a text, also with a chat template."""
-        if self.template is None or not context:
-            return encode_pair(self.tokenizer, context, continuation, add_bos_token=self.add_bos_token)
-        return self.encode_chat(context, self.config.context_length, continuation)
+        """Encode a context and its continuation."""
+        return encode_pair(self.tokenizer, context, continuation, add_bos_token=self.add_bos_token)
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Return the log-likelihood in nats of all tokens of each text, as a document that begins with BOS."""
@@ -163,8 +91,8 @@ class HarnessLM(LM):
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """Generate a continuation of each context, until one of the strings `until`, the end of the document, or
         max_gen_toks tokens. Sampling parameters (temperature, top_k, top_p, min_p) apply only if do_sample is true. A
-        context that leaves too little room is truncated at its start (a conversation as in `encode_chat`), to no less
-        than half of the model's context length. Raises UsageError for other generation arguments."""
+        context that leaves too little room is truncated (`encode_context`), to no less than half of the model's context
+        length. Raises UsageError for other generation arguments."""
         asked = [self.prompt_of(number, *one.args) for number, one in enumerate(requests)]
         if self.engine is None:
             self.engine = Engine(self.model, self.config, self.tokenizer, slots=self.batch_size, mesh=self.mesh)
@@ -173,13 +101,14 @@ class HarnessLM(LM):
         return self.add_to_cache("generate_until", requests, texts)
 
     def text_of(self, context: str, arguments: Mapping[str, Any], completion: Completion) -> str:
-        """Return the generated text; without the template's own text before it if it is a whole reply."""
-        if self.template is None or json.loads(context)[-1]["role"] == "assistant":
-            return completion.text
-        reply = Reply(self.tokenizer, stops_of(arguments), calls=False)
-        for token in completion.tokens:
-            reply.push(token)
-        return reply.finish()[1]["content"]
+        """Return the generated text, as the task expects it."""
+        return completion.text
+
+    def encode_context(self, context: str, most: int) -> list[int]:
+        """Return the last `most` ids of the context."""
+        ids = self.tokenizer.encode(context)
+        head = [self.tokenizer.bos_id] if self.add_bos_token or not ids else []
+        return [*head, *ids][-most:]
 
     def prompt_of(self, number: int, context: str, arguments: Mapping[str, Any]) -> GenerationRequest:
         """Convert lm-eval's (context, arguments) to a request for the engine, with `number` as seed. Raises UsageError
@@ -191,13 +120,7 @@ class HarnessLM(LM):
                 "generation_kwargs."
             )
         wanted, room = int(arguments.get("max_gen_toks", MOST_NEW_TOKENS)), self.config.context_length
-        most = max(room - wanted, room // 2)
-        if self.template is None:
-            ids = self.tokenizer.encode(context)
-            head = [self.tokenizer.bos_id] if self.add_bos_token or not ids else []
-            ids = [*head, *ids][-most:]
-        else:
-            ids = self.encode_chat(context, most).context
+        ids = self.encode_context(context, max(room - wanted, room // 2))
         drawn_by: dict[str, Any] = {"temperature": 0.0}
         if arguments.get("do_sample", False):
             drawn_by = {name: arguments[name] for name in DRAWN_BY if name in arguments}
@@ -238,7 +161,7 @@ def run_harness(
         found = simple_evaluate(
             model=model, tasks=manager.match_tasks(list(tasks)), num_fewshot=few_shot, limit=limit or None,
             task_manager=manager, log_samples=False, bootstrap_iters=BOOTSTRAPS,
-            apply_chat_template=model.template is not None,
+            apply_chat_template=model.chat,
         )  # fmt: skip
     except (OSError, ConnectionError, DatasetsError, UndefinedError) as error:
         raise InputError(
@@ -252,7 +175,7 @@ def run_harness(
         ) from error
     assert found is not None  # None only in distributed runs of the harness itself
     kept = {name: json.loads(json.dumps(found.get(name) or {}, default=str)) for name in KEPT}
-    return {**kept, "chat": dict.fromkeys(kept["results"], model.template is not None)}
+    return {**kept, "chat": dict.fromkeys(kept["results"], model.chat)}
 
 
 def add_results(file: Place, step: int, found: dict[str, dict[str, Any]]) -> None:

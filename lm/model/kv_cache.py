@@ -17,7 +17,7 @@ NOTHING = -1
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one attention layer, in the same layout; the cache of `Block`."""
+    """Cache of `Block`: keys and values of one attention layer. values_BKSC has the layout of keys_BKSC."""
 
     keys_BKSC: Float[Array, "B K S C"]  # noqa: N815
     """Stored head by head, so that attention over the cache needs no transpose."""

@@ -28,7 +28,7 @@ def main(
     from data_prep.measure.row import warm_up
     from data_prep.measure.run import extract_texts
     from data_prep.parquet import read_rows
-    from data_prep.select.run import prepare_documents
+    from data_prep.prepare import prepare_documents
     from data_prep.sources import InputFile
     from data_prep.url_filter.filter import prepare_lists
 

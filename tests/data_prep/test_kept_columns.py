@@ -17,7 +17,7 @@ import pytest
 from configs.demo import get_config
 from data_prep.kept_columns import common_type, kept_type
 from data_prep.measure.run import extract_texts, units_of
-from data_prep.select.run import prepare_documents
+from data_prep.prepare import prepare_documents
 from data_prep.sources import fetch_pages, input_files, parquet_rows
 from data_prep.sources.formats import FORMATS
 from data_prep.sources.local import own_files

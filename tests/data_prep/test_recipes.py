@@ -16,10 +16,10 @@ from data_prep.config import DocumentsConfig, UrlFilterConfig
 from data_prep.measure import row
 from data_prep.measure.row import rows_of_input
 from data_prep.pii import replace_personal_data
+from data_prep.prepare import prepare_documents
 from data_prep.quality.fineweb import FineWebFilter
 from data_prep.quality.gopher import GopherQualityFilter
 from data_prep.quality.repetition import measure
-from data_prep.select.run import prepare_documents
 from data_prep.sources import InputFile
 from data_prep.text.passage import Passage
 from data_prep.url_filter.filter import reject_reason

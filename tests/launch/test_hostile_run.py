@@ -450,7 +450,7 @@ MODULES_WITHOUT = (
     "data_prep/decontamination/index.py", "data_prep/dedup/clusters.py", "data_prep/engine/slurm.py",
     "data_prep/extract/trees.py", "data_prep/measure/run.py",
     "data_prep/quality/embedding.py", "data_prep/select/duplicates.py",
-    "data_prep/select/keys.py", "data_prep/select/run.py", "data_prep/sources/inputs.py",
+    "data_prep/select/keys.py", "data_prep/prepare.py", "data_prep/sources/inputs.py",
     "data_prep/sources/json_rows.py", "data_prep/sources/sizes.py", "data_prep/sources/tfds.py",
     "data_prep/url_filter/lists.py", "launch/run_folder/bucket.py", "launch/run_folder/user_inputs.py",
     "launch/release/kept.py", "launch/release/out_folder.py", "launch/reinforce.py",

@@ -9,9 +9,9 @@ import pytest
 from configs.experiment import Experiment, load_config
 from data_prep.config import DocumentsConfig
 from data_prep.funnel.report import FUNNEL
+from data_prep.prepare import prepare_documents
 from data_prep.quality.fineweb import FineWebFilter
 from data_prep.quality.gopher import GopherQualityFilter
-from data_prep.select.run import prepare_documents
 from launch import extract_texts, refilter
 from launch.run_folder.outputs import files_in
 from launch.stages.stage import settings_of

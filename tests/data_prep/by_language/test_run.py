@@ -10,13 +10,13 @@ import pytest
 
 from data_prep import language
 from data_prep.by_language import with_thresholds
-from data_prep.by_language.fixes import check_fixes, fix_encoding, without_symbol_lines
 from data_prep.by_language.labels import labelled, script_of
 from data_prep.config import ByLanguageConfig, LanguageConfig
 from data_prep.config.language import LABELS, LANGUAGES
 from data_prep.funnel.report import language_funnels, language_lines, read_counts
 from data_prep.measure.run import extract_texts
-from data_prep.select.run import prepare_documents
+from data_prep.prepare import prepare_documents
+from data_prep.select.fixes import check_fixes, fix_encoding, without_symbol_lines
 from data_prep.sources import InputFile
 from data_prep.warc import write_pages
 from lm.errors import InputError, UsageError

@@ -10,7 +10,7 @@ import pytest
 
 from data_prep.config import ONE_PROCESS, DecontaminationConfig, DocumentsConfig
 from data_prep.engine import tasks
-from data_prep.select.run import prepare_documents
+from data_prep.prepare import prepare_documents
 from lm.errors import UsageError
 from tests.data_prep.measured import CONFIG, plain_row, prose, write_records, write_texts
 

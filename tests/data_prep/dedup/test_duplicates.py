@@ -27,7 +27,7 @@ from data_prep.dedup.clusters import (
 from data_prep.dedup.keys import scope_of, text_key
 from data_prep.dedup.minhash import band_keys
 from data_prep.funnel.report import read_counts
-from data_prep.select.run import prepare_documents
+from data_prep.prepare import prepare_documents
 from data_prep.urls import same_page_key
 from lm.errors import UsageError
 from tests.data_prep.dedup.test_clusters import run_here

@@ -17,7 +17,7 @@ from data_prep.config import (
 )
 from data_prep.decontamination import run as decontamination
 from data_prep.dedup import lines, substrings
-from data_prep.select.run import prepare_documents
+from data_prep.prepare import prepare_documents
 from lm.errors import UsageError
 from lm.storage import Url, size_of, write_atomically
 from tests.data_prep.measured import CONFIG, plain_row, prose, write_records, write_texts

@@ -22,7 +22,7 @@ from data_prep.config import (
 )
 from data_prep.dedup import clusters
 from data_prep.engine import Unit, Workspace, tasks
-from data_prep.select.run import first_step, prepare_documents
+from data_prep.prepare import first_step, prepare_documents
 from lm.errors import InputError
 from tests.data_prep.dedup.test_duplicates import FILES, random_corpus
 from tests.data_prep.measured import write_records, write_texts

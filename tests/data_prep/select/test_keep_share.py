@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from configs.recipes import gristmill as recipe
 from data_prep.config import ONE_PROCESS
 from data_prep.measure.row import text_schema
+from data_prep.prepare import prepare_documents
 from data_prep.quality.fasttext import FastTextFilter
 from data_prep.select.keep_share import histogram, merge, threshold
-from data_prep.select.run import prepare_documents
 from lm.errors import UsageError
 from tests.data_prep.measured import plain_row, write_records, write_texts
 

@@ -18,10 +18,10 @@ from data_prep.extract import normalise
 from data_prep.funnel.counts import TOP_DOMAINS, Counts, largest
 from data_prep.funnel.report import FUNNEL, Written, read_counts
 from data_prep.measure.row import text_schema
+from data_prep.prepare import prepare_documents
 from data_prep.quality.fasttext import FastTextFilter
 from data_prep.quality.gopher import GopherQualityFilter
 from data_prep.select.refilter import Recounted, changed_thresholds, changes, comparison, count_again
-from data_prep.select.run import prepare_documents
 from data_prep.sources.inputs import Records
 from data_prep.verdict import thresholds_of
 from lm.errors import InputError

@@ -17,8 +17,8 @@ from data_prep.funnel.report import read_counts, read_examples
 from data_prep.measure import run as extraction
 from data_prep.measure.row import text_schema
 from data_prep.measure.run import extract_texts, stem_of
+from data_prep.prepare import Outcome, outcome_of, prepare_documents
 from data_prep.select.apply_filters import dropped_schema, kept_schema
-from data_prep.select.run import Outcome, outcome_of, prepare_documents
 from data_prep.sources import InputFile
 from data_prep.warc import write_pages
 from lm.errors import InputError

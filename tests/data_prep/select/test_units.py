@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.config import ONE_PROCESS, EngineConfig
-from data_prep.select.run import prepare_documents
+from data_prep.prepare import prepare_documents
 from data_prep.shards.tokenize import document_files
 from lm.errors import InputError
 from lm.storage import Url, write_atomically

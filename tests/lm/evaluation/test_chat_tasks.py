@@ -12,12 +12,13 @@ import pytest
 from lm_eval import tasks
 from lm_eval.tasks import TaskManager
 
+from lm.chat.harness import ChatLM, Conversation
 from lm.chat.messages import Message
 from lm.chat.template import ChatTemplate
 from lm.chat.templates import TEMPLATES, with_template
 from lm.errors import InputError, UsageError
 from lm.evaluation import harness as harness_module
-from lm.evaluation.harness import Conversation, HarnessLM, run_harness
+from lm.evaluation.harness import run_harness
 from lm.evaluation.log_likelihood import LogLikelihoods, Request
 from lm.inference.requests import GenerationRequest
 from lm.model.transformer import Transformer
@@ -90,7 +91,7 @@ def talker(plain) -> "Scripted":
     return scripted(with_template(plain, "gristmill"))
 
 
-class Scripted(HarnessLM):
+class Scripted(ChatLM):
     """Generates, and then gives the answers of a script instead. Keeps the prompts."""
 
     answers: Sequence[str] = ()
@@ -112,9 +113,7 @@ def scripted(tokenizer: Tokenizer, context: int = CONTEXT, add_bos_token: bool |
         tiny_experiment().model, vocab_size=tokenizer.vocab_size, context_length=context, initial_std=0.2
     )
     model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(7))
-    return Scripted(
-        model, config, tokenizer, one_device_mesh(config), batch_size=4, add_bos_token=add_bos_token, chat=True
-    )
+    return Scripted(model, config, tokenizer, one_device_mesh(config), batch_size=4, add_bos_token=add_bos_token)
 
 
 def user(*texts: str) -> list[Message]:
@@ -122,15 +121,15 @@ def user(*texts: str) -> list[Message]:
     return [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
 
 
-def context(model: HarnessLM, *texts: str) -> Conversation:
+def context(model: ChatLM, *texts: str) -> Conversation:
     return model.apply_chat_template(user(*texts), add_generation_prompt=len(texts) % 2 == 1)
 
 
-def prompt(model: HarnessLM, *texts: str, **arguments) -> list[int]:
+def prompt(model: ChatLM, *texts: str, **arguments) -> list[int]:
     return list(model.prompt_of(0, context(model, *texts), {"max_gen_toks": 9, **arguments}).prompt)
 
 
-def encoded(model: HarnessLM, messages: list[Message]) -> list[int]:
+def encoded(model: ChatLM, messages: list[Message]) -> list[int]:
     return ChatTemplate(model.tokenizer).encode(messages, reply=True).ids.tolist()
 
 
@@ -175,7 +174,7 @@ def test_replies_end_at_the_templates_end_token_and_have_no_space_before_them(to
     model = scripted(tokenizer, 64)
     letter = tokenizer.encode("a")[0]
     model.model = always_predicting(model.model, tokenizer.stop_ids[0])
-    ask = lambda *texts: HarnessLM.generate_until(
+    ask = lambda *texts: ChatLM.generate_until(
         model, [asked("generate_until", context(model, *texts), {"max_gen_toks": 3, "until": ["\n"]})]
     )
     assert ask("Hi") == ask("Hi", "It is") == [""]

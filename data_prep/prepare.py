@@ -6,12 +6,9 @@ frequencies are those of documents that would be kept, without their copies.
 
 import dataclasses
 import functools
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from data_prep.by_language.fixes import check_fixes
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
 from data_prep.config.documents import AFTER_FILTERS, DEDUP
 from data_prep.decontamination.run import decontaminate
@@ -21,10 +18,11 @@ from data_prep.dedup.lines import remove_lines
 from data_prep.dedup.substrings import remove_substrings
 from data_prep.dedup.survivors import Survivor, SurvivorFile, write_survivors
 from data_prep.dedup_index.format import Index, open_indices
+from data_prep.dedup_index.joins import join_with_indices
+from data_prep.dedup_index.of_run import write_index_of
 from data_prep.engine import Counts, Marker, Progress, Workspace, identity_of
 from data_prep.engine.tasks import (
     FILTERING,
-    File,
     FileRunner,
     StoredFile,
     absolute,
@@ -32,9 +30,8 @@ from data_prep.engine.tasks import (
     quarantine_in,
 )
 from data_prep.funnel.counts import Counts as FunnelCounts
-from data_prep.funnel.counts import merge as add_up
 from data_prep.funnel.report import FUNNEL, drop_lines, write_funnel
-from data_prep.select.apply_filters import apply_filters
+from data_prep.select.apply_filters import apply_filters, merge_counts
 from data_prep.select.duplicates import (
     Found,
     find_clusters,
@@ -42,23 +39,13 @@ from data_prep.select.duplicates import (
     names_of,
     read_duplicates,
     write_duplicates,
-    write_index_of,
 )
 from data_prep.select.filtered import edit_steps, filtered_rows, texts_files
+from data_prep.select.fixes import check_fixes
 from data_prep.select.keep_share import share_filters, step_of, with_min_scores
 from data_prep.sources.inputs import read_records
 from lm.errors import InputError, print_untrusted
-from lm.storage import Place, write_atomically, writing
-
-
-def merge_counts(files: Sequence[File], run: FileRunner) -> FunnelCounts:
-    return add_up(json.loads(place.read_bytes()) for place in run.merge("counts", files, merge_files))
-
-
-def merge_files(paths: Sequence[Path], path: Path, scratch: Path) -> int:
-    counts = add_up(json.loads(one.read_bytes()) for one in paths)
-    write_atomically(path, json.dumps(counts))
-    return counts["rows"]
+from lm.storage import Place, writing
 
 
 def find_edits(
@@ -191,7 +178,8 @@ def select(
     markers of the filtered files, which list their outputs and counts). Failed files are in `run.failed`."""
     names = {file.id: file.path.name for file in files}
     files, config = with_min_scores(files, config, run)
-    files, clusters = find_clusters(files, config, indices, run)
+    join_indices = functools.partial(join_with_indices, indices=indices) if indices else None
+    files, clusters = find_clusters(files, config, [index.name for index in indices], join_indices, run)
     sizes = find_sizes(clusters, config, run)
     found = Found(names, clusters, sizes, indices)
     work = functools.partial(write_duplicates, found=found)
