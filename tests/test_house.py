@@ -390,3 +390,8 @@ def test_the_tree_has_no_more_tokens_than_it_may_have():
         for kind, files in {"product": FILES, "tests": tests}.items()
     }
     assert all(size <= MOST_TOKENS[kind] for kind, size in sizes.items()), (sizes, MOST_TOKENS)
+
+
+def test_readme_and_docs_have_at_most_30_000_words():
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    assert sum(len(page.read_text(encoding="utf-8").split()) for page in pages) <= 30_000
