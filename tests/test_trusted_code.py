@@ -379,7 +379,7 @@ def test_supervised_restarts_inherit_the_decision_and_nothing_more(place):
     file.write_text(file.read_text().replace(".write_text('run')", ".open('a').write('run ')"))
     told = place.call("supervise", "--same-step", "2", "launch.train", place.run, "--trust-code", code=1)
     assert told.count(f"SHA-256 {sha256(file)}") == 1 and "train needs tokenizer" in told
-    assert place.mark.read_text() == "run run run "  # by the supervisor, and two starts
+    assert place.mark.read_text() == "run run "  # by two starts; the supervisor reads no filters
 
     before = sha256(file)
     trusted = json.dumps([Code("x.evil", str(file), before)])
