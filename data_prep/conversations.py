@@ -152,7 +152,7 @@ def held_out_questions(pairs: Sequence[tuple[int, int]], fraction: float, held_o
 
 def write_conversation_shards(
     conversations: Iterable[Conversation], template: ChatTemplate, out: Path, length: int, fraction: float,
-    report: Report, held_out: str = "any",
+    report: Report, *, held_out: str = "any",
 ) -> tuple[Manifest, int]:  # fmt: skip
     """Write shards of both splits to `out`, with the manifest last. Returns it, and the number of conversations of more
     than `length` tokens, which are cut off there. Those that the template refuses (template_refuses), or without a

@@ -122,4 +122,4 @@ def show(step: Any) -> None:
 
 
 if __name__ == "__main__":
-    run_command("launch.chat", (__doc__ or "").strip(), None, (), Options, talk)
+    run_command("launch.chat", (__doc__ or "").strip(), None, (), options=Options, on_the_side=talk)

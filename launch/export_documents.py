@@ -38,8 +38,9 @@ def run(command: Command) -> None:
     opened, out = open_documents(existing_run(command.run)), place_of(command.out)
     with ProgressLine("export") as progress:
         found = export_documents(
-            opened, out, command.format, command.columns, command.shard_bytes, command.workers, progress
-        )
+            opened, out, format=command.format, columns=command.columns, shard_bytes=command.shard_bytes,
+            workers=command.workers, on_progress=progress,
+        )  # fmt: skip
     print(f"export: {found.rows:,} documents of {opened.name} in {found.files:,} files, as {found.format}: {out}")
 
 

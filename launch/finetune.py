@@ -187,8 +187,9 @@ def make(experiment: Experiment, run: Path) -> None:
     all_of_them = (one for path in files for one in read_conversations(path, report))
     length = experiment.model.context_length
     manifest, cut = write_conversation_shards(
-        all_of_them, ChatTemplate(tokenizer), paths.tokens, length, chat.validation_fraction, report, chat.held_out
-    )
+        all_of_them, ChatTemplate(tokenizer), paths.tokens, length, chat.validation_fraction, report,
+        held_out=chat.held_out,
+    )  # fmt: skip
     if new := new_tokens(chat, before, tokenizer):
         write_start(experiment, base, tokenizer, new, paths.start / "0")
     save(tokenizer, paths.tokenizer)
@@ -265,6 +266,6 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None, optio
 
 if __name__ == "__main__":
     run_command(
-        "launch.finetune", (__doc__ or "").strip(), run, ("chat", "train"), Options, from_run="chat",
+        "launch.finetune", (__doc__ or "").strip(), run, ("chat", "train"), options=Options, from_run="chat",
         measure=Measure(ConversationSizes, CONVERSATIONS.name, conversation_sizes),
     )  # fmt: skip

@@ -51,4 +51,11 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
 
 
 if __name__ == "__main__":
-    run_command("launch.lm_eval", (__doc__ or "").strip(), None, ("evaluate.batch_size",), Options, on_the_side)
+    run_command(
+        "launch.lm_eval",
+        (__doc__ or "").strip(),
+        None,
+        ("evaluate.batch_size",),
+        options=Options,
+        on_the_side=on_the_side,
+    )

@@ -111,4 +111,4 @@ def sizes_text(sizes: Sequence[Size], topology: Topology, mfu: float, days: floa
 
 
 if __name__ == "__main__":
-    run_command("launch.plan", (__doc__ or "").strip(), None, ("model", "train"), Options, plan)
+    run_command("launch.plan", (__doc__ or "").strip(), None, ("model", "train"), options=Options, on_the_side=plan)

@@ -140,4 +140,4 @@ def serve_on(
 
 
 if __name__ == "__main__":
-    run_command("launch.serve", (__doc__ or "").strip(), None, ("model",), Options, serve_run)
+    run_command("launch.serve", (__doc__ or "").strip(), None, ("model",), options=Options, on_the_side=serve_run)

@@ -237,7 +237,9 @@ def parse_run(
             base, _ = fit(base, sizes, ())
             default = dataclasses.replace(default, **{name: getattr(base, name) for name in sections})
             description += f"\n\nDefaults that depend on the data are shown for {example}."
-        print_help(usage_line(program, bool(from_run)), description, config_name, default, words, read, registry)
+        print_help(
+            usage_line(program, bool(from_run)), description, config_name, default, words, reads=read, registry=registry
+        )
         own = part(saved, OWN_FILTERS) if isinstance(saved, dict) else {}
         if hidden := [name for name in own if name not in base.documents.sections]:
             print(f"\nNot listed: options of {', '.join(hidden)}; --help does not run the code of these filters.")

@@ -115,7 +115,14 @@ def usage_line(program: str, takes_run: bool) -> str:
 
 
 def print_help(
-    usage: str, description: str, config_name: str, config: Any, words: list[str], reads: Sequence[str], registry: Any
+    usage: str,
+    description: str,
+    config_name: str,
+    config: Any,
+    words: list[str],
+    *,
+    reads: Sequence[str],
+    registry: Any,
 ) -> None:
     """Print the usage and the options of the sections that `words` name after --help, by default those that the script
     `reads`; with --help-all, of all sections. Raises UsageError for an unknown section."""

@@ -53,6 +53,7 @@ class Group(NamedTuple):
 def export_documents(
     run: DocumentsRun,
     out: Place,
+    *,
     format: str,
     columns: Sequence[str],
     shard_bytes: int,

@@ -134,6 +134,7 @@ def run_command(
     description: str,
     run: Callable[..., None] | None,
     reads: Sequence[str] | None = None,
+    *,
     options: type | None = None,
     on_the_side: Callable[[Experiment, Path, Any], bool] | None = None,
     from_run: str = "",

@@ -98,7 +98,9 @@ def continue_prompts(experiment: Experiment, workdir: Path, options: Options, pr
     count = len(prompts) * len(temperatures) * options.n
     slots = 1 << (min(count, MOST_SLOTS) - 1).bit_length()
     tokens = min(experiment.model.context_length, config.tokens + (options.max_tokens or 0))
-    run = load_trained(experiment, workdir, slots, "the number of prompts", options.step, tokens, options.weights)
+    run = load_trained(
+        experiment, workdir, slots, "the number of prompts", options.step, tokens=tokens, weights=options.weights
+    )
     texts = []
     for prompt in prompts:
         row, most = tokens_of(run.tokenizer, prompt, experiment, options)

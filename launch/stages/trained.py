@@ -21,8 +21,8 @@ COMPRESSORS = ("gzip", "zstd", "xz")
 
 
 def load_trained(
-    experiment: Experiment, workdir: Path, rows: int, option: str, step: int | None = None, tokens: int | None = None,
-    weights: "Weights | None" = None,
+    experiment: Experiment, workdir: Path, rows: int, option: str, step: int | None = None,
+    *, tokens: int | None = None, weights: "Weights | None" = None,
 ) -> Loaded:  # fmt: skip
     """Load the model of the run in `workdir` at `step` (default: the newest) when all processes have connected. With
     `weights`, a format of lm.inference.weights such as "int8", the model is on one device, converted to that format.
@@ -93,10 +93,10 @@ def sample(experiment: Experiment, workdir: Path, step: int | None = None) -> li
     config = experiment.sample
     pairs = [(prompt, temperature) for prompt in config.prompts for temperature in config.temperatures]
     prompts, temperatures = [prompt for prompt, _ in pairs], [temperature for _, temperature in pairs]
-    run = load_trained(experiment, workdir, len(pairs), "the number of sample.prompts", step, config.tokens)
+    run = load_trained(experiment, workdir, len(pairs), "the number of sample.prompts", step, tokens=config.tokens)
     texts = sample_texts(
         run.model, experiment.model, run.tokenizer, prompts, temperatures, config.tokens,
-        jax.random.key(config.seed), run.mesh,
+        key=jax.random.key(config.seed), mesh=run.mesh,
     )  # fmt: skip
     for (prompt, temperature), text in zip(pairs, texts, strict=True):
         say(f"\n--- {prompt!r} at temperature {temperature:g}\n{for_terminal(text)}")

@@ -88,7 +88,9 @@ def build_index(
             for name, split, stretch in stretches_of(shards, source, fingerprint, part_tokens):
                 if split == "train":
                     counts += np.bincount(stretch.tokens, minlength=len(counts))
-                parts.append(write_part(out, name, split, source, stretch, of, manifest.vocab_size, say))
+                parts.append(
+                    write_part(out, name, split, source, stretch, shards=of, vocab_size=manifest.vocab_size, say=say)
+                )
         with writing(out / COUNTS), appearing(out / COUNTS) as path, path.open("wb") as file:
             np.save(file, counts[:-1])
         own = manifest_sha256(tokens)
@@ -196,6 +198,7 @@ def write_part(
     split: str,
     source: int,
     stretch: Stretch,
+    *,
     shards: str,
     vocab_size: int,
     say: Callable[[str], None],

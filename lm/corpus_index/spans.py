@@ -111,6 +111,7 @@ def trace(
     tokens: Sequence[int],
     rule: TraceRule | None = None,
     begin: int = 0,
+    *,
     split: str | None = "train",
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> list[Span]:

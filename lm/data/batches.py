@@ -61,7 +61,7 @@ def training_batches(
     context = model.context_length
     return BatchSource(
         mixture_of(config, own), "train", context, config.stages(context), config.seed, loader_threads,
-        tokenizer_fingerprint, config.shuffle_block,
+        tokenizer_fingerprint=tokenizer_fingerprint, shuffle_block=config.shuffle_block,
     )  # fmt: skip
 
 
@@ -114,6 +114,7 @@ class BatchSource:
         batch_size: int | Stages,
         seed: int,
         loader_threads: int,
+        *,
         tokenizer_fingerprint: str | None = None,
         shuffle_block: int = 1,
     ):

@@ -47,6 +47,7 @@ class HarnessLM(LM):
         tokenizer: Tokenizer,
         mesh: Mesh,
         batch_size: int,
+        *,
         add_bos_token: bool | None = None,
         show: Callable[[str], None] = lambda text: None,
     ):

@@ -22,6 +22,7 @@ def sample_texts(
     prompts: Sequence[str],
     temperatures: Sequence[float],
     tokens: int,
+    *,
     key: jax.Array,
     mesh: Mesh | None = None,
 ) -> list[str]:

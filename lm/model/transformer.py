@@ -214,6 +214,7 @@ class Transformer(nnx.Module):
         positions_BT: Int[Array, "#B T"],
         mask: AttentionMask,
         caches: Any = None,
+        *,
         remat: RematPolicy | None = None,
         dropout: Dropout | None = None,
         taps: Taps | None = None,
@@ -287,7 +288,7 @@ class Transformer(nnx.Module):
             caches, last_BN = cache.layers, cache.last_tokens_BN
         before, last_BN = lookback.previous(tokens_BT, mask, len(self.ngrams), last_BN, NOTHING)
         x_BTD = self.embed(tokens_BT, positions_BT, before)
-        x_BTD, caches = self.hidden(x_BTD, positions_BT, mask, caches, remat, dropout, taps)
+        x_BTD, caches = self.hidden(x_BTD, positions_BT, mask, caches, remat=remat, dropout=dropout, taps=taps)
         return x_BTD, None if cache is None else cache._replace(layers=caches, last_tokens_BN=last_BN)
 
     def read(

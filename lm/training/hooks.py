@@ -429,7 +429,7 @@ def sample(
     the parameters, the seed and the step. I/O errors are printed, not raised."""
     key = jax.random.fold_in(jax.random.key(config.seed), step)
     (text,) = sample_texts(
-        model, model_config, tokenizer, [config.sample_prompt], [SAMPLE_TEMPERATURE], config.sample_tokens, key
+        model, model_config, tokenizer, [config.sample_prompt], [SAMPLE_TEMPERATURE], config.sample_tokens, key=key
     )
     row = {"step": step, "prompt": config.sample_prompt, "temperature": SAMPLE_TEMPERATURE, "text": text}
     if jax.process_index() == 0:

@@ -25,6 +25,7 @@ def restore_or_init(
     abstract: TrainState,
     fresh: Callable[[], TrainState],
     metadata: Mapping[str, Any],
+    *,
     say: Callable[[str], None] = print,
     has_resumed: bool = False,
 ) -> tuple[TrainState, dict[str, Any]]:

@@ -211,7 +211,13 @@ def setup(
     own = identity(model, config, data.tokenizer, data.source, mesh)
     with goodput.phase("restoring"):
         state, found = restore_or_init(
-            checkpoints, config.start, programs.abstract, programs.fresh, own, say, goodput.has_resumed()
+            checkpoints,
+            config.start,
+            programs.abstract,
+            programs.fresh,
+            own,
+            say=say,
+            has_resumed=goodput.has_resumed(),
         )
         checkpoints.prepare(state)
     first, pending = int(state.step), not found.get("evaluated", True)

@@ -191,8 +191,12 @@ def test_the_answers_of_rephrased_held_out_questions_stay_in_training(pairs, fra
 def test_without_questions_that_share_answers_none_can_be_held_out_as_rephrased(tmp_path):
     report = lambda *row: None
     with pytest.raises(InputError, match=r"in the split val, of 2 .*held_out = rephrased.*--chat.held-out any"):
-        write_conversation_shards(asked(("a", "1"), ("b", "2")), TEMPLATE, tmp_path, LENGTH, 0.5, report, "rephrased")
-    write_conversation_shards(asked(("a", "1"), ("b", "1")), TEMPLATE, tmp_path, LENGTH, 0.5, report, "rephrased")
+        write_conversation_shards(
+            asked(("a", "1"), ("b", "2")), TEMPLATE, tmp_path, LENGTH, 0.5, report, held_out="rephrased"
+        )
+    write_conversation_shards(
+        asked(("a", "1"), ("b", "1")), TEMPLATE, tmp_path, LENGTH, 0.5, report, held_out="rephrased"
+    )
 
 
 def test_the_sizes_of_conversations_are_those_of_their_tokens():

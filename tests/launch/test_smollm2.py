@@ -96,6 +96,6 @@ def test_it_answers_from_its_pretraining(imported):
     first, _ = imported
     loaded = first.folder.load()
     (text,) = sample_texts(
-        loaded.model, first.config, first.tokenizer, ["The capital of France is"], [0.0], 12, jax.random.key(0)
+        loaded.model, first.config, first.tokenizer, ["The capital of France is"], [0.0], 12, key=jax.random.key(0)
     )
     assert text.startswith("The capital of France is") and "Paris" in text

@@ -51,7 +51,7 @@ ONES = np.ones((2, 4), np.int32)
 ANSWERS = AnswerBatch(ONES, ONES[:, 0], ONES, ONES.astype(np.float32))
 GENERATES = {
     "engine": lambda: Engine(random_model(OWN), OWN, TALKER, slots=1),
-    "samples": lambda: sample_texts(random_model(OWN), OWN, TALKER, ["a"], [0.0], 8, jax.random.key(0)),
+    "samples": lambda: sample_texts(random_model(OWN), OWN, TALKER, ["a"], [0.0], 8, key=jax.random.key(0)),
     "reinforcement": lambda: reinforced(OWN),
     "its log-probabilities": lambda: answer_logprobs(random_model(OWN), SHAPE, ANSWERS),
     "plans": lambda: steps.lower_decode(random_model(OWN), SHAPE, one_device_mesh(OWN)),

@@ -229,7 +229,7 @@ def test_examples_are_in_their_split(indexed):
 
 def test_a_step_reads_its_share_of_the_training_text(indexed):
     train, context_length = indexed.experiment.train, indexed.experiment.model.context_length
-    source = BatchSource({indexed.paths.tokens: 1.0}, "train", context_length, train.batch_size, 0, 1, None)
+    source = BatchSource({indexed.paths.tokens: 1.0}, "train", context_length, train.batch_size, 0, 1)
     steps = source.windows / train.batch_size  # of an epoch; the last window of a shard is padded
     (first, none), (last, epochs) = ask(indexed, "corpus")["epochs"]
     assert (first, none, last) == (0, 0, train.steps) and steps * epochs / last == pytest.approx(1, rel=0.02)

@@ -31,7 +31,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def source(folder: Path, split="train", context=CONTEXT, batch=BATCH, seed=0, threads=2) -> BatchSource:
-    return BatchSource(folder, split, context, batch, seed, threads, FINGERPRINT)
+    return BatchSource(folder, split, context, batch, seed, threads, tokenizer_fingerprint=FINGERPRINT)
 
 
 @pytest.mark.parametrize("context", [1, 4, CONTEXT, LENGTH, 5, 7, 9, 16, 17, 23])
@@ -176,7 +176,7 @@ def test_invalid_arguments_are_usage_errors_with_both_values(folder):
     with pytest.raises(UsageError, match=r"context of 25 tokens is longer than the records of 24 in .* at most 24"):
         source(folder, context=25)
     with pytest.raises(UsageError, match=rf"tokenizer {FINGERPRINT}, but this experiment's is {'cd' * 32}"):
-        BatchSource(folder, "train", CONTEXT, BATCH, 0, 1, "cd" * 32)
+        BatchSource(folder, "train", CONTEXT, BATCH, 0, 1, tokenizer_fingerprint="cd" * 32)
     with pytest.raises(UsageError, match="cdcd"):
         document_stream(folder, "val", "cd" * 32)
 

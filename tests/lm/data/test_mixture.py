@@ -42,7 +42,7 @@ def folders(tmp_path_factory) -> list[Path]:
 
 
 def source(weights: Path | dict[Path, float], batch=BATCH, seed=0, threads=2, context=CONTEXT) -> BatchSource:
-    return BatchSource(weights, "train", context, batch, seed, threads, FINGERPRINT)
+    return BatchSource(weights, "train", context, batch, seed, threads, tokenizer_fingerprint=FINGERPRINT)
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,9 @@ def folders(tmp_path_factory) -> list[Path]:
 
 @pytest.mark.parametrize("context", [7, LENGTH])
 def test_the_steps_of_a_document_are_the_inverse_of_the_documents_of_a_step(folders, context):
-    source = BatchSource({folders[0]: 1.0, folders[1]: 2.5}, "train", context, BATCH, 7, 1, FINGERPRINT)
+    source = BatchSource(
+        {folders[0]: 1.0, folders[1]: 2.5}, "train", context, BATCH, 7, 1, tokenizer_fingerprint=FINGERPRINT
+    )
     there = defaultdict(list)
     for step in range(STEPS):
         for sequence, origin in enumerate(source.documents(step)):
@@ -57,7 +59,7 @@ def test_the_steps_of_a_document_are_the_inverse_of_the_documents_of_a_step(fold
 
 @pytest.mark.parametrize("most_held", [0, 10, 10**6])
 def test_the_order_is_recomputed_if_it_does_not_fit_in_memory(folders, most_held):
-    source = BatchSource(folders[0], "train", 7, BATCH, 0, 1, FINGERPRINT)
+    source = BatchSource(folders[0], "train", 7, BATCH, 0, 1, tokenizer_fingerprint=FINGERPRINT)
     order = StepOrder(source, STEPS, most_held)
     numbers = [source.numbers(step).tolist() for step in range(STEPS)]
     for first in (0, 5, 0):
@@ -67,7 +69,7 @@ def test_the_order_is_recomputed_if_it_does_not_fit_in_memory(folders, most_held
 
 
 def test_an_interrupted_lookup_continues_at_its_end(folders):
-    source = BatchSource(folders[0], "train", 7, BATCH, 0, 1, FINGERPRINT)
+    source = BatchSource(folders[0], "train", 7, BATCH, 0, 1, tokenizer_fingerprint=FINGERPRINT)
     numbers, _ = windows_with(source.sources[0].windows, 3, rising=True)
     whole = StepOrder(source, 150).places(numbers, 0, lambda: False)
     order, found, step = StepOrder(source, 150), [], 0
@@ -81,7 +83,7 @@ def test_an_interrupted_lookup_continues_at_its_end(folders):
 
 
 def test_places_and_numbers_identify_the_windows_of_a_batch(folders):
-    source = BatchSource({folders[0]: 1.0, folders[1]: 2.5}, "train", 7, BATCH, 7, 1, FINGERPRINT)
+    source = BatchSource({folders[0]: 1.0, folders[1]: 2.5}, "train", 7, BATCH, 7, 1, tokenizer_fingerprint=FINGERPRINT)
     for step in range(6):
         batch, numbers = source.batch(step), source.numbers(step).tolist()
         for row, (place, number) in enumerate(zip(source.places(step), numbers, strict=True)):

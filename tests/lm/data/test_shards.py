@@ -119,7 +119,7 @@ def test_few_files_are_open_for_any_number_of_shards(tmp_path):
     streams = [random_stream(number, 25, 30 * number, 0) for number in range(count)]
     write_tokens(tmp_path, {"train": streams})
     before = open_files()
-    source = BatchSource(tmp_path, "train", 24, 8, 0, 4, FINGERPRINT)
+    source = BatchSource(tmp_path, "train", 24, 8, 0, 4, tokenizer_fingerprint=FINGERPRINT)
     batches = [batch for _, batch in zip(range(2 * count // 8), source.iterate(), strict=False)]
     assert open_files() <= before + OPEN_FILES + 8
     assert all(same(batch, source.batch(step)) for step, batch in enumerate(batches))

@@ -167,7 +167,7 @@ def test_a_batch_does_not_depend_on_previous_reads_or_processes(folders, config,
 def test_a_shorter_context_keeps_every_target_and_separates_sequences(folders, config):
     """The sequences of a window concatenate to the window; document numbers begin at 1 in each."""
     source, step = opened(config, folders), 0
-    whole = BatchSource(folders[0], "train", CONTEXT, 1, config.seed, 1, FINGERPRINT)
+    whole = BatchSource(folders[0], "train", CONTEXT, 1, config.seed, 1, tokenizer_fingerprint=FINGERPRINT)
     rows = naive_rows(STREAMS, CONTEXT)
     for stage in source.stages.between(0, STEPS):
         step = stage.first_step

@@ -55,8 +55,8 @@ def figures(run: RunPaths, mesh) -> tuple[dict, dict, list[str]]:
     config = dataclasses.replace(EXPERIMENT.evaluate, batch_size=6)  # not a multiple of eight devices
     held_out = evaluate(model, MODEL, config, tokenizer, run.tokens, mesh)
     text = evaluate_texts(model, MODEL, config, tokenizer, texts(1, seed=9), mesh)
-    arguments = (model, MODEL, tokenizer, PROMPTS, TEMPERATURES, 24, jax.random.key(1))
-    return held_out, text, sample_texts(*arguments, mesh)
+    arguments = (model, MODEL, tokenizer, PROMPTS, TEMPERATURES, 24)
+    return held_out, text, sample_texts(*arguments, key=jax.random.key(1), mesh=mesh)
 
 
 @pytest.fixture(scope="module")

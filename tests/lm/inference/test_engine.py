@@ -219,7 +219,7 @@ def test_sampled_texts_begin_with_their_prompts_and_depend_only_on_the_key():
 
     def sample(seed, prompt):
         arguments = (model, config_of(), tokenizer(), [prompt, ""], [0.9, 0.9], 24)
-        return sample_texts(*arguments, jax.random.key(seed))
+        return sample_texts(*arguments, key=jax.random.key(seed))
 
     first = sample(0, "The miller")
     assert first[0].startswith("The miller")
@@ -228,4 +228,4 @@ def test_sampled_texts_begin_with_their_prompts_and_depend_only_on_the_key():
     assert sample(1, "The miller") != first
     assert len({sample(seed, "The miller")[1] for seed in range(4)}) == 4
     with pytest.raises(UsageError, match=r"that leaves no room within\s+5"):
-        sample_texts(model, config_of(), tokenizer(), ["The miller carried a sack"], [0.0], 5, jax.random.key(0))
+        sample_texts(model, config_of(), tokenizer(), ["The miller carried a sack"], [0.0], 5, key=jax.random.key(0))

@@ -235,12 +235,12 @@ from tests import train_process
 
 restore_or_init = setup.restore_or_init
 
-def first_hangs(*given):
+def first_hangs(*given, **options):
     marker = Path(sys.argv[1]) / "hung"
     if not marker.exists():
         marker.touch()
         time.sleep(3600)
-    return restore_or_init(*given)
+    return restore_or_init(*given, **options)
 
 setup.restore_or_init = first_hangs
 train_process.main()

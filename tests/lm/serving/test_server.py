@@ -71,7 +71,9 @@ def until(holds, seconds: float = 60) -> None:
 
 def test_the_official_client_gets_the_models_text(client, loaded):
     """As by lm.inference.generate, without server and batch."""
-    expected = sample_texts(loaded.model, MODEL, loaded.tokenizer, PROMPTS, [0.0] * len(PROMPTS), 24, jax.random.key(0))
+    expected = sample_texts(
+        loaded.model, MODEL, loaded.tokenizer, PROMPTS, [0.0] * len(PROMPTS), 24, key=jax.random.key(0)
+    )
     for prompt, text in zip(PROMPTS, expected, strict=True):
         room = 24 - 1 - len(loaded.tokenizer.encode(prompt))
         answer = client.completions.create(model="mine", prompt=prompt, max_tokens=room, temperature=0, echo=True)

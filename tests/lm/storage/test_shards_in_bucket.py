@@ -56,7 +56,7 @@ def uploaded(tokens, bucket) -> Url:
 
 
 def source(folders, batch=3, context=7, block=1) -> BatchSource:
-    return BatchSource(folders, "train", context, batch, 0, 2, FINGERPRINT, block)
+    return BatchSource(folders, "train", context, batch, 0, 2, tokenizer_fingerprint=FINGERPRINT, shuffle_block=block)
 
 
 def test_the_batches_equal_those_of_the_files(tokens, uploaded):
@@ -83,7 +83,10 @@ def test_growing_batches_are_equal(tokens, uploaded, block):
     schedules = {"batch_schedule": ((5, 4), (17, 8)), "context_schedule": ((0, 4), (9, 12)), "shuffle_block": block}
     config = replace(CONFIG, batch_size=2, micro_batches=1, **schedules)
     ours, theirs = (
-        BatchSource(folder, "train", 12, config.stages(12), 0, 2, FINGERPRINT, block) for folder in (uploaded, tokens)
+        BatchSource(
+            folder, "train", 12, config.stages(12), 0, 2, tokenizer_fingerprint=FINGERPRINT, shuffle_block=block
+        )
+        for folder in (uploaded, tokens)
     )
     for start in (0, 7, 17):
         read = ours.iterate(start, lambda size, _: np.arange(size)[1::2], 30)

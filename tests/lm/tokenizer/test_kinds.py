@@ -66,7 +66,7 @@ def test_every_stage_works_with(algorithm, tmp_path):
     assert figures["validation_bits_per_byte"] == pytest.approx(nats / np.log(2) / figures["validation_bytes"])
 
     prompts = ["The miller", ""]
-    drawn = sample_texts(model, experiment.model, tokenizer, prompts, [0.0, 1.0], 32, jax.random.key(0))
+    drawn = sample_texts(model, experiment.model, tokenizer, prompts, [0.0, 1.0], 32, key=jax.random.key(0))
     assert drawn[0].startswith("The miller")
     assert json.loads((tmp_path / "samples/step-00000002.json").read_text())["text"] is not None
 
