@@ -103,7 +103,7 @@ def single_fault(data: bytes, generator: random.Random) -> Fault:
             return Fault(kind, start, end, bytes(end - start))
 
 
-LAYOUTS = ("gzip", "plain", "one member", "two a member", "blocks", "zstd", "one frame")
+LAYOUTS = ("gzip", "plain", "one member", "blocks", "zstd", "one frame")
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class FuzzedFile:
 
 
 def fuzzed_file(seed: int) -> FuzzedFile:
-    """Valid and odd records in one of seven layouts, with up to five faults, garbage and wrong lengths."""
+    """Valid and odd records in one of six layouts, with up to five faults, garbage and wrong lengths."""
     generator = random.Random(seed)
     layout = generator.choice(LAYOUTS)
     pages, bodies, records = [], set(), []
@@ -201,11 +201,6 @@ def laid_out(records: list[bytes], layout: str, generator: random.Random) -> tup
             packed = [gzip.compress(record, level, mtime=0) for record in records]
         case "zstd":
             packed = [zstandard.ZstdCompressor(write_checksum=True).compress(record) for record in records]
-        case "two a member":
-            packed = []
-            for first, second in zip(records[::2], [*records[1::2], b""], strict=False):
-                packed += [gzip.compress(first + second, level, mtime=0), b""]
-            packed = packed[: len(records)]
         case _:
             whole = b"".join(records)
             if layout == "one member":
@@ -218,8 +213,8 @@ def laid_out(records: list[bytes], layout: str, generator: random.Random) -> tup
                 )
             return data, [(0, len(data))] * len(records)
     spans, at = [], 0
-    for index, piece in enumerate(packed):
-        spans.append((at, at + len(piece)) if piece or layout != "two a member" else spans[index - 1])
+    for piece in packed:
+        spans.append((at, at + len(piece)))
         at += len(piece)
     return b"".join(packed), spans
 

@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import re
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -54,12 +53,8 @@ class LoopbackCrawl:
         self.always: dict[str, Fault] = {}
         """Faults that are used for every request."""
         self.etag = lambda data: f'"{hashlib.md5(data).hexdigest()}"'
-        self.heads: int | None = None
-        """The status of responses to HEAD, if HEAD is not supported."""
         self.requests: list[tuple[str, dict[str, str]]] = []
         """(path, headers) in order of arrival."""
-        self.times: list[float] = []
-        """Times of arrival by time.monotonic."""
         self.ended = threading.Event()
         self.lock = threading.Lock()
         self.url = ""
@@ -77,21 +72,16 @@ class LoopbackCrawl:
     def paths(self) -> list[str]:
         return [path for path in self.files if "/segments/" in path]
 
-    def asked(self, path: str) -> list[dict[str, str]]:
-        """Headers of the requests for a path."""
-        return [headers for asked, headers in self.requests if asked == path]
-
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         path = request.path.lstrip("/")
         with self.lock:
             self.requests.append((path, dict(request.headers)))
-            self.times.append(time.monotonic())
             spoilt = self.faults[path] and request.command == "GET"
             fault = self.faults[path].pop(0) if spoilt else self.always.get(path, Fault())
             if fault.replace is not None:
                 self.files[path] = fault.replace
         data = self.files.get(path)
-        status = (request.command == "HEAD" and self.heads) or fault.status or (404 if data is None else 200)
+        status = fault.status or (404 if data is None else 200)
         if status != 200 or data is None:
             body = b"<html>no</html>"
             start(request, status, {"Content-Length": str(len(body)), **fault.headers})

@@ -80,6 +80,13 @@ def write_texts(path: Path, rows: list[dict], rows_per_group: int = 7, schema: p
     return table
 
 
+def contents(folder: Path, *others: str) -> dict[str, bytes]:
+    """{path: bytes} of kept and dropped documents, their counts, and the files that match other patterns."""
+    patterns = ("documents/*", "dropped/*", "funnel.json", *others)
+    files = [path for pattern in patterns for path in folder.glob(pattern)]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
 def prose(number: int) -> str:
     """Three lines of sentences with random words, so that no n-gram is repeated."""
     draw, words = random.Random(number), sorted(set(PROSE.replace(",", "").replace(".", "").split()))

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.conversations import (
@@ -216,23 +216,21 @@ def test_long_conversations_are_cut_and_those_without_a_reply_within_the_length_
     assert sum(split.documents for split in manifest.splits.values()) == 5
 
 
-def test_what_a_template_refuses_is_left_out(tmp_path):
-    jinja = (
-        "{% if messages|length > 2 %}{{ raise_exception('too many') }}{% endif %}" + TEMPLATE.tokenizer.chat_template
-    )
-    template = ChatTemplate(dataclasses.replace(TEMPLATE.tokenizer, chat_template=jinja))
-    conversations = made("a", "b", "c", "d", "e")
+TWO_AT_MOST = "{% if messages|length > 2 %}{{ raise_exception('too many') }}{% endif %}"
+CONTENTS = "{% for m in messages %}{{ m.content }}{% generation %}x{% endgeneration %}{% endfor %}"
+ASCII = CharacterTokenizer("\n" + "".join(map(chr, range(32, 127))))
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "jinja"),
+    [(TEMPLATE.tokenizer, f"{TWO_AT_MOST}{TEMPLATE.tokenizer.chat_template}"), (ASCII, CONTENTS)],
+)
+def test_what_a_template_refuses_or_a_tokenizer_cannot_encode_is_left_out(tmp_path, tokenizer, jinja):
+    template = ChatTemplate(dataclasses.replace(tokenizer, chat_template=jinja))
+    conversations = made("a", "é", "c", "d", "e")
     conversations[1].messages.extend(HI)
     *_, left_out = write(tmp_path, conversations, fraction=0.5, template=template)
     assert left_out == [("f.jsonl, line 2", "template_refuses")]
-
-
-def test_what_a_tokenizer_cannot_encode_is_left_out(tmp_path):
-    tokenizer = CharacterTokenizer("\n" + "".join(map(chr, range(32, 127))))
-    jinja = "{% for m in messages %}{{ m.content }}{% generation %}x{% endgeneration %}{% endfor %}"
-    template = ChatTemplate(dataclasses.replace(tokenizer, chat_template=jinja))
-    *_, left_out = write(tmp_path, made("a", "b", "é", "c", "d", "e"), fraction=0.5, template=template)
-    assert left_out == [("f.jsonl, line 3", "template_refuses")]
 
 
 def test_an_empty_split_is_refused(tmp_path):
@@ -245,6 +243,7 @@ TURNS = st.lists(
 )
 
 
+@settings(max_examples=30)
 @given(
     name=st.sampled_from(list(TEMPLATES)), some=st.lists(TURNS, min_size=1, max_size=12), begins=st.booleans(),
     system=st.booleans(),

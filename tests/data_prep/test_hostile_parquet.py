@@ -77,7 +77,10 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+FAST = "a conversation of 3 million messages", "5 documents with one URL of 30 MB"
+
+
+@pytest.mark.parametrize("name", [pytest.param(one, marks=() if one in FAST else pytest.mark.slow) for one in ATTACKS])
 def test_a_small_file_takes_little_memory(tmp_path, name):
     make, reader = ATTACKS[name]
     path = tmp_path / "a.parquet"

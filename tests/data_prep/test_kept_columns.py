@@ -2,7 +2,6 @@
 that cannot be kept are rejected by name."""
 
 import dataclasses
-import gzip
 import json
 import math
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from configs.demo import get_config
 from data_prep.kept_columns import common_type, kept_type
 from data_prep.measure.run import extract_texts, units_of
 from data_prep.prepare import prepare_documents
+from data_prep.sources import columns as column_limits
 from data_prep.sources import fetch_pages, input_files, parquet_rows
 from data_prep.sources.formats import FORMATS
 from data_prep.sources.local import own_files
@@ -27,7 +27,6 @@ from lm.errors import InputError, UsageError
 from lm.storage import parquet_pages
 from tests.data_prep.measured import prose
 from tests.data_prep.pages import GERMAN, demo_config
-from tests.data_prep.sources.hostile_tables import WORD
 
 CONFIG = demo_config(steps=("gopher_quality", "exact_dedup"))
 PAGES = get_config().pages
@@ -94,10 +93,6 @@ WRITERS: dict[str, list[tuple[str, Callable[[Path, int], dict[str, Callable[[int
 """{name of a format: (ending, function that writes such a file and returns its columns)}."""
 
 
-def test_every_table_format_with_columns_is_tested():
-    assert WRITERS.keys() == {one.title for one in FORMATS} - {"plain text"}
-
-
 def with_stages(folder: Path, files: list[InputFile]) -> Path:
     extract_texts(files, CONFIG, folder)
     prepare_documents(folder / "texts", CONFIG, folder)
@@ -127,6 +122,7 @@ def bits(array: pa.Array | pa.ChunkedArray) -> list:
 
 @pytest.mark.parametrize("writer", [(name, *one) for name, some in WRITERS.items() for one in some], ids=lambda w: w[1])
 def test_values_stay_with_kept_and_dropped_documents_bit_for_bit(tmp_path, writer):
+    assert WRITERS.keys() == {one.title for one in FORMATS} - {"plain text"}
     _, ending, write = writer
     (tmp_path / "in").mkdir()
     _, _, columns = (write(tmp_path / f"in/{file}.{ending}", file) for file in range(FILES))
@@ -271,36 +267,28 @@ def test_the_common_type_holds_both_types_and_does_not_depend_on_their_order():
             assert found is None or kept_type(found) == found == common_type(found, other)
 
 
-@pytest.mark.parametrize("name", ["date", "text", "url", "language_script"])
-def test_a_column_of_every_document_is_rejected_with_the_fix(name):
-    pages = {"tables": ("in/",), "keep_columns": (name,), "text_field": "content"}
-    with pytest.raises(UsageError, match=rf"keep_columns has '{name}', which every document has.*Remove it"):
-        dataclasses.replace(get_config(), pages=dataclasses.replace(PAGES, **pages))
+OF_EVERY_DOCUMENT = r"keep_columns has '{}', which every document has.*Remove it"
+COMPUTED = r"has '{}', but .*computed column. Rename the column"
+REFUSED: list[tuple[dict, str]] = [
+    *(({"keep_columns": (name,), "text_field": "content"}, OF_EVERY_DOCUMENT.format(name))
+      for name in ("date", "text", "url", "language_script")),
+    *(({"keep_columns": (name,)}, COMPUTED.format(name))
+      for name in ("reason", "text_bytes", "stop_words", "cluster_size", "repeat", "duplicate_of", "text.x")),
+    ({"tables": (), "warc": ("a.warc.gz",)}, r"keep_columns has 'author', but the pages come from warc; only tables"),
+    ({"tables": ()}, r"keep_columns has 'author', but the pages come from packages; only tables"),
+    ({"keep_columns": ("a", "a.b")}, r"has 'a' and 'a\.b', which overlap"),
+    ({"keep_columns": ("a", "a")}, r"has 'a' and 'a', which overlap"),
+    ({"keep_columns": ("a..b",)}, r"has 'a\.\.b', a name with an empty part"),
+    ({"keep_columns": ("a\nb",)}, r"a name with an empty part"),
+    ({"text_field": "author"}, r"has 'author', which is the text \(pages.text_field\)"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", ["reason", "text_bytes", "stop_words", "cluster_size", "repeat", "duplicate_of", "text.x"]
-)
-def test_a_computed_column_is_rejected_with_the_fix(name):
-    with pytest.raises(UsageError, match=rf"has '{name}', but .*computed column. Rename the column"):
-        dataclasses.replace(get_config(), pages=dataclasses.replace(PAGES, tables=("in/",), keep_columns=(name,)))
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"warc": ("a.warc.gz",)}, r"keep_columns has 'author', but the pages come from warc; only tables"),
-        ({}, r"keep_columns has 'author', but the pages come from packages; only tables"),
-        ({"tables": ("a/",), "keep_columns": ("a", "a.b")}, r"has 'a' and 'a\.b', which overlap"),
-        ({"tables": ("a/",), "keep_columns": ("a", "a")}, r"has 'a' and 'a', which overlap"),
-        ({"tables": ("a/",), "keep_columns": ("a..b",)}, r"has 'a\.\.b', a name with an empty part"),
-        ({"tables": ("a/",), "keep_columns": ("a\nb",)}, r"a name with an empty part"),
-        ({"tables": ("a/",), "text_field": "author"}, r"has 'author', which is the text \(pages.text_field\)"),
-    ],
-)
-def test_invalid_lists_of_columns_are_rejected(changes, told):
+@pytest.mark.parametrize(("changes", "told"), REFUSED)
+def test_lists_with_columns_of_ours_or_invalid_names_are_rejected(changes, told):
+    pages = {"tables": ("in/",), "keep_columns": ("author",)} | changes
     with pytest.raises(UsageError, match=told):
-        dataclasses.replace(PAGES, **{"keep_columns": ("author",), **changes})
+        dataclasses.replace(get_config(), pages=dataclasses.replace(PAGES, **pages))
 
 
 def test_another_list_of_columns_reruns_the_stage_and_the_same_list_does_not(tmp_path):
@@ -319,18 +307,16 @@ def test_another_list_of_columns_reruns_the_stage_and_the_same_list_does_not(tmp
     assert units_of([file], CONFIG)[0].identity == identity("author", "tags")
 
 
-@pytest.mark.slow
-def test_a_value_longer_than_the_limit_of_a_text_is_quarantined(tmp_path):
-    values = {"fits": "x" * 70_000, "long": WORD + "x" * 3_000_000}
-    lists = {"fits": ["x" * 70_000] * 2, "long": [WORD, WORD]}
-    made: list[dict] = [{"text": f"Text {n}.", "a": values[n], "tags": ["a"]} for n in values]
-    made += [{"text": f"Text {n}.", "a": "x", "tags": lists[n]} for n in lists]
+def test_a_value_longer_than_the_limit_of_a_text_is_quarantined(tmp_path, monkeypatch):
+    for module in (column_limits, parquet_rows):
+        monkeypatch.setattr(module, "MAX_TEXT_BYTES", 1000)
+    values = [("x" * 1000, ["a"]), ("x" * 1001, ["a"]), ("x", ["x" * 400] * 2), ("x", ["x" * 501] * 2)]
+    made = [{"text": "A text.", "a": value, "tags": tags} for value, tags in values]
     pq.write_table(pa.Table.from_pylist(made), tmp_path / "t.parquet")
-    (tmp_path / "t.jsonl").write_bytes(gzip.compress("\n".join(map(json.dumps, made)).encode(), 1))
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, made)))
     for name in ("t.parquet", "t.jsonl"):
-        kept, reasons = read(tmp_path / name, "a", "tags")
-        assert kept == [{"a": values["fits"], "tags": ["a"]}, {"a": "x", "tags": lists["fits"]}]
-        assert reasons == ["too_long", "too_long"]
+        kept = [{"a": value, "tags": tags} for value, tags in values[::2]]
+        assert read(tmp_path / name, "a", "tags") == (kept, ["too_long"] * 2)
 
 
 def test_lists_that_unpack_to_far_more_than_their_file_are_quarantined(tmp_path, monkeypatch):

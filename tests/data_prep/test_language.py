@@ -8,9 +8,7 @@ from configs.recipes import gristmill
 from data_prep.config import LanguageConfig
 from data_prep.config.language import LANGUAGES
 from data_prep.language import (
-    LATIN_LETTERS,
     NO_LETTERS,
-    OTHER_LETTERS,
     OTHER_SCRIPTS,
     detect_language,
     is_mostly_not_latin,
@@ -63,12 +61,6 @@ def test_letters_by_the_table_equal_those_by_the_regex():
     for start in range(0, 0x110000, 4096):
         text = "a".join(map(chr, range(start, start + 4096)))
         assert letters_of(text).split() == NO_LETTERS.sub(" ", text).split(), hex(start)
-
-
-@pytest.mark.parametrize("text", ["", "a", "é", "aé", "aЖ", "aЖЖ", "abЖ 12é", "1234Ж", "ꭓЖЖ", "漢字ab", "ⱥⱥЖ"])
-def test_the_fast_path_for_scripts_gives_the_same_result(text: str):
-    other, latin = (len("".join(letters.findall(text))) for letters in (OTHER_LETTERS, LATIN_LETTERS))
-    assert is_mostly_not_latin(text) == (other > latin)
 
 
 def test_marks_and_joiners_stay_with_their_letters():

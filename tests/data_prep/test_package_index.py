@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ import pytest
 from data_prep import package_index
 from data_prep.package_index import SETTINGS, PackageFile, fetch_package, index_client, package_cache, pip_settings
 from lm.errors import InputError, UsageError
-from tests.data_prep.loopback_index import LoopbackIndex, closed_port, serving
+from tests.data_prep.loopback_crawl import Fault, LoopbackCrawl, serving
+from tests.data_prep.loopback_index import PROJECT, closed_port, index_of
 
 NAME = "sample-1.0-py3-none-any.whl"
 DATA = bytes(range(256)) * 2000
@@ -35,10 +37,13 @@ def own_settings(monkeypatch, tmp_path):
     monkeypatch.setattr(package_index, "PAUSES_SECONDS", (0.01, 0.01))
 
 
-@pytest.fixture
-def index(monkeypatch):
-    with serving(LoopbackIndex({NAME: DATA, "sample-1.0.tar.gz": b"other", "sample-0.9.tar.gz": b"old"})) as served:
-        monkeypatch.setenv("PIP_INDEX_URL", served.url)
+FILES = {NAME: DATA, "sample-1.0.tar.gz": b"other", "sample-0.9.tar.gz": b"old"}
+
+
+@pytest.fixture(params=[True], ids=["PEP 691"])
+def index(request, monkeypatch) -> Generator[LoopbackCrawl]:
+    with serving(index_of(FILES, request.param)) as served:
+        monkeypatch.setenv("PIP_INDEX_URL", f"{served.url}simple/")
         yield served
 
 
@@ -50,17 +55,55 @@ def left() -> list[str]:
     return sorted(path.name for path in package_cache().iterdir())
 
 
-@pytest.mark.parametrize("as_json", [True, False], ids=["PEP 691", "PEP 503"])
-def test_the_file_is_downloaded_once_and_then_read_from_the_cache(index, tmp_path, as_json):
-    index.as_json = as_json  # the HTML page has a wrong hash: only the pin counts
+def downloads(index: LoopbackCrawl) -> int:
+    return [path for path, _ in index.requests].count(f"files/{NAME}")
+
+
+@pytest.mark.parametrize("index", [True, False], ids=["PEP 691", "PEP 503"], indirect=True)
+def test_the_file_is_downloaded_once_and_then_read_from_the_cache(index):
     lines = []
     path = fetch(lines=lines)
-    assert path.read_bytes() == DATA
-    assert len(lines) == 1
-    assert NAME in lines[0]
-    assert fetch() == path
-    assert index.requests[f"/files/{NAME}"] == 1
-    assert left() == [NAME]
+    assert path.read_bytes() == DATA and len(lines) == 1 and NAME in lines[0]
+    assert fetch() == path and downloads(index) == 1 and left() == [NAME]
+
+
+def test_a_busy_index_and_a_dropped_connection_are_retried(index):
+    index.faults |= {PROJECT: [Fault(status=503)], f"files/{NAME}": [Fault(cut=1000)]}
+    lines = []
+    assert fetch(lines=lines).read_bytes() == DATA
+    assert sum("trying again" in line for line in lines) == 2
+
+
+@pytest.mark.parametrize(("path", "fault"), [(PROJECT, Fault(status=503)), (f"files/{NAME}", Fault(cut=1000))])
+def test_a_permanent_fault_is_reported_with_the_fix(index, path, fault):
+    index.always[path] = fault
+    with pytest.raises(InputError, match="cannot be fetched from the package index") as caught:
+        fetch()
+    assert pin().sha256 in str(caught.value) and str(package_cache() / NAME) in str(caught.value)
+    assert left() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"project": "other-thing"}, "has no project other-thing"),
+        ({"name": "sample-1.0.post1.tar.gz"},
+         r"has no file sample-1\.0\.post1\.tar\.gz of sample.*sample-1\.0\.tar\.gz"),
+    ],
+)  # fmt: skip
+def test_a_missing_project_or_file_is_reported_with_the_available_ones(index, changes, told):
+    with pytest.raises(InputError, match=told):
+        fetch(pin(**changes))
+
+
+def test_a_page_that_is_not_an_index_and_an_unwritable_cache_are_reported(index, tmp_path):
+    index.always[PROJECT] = Fault(headers={"Content-Type": "image/png"})
+    with pytest.raises(InputError, match="is not a package index"):
+        fetch()
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").write_text("in the way")
+    with pytest.raises(InputError, match="XDG_CACHE_HOME"):
+        fetch()
 
 
 def test_a_modified_cached_file_is_downloaded_again(index, tmp_path):
@@ -75,24 +118,7 @@ def test_a_hash_mismatch_reports_both_and_leaves_nothing(index, tmp_path):
     assert "ab" * 32 in str(caught.value)
     assert hashlib.sha256(DATA).hexdigest() in str(caught.value)
     assert left() == []
-    assert index.requests[f"/files/{NAME}"] == 1  # a retry would download the same file
-
-
-def test_a_busy_index_and_a_dropped_connection_are_retried(index, tmp_path):
-    index.fail, index.cut = 1, 1
-    lines = []
-    assert fetch(lines=lines).read_bytes() == DATA
-    assert sum("trying again" in line for line in lines) == 2
-
-
-@pytest.mark.parametrize("fault", ["fail", "cut"])
-def test_a_permanent_fault_is_reported_with_the_fix(index, tmp_path, fault):
-    setattr(index, fault, 100)
-    with pytest.raises(InputError, match="cannot be fetched from the package index") as caught:
-        fetch()
-    assert pin().sha256 in str(caught.value)
-    assert str(package_cache() / NAME) in str(caught.value)
-    assert left() == []
+    assert downloads(index) == 1  # a retry would download the same file
 
 
 def test_an_unreachable_index_is_reported(monkeypatch):
@@ -101,34 +127,14 @@ def test_an_unreachable_index_is_reported(monkeypatch):
         fetch()
 
 
-def test_an_unknown_project_is_reported(index, tmp_path):
-    with pytest.raises(InputError, match="has no project other-thing"):
-        fetch(pin(project="other-thing"))
-
-
-def test_a_missing_file_is_reported_with_the_available_ones(index, tmp_path):
-    with pytest.raises(InputError, match=r"has no file sample-1\.0\.post1\.tar\.gz of sample.*sample-1\.0\.tar\.gz"):
-        fetch(pin(name="sample-1.0.post1.tar.gz"))
-
-
-def test_a_page_that_is_not_an_index_is_reported(index, tmp_path):
-    index.project_page = lambda: ("image/png", b"\x89PNG")
-    with pytest.raises(InputError, match="is not a package index"):
-        fetch()
-
-
-def test_an_unwritable_cache_is_reported(index, tmp_path):
-    (tmp_path / "cache").write_text("in the way")
-    with pytest.raises(InputError, match="XDG_CACHE_HOME"):
-        fetch()
-
-
 def test_a_login_is_sent_only_to_the_host_of_the_index(index):
-    with index_client({"index-url": index.url.replace("://", "://me:s%40cret@")}) as client:
-        assert client.endpoint == index.url
-        client.s.get(index.url + "sample/")
-        client.s.get(index.url.replace("127.0.0.1", "localhost") + "sample/")
-    assert index.logins == [f"Basic {base64.b64encode(b'me:s@cret').decode()}", None]
+    url = f"{index.url}simple/"
+    with index_client({"index-url": url.replace("://", "://me:s%40cret@")}) as client:
+        assert client.endpoint == url
+        client.s.get(url + "sample/")
+        client.s.get(url.replace("127.0.0.1", "localhost") + "sample/")
+    logins = [headers.get("Authorization") for _, headers in index.requests]
+    assert logins == [f"Basic {base64.b64encode(b'me:s@cret').decode()}", None]
 
 
 def test_pips_certificates_are_used_and_must_exist(tmp_path):

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_prep import parquet
 from data_prep.parquet import (
-    CHARACTERS_PER_GROUP,
     ROWS_PER_GROUP,
     column_of,
     floats_of,
@@ -96,10 +96,11 @@ print("pandas" in sys.modules)
     assert ran.stdout.split()[-1] == "False", ran.stdout
 
 
-def test_long_texts_make_smaller_groups_and_no_batch_spans_two_groups(tmp_path):
+def test_long_texts_make_smaller_groups_and_no_batch_spans_two_groups(tmp_path, monkeypatch):
     """Memory is bounded by the size of the text, not by the number of rows."""
+    monkeypatch.setattr(parquet, "CHARACTERS_PER_GROUP", 10_000)
     path, others = tmp_path / "a.parquet", tmp_path / "b.parquet"
-    lengths = [CHARACTERS_PER_GROUP // 2] * 3 + [10] * 5 + [2 * CHARACTERS_PER_GROUP] + [10] * 4
+    lengths = [5_000] * 3 + [10] * 5 + [20_000] + [10] * 4
     given = [{"n": i, "text": "x" * length} for i, length in enumerate(lengths)]
     mixed = ((target, row) for i, row in enumerate(given) for target in ((path, others) if i < 2 else (path,)))
     write_rows(mixed, {path: SCHEMA, others: SCHEMA}, tmp_path)

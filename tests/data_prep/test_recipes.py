@@ -1,4 +1,5 @@
-"""The three recipes: their settings, and the effect of each field in which they differ."""
+"""The three recipes: their settings, and the effect of each field in which they differ, except for the quality filters
+(quality/test_datatrove.py)."""
 
 import dataclasses
 import re
@@ -17,11 +18,8 @@ from data_prep.measure import row
 from data_prep.measure.row import rows_of_input
 from data_prep.pii import replace_personal_data
 from data_prep.prepare import prepare_documents
-from data_prep.quality.fineweb import FineWebFilter
 from data_prep.quality.gopher import GopherQualityFilter
-from data_prep.quality.repetition import measure
 from data_prep.sources import InputFile
-from data_prep.text.passage import Passage
 from data_prep.url_filter.filter import reject_reason
 from data_prep.verdict import thresholds_of
 from data_prep.warc import write_pages
@@ -66,8 +64,15 @@ def test_a_users_filter_runs_after_those_of_each_recipe():
 
 
 def test_steps_in_another_order_are_rejected_with_both_orders():
-    with pytest.raises(UsageError, match=r"is c4 gopher_quality, .* recipe's order is gopher_quality c4\."):
-        demo_config(steps=("c4", "gopher_quality"))
+    ordered = (
+        ("gopher_quality", "c4"),
+        ("exact_dedup", "line_dedup"),
+        ("c4", "line_dedup"),
+        ("exact_dedup", "decontamination"),
+    )
+    for one, other in ordered:
+        with pytest.raises(UsageError, match=rf"is {other} {one}, .* recipe's order is {one} {other}\."):
+            demo_config(steps=(other, one))
     with pytest.raises(UsageError, match="each once"):
         demo_config(steps=("c4", "c4"))
 
@@ -80,40 +85,6 @@ def test_values_at_a_limit_are_kept_or_dropped_by_the_recipe():
         "fineweb_duplicate_line_characters",
     }  # fmt: skip
     assert {sides["fineweb_2024"][reason] for reason in changed} == {"at most", "at least"}
-
-
-def test_blank_lines_count_as_duplicates_of_each_other():
-    text = "one\n\ntwo\n\nthree"
-    assert measure(text, [], count_blank_lines=False)[2] == 0
-    assert measure(text, [], count_blank_lines=True)[2] == 1 / 5
-
-
-def signals(one: FineWebFilter | GopherQualityFilter, text: str) -> dict[str, float]:
-    return dict(zip((signal.name for signal in one.signals), one.measure(Passage(text)), strict=True))
-
-
-def test_lines_end_with_the_marks_of_the_recipe():
-    ours = gristmill.FINEWEB
-    theirs = dataclasses.replace(ours, line_ends=recipe_2024.FINEWEB.line_ends, count_blank_lines=True)
-    text = "He said 'yes'\n\nक।\nNo."
-    assert signals(ours, text)["terminal_punctuation_lines"] == 2 / 3
-    assert signals(theirs, text)["terminal_punctuation_lines"] == 2 / 4
-    assert (signals(ours, text)["short_lines"], signals(theirs, text)["short_lines"]) == (1, 1)
-
-
-def test_stop_words_count_once_or_for_each_occurrence():
-    ours = gristmill.GOPHER_QUALITY
-    assert signals(ours, "the the cat")["stop_words"] == 1
-    assert signals(dataclasses.replace(ours, count_stop_words="occurrences"), "the the cat")["stop_words"] == 2
-
-
-def test_marks_of_other_scripts_are_words_to_the_2024_list():
-    ours = gristmill.GOPHER_QUALITY
-    theirs = dataclasses.replace(ours, terminal_marks=False)
-    for mark, marks_here, marks_there in (("।", 0, 1), ("。", 0, 0), (".", 0, 0), ("１", 1, 0), ("•", 1, 1)):
-        text = f"a cat {mark} b"
-        assert signals(ours, text)["words"] == 3 + marks_here, mark
-        assert signals(theirs, text)["words"] == 3 + marks_there, mark
 
 
 def test_line_breaks_can_be_removed_before_language_detection(monkeypatch):

@@ -1,4 +1,4 @@
-"""Verdicts on many rows equal those of the rules applied to each row."""
+"""The table of rules has every threshold; verdicts on many rows equal those of the rules applied to each row."""
 
 import dataclasses
 from typing import Any
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from data_prep.config import DocumentsConfig
 from data_prep.quality.c4 import C4Filter
 from data_prep.verdict import columns_needed, read_measured, thresholds_of, values_of, verdicts
-from tests.data_prep.measured import CONFIG, TABLE, TEXT_SCHEMA, random_rows, write_texts
+from tests.data_prep.measured import CONFIG, TABLE, TEXT_SCHEMA, THRESHOLDS, random_rows, write_texts
 
 STEPS = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 
@@ -72,13 +72,6 @@ def test_thresholds_have_their_place_in_the_config():
         assert threshold.value == value
 
 
-def test_without_steps_only_the_language_counts():
-    config = dataclasses.replace(CONFIG, steps=())
-    table = pa.Table.from_pylist(random_rows(2, 50), TEXT_SCHEMA)
-    assert {verdict[0] for verdict in verdicts(table, config) if verdict} <= {"extract", "language"}
-    assert columns_needed(config) == ["stage", "reason", "language", "language_score"]
-
-
 def test_rows_without_a_text_have_no_values():
     rows = random_rows(3, 200)
     values = values_of(pa.Table.from_pylist(rows, TEXT_SCHEMA), thresholds_of(CONFIG))
@@ -100,3 +93,22 @@ def test_measured_rows_are_read_in_order_for_any_row_groups(tmp_path):
     )
     write_texts(tmp_path / "none.parquet", [])
     assert list(read_measured(tmp_path / "none.parquet", columns)) == []
+
+
+def test_the_table_is_complete():
+    assert len({rule.reason for _, rule in TABLE}) == len(TABLE)
+    assert list(dict.fromkeys(stage for stage, _ in TABLE)) == list(STEPS)
+    thresholds = [(stage, rule.option, rule.place, rule.signal) for stage, rule in THRESHOLDS]
+    assert len(set(thresholds)) == len(THRESHOLDS)
+    for _, rule in THRESHOLDS:
+        assert rule.option.startswith({"below": "min_", "above": "max_"}[rule.drops])
+    for stage in STEPS:  # every threshold of the config has its rule
+        section = getattr(CONFIG, stage)
+        fields = {field.name for field in dataclasses.fields(section) if not field.metadata.get("measured")}
+        fields -= {rule.limit_falls for own, rule in THRESHOLDS if own == stage}
+        assert fields == {rule.option for own, rule in THRESHOLDS if own == stage}
+        for name in fields:
+            value = getattr(section, name)
+            places = [rule.place for own, rule in THRESHOLDS if (own, rule.option) == (stage, name)]
+            if isinstance(value, tuple):
+                assert places == list(range(len(value)))

@@ -58,25 +58,15 @@ CHANGES = (
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
-def test_thresholds_apply_only_to_rows_of_their_language(change):
-    table = rows(1500)
-    german, spanish = thresholds("deu_Latn"), thresholds("spa_Latn")
-    before = verdicts(table, config(german, spanish))
-    after = verdicts(table, config(thresholds("deu_Latn", **change), spanish))
-    languages = table["language"].to_pylist()
-    differing = {language for language, a, b in zip(languages, before, after, strict=True) if a != b}
-    assert differing == {"deu"}
-    kept = {language for language, verdict in zip(languages, after, strict=True) if verdict is None}
-    assert "spa" in kept
-    french = {verdict for verdict, language in zip(before, languages, strict=True) if language == "fra"}
-    assert french == {("language", "low_language_score"), ("language", "other_language")}
-
-
-def test_every_row_gets_the_verdict_of_a_config_for_only_its_language():
+def test_every_row_gets_the_verdict_of_a_config_for_only_its_language(change):
     """That config is the recipe with the limits written into its filters."""
-    table = rows(400, seed=1)
-    both = {"deu": thresholds("deu_Latn", min_avg_word_length=6), "spa": thresholds("spa_Latn", dup_line_frac=0.05)}
+    table = rows(1500)
+    both = {"deu": thresholds("deu_Latn", **change), "spa": thresholds("spa_Latn", dup_line_frac=0.05)}
     found = verdicts(table, config(*both.values()))
+    assert found != verdicts(table, config(thresholds("deu_Latn"), both["spa"]))
+    languages = table["language"].to_pylist()
+    of_french = {verdict for verdict, language in zip(found, languages, strict=True) if language == "fra"}
+    assert of_french == {("language", "low_language_score"), ("language", "other_language")}
     for language, own in both.items():
         changes: dict[str, dict] = {}
         for (name, field), limit in own.limits().items():
@@ -84,7 +74,7 @@ def test_every_row_gets_the_verdict_of_a_config_for_only_its_language():
         plain = config(*both.values())
         parts = {name: dataclasses.replace(getattr(plain, name), **fields) for name, fields in changes.items()}
         alone = dataclasses.replace(plain, **parts, by_language=None)
-        mine = [row for row, name in enumerate(table["language"].to_pylist()) if name == language]
+        mine = [row for row, name in enumerate(languages) if name == language]
         assert verdicts(table.take(mine), alone) == [found[row] for row in mine]
 
 

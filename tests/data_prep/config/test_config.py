@@ -1,7 +1,6 @@
 """Configs reject out-of-range values with the bounds."""
 
 import dataclasses
-import math
 
 import pytest
 
@@ -21,16 +20,6 @@ THRESHOLDS = [
     for field in dataclasses.fields(getattr(CONFIG, section))
     if field.type in (int, float) or str(field.type).startswith("tuple[float")
 ]
-
-
-@pytest.mark.parametrize(("section", "name"), THRESHOLDS)
-def test_out_of_range_thresholds_are_rejected(section, name):
-    value = getattr(getattr(CONFIG, section), name)
-    kind = type(value[0]) if isinstance(value, tuple) else type(value)
-    for bad in (-1, math.inf, math.nan) if kind is float else (-1,):
-        wrong = (*value[:-1], kind(bad)) if isinstance(value, tuple) else kind(bad)
-        with pytest.raises(UsageError, match=rf"documents\.{section}\.{name} is {kind(bad)}; it must be"):
-            changed(section, **{name: wrong})
 
 
 @pytest.mark.parametrize(("section", "name"), THRESHOLDS)

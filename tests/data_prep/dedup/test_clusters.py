@@ -1,10 +1,10 @@
 """The join finds the connected components of any graph in few rounds, for any order, runner and memory limit."""
 
 import contextlib
-import functools
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -112,23 +112,6 @@ def test_a_long_path_takes_logarithmically_many_rounds(tmp_path, rows_at_once):
     assert rounds <= (1 if rows_at_once > 1000 else 11)  # the last round finds no change
 
 
-def test_the_kept_document_does_not_depend_on_file_positions(tmp_path):
-    documents = [(f"2024-01-0{1 + number % 7}T00:00:00Z", f"<urn:{number}>", number % 40) for number in range(200)]
-    kept = []
-    for seed in range(3):
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        order = list(documents)
-        random.Random(seed).shuffle(order)
-        pairs = [(key(c), make_node(date, name, row % FILES, row)) for row, (date, name, c) in enumerate(order)]
-        dropped = stays(find_duplicates(write_files(pairs, folder), folder / "steps", run_here, rows_at_once=50))
-        kept.append({document for row, document in enumerate(order) if (row % FILES, row) not in dropped})
-    assert kept[0] == kept[1] == kept[2]
-    assert len(kept[0]) == 40
-    first = {c: min(date for date, _, other in documents if other == c) for c in range(40)}
-    assert all(date == first[c] for date, _, c in kept[0])
-
-
 def test_the_first_fetched_sorts_first_and_an_unknown_date_last():
     dates = [
         "1969-12-31T00:00:00Z", "2013-05-18T05:50:17Z", "2013-05-18T08:50:18+03:00", "2013-05-18 05:50:19.5",
@@ -143,46 +126,6 @@ def test_the_first_fetched_sorts_first_and_an_unknown_date_last():
 def test_files_without_documents_have_no_duplicates(tmp_path):
     assert stays(find_duplicates(write_files([], tmp_path), tmp_path / "steps", run_here)) == {}
     assert stays(find_duplicates([], tmp_path / "none", run_here)) == {}
-
-
-class KilledError(Exception):
-    pass
-
-
-@pytest.mark.parametrize("files_at_once", [2, 64])
-def test_a_killed_run_resumes(tmp_path, monkeypatch, files_at_once):
-    monkeypatch.setattr(partitions, "FILES_AT_ONCE", files_at_once)
-    pairs = graph_pairs([(number, number + 1) for number in range(300)], random.Random(2))
-    for folder in ("whole", "killed"):
-        (tmp_path / folder).mkdir()
-    ran: list[int] = []
-    run = functools.partial(run_here, ran=ran)
-    whole = find_duplicates(write_files(pairs, tmp_path / "whole"), tmp_path / "whole/steps", run, rows_at_once=64)
-    undisturbed, run_files_once = sum(ran), 0
-    paths = write_files(pairs, tmp_path / "killed")
-
-    def killed_in_the_middle(tasks, work) -> list[dict]:
-        nonlocal run_files_once
-        missing = [task for task in tasks if not task.run_file.exists()]
-        some = missing[: len(missing) // 2 or 1]
-        run_here(some, work)
-        run_files_once += len(some)
-        if missing:
-            raise KilledError
-        return run_here(tasks, work)
-
-    for _ in range(100):
-        try:
-            result = find_duplicates(paths, tmp_path / "killed/steps", killed_in_the_middle, rows_at_once=64)
-            break
-        except KilledError:
-            (tmp_path / "killed/steps/link/000000.runs.1.partial").write_bytes(b"half a run file")
-    assert content(result) == content(whole)
-    assert run_files_once <= undisturbed  # nothing runs twice
-
-
-def content(made: Partitions) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in made.places}
 
 
 def test_a_damaged_file_is_named(tmp_path):
@@ -215,6 +158,23 @@ def test_a_key_of_many_rows_is_never_in_memory_at_once(tmp_path, monkeypatch):
     result = find_duplicates(write_files(pairs, tmp_path), tmp_path / "steps", run_here, rows_at_once=100)
     assert max(held) <= 6 * 100
     assert stays(result) == union_find(pairs)
+
+
+@pytest.mark.parametrize("keys", [1, 3])
+def test_the_sizes_of_clusters_do_not_depend_on_the_memory_limit(tmp_path, keys):
+    """With several keys per document, a duplicate is found in several blocks of a partition."""
+    draw = random.Random(0)
+    nodes = [(draw.getrandbits(60), number % FILES << 32 | number) for number in range(90)]
+    pairs = [(key(draw.choice((0, 0, 0, *range(40)))), node) for node in nodes for _ in range(keys)]
+    paths, found = write_files(pairs, tmp_path), []
+    for rows in (5, 1 << 20):
+        result = find_duplicates(paths, tmp_path / f"{rows}", run_here, rows)
+        sizes = clusters.count_clusters(result, tmp_path / f"{rows}-sizes", run_here, rows)
+        found.append(
+            {(file, row): size for file in range(FILES) for row, size in clusters.sizes_in(sizes, file).items()}
+        )
+        assert found[-1] == {place: 1 + number for place, number in Counter(stays(result).values()).items()}
+    assert found[0] == found[1] and max(found[0].values()) > 5
 
 
 # Run files

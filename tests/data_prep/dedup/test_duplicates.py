@@ -1,7 +1,6 @@
 """Deduplication of random corpora with exact and near copies, from texts/ to documents/ and dropped/."""
 
 import dataclasses
-import hashlib
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -16,13 +15,8 @@ from configs.recipes import gristmill as recipe
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig, MinHashConfig, UrlDedupConfig
 from data_prep.config.deduplicate import TRACKING
 from data_prep.dedup.clusters import (
-    count_clusters,
-    duplicates_in,
-    find_duplicates,
     make_node,
     repeats,
-    sizes_in,
-    writing_pairs,
 )
 from data_prep.dedup.keys import scope_of, text_key
 from data_prep.dedup.minhash import band_keys
@@ -30,7 +24,6 @@ from data_prep.funnel.report import read_counts
 from data_prep.prepare import prepare_documents
 from data_prep.urls import same_page_key
 from lm.errors import UsageError
-from tests.data_prep.dedup.test_clusters import run_here
 from tests.data_prep.measured import plain_row, write_records, write_texts
 from tests.data_prep.pages import demo_config
 
@@ -213,28 +206,6 @@ def test_cluster_sizes_sum_to_the_number_of_documents(tmp_path, steps, before):
     counts = read_counts(tmp_path / "funnel.json").counts
     kept, documents = (sum(pair[place] for pair in counts["cluster_sizes"].values()) for place in (0, 1))
     assert (kept, documents) == (len(found.kept), len(found.rows))
-
-
-@pytest.mark.parametrize("keys", [1, 3])
-def test_cluster_sizes_do_not_depend_on_the_memory_limit(tmp_path, keys):
-    """With several keys per document, a duplicate is found in several blocks of a partition."""
-    draw = random.Random(0)
-    nodes = [(draw.getrandbits(60), number % 3 << 32 | number) for number in range(150)]
-    with writing_pairs(tmp_path / "pairs") as add:
-        for node in nodes:
-            drawn = {draw.choice((0, 0, 0, *range(60))) for _ in range(keys)}
-            add([hashlib.blake2b(bytes([one]), digest_size=16).digest() for one in sorted(drawn)], node)
-    found = []
-    for rows in (5, 1 << 20):
-        result = find_duplicates([tmp_path / "pairs"], tmp_path / f"{rows}", run_here, rows)
-        folder = count_clusters(result, tmp_path / f"{rows}-sizes", run_here, rows)
-        found.append([sizes_in(folder, file) for file in range(3)])
-        gone = [duplicates_in(result, file) for file in range(3)]
-        expected = Counter(place for one in gone for place in one.values())
-        assert {(file, row): size for file, rows in enumerate(found[-1]) for row, size in rows.items()} == {
-            place: 1 + number for place, number in expected.items()
-        }
-    assert found[0] == found[1] and max(size for sizes in found[0] for size in sizes.values()) > 5
 
 
 def test_a_document_is_repeated_by_the_largest_size_its_cluster_reaches():

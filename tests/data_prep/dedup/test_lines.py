@@ -1,6 +1,5 @@
 """Lines that occur in several documents are removed from all except the first, as by a plain count."""
 
-import json
 import re
 
 import pytest
@@ -95,23 +94,3 @@ def test_many_small_runs_blocks_and_ranges_give_the_same_result(tmp_path, monkey
     for folder in ("keys", "removed"):
         for suffix in ("runs", "gathered"):
             assert len([*(tmp_path / "small/parts/line_dedup").glob(f"*/{folder}/*.{suffix}")]) >= 3
-
-
-@pytest.mark.parametrize(("own", "reason"), [(40, ""), (8, "repeated_lines"), (20, "short_after_line_dedup")])
-def test_documents_that_lose_too_much_or_keep_too_little_are_dropped(tmp_path, own, reason):
-    menu = "Home and news and about us and contact"
-    words = " ".join(f"word{n}" for n in range(own // 2)) + "\n" + " ".join(f"more{n}" for n in range(own // 2))
-    config = LineDedupConfig(max_removed=0.4, min_words_left=30)
-    corpus = [[survivor(0, 0, f"{menu}\n" + "x y z " * 20), survivor(0, 1, f"{menu}\n{words}", day=2)]]
-    left = after(remove_lines, corpus, config, tmp_path)
-    assert left.get(corpus[0][1].id) == (None if reason else words)
-    assert len(left) == (1 if reason else 2)
-    totals = json.loads((tmp_path / "dropped/_line_dedup.json").read_text())
-    assert totals == {
-        "documents_changed": int(not reason), "documents_dropped": int(bool(reason)),
-        "spans_removed": int(not reason), "characters_removed": 0 if reason else len(menu) + 1,
-    }  # fmt: skip
-    from data_prep.parquet import read_rows
-
-    (edit,) = read_rows(tmp_path / "parts/line_dedup/edits/0.parquet")
-    assert edit["reason"] == reason

@@ -2,13 +2,16 @@
 
 import itertools
 import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.config import SubstringDedupConfig
+from data_prep.config import LineDedupConfig, SubstringDedupConfig
+from data_prep.dedup.lines import remove_lines
 from data_prep.dedup.substrings import (
     groups_of,
     places_by_file,
@@ -18,6 +21,7 @@ from data_prep.dedup.substrings import (
     words_of,
 )
 from data_prep.dedup.survivors import Edit, Survivor, SurvivorFile, with_gaps
+from data_prep.parquet import read_rows
 from lm.errors import UsageError
 from tests.data_prep.survivors import after, survivor, written
 from tests.growth import superlinear
@@ -103,17 +107,34 @@ def test_the_earliest_by_date_is_kept_and_lines_are_preserved(tmp_path):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("own", "reason"), [(80, ""), (40, "repeated_substrings"), (55, "short_after_substring_dedup")]
-)
-def test_documents_that_lose_too_much_or_keep_too_little_are_dropped(tmp_path, own, reason):
-    config = SubstringDedupConfig(length=50, max_removed=0.5, min_words_left=60)
-    corpus = [[survivor(0, 0, passage(0, 50)), survivor(0, 1, f"{passage(1, own)} {passage(0, 50)}", day=2)]]
-    left = after(remove_substrings, corpus, config, tmp_path)
-    assert (corpus[0][1].id in left) == (not reason)
-    from data_prep.parquet import read_rows
+STEPS: dict[str, tuple[Callable, Any, str]] = {
+    "lines": (remove_lines, LineDedupConfig(max_removed=0.4, min_words_left=30), "Home and news and about us and more"),
+    "substrings": (
+        remove_substrings, SubstringDedupConfig(length=50, max_removed=0.5, min_words_left=60), passage(0, 50),
+    ),
+}  # fmt: skip
 
-    (edit,) = read_rows(tmp_path / "parts/substring_dedup/edits/0.parquet")
+
+@pytest.mark.parametrize(
+    ("what", "own", "reason"),
+    [
+        ("lines", 40, ""), ("lines", 8, "repeated_lines"), ("lines", 20, "short_after_line_dedup"),
+        ("substrings", 80, ""), ("substrings", 40, "repeated_substrings"),
+        ("substrings", 55, "short_after_substring_dedup"),
+    ],
+)  # fmt: skip
+def test_documents_that_lose_too_much_or_keep_too_little_are_dropped(tmp_path, what, own, reason):
+    remove, config, repeated = STEPS[what]
+    corpus = [[survivor(0, row, f"{repeated}\n{passage(row, 20 + row * (own - 20))}", row + 1) for row in (0, 1)]]
+    left = after(remove, corpus, config, tmp_path)
+    assert left.get(corpus[0][1].id) == (None if reason else passage(1, own))
+    assert len(left) == (1 if reason else 2)
+    step = f"{what.removesuffix('s')}_dedup"
+    assert json.loads((tmp_path / f"dropped/_{step}.json").read_text()) == {
+        "documents_changed": int(not reason), "documents_dropped": int(bool(reason)),
+        "spans_removed": int(not reason), "characters_removed": 0 if reason else len(repeated) + 1,
+    }  # fmt: skip
+    (edit,) = read_rows(tmp_path / f"parts/{step}/edits/0.parquet")
     assert edit["reason"] == reason
 
 

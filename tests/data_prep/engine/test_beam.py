@@ -12,11 +12,10 @@ import pytest
 from data_prep.config import ONE_PROCESS, EngineConfig
 from data_prep.engine import Step, beam, run_step
 from lm.errors import InputError, UsageError
-from tests.data_prep.engine.test_units import contents, records, step_of, texts
+from tests.data_prep.engine.test_units import BEAM, contents, records, step_of, texts
 from tests.run_files import HANG_SECONDS
 
 REPOSITORY = Path(__file__).parents[3]
-BEAM = EngineConfig(runner="beam", max_failed=0.5)
 
 
 def test_units_run_and_failing_ones_are_quarantined(tmp_path):
@@ -65,24 +64,6 @@ def test_units_lost_by_a_runner_are_an_error_and_a_rerun_completes_them(tmp_path
         patched.setattr(beam, "run_range", some)
         run_step(step_of(texts(8)), BEAM, tmp_path)
     assert len(run_step(step_of(texts(8)), BEAM, tmp_path)) == 8
-
-
-@pytest.mark.parametrize(
-    ("inputs", "kind", "message"),
-    [
-        ({"a": "settings x", "b": "text"}, UsageError, r"^this cannot be$"),
-        ({"a": "full x", "b": "text"}, InputError, r"^cannot be written$"),
-        ({"a": "damaged x", "b": "damaged x"}, InputError, r"^step: a: a is damaged\.$"),
-        ({f"{number}": "bug x" for number in range(9)}, KeyError, r"raise KeyError\(unit.name\)"),
-    ],
-    ids=["settings", "full disk", "all damaged", "bug"],
-)
-def test_errors_keep_their_type_and_nothing_is_quarantined(inputs, kind, message, tmp_path):
-    with pytest.raises(kind) as caught:
-        run_step(step_of(inputs), BEAM, tmp_path)
-    assert re.search(message, "".join(getattr(caught.value, "__notes__", [str(caught.value)])))
-    assert records(tmp_path) == {}
-    assert {path.suffix for path in (tmp_path / "units").rglob("*.*")} <= {".json"}
 
 
 def interrupt(unit, space) -> None:

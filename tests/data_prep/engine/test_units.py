@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,11 @@ from tests.run_files import HANG_SECONDS
 
 REPOSITORY = Path(__file__).parents[3]
 
-TWO = EngineConfig(workers=2, max_failed=1.0)
+TWO, BEAM = EngineConfig(workers=2, max_failed=1.0), EngineConfig(runner="beam", max_failed=0.5)
+ENGINES = {"here": ONE_PROCESS, "processes": TWO, "beam": BEAM}
+on_both = pytest.mark.parametrize("engine", [ONE_PROCESS, TWO], ids=["here", "processes"])
 CRASH, HANG, DAMAGED, GROUP, COMMAND = "crash", "hang", "damaged", "group", "command"
+BAD = {"bad": f"{DAMAGED} text", "kill": f"{CRASH} x", "group": f"{GROUP} x", "sleep": "wait x", "loop": "spin x"}
 
 
 def work(unit: Unit[str], space: Workspace, log: Path | None = None) -> dict:
@@ -103,7 +107,23 @@ def records(folder: Path) -> dict[str, dict]:
     return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("quarantine/step/*"))}
 
 
-@pytest.mark.parametrize("engine", [ONE_PROCESS, TWO], ids=["here", "processes"])
+def check_failures(found: dict[str, dict]) -> None:
+    """Check the records of BAD after two attempts each, and a third without other units of those that died."""
+    assert {name: found[name]["attempts"] for name in BAD} == dict.fromkeys(BAD, 2) | {"kill": 3, "group": 3}
+    assert found["bad"]["error"] == "bad is damaged."
+    assert all(found[name]["error"].startswith("the worker process was killed") for name in ("kill", "group"))
+    for name, function in (("sleep", "in work"), ("loop", "in spin")):
+        assert "engine.unit_hours = 0.000" in found[name]["error"] and function in found[name]["traceback"]
+
+
+@pytest.fixture
+def log(tmp_path) -> Path:
+    """A folder in which units note their attempts."""
+    (tmp_path / "log").mkdir()
+    return tmp_path / "log"
+
+
+@on_both
 def test_outputs_and_markers_are_listed_in_the_order_of_the_units(engine, tmp_path):
     step = step_of(texts(10))
     markers = run_step(step, engine, tmp_path)
@@ -117,7 +137,7 @@ def test_outputs_and_markers_are_listed_in_the_order_of_the_units(engine, tmp_pa
     assert len(contents(tmp_path)) == 10 and not (tmp_path / "scratch").exists()
 
 
-def test_a_finished_step_is_detected_by_its_manifest_and_an_unfinished_one_by_its_markers(tmp_path, monkeypatch):
+def test_a_finished_step_is_detected_by_its_manifest_and_an_unfinished_one_by_its_markers(tmp_path, log, monkeypatch):
     read = []
     monkeypatch.setattr(attempts, "read_marker", lambda path: read.append(path.stem) or read_marker(path))
     made = run_step(step_of(texts(6)), ONE_PROCESS, tmp_path)
@@ -126,8 +146,6 @@ def test_a_finished_step_is_detected_by_its_manifest_and_an_unfinished_one_by_it
     assert run_step(step_of(texts(6)), ONE_PROCESS, tmp_path) == made and not read
     manifest.write_bytes(manifest.read_bytes()[:-9])  # a damaged manifest is ignored
     (tmp_path / "units/step/0002.json").write_text('{"identity"')
-    log = tmp_path / "log"
-    log.mkdir()
     again = run_step(step_of(texts(6), log), ONE_PROCESS, tmp_path)
     assert sorted(set(read)) == list(texts(6)) and len(list(log.iterdir())) == 1
     assert read_manifest("step", tmp_path) == again
@@ -175,22 +193,21 @@ def test_attempt_records_are_not_written_through_a_hard_link(tmp_path):
 
 
 def test_a_failure_record_is_printed_on_one_line_and_a_damaged_one_is_ignored(tmp_path, capfd):
-    run_step(step_of(texts(3) | {"bad": DAMAGED}), TWO, tmp_path)
+    run = lambda: run_step(step_of(texts(3) | {"bad": DAMAGED}), EngineConfig(max_failed=1.0), tmp_path)
+    run()
     place = tmp_path / "quarantine/step/bad.json"
     place.write_text(json.dumps(json.loads(place.read_text()) | {"error": "\x1b[2J one\ntwo"}))
     capfd.readouterr()
-    run_step(step_of(texts(3) | {"bad": DAMAGED}), TWO, tmp_path)
+    run()
     assert "  bad: \N{REPLACEMENT CHARACTER}[2J one two\n" in capfd.readouterr().out
     place.write_text(DEEP)
-    run_step(step_of(texts(3) | {"bad": DAMAGED}), TWO, tmp_path)
+    run()
     assert "  bad: bad is damaged." in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("engine", [ONE_PROCESS, TWO], ids=["here", "processes"])
-def test_only_unfinished_units_run(engine, tmp_path):
-    folder, log = tmp_path / "run", tmp_path / "log"
-    log.mkdir()
-    inputs = texts(6)
+@pytest.mark.parametrize("engine", [ONE_PROCESS, pytest.param(TWO, marks=pytest.mark.slow)], ids=["here", "processes"])
+def test_only_unfinished_units_run(engine, tmp_path, log):
+    folder, inputs = tmp_path / "run", texts(6)
     run_step(step_of(inputs, log), engine, folder)
     before = contents(folder)
     (folder / "out/0001.txt").write_text("of another size")
@@ -218,37 +235,22 @@ def test_a_rerun_that_writes_less_leaves_no_old_files(tmp_path):
 
 
 def test_failed_units_are_named_and_do_not_affect_the_others(tmp_path, capsys):
-    """Among 200 units, two kill their process, two read without end and two are damaged."""
-    good = texts(200)
+    """Units that are damaged, read without end, hang in Python or outside of it, or kill their process or group."""
+    good, bad = texts(40), BAD | {"endless": f"{HANG} x"}
     run_step(step_of(good), ONE_PROCESS, tmp_path / "alone")
-    bad = {f"{kind}-{n}": f"{kind} " for kind in (CRASH, HANG, DAMAGED) for n in range(2)}
     mixed = dict(sorted((good | bad).items(), key=lambda item: hashlib.md5(item[0].encode()).digest()))
-    engine = dataclasses.replace(TWO, max_unit_bytes=100_000)
-    markers = run_step(step_of(mixed), engine, tmp_path / "mixed")
+    engine = dataclasses.replace(TWO, attempts=2, unit_hours=2 / 3600, max_unit_bytes=100_000)
+    assert set(run_step(step_of(mixed), engine, tmp_path / "mixed")) == set(good)
     assert contents(tmp_path / "mixed") == contents(tmp_path / "alone")
-    assert set(markers) == set(good)
     found = records(tmp_path / "mixed")
     assert set(found) == set(bad)
-    assert found["crash-0"]["error"].startswith("the worker process was killed (SIGKILL)")
-    assert (found["crash-0"]["log"], found["crash-0"]["attempts"]) == ("about to crash\n", 4)
-    assert "more than engine.max_unit_bytes = 100,000" in found["hang-1"]["error"] and found["hang-1"]["attempts"] == 1
-    assert found["damaged-0"]["error"] == "damaged-0 is damaged." and "InputError" in found["damaged-0"]["traceback"]
+    check_failures(found)
+    assert "(SIGKILL)" in found["kill"]["error"] and found["kill"]["log"] == "about to crash\n"
+    assert "more than engine.max_unit_bytes = 100,000" in found["endless"]["error"]
+    assert found["endless"]["attempts"] == 1 and "InputError" in found["bad"]["traceback"]
     told = capsys.readouterr().out
-    assert "step: 6 of 206 units failed:" in told and all(name in told for name in bad)
-
-
-def test_units_that_hang_or_kill_their_process_group_are_quarantined_and_all_others_complete(tmp_path):
-    inputs = texts(20) | {"sleep": "wait x", "loop": "spin x", "group": f"{GROUP} x"}
-    run_step(step_of(texts(20)), ONE_PROCESS, tmp_path / "alone")
-    engine = dataclasses.replace(TWO, attempts=2, unit_hours=2 / 3600)
-    assert list(run_step(step_of(inputs), engine, tmp_path / "run")) == list(texts(20))
-    assert contents(tmp_path / "run") == contents(tmp_path / "alone")
-    found = records(tmp_path / "run")
-    assert {name: one["attempts"] for name, one in found.items()} == {"sleep": 2, "loop": 2, "group": 3}
-    assert found["group"]["error"].startswith("the worker process was killed (SIGKILL)")
-    for name, function in (("sleep", "in work"), ("loop", "in spin")):
-        assert "engine.unit_hours = 0.0005" in found[name]["error"] and function in found[name]["traceback"]
-    assert not list((tmp_path / "run").rglob("*.running"))
+    assert "step: 6 of 46 units failed:" in told and all(name in told for name in bad)
+    assert not list((tmp_path / "mixed").rglob("*.running"))
 
 
 @pytest.mark.slow
@@ -293,9 +295,8 @@ def test_a_unit_that_died_in_each_attempt_runs_once_more_without_others(tmp_path
         assert len(begun) == len([line for line in noted[:end] if line.startswith("end 0")])
 
 
-def test_too_many_failures_raise_an_error_after_all_other_units(tmp_path):
-    inputs, log = texts(9) | {"bad": f"{DAMAGED} "}, tmp_path / "log"
-    log.mkdir()
+def test_too_many_failures_raise_an_error_after_all_other_units(tmp_path, log):
+    inputs = texts(9) | {"bad": f"{DAMAGED} "}
     with pytest.raises(InputError, match=r"1 of 10 units failed:\n  bad: bad is damaged\.\n.*max_failed = 0\.05"):
         run_step(step_of(inputs, log), EngineConfig(max_failed=0.05), tmp_path)
     assert len(contents(tmp_path)) == 9
@@ -309,38 +310,30 @@ def test_too_many_failures_raise_an_error_after_all_other_units(tmp_path):
     assert records(tmp_path) == {}
 
 
-def test_a_unit_that_fails_once_is_retried(tmp_path):
-    (tmp_path / "log").mkdir()
-    inputs = texts(3) | {"bad": "once text"}
-    assert len(run_step(step_of(inputs, tmp_path / "log"), ONE_PROCESS, tmp_path)) == 4
+def test_a_unit_that_fails_once_is_retried(tmp_path, log):
+    assert len(run_step(step_of(texts(3) | {"bad": "once text"}, log), ONE_PROCESS, tmp_path)) == 4
     assert records(tmp_path) == {}
 
 
-@pytest.mark.parametrize("engine", [ONE_PROCESS, TWO], ids=["here", "processes"])
-@pytest.mark.parametrize(("kind", "error"), [("settings", UsageError), ("full", InputError)])
-def test_errors_that_affect_every_unit_stop_the_step_immediately(engine, kind, error, tmp_path):
-    log = tmp_path / "log"
-    log.mkdir()
-    inputs = {f"{number:03d}": f"{kind} {number}" for number in range(50)}
-    with pytest.raises(error, match="this cannot be" if kind == "settings" else "cannot be written"):
-        run_step(step_of(inputs, log), engine, tmp_path)
-    assert len(list(log.iterdir())) <= 2 * engine.workers and records(tmp_path) == {}
+HOPELESS_STEPS: dict[str, tuple[int, type[Exception], str]] = {
+    "settings": (4, UsageError, "UsageError: this cannot be\n"),
+    "full": (4, InputError, "InputError: cannot be written\n"),
+    "bug": (3 * HOPELESS, KeyError, r"raise KeyError\(unit.name\)"),
+    DAMAGED: (6, InputError, r"InputError: step: (00\d): \1 is damaged\.\n"),
+}
+"""{kind of every unit: (attempts at most, error, traceback or message)}."""
 
 
-def test_a_bug_in_our_code_stops_the_step_with_a_traceback(tmp_path):
-    log = tmp_path / "log"
-    log.mkdir()
-    inputs = {f"{number:03d}": f"bug {number}" for number in range(50)}
-    with pytest.raises(KeyError) as caught:
-        run_step(step_of(inputs, log), TWO, tmp_path)
-    assert "raise KeyError(unit.name)" in "".join(caught.value.__notes__)
-    assert len(list(log.iterdir())) <= HOPELESS + 2 and records(tmp_path) == {}
-
-
-def test_if_every_unit_fails_the_first_error_is_raised_and_nothing_is_quarantined(tmp_path):
-    with pytest.raises(InputError, match=r"^step: a: a is damaged\.$"):
-        run_step(step_of({"a": "damaged xx", "b": "damaged x"}), ONE_PROCESS, tmp_path)
-    assert records(tmp_path) == {}
+@pytest.mark.parametrize("kind", HOPELESS_STEPS)
+@pytest.mark.parametrize("name", ENGINES)
+def test_errors_that_every_unit_would_have_stop_the_step_and_quarantine_nothing(name, kind, tmp_path, log):
+    most, error, message = HOPELESS_STEPS[kind]
+    inputs = {f"{number:03d}": f"{kind} {number}" for number in range(2 if kind == DAMAGED else 50)}
+    with pytest.raises(error) as caught:
+        run_step(step_of(inputs, log), ENGINES[name], tmp_path)
+    assert re.search(message, "".join(traceback.format_exception(caught.value)))
+    assert len(list(log.iterdir())) <= most and records(tmp_path) == {}
+    assert {path.suffix for path in (tmp_path / "units").rglob("*.*")} <= {".json"}
 
 
 def test_progress_counts_units_rows_and_bytes(tmp_path):

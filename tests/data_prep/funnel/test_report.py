@@ -1,6 +1,5 @@
 """The funnel report: every page once under its reason, with examples at the right positions."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,20 @@ def examples_of(folder: Path, kept: list[Document], dropped: list[Rejection], fi
     return read_examples(written_of(folder, kept, dropped, files), folder / "texts", CONFIG)
 
 
-def test_every_page_is_counted_once(tmp_path: Path):
-    funnel = funnel_answer(written_of(tmp_path, KEPT, DROPPED), CONFIG)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A run folder with KEPT and DROPPED."""
+    folder = tmp_path_factory.mktemp("run")
+    write_funnel_of(folder, KEPT, DROPPED, CONFIG)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def funnel(folder) -> Any:
+    return funnel_answer(read_counts(folder / FUNNEL), CONFIG)
+
+
+def test_every_page_is_counted_once(funnel):
     assert (funnel["pages"], funnel["kept"]) == (len(KEPT) + len(DROPPED), len(KEPT))
     kept_bytes = sum(len(document.text.encode()) for document in KEPT)
     assert funnel["clean_text_bytes"] == kept_bytes
@@ -49,8 +60,7 @@ def test_every_page_is_counted_once(tmp_path: Path):
     assert {name: documents for name, documents, _ in funnel["languages"]} == {"en": len(KEPT) + 10, "de": 3}
 
 
-def test_stages_follow_the_pipeline_and_add_up(tmp_path: Path):
-    funnel = funnel_answer(written_of(tmp_path, KEPT, DROPPED), CONFIG)
+def test_stages_follow_the_pipeline_and_add_up(funnel):
     assert [stage["stage"] for stage in funnel["stages"]] == [
         "extract", "language", "gopher_quality", "exact_dedup", "a_stage_of_tomorrow",
     ]  # fmt: skip
@@ -61,9 +71,8 @@ def test_stages_follow_the_pipeline_and_add_up(tmp_path: Path):
     assert left == funnel["kept"]
 
 
-def test_reasons_have_counts_bytes_and_thresholds(tmp_path: Path):
-    stages = funnel_answer(written_of(tmp_path, KEPT, DROPPED), CONFIG)["stages"]
-    reasons = {one["reason"]: one for stage in stages for one in stage["reasons"]}
+def test_reasons_have_counts_bytes_and_thresholds(funnel):
+    reasons = {one["reason"]: one for stage in funnel["stages"] for one in stage["reasons"]}
     short = reasons["gopher_short_document"]
     assert (short["documents"], short["bytes"]) == (7, sum(range(8)))
     limit = short["threshold"]
@@ -73,7 +82,7 @@ def test_reasons_have_counts_bytes_and_thresholds(tmp_path: Path):
     assert list(reasons).index("gopher_short_document") < list(reasons).index("gopher_long_document")  # more of them
 
 
-def test_examples_are_the_documents_as_the_filter_saw_them(tmp_path: Path):
+def test_examples_are_the_documents_as_the_filter_saw_them(tmp_path):
     examples, _ = examples_of(tmp_path, KEPT, DROPPED, files=3)
     kept = {document.url: document.text for document in KEPT}
     assert len(examples["kept"]) == EXAMPLES
@@ -87,41 +96,26 @@ def test_examples_are_the_documents_as_the_filter_saw_them(tmp_path: Path):
     assert [one.excerpt for one in examples["extract/no_text"]] == [""] * EXAMPLES
 
 
-def test_records_seen_are_pages_plus_skipped_records(tmp_path: Path):
-    funnel = funnel_answer(written_of(tmp_path, KEPT, DROPPED), CONFIG)
+def test_records_seen_are_pages_plus_skipped_records(funnel):
     assert funnel["skipped"] == {"not_a_response": 1000, "not_html": 100}
     assert funnel["seen"] == funnel["pages"] + 1100
 
 
-def test_an_excerpt_is_the_beginning_and_bytes_count_the_whole_text(tmp_path: Path):
-    (example,) = examples_of(tmp_path, [make_document(1, "ü" * 5000)], [])[0]["kept"]
-    assert example.excerpt == "ü" * EXCERPT_CHARACTERS
-    assert example.text_bytes == 10_000
+def test_an_excerpt_is_the_beginning_without_personal_data_and_bytes_count_the_whole_text(tmp_path):
+    private = "word " * (EXCERPT_CHARACTERS // 5 - 2) + "miller@mill.example and so on."
+    kept = [make_document(1, "ü" * 5000), make_document(2, private)]
+    plain, masked = sorted(examples_of(tmp_path, kept, [])[0]["kept"], key=lambda one: one.url)
+    assert (plain.excerpt, plain.text_bytes) == ("ü" * EXCERPT_CHARACTERS, 10_000)
+    assert "word" in masked.excerpt and "miller" not in masked.excerpt
 
 
-def test_personal_data_is_not_shown_even_at_the_end_of_an_excerpt(tmp_path: Path):
-    text = "word " * (EXCERPT_CHARACTERS // 5 - 2) + "miller@mill.example and so on."
-    (example,) = examples_of(tmp_path, [make_document(1, text)], [])[0]["kept"]
-    assert "miller" not in example.excerpt
-
-
-def test_the_funnel_does_not_depend_on_the_number_of_files(tmp_path: Path):
-    kept = [dataclasses.replace(one, text=f"{one.text}{i}") for i, one in enumerate(KEPT)]
-    one, three = (written_of(tmp_path / str(files), kept, DROPPED, files) for files in (1, 3))
-    assert funnel_answer(one, CONFIG) == funnel_answer(three, CONFIG)
-    (examples, near), (same, _) = (
-        read_examples(written, tmp_path / str(files) / "texts", CONFIG) for written, files in ((one, 1), (three, 3))
-    )
-    assert examples == same and near
-
-
-def test_distributions_have_every_text_once_and_every_threshold(tmp_path: Path):
-    written = written_of(tmp_path, KEPT, DROPPED)
+def test_distributions_have_every_text_once_and_every_threshold(folder):
+    written = read_counts(folder / FUNNEL)
     texts = len(KEPT) + sum(bool(one.document.text) for one in DROPPED)
     for groups in written.counts["values"].values():
         assert sum(sum(group.values()) for group in groups.values()) == texts
         assert sum(groups["kept"].values()) == len(KEPT)
-    _, near = read_examples(written, tmp_path / "texts", CONFIG)
+    _, near = read_examples(written, folder / "texts", CONFIG)
     assert {*near} == {f"{one.stage}/{one.reason}" for one in written.thresholds}
     assert all(len(found) == EXAMPLES for found in near.values())
     words = [one.reason for one in written.thresholds if one.signal == "words"]
@@ -129,19 +123,19 @@ def test_distributions_have_every_text_once_and_every_threshold(tmp_path: Path):
     assert sum(written.counts["values"]["words"]["dropped"].values()) == 8
 
 
-def test_length_bins_have_no_gaps_and_each_text_is_in_its_bin(tmp_path: Path):
+def test_length_bins_have_no_gaps_and_each_text_is_in_its_bin(tmp_path):
     kept = [make_document(1, "a" * 8), make_document(2, "a" * 64)]
     lengths = funnel_answer(written_of(tmp_path, kept, []), CONFIG)["lengths"]
     assert lengths == [[8, 16, 1], [16, 32, 0], [32, 64, 0], [64, 128, 1]]
 
 
-def test_the_largest_domains_are_named(tmp_path: Path):
+def test_the_largest_domains_are_named(tmp_path):
     kept = [make_document(i, "a" * (i + 1), url=f"https://www.host-{i}.example/") for i in range(50)]
     domains = funnel_answer(written_of(tmp_path, kept, []), CONFIG)["domains"]
     assert [name for name, _, _ in domains] == [f"host-{i}.example" for i in range(49, 49 - TOP_DOMAINS, -1)]
 
 
-def test_no_documents_dropped_or_kept(tmp_path: Path):
+def test_no_documents_dropped_or_kept(tmp_path):
     funnel = funnel_answer(written_of(tmp_path / "kept", KEPT, []), CONFIG)
     assert (funnel["stages"], funnel["pages"]) == ([], len(KEPT))
     written = written_of(tmp_path / "dropped", [], DROPPED)
@@ -151,7 +145,7 @@ def test_no_documents_dropped_or_kept(tmp_path: Path):
     assert "kept" not in examples and not any(near.values())
 
 
-def test_the_hosts_of_a_long_file_fit_in_memory(monkeypatch: pytest.MonkeyPatch):
+def test_the_hosts_of_a_long_file_fit_in_memory(monkeypatch):
     monkeypatch.setattr(counts, "MAX_PARTS", 3)
     parts = [counts.empty_counts()]
     for number in range(10):
@@ -161,20 +155,18 @@ def test_the_hosts_of_a_long_file_fit_in_memory(monkeypatch: pytest.MonkeyPatch)
     assert total["rows"] == 10 and len(total["domains"]) == 10
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"counts": {}}', '{"thresholds": [{"stage": "c4"}], "counts": {}}'])
-def test_a_damaged_funnel_is_an_input_error_that_names_it(tmp_path: Path, text: str):
-    (tmp_path / FUNNEL).write_text(text)
-    with pytest.raises(InputError, match=r"funnel\.json cannot be read.*launch\.prepare_documents"):
-        read_counts(tmp_path / FUNNEL)
-
-
-def test_a_missing_funnel_is_an_input_error(tmp_path: Path):
+@pytest.mark.parametrize(
+    "text", [None, "", "{", "[]", '{"counts": {}}', '{"thresholds": [{"stage": "c4"}], "counts": {}}']
+)
+def test_a_missing_or_damaged_funnel_is_an_input_error_that_names_it(tmp_path, text):
+    if text is not None:
+        (tmp_path / FUNNEL).write_text(text)
     with pytest.raises(InputError, match=r"funnel\.json cannot be read.*launch\.prepare_documents"):
         read_counts(tmp_path / FUNNEL)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "shorter"])
-def test_damaged_texts_are_an_input_error_that_names_the_file(tmp_path: Path, damage: str):
+def test_damaged_texts_are_an_input_error_that_names_the_file(tmp_path, damage: str):
     written = written_of(tmp_path, KEPT, DROPPED)
     file = tmp_path / "texts/00001.parquet"
     if damage == "missing":
@@ -187,9 +179,8 @@ def test_damaged_texts_are_an_input_error_that_names_the_file(tmp_path: Path, da
         read_examples(written, tmp_path / "texts", CONFIG)
 
 
-def test_the_file_is_plain_json_with_thresholds_and_their_options(tmp_path: Path):
-    write_funnel_of(tmp_path, KEPT, DROPPED, CONFIG)
-    written = json.loads((tmp_path / FUNNEL).read_text())
+def test_the_file_is_plain_json_with_thresholds_and_their_options(folder):
+    written = json.loads((folder / FUNNEL).read_text())
     assert written["files"] == {"0": "00000.parquet", "1": "00001.parquet"}
     (short_lines,) = [one for one in written["thresholds"] if one["signal"] == "short_lines"]
     assert short_lines == {

@@ -67,51 +67,131 @@ def test_found_whole_in_any_context(kind, what):
 
 
 LEFT = {
-    "email": [
-        "@name", "a@b", "a @ b.de", "user@localhost", "a@b.1", "@a.b@", "x@-y.de", "logo@2x.png", "lodash@4.17.21",
-        "name [at] domain dot com",
-    ],
-    "ip": [
-        "192.168.1.1", "10.0.0.1", "127.0.0.1", "192.0.2.1", "169.254.1.1", "224.0.0.251", "255.255.255.255",
-        "version 1.2.3.4", "v2.0.1.7", "section 1.1.2.3", "libfoo 4.3.2.1", "libfoo-4.3.2.1", "foo==1.2.3.4",
-        "upgraded from 1.2.3.4 to 1.2.3.5", "versions 1.2.3.4, 1.2.3.5 and 1.2.3.6", "1.2.3.4 Introduction",
-        "§ 1.2.3.4", "Chapter 8.8.8.8", "Chrome 4.3.2.1",
-        "version 80.2.3.4", "v80.2.3.4", "Section 80.1.2.3", "81.2.69.160.1", "81.2.69", "181.2.69.300",
-        "81.02.69.160",
-        "12:30:45", "std::vector", "dead::beef", "::1", "fe80::1", "2001:db8::1", "00:1b:44:11:3a:b7",
-        "00:1b:44:11:3a:b7:12:13",
-        "x81.2.69.160", "81.2.69.160x", "1.3.6.1.4.1.311",
-    ],
-    "iban": [
-        "GB34BUKB20201555555555", "GB33BUKB2020155555555", "XX33BUKB20201555555555", "AGB33BUKB20201555555555",
-        "AA11 AAAA",
-    ],
-    "payment_card": [
-        "4012888888881882", "9012888888881889", "0.4012888888881881", "x4012888888881881", "40128888888818811",
-        "4222222222222",
-        "4012 8888-8888 1881", "4006381333931", "x.org/4012888888881881",
-    ],
-    "phone": [
-        "2127365000", "2010-05-06", "06/05/2010", "1998-2003", "1 234 567", "1.234.567", "3.14159265",
-        "978-0-306-40615-7", "978 0 306 40615 7", "9780306406157", "979-10-90636-07-1", "ISBN-10: 978-250-1234",
-        "2127 36 5000", "21 2736 5000", "21273-65000",
-        "ISBN 0-306-40615-2", "$212-736-5000", "#212-736-5000", "/212-736-5000", "212-736-5000-1",
-        "2010-05-06 12:30:45",
-        "1931 11.2 60.0",
-        "100 105 67-70", "1/299792458", "1779–83 (1994)", "20100506123045", "100 200 300 400", "12 of 300",
-        "+999 123 456 789",
-    ],
-    "address": [
-        "5 Supreme Court", "the 1987 Wall Street crash", "one of the key figures in Sweden",
-        "12 people on the street",
-        "Main Street", "3 Star Way", "1912 and 1913. The evolution", "St. 5", "Via mail 5", "Weg 1999 war",
-        "$12 Main Street", "located in 15 States", "Platz 4", "lives in 1984", "March 12, 10115 Berlin",
-        "Track 9 Via Negativa 3:47", "In 2010, Link Road", "улс 134",
-    ],
-}  # fmt: skip
+    "email": """
+@name
+a@b
+a @ b.de
+user@localhost
+a@b.1
+@a.b@
+x@-y.de
+logo@2x.png
+lodash@4.17.21
+name [at] domain dot com
+""",
+    "ip": """
+192.168.1.1
+10.0.0.1
+127.0.0.1
+192.0.2.1
+169.254.1.1
+224.0.0.251
+255.255.255.255
+version 1.2.3.4
+v2.0.1.7
+section 1.1.2.3
+libfoo 4.3.2.1
+libfoo-4.3.2.1
+foo==1.2.3.4
+upgraded from 1.2.3.4 to 1.2.3.5
+versions 1.2.3.4, 1.2.3.5 and 1.2.3.6
+1.2.3.4 Introduction
+§ 1.2.3.4
+Chapter 8.8.8.8
+Chrome 4.3.2.1
+version 80.2.3.4
+v80.2.3.4
+Section 80.1.2.3
+81.2.69.160.1
+81.2.69
+181.2.69.300
+81.02.69.160
+12:30:45
+std::vector
+dead::beef
+::1
+fe80::1
+2001:db8::1
+00:1b:44:11:3a:b7
+00:1b:44:11:3a:b7:12:13
+x81.2.69.160
+81.2.69.160x
+1.3.6.1.4.1.311
+""",
+    "iban": """
+GB34BUKB20201555555555
+GB33BUKB2020155555555
+XX33BUKB20201555555555
+AGB33BUKB20201555555555
+AA11 AAAA
+""",
+    "payment_card": """
+4012888888881882
+9012888888881889
+0.4012888888881881
+x4012888888881881
+40128888888818811
+4222222222222
+4012 8888-8888 1881
+4006381333931
+x.org/4012888888881881
+""",
+    "phone": """
+2127365000
+2010-05-06
+06/05/2010
+1998-2003
+1 234 567
+1.234.567
+3.14159265
+978-0-306-40615-7
+978 0 306 40615 7
+9780306406157
+979-10-90636-07-1
+ISBN-10: 978-250-1234
+2127 36 5000
+21 2736 5000
+21273-65000
+ISBN 0-306-40615-2
+$212-736-5000
+#212-736-5000
+/212-736-5000
+212-736-5000-1
+2010-05-06 12:30:45
+1931 11.2 60.0
+100 105 67-70
+1/299792458
+1779–83 (1994)
+20100506123045
+100 200 300 400
+12 of 300
++999 123 456 789
+""",
+    "address": """
+5 Supreme Court
+the 1987 Wall Street crash
+one of the key figures in Sweden
+12 people on the street
+Main Street
+3 Star Way
+1912 and 1913. The evolution
+St. 5
+Via mail 5
+Weg 1999 war
+$12 Main Street
+located in 15 States
+Platz 4
+lives in 1984
+March 12, 10115 Berlin
+Track 9 Via Negativa 3:47
+In 2010, Link Road
+улс 134
+""",
+}
+"""{kind: texts, one a line}."""
 
 
-@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind in LEFT for text in LEFT[kind]])
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind in LEFT for text in LEFT[kind].strip().split("\n")])
 def test_not_found(kind, text):
     assert found(kind, text) == []
 

@@ -1,7 +1,8 @@
-"""Our words, rules and verdicts compared with stored ones of datatrove 0.10.1 on the same texts.
+"""Our words, rules and verdicts compared with stored ones of datatrove 0.10.1, and those of the recipe fineweb_2024
+with stored ones of datatrove of April 2024 and NLTK 3.8.1, on the same texts.
 
-tests/fixtures/make_datatrove.py writes and describes the file. KNOWN lists every difference by the name of its text;
-docs/recipes.md explains them. Any other difference is a bug in our code.
+KNOWN lists every difference by the name of its text; docs/recipes.md explains them. Any other difference is a bug in
+our code. tests/fixtures/make_datatrove.py and make_datatrove_2024.py write and describe the files.
 """
 
 import dataclasses
@@ -15,21 +16,25 @@ import pyarrow as pa
 import pytest
 
 from configs.demo import get_config
-from configs.recipes import gristmill
+from configs.recipes import fineweb_2024, gristmill
 from data_prep.config import DocumentsConfig, Rule
 from data_prep.config.filters import breaks
 from data_prep.measure.row import measure, text_schema
 from data_prep.quality.c4 import C4Filter, clean
 from data_prep.quality.gopher import GopherQualityFilter
+from data_prep.text.marks import SIGNS_2024
+from data_prep.text.nltk_words import nltk_words
 from data_prep.text.words import split_words
 from data_prep.verdict import Verdict, thresholds_of, verdicts
-from tests.data_prep.measured import TABLE, THRESHOLDS
+from tests.data_prep.dedup.test_minhash import PUNCTUATION_2024
+from tests.data_prep.measured import TABLE, THRESHOLDS, fetch_punkt
+from tests.fixtures.make_datatrove_2024 import digest
 
-ROOT = Path(__file__).parents[3]
-LINES = (
-    (ROOT / "tests/fixtures/datatrove/texts.jsonl").read_bytes().decode().split("\n")
-)  # a text may contain other line breaks
-HEADER, *TEXTS = map(json.loads, filter(None, LINES))
+FOLDER = Path(__file__).parents[2] / "fixtures/datatrove"
+# A text may contain other line breaks.
+HEADER, *TEXTS = map(json.loads, filter(None, (FOLDER / "texts.jsonl").read_bytes().decode().split("\n")))
+HEADER_2024, *VERDICTS_2024 = map(json.loads, (FOLDER / "verdicts_2024.jsonl").read_text().splitlines())
+STORED = {"0.10": TEXTS, "2024": VERDICTS_2024}
 STAGES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 
 
@@ -40,6 +45,7 @@ def fineweb_config(recipe: ModuleType = gristmill) -> DocumentsConfig:
 
 
 CONFIG = fineweb_config()
+CONFIGS = {"0.10": CONFIG, "2024": fineweb_config(fineweb_2024)}
 DATATROVE_REASONS = {rule.reason: rule.datatrove for _, rule in TABLE if rule.datatrove}
 IDS = [rule.reason for _, rule in THRESHOLDS]
 KNOWN = {
@@ -55,50 +61,82 @@ KNOWN = {
 }
 """{our reason: texts on which the two rules differ}."""
 KNOWN_REASONS = {
-    "gopher_quality": {"full-width one"},
-    "c4": {
-        "Khmer sentences",
-        "lorem after curly",  # the first line determines the reason in datatrove; here "lorem ipsum" has priority
-        "citations alone",  # nothing remains: a separate reason here; in datatrove the next filter drops it
+    "0.10": {
+        "gopher_quality": {"full-width one"},
+        "c4": {
+            "Khmer sentences",
+            "lorem after curly",  # the first line determines the reason in datatrove; here "lorem ipsum" has priority
+            "citations alone",  # nothing remains: a separate reason here; in datatrove the next filter drops it
+        },
+        "fineweb": KNOWN["fineweb_too_few_terminal_punctuation_lines"],
     },
-    "fineweb": KNOWN["fineweb_too_few_terminal_punctuation_lines"],
+    "2024": {"c4": {"lorem after curly"}},
 }
-"""{filter: texts on which the reasons differ}."""
-KNOWN_VERDICTS = {"full-width one"}
-"""Texts on which the verdicts of all filters in sequence differ, at least in the reason."""
+"""{release: {filter: texts on which the reasons differ}}. Verdicts of 2024 never differ."""
+KNOWN_VERDICTS = {"0.10": {"full-width one"}, "2024": set()}
+"""{release: texts on which the verdicts of all filters in sequence differ, at least in the reason}."""
+RELEASES = pytest.mark.parametrize("release", STORED)
 
 
 @functools.cache
-def measured(steps: tuple[str, ...]) -> pa.Table:
-    """Rows of texts/ for all TEXTS."""
-    config = dataclasses.replace(CONFIG, steps=steps)
+def measured(release: str, lines_are_dropped: bool) -> pa.Table:
+    """Rows of texts/ for all TEXTS, with or without C4's removal of lines before the next filter."""
+    if release == "2024":
+        fetch_punkt()
+    config = dataclasses.replace(CONFIGS[release], steps=("c4",) if lines_are_dropped else ())
     rows = [{"language": "en", "language_score": 1.0, **measure(text["text"], config)} for text in TEXTS]
     return pa.Table.from_pylist(rows, text_schema(config))
 
 
-def verdicts_of(steps: tuple[str, ...]) -> list[Verdict]:
-    return verdicts(measured(steps), dataclasses.replace(CONFIG, steps=steps))
+def verdicts_of(steps: tuple[str, ...], release: str = "0.10") -> list[Verdict]:
+    return verdicts(measured(release, "c4" in steps), dataclasses.replace(CONFIGS[release], steps=steps))
+
+
+def in_their_words(steps: tuple[str, ...], release: str) -> list[Verdict]:
+    """The verdicts with datatrove's reasons."""
+    names = DATATROVE_REASONS | ({"c4_no_lines": "too_few_sentences"} if release == "2024" else {})
+    return [one and (one[0], names.get(one[1], one[1])) for one in verdicts_of(steps, release)]
+
+
+def test_the_files_have_the_supported_versions_and_these_texts():
+    assert HEADER["datatrove"].startswith("0.10.")
+    assert (HEADER_2024["datatrove"], HEADER_2024["nltk"]) == ("05194d39", "3.8.1")
+    names = [text["name"] for text in TEXTS]
+    assert len({*names}) == len(names) >= 300 and [one["name"] for one in VERDICTS_2024] == names
+
+
+def test_words_equal_those_of_spacy_and_nltk():
+    for text in TEXTS:
+        assert split_words(text["text"]) == text["words"].split(" "), text["name"]
+    fetch_punkt()
+    for text, one in zip(TEXTS, VERDICTS_2024, strict=True):
+        assert digest([*nltk_words(text["text"])]) == one["words"], text["name"]
+
+
+def test_the_signs_of_2024_are_datatroves():
+    controls = "".join(map(chr, [*range(9), *range(11, 32), *range(127, 160)]))
+    assert {*PUNCTUATION_2024, *controls} == SIGNS_2024
+
+
+@RELEASES
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_filter_gives_the_same_reason(stage, release):
+    ours = [verdict and verdict[1] for verdict in in_their_words((stage,), release)]
+    theirs = [text["filters"].get(stage) for text in STORED[release]]
+    assert differing(ours, theirs) == KNOWN_REASONS[release].get(stage, set())
+    assert release == "0.10" or [bool(one) for one in ours] == [bool(one) for one in theirs]
+    assert sum(map(bool, theirs)) >= 10
+
+
+@RELEASES
+def test_all_filters_in_sequence_give_the_same_verdict(release):
+    theirs = [text["chain"] and tuple(text["chain"]) for text in STORED[release]]
+    assert differing(in_their_words(STAGES, release), theirs) == KNOWN_VERDICTS[release]
 
 
 def differing(ours: list, theirs: list) -> set[str]:
     """Return the names of the texts with unequal values."""
     return {text["name"] for text, one, other in zip(TEXTS, ours, theirs, strict=True) if one != other}
-
-
-def in_their_words(verdicts: list[Verdict]) -> list[Verdict]:
-    """The verdicts with datatrove's reasons."""
-    return [one and (one[0], DATATROVE_REASONS.get(one[1], one[1])) for one in verdicts]
-
-
-def test_the_file_has_the_supported_version():
-    assert HEADER["datatrove"].startswith("0.10.")
-    assert len(TEXTS) >= 300
-    assert len({text["name"] for text in TEXTS}) == len(TEXTS)
-
-
-def test_words_equal_those_of_spacy():
-    for text in TEXTS:
-        assert split_words(text["text"]) == text["words"].split(" "), text["name"]
 
 
 @pytest.mark.parametrize(("stage", "rule"), THRESHOLDS, ids=IDS)
@@ -127,7 +165,7 @@ def broken_by(rule: Rule, config: DocumentsConfig, steps: tuple[str, ...]) -> tu
     """The value of each text, and whether it breaks the rule."""
     config = dataclasses.replace(config, steps=steps)
     (threshold,) = (one for one in thresholds_of(config) if one.reason == rule.reason)
-    values = measured(steps)[rule.signal].to_numpy()
+    values = measured("0.10", "c4" in steps)[rule.signal].to_numpy()
     return values, breaks(values, threshold.drops, threshold.value).tolist()
 
 
@@ -143,19 +181,6 @@ def test_fineweb_rules_use_the_text_after_c4(rule: Rule):
 def test_c4_keeps_the_same_lines():
     ours = [clean(text["text"], CONFIG.get(C4Filter)).text for text in TEXTS]
     assert differing(ours, [text.get("left", text["text"]) for text in TEXTS]) == set()
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_each_filter_gives_the_same_reason(stage: str):
-    ours = [verdict and verdict[1] for verdict in in_their_words(verdicts_of((stage,)))]
-    theirs = [text["filters"].get(stage) for text in TEXTS]
-    assert differing(ours, theirs) == KNOWN_REASONS.get(stage, set())
-
-
-def test_all_filters_in_sequence_give_the_same_verdict():
-    ours = in_their_words(verdicts_of(STAGES))
-    theirs = [text["chain"] and tuple(text["chain"]) for text in TEXTS]
-    assert differing(ours, theirs) == KNOWN_VERDICTS
 
 
 def test_every_reason_is_the_verdict_on_some_text():

@@ -69,13 +69,6 @@ def test_shares_are_fractions_of_all_characters(words):
     assert measure(text, words)[4:] == [characters / len(text) for characters in ngram_characters(words)]
 
 
-@given(st.lists(st.integers(0, 3) | st.integers(0, 2**62), max_size=60))
-def test_equal_keys_share_an_index(keys):
-    found = equals(np.array(keys, np.int64)).tolist()
-    assert [keys[index] for index in found] == keys
-    assert len(set(found)) == len(set(keys))
-
-
 def test_colliding_keys_are_distinguished(monkeypatch):
     monkeypatch.setattr(repetition, "MULTIPLIER", np.uint64(0))  # all collide in slot 0
     keys = [5, 7, 5, 9, 7, 5, 1]

@@ -11,17 +11,12 @@ from data_prep.config import (
     ONE_PROCESS,
     DecontaminationConfig,
     DocumentsConfig,
-    EngineConfig,
     LineDedupConfig,
     SubstringDedupConfig,
 )
-from data_prep.decontamination import run as decontamination
-from data_prep.dedup import lines, substrings
+from data_prep.dedup import substrings
 from data_prep.prepare import prepare_documents
-from lm.errors import UsageError
-from lm.storage import Url, size_of, write_atomically
-from tests.data_prep.measured import CONFIG, plain_row, prose, write_records, write_texts
-from tests.object_store import QUICK, serving, variables
+from tests.data_prep.measured import CONFIG, contents, plain_row, prose, write_records, write_texts
 
 MENU = "Read more about the mill on our pages."
 PASSAGE = prose(77).replace("\n", " ")
@@ -58,12 +53,9 @@ def config_of(texts: Path, *steps: str) -> DocumentsConfig:
     )  # fmt: skip
 
 
-def made(
-    texts: Path, config: DocumentsConfig, out: Path, workers: int = 1
-) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
+def made(texts: Path, config: DocumentsConfig, out: Path) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
     """Return {id: text} of kept and {id: (stage, reason)} of dropped documents."""
-    engine = dataclasses.replace(ONE_PROCESS, workers=workers)
-    prepare_documents(texts, config, out, engine=engine)
+    prepare_documents(texts, config, out)
     kept, dropped = (pq.read_table(out / folder).to_pylist() for folder in ("documents", "dropped"))
     return {row["id"]: row["text"] for row in kept}, {row["id"]: (row["stage"], row["reason"]) for row in dropped}
 
@@ -91,46 +83,8 @@ def test_a_single_step_is_named_by_its_reason(texts, tmp_path, step):
     assert (PASSAGE in kept.get("passage", "")) == (step != "substring_dedup")
 
 
-def test_an_invalid_order_is_rejected(texts):
-    for steps in (("line_dedup", "exact_dedup"), ("substring_dedup", "line_dedup"), ("line_dedup", "c4")):
-        with pytest.raises(UsageError, match=f"the recipe's order is {steps[1]} {steps[0]}"):
-            config_of(texts, *steps)
-
-
-def outputs(folder: Path | Url, names: tuple[str, ...] = ("documents", "dropped")) -> dict[str, bytes]:
-    if isinstance(folder, Url):
-        return {name: (folder / name).read_bytes() for name in folder.files() if name.startswith((*names, "funnel"))}
-    paths = [path for name in names for path in (folder / name).iterdir()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in [*paths, folder / "funnel.json"]}
-
-
-@pytest.mark.slow
-def test_two_workers_in_a_bucket_write_the_bytes_of_one_process_on_a_disk(texts, tmp_path):
-    """Joins use many groups of documents."""
-    config = config_of(texts, *STEPS)
-    config = dataclasses.replace(config, substring_dedup=dataclasses.replace(config.substring_dedup, group_bytes=1))
-    made(texts, config, tmp_path / "disk")
-    with serving() as store, variables(store.environment() | QUICK):
-        store.bucket("corpus")
-        there = Url("s3://corpus/run")
-        for path in texts.iterdir():
-            write_atomically(there / "texts" / path.name, path.read_bytes())
-        prepare_documents(there / "texts", config, there, engine=EngineConfig(workers=2),
-        )  # fmt: skip
-        assert outputs(there) == outputs(tmp_path / "disk")
-        for step in ("line-keys", "line-edits", "substring-edits", "overlaps", "contaminated"):
-            for name in "ab":
-                marker = json.loads((there / f"units/{step}/{name}.json").read_bytes())
-                sizes = {output: size_of(there / output) for output in marker["outputs"]}
-                assert sizes == {output: size for output, (size, _) in marker["outputs"].items()} != {}
-
-
-@pytest.mark.parametrize(
-    ("module", "work"),
-    [(lines, "write_line_keys"), (substrings, "write_substring_edits"), (decontamination, "write_contaminated")],
-)
-def test_a_failing_file_is_quarantined_and_does_not_affect_the_others(texts, tmp_path, monkeypatch, module, work):
-    config, real = config_of(texts, *STEPS), getattr(module, work)
+def test_a_failing_file_is_quarantined_and_does_not_affect_the_others(texts, tmp_path, monkeypatch):
+    config, real = config_of(texts, *STEPS), substrings.write_substring_edits
     made(texts, config, tmp_path / "without")
 
     def failing(file, space, **rest) -> dict | None:
@@ -138,13 +92,12 @@ def test_a_failing_file_is_quarantined_and_does_not_affect_the_others(texts, tmp
             raise ValueError("a bug")
         return real(file, space, **rest)
 
-    monkeypatch.setattr(module, work, failing)
+    monkeypatch.setattr(substrings, "write_substring_edits", failing)
     row = pq.read_table(texts / "a.parquet").to_pylist()[0] | {"id": "of z", "text": prose(9)}
     write_texts(texts / "z.parquet", [row])
     engine = dataclasses.replace(ONE_PROCESS, max_failed=0.9)
     out = tmp_path / "out"
     prepare_documents(texts, config, out, engine=engine)
-    found, expected = outputs(out), outputs(tmp_path / "without")
-    assert found.pop("funnel.json") and expected.pop("funnel.json")
-    assert found == expected
+    counts = {"funnel.json": b""}
+    assert contents(out) | counts == contents(tmp_path / "without") | counts
     assert "a bug" in next((out / "quarantine").rglob("z.json")).read_text()

@@ -169,17 +169,6 @@ def test_the_index_has_the_keys_of_the_held_out_documents(tmp_path):
     np.testing.assert_array_equal(read_index(tmp_path / "tokens/held_out_keys.parquet"), expected)
 
 
-def test_split_by_ends_has_no_index(tmp_path):
-    rows: Rows = [(f"{n}", f"https://a.example/{n}", article(n)) for n in range(5)]
-    write_shards(
-        write_dump(tmp_path / "dump", rows),
-        TOKENIZER,
-        tmp_path / "tokens",
-        dataclasses.replace(QUARTER, held_out="ends"),
-    )
-    assert not (tmp_path / "tokens/held_out_keys.parquet").exists()
-
-
 def test_an_index_of_another_rule_is_rejected(tmp_path):
     path = tmp_path / "keys.parquet"
     pq.write_table(pa.table({"key": pa.array([1], pa.uint64())}), path)

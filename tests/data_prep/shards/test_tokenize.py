@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.config import EngineConfig
 from data_prep.documents import DOCUMENT_SCHEMA
-from data_prep.shards.sample import drawn_texts, sample_texts
+from data_prep.shards.sample import sample_texts
 from data_prep.shards.tokenize import cut_records, document_files, read_texts, tokenize_file
 from lm.config import TokenizerConfig
 from lm.data.records import to_bytes
@@ -72,23 +71,6 @@ def test_a_sample_covers_all_parts_and_does_not_depend_on_the_order_of_files(tmp
     assert {int(text.split()[1]) // 1000 for text in drawn[0]} == {0, 1, 2}
     everything = list(sample_texts(document_files(tmp_path / "a"), 2 * total, tmp_path))
     assert everything == [text for _, text in rows]
-
-
-@pytest.mark.slow
-def test_a_sample_by_two_workers_is_the_same_in_the_order_of_the_files(tmp_path):
-    for file in range(5):
-        rows = [(f"<{file}-{i}>", f"document {file} {i}") for i in range(200)]
-        write_documents(tmp_path / f"documents/{file}.parquet", rows, row_group_size=50)
-    files = document_files(tmp_path / "documents")
-    share = 3000 / sum(file.text_bytes for file in files)
-    expected = [text for file in files for text in drawn_texts(file, share)]
-    two = EngineConfig(workers=2)
-    assert list(sample_texts(files, 3000, tmp_path / "one")) == expected
-    assert list(sample_texts(files, 3000, tmp_path / "two", two)) == expected and len(expected) > 20
-    (tmp_path / "two/units/sample/3.json").unlink()  # the others do not run again
-    before = (tmp_path / "two/sample/1.parquet").stat().st_mtime_ns
-    assert list(sample_texts(files, 3000, tmp_path / "two", two)) == expected
-    assert (tmp_path / "two/sample/1.parquet").stat().st_mtime_ns == before
 
 
 def test_split_by_ends_holds_out_the_last_characters_of_each_document(tmp_path):

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.config import ShardsConfig
+from data_prep.config import EngineConfig, ShardsConfig
 from data_prep.engine.units import SCRATCH, UNITS, ends_run
 from data_prep.shards import encode as encode_module
 from data_prep.shards import write as shards_module
@@ -30,10 +31,9 @@ from data_prep.shards.write import os_errors, write_records, write_shards, write
 from lm.config import TokenizerConfig
 from lm.data.records import SequenceRecord, from_bytes, read_manifest
 from lm.errors import InputError, UsageError
-from lm.storage import Url, write_atomically, writing
+from lm.storage import writing
 from lm.tokenizer import load, save, train_bpe
 from tests.data_prep.shards.test_tokenize import write_documents
-from tests.object_store import QUICK, serving, variables
 
 REPOSITORY = Path(__file__).parents[3]
 PARAGRAPHS = (REPOSITORY / "LICENSE").read_text(encoding="utf-8").split("\n\n")
@@ -159,9 +159,8 @@ def test_bytes_are_reproducible_for_any_batches(tokens, documents, tmp_path, mon
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_gigatoken_writes_the_same_bytes(tokens, documents, tmp_path, workers):
     pytest.importorskip("gigatoken", reason="gigatoken is not installed")
-    save(TOKENIZER, tmp_path / "tokenizer")
     config = dataclasses.replace(CONFIG, encoder="gigatoken")
-    assert run_program(documents, tmp_path, config, workers=workers)[0] == 0
+    write_shards(documents, TOKENIZER, tmp_path / "tokens", config, EngineConfig(workers=workers))
     assert contents(tmp_path / "tokens") == contents(tokens)
 
 
@@ -178,6 +177,7 @@ def run_program(
         f"    shards.write_shards(Path({str(documents)!r}), load(folder / 'tokenizer'), folder / 'tokens', \n"
         f"        {config!r}, EngineConfig(workers={workers}))\n"
     )
+    save(TOKENIZER, folder / "tokenizer")
     path = folder / "program.py"
     path.write_text(program)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -185,17 +185,19 @@ def run_program(
     return done.returncode, (done.stderr.splitlines() or [""])[-1]
 
 
+slow = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     ("call", "nth", "finished"),
     [
-        ("units.write_atomically", 6, 5),  # keys of 3 files, their index, 1 encoded file
-        ("shards.file_sha256", 2, 8),
+        pytest.param("units.write_atomically", 6, 5, marks=slow),  # keys of 3 files, their index, 1 encoded file
+        pytest.param("shards.file_sha256", 2, 8, marks=slow),
         ("units.write_atomically", 9, 8),
-        ("shards.check_splits", 1, 10),
+        pytest.param("shards.check_splits", 1, 10, marks=slow),
     ],
 )
 def test_a_killed_run_resumes_to_the_same_bytes(tokens, documents, tmp_path, call, nth, finished):
-    save(TOKENIZER, tmp_path / "tokenizer")
     kill = (
         f"from data_prep.engine import units\nreal, calls = {call}, []\n"
         "def killing(*arguments, **options):\n"
@@ -216,34 +218,61 @@ def test_a_killed_run_resumes_to_the_same_bytes(tokens, documents, tmp_path, cal
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == {name: made[name] for name in kept}
 
 
-def test_an_added_file_is_the_only_one_encoded(tokens, documents, tmp_path, monkeypatch):
-    encoded = []
-    real = encode_module.tokenize_file
+def interrupted(documents: Path, out: Path, config: ShardsConfig) -> Path:
+    """Write all shards without the manifest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards_module, "check_splits", lambda *_: sys.exit("interrupted"))
+        with pytest.raises(SystemExit):
+            write_shards(documents, TOKENIZER, out, config)
+    return out
+
+
+def test_an_added_file_is_the_only_one_encoded(documents, tmp_path, monkeypatch):
+    encoded, real = [], encode_module.tokenize_file
     monkeypatch.setattr(
         encode_module, "tokenize_file", lambda file, *rest: encoded.append(file.path.name) or real(file, *rest)
     )
-    folder, out = tmp_path / "documents", tmp_path / "tokens"
-    folder.mkdir()
-    paths = sorted(documents.iterdir())
-    for path in paths[1:]:
-        (folder / path.name).write_bytes(path.read_bytes())
-    with monkeypatch.context() as patch:
-        patch.setattr(shards_module, "check_splits", lambda *_: sys.exit("interrupted"))
-        with pytest.raises(SystemExit):
-            write_shards(folder, TOKENIZER, out, NOTHING_DRAWN)
-        assert encoded == [path.name for path in paths[1:]]
-        encoded.clear()
-        (folder / paths[0].name).write_bytes(paths[0].read_bytes())
-        with pytest.raises(SystemExit):
-            write_shards(folder, TOKENIZER, out, NOTHING_DRAWN)
-    assert encoded == [paths[0].name]
+    first, *others = (path.name for path in sorted(documents.iterdir()))
+    folder = shutil.copytree(documents, tmp_path / "documents", ignore=shutil.ignore_patterns(first))
+    interrupted(folder, tmp_path / "tokens", NOTHING_DRAWN)
+    assert encoded == others
+    shutil.copy(documents / first, folder)
+    interrupted(folder, tmp_path / "tokens", NOTHING_DRAWN)
+    assert encoded == [*others, first]
+
+
+@pytest.fixture(scope="module")
+def unfinished(documents, large, tmp_path_factory) -> dict[str, tuple[Path, Path]]:
+    """{name: (documents, shards without their manifest)}"""
+    folder = tmp_path_factory.mktemp("unfinished")
+    return {
+        "small": (documents, interrupted(documents, folder / "small", CONFIG)),
+        "large": (large / "documents", interrupted(large / "documents", folder / "large", SMALL)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("corpus", "name"),
+    [
+        ("small", "train-00001-of-00002.array_record"), ("small", "documents/00001-of-00002.parquet"),
+        ("small", "parts/encoded/00001.val"), ("small", "parts/encoded/00001.table"),
+        ("small", "parts/held_out_keys.parquet"), ("large", "train-00001-of-00002-part-00001.array_record"),
+    ],
+)  # fmt: skip
+def test_a_truncated_file_is_written_again(tokens, large, unfinished, tmp_path, corpus, name):
+    """As after a power failure that lost a file of a finished unit."""
+    documents, found = unfinished[corpus]
+    out = shutil.copytree(found, tmp_path / "tokens")
+    os.truncate(out / name, (out / name).stat().st_size // 2)
+    write_shards(documents, TOKENIZER, out, CONFIG if corpus == "small" else SMALL)
+    assert contents(out) == contents(tokens if corpus == "small" else large / "tokens")
 
 
 @pytest.mark.parametrize(
     ("train_shards", "largest"),
     [
         (2, 400),
-        *(pytest.param(*one, marks=pytest.mark.slow) for one in ((2, 1), (2, 20_000), (1, 300_000))),
+        *(pytest.param(*one, marks=slow) for one in ((2, 1), (2, 20_000), (1, 300_000))),
     ],
 )
 def test_a_full_disk_is_an_input_error_and_the_same_call_continues(documents, tmp_path, train_shards, largest):
@@ -253,7 +282,6 @@ def test_a_full_disk_is_an_input_error_and_the_same_call_continues(documents, tm
     write_shards(documents, TOKENIZER, tmp_path / "undisturbed", config)
     sizes = [path.stat().st_size for path in (tmp_path / "undisturbed").glob("*.array_record")]
     assert (min(sizes) <= largest < max(sizes)) == (train_shards == 1)
-    save(TOKENIZER, tmp_path / "tokenizer")
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({largest}, {largest}))"
     code, last = run_program(documents, tmp_path, config, limit)
     assert code == 1
@@ -288,26 +316,6 @@ def test_array_record_reports_a_full_device_and_a_missing_folder_with_an_errno(t
         assert error.value.errno == code
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "train-00001-of-00002.array_record", "documents/00001-of-00002.parquet", "parts/encoded/00001.val",
-        "parts/encoded/00001.table", "parts/held_out_keys.parquet",
-    ],
-)  # fmt: skip
-def test_a_truncated_file_is_written_again(tokens, documents, tmp_path, monkeypatch, name):
-    """As after a power failure that lost a file of a finished unit."""
-    out = tmp_path / "tokens"
-    with monkeypatch.context() as patch:
-        patch.setattr(shards_module, "check_splits", lambda *_: sys.exit("interrupted"))
-        with pytest.raises(SystemExit):
-            write_shards(documents, TOKENIZER, out, CONFIG)
-    assert len(list(out.glob("units/*/*.json"))) == 10
-    os.truncate(out / name, (out / name).stat().st_size // 2)
-    write_shards(documents, TOKENIZER, out, CONFIG)
-    assert contents(out) == contents(tokens)
-
-
 def test_a_shard_without_documents_is_empty(tmp_path):
     aside = [is_drawn(f"http://example.com/<{i}>", f"some text {i}", 0.2) for i in range(100)]
     for name, drawn in (("a", False), ("b", True)):
@@ -327,10 +335,20 @@ def test_an_empty_split_is_an_input_error(documents, tmp_path, fraction, train, 
     assert not (tmp_path / "manifest.json").exists()
 
 
-def test_a_vocabulary_beyond_the_dtype_is_a_usage_error(documents, tmp_path):
-    special = {"<|endoftext|>": 65_935}
-    with pytest.raises(UsageError, match=r"has 65936 symbols, but shards.token_dtype = uint16 holds ids below 65536"):
-        write_shards(documents, dataclasses.replace(TOKENIZER, special_tokens=special), tmp_path, CONFIG)
+@pytest.mark.parametrize(
+    ("special", "change", "told"),
+    [
+        (65_935, {}, r"has 65936 symbols, but shards.token_dtype = uint16 holds ids below 65536"),
+        (399, {"record_length": 2**20, "shard_bytes": 2**21},
+         r"shard_bytes = 2,097,152 is too small.* 1,048,576 tokens needs 2,361,\d+ bytes"),
+    ],
+)  # fmt: skip
+def test_a_vocabulary_or_record_that_does_not_fit_is_rejected_with_both_sizes(
+    documents, tmp_path, special, change, told
+):
+    tokenizer = dataclasses.replace(TOKENIZER, special_tokens={"<|endoftext|>": special})
+    with pytest.raises(UsageError, match=told):
+        write_shards(documents, tokenizer, tmp_path, dataclasses.replace(CONFIG, **change))
     assert not list(tmp_path.iterdir())
 
 
@@ -347,15 +365,6 @@ def test_a_vocabulary_beyond_the_dtype_is_a_usage_error(documents, tmp_path):
 def test_invalid_configs_are_rejected(change):
     with pytest.raises(UsageError, match=next(iter(change))):
         dataclasses.replace(CONFIG, **change)
-
-
-def test_a_shard_too_small_for_a_record_is_rejected_with_both_sizes(documents, tmp_path):
-    config = dataclasses.replace(CONFIG, record_length=2**20, shard_bytes=2**21)
-    with pytest.raises(
-        UsageError, match=r"shard_bytes = 2,097,152 is too small.* 1,048,576 tokens needs 2,361,\d+ bytes"
-    ):
-        write_shards(documents, TOKENIZER, tmp_path, config)
-    assert not list(tmp_path.iterdir())
 
 
 # Repeated documents
@@ -465,29 +474,20 @@ def large(tmp_path_factory) -> Path:
     for part in range(2):
         rows = [(f"<{part}-{i}>", text) for i, text in enumerate(texts[150 * part : 150 * part + 150])]
         write_documents(folder / "documents" / f"{part:05d}.parquet", rows)
-    save(TOKENIZER, folder / "tokenizer")
     write_shards(folder / "documents", TOKENIZER, folder / "tokens", SMALL)
     return folder
 
 
-def test_the_number_of_shards_follows_from_their_size_for_any_workers(large, tmp_path):
-    shards = read_manifest(large / "tokens").splits["train"].shards
-    assert len(shards) > 2 and all(shard.bytes <= SMALL.shard_bytes for shard in shards)
-    assert {shard.file[:20] for shard in shards} == {"train-00000-of-00002", "train-00001-of-00002"}
-    save(TOKENIZER, tmp_path / "tokenizer")
+@slow
+def test_two_workers_write_the_shards_of_one(large, tmp_path):
     assert run_program(large / "documents", tmp_path, SMALL, workers=2)[0] == 0
     assert contents(tmp_path / "tokens") == contents(large / "tokens")
 
 
-def test_a_truncated_additional_shard_is_written_again(large, tmp_path, monkeypatch):
-    out = tmp_path / "tokens"
-    with monkeypatch.context() as patch:
-        patch.setattr(shards_module, "check_splits", lambda *_: sys.exit("interrupted"))
-        with pytest.raises(SystemExit):
-            write_shards(large / "documents", TOKENIZER, out, SMALL)
-    os.truncate(out / "train-00001-of-00002-part-00001.array_record", 1000)
-    write_shards(large / "documents", TOKENIZER, out, SMALL)
-    assert contents(out) == contents(large / "tokens")
+def test_the_number_of_shards_follows_from_their_size(large):
+    shards = read_manifest(large / "tokens").splits["train"].shards
+    assert len(shards) > 2 and all(shard.bytes <= SMALL.shard_bytes for shard in shards)
+    assert {shard.file[:20] for shard in shards} == {"train-00000-of-00002", "train-00001-of-00002"}
 
 
 def test_more_text_gives_more_groups_of_files():
@@ -518,15 +518,3 @@ def test_a_large_corpus_holds_out_at_most_validation_tokens(large, tmp_path):
         for folder in (tmp_path, large / "tokens")
     ]
     assert aside[0] < aside[1]
-
-
-def test_a_bucket_gets_the_same_bytes_as_a_disk(documents, tokens):
-    with serving() as store, variables(store.environment() | QUICK):
-        store.bucket("shards")
-        there = Url("s3://shards/run")
-        for path in documents.iterdir():
-            write_atomically(there / "documents" / path.name, path.read_bytes())
-        write_shards(there / "documents", TOKENIZER, there / "tokens", CONFIG)
-        names = [name for name in (there / "tokens").files() if name.split("/")[0] not in (PARTS, UNITS, SCRATCH)]
-        found = {name: (there / "tokens" / name).read_bytes() for name in names}
-    assert found == contents(tokens)

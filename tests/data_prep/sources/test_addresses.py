@@ -131,12 +131,8 @@ def served(request: pytest.FixtureRequest, files: Path, tmp_path, monkeypatch) -
             yield Served(*lists, fail, web.files.__setitem__)
 
 
-def pages_config(**given) -> PagesConfig:
-    return PagesConfig(**given)
-
-
 def listed(run: Path, **given) -> list[InputFile]:
-    fetch_pages(pages_config(**given), run, lambda line: None)
+    fetch_pages(PagesConfig(**given), run, lambda line: None)
     return input_files(run)
 
 
@@ -188,7 +184,7 @@ def test_many_files_are_listed_instead_of_requested_one_by_one(store: Store, tmp
     (tmp_path / "list").write_text("".join(f"s3://other/many/{number:02d}.jsonl\n" for number in range(20)))
     for pattern, count in (("s3://other/many/*.jsonl", 30), (f"@{tmp_path / 'list'}", 20)):
         store.requests.clear()
-        config = pages_config(tables=(pattern,))
+        config = PagesConfig(tables=(pattern,))
         sizes, etags = own_inputs(config)
         assert len(listed(tmp_path / "run", tables=(pattern,))) == count
         assert len(store.requests) == 2  # one listing per pattern
@@ -203,7 +199,7 @@ def test_sizes_of_many_files_on_a_web_server_are_sampled(tmp_path):
         found = listed(tmp_path / "run", warc=(f"@{tmp_path / 'list'}",))
         assert len(web.requests) <= 16
         assert all(one.estimated and 1000 < one.bytes < 1200 and one.version is None for one in found)
-        sizes, told_by = own_inputs(pages_config(warc=(f"@{tmp_path / 'list'}",)))
+        sizes, told_by = own_inputs(PagesConfig(warc=(f"@{tmp_path / 'list'}",)))
         assert set(sizes.values()) == {None} and not told_by
         identities = {one.name: one.identity for one in found}
         assert len(set(identities.values())) == 200
@@ -307,7 +303,7 @@ def test_the_identity_of_an_input_is_its_contents_and_not_its_place_or_time(file
 def test_the_stage_runs_again_if_a_file_in_a_store_was_replaced(store: Store):
     store.fail(lambda request: None)
     write_atomically(Url("s3://other/own.jsonl"), b'{"text": "a"}\n')
-    experiment = dataclasses.replace(get_config(), pages=pages_config(tables=("s3://other/own.jsonl",)))
+    experiment = dataclasses.replace(get_config(), pages=PagesConfig(tables=("s3://other/own.jsonl",)))
     before = STAGE.external_inputs(experiment)
     assert STAGE.external_inputs(experiment) == before
     write_atomically(Url("s3://other/own.jsonl"), b'{"text": "b"}\n')  # as long as before

@@ -16,26 +16,14 @@ from data_prep.sources.tables import read_table
 
 ROWS = [{"id": n, "text": f'Text "{n}" of é, 文 and \\ {"x" * (n * 37 % 500)}.\n'} for n in range(60)]
 LINES = "\n".join(json.dumps(row, ensure_ascii=n % 2 == 0) for n, row in enumerate(ROWS))
-ARRAY = json.dumps(ROWS)
 TEXT = "".join(str(row["text"]) for row in ROWS)
 FORMS = {
-    "lines.jsonl": LINES.encode(),
-    "cr.jsonl": LINES.replace("\n", "\r").encode(),
-    "crlf.jsonl": LINES.replace("\n", "\r\n").encode(),
-    "bom.jsonl": codecs.BOM_UTF8 + LINES.encode(),
-    "utf16.jsonl": LINES.encode("utf-16"),
-    "array.json": ARRAY.encode(),
-    "array_bom.json": codecs.BOM_UTF8 + ARRAY.encode(),
-    "array_indented.json": json.dumps(ROWS, indent=2).encode(),
-    "array_utf16.json": codecs.BOM_UTF16_BE + ARRAY.encode("utf-16-be"),
-    "array.json.gz": gzip.compress(ARRAY.encode()),
-    "lines.jsonl.gz": gzip.compress(LINES.encode("utf-16")),
-    "lines.jsonl.zst": zstandard.compress(LINES.encode()),
     "some_bad.jsonl": (LINES + '\n{"text": 7}\nno json\n{"text": "last"}').encode(),
     "play.txt": TEXT.encode(),
     "play_bom.txt": codecs.BOM_UTF8 + TEXT.encode(),
     "play_utf16.md": TEXT.encode("utf-16"),
 }
+"""Forms of JSON without bad rows are in test_tables.py."""
 
 
 def counted_and_read(path: Path) -> tuple[InputSizes, InputSizes]:

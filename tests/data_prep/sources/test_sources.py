@@ -90,15 +90,6 @@ def test_a_second_dump_keeps_the_names_of_the_first_and_names_are_unique(tmp_pat
     assert before[tmp_path / "b/data/0.warc.gz"] == "b/data/0.warc.gz"
 
 
-@pytest.mark.parametrize("content", [b"", b"%PDF-1.4", b"WAR", b"hello"])
-def test_files_that_are_not_warc_are_rejected_by_name_before_any_work(tmp_path, content):
-    own_files(tmp_path, "a")
-    (tmp_path / "b.pdf").write_bytes(content)
-    with pytest.raises(InputError, match=r"b\.pdf is not a WARC file: it begins with b'"):
-        fetch_pages(config(warc=(str(tmp_path / "*.*"),)), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 def record(kind: str, block: bytes = b"x") -> bytes:
     head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nContent-Length: {len(block)}\r\n\r\n"
     return head.encode() + block + b"\r\n\r\n"
@@ -130,11 +121,28 @@ def test_the_content_of_a_page_does_not_affect_the_kind_of_its_file(tmp_path):
     assert fetch_pages(config(warc=(str(tmp_path / "a.warc"),)), tmp_path / "run")["files"][0]["kind"] == "warc"
 
 
-@pytest.mark.parametrize("name", ["a.gz", "a.warc.wat.gz"])
-def test_a_file_of_only_metadata_is_rejected(tmp_path, name):
-    (tmp_path / name).write_bytes(b"".join(gzip.compress(record(kind)) for kind in ("warcinfo", "metadata")))
-    with pytest.raises(InputError, match=r"metadata of pages \(WAT\), but no page"):
-        fetch_pages(config(warc=(str(tmp_path / name),)), tmp_path / "run")
+WAT = b"".join(gzip.compress(record(kind)) for kind in ("warcinfo", "metadata"))
+REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {
+    **{f"begins with {data}": ({"b.pdf": data}, "*.*", r"b\.pdf is not a WARC file: it begins with b'")
+       for data in (b"", b"%PDF-1.4", b"WAR", b"hello")},
+    **{f"only metadata in {name}": ({name: WAT}, "*.*", r"metadata of pages \(WAT\), but no page")
+       for name in ("b.gz", "b.warc.wat.gz")},
+    "no match": ({}, "nothing-*.warc", r"nothing-\*\.warc' matches no file"),
+    "unknown user": ({}, "~nobodyx/*.gz", r"pages\.warc: ~nobodyx/\*\.gz is the home of an unknown user"),
+}  # fmt: skip
+"""{case: (files next to a good one, pattern, error)}."""
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_files_and_patterns_without_pages_are_rejected_by_name_before_any_work(tmp_path, monkeypatch, case):
+    files, pattern, told = REFUSED[case]
+    own_files(tmp_path, "a")
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((InputError, UsageError), match=told):
+        fetch_pages(config(warc=("a.*", pattern)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_two_sources_at_once_are_rejected_with_both(tmp_path):
@@ -175,11 +183,6 @@ def test_a_manifest_of_another_version_is_rejected(tmp_path):
             input_files(tmp_path)
 
 
-def test_the_home_of_an_unknown_user_is_rejected_by_name(tmp_path):
-    with pytest.raises(UsageError, match=r"pages\.warc: ~nobodyx/\*\.gz is the home of an unknown user"):
-        fetch_pages(config(warc=("~nobodyx/*.gz",)), tmp_path)
-
-
 def test_a_file_of_another_size_is_rejected_with_both(tmp_path):
     (path,) = own_files(tmp_path, "a")
     size = path.stat().st_size
@@ -187,12 +190,6 @@ def test_a_file_of_another_size_is_rejected_with_both(tmp_path):
     path.write_bytes(path.read_bytes() + b"more")
     with pytest.raises(InputError, match=rf"a\.warc\.gz has {size + 4} bytes, but {size} are listed in"):
         input_files(tmp_path / "run")
-
-
-def test_a_pattern_without_a_match_is_rejected_by_name(tmp_path):
-    write_pages(tmp_path / "a.warc.gz", [page(0)])
-    with pytest.raises(UsageError, match=r"nothing-\*\.warc' matches no file"):
-        fetch_pages(config(warc=(str(tmp_path / "a.*"), str(tmp_path / "nothing-*.warc"))), tmp_path / "run")
 
 
 def test_a_missing_manifest_or_file_is_rejected(tmp_path):

@@ -1,11 +1,11 @@
-"""NLTK's words and Punkt's sentences compared with results of NLTK 3.8.1; test_datatrove_2024.py has many more."""
+"""Punkt's sentences and rules of NLTK's words, compared with NLTK 3.8.1; quality/test_datatrove.py compares words."""
 
 import itertools
 import random
 
 import pytest
 
-from data_prep.text.nltk_words import MARKS, PARTED, RULES, nltk_words, rules_for, sentence_spans
+from data_prep.text.nltk_words import MARKS, PARTED, RULES, rules_for, sentence_spans
 from data_prep.text.passage import Passage
 from tests.data_prep.measured import fetch_punkt
 
@@ -13,26 +13,6 @@ from tests.data_prep.measured import fetch_punkt
 @pytest.fixture(autouse=True, scope="module")
 def punkt():
     fetch_punkt()
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("She can't, he cannot, they're gonna.", "She ca n't , he can not , they 're gon na ."),
-        ("Mr. Fox of the U.S. went home. The end.", "Mr. Fox of the U.S. went home . The end ."),
-        ('He said: "Go!" (twice).', "He said : `` Go ! '' ( twice ) ."),
-        ('The last word. " )', "The last word. `` )"),
-        ("$3.88, 3,36 and 1,000.", "$ 3.88 , 3,36 and 1,000 ."),
-        ("wait... what--no", "wait ... what -- no"),
-        ("the dogs' and the dog's\nbone's", "the dogs ' and the dog's bone 's"),
-        ("“Yes,” she said. ‘No’ – he", "“ Yes , ” she said . ‘ No ’ – he"),
-        ("'tis more'n d'ye think", "'t is more 'n d 'ye think"),
-        ("I CANNOT. Gimme/lemme, gotta! wanna", "I CAN NOT . Gim me / lem me , got ta ! wan na"),
-        ("", ""),
-    ],
-)
-def test_words(text, words):
-    assert " ".join(nltk_words(text)) == words
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from data_prep.dedup.minhash import hashed_words
 from data_prep.extract.hints import hints_of_name
 from data_prep.text import words
-from data_prep.text.marks import END, LETTER, NUMBER, PUNCTUATION, SIGN, SYMBOL, TERMINAL, kind_of
+from data_prep.text.marks import END, LETTER, TERMINAL, kind_of
 from data_prep.text.words import Memo, count_sentences, count_words, line_kinds, split, split_words
 from tests.growth import superlinear
 
@@ -19,32 +19,32 @@ TEXT = st.text(st.sampled_from("abAB1 .,:'’n't-/…#()é\n\t@°") | st.charact
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("The end. Really?!", ["The", "end", ".", "Really", "?", "!"]),
-        ("wait... -- ====", ["wait", "...", "--", "=", "=", "=", "="]),
-        ("don't it’s they're 'quoted'", ["do", "n't", "it", "’s", "they", "'re", "'", "quoted", "'"]),
-        ("the burn'd house cannot isnt", ["the", "burn'd", "house", "can", "not", "is", "nt"]),
-        ("3.14 12:30 1,000 lm.data.records", ["3.14", "12:30", "1,000", "lm.data.records"]),
-        ("__init__ _", ["_", "_", "init", "_", "_", "_"]),
-        ("well-known a/b and/or 2020-21", ["well", "-", "known", "a", "/", "b", "and/or", "2020", "-", "21"]),
-        ("e.g. Mr. Fox, the U.S., Plan B. And", ["e.g.", "Mr.", "Fox", ",", "the", "U.S.", ",", "Plan", "B.", "And"]),
-        ("(see http://a-b.com/c-d?e=f).", ["(", "see", "http://a-b.com/c-d?e=f", ")", "."]),
-        ("me@a-b.com the end.Next NATO.", ["me@a-b.com", "the", "end", ".", "Next", "NATO", "."]),
-        ("5km 20% 7pm $5 10€", ["5", "km", "20", "%", "7", "pm", "$", "5", "10", "€"]),
-        ("(so): one", ["(", "so", "):", "one"]),
-        ("naïve Übung привет", ["naïve", "Übung", "привет"]),
-        ("they'd've couldn’t’ve Thats wed", ["they", "'d", "'ve", "could", "n’t", "’ve", "That", "s", "we", "d"]),
-        ("tell 'em, nothin' goin’ c'mon y'all", ["tell", "'em", ",", "nothin'", "goin’", "c'm", "on", "y'", "all"]),
-        ("7p.m. (12am) 13pm", ["7", "p.m.", "(", "12", "am", ")", "13pm"]),
-        ("US$5.00, A$5 5m² 20°C.", ["US$", "5.00", ",", "A$", "5", "5", "m²", "20", "°", "C", "."]),
-        ("ok :-) (fun :)) <3.", ["ok", ":-)", "(", "fun", ":))", "<3", "."]),
-        ("👍🏽. 🥰 ☃! 日.本", ["👍", "🏽.", "🥰", "☃", "!", "日", ".", "本"]),
-        ("8.8.8.8/a-b a@8.8.8.8 1--2", ["8.8.8.8/a-b", "a@8.8.8.8", "1", "-", "-2"]),
-        ("", []),
-        (" \n\t", []),
+        ("The end. Really?!", "The end . Really ? !"),
+        ("wait... -- ====", "wait ... -- = = = ="),
+        ("don't it’s they're 'quoted'", "do n't it ’s they 're ' quoted '"),
+        ("the burn'd house cannot isnt", "the burn'd house can not is nt"),
+        ("3.14 12:30 1,000 lm.data.records", "3.14 12:30 1,000 lm.data.records"),
+        ("__init__ _", "_ _ init _ _ _"),
+        ("well-known a/b and/or 2020-21", "well - known a / b and/or 2020 - 21"),
+        ("e.g. Mr. Fox, the U.S., Plan B. And", "e.g. Mr. Fox , the U.S. , Plan B. And"),
+        ("(see http://a-b.com/c-d?e=f).", "( see http://a-b.com/c-d?e=f ) ."),
+        ("me@a-b.com the end.Next NATO.", "me@a-b.com the end . Next NATO ."),
+        ("5km 20% 7pm $5 10€", "5 km 20 % 7 pm $ 5 10 €"),
+        ("(so): one", "( so ): one"),
+        ("naïve Übung привет", "naïve Übung привет"),
+        ("they'd've couldn’t’ve Thats wed", "they 'd 've could n’t ’ve That s we d"),
+        ("tell 'em, nothin' goin’ c'mon y'all", "tell 'em , nothin' goin’ c'm on y' all"),
+        ("7p.m. (12am) 13pm", "7 p.m. ( 12 am ) 13pm"),
+        ("US$5.00, A$5 5m² 20°C.", "US$ 5.00 , A$ 5 5 m² 20 ° C ."),
+        ("ok :-) (fun :)) <3.", "ok :-) ( fun :)) <3 ."),
+        ("👍🏽. 🥰 ☃! 日.本", "👍 🏽. 🥰 ☃ ! 日 . 本"),
+        ("8.8.8.8/a-b a@8.8.8.8 1--2", "8.8.8.8/a-b a@8.8.8.8 1 - -2"),
+        ("", ""),
+        (" \n\t", ""),
     ],
-)  # fmt: skip
+)
 def test_words_equal_those_of_spacy(text, words):
-    assert split_words(text) == words
+    assert " ".join(split_words(text)) == words
 
 
 @given(TEXT)
@@ -64,21 +64,6 @@ def test_each_word_has_a_kind(text):
     for word, kind in zip(found, kinds, strict=True):
         assert (kind == LETTER) == any(character.isalpha() for character in word)
         assert (kind == END) == (word in TERMINAL)
-
-
-@pytest.mark.parametrize(
-    ("kind", "examples"),
-    [
-        (LETTER, ["word", "1st", "n't", "ß"]),
-        (NUMBER, ["1", "3.14", "€", "©", "１"]),
-        (SIGN, ["•", "‘", "·"]),
-        (SYMBOL, ["$", "=", "+", "a".replace("a", "\x01")]),
-        (PUNCTUATION, [",", "...", "--", "…", "」"]),
-        (END, [".", "?", "!", "。", "।"]),
-    ],
-)
-def test_kinds(kind, examples):
-    assert [kind_of(word) for word in examples] == [kind] * len(examples)
 
 
 @pytest.mark.parametrize(
@@ -149,12 +134,12 @@ def test_a_full_memo_is_cleared_and_gives_the_same_results(monkeypatch):
 def test_caches_keyed_by_page_content_are_bounded_in_bytes(look_up):
     tracemalloc.start()
     try:
-        for number in range(60):
-            look_up(string.ascii_letters[number % 52] * (500_000 + number))
+        for number in range(40):
+            look_up(string.ascii_letters[number] * (500_000 + number))
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert held < 10_000_000  # of 30 MB of keys
+    assert held < 10_000_000  # of 20 MB of keys
 
 
 @pytest.mark.parametrize(

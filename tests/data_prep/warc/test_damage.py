@@ -6,7 +6,6 @@
 import gzip
 import random
 import re
-import subprocess
 import sys
 import zlib
 from collections import Counter
@@ -19,6 +18,8 @@ from data_prep.documents import Damage
 from data_prep.warc import pages as reading
 from data_prep.warc import read_pages
 from data_prep.warc.http_response import MAX_CHUNKS
+from tests.chaos import warc as chaos
+from tests.chaos.runner import Trial
 from tests.damaged_warcs import (
     OK,
     account_of,
@@ -51,7 +52,7 @@ def test_a_single_fault_affects_only_the_records_it_hits(tmp_path, compressed):
 
 def test_every_record_is_accounted_for(tmp_path):
     totals = Counter()
-    for seed in range(300):
+    for seed in range(150):
         totals.update(account_of(fuzzed_file(seed), tmp_path / "a.warc"))
     assert totals == {"miscounted": 0, "altered": 0, "unsaid": 0}
 
@@ -153,31 +154,24 @@ def test_records_truncated_by_the_crawler_are_read_to_their_end(tmp_path):
     assert not damages
 
 
-def test_a_damaged_member_of_many_records_gives_those_with_a_valid_digest(tmp_path):
+BARE = re.compile(rb"WARC-(Block|Payload)-Digest: \S+\r\n")
+
+
+def test_records_of_a_damaged_member_are_read_if_their_digest_is_valid_or_they_come_before_the_damage(tmp_path):
     """If its checksum is wrong, it is read like an uncompressed file, but a record without a digest is not trusted."""
-    path, records = tmp_path / "a.warc.gz", [response(b"<p>%d " % n + HTML, OK) for n in range(5)]
-    records[3] = re.sub(rb"WARC-Block-Digest: \S+\r\n", b"", records[3])
+    path, records = tmp_path / "a.warc.gz", [response(b"<p>%02d " % n + HTML, OK) for n in range(50)]
+    records[3] = BARE.sub(b"", records[3])
     stored = gzip.compress(b"".join(records), 0, mtime=0)
-    path.write_bytes(stored.replace(b"<p>1 ", b"<p>7 "))
+    path.write_bytes(stored.replace(b"<p>01 ", b"<p>07 "))
     bodies, damages = read(path)
-    assert [body[:5] for body in bodies] == [b"<p>0 ", b"<p>2 ", b"<p>4 "]
+    assert [int(body[3:5]) for body in bodies] == [0, 2, *range(4, 50)]
     assert [damage.reason for damage in damages] == ["wrong_block_digest", "damaged_gzip_member", "damaged_gzip_member"]
-
-
-def test_a_truncated_member_of_many_records_gives_all_records_before(tmp_path):
-    path, records = tmp_path / "a.warc.gz", [response(b"<p>%d " % n + HTML, OK) for n in range(50)]
-    records[3] = re.sub(rb"WARC-(Block|Payload)-Digest: \S+\r\n", b"", records[3])
-    path.write_bytes(gzip.compress(b"".join(records), 0, mtime=0)[: len(b"".join(records[:30])) - 200])
+    path.write_bytes(stored[: len(b"".join(records[:30])) - 200])
     bodies, damages = read(path)
-    assert [body[3:5].strip() for body in bodies] == [b"%d" % n for n in range(29)]
+    assert [int(body[3:5]) for body in bodies] == [*range(29)]
     assert [damage.reason for damage in damages] == ["cut_off"]
-
-
-def test_a_record_without_a_digest_is_trusted_in_an_uncompressed_file(tmp_path):
-    """A known limitation: nothing there could detect an altered block."""
-    path = tmp_path / "a.warc"
-    bare = re.sub(rb"WARC-(Block|Payload)-Digest: \S+\r\n", b"", response(HTML, OK))
-    path.write_bytes(bare.replace(b"length", b"Length"))
+    # A known limitation: in an uncompressed file nothing could detect an altered block without a digest.
+    path.write_bytes(BARE.sub(b"", response(HTML, OK)).replace(b"length", b"Length"))
     assert read(path) == ([HTML.replace(b"length", b"Length")], [])
 
 
@@ -192,51 +186,9 @@ def test_a_page_above_the_limit_is_reported(tmp_path, monkeypatch):
     assert [damage.reason for damage in damages] == ["record_too_large"] * 3
 
 
-MEASURE = """
-import hashlib, sys, time
-from data_prep.warc import read_pages
-def digest():
-    begun = time.process_time()
-    hashlib.sha1(bytes(10**8)).digest()
-    return time.process_time() - begun
-unit = max(digest() for _ in range(3))
-counts = {}
-for path in sys.argv[1:]:
-    begun = time.process_time()
-    found = []
-    pages = [len(page.body) for page in read_pages(path, lambda damage: found.append(damage.reason))]
-    print(pages, found, time.process_time() - begun < 30 * unit)
-status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-print(int(status["VmHWM"].split()[0]))
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory used from /proc")
 @pytest.mark.slow
-def test_memory_and_time_are_bounded_for_any_unpacked_size(tmp_path):
-    zeros = bytes(100_000_000)
-    html, video = response(b"", OK), response(b"", OK.replace("text/html", "video/mp4"))
-    longer = lambda head, length=10**8: re.sub(
-        rb"WARC-\w+-Digest: \S+\r\n|(?<=Content-Length: )(\d+)",
-        lambda found: b"%d" % (length + int(found[1])) if found[1] else b"",
-        head,
-    )
-    monster, film = (member(longer(head)[:-4] + zeros + b"\r\n\r\n") for head in (html, video))
-    files = {
-        "record": member(GOOD) + monster + member(GOOD),
-        "film": member(GOOD) + film + member(GOOD),
-        "lie": GOOD + longer(html, 10**12) + zeros + GOOD,
-        "header": GOOD + b"WARC/1.1\r\nA: " + b"a" * 10**8 + b"\r\n\r\n" + GOOD,
-        "heads": GOOD + longer(html, 6 * 10**7) * 20_000 + zeros + GOOD,
-    }
-    for name, content in files.items():
-        (tmp_path / name).write_bytes(content)
-    command = [sys.executable, "-c", MEASURE, *(str(tmp_path / name) for name in files)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]).stdout
-    *lines, kib = said.splitlines()
-    for line in lines:
-        assert line.startswith(f"[{len(HTML)}, {len(HTML)}]"), line[:200]
-        assert line.endswith("True"), line[-100:]
-    assert "'record_too_large'" in lines[0]
-    assert "cut_off" in lines[2] and "bad_warc_header" in lines[3] and "wrong_content_length" in lines[4]
-    assert int(kib) < 300_000
+def test_memory_and_time_are_bounded_for_hostile_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(chaos, "MAX_SECONDS", 10 * chaos.MAX_SECONDS)  # the machine may be busy
+    found = [*chaos.hostile(Trial(tmp_path, 0, 0, random.Random(0)))]
+    assert len(found) == 20 and not [one for one in found if not one["passed"]]
