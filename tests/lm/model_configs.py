@@ -29,6 +29,12 @@ MODERN = dataclasses.replace(
 FAMILIES = {"llama": LLAMA, "gpt2": GPT2, "modern": MODERN}
 
 
+@functools.cache
+def initial_model(config: ModelConfig, seed: int = 0) -> Transformer:
+    """Return a Transformer with the initial parameters of training."""
+    return jax.jit(Transformer, static_argnums=0)(config, jax.random.key(seed))
+
+
 def random_parameters(config: ModelConfig) -> dict[str, np.ndarray]:
     """Return {name: values} drawn by NumPy; they depend only on name and shape, not on the config. JAX would compile a
     program for each shape. Norms and biases differ from ones and zeros, which would hide their omission."""

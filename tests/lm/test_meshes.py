@@ -73,8 +73,7 @@ def test_the_output_table_is_gathered_once_and_its_gradient_reduced_once():
     assert not any({*COLLECTIVES} & {*operations} for operations in products)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize(("tied", "remat"), [(False, "none"), (True, "full")])
 def test_weights_are_gathered_per_pass_and_gradients_reduce_scattered_once(tied, remat):
     """In the dtype of the products; the output table is gathered once per step, and its gradient reduce-scattered once
     per micro-batch, with a barrier before it becomes float32. Checked before XLA, because XLA for CPUs changes some
@@ -107,7 +106,7 @@ def test_weights_are_gathered_per_pass_and_gradients_reduce_scattered_once(tied,
     }
 
 
-@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("tied", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_gradients_are_scattered_and_the_table_is_gathered_once_per_step(tied):
     """For any number of micro-batches; lookups of tokens gather or sum no whole table."""
     model, train = small()

@@ -13,11 +13,10 @@ from lm.inference.engine import Engine, bucket
 from lm.inference.generate import sample_texts
 from lm.inference.requests import GenerationRequest, QueueFull, SamplingParams
 from lm.inference.weights import for_inference
-from lm.model.transformer import Transformer
 from lm.tokenizer import train_bpe
 from tests.corpus import texts, tiny_experiment
 from tests.lm.inference.models import always_predicting, log_probabilities
-from tests.lm.model_configs import FAMILIES
+from tests.lm.model_configs import FAMILIES, initial_model
 
 CONTEXT = 48
 WORDS = ("The miller", "A farmer carried a sack of grain to the mill", "", "He", "of the river, and the", "x" * 20)
@@ -33,13 +32,8 @@ def config_of(family="llama", **changes):
     return dataclasses.replace(FAMILIES[family], vocab_size=rows, context_length=CONTEXT, **changes)
 
 
-@functools.cache
-def model_of(config):
-    return jax.jit(Transformer, static_argnums=0)(config, jax.random.key(0))
-
-
 def engine_of(config, slots=4, decode_steps=4, **options):
-    return Engine(model_of(config), config, tokenizer(), slots=slots, decode_steps=decode_steps, **options)
+    return Engine(initial_model(config), config, tokenizer(), slots=slots, decode_steps=decode_steps, **options)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +72,7 @@ def test_a_request_has_the_same_tokens_and_bits_in_any_batch(engine):
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
 def test_prepared_weights_keep_the_guarantee(engine, weights):
     config = config_of("llama", scan_layers=True)
-    laid_out = for_inference(model_of(config), config, weights)
+    laid_out = for_inference(initial_model(config), config, weights)
     other = Engine(laid_out, config, tokenizer(), slots=4, decode_steps=4)
     alone = [other.complete([one])[0] for one in MIXED]
     assert other.complete(MIXED) == alone
@@ -93,7 +87,7 @@ def test_the_repetition_penalty_counts_the_prompt_and_the_text_so_far(engine, pe
     whole = [(*one.prompt, *new.tokens) for one, new in zip(asked, engine.complete(asked), strict=True)]
     rows_BT = np.array([[*ids, *[0] * (CONTEXT - len(ids))] for ids in whole], np.int32)
     forward = jax.jit(lambda model, rows_BT: model.logits(model.read(rows_BT, jnp.ones_like(rows_BT))))
-    logits_BTV = np.array(forward(model_of(config_of()), rows_BT))[:, :, : tokenizer().vocab_size]
+    logits_BTV = np.array(forward(initial_model(config_of()), rows_BT))[:, :, : tokenizer().vocab_size]
     for one, ids, logits_TV in zip(asked, whole, logits_BTV, strict=True):
         for place in range(len(one.prompt), len(ids)):
             logits_V, seen = logits_TV[place - 1], np.unique(ids[:place])
@@ -105,7 +99,7 @@ def test_prompts_are_scored_and_greedy_tokens_are_the_most_likely_by_the_whole_f
     (new,) = engine.complete([request(WORDS[0], temperature=0.0, max_tokens=20)])
     ids = (*request(WORDS[0]).prompt, *new.tokens)
     (scored,) = engine.complete([GenerationRequest(ids, SCORED)])
-    logprobs_SV = log_probabilities(model_of(config_of()), len(ids))(ids)
+    logprobs_SV = log_probabilities(initial_model(config_of()), len(ids))(ids)
     of_tokenizer = logprobs_SV[:, : tokenizer().vocab_size]
     np.testing.assert_array_equal(of_tokenizer[-len(new.tokens) - 1 : -1].argmax(-1), new.tokens)
     first, *others = scored.prompt_logprobs
@@ -145,7 +139,7 @@ def test_text_ends_at_a_stop_string_the_end_of_the_document_or_the_end_of_the_co
 
 def test_generation_ends_at_the_end_of_the_document():
     config = config_of()
-    model = always_predicting(model_of(config), tokenizer().bos_id)
+    model = always_predicting(initial_model(config), tokenizer().bos_id)
     engine = Engine(model, config, tokenizer(), slots=4, decode_steps=4)
     (one,) = engine.complete([request(WORDS[0], temperature=0.0)])
     assert (one.text, one.tokens, one.finish_reason) == ("", (), "stop")
@@ -215,7 +209,7 @@ def test_prompts_are_padded_to_few_lengths():
 
 
 def test_sampled_texts_begin_with_their_prompts_and_depend_only_on_the_key():
-    model = model_of(config_of(initial_std=0.5))
+    model = initial_model(config_of(initial_std=0.5))
 
     def sample(seed, prompt):
         arguments = (model, config_of(), tokenizer(), [prompt, ""], [0.9, 0.9], 24)

@@ -1,7 +1,6 @@
 """The Inspector's results equal the model's own, for every family, layout and length of text."""
 
 import dataclasses
-import functools
 import gc
 import gzip
 import itertools
@@ -23,7 +22,7 @@ from lm.model.transformer import Transformer, unstack_layers, with_blocks
 from lm.parallel import make_mesh, one_device_mesh, shardings
 from lm.tokenizer.characters import CharacterTokenizer
 from tests.lm.inference.models import log_probabilities
-from tests.lm.model_configs import FAMILIES, LLAMA, MODERN
+from tests.lm.model_configs import FAMILIES, LLAMA, MODERN, random_model
 
 TOKENIZER = CharacterTokenizer("\n" + "".join(map(chr, range(32, 64))) + "abcdefghijklmnopqrstuvwxyz")
 TEXT = "a tale of 2"
@@ -41,16 +40,8 @@ MOST = CONFIGS["windows"]
 SMALLEST = dataclasses.replace(LLAMA, layers=1)
 
 
-@functools.cache
-def model_of(config) -> Transformer:
-    """With NumPy's random numbers, to avoid compiling the initialization."""
-    generator = np.random.default_rng(0)
-    draw = lambda leaf: jnp.asarray(generator.normal(0.0, 0.3, leaf.shape), leaf.dtype)
-    return jax.tree.map(draw, jax.eval_shape(lambda: Transformer(config, jax.random.key(0))))
-
-
 def inspector_of(config, model=None) -> Inspector:
-    return Inspector(model or model_of(config), config, TOKENIZER, one_device_mesh(config))
+    return Inspector(model or random_model(config), config, TOKENIZER, one_device_mesh(config))
 
 
 def test_each_compilation_is_reported_once():
@@ -70,7 +61,7 @@ def distribution(model, ids) -> np.ndarray:
 @pytest.mark.parametrize("config", EACH)
 def test_each_stage_of_the_lens_is_the_model_without_the_later_blocks(config):
     """The last stage is the model's own distribution."""
-    model, found = model_of(config), inspector_of(config).layers(TEXT, top=4)
+    model, found = random_model(config), inspector_of(config).layers(TEXT, top=4)
     assert found.lens_ids_ETK.shape == (config.layers + 1, len(TEXT) + 1, 4) and found.dropped == 0
     whole = unstack_layers(model)
     for stage in (1, config.layers):
@@ -102,7 +93,7 @@ def test_attention_is_causal_and_sums_to_one(config):
 def test_the_residual_stream_is_the_sum_of_the_outputs():
     """In a model of width 1, norms are absolute values."""
     config = dataclasses.replace(LLAMA, width=1, heads=1, kv_heads=1, head_dim=2, tie_embeddings=False)
-    model = model_of(config)
+    model = random_model(config)
     found = inspector_of(config).layers(TEXT)
     assert found.stream_ET.shape == (config.layers + 1, len(TEXT) + 1)
     np.testing.assert_allclose(found.stream_ET[0], np.abs(np.asarray(model.embedding[...])[found.ids_T, 0]), rtol=1e-5)
@@ -118,7 +109,9 @@ def test_the_residual_stream_is_the_sum_of_the_outputs():
 def test_scores_equal_the_forward_pass(config):
     found = inspector_of(config).score(TEXT, top=3)
     ids = np.array([TOKENIZER.bos_id, *TOKENIZER.encode(TEXT), *TOKENIZER.encode("?")])
-    logp_TV = log_probabilities(model_of(config), config.context_length)(ids[:-1].tolist())[:, : TOKENIZER.vocab_size]
+    logp_TV = log_probabilities(random_model(config), config.context_length)(ids[:-1].tolist())[
+        :, : TOKENIZER.vocab_size
+    ]
     logp_N = np.take_along_axis(logp_TV, ids[1:, None], axis=1)[:, 0]
     likeliest_TK = np.argsort(-logp_TV, axis=1, stable=True)[:, :3]
     np.testing.assert_allclose(found.bits_N * np.float32(-math.log(2)), logp_N[:-1], rtol=1e-4)
@@ -135,7 +128,7 @@ def test_scores_equal_the_forward_pass(config):
 
 def test_bits_per_byte_equal_those_of_the_evaluation_and_gzip():
     found = inspector_of(MOST).score(TEXT)
-    figures = evaluate_texts(model_of(MOST), MOST, EvaluateConfig(stride=8, batch_size=1), TOKENIZER, [TEXT])
+    figures = evaluate_texts(random_model(MOST), MOST, EvaluateConfig(stride=8, batch_size=1), TOKENIZER, [TEXT])
     assert found.bits_per_byte_N[-1] == pytest.approx(figures["bits_per_byte"], rel=1e-5)
     assert found.gzip_bits_per_byte_N[-1] == pytest.approx(figures["gzip_bits_per_byte"])
 
@@ -163,7 +156,7 @@ def test_each_padded_length_is_compiled_once(context, monkeypatch):
         )[1]  # fmt: skip
         monkeypatch.setattr(Transformer, name, spy)
     tokenizer = CharacterTokenizer("\n a" + "b" * (context > 40))  # without compiled programs from other tests
-    models = model_of(SMALLEST), jax.tree.map(lambda x: x + 1, model_of(SMALLEST))
+    models = random_model(SMALLEST), jax.tree.map(lambda x: x + 1, random_model(SMALLEST))
     steps = [Inspector(model, config, tokenizer, one_device_mesh(config)) for model in models]
     steps[0].warm()
     read, looked = {40: ((32, 40), (32, 40)), 96: ((32, 64, 96), (32, 64))}[context]
@@ -182,7 +175,7 @@ def test_each_padded_length_is_compiled_once(context, monkeypatch):
 )
 def test_prepared_weights_can_be_inspected(weights):
     """Tied embeddings, and attention with fused query, key and value."""
-    prepared = for_inference(model_of(SMALLEST), SMALLEST, weights)
+    prepared = for_inference(random_model(SMALLEST), SMALLEST, weights)
     inspector = inspector_of(SMALLEST, prepared)
     found, scored = inspector.layers(TEXT, top=1), inspector.score(TEXT)
     p_TV = distribution(prepared, found.ids_T)
@@ -198,7 +191,7 @@ def test_prepared_weights_can_be_inspected(weights):
 def test_a_sharded_model_gives_the_same_results():
     config = dataclasses.replace(LLAMA, kv_heads=4)
     mesh = make_mesh(MeshConfig(fsdp=2, tensor=2, context=2), config, 8)
-    model = jax.device_put(model_of(config), shardings(model_of(config), mesh))
+    model = jax.device_put(random_model(config), shardings(random_model(config), mesh))
     spread, alone = Inspector(model, config, TOKENIZER, mesh), inspector_of(config)
     for ask in (lambda one: one.score(TEXT), lambda one: one.layers(TEXT), lambda one: one.next_logits(TEXT)):
         for value, expected in zip(ask(spread), ask(alone), strict=True):
@@ -242,7 +235,7 @@ def test_an_inspector_caches_the_last_texts_and_is_freed_without_garbage_collect
 
 
 def test_nan_is_reported():
-    inspector = inspector_of(SMALLEST, jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), model_of(SMALLEST)))
+    inspector = inspector_of(SMALLEST, jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), random_model(SMALLEST)))
     for ask in (inspector.score, inspector.next_logits, inspector.layers):
         with pytest.raises(InputError, match="NaN"):
             ask(TEXT)

@@ -15,8 +15,7 @@ from lm.inspect.inspector import Inspector, Layers
 from lm.model.param_names import named_leaves
 from lm.parallel import one_device_mesh
 from lm.tokenizer.characters import CharacterTokenizer
-from tests.lm.inspect.test_inspector import model_of
-from tests.lm.model_configs import LLAMA
+from tests.lm.model_configs import LLAMA, random_model
 
 TOKENIZER = CharacterTokenizer("\n abcdefghijklmnopqrstuvwxyz")
 SCANNED = dataclasses.replace(LLAMA, scan_layers=True)
@@ -24,8 +23,7 @@ SCANNED = dataclasses.replace(LLAMA, scan_layers=True)
 
 @functools.cache
 def inspector() -> Inspector:
-    model = model_of(SCANNED)
-    return Inspector(model, SCANNED, TOKENIZER, one_device_mesh(SCANNED))
+    return Inspector(random_model(SCANNED), SCANNED, TOKENIZER, one_device_mesh(SCANNED))
 
 
 def text_of(picture) -> str:

@@ -12,19 +12,17 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lm.config import MeshConfig
-from lm.devices import Target, describe
+from lm.devices import Target
 from lm.errors import UsageError
-from lm.model.attention.choice import AttentionSpec, check_attention, choose
+from lm.model.attention.choice import AttentionSpec, choose
 from lm.model.attention.cudnn import documents
-from lm.model.attention.kernels import ATTENTION, cudnn, splash
+from lm.model.attention.kernels import cudnn, splash
 from lm.model.attention.plain import by_blocks, xla
 from lm.model.transformer import Transformer
 from lm.parallel import batch_sharding, make_mesh, traced_on
 from tests.lm.model import plain_attention
 from tests.lm.model.attention_laws import (
     arguments,
-    assert_model_as_on_one_device,
-    assert_only_its_document_is_felt,
     mask_of,
     with_gradients,
     worst,
@@ -35,63 +33,30 @@ interpreted = functools.partial(splash, interpret=True)
 SLOW = pytest.mark.slow
 
 
-def test_the_gradients_of_the_reference_equal_finite_differences():
-    *inputs, segments = arguments(1, 7, 2, 1, 3)
-    inputs = [np.asarray(x, np.float64) for x in inputs]
-    weight = np.random.default_rng(1).normal(size=inputs[0].shape)
-    _, gradients = plain_attention.attention(*inputs, segments, weight)
-    for index, at in itertools.product(range(3), [(0, 0, 0, 0), (0, 2, 0, 1), (0, 5, 0, 2), (0, 6, 0, 0)]):
-        values = []
-        for step in (1e-5, -1e-5):
-            moved = [x.copy() for x in inputs]
-            moved[index][at] += step
-            values.append((plain_attention.attention(*moved, segments, weight)[0] * weight).sum())
-        assert gradients[index][at] == pytest.approx((values[0] - values[1]) / 2e-5, abs=1e-8)
-
-
-@pytest.mark.parametrize(
-    ("implementation", "shape"),
-    [
-        (xla, (2, 1, 2, 1, 4)),
-        (xla, (2, 33, 6, 2, 8)),
-        (xla, (2, 128, 4, 2, 8)),  # two causal blocks
-        pytest.param(xla, (1, 320, 2, 1, 8), marks=SLOW),  # four
-        (xla, (1, 1100, 2, 1, 8)),  # blocks, the last one padded
-        pytest.param(functools.partial(by_blocks, blocks=4), (2, 64, 4, 4, 8), marks=SLOW),
-        (functools.partial(by_blocks, blocks=5), (2, 33, 6, 2, 8)),
-        pytest.param(interpreted, (2, 128, 2, 2, 64), marks=SLOW),
-        pytest.param(interpreted, (1, 256, 4, 2, 64), marks=SLOW),
-        pytest.param(interpreted, (1, 384, 2, 1, 128), marks=SLOW),
-        (interpreted, (1, 100, 2, 1, 24)),  # padded to 128 positions and 64 channels
-    ],
-    ids=lambda value: str(value) if isinstance(value, tuple) else None,
-)
-def test_values_and_gradients_equal_the_float64_reference(implementation, shape):
-    inputs = arguments(*shape)
-    gradient_BTHC = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), "float32")
-    found = jax.jit(with_gradients(implementation))(*inputs, gradient_BTHC)
-    expected = plain_attention.attention(*inputs, gradient_BTHC)
-    for error in worst(found, expected):
-        assert error < 3e-6
-
-
 @pytest.mark.parametrize(
     ("implementation", "shape", "mask"),
     [
+        (xla, (2, 1, 2, 1, 4), {}),
+        (xla, (2, 128, 4, 2, 8), {}),  # two causal blocks
+        pytest.param(xla, (1, 320, 2, 1, 8), {}, marks=SLOW),  # four
+        (xla, (1, 1100, 2, 1, 8), {}),  # blocks, the last one padded
+        (functools.partial(by_blocks, blocks=5), (2, 33, 6, 2, 8), {}),
+        pytest.param(interpreted, (1, 256, 4, 2, 64), {}, marks=SLOW),
+        pytest.param(interpreted, (1, 384, 2, 1, 128), {}, marks=SLOW),
+        (interpreted, (1, 100, 2, 1, 24), {}),  # padded to 128 positions and 64 channels
         (xla, (2, 33, 6, 2, 8), {"window": 1}),
         (xla, (2, 33, 6, 2, 8), {"window": 100}),
         (xla, (1, 256, 2, 1, 8), {"window": 50}),  # causal blocks, some without visible keys in the first
         pytest.param(xla, (1, 1100, 2, 1, 8), {"window": 300}, marks=SLOW),  # blocks
         (functools.partial(by_blocks, blocks=5), (2, 33, 6, 2, 8), {"window": 7, "prefix": 12}),
-        (xla, (2, 33, 6, 2, 8), {"prefix": 20}),
         (xla, (1, 256, 2, 1, 8), {"window": 50, "prefix": 90}),
         (xla, (1, 1100, 2, 1, 8), {"prefix": 700}),
         pytest.param(interpreted, (2, 256, 2, 1, 64), {"window": 1}, marks=SLOW),
-        (interpreted, (1, 384, 4, 2, 64), {"window": 100}),
+        (interpreted, (1, 256, 4, 2, 64), {"window": 100}),
     ],
     ids=lambda value: str(value) if isinstance(value, (tuple, dict)) else None,
 )
-def test_windows_and_prefixes_equal_the_float64_reference(implementation, shape, mask):
+def test_values_and_gradients_equal_the_float64_reference(implementation, shape, mask):
     inputs = arguments(*shape)
     gradient_BTHC = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), "float32")
     found = jax.jit(with_gradients(implementation, **mask))(*inputs, gradient_BTHC)
@@ -99,7 +64,9 @@ def test_windows_and_prefixes_equal_the_float64_reference(implementation, shape,
         assert error < 3e-6
 
 
-@pytest.mark.parametrize("implementation", [xla, functools.partial(by_blocks, blocks=32), interpreted])
+@pytest.mark.parametrize(
+    "implementation", [xla, pytest.param(functools.partial(by_blocks, blocks=32), marks=SLOW), interpreted]
+)
 def test_blocks_and_kernels_are_as_exact_in_bfloat16_as_whole_attention(implementation):
     """Only single values are rounded: sums, also over blocks, are in float32."""
     inputs = arguments(2, 256, 2, 1, 64, "bfloat16")
@@ -110,14 +77,16 @@ def test_blocks_and_kernels_are_as_exact_in_bfloat16_as_whole_attention(implemen
         assert error < 6e-3
 
 
-IMPLEMENTATIONS = pytest.mark.parametrize(
-    "implementation", [xla, functools.partial(by_blocks, blocks=3), interpreted], ids=["xla", "by_blocks", "splash"]
-)
 SEGMENTS = jnp.concatenate([jnp.full((1, n), i, jnp.int32) for n, i in ((40, 1), (30, 2), (50, 3), (8, 0))], axis=1)
 
 
-@IMPLEMENTATIONS
+@pytest.mark.parametrize(
+    "implementation",
+    [xla, pytest.param(functools.partial(by_blocks, blocks=3), marks=SLOW), interpreted],
+    ids=["xla", "by_blocks", "splash"],
+)
 def test_gradients_show_causality_and_separate_documents(implementation):
+    """The last document is the padding."""
     q_BTHC, k_BTKC, v_BTKC, _ = arguments(1, 128, 2, 1, 64)
 
     @jax.jit
@@ -125,43 +94,10 @@ def test_gradients_show_causality_and_separate_documents(implementation):
         out = lambda k, v: jnp.sum(jnp.sin(implementation(q_BTHC, k, v, mask_of(SEGMENTS))[0, target]))
         return [jnp.linalg.norm(x[0, :, 0], axis=-1) for x in jax.grad(out, (0, 1))(k_BTKC, v_BTKC)]
 
-    assert_only_its_document_is_felt(influence, {39: 0, 40: 40, 60: 40, 127: 120})
-
-
-@pytest.mark.parametrize(
-    ("implementation", "prefix"), [(xla, None), (xla, 100), (interpreted, None)], ids=["xla", "prefix", "splash"]
-)
-def test_gradients_show_the_window_and_the_prefix(implementation, prefix):
-    """A query depends on the last 20 positions of its document and, in the prefix, on all of it in the prefix."""
-    q_BTHC, k_BTKC, v_BTKC, _ = arguments(1, 128, 2, 1, 64)
-
-    @jax.jit
-    def influence(target):
-        attend = lambda v: implementation(q_BTHC, k_BTKC, v, mask_of(SEGMENTS, window=20, prefix=prefix))
-        return jnp.linalg.norm(jax.grad(lambda v: jnp.sum(jnp.sin(attend(v)[0, target])))(v_BTKC)[0, :, 0], axis=-1)
-
-    for target, start, end in ((39, 20, 39), (60, 41, 60), (75, 70, 75), (110, 91, 110)):
-        if prefix is not None and target < prefix:
-            start, end = {39: (0, 39), 60: (40, 69), 75: (70, 99)}[target]
-        felt_T = np.asarray(influence(target))
-        assert set(np.flatnonzero(felt_T).tolist()) == set(range(start, end + 1))
-
-
-@IMPLEMENTATIONS
-def test_padding_is_finite_and_has_no_influence(implementation):
-    *inputs, _ = arguments(1, 128, 2, 1, 64)
-
-    @jax.jit
-    def real_rows(padding):
-        moved = [x.at[:, 120:].add(padding) for x in inputs]
-        out_BTHC = implementation(*moved, mask_of(SEGMENTS))
-        return jnp.sum(jnp.sin(out_BTHC[:, :120])), out_BTHC
-
-    (_, still_BTHC), gradient = jax.value_and_grad(real_rows, has_aux=True)(0.0)
-    _, moved_BTHC = real_rows(3.0)
-    assert float(gradient) == 0
-    assert np.all(np.isfinite(still_BTHC)) and np.all(np.isfinite(moved_BTHC))
-    np.testing.assert_array_equal(np.asarray(still_BTHC)[:, :120], np.asarray(moved_BTHC)[:, :120])
+    for target, start in {39: 0, 40: 40, 60: 40, 127: 120}.items():
+        for felt_T in map(np.asarray, influence(target)):
+            assert np.all(felt_T[:start] == 0) and np.all(felt_T[target + 1 :] == 0)
+            assert np.all(felt_T[start : target + 1] > 0) or start == target  # a single key has weight 1
 
 
 def test_the_scores_of_a_long_sequence_are_never_all_in_memory():
@@ -176,7 +112,9 @@ def mesh_of(devices, fsdp=1, tensor=1):
     return make_mesh(MeshConfig(fsdp, tensor), LLAMA, 4, jax.devices()[:devices])
 
 
-@pytest.mark.parametrize("implementation", [functools.partial(by_blocks, blocks=4), interpreted])
+@pytest.mark.parametrize(
+    "implementation", [pytest.param(functools.partial(by_blocks, blocks=4), marks=SLOW), interpreted]
+)
 def test_a_mesh_gives_the_same_values_with_sharded_heads_and_sequences(implementation):
     mesh = mesh_of(8, fsdp=2, tensor=2)
     inputs = arguments(4, 128, 2, 2, 64)
@@ -189,14 +127,6 @@ def test_a_mesh_gives_the_same_values_with_sharded_heads_and_sequences(implement
     for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=1e-5)
         assert x.sharding.is_equivalent_to(by_head, 4)
-
-
-@pytest.mark.slow
-def test_a_model_with_splash_on_a_mesh_equals_the_model_on_one_device(monkeypatch):
-    """The mesh must reach the kernel, which replaces xla here."""
-    config = dataclasses.replace(LLAMA, context_length=128, width=256, layers=1)
-    use_splash = lambda: monkeypatch.setitem(ATTENTION, "xla", interpreted)
-    assert_model_as_on_one_device(config, mesh_of(4, fsdp=2, tensor=2), use_splash, "shard_map")
 
 
 LLAMA_8B = (4, 8192, 32, 8, 128)
@@ -213,8 +143,7 @@ def lowered(implementation, shape, platform, mesh, **mask):
     return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
-@pytest.mark.parametrize("shape", [LLAMA_8B, GPT2_124M], ids=str)
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize(("shape", "devices"), [(LLAMA_8B, 4), (GPT2_124M, 1)], ids=str)
 def test_splash_is_lowered_to_kernels_for_tpu(shape, devices):
     for window in (None, 512):
         text = lowered(splash, shape, "tpu", mesh_of(devices, tensor=min(2, devices)), window=window)
@@ -230,12 +159,11 @@ def of_gpu(monkeypatch, capability):
     monkeypatch.setattr("lm.parallel.target_of", lambda device: Target("cuda", capability))
 
 
-@pytest.mark.parametrize("shape", [LLAMA_8B, GPT2_124M, (2, 1023, 4, 2, 60)], ids=str)
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize(("shape", "devices"), [(LLAMA_8B, 1), (GPT2_124M, 4), ((2, 1023, 4, 2, 60), 1)], ids=str)
 def test_cudnn_is_lowered_to_its_kernels_for_cuda_without_a_mask(shape, devices, monkeypatch):
     """No array of length x length exists for any documents."""
     of_gpu(monkeypatch, (9, 0))
-    mesh = mesh_of(devices, tensor=min(2, devices)) if shape[0] % 4 == 0 else mesh_of(1)
+    mesh = mesh_of(devices, tensor=min(2, devices))
     for window in (None, 512):
         text = lowered(cudnn, shape, "cuda", mesh, window=window)
         assert text.count("@__cudnn$fmhaSoftmax(") == text.count("@__cudnn$fmhaSoftmaxBackward(") == 1
@@ -335,8 +263,6 @@ def test_unsupported_choices_are_rejected_with_both_values_and_the_remedy(choice
 @pytest.mark.parametrize("choice", ["cudnn", "splash"])
 def test_the_choice_is_checked_before_compilation(choice):
     config = dataclasses.replace(LLAMA, attention=choice)
-    with pytest.raises(UsageError, match=f"model.attention = {choice}"):
-        check_attention(config, describe(jax.devices()).target, context_shards=1)
     tokens_BT = jax.ShapeDtypeStruct((1, 16), "int32")
     with pytest.raises(UsageError, match=f"model.attention = {choice}"):
         jax.eval_shape(lambda t: Transformer(config, jax.random.key(0)).read(t, t), tokens_BT)

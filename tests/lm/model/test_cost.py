@@ -1,64 +1,47 @@
-"""Exact parameter counts of the published models, without building them; FLOPs by manual calculation and by XLA."""
+"""FLOPs by manual calculation and by XLA."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
 import pytest
 
+from configs.experiment import load_config
 from lm.config import REMAT, ModelConfig
 from lm.data.batches import host_batch
-from lm.model.cost import count_parameters, flops_per_token, recomputed_flops_per_token
+from lm.model.cost import flops_per_token, recomputed_flops_per_token
 from lm.model.transformer import Transformer
 from lm.training.step import loss_and_gradients
 from tests.corpus import tiny_experiment
-from tests.lm.model_configs import FAMILIES, GPT2, LLAMA
-
-LLAMA_8B = dataclasses.replace(
-    LLAMA, vocab_size=128_256, context_length=8192, layers=32, width=4096, heads=32, kv_heads=8, mlp_width=14_336,
-    tie_embeddings=False,
-)  # fmt: skip
-
-
-def gpt2(layers: int, width: int, heads: int) -> ModelConfig:
-    return dataclasses.replace(
-        GPT2, vocab_size=50257, context_length=1024, layers=layers, width=width, heads=heads, kv_heads=heads,
-        mlp_width=4 * width, tie_embeddings=True,
-    )  # fmt: skip
-
-
-def test_gpt2_has_the_published_number_of_parameters():
-    """124M and 1558M, as in the checkpoints on Hugging Face."""
-    assert count_parameters(gpt2(12, 768, 12)) == 124_439_808
-    assert count_parameters(gpt2(48, 1600, 25)) == 1_557_611_200
-
-
-def test_llama3_has_the_published_number_of_parameters():
-    """8B (arXiv:2407.21783), by eval_shape: its 32 GB are never allocated."""
-    assert count_parameters(LLAMA_8B) == 8_030_261_248
+from tests.lm.model_configs import FAMILIES, LLAMA
+from tests.run_files import REPOSITORY
 
 
 def test_flops_equal_a_manual_calculation():
     """GPT-2: 6 x (124,439,808 - 1,024 x 768 positions) + 12 x 12 layers x 1,024 x 768. Llama 3 8B: 6 x (8,030,261,248 -
     128,256 x 4,096 embeddings, which are only lookups) + 12 x 32 layers x 8,192 x 4,096."""
-    assert flops_per_token(gpt2(12, 768, 12)) == 6 * 123_653_376 + 113_246_208 == 855_166_464
-    assert flops_per_token(LLAMA_8B) == 6 * 7_504_924_672 + 12_884_901_888 == 57_914_449_920
-    windows = dataclasses.replace(LLAMA_8B, attention_windows=(1024, 0))  # an eighth of the FLOPs in every other layer
+    gpt2, llama = (load_config(REPOSITORY / f"configs/{name}.py").model for name in ("gpt2_124m", "llama3_8b"))
+    assert flops_per_token(gpt2) == 6 * 123_653_376 + 113_246_208 == 855_166_464
+    assert flops_per_token(llama) == 6 * 7_504_924_672 + 12_884_901_888 == 57_914_449_920
+    windows = dataclasses.replace(
+        llama, attention_windows=(1024, 0), scan_layers=False
+    )  # an eighth of the FLOPs in every other layer
     assert flops_per_token(windows) == 6 * 7_504_924_672 + 12_884_901_888 * 9 // 16
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("family", FAMILIES)
+WIDE = {"layers": 1, "vocab_size": 1024, "context_length": 64, "width": 256, "heads": 8, "mlp_width": 1024}
+
+
+@pytest.mark.parametrize(("family", "tied"), [("llama", True), ("gpt2", False), ("modern", False)])
 def test_flops_are_within_2_percent_of_the_count_by_xla(family, tied):
     """XLA counts all operations of the compiled gradient, also elementwise ones. It counts the body of a loop only
     once, hence one layer and one part of the loss; the context is so short that masked scores are computed, too."""
-    config = dataclasses.replace(
-        FAMILIES[family], layers=1, vocab_size=1024, context_length=64, width=256, heads=8, mlp_width=1024,
-        kv_heads=4 if family == "llama" else 8, tie_embeddings=tied,
-    )  # fmt: skip
+    config = dataclasses.replace(FAMILIES[family], **WIDE, kv_heads=4 if family == "llama" else 8, tie_embeddings=tied)
     assert counted_flops(config) == pytest.approx(flops_per_token(config), rel=0.02)
 
 
+@functools.cache
 def counted_flops(config: ModelConfig, **train) -> float:
     """FLOPs per token, counted by the compiler."""
     model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
@@ -73,9 +56,7 @@ def counted_flops(config: ModelConfig, **train) -> float:
 @pytest.mark.parametrize("name", ["minimal_with_context", "save_qkv_proj", "full"])
 def test_flops_recomputed_by_remat_equal_the_additional_count_by_xla(name):
     """Within 5% of the FLOPs of the block: attention counts half, and elementwise operations do not count."""
-    config = dataclasses.replace(
-        LLAMA, layers=1, vocab_size=1024, context_length=64, width=256, heads=8, mlp_width=1024, kv_heads=4
-    )
+    config = dataclasses.replace(LLAMA, **WIDE, kv_heads=4)
     again = counted_flops(config, remat=name) - counted_flops(config)
     block = flops_per_token(dataclasses.replace(config, layers=2)) - flops_per_token(config)
     assert again == pytest.approx(recomputed_flops_per_token(config, REMAT[name]), abs=block / 20)

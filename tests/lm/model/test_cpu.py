@@ -68,3 +68,9 @@ def test_both_operations_have_the_same_values_and_gradients(chosen, fast, plain,
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert one.dtype == other.dtype == jnp.dtype(dtype)
         np.testing.assert_allclose(one.astype(jnp.float32), other.astype(jnp.float32), atol=atol, rtol=atol)
+
+
+def test_gelu_of_large_values_is_the_identity_or_zero_with_finite_gradients():
+    x = jnp.array([-1e4, -50.0, 50.0, 1e4])
+    np.testing.assert_allclose(cpu.gelu(x), [0.0, 0.0, 50.0, 1e4])
+    np.testing.assert_allclose(jax.vmap(jax.grad(cpu.gelu))(x), [0.0, 0.0, 1.0, 1.0])

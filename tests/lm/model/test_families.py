@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 from configs.experiment import load_config
-from configs.recipes.families import LLAMA31_SCALING
 from lm.model.cost import count_parameters
-from lm.model.layers import rotary_frequencies
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 # GPT-2: the released checkpoints (openai/gpt-2), with the embeddings counted once. Llama: Hugging Face's model cards.
@@ -55,9 +53,3 @@ def test_batches_have_a_power_of_two_of_tokens_and_the_warm_up_is_short(name):
     assert train.batch_size * context in (2**19, 2**20, 2**22, 2**24)
     assert train.batch_size % train.mesh.fsdp == 0 and experiment.model.width % train.mesh.fsdp == 0
     assert train.optimizer.warmup_steps < train.steps / 10
-
-
-def test_llama_31_divides_the_slowest_frequencies_by_8():
-    plain, scaled = (rotary_frequencies(64, 500_000.0, scaling) for scaling in (None, LLAMA31_SCALING))
-    ratio = plain / scaled
-    assert ratio[0] == 1.0 and abs(float(ratio[-1]) - 8.0) < 1e-5

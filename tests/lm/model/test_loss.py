@@ -19,12 +19,6 @@ def test_cross_entropy_is_minus_log_softmax():
     np.testing.assert_allclose(np.asarray(found_BT), expected_BT, atol=1e-4)
 
 
-def test_large_logits_do_not_overflow():
-    logits_BTV = jnp.array([[[1e4, 0.0], [-1e4, 0.0]]], jnp.float32)
-    found_BT = np.asarray(cross_entropy(logits_BTV, jnp.zeros((1, 2), jnp.int32)))
-    np.testing.assert_allclose(found_BT, [[0.0, 1e4]])
-
-
 def case(dtype: str = "float32", vocabulary: int = 37):
     """x, table, targets and weights, one of them 0."""
     generator = np.random.default_rng(0)
@@ -35,23 +29,33 @@ def case(dtype: str = "float32", vocabulary: int = 37):
     return x_BTD, table_VD, targets_BT, weights_BT
 
 
-def plain_sum(x_BTD, table_VD, targets_BT, weights_BT):
-    logits_BTV = jnp.einsum("BTD,VD->BTV", x_BTD, table_VD.astype(x_BTD.dtype), preferred_element_type=jnp.float32)
-    return jnp.sum(cross_entropy(logits_BTV, targets_BT) * weights_BT)
+def plain_sum(x_BTD, table_VD, targets_BT, weights_BT, softcap=None, z_loss=0.0):
+    """(sum with the z-loss, sum of only the losses), by their definitions."""
+    table_VD = table_VD.astype(x_BTD.dtype)
+    logits_BTV = softcapped(jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=jnp.float32), softcap)
+    losses_BT = cross_entropy(logits_BTV, targets_BT)
+    penalty_BT = z_loss * jnp.square(jax.nn.logsumexp(logits_BTV, axis=-1))
+    return jnp.sum((losses_BT + penalty_BT) * weights_BT), jnp.sum(losses_BT * weights_BT)
 
 
-@pytest.mark.parametrize("parts", [1, 2, 8])
-def test_the_sum_in_parts_equals_the_plain_sum_with_its_gradients(parts):
-    x_BTD, table_VD, targets_BT, weights_BT = case()
-    summed = lambda x, table: 3.0 * summed_cross_entropy(x, table, targets_BT, weights_BT, parts)[0]
-    plain = lambda x, table: 3.0 * plain_sum(x, table, targets_BT, weights_BT)
-    found, gradients = jax.jit(jax.value_and_grad(summed, (0, 1)))(x_BTD, table_VD)
-    expected, wanted = jax.value_and_grad(plain, (0, 1))(x_BTD, table_VD)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+def assert_all_close(found, expected):
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("parts", "softcap", "z_loss"), [(1, None, 0.0), (8, None, 0.0), (4, 2.0, 0.0), (2, None, 0.3), (4, 2.0, 0.3)]
+)
+def test_the_sum_in_parts_has_the_value_and_gradients_of_its_definition(parts, softcap, z_loss):
+    x_BTD, table_VD, *others = case()
+    of = lambda form, *more: lambda x, table: [3.0 * value for value in form(x, table, *others, *more)]
+    summed, plain = of(summed_cross_entropy, parts, softcap, z_loss), of(plain_sum, softcap, z_loss)
+    with_gradients = lambda form: jax.value_and_grad(lambda x, table: tuple(form(x, table)), (0, 1), has_aux=True)
+    found, gradients = jax.jit(with_gradients(summed))(x_BTD, table_VD)
+    expected, wanted = with_gradients(plain)(x_BTD, table_VD)
+    assert_all_close((found, gradients), (expected, wanted))
     assert not gradients[0][1, 3].any()  # weight 0
-    np.testing.assert_allclose(jax.jit(summed)(x_BTD, table_VD), expected, rtol=1e-6)
-    for one, other in zip(gradients, wanted, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert_all_close(tuple(summed(x_BTD, table_VD)), expected)  # the code path without gradients
 
 
 def test_parts_without_trained_tokens_are_skipped():
@@ -63,9 +67,7 @@ def test_parts_without_trained_tokens_are_skipped():
     broken_BTD = jnp.where(weights_BT[..., None] == 0, jnp.nan, x_BTD)
     found, gradients = jax.jit(jax.value_and_grad(summed, (0, 1)))(broken_BTD, table_VD)
     expected, wanted = jax.jit(jax.value_and_grad(whole, (0, 1)))(x_BTD, table_VD)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-    for one, other in zip(gradients, wanted, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert_all_close((found, gradients), (expected, wanted))
     nothing = jax.grad(lambda x: summed_cross_entropy(x, table_VD, targets_BT, 0 * weights_BT, 4, None, 0.0, True)[0])
     assert not nothing(broken_BTD).any()
 
@@ -75,7 +77,7 @@ def test_products_in_bfloat16_keep_the_gradients_dtypes_and_nearly_their_values(
     gradients = jax.grad(lambda x, table: summed_cross_entropy(x, table, targets_BT, weights_BT, 4)[0], (0, 1))(
         x_BTD, table_VD
     )
-    wanted = jax.grad(lambda x, table: plain_sum(x, table, targets_BT, weights_BT), (0, 1))(
+    wanted = jax.grad(lambda x, table: plain_sum(x, table, targets_BT, weights_BT)[0], (0, 1))(
         x_BTD.astype(jnp.float32), table_VD
     )
     assert [gradient.dtype for gradient in gradients] == [jnp.bfloat16, jnp.float32]
@@ -84,13 +86,12 @@ def test_products_in_bfloat16_keep_the_gradients_dtypes_and_nearly_their_values(
         assert error < 0.02
 
 
-def test_large_logits_do_not_overflow_in_the_sum():
+def test_large_logits_do_not_overflow():
     x_BTD, table_VD = jnp.ones((1, 2, 1)), jnp.array([[1e4], [0.0], [-1e4]])
     targets_BT = jnp.array([[0, 2]], jnp.int32)
-    sum_and_gradient = jax.value_and_grad(
-        lambda x: summed_cross_entropy(x, table_VD, targets_BT, jnp.ones((1, 2)), 2)[0]
-    )
-    loss, gradient = sum_and_gradient(x_BTD)
+    np.testing.assert_allclose(cross_entropy(table_VD.T[None].repeat(2, 1), targets_BT), [[0.0, 2e4]])
+    summed = lambda x: summed_cross_entropy(x, table_VD, targets_BT, jnp.ones((1, 2)), 2)[0]
+    loss, gradient = jax.value_and_grad(summed)(x_BTD)
     assert (float(loss), gradient[0, 0, 0], gradient[0, 1, 0]) == (2e4, 0.0, 2e4)
 
 
@@ -101,26 +102,6 @@ def test_the_logits_are_never_all_in_memory():
     traced = jax.make_jaxpr(gradient)(x_BTD, table_VD).jaxpr
     sizes = [result.aval.size for equation, _ in equations(traced) for result in equation.outvars]
     assert 2 * 1000 <= max(sizes) == 5 * 1000  # the logits of a part with 2 positions; the gradient of the table
-
-
-@pytest.mark.parametrize("parts", [1, 4])
-@pytest.mark.parametrize(("softcap", "z_loss"), [(2.0, 0.0), (None, 0.3), (2.0, 0.3)])
-def test_softcap_and_z_loss_have_the_gradients_of_their_definitions(parts, softcap, z_loss):
-    x_BTD, table_VD, targets_BT, weights_BT = case()
-
-    def plain(x, table):
-        logits_BTV = softcapped(jnp.einsum("BTD,VD->BTV", x, table), softcap)
-        losses_BT = cross_entropy(logits_BTV, targets_BT)
-        penalty_BT = z_loss * jnp.square(jax.nn.logsumexp(logits_BTV, axis=-1))
-        return jnp.sum((losses_BT + penalty_BT) * weights_BT), jnp.sum(losses_BT * weights_BT)
-
-    summed = lambda x, table: summed_cross_entropy(x, table, targets_BT, weights_BT, parts, softcap, z_loss)
-    found, gradients = jax.jit(jax.value_and_grad(summed, (0, 1), has_aux=True))(x_BTD, table_VD)
-    expected, wanted = jax.value_and_grad(plain, (0, 1), has_aux=True)(x_BTD, table_VD)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    np.testing.assert_allclose(summed(x_BTD, table_VD), expected, rtol=1e-5)  # the code path without gradients
-    for one, other in zip(gradients, wanted, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_token_losses_in_parts_equal_those_of_whole_logits(monkeypatch):

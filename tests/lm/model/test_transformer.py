@@ -54,21 +54,13 @@ def gradient(model, tokens_BT, segments_BT, target):
 
 
 @CONFIGS
-def test_gradients_show_causality(config):
-    tokens_BT = tokens(config)
-    for target in (0, 5, config.context_length - 1):
-        felt_T = influence(config, tokens_BT, jnp.ones_like(tokens_BT), target)
-        assert np.all(felt_T[: target + 1] > 0), "every token up to the target must matter"
-        assert np.all(felt_T[target + 1 :] == 0), "a later token must not"
-
-
-@CONFIGS
-def test_gradients_show_separate_documents(config):
+def test_gradients_show_causality_and_separate_documents(config):
     tokens_BT = tokens(config)
     segments_BT = jnp.ones_like(tokens_BT).at[:, 6:11].set(2).at[:, 11:].set(3)
-    felt_T = influence(config, tokens_BT, segments_BT, target=9)
-    assert np.all(felt_T[6:10] > 0)
-    assert np.all(felt_T[:6] == 0) and np.all(felt_T[10:] == 0)
+    for target, start in ((0, 0), (5, 0), (9, 6), (config.context_length - 1, 11)):
+        felt_T = influence(config, tokens_BT, segments_BT, target)
+        assert np.all(felt_T[start : target + 1] > 0), "every token of the document up to the target must matter"
+        assert np.all(felt_T[:start] == 0) and np.all(felt_T[target + 1 :] == 0), "no other token must"
 
 
 WINDOWS = dataclasses.replace(LLAMA, layers=3, attention_windows=(4, 0))
@@ -79,12 +71,16 @@ WITH_OTHERS = rows(FAMILIES | OTHERS)
 
 
 @WITH_OTHERS
-def test_logits_equal_the_float64_reference(config):
+def test_logits_and_taps_equal_the_float64_reference(config):
     model, tokens_BT = random_model(config), tokens(config)
     segments_BT = jnp.ones_like(tokens_BT).at[1, 7:].set(2)
-    logits_BTV = np.asarray(forward(model, tokens_BT, segments_BT))
-    expected_BTV = reference_model.logits(config, model, tokens_BT, segments_BT)
-    np.testing.assert_allclose(logits_BTV, expected_BTV, rtol=0, atol=2e-4)
+    rows = [reference_model.row(config, model, *row) for row in zip(tokens_BT, segments_BT, strict=True)]
+    expected = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    tapped = jax.jit(lambda: model.forward_with_taps(tokens_BT, AttentionMask(segments_BT), tuple(expected)))()
+    assert tapped.keys() == expected.keys()
+    for name, value in tapped.items():
+        np.testing.assert_allclose(value, expected[name], rtol=0, atol=2e-4, err_msg=name)
+    np.testing.assert_allclose(forward(model, tokens_BT, segments_BT), expected["logits"], rtol=0, atol=2e-4)
 
 
 def test_rotary_positions_are_relative():
