@@ -8,10 +8,19 @@ from pathlib import Path
 MEASURED = re.compile("second|mfu|share|bytes|step_flops|goodput|slowest")
 
 
-def copy(source: Path, run: Path) -> Path:
-    """`run`, a copy of the run folder `source` that replaces any existing files."""
+def copy(source: Path, run: Path, *without: int) -> Path:
+    """`run`, a copy of the run folder `source` in place of any existing files, without the checkpoints of these steps:
+    as if it had been killed before they were complete."""
     shutil.rmtree(run, ignore_errors=True)
-    return Path(shutil.copytree(source, run))
+    shutil.copytree(source, run)
+    return forget(run, *without)
+
+
+def forget(run: Path, *steps: int) -> Path:
+    """Delete the checkpoints of these steps."""
+    for step in steps:
+        shutil.rmtree(run / f"checkpoints/{step}")
+    return run
 
 
 def steps_there(run: Path) -> list[int]:
@@ -40,8 +49,12 @@ def bits(run: Path, step: int | None = None) -> dict[str, bytes]:
     return found
 
 
+def rows(run: Path, name: str = "metrics.jsonl") -> list[dict]:
+    """All rows of a file of JSON lines."""
+    return [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]
+
+
 def told(run: Path) -> list[dict]:
     """The rows of metrics.jsonl without measurements, and without the rows that describe the run."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    logged = [row for row in rows if "run" not in row]
+    logged = [row for row in rows(run) if "run" not in row]
     return [{name: value for name, value in row.items() if not MEASURED.search(name)} for row in logged]

@@ -1,6 +1,5 @@
 """Fixtures for tests of the trainer."""
 
-import contextlib
 import functools
 import shutil
 from collections.abc import Generator
@@ -27,19 +26,13 @@ def run(tokens, tmp_path) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def patient_saves() -> Generator[None]:
-    """Tests must not depend on the speed of the disk: a save waits for the previous one as long as necessary."""
-    with save_timeout(600.0):
-        yield
-
-
-@contextlib.contextmanager
-def save_timeout(seconds: float) -> Generator[None]:
-    """Change the default timeout of Checkpoints; an explicit `timeout` takes precedence."""
+    """Tests must not depend on the speed of the disk: a save waits for the previous one as long as necessary, without
+    an explicit `timeout`."""
     from lm.checkpoints.manager import (
         Checkpoints,  # a local import: types are checked only in modules imported after pytest has started
     )
 
     before = Checkpoints.__init__
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoints, "__init__", functools.partialmethod(before, timeout=seconds))
+        patch.setattr(Checkpoints, "__init__", functools.partialmethod(before, timeout=600.0))
         yield

@@ -8,7 +8,9 @@ import pytest
 from configs.demo import get_config
 from lm.config import (
     REMAT,
+    LoraConfig,
     ModelConfig,
+    MuonConfig,
     OptimizerConfig,
     TrainConfig,
 )
@@ -23,6 +25,7 @@ from lm.training.optimizer import OPTIMIZERS
 from lm.training.schedule import SCHEDULES
 
 DEMO = get_config()
+STEPS, LORA = DEMO.train.steps, LoraConfig(rank=3, alpha=6.0)
 
 
 def replaced(train: TrainConfig, **changes) -> TrainConfig:
@@ -42,10 +45,25 @@ def replaced(train: TrainConfig, **changes) -> TrainConfig:
             ["decay_steps = 21", "train.steps = 20", "Shorten"],
         ),
         ({"decay_steps": 5}, ["decay_steps = 5", "schedule = "]),
+        ({"schedule": "warmup_stable_decay", "decay_steps": 0}, ["decay_steps = 0", "warmup_stable_decay"]),
+        ({"steps": 20, "warmup_steps": 4, "schedule": "warmup_stable_decay", "decay_steps": 17},
+         ["warmup_steps = 4 and decay_steps = 17 are more than train.steps = 20"]),
+        ({"profile_step": -1, "profile_steps": 1}, ["profile_step = -1 and profile_steps = 1"]),
+        ({"profile_step": STEPS, "profile_steps": 2}, [f"profile_step = {STEPS} and profile_steps = 2", f"= {STEPS}"]),
+        ({"validate_every": 0, "checkpoints_kept_best": 2}, ["checkpoints_kept_best = 2", "validate_every = 0"]),
+        ({"checkpoints_kept_best": 2, "evaluators": ("my.Own",)}, ["kept_best = 2", "train.evaluators is my.Own"]),
+        ({"evaluators": ()}, ["validate_every = ", "evaluators is empty"]),
+        ({"sample_every": -1}, ["sample_every is -1", "at least 0"]),
+        ({"patience": 2, "validate_every": 0}, ["patience = 2 needs validation losses, but train.validate_every = 0"]),
+        ({"patience": 2, "evaluators": ("piqa",)}, ["patience = 2 needs validation losses, but train.evaluators"]),
+        ({"ema_decay": 1.0}, ["train.ema_decay is 1.0; it must be at least 0 and below 1"]),
+        ({"lora": LORA, "muon": None, "ema_decay": 0.9}, ["does not work with train.ema_decay = 0.9"]),
+        ({"lora": LORA, "muon": MuonConfig(0.02, 0.95, 5)},
+         ["does not work with train.optimizer.muon. Use a config without it"]),
         ({"dropout": 1.0}, ["train.dropout is 1.0", "below 1"]),
         ({"beta1": 1.0}, ["beta1 is 1.0", "below 1"]),
     ],
-)
+)  # fmt: skip
 def test_contradictory_numbers_are_rejected_with_both_values_and_the_remedy(changes, words):
     with pytest.raises(UsageError) as error:
         replaced(DEMO.train, **changes)

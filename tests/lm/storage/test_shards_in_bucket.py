@@ -65,6 +65,8 @@ def test_the_batches_equal_those_of_the_files(tokens, uploaded):
     assert ours.documents(3)[0].documents == theirs.documents(3)[0].documents
     assert all(map(np.array_equal, document_stream(uploaded, "val"), document_stream(tokens, "val")))
     assert manifest_sha256(uploaded) == manifest_sha256(tokens)
+    assert theirs.warning() is None
+    assert re.search(r"read with one request per [\d,]+ bytes; --train\.shuffle-block \d+", ours.warning() or "")
 
 
 @pytest.mark.parametrize(("context", "block"), [(7, 1), (LENGTH, 1), (8, 5)])

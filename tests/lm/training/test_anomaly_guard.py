@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import io
-import json
 import math
-import shutil
 from collections.abc import Generator
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from lm.training.optimizer import make_optimizer
 from lm.training.state import abstract_state, initializer
 from tests.corpus import tiny_experiment
 from tests.poison import poisoned as poisoned_by
-from tests.train_runs import bits
+from tests.train_runs import bits, copy, rows
 
 EXPERIMENT = tiny_experiment()
 MODEL = dataclasses.replace(EXPERIMENT.model, layers=1)
@@ -55,7 +53,7 @@ def judged_naively(rows: list[tuple[float, float]], config: SpikeConfig) -> list
     return taken
 
 
-@pytest.mark.parametrize("window", [0, 1, 5, 16])
+@pytest.mark.parametrize("window", [0, 5, pytest.param(1, marks=pytest.mark.slow)])
 def test_steps_are_judged_by_the_definition(window):
     generator = np.random.default_rng(window)
     losses, norms = generator.normal(3, 0.1, 300), generator.lognormal(0, 0.3, 300)
@@ -63,15 +61,15 @@ def test_steps_are_judged_by_the_definition(window):
     norms[generator.random(300) < 0.05] *= 50
     losses[generator.random(300) < 0.03] = math.nan
     norms[generator.random(300) < 0.03] = math.inf
-    rows = [(float(np.float32(a)), float(np.float32(b))) for a, b in zip(losses, norms, strict=True)]
+    judged = [(float(np.float32(a)), float(np.float32(b))) for a, b in zip(losses, norms, strict=True)]
     config = SpikeConfig(window=window)
     guard, found, in_row = make_guard(config), [], []
     step = jax.jit(lambda guard, loss, norm: accept(guard, loss, norm, config))
-    for loss, norm in rows:
+    for loss, norm in judged:
         taken, guard = step(guard, jnp.float32(loss), jnp.float32(norm))
         found.append(bool(taken))
         in_row.append(int(guard.in_row))
-    assert found == judged_naively(rows, config)
+    assert found == judged_naively(judged, config)
     assert found.count(False) >= 5
     assert found.count(True) >= 5
     assert int(guard.accepted) == found.count(True)
@@ -90,7 +88,7 @@ def test_without_a_window_no_finite_step_is_skipped():
 @pytest.fixture(scope="module")
 def poisoned(tokens, tmp_path_factory) -> Generator[tuple[Path, BatchSource]]:
     """A run folder with shards, and its batches; gradients are multiplied by POISON."""
-    run = Path(shutil.copytree(tokens, tmp_path_factory.mktemp("poisoned") / "run"))
+    run = copy(tokens, tmp_path_factory.mktemp("poisoned") / "run")
     source = BatchSource(run / "tokens", "train", MODEL.context_length, CONFIG.batch_size, CONFIG.seed, 1)
     real = train_step.loss_and_gradients
     train_step.loss_and_gradients = poisoned_by(source, POISON)  # ty: ignore[invalid-assignment]
@@ -101,8 +99,7 @@ def poisoned(tokens, tmp_path_factory) -> Generator[tuple[Path, BatchSource]]:
 @pytest.fixture(scope="module")
 def trained(poisoned, tmp_path_factory) -> tuple[Path, str]:
     """(a trained run, its output)."""
-    run, out = tmp_path_factory.mktemp("trained") / "run", io.StringIO()
-    shutil.copytree(poisoned[0], run)
+    run, out = copy(poisoned[0], tmp_path_factory.mktemp("trained") / "run"), io.StringIO()
     with contextlib.redirect_stdout(out):
         train(MODEL, CONFIG, run)
     return run, out.getvalue()
@@ -123,7 +120,7 @@ def test_a_run_with_skipped_steps_equals_one_that_skipped_their_batches(poisoned
     expected = {f"{item}.{name}": x for item, named in named_items(end).items() for name, x in named.items()}
     assert bits(run) == {name: np.asarray(x).tobytes() for name, x in expected.items()}
 
-    lines = [json.loads(line) for line in (run / "skipped_steps.jsonl").read_text().splitlines()]
+    lines = rows(run, "skipped_steps.jsonl")
     assert [line["step"] for line in lines] == list(POISON)
     assert [line["in_row"] for line in lines] == [1, 1, 2, 3, 1, 1, 1]
     ids = pq.read_table(run / "tokens/documents")["id"].to_pylist()
@@ -133,17 +130,14 @@ def test_a_run_with_skipped_steps_equals_one_that_skipped_their_batches(poisoned
         assert [one["documents"] for one in line["sequences"]] == named
         assert f"step {line['step']} is skipped: " in out
         assert named[0][0] in out
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert max(row.get("skipped", 0) for row in rows) == len(POISON)
+    assert max(row.get("skipped", 0) for row in rows(run)) == len(POISON)
     assert "NaN" not in (run / "metrics.jsonl").read_text()
 
 
 def test_a_run_with_skipped_steps_resumes_bit_for_bit_and_logs_each_once(trained, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(trained[0], run)
-    told, expected = (run / "skipped_steps.jsonl").read_text(), bits(run)
-    for step in (21, 26, 30):  # 20 and 25 were skipped, so the steps after them were saved
-        shutil.rmtree(run / f"checkpoints/{step}")
+    expected = bits(trained[0])
+    run = copy(trained[0], tmp_path / "run", 21, 26, 30)  # 20 and 25 were skipped, so the steps after them were saved
+    told = (run / "skipped_steps.jsonl").read_text()
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"10", "15"}
     train(MODEL, CONFIG, run)
     assert (run / "skipped_steps.jsonl").read_text().replace(str(run), str(trained[0])) == told
@@ -151,8 +145,7 @@ def test_a_run_with_skipped_steps_resumes_bit_for_bit_and_logs_each_once(trained
 
 
 def test_too_many_consecutive_skips_stop_the_run_at_the_last_good_checkpoint(poisoned, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(poisoned[0], run)
+    run = copy(poisoned[0], tmp_path / "run")
     config = dataclasses.replace(CONFIG, spikes=dataclasses.replace(CONFIG.spikes, stop_after=3), checkpoint_every=1)
     with pytest.raises(InputError, match=r"at step 13 .*the 3 steps up to it were all skipped"):
         train(MODEL, config, run)

@@ -1,7 +1,6 @@
 """EMA parameters follow the recurrence, resume bit for bit on any mesh, and are used for evaluation."""
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 import jax
@@ -23,7 +22,7 @@ from lm.trusted_code import module_code, trust
 from tests.corpus import tiny_experiment
 from tests.lm.training.test_step import batch_of
 from tests.run_files import restore_model
-from tests.train_runs import bits, steps_there
+from tests.train_runs import bits, copy, forget, steps_there
 
 TINY = tiny_experiment()
 MODEL = dataclasses.replace(TINY.model, layers=1)
@@ -43,7 +42,7 @@ def own_evaluators_are_trusted():
 
 @pytest.fixture
 def finished(tokens, tmp_path) -> Path:
-    run = Path(shutil.copytree(tokens, tmp_path / "run"))
+    run = copy(tokens, tmp_path / "run")
     train(MODEL, CONFIG, run)
     return run
 
@@ -66,9 +65,7 @@ def test_the_average_follows_the_recurrence_and_resumes_bit_for_bit(finished):
     assert not np.allclose(average["embedding"], parameters["embedding"])
 
     whole = bits(finished)
-    for step in (3, 4, 5, 6):
-        shutil.rmtree(finished / f"checkpoints/{step}")
-    train(MODEL, CONFIG, finished)
+    train(MODEL, CONFIG, forget(finished, 3, 4, 5, 6))
     assert steps_there(finished) == [*range(1, STEPS + 1)] and bits(finished) == whole
 
 
@@ -80,12 +77,12 @@ def test_evaluations_snapshots_and_commands_use_the_average_and_training_does_no
     for name, value in named_leaves(restore_model(MODEL, finished / "checkpoints")).items():
         np.testing.assert_array_equal(np.asarray(value).ravel(), average[name])
 
-    plain = Path(shutil.copytree(tokens, tmp_path / "plain"))
+    plain = copy(tokens, tmp_path / "plain")
     train(MODEL, dataclasses.replace(CONFIG, ema_decay=0.0, snapshot_steps=()), plain)
     for name, value in arrays(plain, STEPS, "model.").items():
         np.testing.assert_allclose(arrays(finished, STEPS, "training.parameters.")[name], value, rtol=1e-5, atol=1e-7)
 
-    after = Path(shutil.copytree(tokens, tmp_path / "after"))
+    after = copy(tokens, tmp_path / "after")
     still = dataclasses.replace(CONFIG.optimizer, learning_rate=1e-12, final_learning_rate=1e-12, warmup_steps=0)
     start = StartConfig(str(finished / f"checkpoints/{STEPS}"))
     train(MODEL, dataclasses.replace(CONFIG, start=start, optimizer=still, steps=1, snapshot_steps=()), after)
@@ -116,9 +113,7 @@ def test_a_skipped_step_keeps_the_average_which_is_sharded_like_the_parameters()
         np.testing.assert_array_equal(ours, before)
 
 
-def test_bfloat16_parameters_and_invalid_decays_are_rejected():
-    with pytest.raises(UsageError, match=r"train.ema_decay is 1.0; it must be at least 0 and below 1"):
-        dataclasses.replace(CONFIG, ema_decay=1.0)
+def test_bfloat16_parameters_are_rejected():
     narrow = dataclasses.replace(TINY.model, parameter_dtype="bfloat16")
     with pytest.raises(UsageError, match=r"train.ema_decay = 0.4 needs float32 parameters, .* = bfloat16"):
         dataclasses.replace(TINY, model=narrow, train=dataclasses.replace(TINY.train, ema_decay=DECAY))

@@ -11,7 +11,7 @@ import pytest
 
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import read_manifest, render
-from lm.errors import InputError, Stopped, UsageError
+from lm.errors import InputError, Stopped
 from lm.training.loop import train
 from lm.trusted_code import module_code, trust
 from tests.corpus import tiny_experiment
@@ -139,9 +139,3 @@ def test_the_best_step_is_kept_by_a_run_that_was_not_patient_before(tokens, tmp_
     (folder / "manifest.json").write_text(render(manifest["about"], manifest["files"]))
     trained(tokens, run, patience=1, checkpoint_every=1)
     assert steps_there(run)[-1] == BEST
-
-
-def test_settings_without_validation_losses_are_refused():
-    for changes in ({"validate_every": 0}, {"evaluators": ("piqa",)}):
-        with pytest.raises(UsageError, match=r"train.patience = 2 needs validation losses, but train.(val|eval).*= 0"):
-            dataclasses.replace(CONFIG, patience=2, **changes)

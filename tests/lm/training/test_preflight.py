@@ -19,6 +19,7 @@ from tests.lm.shard_files import FINGERPRINT, STREAMS, write_tokens
 EXPERIMENT = tiny_experiment()
 CPU = Devices(1, "cpu", Target("cpu"))
 H100S = Devices(8, "NVIDIA H100 80GB HBM3", Target("cuda", (9, 0)))
+SIXTEEN = Devices(16, "cpu", Target("cpu"))
 V5E = Devices(4, "TPU v5 lite", Target("tpu"))
 
 
@@ -39,12 +40,13 @@ def check(devices: Devices = CPU, model: dict | None = None, fingerprint: str | 
         (H100S, {"batch_size": 12}, ["batch_size = 12", "8 x 1 devices", "multiple of 8"]),
         (H100S, {"batch_size": 24, "micro_batches": 2}, ["batch_size = 24", "micro_batches = 2", "multiple of 16"]),
         (CPU, {"model": {"attention": "cudnn"}}, ["attention = cudnn", "platform cuda", "is cpu", "attention = xla"]),
-        (CPU, {"model": {"attention": "splash"}}, ["attention = splash", "platform tpu", "is cpu", "attention = xla"]),
-        (H100S, {"model": {"attention": "cudnn"}}, ["compute_dtype = float32", "attention = xla"]),
-        (V5E, {"model": {"attention": "cudnn"}}, ["attention = cudnn", "is tpu"]),
+        (H100S, {"mesh": MeshConfig(context=8), "batch_size": 1, "model": {"context_length": 20}},
+         ["context_length = 20 is sharded over train.mesh.context = 8"]),
+        (SIXTEEN, {"mesh": MeshConfig(zero1=True), "model": {"width": 72}, "batch_size": 16},
+         ["width = 72 over data x fsdp x context = 16 x 1 x 1", "mesh.zero1 False"]),
         (CPU, {"start": StartConfig("runs/none/checkpoints/8")}, ["'runs/none/checkpoints/8' is not the folder"]),
     ],
-)
+)  # fmt: skip
 def test_unsupported_settings_are_rejected_with_the_values_and_the_remedy(devices, settings, words):
     with pytest.raises(UsageError) as error:
         check(devices, **settings)
@@ -58,6 +60,7 @@ def test_unsupported_settings_are_rejected_with_the_values_and_the_remedy(device
         (H100S, {"mesh": MeshConfig(fsdp=4, context=2), "batch_size": 8}),
         (H100S, {"model": {"attention": "cudnn", "compute_dtype": "bfloat16"}}),
         (V5E, {"model": {"attention": "auto"}}),
+        (SIXTEEN, {"model": {"width": 72}, "batch_size": 16}),
     ],
 )
 def test_supported_settings_pass(devices, settings):

@@ -20,25 +20,8 @@ from lm.training.loop import train
 from lm.training.optimizer import make_optimizer
 from lm.training.schedule import learning_rate
 from lm.training.state import TrainState, abstract_state
-from tests.corpus import tiny_experiment
-from tests.train_runs import bits, steps_there, told
-
-EXPERIMENT = tiny_experiment()
-MODEL = dataclasses.replace(EXPERIMENT.model, layers=1, kv_heads=2)
-CONFIG = dataclasses.replace(EXPERIMENT.train, validate_every=12, sample_every=12, log_every=1)
-
-
-@pytest.fixture(scope="module")
-def finished(tokens, tmp_path_factory) -> Path:
-    """Checkpoints of steps 4, 8 and 12."""
-    run = tmp_path_factory.mktemp("finished") / "run"
-    shutil.copytree(tokens, run)
-    train(MODEL, CONFIG, run)
-    return run
-
-
-def copy(run: Path, to: Path) -> Path:
-    return Path(shutil.copytree(run, to / "run"))
+from tests.lm.training.conftest import CONFIG, MODEL
+from tests.train_runs import bits, copy, forget, steps_there, told
 
 
 def state_at(run: Path, step: int, model=MODEL, config=CONFIG) -> TrainState:
@@ -55,7 +38,7 @@ def started_from(folder: Path, take, **changes):
 
 @pytest.mark.slow
 def test_parameters_can_be_loaded_with_another_optimizer(tokens, finished, tmp_path, capsys):
-    run = copy(tokens, tmp_path)
+    run = copy(tokens, tmp_path / "run")
     lion = dataclasses.replace(CONFIG.optimizer, name="lion", learning_rate=1e-12, final_learning_rate=1e-12)
     config = started_from(finished / "checkpoints/12", "parameters", optimizer=lion, steps=4)
     train(MODEL, config, run)
@@ -67,15 +50,13 @@ def test_parameters_can_be_loaded_with_another_optimizer(tokens, finished, tmp_p
 
 
 @pytest.mark.slow
-def test_checkpoints_are_the_same_with_and_without_zero1(finished, tmp_path):
+def test_a_run_resumed_on_another_mesh_with_and_without_zero1_has_the_same_losses(finished, tmp_path):
     """A run without it continues with it, then without it on another mesh; losses equal those of `finished`."""
-    run, expected = copy(finished, tmp_path), {row["step"]: row["loss"] for row in told(finished) if "loss" in row}
-    for mesh, damaged in ((MeshConfig(zero1=True), (8, 12)), (MeshConfig(fsdp=2), (12,))):
-        for step in damaged:
-            shutil.rmtree(run / f"checkpoints/{step}")
-        train(MODEL, dataclasses.replace(CONFIG, mesh=mesh), run)
-        found = {row["step"]: row["loss"] for row in told(run) if "loss" in row}
-        assert found == pytest.approx(expected, rel=1e-5)
+    losses = lambda run: {row["step"]: row["loss"] for row in told(run) if "loss" in row}
+    run, expected = copy(finished, tmp_path / "run"), losses(finished)
+    for mesh, damaged in ((MeshConfig(zero1=True), (8, 12)), (MeshConfig(fsdp=4), (12,))):
+        train(MODEL, dataclasses.replace(CONFIG, mesh=mesh), forget(run, *damaged))
+        assert losses(run) == pytest.approx(expected, rel=1e-5)
         moments = lambda one: jax.tree.leaves(state_at(one, 12).optimizer_state)
         for ours, theirs in zip(moments(run), moments(finished), strict=True):
             np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=1e-3, atol=1e-6)
@@ -83,7 +64,7 @@ def test_checkpoints_are_the_same_with_and_without_zero1(finished, tmp_path):
 
 @pytest.mark.slow
 def test_everything_continues_at_its_step_also_in_bfloat16(tokens, finished, tmp_path, capsys):
-    run = copy(tokens, tmp_path)
+    run = copy(tokens, tmp_path / "run")
     narrow = dataclasses.replace(MODEL, parameter_dtype="bfloat16", compute_dtype="bfloat16")
     config = started_from(finished / "checkpoints/8", "everything")
     train(narrow, config, run)
@@ -97,16 +78,16 @@ def test_everything_continues_at_its_step_also_in_bfloat16(tokens, finished, tmp
 
 
 def test_everything_in_the_same_dtypes_ends_bit_for_bit_equal(tokens, finished, tmp_path):
-    run = copy(tokens, tmp_path)
+    run = copy(tokens, tmp_path / "run")
     train(MODEL, started_from(finished / "checkpoints/8", "everything"), run)
     assert bits(run, 12) == bits(finished, 12)
 
 
 def test_a_run_resumes_from_its_own_checkpoint_and_not_from_train_start(tokens, finished, tmp_path, capsys):
-    run = copy(tokens, tmp_path)
+    run = copy(tokens, tmp_path / "run")
     config = started_from(finished / "checkpoints/8", "parameters")
     train(MODEL, config, run)
-    shutil.rmtree(run / "checkpoints/12")
+    forget(run, 12)
     expected = bits(run, 8)
     capsys.readouterr()
     train(MODEL, config, run)
@@ -117,7 +98,7 @@ def test_a_run_resumes_from_its_own_checkpoint_and_not_from_train_start(tokens, 
 
 @pytest.mark.parametrize("lost", ["a disk that is not mounted", "a folder that is gone"])
 def test_training_does_not_restart_if_the_checkpoints_are_missing(tokens, finished, tmp_path, lost):
-    run = copy(finished, tmp_path)
+    run = copy(finished, tmp_path / "run")
     shutil.rmtree(run / "checkpoints")
     if lost == "a disk that is not mounted":
         (run / "checkpoints").symlink_to(tmp_path / "away")
@@ -134,7 +115,7 @@ def test_training_does_not_restart_if_the_checkpoints_are_missing(tokens, finish
 
 
 def test_a_longer_run_uses_the_rate_of_its_new_length_and_records_it_in_checkpoints(finished, tmp_path, capsys):
-    run, longer = copy(finished, tmp_path), dataclasses.replace(CONFIG, steps=16)
+    run, longer = copy(finished, tmp_path / "run"), dataclasses.replace(CONFIG, steps=16)
     train(MODEL, longer, run)
     assert "so far a run of 12 steps; from step 12 on" in capsys.readouterr().out
     rates = {row["step"]: row["learning_rate"] for row in told(run) if "learning_rate" in row}
@@ -153,17 +134,16 @@ def test_a_longer_run_uses_the_rate_of_its_new_length_and_records_it_in_checkpoi
 def test_a_start_after_the_last_step_is_rejected(tokens, finished, tmp_path):
     config = started_from(finished / "checkpoints/12", "everything", steps=10)
     with pytest.raises(UsageError, match=r"checkpoints/12 is at step 12, and train.steps is 10: nothing is left"):
-        train(MODEL, config, copy(tokens, tmp_path))
+        train(MODEL, config, copy(tokens, tmp_path / "run"))
 
 
 def test_a_checkpoint_of_another_tokenizer_is_rejected(tokens, finished, tmp_path):
-    other = tmp_path / "8"
-    shutil.copytree(finished / "checkpoints/8", other)
+    other = copy(finished / "checkpoints/8", tmp_path / "8")
     about = verify(other)
     (other / MANIFEST).unlink()
     write_manifest(other, about | {"tokenizer": "ab" * 32})
     with pytest.raises(InputError, match=r"was trained with tokenizer abab.*, but this run's is [0-9a-f]{64}"):
-        train(MODEL, started_from(other, "parameters"), copy(tokens, tmp_path))
+        train(MODEL, started_from(other, "parameters"), copy(tokens, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("place", ["", "checkpoints", "nowhere", "checkpoints/7"])
@@ -175,12 +155,11 @@ def test_a_start_without_a_checkpoint_is_rejected_with_the_existing_steps(finish
 
 
 def test_a_damaged_checkpoint_is_rejected(tokens, finished, tmp_path):
-    other = tmp_path / "8"
-    shutil.copytree(finished / "checkpoints/8", other)
+    other = copy(finished / "checkpoints/8", tmp_path / "8")
     (path, *_) = [path for path in other.rglob("d/*") if path.is_file()]
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(InputError, match=r"train\.start\.checkpoint is damaged: .*has the SHA-256 .* instead of"):
-        train(MODEL, started_from(other, "parameters"), copy(tokens, tmp_path))
+        train(MODEL, started_from(other, "parameters"), copy(tokens, tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
@@ -190,25 +169,9 @@ def test_a_damaged_checkpoint_is_rejected(tokens, finished, tmp_path):
 )
 def test_a_checkpoint_of_another_run_is_rejected(finished, tmp_path, changes, words):
     """For example, checkpoints that were copied, or shards that were rewritten."""
-    run = copy(finished, tmp_path)
+    run = copy(finished, tmp_path / "run")
     if not changes:
         manifest = run / "tokens/manifest.json"
         manifest.write_text(json.dumps(json.loads(manifest.read_text())))
     with pytest.raises(InputError, match=words):
         train(MODEL, dataclasses.replace(CONFIG, steps=14, **changes), run)
-
-
-@pytest.mark.slow
-def test_a_run_resumed_on_another_mesh_has_the_same_losses(tokens, finished, tmp_path):
-    run = copy(tokens, tmp_path)
-    for mesh in (MeshConfig(fsdp=4), MeshConfig(tensor=2)):
-        for step in steps_there(run)[1:]:
-            shutil.rmtree(run / f"checkpoints/{step}")
-        train(MODEL, dataclasses.replace(CONFIG, mesh=mesh), run)
-    ours, theirs = told(run), told(finished)
-    assert [row.get("tokens") for row in ours] == [row.get("tokens") for row in theirs]
-    for a, b in zip(ours, theirs, strict=True):
-        for name in a:
-            if "loss" in name:
-                assert a[name] == pytest.approx(b[name], abs=1e-5), (a["step"], name)
-    assert len(jax.devices()) == 8

@@ -16,36 +16,21 @@ from lm.config import MeshConfig
 from lm.errors import InputError, UsageError
 from lm.fields import identifying
 from lm.model.param_names import named_leaves
-from lm.storage import write_json
 from lm.training.loop import train
 from lm.training.optimizer import make_optimizer
 from lm.training.state import make_state
-from tests.corpus import tiny_experiment
-from tests.train_runs import bits, told
-
-TINY = tiny_experiment()
-TINY = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, layers=1))
-STEPS = (0, 1, 3, 4, 8, 11, 99)
-PLAIN = dataclasses.replace(TINY.train, validate_every=0, sample_every=0)
-WITH = dataclasses.replace(PLAIN, snapshot_steps=STEPS)
-
-
-@pytest.fixture(scope="module")
-def finished(tokens, tmp_path_factory) -> RunFolder:
-    run = RunFolder(Path(shutil.copytree(tokens, tmp_path_factory.mktemp("snapshots") / "run")))
-    train(TINY.model, WITH, run.root)
-    write_json(run.config_json, dataclasses.asdict(dataclasses.replace(TINY, train=WITH)))
-    return run
+from tests.lm.training.conftest import CONFIG, MODEL, SNAPSHOTS, WITH_SNAPSHOTS
+from tests.train_runs import bits, copy, forget, told
 
 
 @pytest.fixture
 def run(finished, tmp_path) -> RunFolder:
-    return RunFolder(Path(shutil.copytree(finished.root, tmp_path / "run")))
+    return RunFolder(copy(finished, tmp_path / "run"))
 
 
 def parameters(folder: Path) -> dict[str, bytes]:
     verify(folder)
-    model = read_parameters(TINY.model, folder, None)
+    model = read_parameters(MODEL, folder, None)
     return {name: np.asarray(value).tobytes() for name, value in named_leaves(model).items()}
 
 
@@ -55,43 +40,37 @@ def stamps(run: RunFolder) -> dict[str, int]:
 
 def back_at_4(run: RunFolder) -> dict[str, int]:
     """Reset the run to resume at step 4, although it was trained further."""
-    for step in (8, 12):
-        shutil.rmtree(run.checkpoint(step))
-    return stamps(run)
+    return stamps(RunFolder(forget(run.root, 8, 12)))
 
 
 @pytest.mark.slow
 def test_a_snapshot_equals_the_parameters_of_its_step_and_is_never_deleted(finished, tokens, tmp_path):
     """Compared with a run that keeps the checkpoint of every step and writes no snapshot."""
-    every = Path(shutil.copytree(tokens, tmp_path / "every"))
-    train(TINY.model, dataclasses.replace(PLAIN, checkpoint_every=1, checkpoints_kept=99), every)
-    assert steps_in(finished.snapshots) == [0, 1, 3, 4, 8, 11]
+    every = copy(tokens, tmp_path / "every")
+    train(MODEL, dataclasses.replace(CONFIG, checkpoint_every=1, checkpoints_kept=99), every)
+    assert steps_in(RunFolder(finished).snapshots) == [*SNAPSHOTS]
     for step in (1, 3, 4, 8, 11):
-        assert parameters(finished.snapshot(step)) == parameters(every / f"checkpoints/{step}"), step
-    fresh = make_state(TINY.model, make_optimizer(PLAIN.optimizer, 12), PLAIN.seed, PLAIN.spikes).model
-    first = parameters(finished.snapshot(0))
+        assert parameters(RunFolder(finished).snapshot(step)) == parameters(every / f"checkpoints/{step}"), step
+    fresh = make_state(MODEL, make_optimizer(CONFIG.optimizer, 12), CONFIG.seed, CONFIG.spikes).model
+    first = parameters(RunFolder(finished).snapshot(0))
     assert first == {name: np.asarray(value).tobytes() for name, value in named_leaves(fresh).items()}
-    assert bits(finished.root) == bits(every)  # training is unchanged
-    assert told(finished.root) == told(every)
-    assert json.loads(json.dumps(identifying(WITH))) == json.loads(json.dumps(identifying(PLAIN)))
-    assert {path.name for path in finished.snapshot(3).iterdir()} == {"model", "manifest.json"}
+    assert bits(finished) == bits(every)  # training is unchanged
+    assert told(finished) == told(every)
+    assert json.loads(json.dumps(identifying(WITH_SNAPSHOTS))) == json.loads(json.dumps(identifying(CONFIG)))
+    assert {path.name for path in RunFolder(finished).snapshot(3).iterdir()} == {"model", "manifest.json"}
 
 
 def test_a_resumed_run_has_the_same_snapshots_and_rewrites_only_damaged_ones(finished, run):
-    """Killed before the snapshot of step 8 was complete; a bit of the snapshot of step 11 is flipped."""
+    """A bit of the snapshot of step 11 is flipped; that of step 8 is intact."""
     before = back_at_4(run)
-    shutil.rmtree(run.snapshot(8))
     flip = next(path for path in (run.snapshot(11) / "model").rglob("d/*"))
     flip.write_bytes(flip.read_bytes()[:-1] + bytes([flip.read_bytes()[-1] ^ 1]))
-    train(TINY.model, dataclasses.replace(WITH, checkpoints_kept=1), run.root)
+    train(MODEL, dataclasses.replace(WITH_SNAPSHOTS, checkpoints_kept=1), run.root)
     after = stamps(run)
-    assert {step for step in before if before[step] == after[step]} == {"0", "1", "3", "4"}
-    for step in (0, 1, 3, 4, 8, 11):
-        assert parameters(run.snapshot(step)) == parameters(finished.snapshot(step)), step
+    assert {step for step in before if before[step] == after[step]} == {"0", "1", "3", "4", "8"}
+    for step in SNAPSHOTS:
+        assert parameters(run.snapshot(step)) == parameters(RunFolder(finished).snapshot(step)), step
     assert steps_in(run.checkpoints) == [12]
-    before = back_at_4(RunFolder(Path(shutil.copytree(finished.root, run.root.with_name("again")))))
-    train(TINY.model, WITH, run.root.with_name("again"))
-    assert stamps(RunFolder(run.root.with_name("again"))) == before
 
 
 @pytest.mark.parametrize(
@@ -103,10 +82,10 @@ def test_a_resumed_run_has_the_same_snapshots_and_rewrites_only_damaged_ones(fin
 )
 def test_snapshots_after_a_change_are_written_again_and_earlier_ones_remain(run, change):
     before = back_at_4(run)
-    train(TINY.model, dataclasses.replace(WITH, **change), run.root)
+    train(MODEL, dataclasses.replace(WITH_SNAPSHOTS, **change), run.root)
     after = stamps(run)
     assert {step for step in before if before[step] == after[step]} == {"0", "1", "3", "4"}
-    assert steps_in(run.snapshots) == [0, 1, 3, 4, 8, 11]
+    assert steps_in(run.snapshots) == [*SNAPSHOTS]
     about = read_manifest(run.snapshot(11))["about"]
     assert about["step"] == 11 and (about["steps"], about["mesh"]["fsdp"]) in ((16, 1), (12, 4))
 
@@ -131,8 +110,8 @@ def test_a_step_is_read_from_its_checkpoint_or_else_its_snapshot(run):
 
 @pytest.mark.slow
 def test_a_snapshot_that_cannot_be_written_is_reported_and_the_run_continues(tokens, tmp_path, capsys):
-    run = RunFolder(Path(shutil.copytree(tokens, tmp_path / "run")))
+    run = RunFolder(copy(tokens, tmp_path / "run"))
     run.snapshots.write_text("in the way")
-    train(TINY.model, dataclasses.replace(WITH, steps=4, snapshot_steps=(1,)), run.root)
+    train(MODEL, dataclasses.replace(WITH_SNAPSHOTS, steps=4, snapshot_steps=(1,)), run.root)
     assert "snapshot: step 1 is not saved; training continues" in capsys.readouterr().out
     assert steps_in(run.checkpoints) == [4]

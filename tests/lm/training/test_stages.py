@@ -1,9 +1,7 @@
 """Schedules of batch size and context: each shape is compiled once, resume is bit-exact, all counts are exact."""
 
 import dataclasses
-import json
 import re
-import shutil
 from pathlib import Path
 
 import jax
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 
 from lm.config import MeshConfig, MixtureSource, MixtureStage
+from lm.data.batches import BatchSource
 from lm.devices import Devices, Target, training_mesh_sizes
 from lm.errors import UsageError
 from lm.model.cost import flops_per_token
@@ -21,7 +20,7 @@ from lm.training.loop import train
 from lm.training.memory import training_bytes
 from lm.training.setup import Programs
 from tests.corpus import tiny_experiment
-from tests.train_runs import bits, copy, told
+from tests.train_runs import bits, copy, rows, told
 
 EXPERIMENT = tiny_experiment()
 MODEL = dataclasses.replace(EXPERIMENT.model, layers=1)
@@ -34,15 +33,10 @@ CHIP = topology_of("v5e:2x4").chip
 TOKENS = [(8 if step < 3 or step >= 9 else 16) * 32 for step in range(CONFIG.steps)]
 
 
-def rows(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
 @pytest.fixture(scope="module")
 def finished(tokens, tmp_path_factory) -> tuple[Path, list[str]]:
     """(a run without interruption, its output)."""
-    run, printed = tmp_path_factory.mktemp("finished") / "run", []
-    shutil.copytree(tokens, run)
+    run, printed = copy(tokens, tmp_path_factory.mktemp("finished") / "run"), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("builtins.print", lambda *words, **_: printed.append(" ".join(map(str, words))))
         train(MODEL, CONFIG, run)
@@ -75,22 +69,14 @@ def test_a_run_prints_the_configuration_of_each_stage(finished):
     expected = "from step 3 on: batches of 32 sequences of 16 tokens (512 tokens), micro-batches 2"
     assert text.count(expected) == 2  # at the start, and when the stage begins
     (epochs,) = map(float, re.findall(r"tokens an epoch, ([\d.]+) epochs", text))
-    windows = sum(TOKENS) // 32
-    assert epochs == pytest.approx(windows / windows_of(run), abs=0.006)
-
-
-def windows_of(run: Path) -> int:
-    from lm.data.batches import BatchSource
-
-    return BatchSource(run / "tokens", "train", 32, 1, 0, 1).windows
+    windows = BatchSource(run / "tokens", "train", 32, 1, 0, 1).windows
+    assert epochs == pytest.approx(sum(TOKENS) // 32 / windows, abs=0.006)
 
 
 @pytest.mark.parametrize("step", [5, *(pytest.param(one, marks=pytest.mark.slow) for one in (4, 6, 9))])
 def test_a_run_resumed_at_before_or_after_a_switch_ends_bit_for_bit_equal(finished, tmp_path, capsys, step):
     whole, _ = finished
-    run = copy(whole, tmp_path / "run")
-    for later in range(step + 1, CONFIG.steps + 1):
-        shutil.rmtree(run / f"checkpoints/{later}")
+    run = copy(whole, tmp_path / "run", *range(step + 1, CONFIG.steps + 1))
     train(MODEL, CONFIG, run)
     assert f"resuming from the checkpoint at step {step}" in capsys.readouterr().out
     assert bits(run) == bits(whole)

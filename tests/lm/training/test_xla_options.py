@@ -92,14 +92,10 @@ def test_a_run_folder_of_others_may_set_only_layout_options():
 
 
 @pytest.mark.parametrize("row", LAYOUTS.values(), ids=lambda row: row.name)
-def test_a_row_has_options_for_its_platform_and_a_tpu_row_without_says_why(row):
+def test_plans_and_training_use_the_options_of_the_row_which_are_for_its_platform(row):
     tpu = bool(topology_of(row.topology).chip.torus)
     assert len(compiler_options(row.xla_options, "tpu" if tpu else "cuda") or {}) == len(row.xla_options)
-    assert bool(row.no_xla_options) == (tpu and not row.xla_options)
-
-
-@pytest.mark.parametrize("row", LAYOUTS.values(), ids=lambda row: row.name)
-def test_plans_and_training_use_the_options_of_the_row(row):
+    assert bool(row.no_xla_options) == (tpu and not row.xla_options)  # why a TPU has none
     path = str(REPOSITORY / f"configs/{row.model}.py")
     usual, _ = parse_command("launch.x", "", [path])
     own, _ = parse_command("launch.train", "", [path, "--train.layout", row.name])
