@@ -7,11 +7,18 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
+
 from tests.run_files import QUICK, REPOSITORY
+
+KEY = "open-sesame"
+"""The API key that tests send; servers without a key ignore it."""
+HEADERS = {"Authorization": f"Bearer {KEY}"}
 
 
 class ServerProcess(NamedTuple):
@@ -24,6 +31,24 @@ class ServerProcess(NamedTuple):
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
+
+    def post(self, path: str, **fields: object) -> httpx.Response:
+        return httpx.post(f"{self.url}/{path}", json=fields, timeout=120, headers=HEADERS)
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(f"{self.url}/{path}", headers=HEADERS)
+
+    def metric(self, name: str) -> float:
+        lines = self.get("metrics").text.splitlines()
+        return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
+
+
+def until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until a condition holds; fail after so many seconds."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def start(run: Path, *options: str, environment: Mapping[str, str] | None = None) -> ServerProcess:

@@ -52,6 +52,27 @@ async def answer(worker: EngineWorker, *requests: GenerationRequest) -> list[tup
     return [(number, event.finish_reason) async for number, event in call.events() if event.finish_reason]
 
 
+async def call(app: Any, path: str, parts: list[bytes], gone: asyncio.Event) -> int:
+    """Return the status sent to a client that sends `parts`, from the last one, and disconnects when `gone` is set."""
+    sent: list[dict] = []
+
+    async def receive() -> dict:
+        if parts:
+            return {"type": "http.request", "body": parts.pop(), "more_body": bool(parts)}
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": path, "headers": [], "query_string": b"", "http_version": "1.1",
+        "scheme": "http", "root_path": "", "raw_path": path.encode(),
+    }  # fmt: skip
+    await app(scope, receive, send)
+    return sent[0]["status"]
+
+
 async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(SECONDS):
         while not holds():

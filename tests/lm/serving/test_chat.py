@@ -4,33 +4,26 @@ import asyncio
 import copy
 import dataclasses
 import json
-import os
 import random
-import time
-from collections.abc import Callable, Generator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from configs.experiment.run_folder import RunFolder
 from lm.chat import sandbox
 from lm.chat.messages import check_messages
 from lm.chat.template import ChatTemplate
 from lm.chat.tools import tools_of
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
-from lm.parallel import one_device_mesh
 from lm.serving.fields import ApiError
 from lm.serving.protocol import Limits
-from tests.assistant_run import CONTEXT, PAGES, base_experiment, talks
-from tests.lm.serving.in_process import TOKENIZER, in_process
-from tests.server_process import ServerProcess, quick_environment, serving
+from tests.assistant_run import CONTEXT, PAGES, talks
+from tests.lm.serving.in_process import TOKENIZER, call, in_process
+from tests.server_process import HEADERS, ServerProcess, until
 
-MODEL = base_experiment().model
 QUESTION = [{"role": "user", "content": "What is Brem?"}]
 SUM = [{"role": "user", "content": "Add 6 and 7."}]
 CANCELLED = 'gristmill_requests_total{outcome="cancelled"}'
@@ -45,45 +38,16 @@ for _ in range(60):
     DEEP = [DEEP] if _ % 2 else {"a": DEEP}
 
 
-@pytest.fixture(scope="module")
-def server(assistant) -> Generator[ServerProcess]:
-    with serving(assistant, "--slots", "4", "--max-queue", "40", environment=quick_environment()) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(server) -> Generator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=120) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def loaded(assistant):
-    return RunFolder(assistant).load(one_device_mesh(MODEL))
-
-
 def ask(client: Any, messages: list, **fields: Any) -> Any:
-    return client.chat.completions.create(model="assistant", messages=messages, **{"temperature": 0} | fields)
-
-
-def post(server: ServerProcess, **fields: object) -> httpx.Response:
-    return httpx.post(f"{server.url}/v1/chat/completions", json={"messages": QUESTION} | fields, timeout=120)
-
-
-def metric(server: ServerProcess, name: str) -> float:
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
-    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
-
-
-def until(holds: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    return client.chat.completions.create(model="mine", messages=messages, **{"temperature": 0} | fields)
 
 
 def idle(server: ServerProcess) -> bool:
-    return httpx.get(f"{server.url}/health").json()["in_flight"] == 0
+    return server.get("health").json()["in_flight"] == 0
+
+
+def post(server: ServerProcess, **fields: object) -> httpx.Response:
+    return server.post("v1/chat/completions", **{"messages": QUESTION} | fields)
 
 
 def test_the_server_runs_its_tools_and_returns_the_steps_with_sources(client, loaded):
@@ -195,7 +159,7 @@ def test_a_tool_that_the_request_does_not_offer_is_never_called(client, stream):
 
 def test_answers_are_the_most_likely_ones_by_default(client):
     texts = lambda **fields: {
-        client.chat.completions.create(model="assistant", messages=QUESTION, **fields).choices[0].message.content
+        client.chat.completions.create(model="mine", messages=QUESTION, **fields).choices[0].message.content
         for _ in range(3)
     }
     assert texts() == texts(temperature=0) and len(texts(temperature=2, tool_choice="none")) > 1
@@ -204,7 +168,7 @@ def test_answers_are_the_most_likely_ones_by_default(client):
 @pytest.mark.anyio
 @pytest.mark.parametrize("context", [pytest.param(24, id="within a call"), pytest.param(48, id="before its result")])
 async def test_a_conversation_that_does_not_fit_gets_an_error_and_not_an_empty_answer(loaded, assistant, context):
-    engine = Engine(loaded.model, MODEL, loaded.tokenizer, slots=2, context=context, mesh=loaded.mesh)
+    engine = Engine(loaded.model, loaded.experiment.model, loaded.tokenizer, slots=2, context=context, mesh=loaded.mesh)
     more = "", (), None, tools_of(str(assistant.parent / "base"), loaded.tokenizer)
     async with in_process(engine, *more, tokenizer=loaded.tokenizer, limits=Limits(context)) as (http, _, _):
         for stream in (False, True):
@@ -212,11 +176,6 @@ async def test_a_conversation_that_does_not_fit_gets_an_error_and_not_an_empty_a
             assert answer.status_code == (200 if stream else 400)
             assert f"The context of {context} tokens was full before the text of the answer." in answer.text
             assert '"code":"context_length_exceeded"' in answer.text and '"length"' not in answer.text
-
-
-def test_a_path_that_does_not_exist_names_both_apis(server):
-    message = httpx.post(f"{server.url}/v1/responses", json={}).json()["error"]["message"]
-    assert "POST /v1/chat/completions" in message and "POST /v1/completions" in message
 
 
 def test_log_probabilities_are_the_engines(client, loaded):
@@ -262,10 +221,7 @@ def test_a_reply_ends_at_its_limit_or_a_stop_string(client):
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"messages": []}, "messages"), ({"messages": "Hi"}, "messages"), ({"messages": None}, "messages"),
-        ({"messages": [{"role": "bot", "content": "x"}]}, "messages"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
+        ({"messages": None}, "messages"), ({"messages": [{"role": "bot", "content": "x"}]}, "messages"),
         ({"messages": [{"role": "user", "content": "x" * 3 * CONTEXT}]}, "messages"),
         ({"messages": [{"role": "user", "content": "x" * 10**6}]}, "messages"),
         ({"tools": "search"}, "tools"), ({"tools": [{"type": "function"}]}, "tools"),
@@ -293,7 +249,7 @@ def test_wrong_fields_are_refused_by_name(server, fields, param):
 
 
 def test_the_window_opens(server):
-    assert httpx.get(f"{server.url}/window").status_code == 200
+    assert server.get("window").status_code == 200
 
 
 def test_another_model_is_not_found(server):
@@ -319,18 +275,18 @@ async def test_a_model_without_a_template_has_no_conversations(engine):
 @pytest.mark.parametrize("stream", [False, True])
 def test_disconnected_clients_free_their_slots(server, stream):
     until(lambda: idle(server))
-    before = metric(server, CANCELLED)
+    before = server.metric(CANCELLED)
     body = {"messages": QUESTION, "n": 40, "temperature": 2, "tool_choice": "none", "stream": stream}
     url = f"{server.url}/v1/chat/completions"
     if stream:
-        with httpx.stream("POST", url, json=body) as answer:
+        with httpx.stream("POST", url, json=body, headers=HEADERS) as answer:
             next(answer.iter_raw())
     else:
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(url, json=body, timeout=0.05)
-    until(lambda: metric(server, CANCELLED) == before + 1)
+            httpx.post(url, json=body, timeout=0.05, headers=HEADERS)
+    until(lambda: server.metric(CANCELLED) == before + 1)
     until(lambda: idle(server))
-    assert metric(server, "gristmill_slots_busy") == metric(server, "gristmill_queue_length") == 0
+    assert server.metric("gristmill_slots_busy") == server.metric("gristmill_queue_length") == 0
 
 
 VALUES = [
@@ -367,20 +323,12 @@ def mutate(value: Any, chance: random.Random) -> Any:
     return value
 
 
-def resident_bytes(server: ServerProcess) -> int:
-    """Memory of the server; 0 where /proc does not tell."""
-    path = Path(f"/proc/{server.process.pid}/statm")
-    return int(path.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") if path.exists() else 0
-
-
-@pytest.mark.parametrize("count", [400, pytest.param(2_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [150, pytest.param(2_000, marks=pytest.mark.slow)])
 def test_fuzzed_bodies_are_answered_or_refused(server, count):
-    """Of 10,000, the last 7,500 leave less than 34 kB each in memory."""
     chance = random.Random(count)
     statuses: dict[int, int] = {}
-    sizes: list[int] = []
-    with httpx.Client(timeout=120) as client:
-        for number in range(count):
+    with httpx.Client(timeout=120, headers=HEADERS) as client:
+        for _ in range(count):
             body = json.dumps(mutate(copy.deepcopy(chance.choice(SEEDS)), chance)).encode()
             if chance.random() < 0.05:
                 at = chance.randrange(len(body))
@@ -392,10 +340,7 @@ def test_fuzzed_bodies_are_answered_or_refused(server, count):
                 assert answer.text.endswith("data: [DONE]\n\n") and '"error"' not in answer.text, (body, answer.text)
             else:
                 answer.json()
-            if number in (2500, count - 1):
-                sizes.append(resident_bytes(server))
     assert min(statuses[200], statuses[400]) > 0.15 * count, statuses
-    assert sizes[-1] - sizes[0] < 256 << 20, sizes
     until(lambda: idle(server))
 
 
@@ -407,32 +352,17 @@ async def test_a_rendering_ends_when_nobody_waits_for_it(engine, monkeypatch, ho
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     tokenizer = dataclasses.replace(TOKENIZER, chat_template=endless)
-    body, sent, left = json.dumps({"messages": QUESTION}).encode(), [], asyncio.Event()
-
-    async def receive() -> MutableMapping[str, Any]:
-        if not sent:
-            sent.append("body")
-            return {"type": "http.request", "body": body}
-        await left.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        sent.append(message.get("status"))
-
-    scope = {
-        "type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"", "headers": [],
-        "http_version": "1.1", "scheme": "http", "server": ("localhost", 80), "root_path": "",
-    }  # fmt: skip
+    parts, left = [json.dumps({"messages": QUESTION}).encode()], asyncio.Event()
     async with in_process(engine, tokenizer=tokenizer) as (_, server, worker), asyncio.timeout(60):
-        call = asyncio.create_task(server.app()(scope, receive, send))
-        while not sent:
+        asked = asyncio.create_task(call(server.app(allowed_hosts=["test"]), "/v1/chat/completions", parts, left))
+        while parts:
             await asyncio.sleep(0.01)
         other = asyncio.create_task(asyncio.to_thread(int))
         await asyncio.sleep(0.1)
-        assert not other.done() and not call.done()
+        assert not other.done() and not asked.done()
         if how == "the client leaves":
             left.set()
         else:
             worker.fail_all(ApiError(503, "The server is being stopped.", code="stopping"))
-        await asyncio.gather(call, other)
-    assert sent[1:2] == [499 if how == "the client leaves" else 503]
+        await other
+        assert await asked == (499 if how == "the client leaves" else 503)

@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -18,9 +16,9 @@ from lm.errors import UsageError
 from lm.serving.fields import ApiError
 from lm.serving.http import EventStream, check_names, error_answer, peer_of, protocol_class, read_body
 from lm.serving.server import bind
+from tests.commands import run_command
 from tests.corpus import tiny_experiment
 from tests.lm.serving.in_process import SECONDS
-from tests.run_files import REPOSITORY
 
 
 @pytest.mark.parametrize("origin", ["*", "https://example.org", "http://127.0.0.1:8000", "http://[::1]:80", "app://x"])
@@ -58,8 +56,7 @@ def test_a_server_that_other_machines_reach_needs_a_name():
 )  # fmt: skip
 def test_the_command_rejects_invalid_options_before_it_reads_the_model(tmp_path, words, message):
     (tmp_path / "config.json").write_text(experiment_json(tiny_experiment()))
-    command = [sys.executable, "-m", "launch.serve", str(tmp_path), "--port", "0", *words]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    done = run_command("launch.serve", tmp_path, "--port", 0, *words)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 

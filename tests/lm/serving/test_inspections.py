@@ -3,7 +3,8 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ from lm.inference.requests import GenerationRequest
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
 from lm.serving.protocol import Limits
-from tests.lm.serving.in_process import GREEDY, SECONDS, answer, in_process, until
+from tests.lm.serving.in_process import GREEDY, SECONDS, answer, call, in_process, until
 
 pytestmark = pytest.mark.anyio
 KEY = {"Authorization": "Bearer open-sesame"}
@@ -84,18 +85,6 @@ async def test_inspections_are_listed_and_answered(serve):
         assert (await client.post("/v1/inspect/double")).json()["twice"] == 0  # no body means no fields
 
 
-async def test_long_inspections_are_listed_while_they_run(serve, gate):
-    async with serve() as (client, _, _):
-        doing = lambda: client.get("/v1/inspect")
-        assert (await doing()).json()["doing"] == ""
-        asked = asyncio.create_task(ask(client, "wait"))
-        await until(gate.begun.is_set)
-        assert (await doing()).json()["doing"] == "a gate is closed"
-        gate.may_end.set()
-        await asked
-        assert (await doing()).json()["doing"] == ""
-
-
 @pytest.mark.parametrize(
     ("name", "body", "status", "param", "message"),
     [
@@ -122,8 +111,11 @@ async def test_errors_have_the_format_of_openais_api(serve, name, body, status, 
 
 async def test_the_engine_continues_meanwhile_and_too_many_inspections_get_429(serve, gate):
     async with serve() as (client, server, worker):
+        doing = lambda: client.get("/v1/inspect")
+        assert (await doing()).json()["doing"] == ""
         asked = [asyncio.create_task(ask(client, "wait", number=number)) for number in range(3)]
         await until(lambda: server.inspect.waiting == 3 and gate.begun.is_set())
+        assert (await doing()).json()["doing"] == "a gate is closed"
         assert await answer(worker, GenerationRequest((1, 2), GREEDY)) == [(0, "length")]
         assert (await client.post("/v1/completions", json={"prompt": "The", "max_tokens": 1})).status_code == 200
         refused = await ask(client, "double", number=1)
@@ -132,6 +124,7 @@ async def test_the_engine_continues_meanwhile_and_too_many_inspections_get_429(s
         assert refused.json()["error"]["type"] == "rate_limit_error"
         gate.may_end.set()
         assert [(await one).json()["number"] for one in asked] == [0, 1, 2]
+        assert (await doing()).json()["doing"] == ""
         assert (await ask(client, "double", number=1)).json()["twice"] == 2
 
 
@@ -181,36 +174,19 @@ async def test_inspections_of_one_lane_run_one_at_a_time_and_different_lanes_in_
             assert {one.status_code for one in answers} == {200}
 
 
-async def call(server, number: int, gone: asyncio.Event) -> int:
-    """Return the status sent to a client of "wait" that disconnects when `gone` is set."""
-    parts = [{"type": "http.request", "body": json.dumps({"number": number}).encode(), "more_body": False}]
-    sent: list[dict] = []
-
-    async def receive() -> dict:
-        if parts:
-            return parts.pop()
-        await gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message: dict) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http", "method": "POST", "path": "/v1/inspect/wait", "headers": [], "query_string": b"",
-        "http_version": "1.1", "scheme": "http", "root_path": "", "raw_path": b"/v1/inspect/wait",
-    }  # fmt: skip
-    await server.app(allowed_hosts=["test"])(scope, receive, send)
-    return sent[0]["status"]
+def call_wait(server, number: int, gone: asyncio.Event) -> Coroutine[Any, Any, int]:
+    app, body = server.app(allowed_hosts=["test"]), json.dumps({"number": number}).encode()
+    return call(app, "/v1/inspect/wait", [body], gone)
 
 
 async def test_waiting_inspections_of_a_client_that_disconnects_do_not_start(serve, gate):
     async with serve() as (client, server, _):
         stays, leaves = asyncio.Event(), asyncio.Event()
-        first = asyncio.create_task(call(server, 1, stays))
+        first = asyncio.create_task(call_wait(server, 1, stays))
         await until(gate.begun.is_set)
-        second = asyncio.create_task(call(server, 2, leaves))
+        second = asyncio.create_task(call_wait(server, 2, leaves))
         await until(lambda: server.inspect.waiting == 2)
-        third = asyncio.create_task(call(server, 3, stays))
+        third = asyncio.create_task(call_wait(server, 3, stays))
         await until(lambda: server.inspect.waiting == 3)
         leaves.set()
         assert await second == 499
@@ -233,12 +209,12 @@ async def test_a_running_inspection_finishes_after_its_client_or_the_server_is_g
     async with serve() as (client, server, _):
         server.inspect.inspections["wait"] = Inspection("wait", ("number",), long, "runs until nobody waits for it")
         leaves = asyncio.Event()
-        first = asyncio.create_task(call(server, 1, leaves))
+        first = asyncio.create_task(call_wait(server, 1, leaves))
         await until(lambda: len(asked) == 1)
         leaves.set()
         await first
         assert (await ask(client, "double", number=4)).json()["twice"] == 8
-        second = asyncio.create_task(call(server, 2, asyncio.Event()))
+        second = asyncio.create_task(call_wait(server, 2, asyncio.Event()))
         await until(lambda: len(asked) == 2)
         second.cancel()  # as uvicorn does on shutdown
         assert (await ask(client, "double", number=5)).json()["twice"] == 10

@@ -6,8 +6,6 @@ import json
 import math
 import signal
 import socket
-import time
-from collections.abc import Generator
 
 import httpx
 import jax
@@ -15,64 +13,20 @@ import numpy as np
 import openai
 import pytest
 
-from configs.experiment.run_folder import RunFolder
 from lm.inference.generate import sample_texts
-from lm.parallel import one_device_mesh
-from tests.corpus import tiny_experiment
+from lm.serving.protocol import Limits
+from tests.assistant_run import CONTEXT
 from tests.lm.inference.models import log_probabilities
-from tests.server_process import ServerProcess, quick_environment, start
+from tests.server_process import HEADERS, KEY, ServerProcess, until
 
-MODEL = tiny_experiment().model
-SLOTS = 4
-KEY = "open-sesame"
-HEADERS = {"Authorization": f"Bearer {KEY}"}
 PROMPTS = ["The miller", "A farmer carried", "", "In the village there was a", "The"]
-
-
-@pytest.fixture(scope="module")
-def server(run, tmp_path_factory) -> Generator[ServerProcess]:
-    """With a key, a short queue and short timeouts; the last test stops it."""
-    key = tmp_path_factory.mktemp("key") / "key"
-    key.write_text(f"{KEY}\n")
-    options = ("--slots", str(SLOTS), "--decode-steps", "3", "--max-queue", "40", "--max-body-bytes", "20000")
-    more = ("--api-key-file", str(key), "--model-name", "mine", "--grace-seconds", "0.2", "--step", "4")
-    server = start(run, *options, *more, environment=quick_environment())
-    yield server
-    server.process.kill()
-    server.process.communicate()
-
-
-@pytest.fixture(scope="module")
-def client(server) -> Generator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0, timeout=120) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def loaded(run):
-    return RunFolder(run).load(mesh=one_device_mesh(MODEL))
-
-
-def post(server: ServerProcess, **fields: object) -> httpx.Response:
-    return httpx.post(f"{server.url}/v1/completions", json=fields, timeout=120, headers=HEADERS)
-
-
-def metric(server: ServerProcess, name: str) -> float:
-    lines = httpx.get(f"{server.url}/metrics", headers=HEADERS).text.splitlines()
-    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
-
-
-def until(holds, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_the_official_client_gets_the_models_text(client, loaded):
     """As by lm.inference.generate, without server and batch."""
+    config = loaded.experiment.model
     expected = sample_texts(
-        loaded.model, MODEL, loaded.tokenizer, PROMPTS, [0.0] * len(PROMPTS), 24, key=jax.random.key(0)
+        loaded.model, config, loaded.tokenizer, PROMPTS, [0.0] * len(PROMPTS), 24, key=jax.random.key(0)
     )
     for prompt, text in zip(PROMPTS, expected, strict=True):
         room = 24 - 1 - len(loaded.tokenizer.encode(prompt))
@@ -104,7 +58,7 @@ def test_echo_gives_the_log_probabilities_of_the_whole_forward_pass(client, load
     """Those of the prompt, after the BOS added by the server, and of the drawn token."""
     bos, text = loaded.tokenizer.bos_id, "The miller carried grain"
     ids = loaded.tokenizer.encode(text)
-    wanted_TV = log_probabilities(loaded.model, MODEL.context_length)([bos, *ids])
+    wanted_TV = log_probabilities(loaded.model, CONTEXT)([bos, *ids])
     wanted = [float(wanted_TV[i, id]) for i, id in enumerate(ids)] + [float(wanted_TV[-1].max())]
     for prompt, more in ((ids, 0), ([bos, *ids], 1), (text, 0)):
         answer = client.completions.create(
@@ -142,48 +96,35 @@ def test_a_joined_stream_equals_the_whole_answer(client):
 
 
 def test_streams_are_server_sent_events(server):
-    answer = post(server, prompt="The", max_tokens=4, stream=True)
+    answer = server.post("v1/completions", prompt="The", max_tokens=4, stream=True)
     assert answer.headers["content-type"].startswith("text/event-stream")
     *pieces, last = filter(None, answer.text.splitlines())
     assert last == "data: [DONE]"
     assert all(json.loads(line.removeprefix("data: "))["object"] == "text_completion" for line in pieces)
 
 
-def test_additional_fields_pass_through_extra_body(client):
-    ask = lambda **extra: client.completions.create(
-        model="mine", prompt="The", max_tokens=6, seed=1, temperature=5.0, extra_body=extra
-    )
-    greedy = client.completions.create(model="mine", prompt="The", max_tokens=6, temperature=0).choices[0].text
-    assert ask(top_k=1).choices[0].text == ask(min_p=1.0).choices[0].text == greedy
-    assert ask().choices[0].text == ask().choices[0].text != greedy
-    assert ask(add_special_tokens=False).usage.prompt_tokens == ask().usage.prompt_tokens - 1
-
-
-def test_a_stop_string_ends_the_text_before_it(client):
-    ask = lambda stop: client.completions.create(model="mine", prompt="The", max_tokens=20, temperature=0, stop=stop)
-    whole = ask(None).choices[0].text
-    stop = whole[len(whole) // 2 :][:3]
-    choice = ask([stop, "never to be seen"]).choices[0]
-    assert (choice.text, choice.finish_reason) == (whole[: whole.index(stop)], "stop")
-
-
 def test_errors_have_the_types_of_the_official_client(client, server):
     with pytest.raises(openai.BadRequestError) as refused:
-        client.completions.create(model="mine", prompt="The", max_tokens=100)
-    assert refused.value.param == "max_tokens" and "100" in refused.value.message and "32" in refused.value.message
+        client.completions.create(model="mine", prompt="The", max_tokens=1000)
+    assert (
+        refused.value.param == "max_tokens"
+        and "1000" in refused.value.message
+        and str(CONTEXT) in refused.value.message
+    )
     with pytest.raises(openai.NotFoundError) as unknown:
         client.completions.create(model="davinci", prompt="The")
     assert unknown.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError, match="suffix"):
         client.completions.create(model="mine", prompt="The", suffix="end")
-    for path, status in (("/v1/embeddings", 404), ("/v1/completions", 405), ("/v1/models/other", 404)):
-        answer = httpx.get(server.url + path, headers=HEADERS)
-        assert answer.status_code == status and answer.json()["error"]["message"]
-        assert path != "/v1/embeddings" or "POST /v1/completions" in answer.json()["error"]["message"]
-    assert httpx.post(f"{server.url}/v1/completions", content=b"x" * 20_001, headers=HEADERS).status_code == 413
+    for path, status in (("v1/embeddings", 404), ("v1/completions", 405), ("v1/models/other", 404)):
+        answer = server.get(path)
+        assert answer.status_code == status and (message := answer.json()["error"]["message"])
+        assert path != "v1/embeddings" or ("POST /v1/chat/completions" in message and "POST /v1/completions" in message)
+    large = Limits(1).max_body_bytes + 1
+    assert httpx.post(f"{server.url}/v1/completions", content=b"x" * large, headers=HEADERS).status_code == 413
 
     def chunks():
-        yield from [b"x" * 1000] * 30
+        yield from [b"x" * (large // 9)] * 10
 
     with contextlib.suppress(httpx.WriteError):  # the server may close the connection early
         assert httpx.post(f"{server.url}/v1/completions", content=chunks(), headers=HEADERS).status_code == 413
@@ -191,11 +132,11 @@ def test_errors_have_the_types_of_the_official_client(client, server):
 
 def test_a_full_queue_returns_429_with_retry_after(server):
     """Of 128 requested texts, 44 fit: the whole call is rejected, and other calls are still answered."""
-    answer = post(server, prompt=["The"] * 64, n=2)
+    answer = server.post("v1/completions", prompt=["The"] * 64, n=2)
     assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
     assert "44" in answer.json()["error"]["message"]
-    assert post(server, prompt="The", max_tokens=1).status_code == 200
-    assert metric(server, 'gristmill_requests_total{outcome="overloaded"}') >= 1
+    assert server.post("v1/completions", prompt="The", max_tokens=1).status_code == 200
+    assert server.metric('gristmill_requests_total{outcome="overloaded"}') >= 1
 
 
 def leave(server: ServerProcess, fields: dict) -> None:
@@ -206,39 +147,39 @@ def leave(server: ServerProcess, fields: dict) -> None:
             b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n" % KEY.encode()
         )
         connection.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        until(lambda: metric(server, "gristmill_slots_busy") > 0)
+        until(lambda: server.metric("gristmill_slots_busy") > 0)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_disconnected_clients_free_their_slots(server, stream):
     cancelled = 'gristmill_requests_total{outcome="cancelled"}'
-    before = metric(server, cancelled)
-    until(lambda: metric(server, "gristmill_slots_busy") == 0)
-    leave(server, {"prompt": ["The"] * 40, "max_tokens": 31, "temperature": 1, "stream": stream})
-    until(lambda: metric(server, cancelled) == before + 1)
-    until(lambda: metric(server, "gristmill_slots_busy") == 0)
-    assert metric(server, "gristmill_queue_length") == 0
+    before = server.metric(cancelled)
+    until(lambda: server.metric("gristmill_slots_busy") == 0)
+    leave(server, {"prompt": ["The"] * 40, "max_tokens": 150, "temperature": 1, "stream": stream})
+    until(lambda: server.metric(cancelled) == before + 1)
+    until(lambda: server.metric("gristmill_slots_busy") == 0)
+    assert server.metric("gristmill_queue_length") == 0
 
 
 def test_metrics_count_calls_and_tokens(server):
     names = ("gristmill_prompt_tokens_total", "gristmill_generated_tokens_total",
              "gristmill_time_to_first_token_seconds_count", 'gristmill_requests_total{outcome="answered"}')  # fmt: skip
-    before = [metric(server, name) for name in names]
-    usage = post(server, prompt=["The", "A"], max_tokens=5, temperature=0).json()["usage"]
-    after = [metric(server, name) for name in names]
+    before = [server.metric(name) for name in names]
+    usage = server.post("v1/completions", prompt=["The", "A"], max_tokens=5, temperature=0).json()["usage"]
+    after = [server.metric(name) for name in names]
     changes = [b - a for a, b in zip(before, after, strict=True)]
     assert changes == [usage["prompt_tokens"], usage["completion_tokens"], 2, 1]
-    assert metric(server, "gristmill_slots") == SLOTS
+    assert server.metric("gristmill_slots") == 4
 
 
 def test_tokenizer_routes_of_lm_eval(server, loaded):
-    ask = lambda path, **fields: httpx.post(f"{server.url}/{path}", json=fields, headers=HEADERS).json()
+    ask = lambda path, **fields: server.post(path, **fields).json()
     ids = loaded.tokenizer.encode("The miller")
     assert ask("tokenize", prompt="The miller", add_special_tokens=False)["tokens"] == ids
     assert ask("tokenize", prompt="The miller")["tokens"] == [loaded.tokenizer.bos_id, *ids]
     assert ask("detokenize", tokens=ids)["prompt"] == "The miller"
-    info = httpx.get(f"{server.url}/tokenizer_info", headers=HEADERS).json()
-    assert ask("tokenize", prompt=info["eos_token"], add_special_tokens=False)["tokens"] == [loaded.tokenizer.bos_id]
+    end = server.get("tokenizer_info").json()["eos_token"]
+    assert ask("tokenize", prompt=end, add_special_tokens=False)["tokens"] == [loaded.tokenizer.special_tokens[end]]
 
 
 def test_scores_are_finite(client):
