@@ -35,10 +35,6 @@ def test_attacks_are_refused_and_harmless_templates_rendered(options, attacks):
     assert {jinja: found[jinja].get("text") for jinja in HARMLESS} == HARMLESS
 
 
-def test_the_number_of_attacks():
-    assert len(ATTACKS) == len(set(ATTACKS)) == 246
-
-
 EARLIER = (
     "{% for m in messages %}{% set ns = namespace(role='', is_done=false) %}{% for i in range(loop.index0, -1, -1) %}"
     "{% if ns.is_done %}{% elif messages[i].role != 'tool' %}{% set ns.role = messages[i].role %}"

@@ -12,12 +12,12 @@ from lm.data.batches import BatchSource, document_stream
 from lm.evaluation.bits_per_byte import compressed_bits_per_byte, strided_windows
 from lm.evaluation.evaluator import EvaluatorConfig
 from lm.evaluation.evaluators import evaluate
-from lm.evaluation.held_out import Validation, byte_lengths
-from lm.model.transformer import Transformer
+from lm.evaluation.held_out import Validation
 from lm.parallel import make_mesh
 from lm.tokenizer import load
 from tests.corpus import texts, tiny_experiment, write_tokens
 from tests.lm.inference.models import log_probabilities
+from tests.lm.model_configs import initial_model
 
 EXPERIMENT = tiny_experiment()
 
@@ -48,7 +48,7 @@ def test_bits_equal_a_naive_loop_over_targets(tmp_path):
     )
     write_tokens(tmp_path, experiment, count=16)
     tokenizer = load(tmp_path / "tokenizer")
-    model = jax.jit(Transformer, static_argnums=0)(experiment.model, jax.random.key(0))
+    model = initial_model(experiment.model)
     figures = evaluate(model, experiment.model, experiment.evaluate, tokenizer, tmp_path / "tokens")
 
     tokens_N, documents_N = document_stream(tmp_path / "tokens", "val", tokenizer.fingerprint)
@@ -94,20 +94,12 @@ def test_training_and_evaluation_give_the_same_metrics_for_the_same_tokens(tmp_p
     windows = BatchSource(tmp_path / "tokens", "val", context, 1, seed=0, loader_threads=1).windows
     config = EvaluatorConfig(experiment.model, tokenizer, tmp_path / "tokens", 1, context, windows)
     mesh = make_mesh(experiment.train.mesh, experiment.model, 1, jax.devices()[:1])
-    model = jax.jit(Transformer, static_argnums=0)(experiment.model, jax.random.key(0))
+    model = initial_model(experiment.model)
     figures = evaluate(model, experiment.model, experiment.evaluate, tokenizer, tmp_path / "tokens")
     found = Validation(config).run(model, mesh)
     assert figures["validation_documents"] > 2
     assert found == pytest.approx({name: figures[name] for name in found}, rel=1e-6)
     assert found.keys() == {"validation_loss", "validation_bits_per_byte"}
-
-
-def test_the_head_of_a_document_is_not_text(tmp_path):
-    write_tokens(tmp_path, EXPERIMENT, count=20)
-    tokenizer = load(tmp_path / "tokenizer")
-    lengths = byte_lengths(tokenizer)
-    assert lengths[tokenizer.bos_id] == 0
-    assert lengths[: tokenizer.bos_id].min() == 1
 
 
 def test_compressors_are_counted_in_bits_for_each_byte():

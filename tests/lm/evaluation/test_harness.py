@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import pytest
 from lm_eval.api.instance import Instance
 
@@ -14,6 +13,7 @@ from lm.parallel import one_device_mesh
 from lm.tokenizer import load
 from tests.corpus import texts, tiny_experiment
 from tests.lm.inference.models import log_probabilities
+from tests.lm.model_configs import initial_model
 
 CONTEXT = 64
 MODEL = dataclasses.replace(tiny_experiment().model, context_length=CONTEXT, initial_std=0.2)
@@ -21,7 +21,7 @@ MODEL = dataclasses.replace(tiny_experiment().model, context_length=CONTEXT, ini
 
 @pytest.fixture(scope="module")
 def model() -> Transformer:
-    return jax.jit(Transformer, static_argnums=0)(MODEL, jax.random.key(7))
+    return initial_model(MODEL, 7)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 
 from lm.config import MeshConfig
 from lm.evaluation.evaluator import EvaluationInterrupted
-from lm.evaluation.log_likelihood import LogLikelihoods, Request, encode_pair, windows_of
+from lm.evaluation.log_likelihood import LogLikelihoods, Request, encode_pair
 from lm.model.param_names import replace_leaves
 from lm.model.transformer import Transformer
 from lm.parallel import make_mesh, one_device_mesh, shardings
@@ -22,7 +22,7 @@ from lm.tokenizer import Tokenizer, load
 from lm.tokenizer.characters import CharacterTokenizer
 from tests.lm.hugging_face_files import load_hugging_face
 from tests.lm.inference.models import log_probabilities
-from tests.lm.model_configs import LLAMA, MODERN
+from tests.lm.model_configs import LLAMA, MODERN, initial_model
 
 REPOSITORY = Path(__file__).parents[3]
 STORIES = REPOSITORY / "../shared/data/models/stories260K"
@@ -61,7 +61,7 @@ def naive(log_p, context: int, request: Request) -> tuple[float, bool]:
 
 def test_batches_of_all_lengths_equal_token_by_token_scores():
     config = MODERN
-    model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(1))
+    model = initial_model(config, 1)
     log_p = log_probabilities(model, config.context_length)
     best = int(log_p([7, 8])[-1].argmax())
     requests = [*REQUESTS, Request([7, 8], [best])]
@@ -75,7 +75,7 @@ def test_batches_of_all_lengths_equal_token_by_token_scores():
 
 def test_scores_are_the_same_on_a_fully_sharded_mesh():
     config = dataclasses.replace(LLAMA, kv_heads=4)
-    model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(1))
+    model = initial_model(config, 1)
     alone = LogLikelihoods(config, 2).score(model, one_device_mesh(config), REQUESTS)
     devices = make_mesh(MeshConfig(fsdp=2, tensor=2, context=2), config, 8)
     placed = jax.device_put(model, shardings(model, devices))
@@ -83,19 +83,6 @@ def test_scores_are_the_same_on_a_fully_sharded_mesh():
     nats = [one.log_likelihood for one in alone]
     assert [one.log_likelihood for one in found] == pytest.approx(nats, abs=1e-4)
     assert [one.greedy for one in found] == [one.greedy for one in alone]
-
-
-@pytest.mark.parametrize(("context", "continuation"), [(1, 5), (1, 33), (7, 9), (40, 3), (20, 70)])
-def test_windows_score_each_token_of_the_continuation_once_with_the_last_window_full(context, continuation):
-    request = Request(list(range(context)), list(range(context, context + continuation)))
-    rows = list(windows_of(0, request, 16))
-    scored = [token for row in rows for token in row.tokens[len(row.tokens) - row.scored :]]
-    assert scored == list(request.continuation)
-    for row in rows:
-        assert list(row.tokens) == list(range(row.tokens[0], row.tokens[-1] + 1)) and len(row.tokens) <= 17
-    assert len(rows[-1].tokens) == min(17, context + continuation)
-    with pytest.raises(ValueError, match="without a context"):
-        list(windows_of(0, Request([], [1]), 16))
 
 
 def test_an_evaluation_stops_on_request():

@@ -16,13 +16,13 @@ from lm.evaluation.evaluators import evaluate
 from lm.inference.devices import inference_mesh, mesh_for_rows, moved_onto
 from lm.inference.generate import sample_texts
 from lm.model.param_names import named_leaves
-from lm.model.transformer import Transformer
 from lm.parallel import make_mesh, shardings
 from lm.run_paths import RunPaths
 from lm.tokenizer import load
 from lm.training.optimizer import make_optimizer
 from lm.training.state import initializer
 from tests.corpus import texts, tiny_experiment, write_tokens
+from tests.lm.model_configs import initial_model
 from tests.run_files import restore_model
 
 EXPERIMENT = tiny_experiment()
@@ -86,7 +86,7 @@ def test_rows_are_sharded_over_the_context_axis_without_moving_parameters():
     assert mesh_for_rows(mesh, 4) is mesh and mesh_for_rows(mesh, 12) is mesh
     rows_mesh = mesh_for_rows(mesh, 16)
     assert dict(rows_mesh.shape) == {"data": 2, "fsdp": 4, "context": 1, "tensor": 1}
-    model = jax.jit(Transformer, static_argnums=0)(MODEL, jax.random.key(0))
+    model = initial_model(MODEL)
     model = jax.device_put(model, shardings(model, mesh))
     moved = moved_onto(model, rows_mesh)
     named = named_leaves(shardings(moved, rows_mesh))

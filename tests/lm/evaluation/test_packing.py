@@ -1,21 +1,16 @@
 """Packing has little padding and few shapes, and does not change the scores of a request."""
 
 import dataclasses
-import itertools
 import random
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lm.evaluation.log_likelihood import TOKENS_AT_ONCE, LogLikelihoods, Request
-from lm.evaluation.packing import BRANCHES, ROW, bucket, computed, fill
-from lm.model.attention.mask import AttentionMask
-from lm.model.transformer import Transformer
+from lm.evaluation.packing import BRANCHES, ROW, bucket, computed
 from lm.parallel import one_device_mesh
 from tests.lm.inference.models import log_probabilities
-from tests.lm.model_configs import FAMILIES, LLAMA
+from tests.lm.model_configs import FAMILIES, LLAMA, initial_model
 
 LONG = dataclasses.replace(LLAMA, context_length=8192)
 AT_MOST = 1.5
@@ -73,7 +68,7 @@ def test_a_shared_context_is_computed_once():
 def test_packed_scores_equal_those_of_separate_requests(name):
     changes = {"attention_windows": (8, 0)} if name == "windows" else {}
     config = dataclasses.replace(FAMILIES.get(name, LLAMA), context_length=64, **changes)
-    model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(1))
+    model = initial_model(config, 1)
     log_p_of = log_probabilities(model, 64)
     draw, requests = random.Random(0), []
     for _ in range(12):
@@ -88,31 +83,6 @@ def test_packed_scores_equal_those_of_separate_requests(name):
         wanted = log_p[rows, list(request.continuation)]
         assert one.log_likelihood == pytest.approx(wanted.sum(), abs=2e-4)
         assert one.greedy == bool((wanted >= log_p[rows].max(-1)).all())
-
-
-def test_branches_see_only_their_context_and_themselves():
-    segments_BT = jnp.array([[64, 64, 65, 65, 66, 128, 129, 130, 0]])
-    seen = np.asarray(AttentionMask(segments_BT, branched=True).all_visible()[0])
-    wanted = {0: {0}, 1: {0, 1}, 2: {0, 1, 2}, 3: {0, 1, 2, 3}, 4: {0, 1, 4}, 5: {5}, 6: {5, 6}, 7: {5, 7}, 8: {8}}
-    assert {query: {*np.flatnonzero(row).tolist()} for query, row in enumerate(seen)} == wanted
-
-
-def test_each_scored_token_is_predicted_at_one_position():
-    requests = [one for _ in range(9) for one in MIXES["arc"](random.Random(3))]
-    scorer, mesh = LogLikelihoods(LONG, 16), one_device_mesh(LONG)
-    found: dict[int, list[tuple[list[int], int]]] = {}
-    for shape, rows in scorer.lay_out(mesh, requests):
-        for part in itertools.batched(rows, shape[0]):
-            batch, requests_BK = fill(part, shape, True)
-            for row, slot in np.argwhere(requests_BK >= 0):
-                at, segment = batch.at_BK[row, slot], batch.segment_ids_BT[row, batch.at_BK[row, slot]]
-                of = np.isin(batch.segment_ids_BT[row], [segment, segment - segment % BRANCHES])
-                before = batch.tokens_BT[row, of & (np.arange(shape[1]) <= at)].tolist()
-                assert batch.positions_BT[row, at] == len(before) - 1
-                found.setdefault(int(requests_BK[row, slot]), []).append((before, int(batch.targets_BK[row, slot])))
-    for number, (context, continuation) in enumerate(requests):
-        wanted = [([*context, *continuation[:i]], token) for i, token in enumerate(continuation)]
-        assert found[number] == wanted
 
 
 def test_there_are_four_lengths_per_power_of_two():

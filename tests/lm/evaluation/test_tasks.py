@@ -1,13 +1,11 @@
-"""Tasks: scores equal those of lm-eval on the same examples in every layout; untrained models score at chance."""
+"""Tasks: scores equal those of lm-eval on the same examples in every layout."""
 
 import dataclasses
 import math
-import random
 import re
 import shutil
 from pathlib import Path
 
-import jax
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -25,7 +23,8 @@ from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh
 from lm.tokenizer import load
 from tests.corpus import tiny_experiment
-from tests.lm.evaluation.task_files import PARADIGMS, sentence, write_jsonl, write_parquet, write_tasks
+from tests.lm.evaluation.task_files import PARADIGMS, write_jsonl, write_parquet, write_tasks
+from tests.lm.model_configs import initial_model
 from tests.loopback_hub import LoopbackHub, serving
 
 MODEL = dataclasses.replace(tiny_experiment().model, context_length=128, initial_std=0.2)
@@ -39,7 +38,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def model() -> Transformer:
-    return jax.jit(Transformer, static_argnums=0)(MODEL, jax.random.key(4))
+    return initial_model(MODEL, 4)
 
 
 @pytest.fixture(scope="module")
@@ -121,17 +120,6 @@ def test_a_limit_applies_to_each_paradigm(data, tokenizer):
     assert sorted(blimp.paradigms) == sorted([*PARADIGMS, *PARADIGMS])  # ty: ignore[missing-attribute]
 
 
-def test_prompts_are_those_of_lm_eval(data, tokenizer, tmp_path):
-    row = {"activity_label": "Sowing", "ctx_a": "[header] How to sow [title] Begin.", "ctx_b": "the old Man"}
-    write_jsonl(tmp_path / "hellaswag.jsonl", [row | {"endings": ["a [x] b", "c", "d", "e"], "label": "1"}])
-    ((pairs, right, lengths),) = task("hellaswag", tokenizer, tmp_path).questions
-    assert pairs[0] == ("Sowing: How to sow. Begin. The old man", " a b") and (right, lengths[0]) == (1, 3)
-    row = {"sentence": "Ann saw Bea, and _ smiled. ", "option1": "Ann", "option2": "Bea", "answer": "2"}
-    write_jsonl(tmp_path / "winogrande.jsonl", [row])
-    ((pairs, right, _),) = task("winogrande", tokenizer, tmp_path).questions
-    assert pairs == [("Ann saw Bea, and Ann", " smiled."), ("Ann saw Bea, and Bea", " smiled.")] and right == 1
-
-
 def test_other_formats_of_examples_are_read(tokenizer, tmp_path):
     (tmp_path / "hellaswag_val.txt").write_text("Sowing: A man sits. he\n2\nruns.\nsleeps.\nsings.\neats.\n")
     ((pairs, right, _),) = task("hellaswag", tokenizer, tmp_path).questions
@@ -141,26 +129,6 @@ def test_other_formats_of_examples_are_read(tokenizer, tmp_path):
     row = {"context_options": ["Ann so Ann", "Ann so Bea"], "continuation": "won.", "gold": 0}
     write_jsonl(tmp_path / "winogrande.jsonl", [row])
     assert task("winogrande", tokenizer, tmp_path).questions[0].pairs[1] == ("Ann so Bea", " won.")
-
-
-def test_an_untrained_model_scores_at_chance(model, tokenizer, tmp_path):
-    """Right answers are random. The accuracy over 200 questions has a standard deviation of sqrt(p (1 - p) / 200),
-    0.031 for p = 1/4 and 0.035 for p = 1/2, and exceeds four of them once in 16,000 times."""
-    draw, count = random.Random(5), 200
-    rows = [
-        {"query": sentence(draw), "choices": [sentence(draw) for _ in range(4)], "gold": draw.randrange(4)}
-        for _ in range(count)
-    ]
-    write_jsonl(tmp_path / "hellaswag.jsonl", rows)
-    write_jsonl(tmp_path / "piqa.jsonl", [
-        {"goal": sentence(draw), "sol1": sentence(draw), "sol2": sentence(draw), "label": draw.randrange(2)}
-        for _ in range(count)
-    ])  # fmt: skip
-    for name in ("hellaswag", "piqa"):
-        chance = SOURCES[name].chance
-        for figure in task(name, tokenizer, tmp_path).score(model, one_device_mesh(MODEL)).values():
-            assert abs(figure.value - chance) < 4 * math.sqrt(chance * (1 - chance) / count)
-            assert figure.standard_error == pytest.approx(math.sqrt(chance * (1 - chance) / count), rel=0.2)
 
 
 @pytest.mark.parametrize(
