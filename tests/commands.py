@@ -23,6 +23,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+import pytest
+
 from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY
 
 IMPORTED = (
@@ -63,6 +65,18 @@ def run_command(
         code, seconds, megabytes = json.loads(server.stdout.readline())
         out, errors = (Path(path).read_text(encoding="utf-8") for path in streams[1:])
     return Ended(code, out, errors, seconds, megabytes)
+
+
+def call(script: str, *words: object) -> int:
+    """Run a script in this process, as `python -m` does; return its exit code."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", [script, *map(str, words)])
+        patched.delitem(sys.modules, script, raising=False)
+        try:
+            runpy.run_module(script, run_name="__main__", alter_sys=True)
+        except SystemExit as ended:
+            return int(ended.code or 0)
+    return 0
 
 
 @functools.cache

@@ -1,16 +1,16 @@
 """Hostile model files, deterministic, and a process that measures how a command handles each.
 
-`make_base` writes good files; every case of CASES changes one of them in its own folder and names the command that
-reads it.
+`make_base` writes good files; every case changes one of them in its own folder and names the command that reads it.
 """
 
 import dataclasses
 import json
+import math
 import os
 import random
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +20,12 @@ from tests.run_files import QUICK, REPOSITORY
 type Command = tuple[str, ...]
 type Make = Callable[[Path, Path], Command]
 """Function of (the base, an empty folder) that writes files and returns the command that reads them."""
+type Change = Callable[[bytes], bytes]
 VOCABULARY, ROWS = 300, 420
 """Symbols of the tokenizer, and rows of the model."""
 MOST_SECONDS, MOST_BYTES = 60, 16 * 2**30
 """Limit of one command; beyond it, the kernel kills it."""
+GGUF = "gguf/model.gguf"
 
 
 class Case(NamedTuple):
@@ -32,7 +34,8 @@ class Case(NamedTuple):
 
 
 def make_base(base: Path) -> None:
-    """Write a run folder of a Llama with 2 layers, the same as a Hugging Face folder and a GGUF file."""
+    """Write a run folder of a Llama with 2 layers, the same as a GGUF file, as a Hugging Face folder, and as another
+    whose tokenizer needs Hugging Face's library."""
     import numpy as np
 
     from configs.experiment.run_folder import RunFolder
@@ -52,41 +55,56 @@ def make_base(base: Path) -> None:
     shapes = parameter_shapes(config)
     parameters = {name: drawn.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()}
     write_run(SourceModel(config, tokenizer, parameters), base / "run", "numbers")
-    for kind, out in (("hugging_face", base / "hugging_face"), ("gguf", gguf_file(base))):
+    for kind, out in (("hugging_face", base / "hugging_face"), ("gguf", base / GGUF)):
         export(RunFolder(base / "run").open_to_publish(), out, kind)
-    (base / "library.json").write_text(smollm2_like().to_str(), encoding="utf-8")
+    others = shutil.ignore_patterns("tokenizer_config.json", "special_tokens_map.json")
+    shutil.copytree(base / "hugging_face", base / "library", ignore=others)
+    (base / "library/tokenizer.json").write_text(smollm2_like().to_str(), encoding="utf-8")
 
 
 def good_commands(base: Path, out: Path) -> dict[str, Command]:
-    """{script: the command on good files}."""
-    return {
-        "gguf": ("launch.import_model", str(gguf_file(base)), str(out / "from-gguf")),
-        "hugging_face": ("launch.import_model", str(base / "hugging_face"), str(out / "from-hf")),
-        "sample": sample_of(base / "run"),
-    }
+    """{kind: the command on good files}."""
+    return {kind: command_of(kind, base, out / kind) for kind in ("gguf", "hugging_face", "run")}
 
 
-def gguf_file(base: Path) -> Path:
-    return base / "model.gguf"
+def command_of(kind: str, folder: Path, out: Path) -> Command:
+    """The command that reads the files of this kind in the folder."""
+    if kind == "run":
+        return ("launch.sample", str(folder / "run"), "--prompt", "The miller", "--max-tokens", "2")
+    return ("launch.import_model", str(folder / (GGUF if kind == "gguf" else kind)), str(out))
 
 
-def sample_of(run: Path) -> Command:
-    return ("launch.sample", str(run), "--prompt", "The miller", "--max-tokens", "2")
+def changed(kind: str, change: Callable[[Path], object]) -> Make:
+    """Change a copy of the good files of this kind."""
+
+    def make(base: Path, folder: Path) -> Command:
+        shutil.copytree(base / kind, folder / kind)
+        change(folder / kind)
+        return command_of(kind, folder, folder / "out")
+
+    return make
 
 
-def imported(source: Path) -> Command:
-    return ("launch.import_model", str(source), str(source.parent / "out"))
+def in_file(file: str, change: Change) -> Callable[[Path], object]:
+    return lambda folder: (folder / file).write_bytes(change((folder / file).read_bytes()))
+
+
+def as_json(change: Callable[[Any], Any]) -> Change:
+    """Change a JSON value; `change` may return another one."""
+
+    def changed(data: bytes) -> bytes:
+        value = json.loads(data)
+        found = change(value)
+        return json.dumps(value if found is None else found).encode()
+
+    return changed
+
+
+def fields(**values: object) -> Change:
+    return as_json(lambda found: found | values)
 
 
 # --- GGUF -----------------------------------------------------------------------------------------------------------
-
-
-def gguf_case(change: Callable[[bytes], bytes]) -> Make:
-    def make(base: Path, folder: Path) -> Command:
-        (folder / "model.gguf").write_bytes(change(gguf_file(base).read_bytes()))
-        return imported(folder / "model.gguf")
-
-    return make
 
 
 def string(text: str | bytes) -> bytes:
@@ -107,7 +125,7 @@ def place_of_value(data: bytes, name: str) -> int:
     return data.index(string(name)) + 8 + len(name)
 
 
-def with_number(name: str, letter: str, value: float, kind: int | None = None) -> Callable[[bytes], bytes]:
+def with_number(name: str, letter: str, value: float, kind: int | None = None) -> Change:
     def change(data: bytes) -> bytes:
         at = place_of_value(data, name)
         packed = struct.pack(f"<{letter}", value)
@@ -117,7 +135,7 @@ def with_number(name: str, letter: str, value: float, kind: int | None = None) -
     return change
 
 
-def with_field(*fields: bytes) -> Callable[[bytes], bytes]:
+def with_field(*fields: bytes) -> Change:
     """Insert a field at the front; the tensors' data stays aligned."""
 
     def change(data: bytes) -> bytes:
@@ -130,7 +148,7 @@ def with_field(*fields: bytes) -> Callable[[bytes], bytes]:
     return change
 
 
-def replaced(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
+def replaced(old: bytes, new: bytes) -> Change:
     def change(data: bytes) -> bytes:
         assert old in data
         return data.replace(old, new, 1)
@@ -138,7 +156,7 @@ def replaced(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
     return change
 
 
-def tensor_entry(name: str, offset: int, letter: str, value: int) -> Callable[[bytes], bytes]:
+def tensor_entry(name: str, offset: int, letter: str, value: int) -> Change:
     """Change a number in the description of a tensor with two axes, at an offset after its name."""
 
     def change(data: bytes) -> bytes:
@@ -149,7 +167,7 @@ def tensor_entry(name: str, offset: int, letter: str, value: int) -> Callable[[b
     return change
 
 
-def in_weights(word: bytes) -> Callable[[bytes], bytes]:
+def in_weights(word: bytes) -> Change:
     """Change a number in the last tensor's data."""
     return lambda data: data[: -64 - len(word)] + word + data[-64:]
 
@@ -170,7 +188,7 @@ LONGEST = 2**63 - 1
 LLAMA_NUMBERS = ("block_count", "embedding_length", "feed_forward_length", "attention.head_count", "context_length")
 
 
-def gguf_cases() -> Iterator[Case]:
+def gguf_changes() -> dict[str, Change]:
     array = lambda inner, length, rest=b"": struct.pack("<IQ", inner, length) + rest
     bare = {
         "array of 2^40 strings": bare_gguf(kv("a", 9, array(8, 2**40))),
@@ -198,21 +216,21 @@ def gguf_cases() -> Iterator[Case]:
         "noise": b"GGUF" + random.Random(1).randbytes(5000),
         "noise behind a version": b"GGUF" + struct.pack("<I", 3) + random.Random(2).randbytes(5000),
     }  # fmt: skip
-    for name, data in bare.items():
-        yield Case(f"gguf: {name}", gguf_case(lambda _, data=data: data))
+    changes: dict[str, Change] = {name: lambda _, data=data: data for name, data in bare.items()}
     for field in LLAMA_NUMBERS:
         for value in (0, 2**32 - 1, 4_000_000_000, 2_000_000_000):
-            yield Case(f"gguf: {field} = {value}", gguf_case(with_number(f"llama.{field}", "I", value)))
-    yield Case("gguf: block_count = 100000", gguf_case(with_number("llama.block_count", "I", 100_000)))
-    changes: dict[str, Callable[[bytes], bytes]] = {
+            changes[f"{field} = {value}"] = with_number(f"llama.{field}", "I", value)
+    changes |= {f"cut to {n} tenths": lambda data, n=n: data[: len(data) * n // 10] for n in range(1, 10)}
+    return changes | {
+        "block_count = 100000": with_number("llama.block_count", "I", 100_000),
         "block_count = -1": with_number("llama.block_count", "i", -1, 5),
         "block_count a float": with_number("llama.block_count", "f", 2.0, 6),
         "key_length = 2^31 - 2": with_number("llama.attention.key_length", "I", 2**31 - 2),
         "head_count_kv = 0": with_number("llama.attention.head_count_kv", "I", 0),
-        "epsilon NaN": with_number("llama.attention.layer_norm_rms_epsilon", "f", float("nan")),
+        "epsilon NaN": with_number("llama.attention.layer_norm_rms_epsilon", "f", math.nan),
         "epsilon -1": with_number("llama.attention.layer_norm_rms_epsilon", "f", -1.0),
         "rope base 0": with_number("llama.rope.freq_base", "f", 0.0),
-        "rope base infinite": with_number("llama.rope.freq_base", "f", float("inf")),
+        "rope base infinite": with_number("llama.rope.freq_base", "f", math.inf),
         "eos 2^31": with_number("tokenizer.ggml.eos_token_id", "I", 2**31),
         "bos 4e9": with_number("tokenizer.ggml.bos_token_id", "I", 4_000_000_000),
         "2 million strings": with_field(
@@ -241,47 +259,15 @@ def gguf_cases() -> Iterator[Case]:
         "offset beyond": tensor_entry("token_embd.weight", 24, "Q", 10**6),
         "type I8": tensor_entry("token_embd.weight", 20, "I", 24),
         "type F64": tensor_entry("token_embd.weight", 20, "I", 28),
-        "weights NaN": in_weights(struct.pack("<f", float("nan"))),
-        "weights infinite": in_weights(struct.pack("<f", float("-inf"))),
+        "weights NaN": in_weights(struct.pack("<f", math.nan)),
+        "weights infinite": in_weights(struct.pack("<f", -math.inf)),
     }
-    for name, change in changes.items():
-        yield Case(f"gguf: {name}", gguf_case(change))
-    for tenth in range(1, 10):
-        yield Case(f"gguf: cut to {tenth} tenths", gguf_case(lambda data, n=tenth: data[: len(data) * n // 10]))
 
 
 # --- Hugging Face folders -------------------------------------------------------------------------------------------
 
 
-def folder_case(change: Callable[[Path], None]) -> Make:
-    def make(base: Path, folder: Path) -> Command:
-        shutil.copytree(base / "hugging_face", folder / "model")
-        change(folder / "model")
-        return imported(folder / "model")
-
-    return make
-
-
-def json_case(file: str, change: Callable[[Any], Any]) -> Make:
-    """Change a value in a JSON file of the folder."""
-
-    def write(folder: Path) -> None:
-        value = json.loads((folder / file).read_bytes())
-        changed = change(value)
-        (folder / file).write_text(json.dumps(value if changed is None else changed), encoding="utf-8")
-
-    return folder_case(write)
-
-
-def bytes_case(file: str, change: Callable[[bytes], bytes]) -> Make:
-    return folder_case(lambda folder: write_changed(folder / file, change) if (folder / file).exists() else None)
-
-
-def write_changed(file: Path, change: Callable[[bytes], bytes]) -> None:
-    file.write_bytes(change(file.read_bytes()))
-
-
-DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+DAMAGE: dict[str, Change] = {
     "empty": lambda data: b"", "cut": lambda data: data[: len(data) // 2], "a list": lambda data: b"[1, 2]",
     "deep": lambda data: b"[" * 200_000 + b"]" * 200_000, "no UTF-8": lambda data: b"{\"a\": \"\xff\xfe\"}",
     "a long number": lambda data: b"{\"a\": " + b"1" * 50_000 + b"}",
@@ -289,29 +275,25 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 }  # fmt: skip
 
 
-def config_cases() -> Iterator[Case]:
+def config_changes() -> dict[str, Change]:
     numbers = {
         "num_hidden_layers": (100_000, 10**9, 10**30, 0, -1, 1.5, "2", [], {}, True),
         "hidden_size": (2**31, 10**30, 0, "16", [16]), "num_attention_heads": (10**9, 0, -4),
         "intermediate_size": (2**62, 0), "vocab_size": (2**31 - 1, 0, -5, None), "head_dim": (2**31, 7, 0),
         "max_position_embeddings": (10**12, 0), "num_key_value_heads": (0, 10**9, 3),
-        "rms_norm_eps": (float("nan"), float("inf"), -1.0), "rope_parameters": ([], {"rope_type": "yarn"}),
+        "rms_norm_eps": (math.nan, math.inf, -1.0), "rope_parameters": ([], {"rope_type": "yarn"}),
         "architectures": ([["LlamaForCausalLM"]], [{}], [], None, 5, ["x" * 10**6], ["LlamaForCausalLM"] * 2),
         "tie_word_embeddings": ("yes",), "quantization_config": ({"bits": 4},), "hidden_act": ([["silu"]], "gelu"),
     }  # fmt: skip
-    for name, values in numbers.items():
-        for value in values:
-            shown = f"{json.dumps(value)[:30]}"
-            yield Case(f"config: {name} = {shown}", json_case("config.json", lambda c, n=name, v=value: c | {n: v}))
     own = {"architectures": ["GristmillForCausalLM"]}
-    for name, value in {"ngram_longest": 10**9, "attention_windows": [[1]] * 1000, "layers": 10**9}.items():
-        changed = lambda c, n=name, v=value: c | own | {"model": own_model() | {n: v}}
-        yield Case(f"config: model.{name}", json_case("config.json", changed))
-    yield Case("config: no model", json_case("config.json", lambda c: c | own))
-    for name, change in DAMAGE.items():
-        yield Case(f"config: {name}", bytes_case("config.json", change))
-    yield Case("config: 5 MB", bytes_case("config.json", lambda data: data + b" " * 5_000_000))
-    yield Case("config: 2 million lists", bytes_case("config.json", lambda data: b"[" + b"[]," * 1_300_000 + b"1]"))
+    model = {"ngram_longest": 10**9, "attention_windows": [[1]] * 1000, "layers": 10**9}
+    return {
+        **{f"{name} = {json.dumps(one)[:30]}": fields(**{name: one}) for name, many in numbers.items() for one in many},
+        **{f"model.{name}": fields(**own, model=own_model() | {name: model[name]}) for name in model},
+        "no model": fields(**own), **DAMAGE,
+        "5 MB": lambda data: data + b" " * 5_000_000,
+        "2 million lists": lambda data: b"[" + b"[]," * 1_300_000 + b"1]",
+    }  # fmt: skip
 
 
 def own_model() -> dict[str, Any]:
@@ -320,22 +302,20 @@ def own_model() -> dict[str, Any]:
     return dataclasses.asdict(dataclasses.replace(LLAMA, vocab_size=ROWS))
 
 
-def header_change(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
+def header_change(change: Callable[[dict[str, Any]], Any]) -> Change:
     """Change a value in the header of a safetensors file."""
 
     def changed(data: bytes) -> bytes:
         end = 8 + int.from_bytes(data[:8], "little")
-        header = json.loads(data[8:end])
-        found = change(header)
-        text = json.dumps(header if found is None else found).encode()
+        text = as_json(change)(data[8:end])
         return len(text).to_bytes(8, "little") + text + data[end:]
 
     return changed
 
 
-def first_tensor(**fields: Any) -> Callable[[bytes], bytes]:
+def first_tensor(**values: Any) -> Change:
     def change(header: dict[str, Any]) -> None:
-        header[next(name for name in header if name != "__metadata__")] |= fields
+        header[next(name for name in header if name != "__metadata__")] |= values
 
     return header_change(change)
 
@@ -346,10 +326,9 @@ def million_tensors(count: int) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def safetensors_cases() -> Iterator[Case]:
-    weights = "model.safetensors"
+def safetensors_changes() -> dict[str, Change]:
     length = lambda value: lambda data: value.to_bytes(8, "little") + data[8:]
-    changes: dict[str, Callable[[bytes], bytes]] = {
+    return {
         "header of 2^63 bytes": length(2**63), "header of 2^40 bytes": length(2**40), "header of 0 bytes": length(0),
         "header longer than the file": lambda data: length(len(data))(data),
         "header of 50 MB blanks": lambda data: (50_000_000).to_bytes(8, "little") + b" " * 50_000_000 + data,
@@ -362,34 +341,36 @@ def safetensors_cases() -> Iterator[Case]:
         "shape 2^62": first_tensor(shape=[2**62, 4]), "shape another": first_tensor(shape=[1]),
         "shape of 10,000 axes": first_tensor(shape=[1] * 10_000), "dtype unknown": first_tensor(dtype="F7"),
         "dtype F64": first_tensor(dtype="F64"), "dtype I32": first_tensor(dtype="I32"),
-        "weights NaN": in_weights(struct.pack("<f", float("nan"))),
-        "weights infinite": in_weights(struct.pack("<f", float("inf"))),
+        "weights NaN": in_weights(struct.pack("<f", math.nan)),
+        "weights infinite": in_weights(struct.pack("<f", math.inf)),
         "empty": lambda data: b"", "7 bytes": lambda data: data[:7],
         "noise": lambda data: random.Random(4).randbytes(5000),
         **{f"cut to {n} tenths": lambda data, n=n: data[: len(data) * n // 10] for n in (1, 5, 9)},
     }  # fmt: skip
-    for name, change in changes.items():
-        yield Case(f"safetensors: {name}", bytes_case(weights, change))
 
-    def index(weight_map: Callable[[list[str]], Any], size: int = 0) -> Make:
+
+WEIGHTS = "model.safetensors"
+
+
+def index_changes() -> dict[str, Callable[[Path], object]]:
+    def index(weight_map: Callable[[list[str]], Any], size: int = 0) -> Callable[[Path], object]:
         def change(folder: Path) -> None:
-            (folder / weights).rename(folder / "a.safetensors")
+            (folder / WEIGHTS).rename(folder / "a.safetensors")
             data = (folder / "a.safetensors").read_bytes()
             names = [*json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])]
             text = json.dumps({"weight_map": weight_map(names)})
-            (folder / f"{weights}.index.json").write_text(text + " " * size)
+            (folder / f"{WEIGHTS}.index.json").write_text(text + " " * size)
 
-        return folder_case(change)
+        return change
 
     home = lambda file: lambda names: dict.fromkeys(names, file)
-    for name, make in {
+    return {
         "path above": index(home("../a.safetensors")), "absolute path": index(home("/etc/passwd.safetensors")),
         "missing file": index(home("b.safetensors")), "a list": index(list),
         "5 MB": index(home("a.safetensors"), 5_000_000),
         "30,000 names": index(lambda names: {f"t{n}": "a.safetensors" for n in range(30_000)}),
         "file names of lists": index(lambda names: {one: ["a.safetensors"] for one in names}),
-    }.items():  # fmt: skip
-        yield Case(f"index: {name}", make)
+    }  # fmt: skip
 
 
 PATTERNS = {
@@ -405,86 +386,45 @@ def split_by(pattern: str) -> dict[str, Any]:
     return {"type": "Sequence", "pretokenizers": [split, byte_level]}
 
 
-def library_case(change: Callable[[dict[str, Any]], Any]) -> Make:
-    """Change a tokenizer that Hugging Face's library encodes with."""
+def words_and_ids() -> dict[str, Change]:
+    """Changes of a tokenizer with our own rules, and of one that Hugging Face's library encodes with."""
 
-    def make(base: Path, folder: Path) -> Command:
-        command = folder_case(lambda _: None)(base, folder)
-        value = json.loads((base / "library.json").read_bytes())
-        changed = change(value)
-        (folder / "model/tokenizer.json").write_text(json.dumps(value if changed is None else changed))
-        for name in ("tokenizer_config.json", "special_tokens_map.json"):
-            (folder / "model" / name).unlink(missing_ok=True)
-        return command
-
-    return make
-
-
-def tokenizer_cases() -> Iterator[Case]:
-    for name, pattern in PATTERNS.items():
-        change = lambda found, p=pattern: found | {"pre_tokenizer": split_by(p)}
-        yield Case(f"tokenizer: split by {name}", json_case("tokenizer.json", change))
-        yield Case(f"tokenizer: library, split by {name}", library_case(change))
-
-    def special_id(id: int) -> Callable[[dict[str, Any]], None]:
+    def special_id(id: int) -> Change:
         def change(found: dict[str, Any]) -> None:
             name = found["added_tokens"][0]["content"]
             found["added_tokens"][0]["id"] = id
             found["model"]["vocab"][name] = id
 
-        return change
+        return as_json(change)
 
-    for id in (5_000, 2**21, 2**32 - 1, 5 * 10**9, -1):
-        yield Case(f"tokenizer: special id {id}", json_case("tokenizer.json", special_id(id)))
-        yield Case(f"tokenizer: library, special id {id}", library_case(special_id(id)))
-    model = lambda **fields: lambda found: found | {"model": found["model"] | fields}
-    for name, change in {
+    words = lambda found: found["model"]["vocab"].update({f"q{n}": 300 + n for n in range(1_000_000)})
+    return {
+        **{f"split by {name}": fields(pre_tokenizer=split_by(pattern)) for name, pattern in PATTERNS.items()},
+        **{f"special id {id}": special_id(id) for id in (5_000, 2**21, 2**32 - 1, 5 * 10**9, -1)},
+        "a million words": as_json(words),
+    }
+
+
+def tokenizer_changes() -> dict[str, Change]:
+    model = lambda **values: as_json(lambda found: found["model"].update(values))
+    lists = lambda count: lambda data: b'{"model": [' + b"[]," * count + b"1]}"
+    return {
         "vocab a list": model(vocab=[1, 2]), "merges unknown": model(merges=[["q1q", "q2q"]]),
         "dropout": model(dropout=0.5),
         "type": model(type="WordPiece"), "type a list": model(type=[]), "no vocab": model(vocab={}),
-        "added_tokens": lambda found: found | {"added_tokens": {"a": 1}},
-        "no pre_tokenizer": lambda found: found | {"pre_tokenizer": None},
-        "normalizer": lambda found: found | {"normalizer": {"type": "Lowercase"}},
-        "post_processor": lambda found: found | {"post_processor": {"type": "X"}},
-    }.items():  # fmt: skip
-        yield Case(f"tokenizer: {name}", json_case("tokenizer.json", change))
-    for name, damage in DAMAGE.items():
-        yield Case(f"tokenizer: {name}", bytes_case("tokenizer.json", damage))
-    for count in (1_400_000, 4_000_000):
-        lists = lambda data, n=count: b'{"model": [' + b"[]," * n + b"1]}"
-        yield Case(f"tokenizer: {count:,} lists", bytes_case("tokenizer.json", lists))
-    words = lambda found: found["model"]["vocab"].update({f"q{n}": 300 + n for n in range(1_000_000)})
-    yield Case("tokenizer: a million words", json_case("tokenizer.json", words))
-    yield Case("tokenizer: library, a million words", library_case(words))
-    text = lambda data: b'{"model": "' + b"\xc4\x80" * 30_000_000 + b'"}'
-    yield Case("tokenizer: a string of 60 MB", bytes_case("tokenizer.json", text))
-    yield Case("tokenizer: 70 MB", bytes_case("tokenizer.json", lambda data: data + b" " * 70_000_000))
-    for name, changed in {"bos a list": {"bos_token": ["a"]}, "bos unknown": {"bos_token": "<q>"}}.items():
-        yield Case(f"tokenizer: {name}", json_case("tokenizer_config.json", lambda c, more=changed: c | more))
+        "added_tokens": fields(added_tokens={"a": 1}), "no pre_tokenizer": fields(pre_tokenizer=None),
+        "normalizer": fields(normalizer={"type": "Lowercase"}), "post_processor": fields(post_processor={"type": "X"}),
+        **DAMAGE,
+        **{f"{count:,} lists": lists(count) for count in (1_400_000, 4_000_000)},
+        "a string of 60 MB": lambda data: b'{"model": "' + b"\xc4\x80" * 30_000_000 + b'"}',
+        "70 MB": lambda data: data + b" " * 70_000_000,
+    }  # fmt: skip
 
 
 # --- Run folders and packed files -----------------------------------------------------------------------------------
 
 
-def run_case(change: Callable[[Path], None]) -> Make:
-    def make(base: Path, folder: Path) -> Command:
-        shutil.copytree(base / "run", folder / "run")
-        change(folder / "run")
-        return sample_of(folder / "run")
-
-    return make
-
-
-def run_json(file: str, change: Callable[[dict[str, Any]], None]) -> Make:
-    def write(run: Path) -> None:
-        value = json.loads((run / file).read_bytes())
-        change(value)
-        (run / file).write_text(json.dumps(value), encoding="utf-8")
-
-    return run_case(write)
-
-
-def other_tokenizer(**settings: Any) -> Make:
+def other_tokenizer(**settings: Any) -> Callable[[Path], object]:
     """meta.json with other settings and their tokenizer fingerprint, also in the checkpoint."""
 
     def change(run: Path) -> None:
@@ -494,48 +434,55 @@ def other_tokenizer(**settings: Any) -> Make:
         tokenizer = load(run / "tokenizer")
         made = object.__new__(type(tokenizer))
         made.__dict__.update(vars(tokenizer) | settings)
-        meta = json.loads((run / "tokenizer/meta.json").read_bytes())
         made.__dict__.pop("fingerprint", None)
         fingerprint = made.fingerprint
-        meta |= settings | {"fingerprint": fingerprint}
-        (run / "tokenizer/meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        in_file("tokenizer/meta.json", fields(**settings, fingerprint=fingerprint))(run)
         amend(run / "checkpoints/0", {"tokenizer": fingerprint})
 
-    return run_case(change)
+    return change
 
 
-def run_cases() -> Iterator[Case]:
-    for name, values in {
+def run_config_changes() -> dict[str, Change]:
+    values = {
         "layers": (20_000, 10**9, 10**30, 3, 0), "width": (2**40,), "vocab_size": (2**40, 200),
         "ngram_longest": (10**9,),
         "ngram_rows": (2**40,), "attention_windows": ([[1]],), "scan_layers": ("x",), "head_dim": (2**31,),
-    }.items():  # fmt: skip
-        for value in values:
+    }  # fmt: skip
+    model = lambda **values: as_json(lambda config: config["model"].update(values))
+    found = {f"model.{name} = {str(one)[:12]}": model(**{name: one}) for name, many in values.items() for one in many}
+    return found | {"a stack of 10^9 layers": model(layers=10**9, scan_layers=True)}
 
-            def change(config: dict[str, Any], name: str = name, value: Any = value) -> None:
-                config["model"][name] = value
 
-            yield Case(f"run: model.{name} = {str(value)[:12]}", run_json("config.json", change))
-    stack = lambda config: config["model"].update(layers=10**9, scan_layers=True)
-    yield Case("run: a stack of 10^9 layers", run_json("config.json", stack))
-    for file in ("config.json", "tokenizer/meta.json"):
-        for name, damage in DAMAGE.items():
-            yield Case(f"run: {file}: {name}", run_case(lambda run, f=file, d=damage: write_changed(run / f, d)))
-        large = lambda run, f=file: write_changed(run / f, lambda data: data + b" " * 5_000_000)
-        yield Case(f"run: {file}: 5 MB", run_case(large))
-    for id in (5_000, 2**21, 10**15):
-        yield Case(f"run: special token id {id}", other_tokenizer(special_tokens={"<|endoftext|>": id}))
-    for name in ("(a+)+$", "three stars", "unclosed"):
-        yield Case(f"run: split by {name}", other_tokenizer(pattern=PATTERNS[name]))
-    for name, value in {"kind": ["bpe"], "documents": "x", "special_tokens": [1], "pattern": 5}.items():
-        more = lambda meta, n=name, v=value: meta.update({n: v})
-        yield Case(f"run: meta.json: {name}", run_json("tokenizer/meta.json", more))
+OTHER_META = (("kind", ["bpe"]), ("documents", "x"), ("special_tokens", [1]), ("pattern", 5))
 
 
 def cases() -> list[Case]:
     """All cases, with distinct names."""
-    makers = (gguf_cases, config_cases, safetensors_cases, tokenizer_cases, run_cases)
-    found = [case for make in makers for case in make()]
+    large = {"5 MB": lambda data: data + b" " * 5_000_000}
+    tokens = {f"special token id {id}": other_tokenizer(special_tokens={"<|endoftext|>": id})
+              for id in (5_000, 2**21, 10**15)}  # fmt: skip
+    tokens |= {f"split by {name}": other_tokenizer(pattern=PATTERNS[name]) for name in ("(a+)+$", "three stars",
+                                                                                     "unclosed")}  # fmt: skip
+    of_files: list[tuple[str, str, str, Mapping[str, Change]]] = [
+        ("gguf: ", "gguf", "model.gguf", gguf_changes()),
+        ("config: ", "hugging_face", "config.json", config_changes()),
+        ("safetensors: ", "hugging_face", WEIGHTS, safetensors_changes()),
+        ("tokenizer: ", "hugging_face", "tokenizer.json", words_and_ids() | tokenizer_changes()),
+        ("tokenizer: library, ", "library", "tokenizer.json", words_and_ids()),
+        ("tokenizer: bos ", "hugging_face", "tokenizer_config.json",
+         {"a list": fields(bos_token=["a"]), "unknown": fields(bos_token="<q>")}),
+        ("run: ", "run", "config.json", run_config_changes()),
+        ("run: config.json: ", "run", "config.json", DAMAGE | large),
+        ("run: tokenizer/meta.json: ", "run", "tokenizer/meta.json", DAMAGE | large),
+        ("run: meta.json: ", "run", "tokenizer/meta.json", {one: fields(**{one: value}) for one, value in OTHER_META}),
+    ]  # fmt: skip
+    found = [
+        Case(f"{start}{name}", changed(kind, in_file(file, change)))
+        for start, kind, file, changes in of_files
+        for name, change in changes.items()
+    ]
+    found += [Case(f"index: {name}", changed("hugging_face", change)) for name, change in index_changes().items()]
+    found += [Case(f"run: {name}", changed("run", change)) for name, change in tokens.items()]
     assert len({case.name for case in found}) == len(found)
     return found
 

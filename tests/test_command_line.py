@@ -82,11 +82,18 @@ def test_a_script_that_reads_all_sections_gives_an_overview(capsys):
         assert re.search(rf"^  {section} +\d+ options", overview, re.MULTILINE)
 
 
+QUICK = (".finetune", ".sample", ".export", ".inspect_tokenizer", ".gke")
 SCRIPTS = """chat evaluate extract_texts fetch_pages finetune index_corpus lm_eval prepare_documents pretrain refilter
 report sample scaling search_corpus serve train train_tokenizer write_shards"""
 
 
-@pytest.mark.parametrize(("script", "called"), CALLS.items(), ids=CALLS)
+@pytest.mark.parametrize(
+    ("script", "called"),
+    [
+        pytest.param(*call, id=call[0], marks=() if call[0].endswith(QUICK) else pytest.mark.slow)
+        for call in CALLS.items()
+    ],
+)
 def test_the_help_of_every_script_is_short_and_explains_its_own_options(script, called, capsys, monkeypatch):
     module = importlib.import_module(script)
     monkeypatch.setattr(sys, "argv", [script, "--help"])
@@ -297,7 +304,9 @@ def test_a_folder_a_helper_and_a_too_long_name_are_not_configs(tmp_path):
     assert len(refusal(config=LONG)) < 1000
 
 
-@pytest.mark.parametrize("script", SCRIPTS.split())
+@pytest.mark.parametrize(
+    "script", [pytest.param(one, marks=() if one == "sample" else pytest.mark.slow) for one in SCRIPTS.split()]
+)
 def test_a_run_folder_with_a_too_long_path_is_rejected_in_a_line(script, monkeypatch, capsys, tmp_path):
     module = importlib.import_module(f"launch.{script}")
     monkeypatch.setattr(sys, "argv", [script, DEMO, "--workdir", str(tmp_path / LONG[:300])])

@@ -6,12 +6,9 @@ A block that this suite cannot run says so, with the reason, in a comment before
 import contextlib
 import importlib
 import importlib.util
-import os
 import re
-import runpy
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +24,7 @@ from launch.export_documents import Command as ExportDocumentsCommand
 from launch.import_model import Command as ImportCommand
 from launch.inspect_tokenizer import Command as InspectCommand
 from launch.verify_shards import Command as VerifyCommand
+from tests.commands import call
 from tests.corpus import web_pages
 from tests.docs_figures import PICTURES, marked, picture_figures
 
@@ -278,15 +276,9 @@ def demo(tmp_path_factory) -> Path:
 
 
 def start(script: str, words: list[str], folder: Path) -> None:
-    """Run a script in this process, as python -m does, on a few pages. Of repeated options the last one counts."""
+    """Run a script in this process on a few pages. Of repeated options the last one counts."""
     small = [] if script in ALONE else ["--pages.warc", str(folder / "pages.warc.gz"), *SMALL]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sys, "argv", [script, *words, *small])
-        patched.delitem(sys.modules, script, raising=False)
-        try:
-            runpy.run_module(script, run_name="__main__", alter_sys=True)
-        except SystemExit as ended:
-            assert not ended.code, f"{script} {words} ended with {ended.code}"
+    assert call(script, *words, *small) == 0, words
 
 
 RUN = [block for block in SHELL if not block.not_run and "launch.NAME" not in block.text]
@@ -334,23 +326,3 @@ def run_call(words: list[str], folder: Path) -> None:
         exec(compile(words[1], "block", "exec"), {"__name__": "block"})
     else:
         start(words[1], words[2:], folder)
-
-
-def test_make_hands_a_config_on_whatever_its_name(tmp_path):
-    name = "my \"odd\" $HOME 'config'.py"
-    (tmp_path / ".venv/bin").mkdir(parents=True)
-    (tmp_path / ".venv/installed").touch()
-    (tmp_path / ".venv/bin/python").write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
-    (tmp_path / ".venv/bin/python").chmod(0o755)
-    shutil.copy(REPOSITORY / "Makefile", tmp_path)
-    for age, name in enumerate(("pyproject.toml", "requirements.lock", ".venv/ready-cpu", ".venv/installed")):
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (age, age))
-    (tmp_path / "requirements-uv.lock").touch()
-    (tmp_path / ".tools/bin").mkdir(parents=True)
-    (tmp_path / ".tools/bin/uv").touch()
-    for config in ("my config.py", name.replace("$", "$$")):
-        said = subprocess.run(
-            ["make", "--no-print-directory", "demo", f"CONFIG={config}"], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert said.stdout.splitlines() == ["-m", "launch.pretrain", config.replace("$$", "$")], said.stderr

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lm.fields import flatten, with_values
 from lm.tokenizer import save, train_tokenizer
 from lm.training.memory import training_bytes
 from tests.run_files import REPOSITORY
+from tests.test_own_text import changed, check_reasons
 
 GB = 10**9
 SMOLLM2 = ModelConfig(
@@ -30,15 +32,10 @@ SMOLLM2 = ModelConfig(
 
 def imported(model):
     """As launch.import_model writes it: the stride of a long context."""
-    base = own_text.get_config()
-    return dataclasses.replace(
-        base,
-        model=model,
-        tokenizer=dataclasses.replace(base.tokenizer, vocab_size=model.vocab_size),
-        shards=dataclasses.replace(base.shards, token_dtype="uint32", record_length=max(4096, model.context_length)),
-        evaluate=dataclasses.replace(base.evaluate, stride=min(512, model.context_length // 2)),
-        sample=dataclasses.replace(base.sample, tokens=min(256, model.context_length)),
-    )
+    context = model.context_length
+    values = {"shards.token_dtype": "uint32", "shards.record_length": max(4096, context)}
+    values |= {"evaluate.stride": min(512, context // 2), "sample.tokens": min(256, context)}
+    return with_values(own_text.get_config(), {**values, "model": model, "tokenizer.vocab_size": model.vocab_size})
 
 
 BASES = {
@@ -61,8 +58,14 @@ def configured(name):
     return finetune.get_config(BASES[name])
 
 
-@pytest.mark.parametrize("name", BASES)
-@pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: ",".join(map(str, sizes)))
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        pytest.param(name, sizes, marks=() if (number + place) % 4 == 0 else pytest.mark.slow)
+        for number, name in enumerate(BASES)
+        for place, sizes in enumerate(SIZES)
+    ],
+)
 def test_the_defaults_suit_conversations_model_and_memory(name, sizes):
     before = configured(name)
     for memory in (LEAST_MEMORY[name], 24 * GB if name != "Llama 1B" else 64 * GB, 0):
@@ -81,10 +84,7 @@ def test_the_defaults_suit_conversations_model_and_memory(name, sizes):
         held_out = experiment.chat.validation_fraction * sizes.conversations
         assert min(5, sizes.conversations / 2) <= held_out + 1e-9 and held_out <= max(1_000, sizes.conversations / 2)
         assert (experiment.chat.held_out == "rephrased") <= (sizes.rephrased >= held_out / 2)
-        for line in reasons:  # each names its option and the value that the experiment has
-            option, _, rest = line.partition(" = ")
-            value = rest.partition(":")[0].replace(",", "")
-            assert str(flatten(dataclasses.asdict(experiment))[option]) == value
+        check_reasons(experiment, reasons)
 
 
 def test_larger_models_learn_at_lower_rates_and_adapters_at_higher_ones():
@@ -120,13 +120,8 @@ OPTIONS = {
 
 
 def test_the_options_above_are_all_that_the_rules_choose():
-    chosen = set()
-    for name in BASES:
-        for sizes in (*SIZES, SIZES[0]._replace(memory=1)):
-            before = flatten(dataclasses.asdict(configured(name)))
-            after = flatten(dataclasses.asdict(finetune.fit(configured(name), sizes, ())[0]))
-            chosen |= {option for option in after if after[option] != before[option]}
-    assert chosen <= OPTIONS.keys()
+    for name, sizes in itertools.product(BASES, (*SIZES, SIZES[0]._replace(memory=1))):
+        assert changed(configured(name), finetune.fit(configured(name), sizes, ())[0]) <= OPTIONS.keys()
 
 
 @pytest.fixture(scope="module")

@@ -25,11 +25,12 @@ from tests.data_prep.pages import page
 from tests.data_prep.untrusted import Anywhere, AtPlace, Bounded, Within, forget
 from tests.growth import grown, superlinear
 from tests.hostile_pages import HOSTILE
+from tests.test_house import tree_of
 from tests.untrusted import FUNCTIONS, PATTERNS
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("configs", "data_prep", "launch", "lm", "viewer")
-TEXT, PAGE, PATTERN_TEXT = 15_000, 30_000, 5_000
+TEXT, PAGE, PATTERN_TEXT = 10_000, 30_000, 5_000
 """Number of characters; four times as many may take eight times as long. Matching a pattern takes a moment, but seconds
 if it is quadratic, so few are enough."""
 MAKERS = {"compile", "match", "fullmatch", "search", "split", "sub", "subn", "findall", "finditer"}
@@ -47,7 +48,9 @@ def test_the_time_of_a_function_is_linear(name):
     assert not {kind: said for kind, said in found.items() if said}
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "engine", [pytest.param(one, marks=() if one == "gristmill" else pytest.mark.slow) for one in ENGINES]
+)
 def test_the_time_of_extraction_is_linear(engine):
     config, found = config_for(engine, EXTRACT.min_probability), {}
     for kind, make in HOSTILE.items():
@@ -65,8 +68,7 @@ def calls() -> Iterator[tuple[str, str]]:
     compiled in any package, or used without being compiled first."""
     for path in sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for top in tree.body:
+        for top in tree_of(path).body:
             for node in ast.walk(top):
                 if isinstance(node, ast.ImportFrom):
                     assert node.module not in LIBRARIES, f"{path}: import {node.module} as a whole"
@@ -111,10 +113,9 @@ def uses(module: str, name: str) -> set[str]:
     """The methods of a pattern that its module calls."""
     path = ROOT / f"{module.replace('.', '/')}.py"
     path = path if path.exists() else path.parent / path.stem / "__init__.py"
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     return {
         node.attr
-        for node in ast.walk(tree)
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name
     } & MAKERS
 

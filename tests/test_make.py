@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[1]
+from tests.test_house import FILES, REPOSITORY
+
 ACCELERATORS = ("tpu", "cuda12", "cuda13")
 # A stand-in for uv, which would download: it records its arguments, and creates a .venv with a Python that does
 # nothing.
@@ -86,6 +87,14 @@ def test_an_accelerator_is_kept_until_another_is_requested(make, accelerator):
     assert make("setup", "ACCELERATOR=cpu")[::2] == (0, ["requirements.lock"])
 
 
+def test_a_config_of_any_name_is_passed_on(make, tmp_path):
+    make("setup")
+    (tmp_path / ".venv/bin/python").write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    for config in ("my config.py", "my \"odd\" $$HOME 'config'.py"):
+        _, said, _ = make("demo", f"CONFIG={config}")
+        assert said.splitlines() == ["-m", "launch.pretrain", config.replace("$$", "$")]
+
+
 def test_another_lock_rebuilds_the_environment_of_its_accelerator(make, tmp_path):
     make("setup", "ACCELERATOR=tpu")
     later = (tmp_path / ".venv/ready-tpu").stat().st_mtime + 5
@@ -135,16 +144,11 @@ def test_every_accelerator_has_an_extra_and_a_lock():
 
 
 PLATFORMS = {
-    "x86_64-manylinux_2_31": (
-        "requirements.lock",
-        "requirements-cuda12.lock",
-        "requirements-cuda13.lock",
-        "requirements-tpu.lock",
-    ),
-    "aarch64-manylinux_2_28": ("requirements.lock", "requirements-cuda12.lock", "requirements-cuda13.lock"),
-    "aarch64-apple-darwin": ("requirements.lock",),
+    "x86_64-manylinux_2_31": ("cuda12", "cuda13", "tpu"),
+    "aarch64-manylinux_2_28": ("cuda12", "cuda13"),
+    "aarch64-apple-darwin": (),
 }
-"""{a platform in docs/cloud.md: the locks that support it}. libtpu only has wheels for Linux x86_64."""
+"""{a platform in docs/cloud.md: the accelerators that it supports}. libtpu only has wheels for Linux x86_64."""
 BUILT = ("promise", "rouge-score", "sqlitedict", "word2number")
 """Packages of requirements.lock without a wheel: built here from a source distribution."""
 
@@ -163,7 +167,8 @@ def test_the_locks_resolve_to_wheels_on_every_platform(platform, python, tmp_pat
     only_wheels = ["--only-binary", ":all:", *(word for name in BUILT for word in ("--no-binary", name))]
     done = uv(
         "pip", "sync", "--dry-run", "--require-hashes", "--python", str(tmp_path / "venv/bin/python"), *only_wheels,
-        "--python-platform", platform, "--python-version", python, *PLATFORMS[platform],
+        "--python-platform", platform, "--python-version", python, "requirements.lock",
+        *(f"requirements-{accelerator}.lock" for accelerator in PLATFORMS[platform]),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
@@ -218,15 +223,8 @@ def test_add_needs_a_name_and_keeps_locked_versions(make, tmp_path):
 
 def test_remedies_install_into_the_environment_of_this_clone():
     """`.venv` has no pip, and uv is not on PATH."""
-    sources = [
-        path
-        for room in ("configs", "data_prep", "launch", "lm", "viewer")
-        for path in (REPOSITORY / room).rglob("*.py")
-    ]
-    pages = [
-        path for path in (REPOSITORY / "docs").glob("*.md") if path.name != "recipes.md"
-    ]  # an environment of peers
-    for path in [*sources, *pages, REPOSITORY / "README.md"]:
+    pages = [*(REPOSITORY / "docs").glob("*.md"), REPOSITORY / "README.md"]
+    for path in [*FILES, *(page for page in pages if page.name != "recipes.md")]:  # an environment of peers
         assert not re.search(r"\bpip install\b", path.read_text(encoding="utf-8")), path
 
 

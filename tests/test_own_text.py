@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from configs import own_text
 from configs.experiment import parse_run
 from data_prep.sources.sizes import InputSizes
 from lm.config import StartConfig
-from lm.fields import flatten
+from lm.fields import flatten, with_values
 from tests.run_files import REPOSITORY
 
 CONFIG = str(REPOSITORY / "configs/own_text.py")
@@ -34,6 +35,20 @@ def tokens_of(experiment, sizes):
     return (1 - experiment.shards.validation_fraction) * sizes.bytes / bytes_per_token
 
 
+def check_reasons(experiment, reasons):
+    """Each names its option and the value that the experiment has."""
+    values = flatten(dataclasses.asdict(experiment))
+    for line in reasons:
+        option, _, rest = line.partition(" = ")
+        assert str(values[option]) == rest.partition(":")[0].replace(",", "")
+
+
+def changed(before, after):
+    """The options in which they differ."""
+    before, after = (flatten(dataclasses.asdict(one)) for one in (before, after))
+    return {option for option in after if after[option] != before[option]}
+
+
 @pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: f"{sizes.bytes} bytes in {sizes.documents}")
 def test_the_defaults_suit_the_amount_of_text(sizes):
     experiment, reasons = fitted(sizes)
@@ -52,13 +67,7 @@ def test_the_defaults_suit_the_amount_of_text(sizes):
         assert experiment.shards.validation_fraction * sizes.documents >= 19
     else:
         assert sizes.documents < own_text.FEW_DOCUMENTS
-    for line in reasons:  # each names its option and the value that the experiment has
-        option, _, rest = line.partition(" = ")
-        value = rest.partition(":")[0].replace(",", "")
-        found = experiment
-        for name in option.split("."):
-            found = getattr(found, name)
-        assert str(found) == value
+    check_reasons(experiment, reasons)
 
 
 def test_a_larger_text_has_no_smaller_vocabulary_batch_or_number_of_steps():
@@ -83,32 +92,22 @@ OPTIONS = {
 
 def test_the_options_above_are_all_that_the_rules_choose():
     plain = parsed().experiment
-    chosen = set()
-    for sizes in (SIZES[0], SIZES[-1]):
-        for base in (plain, continued(plain)):
-            before = flatten(dataclasses.asdict(base))
-            after = flatten(dataclasses.asdict(own_text.fit(base, sizes, ())[0]))
-            chosen |= {name for name in after if after[name] != before[name]}
-    assert chosen <= OPTIONS.keys()
+    for sizes, base in itertools.product((SIZES[0], SIZES[-1]), (plain, continued(plain))):
+        assert changed(base, own_text.fit(base, sizes, ())[0]) <= OPTIONS.keys()
 
 
 def continued(experiment):
     """As launch.import_model writes it: a large model and its tokenizer."""
-    return dataclasses.replace(
-        experiment,
-        tokenizer=dataclasses.replace(experiment.tokenizer, vocab_size=50_000, load="runs/a/tokenizer"),
-        train=dataclasses.replace(experiment.train, start=StartConfig("runs/a/checkpoints/0")),
-    )
+    tokenizer = {"tokenizer.vocab_size": 50_000, "tokenizer.load": "runs/a/tokenizer"}
+    return with_values(experiment, {**tokenizer, "train.start": StartConfig("runs/a/checkpoints/0")})
 
 
-@pytest.mark.parametrize(
-    "sizes", [SIZES[0], InputSizes(30_000, 30), SIZES[-1]], ids=lambda sizes: f"{sizes.bytes} bytes"
-)
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_explicit_option_is_kept_and_fits(option, sizes):
-    experiment, _ = fitted(sizes, f"--{option.replace('_', '-')}", OPTIONS[option])
-    assert str(flatten(dataclasses.asdict(experiment))[option]) == OPTIONS[option]
-    assert experiment.train.optimizer.warmup_steps < experiment.train.steps
+def test_an_explicit_option_is_kept_and_fits(option):
+    for sizes in (SIZES[0], InputSizes(30_000, 30), SIZES[-1]):
+        experiment, _ = fitted(sizes, f"--{option.replace('_', '-')}", OPTIONS[option])
+        assert str(flatten(dataclasses.asdict(experiment))[option]) == OPTIONS[option]
+        assert experiment.train.optimizer.warmup_steps < experiment.train.steps
 
 
 @pytest.mark.parametrize("words", [
@@ -133,7 +132,7 @@ def test_more_steps_than_the_default_keep_the_warm_up_so_that_training_continues
 @pytest.mark.parametrize("context", [64, 1024, 8192])
 def test_an_imported_model_is_trained_in_batches_that_suit_the_text_and_the_memory(size, context):
     plain = continued(parsed().experiment)
-    plain = dataclasses.replace(plain, model=dataclasses.replace(plain.model, context_length=context))
+    plain = with_values(plain, {"model.context_length": context})
     experiment, _ = own_text.fit(plain, InputSizes(size, 1), ())
     train = experiment.train
     assert (experiment.tokenizer, experiment.model) == (plain.tokenizer, plain.model)

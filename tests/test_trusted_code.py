@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import py_compile
+import re
 import subprocess
 import sys
 import threading
@@ -44,6 +45,18 @@ class Own:
 """
 
 
+CONFIG = """
+import dataclasses
+from configs.recipes import gristmill as recipe
+from shouting import UpperCaseFilter
+from tests.corpus import tiny_experiment
+
+def get_config():
+    documents = recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, UpperCaseFilter(max_share=0.3))
+    return dataclasses.replace(tiny_experiment(), documents=documents)
+"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Place:
     """A user's working directory, with its own state folder, and code that leaves a mark when it is run."""
@@ -68,15 +81,9 @@ class Place:
         path.write_text(MARK.format(mark=str(self.mark)) + text, encoding="utf-8")
         return path
 
-    def config(self, imports: str, documents: str = "base.documents", **sections: str) -> Path:
-        """A config file next to the modules."""
-        parts = "".join(f", {name}=dataclasses.replace(base.{name}, {value})" for name, value in sections.items())
-        (path := self.root / "mine.py").write_text(
-            f"import dataclasses\nfrom configs.recipes import gristmill as recipe\n{imports}\n"
-            "from tests.corpus import tiny_experiment\n"
-            f"def get_config():\n    base = tiny_experiment()\n"
-            f"    return dataclasses.replace(base, documents={documents}{parts})\n"
-        )
+    def config(self) -> Path:
+        """A config file with the filter of `shouting`, next to the modules."""
+        (path := self.root / "mine.py").write_text(CONFIG)
         return path
 
     def write_run(self, **changes) -> None:
@@ -173,7 +180,7 @@ def test_only_the_users_trusted_objects_are_loaded_by_name(name):
         trusted_code.load_named(name, "train.hooks")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["own filter", "train.hooks"])
 def test_a_strangers_run_folder_runs_nothing_not_even_for_help(place, kind):
     name = attack(place, kind)
     told = place.call("sample", place.run, code=2)
@@ -183,6 +190,17 @@ def test_a_strangers_run_folder_runs_nothing_not_even_for_help(place, kind):
     assert ("options of upper_case; --help does not run the code" in help_text) == (kind == "own filter")
     place.call("extract_texts", place.run, "--workdir", place.root / "new", code=2)
     assert not place.mark.exists() and not place.state.exists()
+
+
+def test_code_that_a_strangers_run_folder_names_in_any_way_is_refused_and_not_run(place, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(place.state))
+    monkeypatch.syspath_prepend(str(place.root))
+    for kind in KINDS:
+        name = re.escape(attack(place, kind))
+        saved = json.loads((place.run / "config.json").read_text())
+        with pytest.raises(UsageError, match=rf"(?s)It was not run:.*  {name}.*SHA-256"):
+            RunFolder(place.run).experiment_of(saved, "refuse")
+        assert not place.mark.exists(), kind
 
 
 def test_commands_that_need_no_code_read_the_folder_without_it(place):
@@ -232,8 +250,7 @@ def test_trust_code_prints_module_file_and_hash_and_then_runs(place):
 
 def test_a_filter_of_a_config_file_is_known_to_later_commands_on_the_run_folder_until_it_changes(place):
     file = place.module("shouting")
-    documents = 'recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, UpperCaseFilter(max_share=0.3))'
-    config = place.config("from shouting import UpperCaseFilter", documents)
+    config = place.config()
     place.call("fetch_pages", config, "--workdir", place.run, *place.pages())
     (row,) = json.loads((place.state / "gristmill/trusted_code.json").read_text())
     assert row == ["shouting", str(file), sha256(file)]
@@ -310,10 +327,11 @@ def test_folders_of_the_working_directory_named_like_ours_are_not_run(place):
     assert not place.mark.exists()
 
 
-@pytest.mark.parametrize("path", ["lm.own_process.main", "os.system", "builtins.exec", "json", "", ".", "a..b"])
-def test_a_name_of_another_class_than_a_filter_is_rejected(place, path):
-    place.write_run(documents={"f": {}}, own_filters={"f": path})
-    place.call("sample", place.run, code=1 if path != "os.system" else 2)
+def test_a_name_of_another_class_than_a_filter_is_rejected(place):
+    for path in ("lm.own_process.main", "os.system", "builtins.exec", "json", "", ".", "a..b"):
+        place.write_run(documents={"f": {}}, own_filters={"f": path})
+        with pytest.raises(InputError):
+            RunFolder(place.run).experiment("refuse")
 
 
 def test_changes_after_the_check_are_rejected_with_both_hashes(place, monkeypatch):
@@ -329,8 +347,7 @@ def test_changes_after_the_check_are_rejected_with_both_hashes(place, monkeypatc
 
 def test_a_run_started_from_a_config_file_works_without_a_writable_state_folder(place):
     place.module("shouting")
-    documents = 'recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, UpperCaseFilter(max_share=0.3))'
-    config = place.config("from shouting import UpperCaseFilter", documents)
+    config = place.config()
     words = (config, "--workdir", place.run, *place.pages())
     (place.root / "file").touch()
     for homes in ({"HOME": "", "XDG_STATE_HOME": ""}, {"XDG_STATE_HOME": str(place.root / "file")}):

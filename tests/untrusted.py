@@ -75,6 +75,8 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
 
 COMPILER = Trusted("what XLA prints of our own program")
 OPTION = Trusted("an option")
+HLO = """BRANCHES CALLED COMPUTATION INSTRUCTION KERNEL SHAPE operands
+summed_elements called collective_of byte_count first_count group_size identity integer kernels trip_count"""
 PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     f"data_prep.{name}": (Within(f"data_prep: {how.function}") if isinstance(how, Within) else how)
     for name, how in of_data_prep.PATTERNS.items()
@@ -129,23 +131,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "lm.model.taps.LAYER": Trusted("names of our own activations"),
     "lm.training.step.ANY_NUMBER": Trusted("names of our own activations"),
     "lm.planner.compile.out_of_memory": COMPILER,
-    "lm.planner.hlo.BRANCHES": COMPILER,
-    "lm.planner.hlo.CALLED": COMPILER,
-    "lm.planner.hlo.COMPUTATION": COMPILER,
-    "lm.planner.hlo.INSTRUCTION": COMPILER,
-    "lm.planner.hlo.KERNEL": COMPILER,
-    "lm.planner.hlo.SHAPE": COMPILER,
-    "lm.planner.hlo.operands": COMPILER,
-    "lm.planner.hlo.summed_elements": COMPILER,
-    "lm.planner.hlo.called": COMPILER,
-    "lm.planner.hlo.collective_of": COMPILER,
-    "lm.planner.hlo.byte_count": COMPILER,
-    "lm.planner.hlo.first_count": COMPILER,
-    "lm.planner.hlo.group_size": COMPILER,
-    "lm.planner.hlo.identity": COMPILER,
-    "lm.planner.hlo.integer": COMPILER,
-    "lm.planner.hlo.kernels": COMPILER,
-    "lm.planner.hlo.trip_count": COMPILER,
+    **{f"lm.planner.hlo.{name}": COMPILER for name in HLO.split()},
     "lm.planner.topology.topology_of": OPTION,
     "lm.storage.objects.NO_KEYS": Anywhere("Credential"),
     "lm.storage.objects.first_line": Within("first_line"),

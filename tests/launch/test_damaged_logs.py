@@ -1,21 +1,24 @@
 """Every reader of a damaged log reports it with file and line, and never skips it silently."""
 
+import dataclasses
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from configs.experiment import Experiment
 from launch import evaluate, sample, train
-from launch.stages.stage import Stage, read_marker, run_stage
+from launch.stages.stage import read_marker, run_stage
 from lm.checksums import BLOCKS, checksums, damage, log_damage
 from lm.errors import InputError
 from lm.metrics.writers import JsonLines
 from lm.resilience.goodput import Goodput
-from tests.launch.run_folder import write_json, write_run
-from tests.launch.test_folder import EXPERIMENT
+from tests.launch.run_folder import NO_OUTPUTS, write_json, write_run
 from tests.launch.test_report import CONFIG, DROPPED, FINAL, KEPT, METRICS, PACKAGE, SAMPLES, report_of
+from tests.launch.toy_stages import TRAIN, interrupted, with_shards
 from viewer.run_folder import read_run, summarize
 
 STAGES = (train.STAGE, evaluate.STAGE, sample.STAGE)
@@ -23,7 +26,6 @@ KINDS = (
     "metrics.jsonl", "goodput.json", "skipped_steps.jsonl", "samples/step-00000025.json", "samples/final.json",
     "evaluation.json",
 )  # fmt: skip
-MARKER = {"key": "", "settings": {}, "external_inputs": {}, "replaces": [], "continued_from": [], "seconds": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +39,24 @@ def whole(tmp_path_factory) -> Path:
     for stage in STAGES:
         files = {name: (run / name).stat().st_size for name in stage.outputs if (run / name).is_file()}
         write_json(
-            run / f"stages/{stage.name}.json", MARKER | {"files": files, "checksums": checksums(run, stage.checked)}
+            run / f"stages/{stage.name}.json",
+            NO_OUTPUTS | {"seconds": 1.0, "files": files, "checksums": checksums(run, stage.checked)},
         )
     return run
 
 
+def at(data: bytes, generator: random.Random, size: int = 1) -> int:
+    return generator.randrange(max(1, len(data) - size + 1))
+
+
 def flipped(data: bytes, generator: random.Random) -> bytes:
-    at = generator.randrange(len(data))
-    return data[:at] + bytes([data[at] ^ 1 << generator.randrange(8)]) + data[at + 1 :]
+    place = at(data, generator)
+    return data[:place] + bytes([data[place] ^ 1 << generator.randrange(8)]) + data[place + 1 :]
 
 
-def zeroed(data: bytes, generator: random.Random) -> bytes:
-    at = generator.randrange(max(1, len(data) - 64))
-    return data[:at] + bytes(len(data[at : at + 64])) + data[at + 64 :]
-
-
-def cut(data: bytes, generator: random.Random) -> bytes:
-    return data[: generator.randrange(1, len(data))]
+def doubled(data: bytes, generator: random.Random) -> bytes:
+    place = at(data, generator, 50)
+    return data[: place + 50] + data[place:]
 
 
 def cut_after_a_line(data: bytes, generator: random.Random) -> bytes:
@@ -61,16 +64,10 @@ def cut_after_a_line(data: bytes, generator: random.Random) -> bytes:
     return b"".join(lines[: generator.randrange(1, len(lines))])
 
 
-def emptied(data: bytes, generator: random.Random) -> bytes:
-    return b""
-
-
-def doubled(data: bytes, generator: random.Random) -> bytes:
-    at = generator.randrange(max(1, len(data) - 50))
-    return data[: at + 50] + data[at : at + 50] + data[at + 50 :]
-
-
-DAMAGES = (flipped, zeroed, cut, cut_after_a_line, emptied, doubled)
+DAMAGES: tuple[Callable[[bytes, random.Random], bytes], ...] = (
+    flipped, doubled, cut_after_a_line, lambda data, generator: data[: max(1, at(data, generator))],
+    lambda data, generator: b"", lambda data, generator: data[:9] + bytes(len(data[9:73])) + data[73:],
+)  # fmt: skip
 
 
 def first_line_that_differs(one: bytes, other: bytes) -> int:
@@ -174,31 +171,22 @@ def test_damaged_goodput_of_an_earlier_attempt_is_reported(tmp_path, capsys):
     assert f"{tmp_path}/goodput.json is damaged" in capsys.readouterr().out
 
 
-def training(steps: int, killed: bool = False) -> Stage:
-    def make(experiment, run):
-        if killed:
-            raise KeyboardInterrupt
-        (run / "checkpoints").mkdir(exist_ok=True)
-        (run / f"checkpoints/{steps}").write_text("")
-        with (run / "log").open("a") as log:
-            log.write(f"step {steps}\n")
-
-    return Stage(
-        "train", "launch.train", (), lambda experiment: {"steps": steps}, make, ("checkpoints",), grows=True,
-        by_products=("log",), checked=("log",), can_continue=lambda old, new, workdir: True,
-    )  # fmt: skip
-
-
 def test_damage_found_by_a_longer_training_is_reported_and_remembered(tmp_path, capsys):
+    def make(experiment: Experiment, run: Path) -> None:
+        TRAIN.make(experiment, run)
+        with (run / "log").open("a") as log:
+            log.write(f"step {experiment.shards.train_shards}\n")
+
+    stage = dataclasses.replace(TRAIN, make=make, checked=("log",), can_continue=lambda old, new, workdir: True)
     for steps in (1, 2):
-        run_stage(training(steps), EXPERIMENT, tmp_path)
+        run_stage(stage, with_shards(steps), tmp_path)
     assert log_damage(tmp_path) == [] and "damaged" not in capsys.readouterr().out
     (tmp_path / "log").write_text("step 1\nstep 8\n")
     said = f"{tmp_path}/log, line 2: not what was written."
     with pytest.raises(KeyboardInterrupt):
-        run_stage(training(3, killed=True), EXPERIMENT, tmp_path)
+        run_stage(interrupted(stage, after=lambda *given: None), with_shards(3), tmp_path)
     assert f"train: {said}" in capsys.readouterr().out
-    run_stage(training(3), EXPERIMENT, tmp_path)
+    run_stage(stage, with_shards(3), tmp_path)
     assert (tmp_path / "log").read_text() == "step 1\nstep 8\nstep 3\n"
     (told,) = log_damage(tmp_path)
     assert told.startswith(said)

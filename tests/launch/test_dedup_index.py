@@ -18,7 +18,7 @@ from lm.errors import UsageError
 from lm.run_paths import RunPaths
 from lm.storage import Url, write_atomically
 from tests.data_prep.measured import real_rows, write_records, write_texts
-from tests.launch.run_folder import write_json
+from tests.launch.run_folder import NO_OUTPUTS, write_json
 from tests.launch.test_refilter import EXPERIMENT
 from tests.object_store import serving, variables
 
@@ -36,15 +36,8 @@ def write_run(workdir: Path, first: int, last: int) -> Path:
     write_records(workdir / "texts", last - first)
     experiment, keys = experiment_of(), {}
     for stage, outputs in ((fetch_pages.STAGE, ()), (extract_texts.STAGE, ("texts",))):
-        marker: dict[str, object] = {"key": stage.name, "settings": settings_of(stage, experiment) | keys}
-        marker |= {
-            "seconds": 1.0,
-            "files": files_in(workdir, outputs),
-            "external_inputs": {},
-            "replaces": [],
-            "continued_from": [],
-        }
-        write_json(RunPaths(workdir).marker(stage.name), marker)
+        marker = {"key": stage.name, "settings": settings_of(stage, experiment) | keys, "seconds": 1.0}
+        write_json(RunPaths(workdir).marker(stage.name), NO_OUTPUTS | marker | {"files": files_in(workdir, outputs)})
         keys = {f"<{stage.name}>": stage.name}
     return workdir
 

@@ -24,6 +24,7 @@ from lm.chat.tools import tools_of
 from lm.config import LoraConfig
 from lm.config.tokenizer import CHAT_TOKENS, SPECIAL_TOKENS
 from lm.errors import UsageError
+from lm.fields import with_values
 from lm.inference.engine import Engine
 from lm.inference.requests import SamplingParams
 from lm.model.param_names import named_leaves
@@ -75,14 +76,6 @@ def test_the_talks_are_learned_and_the_tools_are_called(assistant):
         again = Answer(template, tools, talk[:1], params, engine.context)
         alone = [step for _, step in generate_answers(engine, again)]
         assert [step for step in alone if step.message] == [step for step in steps if step.message]
-    last = check_messages(talks()[0])[:3]
-    whole, alone = [*check_messages(talks()[1]), *last], template.encode(last, reply=True).ids.tolist()
-    room = len(template.encode(whole, reply=True).ids)  # none for a reply
-    assert [*Answer(template, tools, whole, params, room, forgets=True).request.prompt] == alone
-    with pytest.raises(UsageError, match="the context holds 160"):
-        [*generate_answers(engine, Answer(template, tools, last * 9, params, room))]
-    cut = Answer(template, tools, check_messages(talks()[0])[:1], SamplingParams(max_tokens=40, temperature=0.0), 60)
-    assert [*generate_answers(engine, cut)][-1][1].finish_reason == "length" and len(cut.replies) == 1
 
 
 def test_chat_in_the_terminal_shows_calls_answers_and_sources(assistant):
@@ -262,44 +255,36 @@ def test_what_cannot_be_finetuned_is_refused_with_a_remedy(assistant, tmp_path, 
     assert re.search(message, done.stderr.replace("\n", " ")), done.stderr
 
 
-def test_reserved_tokens_start_from_the_mean_of_the_rows_and_add_none(assistant, tmp_path):
-    """While the base is trained, rows of tokens that it never reads all move in one direction."""
-    write_base(tmp_path / "base", SPECIAL_TOKENS)
+@pytest.mark.parametrize("reserved", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_rows_of_chat_tokens_start_from_the_mean_of_the_others(assistant, tmp_path, reserved):
+    """Rows of reserved tokens, which all move in one direction while the base is trained; otherwise rows are added, to
+    both tables of an untied model."""
+    write_base(tmp_path / "base", *([SPECIAL_TOKENS] if reserved else []), tie_embeddings=reserved)
     finetune(tmp_path / "base", tmp_path / "run", assistant.parent / "talks.jsonl", *SHORT)
     base, tokenizer = load(tmp_path / "base/tokenizer"), load(tmp_path / "run/tokenizer")
-    assert tokenizer.fingerprint == base.fingerprint and tokenizer.chat_template and not base.chat_template
-    model = RunFolder(tmp_path / "run").experiment().model
-    assert model.vocab_size == base_experiment().model.vocab_size
-    old, new = (named_leaves(restore_model(model, tmp_path / name)) for name in ("base/checkpoints", "run/start"))
-    ids = [base.special_tokens[name] for name in CHAT_TOKENS]
-    for name, leaf in ((name, np.asarray(leaf)) for name, leaf in old.items()):
-        changed = np.any(np.asarray(new[name]) != leaf, axis=tuple(range(1, leaf.ndim)))
-        assert np.flatnonzero(changed).tolist() == (ids if name == "embedding" else [])
-    known = np.delete(np.asarray(old["embedding"]), ids, axis=0)
-    np.testing.assert_allclose(np.asarray(new["embedding"])[ids], np.tile(known.mean(axis=0), (6, 1)), atol=1e-6)
-    again = prepared(RunFolder(tmp_path / "run").experiment(), tmp_path / "again")
-    assert again.train.start.checkpoint == str(tmp_path / "again/start/0")
-    lora = dataclasses.replace(again.train, lora=LoraConfig(rank=2))
-    with pytest.raises(UsageError, match="has never read 6 tokens of the chat template"):
-        prepared(dataclasses.replace(again, train=lora), tmp_path / "again")
-
-
-@pytest.mark.slow
-def test_both_tables_of_an_untied_model_get_rows_for_the_new_tokens(assistant, tmp_path):
-    write_base(tmp_path / "base", tie_embeddings=False)
-    finetune(tmp_path / "base", tmp_path / "run", assistant.parent / "talks.jsonl", *SHORT)
-    before, experiment = RunFolder(tmp_path / "base").experiment().model, RunFolder(tmp_path / "run").experiment().model
-    old = named_leaves(restore_model(before, tmp_path / "base/checkpoints"))
-    new = {
-        name: np.asarray(leaf) for name, leaf in named_leaves(restore_model(experiment, tmp_path / "run/start")).items()
-    }
-    for name, leaf in ((name, np.asarray(leaf)) for name, leaf in old.items()):
-        axis = {"embedding": 0, "head.weight": 1}.get(name, 0)
-        kept, added = np.split(new[name], [leaf.shape[axis]], axis=axis)
-        np.testing.assert_array_equal(kept, leaf)
-        assert added.shape[axis] == (6 if name in ("embedding", "head.weight") else 0)
-        if added.size:
-            np.testing.assert_allclose(added, np.broadcast_to(leaf.mean(axis, keepdims=True), added.shape), atol=1e-6)
+    configs = [RunFolder(tmp_path / name).experiment().model for name in ("base", "run")]
+    old, new = (
+        {name: np.asarray(leaf) for name, leaf in named_leaves(restore_model(config, tmp_path / folder)).items()}
+        for config, folder in zip(configs, ("base/checkpoints", "run/start"), strict=True)
+    )
+    ids = [tokenizer.special_tokens[name] for name in CHAT_TOKENS]
+    tables = {"embedding": 0} if reserved else {"embedding": 0, "head.weight": 1}
+    for name, leaf in old.items():
+        if name not in tables:
+            np.testing.assert_array_equal(new[name], leaf)
+            continue
+        axis, known = tables[name], np.delete(leaf, ids if reserved else [], axis=tables[name])
+        np.testing.assert_array_equal(np.delete(new[name], ids, axis), known)
+        added = np.take(new[name], ids, axis)
+        np.testing.assert_allclose(added, np.broadcast_to(known.mean(axis, keepdims=True), added.shape), atol=1e-6)
+    assert configs[1].vocab_size == configs[0].vocab_size + (0 if reserved else 6)
+    if reserved:
+        assert tokenizer.fingerprint == base.fingerprint and tokenizer.chat_template and not base.chat_template
+        again = prepared(RunFolder(tmp_path / "run").experiment(), tmp_path / "again")
+        assert again.train.start.checkpoint == str(tmp_path / "again/start/0")
+        lora = with_values(again, {"train.lora": LoraConfig(rank=2)})
+        with pytest.raises(UsageError, match="has never read 6 tokens of the chat template"):
+            prepared(lora, tmp_path / "again")
 
 
 OWN = """

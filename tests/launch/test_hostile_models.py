@@ -13,7 +13,7 @@ ALL = cases()
 MORE_SECONDS, MORE_MEGABYTES = 3, 200
 """Excess of CPU time and memory over the same command on good files."""
 LIKE = {"config": "hugging_face", "safetensors": "hugging_face", "index": "hugging_face", "tokenizer": "hugging_face",
-        "run": "sample", "gguf": "gguf"}  # fmt: skip
+        "run": "run", "gguf": "gguf"}  # fmt: skip
 """{prefix of case names: the good command to compare with}."""
 WORST = (
     "gguf: array of 2^40 strings", "gguf: arrays in arrays", "gguf: block_count = 4000000000",
@@ -42,7 +42,7 @@ def base(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def good(base, tmp_path_factory) -> dict[str, Ended]:
-    """{script: its result on good files}."""
+    """{kind: the result of its command on good files}."""
     commands = good_commands(base, tmp_path_factory.mktemp("good"))
     found = {name: measured(command) for name, command in commands.items()}
     assert all(one.returncode == 0 and not one.stderr for one in found.values()), found

@@ -369,12 +369,12 @@ def printed(*words: str) -> str:
 
 @pytest.mark.slow
 def test_a_run_in_a_bucket_killed_and_moved_ends_bit_for_bit_like_one_on_disk(run, server, warc, tmp_path):
-    """Requests fail now and then, in every way that does not cost minutes. The process is killed when it marks the
-    shards as done, starts again, is killed when it publishes a checkpoint, and resumes on another machine."""
+    """Requests fail now and then, in every way that does not cost minutes. The process is killed when it marks a
+    unit and then the shards as done, and when it publishes a checkpoint, and resumes on another machine."""
     disk = tmp_path / "disk"
     finish(start_on_disk(disk, warc))
     often = functools.partial(now_and_then, every=11)
-    for at in (r"PUT .*stages/shards\.json", r"PUT .*checkpoints/8/manifest\.json"):
+    for at in (r"PUT .*units/texts/1\.json", r"PUT .*stages/shards\.json", r"PUT .*checkpoints/8/manifest\.json"):
         process = start(run, warc, tmp_path / "a")
 
         def fault(request: Request, at: str = at, process: subprocess.Popen = process) -> str | None:

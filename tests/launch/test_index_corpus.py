@@ -18,7 +18,7 @@ from lm.corpus_index.index import CorpusIndex
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
 from tests.corpus import tiny_experiment, write_tokens
-from tests.launch.run_folder import write_json
+from tests.launch.run_folder import NO_OUTPUTS, write_json
 
 REPOSITORY = Path(__file__).parents[2]
 STAGES = (fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_shards)
@@ -29,12 +29,9 @@ def mark(run: Path, shards_key: str) -> None:
     for stage in (one.STAGE for one in STAGES):
         key = lambda name: shards_key if name == "shards" else name
         before = {f"<{one.name}>": key(one.name) for one in stages_before(stage, tiny_experiment())}
-        marker: dict[str, object] = {
-            "key": key(stage.name),
-            "settings": settings_of(stage, tiny_experiment()) | before,
-            "seconds": 1.0, "external_inputs": {}, "replaces": [], "continued_from": [],
-            "files": files_in(run, ("tokens",) if stage.name == "shards" else ()),
-        }  # fmt: skip
+        settings = settings_of(stage, tiny_experiment()) | before
+        files = files_in(run, ("tokens",) if stage.name == "shards" else ())
+        marker = NO_OUTPUTS | {"key": key(stage.name), "settings": settings, "seconds": 1.0, "files": files}
         write_json(RunPaths(run).marker(stage.name), marker)
 
 

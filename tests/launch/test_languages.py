@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -49,11 +50,11 @@ def inputs(tmp_path_factory) -> Path:
     return root
 
 
-def run(inputs: Path, workdir: Path, script: str, *options: str, workers: int = 1) -> str:
+def run(inputs: Path, workdir: Path, script: str, *options: str) -> str:
     done = run_command(
         f"launch.{script}", "configs/fineweb_2.py", "--workdir", workdir,
         "--pages.tables", f"{inputs}/part-*.jsonl", "--documents.url-filter.folders", str(inputs / "urls"),
-        "--documents.by-language.folder", str(inputs / "thresholds"), "--engine.workers", workers, *options,
+        "--documents.by-language.folder", str(inputs / "thresholds"), *options,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -80,42 +81,20 @@ def test_all_documents_of_every_language_are_kept_except_a_copy(made):
     assert sorted(sizes.values()) == [1] * 10 * (DOCUMENTS - 1) + [2] * 10
     dropped = Counter(row["reason"] for row in table(made / "dropped"))
     assert dropped == {"other_language": DOCUMENTS, "exact_duplicate": len(TEN_LANGUAGES)}
-
-
-def test_english_is_not_measured(made):
     values = {row["id"]: row["words"] for row in table(made / "texts")}
     assert {name.partition("-")[0] for name, words in values.items() if words is None} == {"en"}
 
 
-def test_two_workers_write_the_same_bytes(inputs, made, tmp_path):
-    for script in ("fetch_pages", "extract_texts", "prepare_documents"):
-        run(inputs, tmp_path / "two", script, workers=2)
-    for folder in ("texts", "documents", "dropped"):
-        for path in sorted((made / folder).glob("*.parquet")):
-            assert (tmp_path / "two" / folder / path.name).read_bytes() == path.read_bytes(), path
-    assert (tmp_path / "two/funnel.json").read_bytes() == (made / "funnel.json").read_bytes()
-
-
 def test_other_thresholds_only_affect_their_language(inputs, made, tmp_path):
-    other = tmp_path / "thresholds"
-    other.mkdir()
-    for path in (inputs / "thresholds").iterdir():
-        text = path.read_text(encoding="utf-8")
-        strict = text.replace("max_avg_word_length: 12", "max_avg_word_length: 4")
-        (other / path.name).write_text(strict if path.stem == "rus_Cyrl" else text, encoding="utf-8")
+    other = Path(shutil.copytree(inputs / "thresholds", tmp_path / "thresholds"))
+    (russian,) = other.glob("rus_Cyrl.*")
+    russian.write_text(russian.read_text(encoding="utf-8").replace("max_avg_word_length: 12", "max_avg_word_length: 4"))
     told = run(inputs, made, "refilter", "--documents.by-language.folder", str(other))
     option = "documents.gopher_quality.max_mean_word_length"
     assert f"{option}: 12 for rus_Cyrl in the run, now 4  (gopher_above_mean_word_length)" in told
     assert told.count("in the run, now") == 1
     (line,) = [line for line in told.splitlines() if "gopher_above_mean_word_length" in line and ":" not in line]
     assert line.split()[-2:] == [str(DOCUMENTS + 1), f"+{DOCUMENTS + 1}"]
-
-
-def test_other_stop_words_make_another_run(inputs, made, tmp_path):
-    other = tmp_path / "thresholds"
-    other.mkdir()
-    for path in (inputs / "thresholds").iterdir():
-        (other / path.name).write_bytes(path.read_bytes())
-    write_thresholds(other, "rus_Cyrl")
+    write_thresholds(other, "rus_Cyrl")  # with other stop words
     done = run_command("launch.refilter", made, "--documents.by-language.folder", other)
     assert done.returncode == 2 and "measured with other stop words" in done.stderr

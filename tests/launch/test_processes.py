@@ -279,7 +279,7 @@ except InputError as error:
 @pytest.mark.parametrize(
     ("victim", "end", "code", "said"),
     [
-        (0, "raise RuntimeError('no module')", 1, "ended with exit code 1"),
+        pytest.param(0, "raise RuntimeError('no module')", 1, "ended with exit code 1", marks=pytest.mark.slow),
         pytest.param(0, "os.kill(os.getpid(), 9)", 137, "was ended by SIGKILL", marks=pytest.mark.slow),
         pytest.param(2, "raise RuntimeError('no module')", 1, "ended with exit code 1", marks=pytest.mark.slow),
         (2, "os.kill(os.getpid(), 9)", 137, "was ended by SIGKILL"),
@@ -452,7 +452,9 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGINT, signal.SIGKILL))]
+)
 def test_a_parent_forwards_signals_streams_and_exit_codes_and_ends_with_its_child(number):
     parent = subprocess.Popen(
         [sys.executable, "-u", "-c", PARENT], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

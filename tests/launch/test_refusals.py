@@ -1,6 +1,5 @@
 """Limits, names, streams and options with which a command can never work are reported in one line, before any work."""
 
-import dataclasses
 import os
 import resource
 import shlex
@@ -11,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from configs.experiment import load_config
-from launch import preflight
+from launch import preflight, pretrain, train_tokenizer, write_shards
 from launch.release.out_folder import MARK, partial_folder, whole_folder
 from launch.run_folder.checks import refuse_no_run
 from lm import address_space
 from lm.address_space import NEEDED_GIB, check_address_space
 from lm.errors import UsageError
+from lm.fields import with_values
+from lm.run_paths import RunPaths
+from lm.storage import write_atomically
 from tests.corpus import tiny_experiment
 from tests.run_files import REPOSITORY
 from tests.server_process import quick_environment, write_served_run
-
-DEMO = load_config(REPOSITORY / "configs/demo.py")
 
 
 @pytest.fixture(scope="module")
@@ -43,48 +42,51 @@ def limited(gib: float, *words: str) -> subprocess.CompletedProcess:
     return command(*words, before=f"ulimit -v {int(gib * 2**20)};")
 
 
-def with_train(**changes):
-    return dataclasses.replace(DEMO, train=dataclasses.replace(DEMO.train, **changes))
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("tokenizer.split_pattern", "(a+", r"tokenizer\.split_pattern is '\(a\+'"),
+        ("tokenizer.split_pattern", "(a+)+$", r"tokenizer\.split_pattern is"),
+        ("tokenizer.load", "gpt3", "gpt3"),
+        ("model.attention", "cudnn", r"model\.attention = cudnn cannot run here: it needs the platform cuda"),
+        ("train.evaluators", ("os.system",), r"train\.evaluators is os\.system, code that you have not run"),
+        ("train.evaluators", ("os.nothing",), r"train\.evaluators is os\.nothing, code that you have not run"),
+        ("train.evaluators", ("no_such_module.A",), r"train\.evaluators is no_such_module\.A: No module"),
+    ],
+)
+def test_impossible_settings_are_rejected_before_the_first_stage(name, value, said, tmp_path):
+    with pytest.raises(UsageError, match=said):
+        pretrain.run(with_values(tiny_experiment(), {name: value}), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_finished_stages_are_not_checked_again(tmp_path):
+    """Data of a machine with GPUs can be inspected on a laptop."""
+    impossible = with_values(tiny_experiment(), {"tokenizer.load": "gpt3"})
+    with pytest.raises(UsageError):
+        preflight.check(impossible, tmp_path)
+    for script in (train_tokenizer, write_shards):
+        write_atomically(RunPaths(tmp_path).marker(script.STAGE.name), "{}")
+    preflight.check(impossible, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("experiment", "said"),
+    ("values", "said"),
     [
         (
-            dataclasses.replace(DEMO, tokenizer=dataclasses.replace(DEMO.tokenizer, split_pattern="(a+")),
-            r"tokenizer\.split_pattern is '\(a\+'",
+            {"sample.prompts": ("", "many words " * 50)},
+            r"sample\.prompts with sample\.tokens = 24: The prompt 'many words",
         ),
         (
-            dataclasses.replace(DEMO, tokenizer=dataclasses.replace(DEMO.tokenizer, split_pattern="(a+)+$")),
-            r"tokenizer\.split_pattern is",
+            {"train.sample_prompt": "many words " * 50, "train.sample_every": 1},
+            r"train\.sample_prompt with train\.sample_tokens = 24: The prompt",
         ),
-        (with_train(evaluators=("os.system",)), r"train\.evaluators is os\.system, code that you have not run"),
-        (with_train(evaluators=("os.nothing",)), r"train\.evaluators is os\.nothing, code that you have not run"),
-        (with_train(evaluators=("no_such_module.A",)), r"train\.evaluators is no_such_module\.A: No module"),
     ],
 )
-def test_impossible_settings_are_rejected_before_the_first_stage(experiment, said, tmp_path):
+def test_prompts_are_checked_once_the_tokenizer_is_known(run, values, said):
+    preflight.check_prompts(tiny_experiment(), run / "tokenizer")
     with pytest.raises(UsageError, match=said):
-        preflight.check(experiment, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_prompts_are_checked_once_the_tokenizer_is_known(run):
-    tiny = tiny_experiment()
-    preflight.check_prompts(tiny, run / "tokenizer")
-    long = "many words " * 50
-    for changed, said in (
-        (
-            dataclasses.replace(tiny, sample=dataclasses.replace(tiny.sample, prompts=(long,))),
-            rf"sample\.prompts with sample\.tokens = {tiny.sample.tokens}: The prompt 'many words",
-        ),
-        (
-            dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, sample_prompt=long, sample_every=1)),
-            rf"train\.sample_prompt with train\.sample_tokens = {tiny.train.sample_tokens}: The prompt",
-        ),
-    ):
-        with pytest.raises(UsageError, match=said):
-            preflight.check_prompts(changed, run / "tokenizer")
+        preflight.check_prompts(with_values(tiny_experiment(), values), run / "tokenizer")
 
 
 @pytest.mark.parametrize("user", NEEDED_GIB)

@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -28,13 +26,13 @@ from lm.formats.source import SourceModel
 from lm.formats.tensors import parameter_shapes
 from lm.model.cost import flops_per_token
 from lm.tokenizer import train_tokenizer
-from lm.tokenizer.published import load_published
 from lm.training.restore_or_init import check_start
+from tests.commands import call
+from tests.launch.toy_stages import files_of
 from tests.lm.hugging_face_files import REPOSITORY, tensors_of, write_tensors
 from tests.lm.model_configs import GPT2, LLAMA, MODERN
 
 LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
-STORIES = REPOSITORY / "../shared/data/models/stories260K/hf"
 CONFIGS = {
     name: dataclasses.replace(config, vocab_size=300)
     for name, config in {"gpt2": GPT2, "llama": LLAMA, "modern": MODERN}.items()
@@ -61,10 +59,6 @@ def exported(request, tokenizer, tmp_path_factory):
     write_run(source_of(CONFIGS[request.param], tokenizer), place / "run", "numbers")
     export(RunFolder(place / "run").open_to_publish(), place / "out", "hugging_face")
     return place / "run", place / "out"
-
-
-def files_of(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("scan_layers", [False, True], ids=["one by one", "a stack"])
@@ -115,10 +109,7 @@ def test_dtypes_of_tensors_are_kept(exported, tmp_path, dtype):
         kind = dtype if dtype != "mixed" else ("BF16", "F16", "F32")[number % 3]
         cast = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32}[kind]
         tensors[name] = (kind, shape, np.frombuffer(raw, np.float32).astype(cast).tobytes())
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for name, data in files_of(out).items():
-        (folder / name).write_bytes(data)
+    folder = Path(shutil.copytree(out, tmp_path / "source"))
     write_tensors(folder / "model.safetensors", tensors)
     write_run(open_source(folder, None), tmp_path / "run", "source")
     run = RunFolder(tmp_path / "run").open_to_publish()
@@ -127,22 +118,6 @@ def test_dtypes_of_tensors_are_kept(exported, tmp_path, dtype):
     assert tensors_of(tmp_path / "again") == tensors
     export(run, tmp_path / "wide", "hugging_face", "float32")
     assert {kind for kind, *_ in tensors_of(tmp_path / "wide").values()} == {"F32"}
-
-
-def test_a_given_tokenizer_replaces_the_sources(exported, tmp_path):
-    _, out = exported
-    other = train_tokenizer([LICENSE], TokenizerConfig(280, "cl100k", 100_000))
-    write_run(open_source(out, other), tmp_path / "run", "out")
-    run = RunFolder(tmp_path / "run").open_to_publish()
-    export(run, tmp_path / "again", "hugging_face")
-    assert run.tokenizer == other and load_published(str(tmp_path / "again")).encode(LICENSE) == other.encode(LICENSE)
-
-
-@pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/data/models/stories260K")
-def test_a_trained_llama_round_trips(tmp_path, tokenizer):
-    write_run(open_source(STORIES, tokenizer), tmp_path / "run", "stories", scan_layers=True)
-    export(RunFolder(tmp_path / "run").open_to_publish(), tmp_path / "out", "hugging_face")
-    assert tensors_of(tmp_path / "out") == tensors_of(STORIES)
 
 
 def test_another_run_continues_training_from_an_imported_one(exported):
@@ -241,13 +216,6 @@ def test_a_failed_import_leaves_nothing_and_replaces_nothing(exported, tmp_path,
     assert not list(tmp_path.iterdir())
 
 
-def start(script, *words):
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sys, "argv", [script, *map(str, words)])
-        patched.delitem(sys.modules, script, raising=False)
-        runpy.run_module(script, run_name="__main__", alter_sys=True)
-
-
 @pytest.mark.parametrize(
     ("script", "words", "said"),
     [
@@ -264,16 +232,15 @@ def start(script, *words):
 def test_impossible_requests_are_reported_in_a_sentence(exported, tmp_path, monkeypatch, capsys, script, words, said):
     monkeypatch.chdir(tmp_path)
     run, out = exported
-    with pytest.raises(SystemExit) as ended:
-        start(script, *(word.format(run=run, out=out) for word in words))
-    assert ended.value.code in (1, 2) and said in capsys.readouterr().err
+    assert call(script, *(word.format(run=run, out=out) for word in words)) in (1, 2)
+    assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_both_commands(exported, tmp_path, capsys):
     run, _ = exported
-    start("launch.export", run, tmp_path / "out", "--dtype", "float16")
-    start("launch.import_model", tmp_path / "out", tmp_path / "run", "--scan-layers")
+    assert call("launch.export", run, tmp_path / "out", "--dtype", "float16") == 0
+    assert call("launch.import_model", tmp_path / "out", tmp_path / "run", "--scan-layers") == 0
     said = capsys.readouterr().out
     assert f"python -m launch.sample {tmp_path / 'run'} --prompt" in said
     loaded = RunFolder(tmp_path / "run").load()

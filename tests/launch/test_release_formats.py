@@ -1,10 +1,6 @@
 """launch.export and launch.import_model with GGUF and standalone folders, from and to a run folder, atomically."""
 
 import dataclasses
-import importlib.util
-import json
-import runpy
-import sys
 
 import numpy as np
 import pytest
@@ -17,9 +13,8 @@ from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
 from lm.formats.source import SourceModel
 from lm.formats.tensors import parameter_shapes
-from lm.inference.engine import Engine
-from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.tokenizer import train_tokenizer
+from tests.commands import call
 from tests.lm.hugging_face_files import REPOSITORY
 from tests.lm.model_configs import LLAMA, MODERN
 
@@ -42,30 +37,21 @@ def runs(tmp_path_factory):
     return {name: RunFolder(place / name) for name in CONFIGS}
 
 
-def command(monkeypatch, script, *words):
-    monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
-    monkeypatch.delitem(sys.modules, script, raising=False)
-    with pytest.raises(SystemExit) as caught:
-        runpy.run_module(script, run_name="__main__")
-        raise SystemExit(0)
-    return caught.value.code
-
-
-def test_a_run_is_exported_as_gguf_and_imported(runs, tmp_path, monkeypatch, capsys):
+def test_a_run_is_exported_as_gguf_and_imported(runs, tmp_path, capsys):
     out = tmp_path / "made" / "m.gguf"
-    assert command(monkeypatch, "launch.export", runs["llama"].root, out, "--format", "gguf") == 0
-    assert command(monkeypatch, "launch.import_model", out, tmp_path / "back") == 0
+    assert call("launch.export", runs["llama"].root, out, "--format", "gguf") == 0
+    assert call("launch.import_model", out, tmp_path / "back") == 0
     before, after = runs["llama"].open_to_publish(), RunFolder(tmp_path / "back").open_to_publish()
     assert after.tokenizer.fingerprint == before.tokenizer.fingerprint
     for name in before.parameters:
         np.testing.assert_array_equal(after.parameters[name], before.parameters[name])
     whole = out.read_bytes()
-    assert command(monkeypatch, "launch.export", runs["llama"].root, out, "--format", "gguf") == 2
+    assert call("launch.export", runs["llama"].root, out, "--format", "gguf") == 2
     assert "already exists" in capsys.readouterr().err and out.read_bytes() == whole
 
 
-def test_an_unsupported_model_leaves_no_files(runs, tmp_path, monkeypatch, capsys):
-    assert command(monkeypatch, "launch.export", runs["modern"].root, tmp_path / "m.gguf", "--format", "gguf") == 2
+def test_an_unsupported_model_leaves_no_files(runs, tmp_path, capsys):
+    assert call("launch.export", runs["modern"].root, tmp_path / "m.gguf", "--format", "gguf") == 2
     assert "model.qk_norm = True (only False)" in capsys.readouterr().err
     with pytest.raises(UsageError, match="--dtype is 'q8_0'; a standalone folder supports float32, bfloat16, float16"):
         export(runs["modern"].open_to_publish(), tmp_path / "out", "standalone", "q8_0")
@@ -79,22 +65,3 @@ def test_an_unsupported_model_leaves_no_files(runs, tmp_path, monkeypatch, capsy
     with pytest.raises(UsageError, match=r"no tokenizer \(.*tokenizer\.model\)\. Give the tokenizer .* as --tokenizer"):
         open_source(tmp_path / "bare", None)
     assert {path.name for path in tmp_path.iterdir()} == {"no.gguf", "bare"}
-
-
-@pytest.mark.parametrize("name", [pytest.param("llama", marks=pytest.mark.slow), "modern"])
-def test_the_standalone_folder_generates_like_the_engine(runs, tmp_path, name):
-    export(runs[name].open_to_publish(), tmp_path / "out", "standalone")
-    record = json.loads((tmp_path / "out/gristmill_export.json").read_text(encoding="utf-8"))
-    assert {*record["files"]} == {"model.py", "parameters.safetensors", "tokenizer.json", "README.md"}
-    spec = importlib.util.spec_from_file_location(f"standalone_{name}", tmp_path / "out/model.py")
-    assert spec and spec.loader
-    theirs = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(theirs)
-    loaded = runs[name].load()
-    ids = [loaded.tokenizer.bos_id, *loaded.tokenizer.encode("Licensed under the")]
-    engine = Engine(loaded.model, loaded.experiment.model, loaded.tokenizer, slots=1)
-    (ours,) = engine.complete([GenerationRequest(tuple(ids), SamplingParams(max_tokens=50, temperature=0.0))])
-    tokenizer = theirs.Tokenizer(theirs.FOLDER / "tokenizer.json")
-    assert [tokenizer.begin, *tokenizer.encode("Licensed under the")] == ids
-    made = list(theirs.generate(ids, 50, 0.0, 0))
-    assert made[: len(ours.tokens)] == list(ours.tokens) and len(ours.tokens) > 5

@@ -1,44 +1,32 @@
 """The classic small experiment, from a plain text to samples, on a few kilobytes of text."""
 
 import json
-import runpy
-import sys
 
 import numpy as np
 import pytest
 
+from configs.experiment import load_config
 from lm.data.batches import document_stream
+from lm.fields import with_values
 from lm.tokenizer import load
+from tests.commands import run_command
 from tests.corpus import texts
 from tests.run_files import REPOSITORY, restore_model
 
 
 @pytest.mark.slow
-def test_a_plain_text_becomes_a_character_model(tmp_path, monkeypatch, capsys):
+def test_a_plain_text_becomes_a_character_model(tmp_path):
     text, run = "\n\n".join(texts(6)), tmp_path / "run"
     (tmp_path / "play.txt").write_text(text, encoding="utf-8")
     config = REPOSITORY / "configs/shakespeare_char_modern.py"
     characters = len(set(text))
-    arguments = [
-        *("--workdir", str(run), "--pages.tables", str(tmp_path / "play.txt")),
-        *("--tokenizer.vocab-size", str(characters), "--model.vocab-size", str(characters)),
-        *(
-            "--train.batch-size",
-            "16",
-            "--train.steps",
-            "40",
-            "--train.validate-every",
-            "40",
-            "--train.validation-batches",
-            "1",
-        ),
-        *("--train.sample-every", "40", "--train.checkpoint-every", "40", "--model.layers", "1"),
-        *("--train.sample-prompt", "The miller", "--sample.prompts", "The miller"),
-    ]
-    monkeypatch.setattr(sys, "argv", ["launch.pretrain", str(config), *arguments])
-    monkeypatch.delitem(sys.modules, "launch.pretrain", raising=False)  # another test may have imported it
-    runpy.run_module("launch.pretrain", run_name="__main__")
-    assert "Done in" in capsys.readouterr().out
+    small = """--train.batch-size 16 --train.steps 40 --train.validate-every 40 --train.validation-batches 1
+        --train.sample-every 40 --train.checkpoint-every 40 --model.layers 1"""
+    words = ["--workdir", run, "--pages.tables", tmp_path / "play.txt", *small.split()]
+    words += ["--tokenizer.vocab-size", characters, "--model.vocab-size", characters]
+    words += ["--train.sample-prompt", "The miller", "--sample.prompts", "The miller"]
+    done = run_command("launch.pretrain", config, *words)
+    assert done.returncode == 0 and "Done in" in done.stdout, done.stderr
 
     # The text is split at nine tenths, to the character; each part starts with a newline.
     tokenizer, end = load(run / "tokenizer"), int(len(text) * 0.9)
@@ -51,10 +39,6 @@ def test_a_plain_text_becomes_a_character_model(tmp_path, monkeypatch, capsys):
     assert losses[-1]["validation_loss"] < 0.9 * np.log(characters)  # it learns
 
     # Muon updated the linear maps; those back into the residual stream started at zero.
-    import dataclasses
-
-    from configs.experiment import load_config
-
-    model = dataclasses.replace(load_config(config).model, vocab_size=characters, layers=1)
+    model = with_values(load_config(config).model, {"vocab_size": characters, "layers": 1})
     block = restore_model(model, run / "checkpoints").layer_blocks()[0]
     assert np.abs(np.asarray(block.mlp.down.weight[...])).max() > 0.01

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import gguf
 import pytest
@@ -121,6 +123,8 @@ def test_a_prompt_begins_with_the_prefix_of_the_sources_tokenizer(imported, tmp_
     assert encode_pair(stored.tokenizer, "a", " mill").context == stored.tokenizer.encode("a")
     assert encode_pair(stored.tokenizer, "", "mill").context == [BOS]
     export(stored, tmp_path / "out", "standalone")
+    record = json.loads((tmp_path / "out/gristmill_export.json").read_text(encoding="utf-8"))
+    assert {*record["files"]} == {"model.py", "parameters.safetensors", "tokenizer.json", "README.md"}
     program = "import json, model; t = model.Tokenizer(model.FOLDER / 'tokenizer.json'); print(t.encode('a mill'))"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path / "out", capture_output=True, text=True)
     assert json.loads(done.stdout) == ids, done.stderr
@@ -155,10 +159,7 @@ def test_ids_that_a_given_tokenizer_lacks_are_named(source, tmp_path, capsys):
 def test_invalid_ids_and_templates_are_rejected(source, tmp_path, changes, said):
     if source.suffix == ".gguf":
         pytest.skip("the fields of a GGUF file have types, which its reader checks")
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for path in source.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    folder = Path(shutil.copytree(source, tmp_path / "source"))
     for name, more in changes.items():
         (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | more))
     with pytest.raises(InputError, match=said):

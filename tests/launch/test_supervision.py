@@ -66,35 +66,104 @@ def events(run: Path) -> list[str]:
     return [row["event"] for row in rows if row["event"] != "start"]
 
 
-def test_a_process_that_crashes_at_ever_later_steps_is_restarted_until_it_is_done(tmp_path, capfd):
-    body = """
-    goodput.beat(10 * number)
-    if number < 5:
-        os.kill(os.getpid(), signal.SIGKILL) if number % 2 else sys.exit(1)
-    goodput.beat(50, "done")
-    """
-    assert supervisor(tmp_path, body).run() == 0
-    assert events(tmp_path) == ["crash"] * 4 + ["done"]
+CRASHES = """
+goodput.beat(10 * number)
+if number < 5:
+    os.kill(os.getpid(), signal.SIGKILL) if number % 2 else sys.exit(1)
+goodput.beat(50, "done")
+"""
+BEFORE_THE_FIRST_STEP = """
+from lm.resilience.preemption import PreemptionHandler
+with PreemptionHandler(1, lambda: goodput.beat(0, "stopped")):
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(600)
+"""
+OTHER_CLOCK = """
+real = time.time
+time.time = lambda: real() + {}
+for step in range(1, 13):
+    goodput.beat(step)
+    time.sleep(0.1)
+goodput.beat(30, "stopped" if number == 1 else "done")
+"""
+HANGING_START = """
+goodput.watch_start(0.2)
+def restore_or_compile():
+    time.sleep(600)
+if number == 1:
+    with goodput.phase("restoring"):
+        restore_or_compile()
+goodput.begin(0)
+goodput.beat(4, "done")
+"""
+LOST = """
+if number % 2 == 0:
+    sys.exit(4)
+goodput.beat(7)
+sys.exit(3)
+"""
+STARTING = "goodput.watch_start({0}); time.sleep(1); goodput.begin(0); goodput.beat(4, 'done')"
+SAVING = """goodput.begin(0); goodput.beat(8)
+with goodput.phase("saving"): time.sleep(1)
+goodput.beat(8, "done")"""
+FULL_DISK = """goodput.beat(8); (run / "heartbeat.json.probe").mkdir(); time.sleep(1)"""
+"""No file can be written at that path."""
+RUNS: dict[str, tuple[str, dict[str, float], int, str, list[str]]] = {
+    "ever later crashes": (CRASHES, {}, 0, "crash, crash, crash, crash, done", [
+        "ended by SIGKILL after step 10; restarting\n", "exit code 1 after step 20; restarting\n",
+        "done: 5 starts, 4 crashes so far"]),
+    "crashes at one step": ("goodput.beat(7 if number > 1 else 5); sys.exit(41)", {"same_step": 3}, 41,
+        "crash, crash, crash, gave up", ["exit code 41 after step 7, 3 times in a row; 4 starts"]),
+    "crashes at different steps": ("goodput.beat(100 + number % 2); sys.exit(1)",
+        {"same_step": 3, "no_progress": 4, "longest_wait": 0.02}, 1, "crash, crash, crash, crash, gave up",
+        ["4 crashes in a row without progress beyond step 101; 5 starts"]),
+    "crashes before the first step": ("sys.exit(1)", {"same_step": 2}, 1, "crash, gave up",
+        ["exit code 1 outside of training, 2 times in a row"]),
+    "a usage error": ("sys.exit(2)", {}, 2, "gave up", []),
+    "stopped by others": ("goodput.beat(4, 'stopped' if number == 1 else 'done')", {}, 0, "stopped, done", []),
+    "stopped before the first step": (BEFORE_THE_FIRST_STEP, {}, 0, "stopped, done", []),
+    "a stage after training": ("goodput.beat(9, 'done'); time.sleep(1)", {"hang_seconds": 0.5}, 0, "done", []),
+    "a save": (SAVING, {"hang_seconds": 0.5}, 0, "done", []),
+    "a full disk": (FULL_DISK, {"hang_seconds": 0.5}, 0, "done", []),
+    "no progress": ("goodput.beat(8); number > 1 or time.sleep(600)", {"hang_seconds": 0.5}, 0, "crash, done",
+        [r"killed after \d+ s without progress, after step 8"]),
+    "a start that hangs": (HANGING_START, {"start_seconds": 1.5}, 0, "crash, done",
+        [r"in restore_or_compile[\s\S]*killed after \d+ s without progress, outside of training"]),
+    "a start without a limit": (STARTING.format(0), {"start_seconds": 0.0, "hang_seconds": 0.2}, 0, "done", []),
+    "a long start": (STARTING.format(600), {"start_seconds": 600.0, "hang_seconds": 0.2}, 0, "done", []),
+    "a clock ahead": (OTHER_CLOCK.format(7200), {"hang_seconds": 600.0}, 0, "stopped, done", []),
+    "a clock behind": (OTHER_CLOCK.format(-7200), {"hang_seconds": 600.0}, 0, "stopped, done", []),
+    "lost after the join and absent at the next": (LOST, {"same_step": 3}, PeerError.exit_code,
+        "crash, waiting, crash, waiting, gave up", []),
+}  # fmt: skip
+"""{what a program does: (its body, settings, the supervisor's exit code, events, what it prints)}."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.slow if one == "a clock behind" else ()) for one in RUNS]
+)
+def test_a_process_is_restarted_or_given_up(tmp_path, capfd, name):
+    """Also after the heartbeat of an earlier process, whose steps and stop do not count."""
+    body, settings, code, expected, said = RUNS[name]
+    (tmp_path / "heartbeat.json").write_text('{"step": 99, "time": 1, "state": "stopped", "process": 1}')
+    assert supervisor(tmp_path, body, **settings).run() == code
+    assert ", ".join(events(tmp_path)) == expected
     told = capfd.readouterr().err
-    assert "ended by SIGKILL after step 10; restarting\n" in told
-    assert "exit code 1 after step 20; restarting\n" in told
-    assert "done: 5 starts, 4 crashes so far" in told
+    assert all(re.search(one, told) for one in said), told
 
 
-def test_a_repeated_crash_at_one_step_ends_the_supervisor_with_its_code(tmp_path, capfd):
-    body = """
-    goodput.beat(7 if number > 1 else 5)
-    sys.exit(41)
-    """
-    assert supervisor(tmp_path, body, same_step=3).run() == 41
-    assert events(tmp_path) == ["crash"] * 3 + ["gave up"]
-    assert "exit code 41 after step 7, 3 times in a row; 4 starts" in capfd.readouterr().err
+def test_an_invalid_heartbeat_is_ignored(tmp_path):
+    for text in ("[]", "{}", "7", '{"step": null, "time": 1, "state": "x", "process": 1}', "{"):
+        (tmp_path / "heartbeat.json").write_text(text)
+        assert supervisor(tmp_path, "").run() == 0
 
 
-def test_crashes_before_the_first_step_count_as_one_step(tmp_path, capfd):
-    (tmp_path / "heartbeat.json").write_text('{"step": 99, "time": 1, "state": "training", "process": 1}')  # another's
-    assert supervisor(tmp_path, "sys.exit(1)", same_step=2).run() == 1
-    assert "exit code 1 outside of training, 2 times in a row" in capfd.readouterr().err
+def test_the_supervisor_gives_up_on_an_absent_process_after_its_limit(tmp_path, capfd):
+    assert supervisor(tmp_path, "sys.exit(4)", give_up_after=0.5).run() == AbsentPeerError.exit_code
+    assert events(tmp_path)[-1] == "gave up" and {*events(tmp_path)[:-1]} <= {"waiting"}
+    assert "another process has not joined for" in (said := capfd.readouterr().err)
+    assert "--give-up-after is 0.5 s" in said
 
 
 def test_waits_grow_with_every_crash_at_one_step(tmp_path, monkeypatch):
@@ -103,38 +172,6 @@ def test_waits_grow_with_every_crash_at_one_step(tmp_path, monkeypatch):
     monkeypatch.setattr(watched, "sleep", waits.append)
     watched.run()
     assert waits == [0.0, 1.0, 2.0, 4.0, 5.0]
-
-
-def test_a_usage_error_is_not_restarted(tmp_path):
-    assert supervisor(tmp_path, "sys.exit(2)").run() == 2
-    assert (tmp_path / "count").read_text() == "1"
-    assert events(tmp_path) == ["gave up"]
-
-
-def test_a_process_stopped_by_others_is_restarted(tmp_path):
-    body = """
-    goodput.beat(4, "stopped" if number == 1 else "done")
-    """
-    assert supervisor(tmp_path, body).run() == 0
-    assert events(tmp_path) == ["stopped", "done"]
-
-
-def test_a_stop_record_of_an_earlier_process_is_ignored(tmp_path):
-    (tmp_path / "heartbeat.json").write_text('{"step": 4, "time": 1, "state": "stopped", "process": 1}')
-    assert supervisor(tmp_path, "").run() == 0
-    assert events(tmp_path) == ["done"]
-
-
-def test_a_process_stopped_before_its_first_step_is_not_done(tmp_path):
-    body = """
-    from lm.resilience.preemption import PreemptionHandler
-    with PreemptionHandler(1, lambda: goodput.beat(0, "stopped")):
-        if number == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(600)
-    """
-    assert supervisor(tmp_path, body).run() == 0
-    assert events(tmp_path) == ["stopped", "done"]
 
 
 def test_a_heartbeat_of_an_earlier_process_is_ignored_whatever_its_number(tmp_path):
@@ -147,55 +184,6 @@ def test_a_heartbeat_of_an_earlier_process_is_ignored_whatever_its_number(tmp_pa
     watched.heart.write_text(line % (5, watched.process.pid))
     assert watched.beat(before) == read_heartbeat(watched.heart)
     watched.process.wait()
-
-
-@pytest.mark.parametrize("shift", [7200.0, pytest.param(-7200.0, marks=pytest.mark.slow)])
-def test_clock_changes_have_no_effect(tmp_path, shift):
-    body = f"""
-    real = time.time
-    time.time = lambda: real() + {shift}
-    for step in range(1, 13):
-        goodput.beat(step)
-        time.sleep(0.1)
-    goodput.beat(30, "stopped" if number == 1 else "done")
-    """
-    assert supervisor(tmp_path, body, hang_seconds=600.0).run() == 0
-    assert events(tmp_path) == ["stopped", "done"]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        pytest.param('goodput.beat(9, "done"); time.sleep(1)', id="a stage after training"),
-        pytest.param(
-            'goodput.begin(0); goodput.beat(8)\nwith goodput.phase("saving"): time.sleep(1)\ngoodput.beat(8, "done")',
-            id="a save",
-        ),
-        # In place of a disk that is full: no file can be made there.
-        pytest.param(
-            'goodput.beat(8); (run / "heartbeat.json.probe").mkdir(); time.sleep(1)', id="no heartbeat can be written"
-        ),
-    ],
-)
-def test_a_process_is_not_killed_for_a_step_timeout_during(tmp_path, body):
-    assert supervisor(tmp_path, body, hang_seconds=0.5).run() == 0
-    assert events(tmp_path) == ["done"]
-
-
-def test_crashes_at_different_steps_without_progress_end_the_supervisor(tmp_path, capfd):
-    body = """
-    goodput.beat(100 + number % 2)
-    sys.exit(1)
-    """
-    assert supervisor(tmp_path, body, same_step=3, no_progress=4, longest_wait=0.02).run() == 1
-    assert events(tmp_path) == ["crash"] * 4 + ["gave up"]
-    assert "4 crashes in a row without progress beyond step 101; 5 starts" in capfd.readouterr().err
-
-
-def test_an_invalid_heartbeat_is_ignored(tmp_path):
-    for text in ("[]", "{}", "7", '{"step": null, "time": 1, "state": "x", "process": 1}', "{"):
-        (tmp_path / "heartbeat.json").write_text(text)
-        assert supervisor(tmp_path, "").run() == 0
 
 
 def test_an_interrupt_that_only_reached_the_supervisor_is_forwarded(tmp_path, monkeypatch):
@@ -241,42 +229,6 @@ def test_a_signal_while_the_process_is_being_started_is_forwarded_too(tmp_path, 
     assert events(tmp_path) == ["asked to end"]
 
 
-def test_a_process_without_progress_is_killed_and_restarted(tmp_path, capfd):
-    body = """
-    goodput.beat(8)
-    if number == 1:
-        time.sleep(600)
-    """
-    assert supervisor(tmp_path, body, hang_seconds=0.5).run() == 0
-    assert events(tmp_path) == ["crash", "done"]
-    assert re.search(r"killed after \d+ s without progress, after step 8", capfd.readouterr().err)
-
-
-def test_a_start_that_hangs_prints_its_stacks_and_is_killed_and_restarted(tmp_path, capfd):
-    body = """
-    goodput.watch_start(0.2)
-    def restore_or_compile():
-        time.sleep(600)
-    if number == 1:
-        with goodput.phase("restoring"):
-            restore_or_compile()
-    goodput.begin(0)
-    goodput.beat(4, "done")
-    """
-    assert supervisor(tmp_path, body, start_seconds=1.5).run() == 0
-    assert events(tmp_path) == ["crash", "done"]
-    said = capfd.readouterr().err
-    assert "in restore_or_compile" in said.split("killed after")[0]
-    assert re.search(r"killed after \d+ s without progress, outside of training", said)
-
-
-@pytest.mark.parametrize("start_seconds", [0.0, 600.0])
-def test_a_start_is_not_killed_earlier(tmp_path, start_seconds):
-    body = f"goodput.watch_start({start_seconds}); time.sleep(1); goodput.begin(0); goodput.beat(4, 'done')"
-    assert supervisor(tmp_path, body, start_seconds=start_seconds, hang_seconds=0.2).run() == 0
-    assert events(tmp_path) == ["done"]
-
-
 def test_failed_joins_are_no_crashes_and_the_run_completes_when_the_other_process_is_back(tmp_path, capfd):
     address = f"localhost:{free_port()}"
     join = "from launch.stages.meeting import meet; from lm.errors import PeerError\n"
@@ -304,24 +256,6 @@ def test_failed_joins_are_no_crashes_and_the_run_completes_when_the_other_proces
     assert back[0].wait() == 0
     assert events(tmp_path) == ["waiting"] * (len(events(tmp_path)) - 1) + ["done"] and len(events(tmp_path)) > 2
     assert "another process has not joined for" in capfd.readouterr().err
-
-
-def test_the_supervisor_gives_up_on_an_absent_process_after_its_limit(tmp_path, capfd):
-    assert supervisor(tmp_path, "sys.exit(4)", give_up_after=0.5).run() == AbsentPeerError.exit_code
-    assert events(tmp_path)[-1] == "gave up" and {*events(tmp_path)[:-1]} <= {"waiting"}
-    assert "another process has not joined for" in (said := capfd.readouterr().err)
-    assert "--give-up-after is 0.5 s" in said
-
-
-def test_a_process_lost_after_the_join_counts_also_if_it_is_absent_at_the_next_join(tmp_path):
-    body = """
-    if number % 2 == 0:
-        sys.exit(4)
-    goodput.beat(7)
-    sys.exit(3)
-    """
-    assert supervisor(tmp_path, body, same_step=3).run() == PeerError.exit_code
-    assert events(tmp_path) == ["crash", "waiting", "crash", "waiting", "gave up"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import runpy
 import shutil
 import signal
 import subprocess
@@ -25,23 +24,23 @@ from lm.config import MeshConfig
 from lm.errors import InputError, UsageError
 from lm.evaluation.bits_per_byte import evaluate_texts
 from lm.evaluation.log_likelihood import LogLikelihoods, Request
+from lm.fields import with_values
 from lm.parallel import make_mesh
 from lm.run_paths import RunPaths
 from lm.storage import write_json
 from lm.tokenizer import save, train_bpe
 from lm.training.loop import train
+from tests.commands import call
 from tests.corpus import texts, tiny_experiment, write_tokens
 from tests.launch.run_folder import NO_OUTPUTS
+from tests.launch.toy_stages import files_of
 from tests.lm.evaluation.task_files import write_jsonl, write_parquet, write_tasks
 from tests.run_files import QUICK, REPOSITORY
 from tests.train_process import free_port, told_by
 
-TINY = tiny_experiment()
 CUT = MeshConfig(fsdp=8)
-EXPERIMENT = dataclasses.replace(
-    TINY, model=dataclasses.replace(TINY.model, layers=1),
-    train=dataclasses.replace(TINY.train, steps=8, mesh=CUT, checkpoint_every=4, validate_every=0, sample_every=0),
-)  # fmt: skip
+SHORT = {"steps": 8, "mesh": CUT, "checkpoint_every": 4, "validate_every": 0, "sample_every": 0}
+EXPERIMENT = with_values(tiny_experiment(), {"model.layers": 1} | {f"train.{name}": SHORT[name] for name in SHORT})
 TEXT = texts(1, seed=9)[0]
 
 
@@ -72,22 +71,6 @@ def run(trained, tmp_path) -> RunFolder:
     return RunFolder(Path(shutil.copytree(trained.root, tmp_path / "somewhere else")))
 
 
-def call(script: str, *words: object) -> int:
-    """Run a script in this process, as python -m does; return its exit code."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sys, "argv", [script, *map(str, words)])
-        patched.delitem(sys.modules, script, raising=False)
-        try:
-            runpy.run_module(script, run_name="__main__", alter_sys=True)
-        except SystemExit as ended:
-            return int(ended.code or 0)
-    return 0
-
-
-def contents(run: RunPaths) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
-
-
 def test_a_run_loads_experiment_tokenizer_and_model_of_every_step_on_every_mesh(trained):
     mesh = make_mesh(MeshConfig(), EXPERIMENT.model, 4, jax.devices()[:4])
     newest, first, whole = trained.load(), trained.load(step=4), trained.load(mesh)
@@ -108,7 +91,7 @@ def test_a_tokenizer_other_than_the_training_one_is_rejected(run):
 
 
 def test_prompts_are_continued_on_the_side_without_changing_the_run(run, capsys):
-    before = contents(run)
+    before = files_of(run.root)
     words = ("--prompt", "The miller", "A farmer", "--prompt", "", "--sample.temperatures", "0")
     assert call("launch.sample", run.root, *words) == 0
     newest = capsys.readouterr().out
@@ -117,7 +100,7 @@ def test_prompts_are_continued_on_the_side_without_changing_the_run(run, capsys)
     assert (older := capsys.readouterr().out).count("at temperature 0\n") == 3 and older != newest
     assert call("launch.sample", run.root, "--step", "4", "--sample.temperatures", "0") == 0
     assert capsys.readouterr().out.count("--- ") == len(EXPERIMENT.sample.prompts)
-    assert contents(run) == before
+    assert files_of(run.root) == before
 
 
 @pytest.mark.slow
@@ -137,7 +120,7 @@ def test_a_prompt_is_continued_with_at_most_120_of_our_modules(run):
 
 
 def test_a_text_is_evaluated_on_the_side_without_changing_the_run(run, tmp_path, capsys):
-    file, before = tmp_path / "a text.txt", contents(run)
+    file, before = tmp_path / "a text.txt", files_of(run.root)
     file.write_text(TEXT)
     assert call("launch.evaluate", run.root, "--text", file, "--step", "4") == 0
     said = capsys.readouterr().out
@@ -152,11 +135,11 @@ def test_a_text_is_evaluated_on_the_side_without_changing_the_run(run, tmp_path,
     assert capsys.readouterr().out.splitlines()[-1].split()[-8:] == ["1", f"{len(TEXT.encode()):,}", *told[1:]]
     assert call("launch.evaluate", run.root, "--step", "8") == 0
     assert "evaluate: bits per byte: validation" in capsys.readouterr().out
-    assert contents(run) == before
+    assert files_of(run.root) == before
 
 
 def test_tasks_and_files_are_evaluated_on_the_side_as_tables_and_as_json(run, tmp_path, capsys):
-    data, before = write_tasks(tmp_path / "data", 6), contents(run)
+    data, before = write_tasks(tmp_path / "data", 6), files_of(run.root)
     write_parquet(tmp_path / "many.parquet", [{"body": text} for text in (TEXT, *texts(2, seed=4))])
     (tmp_path / "one.txt").write_text(TEXT)
     words = ("--text", tmp_path / "one.txt", tmp_path / "many.parquet", "--column", "body", "--limit", "2")
@@ -182,7 +165,7 @@ def test_tasks_and_files_are_evaluated_on_the_side_as_tables_and_as_json(run, tm
     assert any(row[:1] == [str(tmp_path / "many.parquet")] and f"{many['bits_per_byte']:.3f}" in row for row in rows)
     assert call("launch.evaluate", run.root, "--json") == 0
     assert json.loads(capsys.readouterr().out)["parameters"] > 0
-    assert contents(run) == before
+    assert files_of(run.root) == before
 
 
 def test_the_loss_of_packed_documents_is_the_sum_of_each_and_of_the_bos_tokens_between_them(trained):
@@ -208,7 +191,7 @@ def test_lm_eval_runs_its_tasks_and_adds_its_results_to_the_run(run, tmp_path, c
     import datasets.config
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    data, before = write_tasks(tmp_path / "data", 6), contents(run)
+    data, before = write_tasks(tmp_path / "data", 6), files_of(run.root)
     assert call("launch.lm_eval", run.root, "--tasks", "piqa", "--data", data, "--step", "4") == 0
     assert re.search(r"task +few-shot +figure +value +\+-\npiqa +0 +acc +0?\.?\d+", capsys.readouterr().out)
     own = tmp_path / "own"
@@ -232,8 +215,8 @@ def test_lm_eval_runs_its_tasks_and_adds_its_results_to_the_run(run, tmp_path, c
     assert call("launch.evaluate", run.root, "--tasks", "piqa", "--task-data", data, "--step", "4", "--json") == 0
     in_tree = json.loads("{" + capsys.readouterr().out.rpartition("\n{\n")[2])["tasks"]["piqa"]
     assert in_tree["acc_norm"] == pytest.approx(results["results"]["piqa"]["acc_norm,none"])
-    made = str(run.harness_results(4))
-    assert {name: data for name, data in contents(run).items() if name != made} == before
+    made = str(run.harness_results(4).relative_to(run.root))
+    assert {name: data for name, data in files_of(run.root).items() if name != made} == before
     assert call("launch.lm_eval", run.root, "--tasks", "no_such_task") == 2
 
 
@@ -272,10 +255,10 @@ def test_user_errors_are_reported(trained, tmp_path, monkeypatch, capsys, script
     Path("empty.txt").touch()
     Path("latin.txt").write_bytes("und für".encode("latin-1"))
     Path("bad.parquet").write_text("not Parquet")
-    before = contents(trained)
+    before = files_of(trained.root)
     assert call(f"launch.{script}", trained.root, *words) == code
     assert re.search(message, capsys.readouterr().err)
-    assert contents(trained) == before
+    assert files_of(trained.root) == before
 
 
 def test_unreadable_rows_are_reported(tmp_path, capsys):

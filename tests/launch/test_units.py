@@ -12,7 +12,6 @@ import pytest
 
 from configs.experiment import Experiment
 from data_prep.config import EngineConfig
-from data_prep.select import duplicates
 from data_prep.warc import write_pages
 from launch import extract_texts, fetch_pages, prepare_documents
 from launch.run_folder import markers as notes
@@ -20,7 +19,7 @@ from launch.run_folder import user_inputs
 from launch.stages.stage import Stage
 from lm.errors import InputError, UsageError
 from lm.fields import with_values
-from lm.storage import Place, Url
+from lm.storage import Place, Url, write_atomically
 from tests.corpus import tiny_experiment, web_pages
 from tests.data_prep.loopback_crawl import LoopbackCrawl, serving
 from tests.launch.run_folder import NO_OUTPUTS
@@ -271,21 +270,6 @@ def test_added_inputs_are_rejected_after_later_stages(warcs, tmp_path):
     assert before == files_of(tmp_path)
 
 
-def test_unfinished_documents_resume_with_other_inputs(warcs, tmp_path, monkeypatch):
-    keys: list[str] = []
-    real = duplicates.write_keys
-    noting = lambda file, space, **rest: keys.append(file.name) or real(file, space, **rest)
-    monkeypatch.setattr(duplicates, "write_keys", noting)
-    for some in (warcs[:3], warcs[1:], warcs[:3]):
-        make(some, tmp_path / "run", steps=("exact_dedup",))
-        begin(prepare_documents.STAGE, some, tmp_path / "run", steps=("exact_dedup",))
-    for name in ("run", "fresh"):
-        make(warcs[:3], tmp_path / name, (*STAGES, prepare_documents.STAGE), steps=("exact_dedup",))
-    assert sorted(keys[:3]) == ["0", "1", "2"] and keys[3:5] == ["3", "0"] and sorted(keys[5:]) == ["0", "1", "2"]
-    documents = texts(tmp_path / "run", "documents/")
-    assert documents == texts(tmp_path / "fresh", "documents/") and len(documents) == 3
-
-
 def test_a_changed_library_is_named_and_deletes_nothing(warcs, tmp_path, monkeypatch, capsys):
     make(warcs, tmp_path, STAGES[:1])
     whole = damage(warcs)
@@ -299,27 +283,28 @@ def test_a_changed_library_is_named_and_deletes_nothing(warcs, tmp_path, monkeyp
     assert "regex of tomorrow" in capsys.readouterr().out
 
 
-def test_outputs_without_a_unit_are_rebuilt_with_it_unless_a_model_was_trained_on_them(warcs, tmp_path):
+def test_outputs_without_a_unit_are_rebuilt_with_it_unless_a_model_was_trained_on_them(warcs, place):
     def made(**engine) -> list[bool]:
-        return make(warcs, tmp_path, (*STAGES, prepare_documents.STAGE), max_failed=0.3, **engine)
+        return make(warcs, place, (*STAGES, prepare_documents.STAGE), max_failed=0.3, **engine)
 
-    key = lambda: json.loads((tmp_path / "stages/texts.json").read_text())["key"]
-    make(warcs, tmp_path, STAGES[:1])
+    record = lambda: json.loads((place / "stages/texts.json").read_text())
+    make(warcs, place, STAGES[:1])
     whole = damage(warcs)
     assert made() == [False, True, True] and made() == [False, False, False]
-    units, without = markers(tmp_path), key()
-    assert set(units) == {"0", "1", "3"} and (tmp_path / "quarantine/texts/2.json").is_file()
-    (tmp_path / "stages/train.begun").write_text("{}")
-    before = files_of(tmp_path)
+    units, without = markers(place), record()
+    assert set(units) == {"0", "1", "3"} and without["continued_from"] == [{"without": ["texts/2"]}]
+    assert [*texts(place, "quarantine/texts/")] == ["2.json"]
+    write_atomically(place / "stages/train.begun", "{}")
+    before = files_of(place)
     with pytest.raises(UsageError, match="has already trained on texts without the failed units"):
         made(retry_failed=True)
-    assert before == files_of(tmp_path)
-    (tmp_path / "stages/train.begun").unlink()
-    assert made(retry_failed=True) == [False, True, False] and key() == without  # it fails again
+    assert before == files_of(place)
+    (place / "stages/train.begun").unlink()
+    assert made(retry_failed=True) == [False, True, False] and record()["key"] == without["key"]  # it fails again
     times = {path: path.stat().st_mtime_ns for path in warcs}
     warcs[2].write_bytes(whole)
     os.utime(warcs[2], ns=(times[warcs[2]], times[warcs[2]]))  # as if the cause was not the file
     assert made(retry_failed=True) == [False, True, True] and made() == [False, False, False]
-    assert markers(tmp_path).items() > units.items() and key() != without
-    assert set(texts(tmp_path, "documents/")) == {"0.parquet", "1.parquet", "2.parquet", "3.parquet"}
-    assert not list(tmp_path.glob("quarantine/texts/*"))
+    assert markers(place).items() > units.items() and record()["key"] != without["key"]
+    assert set(texts(place, "documents/")) == {"0.parquet", "1.parquet", "2.parquet", "3.parquet"}
+    assert not texts(place, "quarantine/texts/")
