@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
+import functools
 import gzip
 import json
 import logging
 import re
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 
 from lm.checkpoints.manager import Checkpoints
-from lm.checkpoints.manifest import RetentionPolicy, read_manifest
+from lm.checkpoints.manifest import RetentionPolicy, read_manifest, write_manifest
 from lm.config import MeshConfig, MixtureSource, MuonConfig
 from lm.data.batches import Batch, BatchSource
 from lm.errors import InputError, UsageError
@@ -28,6 +30,7 @@ from lm.parallel import make_mesh, one_device_mesh
 from lm.resilience.preemption import PreemptionHandler
 from lm.tokenizer import load
 from lm.training.aot_compile import WORTH_MEASURING, worth_measuring
+from lm.training.hooks import all_finite
 from lm.training.loop import train
 from lm.training.optimizer import make_optimizer
 from lm.training.setup import description_texts, open_data
@@ -113,6 +116,29 @@ def test_a_diverged_run_saves_no_checkpoint(run):
     with pytest.raises(InputError, match="the run has diverged"):
         train(MODEL, config, run)
     assert max((int(path.name) for path in (run / "checkpoints").glob("[0-9]*")), default=0) <= 2
+
+
+@pytest.mark.slow
+def test_a_skipped_save_does_not_delay_the_next_steps(run, monkeypatch):
+    """Each attempted save checks the parameters once; a skipped save is retried when the previous one is on disk."""
+    written, looks, real = threading.Event(), [], all_finite
+    publish = lambda *arguments: written.wait(600) and write_manifest(*arguments)
+    monkeypatch.setattr("lm.checkpoints.manager.write_manifest", publish)
+
+    def look(tree):
+        looks.append(tree)
+        if len(looks) == 3:
+            written.set()
+        return real(tree)
+
+    monkeypatch.setattr("lm.training.hooks.all_finite", look)
+    config = dataclasses.replace(
+        CONFIG, log_every=12, checkpoint_every=2, validate_every=12, validation_batches=1, sample_every=12
+    )
+    monkeypatch.setattr(Checkpoints, "__init__", functools.partialmethod(Checkpoints.__init__, timeout=0.0))
+    train(MODEL, config, run)
+    assert len(looks) == 3  # after step 2, which is saved; 4, which is skipped; and 12, which waits for the disk
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["12", "2"]
 
 
 def test_a_resumed_run_uses_the_optimizer_state_of_the_checkpoint(finished, tmp_path):
