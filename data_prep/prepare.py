@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
 from data_prep.config.documents import AFTER_FILTERS, DEDUP
 from data_prep.decontamination.run import decontaminate
-from data_prep.dedup.clusters import make_node
+from data_prep.dedup.clusters import count_clusters, make_node
 from data_prep.dedup.keys import scope_of
 from data_prep.dedup.lines import remove_lines
 from data_prep.dedup.substrings import remove_substrings
 from data_prep.dedup.survivors import Survivor, SurvivorFile, write_survivors
 from data_prep.dedup_index.format import Index, open_indices
-from data_prep.dedup_index.joins import join_with_indices
+from data_prep.dedup_index.joins import write_matching_pairs
 from data_prep.dedup_index.of_run import write_index_of
 from data_prep.engine import Counts, Marker, Progress, Workspace, identity_of
 from data_prep.engine.tasks import (
@@ -26,6 +26,7 @@ from data_prep.engine.tasks import (
     FileRunner,
     StoredFile,
     absolute,
+    delete_other_digests,
     file_of_each,
     quarantine_in,
 )
@@ -35,7 +36,6 @@ from data_prep.select.apply_filters import apply_filters, merge_counts
 from data_prep.select.duplicates import (
     Found,
     find_clusters,
-    find_sizes,
     names_of,
     read_duplicates,
     write_duplicates,
@@ -48,34 +48,12 @@ from lm.errors import InputError, print_untrusted
 from lm.storage import Place, writing
 
 
-def find_edits(
-    files: list[StoredFile],
-    config: DocumentsConfig,
-    identity: Callable[[StoredFile], object],
-    run: FileRunner,
-) -> dict[str, str]:
-    """Run the steps that remove parts of texts, on the survivors: documents that pass the rules and are not duplicates.
-    Return {name of a file: SHA-256 of its survivors and their edits}, without failed files. `identity` returns
-    everything that determines the survivors of a file."""
-    work = functools.partial(find_survivors, config=config)
-    files, made = run("survivors", files, work, identity)
-    left = []
-    for file in files:
-        marker = made[file.name]
-        ((name, (_, sha256)),) = marker.outputs.items()
-        left.append(SurvivorFile(run.folder / name, file.bytes, sha256, marker.counts, file.id))
-    for step in edit_steps(config):
-        left = STEPS[step](left, getattr(config, step), run)
-    return {file.name: file.sha256 for file in left}
-
-
 def find_survivors(file: StoredFile, space: Workspace, config: DocumentsConfig) -> Counts:
     """Write the survivors of a file: its documents that pass the rules and are not duplicates."""
     duplicates, _ = read_duplicates(file, space)
-    reasons = {row: (one.stage, one.reason) for row, one in duplicates.items()}
 
     def survivors() -> Iterator[Survivor]:
-        for filtered in filtered_rows(file.path, config, space.count, reasons):
+        for filtered in filtered_rows(file.path, config, space.count, duplicates):
             for number, (row, verdict) in enumerate(zip(filtered.rows, filtered.verdicts, strict=True), filtered.first):
                 if verdict is None:
                     when, _ = make_node(row["date"], row["id"], file.id, number)
@@ -178,17 +156,32 @@ def select(
     markers of the filtered files, which list their outputs and counts). Failed files are in `run.failed`."""
     names = {file.id: file.path.name for file in files}
     files, config = with_min_scores(files, config, run)
-    join_indices = functools.partial(join_with_indices, indices=indices) if indices else None
-    files, clusters = find_clusters(files, config, [index.name for index in indices], join_indices, run)
-    sizes = find_sizes(clusters, config, run)
+    match = functools.partial(write_matching_pairs, indices=indices) if indices else None
+    files, clusters = find_clusters(files, config, [index.name for index in indices], match, run)
+    sizes = None
+    if config.counts_clusters:
+        *_, last = clusters.values()  # its clusters include those of earlier steps
+        folder = run.folder / f"parts/{last.folder.parent.name}-sizes"
+        delete_other_digests(folder)
+        sizes = count_clusters(last, folder, run.tasks("sizes of clusters"))
     found = Found(names, clusters, sizes, indices)
     work = functools.partial(write_duplicates, found=found)
     files, made = run("duplicates", files, work, [names_of(clusters), sizes is not None])
     settings = identity_of(config)
     identities = {name: [settings, marker.outputs] for name, marker in made.items()}
     edits: dict[str, str] = {}
+    """{name of a file: SHA-256 of its survivors (documents that pass the rules and deduplication) and their edits}"""
     if edit_steps(config):
-        edits = find_edits(files, config, lambda file: identities[file.name], run)
+        work = functools.partial(find_survivors, config=config)
+        files, survivors = run("survivors", files, work, lambda file: identities[file.name])
+        left = []
+        for file in files:
+            marker = survivors[file.name]
+            ((name, (_, sha256)),) = marker.outputs.items()
+            left.append(SurvivorFile(run.folder / name, file.bytes, sha256, marker.counts, file.id))
+        for step in edit_steps(config):
+            left = STEPS[step](left, getattr(config, step), run)
+        edits = {file.name: file.sha256 for file in left}
         files = [file for file in files if file.name in edits]
     work = functools.partial(apply_filters, config=config)
     files, made = run(FILTERING, files, work, lambda file: [identities[file.name], edits.get(file.name)])

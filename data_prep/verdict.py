@@ -42,10 +42,6 @@ class Threshold:
         language."""
         return replace(self, value=self.by_language.get(label, self.value), by_language={})
 
-    def row_limits(self, languages: np.ndarray | None) -> float | np.ndarray:
-        """Return the limit of each row, (rows,) float64, or one for all. `languages` is from `languages_of`."""
-        return row_limits(self.value, self.by_language, languages)
-
 
 def row_limits(value: float, by_language: dict[str, float], languages: np.ndarray | None) -> float | np.ndarray:
     """Return the limit of each row, (rows,) float64: by its language if that is in `by_language`, otherwise `value`.
@@ -88,7 +84,7 @@ def columns_needed(config: DocumentsConfig) -> list[str]:
 
 def values_of(rows: pa.RecordBatch | pa.Table, thresholds: tuple[Threshold, ...]) -> dict[str, np.ndarray]:
     """Return {column: (rows,) float64} of all measured values with a threshold; NaN for rows without text."""
-    values = {signal: column(rows, signal) for signal in dict.fromkeys(one.signal for one in thresholds)}
+    values = {signal: floats_of(rows[signal]) for signal in dict.fromkeys(one.signal for one in thresholds)}
     has_text = nulls_of(rows["stage"])
     values[LANGUAGE_SCORE] = np.where(has_text, values[LANGUAGE_SCORE], np.nan)
     return values
@@ -99,30 +95,19 @@ def verdicts(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig) -> list[V
     language, then the used filters."""
     names: list[Verdict] = [None]
     first = np.zeros(rows.num_rows, np.intp)  # index in `names` of each row's verdict
-    for verdict, broken in checks(rows, config):
-        first[broken & (first == 0)] = len(names)
-        names.append(verdict)
+    languages = languages_of(rows, config)
+    for one in config.used_filters:
+        checks: list[tuple[str, np.ndarray]] = []
+        for rule, limit, own in limits_of(one, config):
+            limits = row_limits(limit, own, languages)
+            checks.append((rule.reason, breaks(floats_of(rows[rule.signal]), rule.side(one), limits)))
+        for reason, broken in [*checks, *one.other_checks(rows)]:
+            first[broken & (first == 0)] = len(names)
+            names.append((one.name, reason))
     found = [names[index] for index in first.tolist()]
     for row in np.flatnonzero(~nulls_of(rows["stage"])).tolist():  # rows that never had a text
         found[row] = rows["stage"][row].as_py(), rows["reason"][row].as_py()
     return found
-
-
-def checks(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
-    """Yield ((stage, reason), (rows,) bool: whether that rule drops each row) for all rules, in order of
-    application."""
-    languages = languages_of(rows, config)
-    for one in config.used_filters:
-        for rule, limit, own in limits_of(one, config):
-            limits = row_limits(limit, own, languages)
-            yield (one.name, rule.reason), breaks(column(rows, rule.signal), rule.side(one), limits)
-        for reason, broken in one.other_checks(rows):
-            yield (one.name, reason), broken
-
-
-def column(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
-    """Return the column `name` as (rows,) float64; null becomes NaN, for which every comparison is false."""
-    return floats_of(rows[name])
 
 
 def read_measured(texts: Place, columns: list[str]) -> Iterator[pa.Table]:

@@ -32,12 +32,12 @@ import numpy as np
 from data_prep.dates import read_date
 from data_prep.dedup.partitions import MOST_BITS, Gather, Partition, Partitions, Rows, join
 from data_prep.dedup.sorted_runs import (
+    INVERSE,
     LAST_KEY,
     begins,
     damaged,
     first_rows,
     keys_of_file,
-    places_of,
     put_together,
     read_blocks,
     runs_in,
@@ -70,16 +70,11 @@ UNKNOWN_DATE = 2**32 - 1
 
 def make_node(date: str, document_id: str, file: int, row: int) -> Node:
     """Return the node of a document: two integers that order the documents of a cluster (see Node). The order is by
-    date (data_prep/dates.py; invalid dates last), then by a hash of the ID, so it does not depend on the order of the
-    files. `file` is the number of the document's file."""
+    date (data_prep/dates.py) in seconds since 1970, invalid dates last, then by a hash of the ID, so it does not depend
+    on the order of the files. `file` is the number of the document's file."""
     digest = hashlib.blake2b(document_id.encode("utf-8", "surrogatepass"), digest_size=4).digest()
-    return seconds_since_1970(date) << 32 | int.from_bytes(digest, "little"), file << 32 | row
-
-
-def seconds_since_1970(date: str) -> int:
-    """Convert a date (data_prep/dates.py) to seconds since 1970, clipped to 32 bits; UNKNOWN_DATE if it is none."""
-    moment = read_date(date)
-    return min(max(int(moment.timestamp()), 0), UNKNOWN_DATE - 1) if moment else UNKNOWN_DATE
+    seconds = min(max(int(moment.timestamp()), 0), UNKNOWN_DATE - 1) if (moment := read_date(date)) else UNKNOWN_DATE
+    return seconds << 32 | int.from_bytes(digest, "little"), file << 32 | row
 
 
 def file_ids(names: Iterable[str]) -> dict[str, int]:
@@ -181,42 +176,43 @@ def write_edges(task: Partition, path: Path, read: Rows, kind: Kind, rows_at_onc
     changes = 0
 
     def edges() -> Iterator[np.ndarray]:
+        """Yield the edges of each block, uint64 (4, edges): pairs of connected documents, the larger node first."""
         nonlocal changes
         for block, starts, keys in with_keys(read(), group):
-            made, changed = edges_of_step(kind, block, starts, firsts[2:, keys][:, np.cumsum(starts) - 1])
-            changes += changed
-            yield made
+            node, least = block[2:], firsts[2:, keys][:, np.cumsum(starts) - 1]  # `least`: smallest node of the key
+            if kind == "link":
+                yield np.concatenate([node, least])[:, node[1] != least[1]]
+                continue
+            center = np.stack([block[1], spread(block[0], INVERSE)])  # the key is a node too, at a permuted place
+            if kind == "result":
+                yield np.concatenate([center, node])[:, less(node, center)]
+            elif kind == "large":
+                smallest = np.where(less(least, center), least, center)
+                larger = less(center, node)
+                made = np.concatenate([node, smallest])[:, larger]
+                changes += int((made[3] != center[1, larger]).sum())
+                yield made
+            else:
+                other = node[1] != least[1]
+                changes += int(other.sum())
+                centers = np.concatenate([center, least])[:, starts]
+                yield np.concatenate([centers, np.concatenate([node, least])[:, other]], axis=1)
 
     def runs() -> Iterator[np.ndarray]:
+        """Yield rows (key, node). The key is the larger node, with its place permuted by `spread`. Of the link and the
+        small star, each edge also gives a row with the smaller node as key."""
         nonlocal changes
         for some in put_together(edges(), rows_at_once):
             forest, changed = contract(some)
             changes += changed
-            yield keyed(forest, both_ways=kind in ("link", "small"))
+            rows = forest[[1, 0, 2, 3]]
+            if kind in ("link", "small"):
+                rows = np.concatenate([rows, forest[[3, 2, 0, 1]]], axis=1)
+            rows[0] = spread(rows[0])
+            yield rows
 
     write_run_file(path, runs())
     return {"changes": changes}
-
-
-def edges_of_step(kind: Kind, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return (edges that a step of the search for clusters makes from the rows of a block, number of new edges). An
-    edge is a pair of connected documents; edges are uint64 (4, edges), the larger node first. `least` is the smallest
-    node of each row's key; `starts` is True for rows at which a key begins."""
-    node = block[2:]
-    if kind == "link":
-        return np.concatenate([node, least])[:, node[1] != least[1]], 0
-    center = np.stack([block[1], places_of(block[0])])  # the key is a node too; `spread` changed its place
-    if kind == "result":
-        return np.concatenate([center, node])[:, less(node, center)], 0
-    if kind == "large":
-        smallest = np.where(less(least, center), least, center)
-        larger = less(center, node)
-        edges = np.concatenate([node, smallest])[:, larger]
-        return edges, int((edges[3] != center[1, larger]).sum())
-    other = node[1] != least[1]
-    edges = np.concatenate([node, least])[:, other]
-    centers = np.concatenate([center, least])[:, starts]
-    return np.concatenate([centers, edges], axis=1), int(other.sum())
 
 
 def contract(edges: np.ndarray) -> tuple[np.ndarray, int]:
@@ -241,16 +237,6 @@ def contract(edges: np.ndarray) -> tuple[np.ndarray, int]:
     root = root[connected]
     same = np.array_equal(np.unique(larger * total + smaller), connected * total + root)
     return np.concatenate([nodes[:, connected], nodes[:, root]]), int(not same)
-
-
-def keyed(edges: np.ndarray, both_ways: bool) -> np.ndarray:
-    """Return edges (pairs of connected documents) as rows (key, node) of a run file. The key is the larger node, with
-    its place permuted by `spread`. With `both_ways`, each edge also gives a row with the smaller node as key."""
-    rows = edges[[1, 0, 2, 3]]
-    if both_ways:
-        rows = np.concatenate([rows, edges[[3, 2, 0, 1]]], axis=1)
-    rows[0] = spread(rows[0])
-    return rows
 
 
 def less(nodes: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -136,30 +136,23 @@ def write_removed(file: SurvivorFile, space: Workspace, removed: Partitions) -> 
 
 
 def write_line_edits(file: SurvivorFile, space: Workspace, config: LineDedupConfig) -> Counts:
-    removed = removed_keys(space.place(removed_name(file)))
-    return write_edits(space.output(edits_name("line_dedup", file.name)), line_edits(file, config, removed))
-
-
-def removed_keys(removed: Place) -> dict[int, set[bytes]]:
-    """Return {row of a document: keys of the spans to remove}, from a file of `write_removed`."""
-    found: dict[int, set[bytes]] = {}
-    rows = np.load(io.BytesIO(removed.read_bytes()))
-    keys = np.ascontiguousarray(rows[1:].T).astype(">u8").tobytes()
+    removed: dict[int, set[bytes]] = {}
+    """{row of a document: keys of the spans to remove}"""
+    rows = np.load(io.BytesIO(space.place(removed_name(file)).read_bytes()))
+    every = np.ascontiguousarray(rows[1:].T).astype(">u8").tobytes()
     for number, row in enumerate(rows[0].tolist()):
-        found.setdefault(row, set()).add(keys[16 * number : 16 * number + 16])
-    return found
+        removed.setdefault(row, set()).add(every[16 * number : 16 * number + 16])
 
+    def edits() -> Iterator[tuple[int, Edit]]:
+        for one in read_survivors(file):
+            if keys := removed.get(one.row):
+                spans: list[tuple[int, int]] = []
+                for key, start, end in keyed_spans(one.text, one.scope, config):
+                    if key in keys:
+                        if spans and not one.text[spans[-1][1] : start].strip():  # adjacent or overlapping: merge
+                            start = spans.pop()[0]
+                        spans.append((start, end))
+                spans = with_gaps(one.text, spans)
+                yield one.row, edit_of(one.text, spans, config.max_removed, config.min_words_left, REASONS)
 
-def line_edits(
-    file: SurvivorFile, config: LineDedupConfig, removed: dict[int, set[bytes]]
-) -> Iterator[tuple[int, Edit]]:
-    for one in read_survivors(file):
-        if keys := removed.get(one.row):
-            spans: list[tuple[int, int]] = []
-            for key, start, end in keyed_spans(one.text, one.scope, config):
-                if key in keys:
-                    if spans and not one.text[spans[-1][1] : start].strip():  # adjacent or overlapping spans: merge
-                        start = spans.pop()[0]
-                    spans.append((start, end))
-            spans = with_gaps(one.text, spans)
-            yield one.row, edit_of(one.text, spans, config.max_removed, config.min_words_left, REASONS)
+    return write_edits(space.output(edits_name("line_dedup", file.name)), edits())

@@ -219,14 +219,10 @@ FACTOR, INVERSE = 0x9E3779B1, pow(0x9E3779B1, -1, 2**32)
 
 def spread(places: np.ndarray, factor: int = FACTOR) -> np.ndarray:
     """Return places (file number << 32 | row, uint64) with permuted file numbers. File numbers may be small or close
-    together; the permuted ones are distributed evenly over 32 bits, so that the places can be used as keys."""
+    together; the permuted ones are distributed evenly over 32 bits, so that the places can be used as keys. With the
+    factor INVERSE, the places are returned from their keys."""
     file = (places >> np.uint64(32)) * np.uint64(factor) << np.uint64(32)
     return file | places & np.uint64(2**32 - 1)
-
-
-def places_of(keys: np.ndarray) -> np.ndarray:
-    """Invert `spread`: return the places from their keys."""
-    return spread(keys, INVERSE)
 
 
 def keys_of_file(file: int) -> tuple[int, int]:

@@ -136,20 +136,15 @@ def covered_tokens(group: Group, config: SubstringDedupConfig) -> dict[tuple[int
         tokens[end - 1 - len(own) : end - 1] = own
     places = [(file, row, len(own)) for _, file, row, own in documents]
     del documents
-    covered = repeated_earlier(only_repeated(tokens), config.length)
+    counts = np.bincount(tokens, minlength=1)
+    counts[0] = 0
+    covered = repeated_earlier(np.where(counts[tokens] > 1, tokens, np.uint32(0)), config.length)
     found = {}
     for (file, row, length), end in zip(places, ends.tolist(), strict=True):
         own = covered[end - 1 - length : end - 1]
         if own.any():
             found[file, row] = own
     return found
-
-
-def only_repeated(tokens: np.ndarray) -> np.ndarray:
-    """Return the tokens, uint32 (n,), with 0 for those that occur only once."""
-    counts = np.bincount(tokens, minlength=1)
-    counts[0] = 0
-    return np.where(counts[tokens] > 1, tokens, np.uint32(0))
 
 
 def write_substring_edits(file: SurvivorFile, space: Workspace) -> Counts:

@@ -11,7 +11,15 @@ import pyarrow.parquet as pq
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.clusters import INDEX_FILES, LOW_WORD, ROWS_AT_ONCE
 from data_prep.dedup.partitions import Partition, Partitions, Rows, join
-from data_prep.dedup.sorted_runs import LAST_KEY, begins, read_blocks, runs_in, sorted_rows, write_run_file
+from data_prep.dedup.sorted_runs import (
+    LAST_KEY,
+    begins,
+    read_blocks,
+    runs_in,
+    sorted_rows,
+    write_run_file,
+    writing_run_file,
+)
 from data_prep.dedup_index.format import HEADER, ID_SCHEMA, Index, KeyFile, header_of
 from data_prep.engine.tasks import Run
 from data_prep.parquet import read_batches, write_rows
@@ -51,18 +59,17 @@ def map_keys(
 
     for source, target in pairs:
         write_run_file(target, mapped(source))
-    named = np.unique(np.concatenate(kept_rows)).tolist()
-    write_rows(ids_of(texts, iter(named), ids), {ids: ID_SCHEMA}, ids.parent)
+    named = np.unique(np.concatenate(kept_rows)).astype(np.int64)
 
+    def kept_ids() -> Iterator[tuple[Path, dict]]:
+        first = 0
+        for batch in read_batches(texts, ["id"]):
+            begin, end = np.searchsorted(named, [first, first + batch.num_rows])
+            for row in named[begin:end].tolist():
+                yield ids, {"row": row, "id": batch["id"][row - first].as_py()}
+            first += batch.num_rows
 
-def ids_of(texts: Place, named: Iterator[int], path: Path) -> Iterator[tuple[Path, dict]]:
-    """Yield (path, {"row": row, "id": ID}) for some rows of the file `texts`. `named` are their numbers, ascending."""
-    first, row = 0, next(named, None)
-    for batch in read_batches(texts, ["id"]):
-        while row is not None and row < first + batch.num_rows:
-            yield path, {"row": row, "id": batch["id"][row - first].as_py()}
-            row = next(named, None)
-        first += batch.num_rows
+    write_rows(kept_ids(), {ids: ID_SCHEMA}, ids.parent)
 
 
 def write_index(
@@ -120,50 +127,31 @@ def write_keys(task: Partition, path: Path, blocks: Rows, files: Sequence[int], 
 # over both.
 
 
-def join_with_indices(
-    pairs: Sequence[Place],
-    indices: Sequence[Index],
-    kinds: Sequence[str],
-    folder: Place,
-    run: Run,
-    rows_at_once: int = ROWS_AT_ONCE,
-) -> list[Place]:
-    """Find the documents of this run that share keys of `kinds` with documents in the indices of earlier runs. `pairs`
-    are files of this run's keys (`writing_pairs`). Return files in `folder` with the shared keys and all their
-    documents, as input for `find_duplicates`, which explains `run` and `rows_at_once`. Files of the indices have
-    numbers from INDEX_FILES on."""
-    return join(
-        pairs, functools.partial(write_matching_pairs, indices=indices, kinds=kinds), run, folder, rows_at_once
-    )[0].places
-
-
 def write_matching_pairs(
     task: Partition, path: Path, rows: Rows, indices: Sequence[Index], kinds: Sequence[str]
 ) -> None:
-    write_run_file(path, matching_pairs(task, rows, indices, kinds))
-
-
-def matching_pairs(task: Partition, rows: Rows, indices: Sequence[Index], kinds: Sequence[str]) -> Iterator[np.ndarray]:
-    """Yield the rows (key, node) of `join_with_indices` for one partition, uint64 (4, rows). Reads the run's rows twice
-    and the keys of the indices once."""
-    own = sorted_rows(
-        np.concatenate([np.empty((2, 0), np.uint64), *(block[:2, begins(block[:2])] for block in rows())], axis=1)
-    )
+    """Find the documents of one partition of this run's keys (`writing_pairs`) that share keys of `kinds` with
+    documents in the indices of earlier runs. Writes rows (key, node), uint64 (4, rows): the shared keys and all their
+    documents, as input for `find_duplicates`. Files of the indices have numbers from INDEX_FILES on. Reads the run's
+    rows twice and the keys of the indices once."""
+    firsts = [np.empty((2, 0), np.uint64), *(block[:2, begins(block[:2])] for block in rows())]
+    own = sorted_rows(np.concatenate(firsts, axis=1))
     met = np.zeros(own.shape[1], bool)
-    first_file = INDEX_FILES
-    for index in indices:
-        for kind in kinds:
-            for keys in index.read_keys(kind, task.low, task.last):
-                mine, theirs = matches(own, keys.first, keys.second)
-                met[mine] = True
-                place = keys.place[theirs] + np.uint64(first_file << 32)
-                yield np.stack([*own[:, mine], np.zeros_like(place), place])
-        first_file += len(index.texts)
-    own = own[:, met]
-    if own.shape[1]:
-        for block in rows():
-            found, _ = matches(block[:2], *own)
-            yield block[:, np.unique(found)]
+    with writing_run_file(path) as add:
+        first_file = INDEX_FILES
+        for index in indices:
+            for kind in kinds:
+                for keys in index.read_keys(kind, task.low, task.last):
+                    mine, theirs = matches(own, keys.first, keys.second)
+                    met[mine] = True
+                    place = keys.place[theirs] + np.uint64(first_file << 32)
+                    add(np.stack([*own[:, mine], np.zeros_like(place), place]))
+            first_file += len(index.texts)
+        own = own[:, met]
+        if own.shape[1]:
+            for block in rows():
+                found, _ = matches(block[:2], *own)
+                add(block[:, np.unique(found)])
 
 
 def matches(keys: np.ndarray, first: np.ndarray, second: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

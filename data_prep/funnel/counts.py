@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from data_prep.config.filters import SHARE_STEP, find_signal
-from data_prep.verdict import Threshold, Verdict
+from data_prep.verdict import Threshold, Verdict, row_limits
 
 EXAMPLES = 10
 """Number of examples per reason, and of kept documents near the threshold of each rule."""
@@ -69,7 +69,7 @@ def count_rows(
     counts = empty_counts()
     counts["rows"] = len(verdicts)
     sizes = np.array(columns["text_bytes"], np.int64)
-    numbers: dict[Verdict, int] = {None: 0}
+    numbers: dict[Verdict, int] = {None: 0}  # number of each verdict in `groups`
     groups = np.array([numbers.setdefault(verdict, len(numbers)) for verdict in verdicts], np.intp)
     kept = groups == 0
     orders = np.fromiter(map(order_of, columns["id"]), np.int64, len(verdicts))
@@ -91,34 +91,6 @@ def count_rows(
             add_pair(counts["domains"], host(url), size)
     exponents = np.frexp(np.maximum(sizes[kept], 1).astype(np.float64))[1] - 1
     counts["lengths"] = tally(exponents)
-    count_values(counts, values, groups, numbers, thresholds, place, labels)
-    if labels is not None:
-        counts["by_language"] = count_by_language(labels, verdicts, sizes)
-    return ordered(counts)
-
-
-def count_by_language(labels: np.ndarray, verdicts: list[Verdict], sizes: np.ndarray) -> dict[str, dict]:
-    """Return {"deu_Latn": {"stage/reason" or "kept": [documents, bytes]}} of the rows with these languages (`labels`),
-    verdicts and sizes, without rows that have no language."""
-    found: dict[str, dict] = {}
-    for label, verdict, size in zip(labels.tolist(), verdicts, sizes.tolist(), strict=True):
-        if label:
-            add_pair(found.setdefault(label, {}), "/".join(verdict or ("kept",)), size)
-    return found
-
-
-def count_values(
-    counts: Counts,
-    values: Mapping[str, np.ndarray],
-    groups: np.ndarray,
-    numbers: Mapping[Verdict, int],
-    thresholds: tuple[Threshold, ...],
-    place: tuple[int, int],
-    labels: np.ndarray | None,
-) -> None:
-    """Add to `counts` the histogram of each signal, and the kept rows with values nearest to each threshold. `groups`,
-    (rows,), is the number of each row's verdict according to `numbers`; 0 for kept rows."""
-    kept = groups == 0
     for signal in dict.fromkeys(one.signal for one in thresholds):
         mine = [one for one in thresholds if one.signal == signal]
         by_it = np.isin(groups, [numbers.get((one.stage, one.reason), -1) for one in mine])
@@ -127,9 +99,15 @@ def count_values(
             "kept": tally(bins[kept]), "dropped": tally(bins[by_it]), "elsewhere": tally(bins[~kept & ~by_it]),
         }  # fmt: skip
         for one in mine:
-            distances = np.abs(values[signal] - one.row_limits(labels))
+            distances = np.abs(values[signal] - row_limits(one.value, one.by_language, labels))
             rows = np.flatnonzero(kept & ~np.isnan(distances))
             counts["near"][f"{one.stage}/{one.reason}"] = smallest(distances, rows, place)
+    if labels is not None:
+        by_language = counts["by_language"] = {}
+        for label, verdict, size in zip(labels.tolist(), verdicts, sizes.tolist(), strict=True):
+            if label:
+                add_pair(by_language.setdefault(label, {}), "/".join(verdict or ("kept",)), size)
+    return ordered(counts)
 
 
 def smallest(keys: np.ndarray, rows: np.ndarray, place: tuple[int, int]) -> list[list]:
@@ -182,14 +160,9 @@ def tally(bins: np.ndarray) -> dict[str, int]:
     return {str(int(number)): int(count) for number, count in zip(numbers, counts, strict=True)}
 
 
-def cluster_bins(sizes: Mapping[int, int]) -> dict[str, list[int]]:
-    """Return `cluster_sizes`, a key of counts (`empty_counts`), from {size of a cluster: number of kept documents}."""
-    bins: dict[str, list[int]] = {}
-    for size, documents in sizes.items():
-        pair = bins.setdefault(str(max(begin for begin in CLUSTER_BINS if begin <= size)), [0, 0])
-        pair[0] += documents
-        pair[1] += documents * size
-    return bins
+def cluster_bin(size: int) -> str:
+    """Return the key in `cluster_sizes`, a key of counts (`empty_counts`), of clusters of `size` documents."""
+    return str(max(begin for begin in CLUSTER_BINS if begin <= size))
 
 
 def host(url: str | None) -> str:
@@ -205,9 +178,9 @@ def largest(pairs: Mapping[str, list[int]], number: int) -> dict[str, list[int]]
     return dict(sorted(pairs.items(), key=lambda one: (-one[1][1], one[0]))[:number])
 
 
-def add_pair(pairs: dict[str, list[int]], name: str, size: int) -> None:
+def add_pair(pairs: dict[str, list[int]], name: str, size: int, documents: int = 1) -> None:
     pair = pairs.setdefault(name, [0, 0])
-    pair[0] += 1
+    pair[0] += documents
     pair[1] += size
 
 
@@ -234,15 +207,11 @@ def merge(parts: Iterable[Counts]) -> Counts:
             total[key] = add_counts(total[key], part[key])
         for key in ("reasons", "languages", "domains", *({"cluster_sizes"} & {*part})):
             for name, (documents, size) in part[key].items():
-                pair = total.setdefault(key, {}).setdefault(name, [0, 0])
-                pair[0] += documents
-                pair[1] += size
+                add_pair(total.setdefault(key, {}), name, size, documents)
         for label, reasons in part.get("by_language", {}).items():
             mine = total.setdefault("by_language", {}).setdefault(label, {})
             for name, (documents, size) in reasons.items():
-                pair = mine.setdefault(name, [0, 0])
-                pair[0] += documents
-                pair[1] += size
+                add_pair(mine, name, size, documents)
         for signal, groups in part["values"].items():
             mine = total["values"].setdefault(signal, {"kept": {}, "dropped": {}, "elsewhere": {}})
             for group in GROUPS:

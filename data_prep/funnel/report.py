@@ -4,14 +4,13 @@ import dataclasses
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from data_prep.config import DocumentsConfig, PersonalDataConfig
+from data_prep.config import DocumentsConfig
 from data_prep.funnel.counts import TOP_DOMAINS, Counts, largest
 from data_prep.parquet import column_of, opened, remedy
 from data_prep.pii import replace_personal_data
@@ -150,7 +149,16 @@ def read_examples(
     for file, rows in sorted(wanted.items()):
         path = texts / written.files[file]
         for number, row in rows_at(path, sorted(rows), columns):
-            found[file, number] = example_of(row, signals, config.personal_data)
+            # Replace in a longer text than is shown: an address cut in half would not be recognized.
+            text, _ = replace_personal_data((row["text"] or "")[: 2 * EXCERPT_CHARACTERS], config.personal_data)
+            found[file, number] = Example(
+                url=row["url"] or "",
+                excerpt=text[:EXCERPT_CHARACTERS],
+                text_bytes=row["text_bytes"],
+                language=row["language"] or "",
+                language_score=row["language_score"] or 0.0,
+                values={signal: row[signal] for signal in signals},
+            )
         if missing := [row for row in sorted(rows) if (file, row) not in found]:
             raise InputError(
                 f"{path} has no row {missing[0]}: it has changed since it was counted. {remedy(path)}, then "
@@ -160,19 +168,6 @@ def read_examples(
         {name: tuple(found[file, row] for _, file, row in places) for name, places in kind.items()} for kind in kinds
     )
     return examples, near
-
-
-def example_of(row: dict[str, Any], signals: Sequence[str], personal_data: PersonalDataConfig) -> Example:
-    # Replace in a longer text than is shown: an address cut in half would not be recognized.
-    text, _ = replace_personal_data((row["text"] or "")[: 2 * EXCERPT_CHARACTERS], personal_data)
-    return Example(
-        url=row["url"] or "",
-        excerpt=text[:EXCERPT_CHARACTERS],
-        text_bytes=row["text_bytes"],
-        language=row["language"] or "",
-        language_score=row["language_score"] or 0.0,
-        values={signal: row[signal] for signal in signals},
-    )
 
 
 def drop_lines(texts: Place, counts: Counts, files: Mapping[int, str], config: DocumentsConfig) -> list[str]:

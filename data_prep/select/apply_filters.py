@@ -5,7 +5,7 @@ again."""
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,12 +16,12 @@ from data_prep.dedup.survivors import Edit, edits_name, read_edits
 from data_prep.documents import document_schema
 from data_prep.engine import Workspace
 from data_prep.engine.tasks import File, FileRunner, StoredFile
-from data_prep.funnel.counts import Counts, append_counts, cluster_bins, empty_counts, merge
+from data_prep.funnel.counts import Counts, add_pair, append_counts, cluster_bin, empty_counts, merge
 from data_prep.measure.row import text_schema, value_columns
 from data_prep.parquet import read_footer, text_bytes_of, write_rows
 from data_prep.pii import replace_personal_data
-from data_prep.select.duplicates import Duplicate, read_duplicates
-from data_prep.select.filtered import FilteredRows, edit_steps, filtered_rows
+from data_prep.select.duplicates import read_duplicates
+from data_prep.select.filtered import edit_steps, filtered_rows
 from data_prep.select.fixes import fix_encoding, without_symbol_lines
 from lm.errors import UsageError, shown
 from lm.storage import write_atomically
@@ -64,76 +64,59 @@ def refuse_own_columns(names: Iterable[str], config: DocumentsConfig) -> None:
             )
 
 
-def edits_of(file: StoredFile, space: Workspace, config: DocumentsConfig) -> dict[int, list[tuple[str, Edit]]]:
-    """Return {row: [(step, edit), ...]} of the documents of a file that have edits, in the order of the steps."""
-    found: dict[int, list[tuple[str, Edit]]] = {}
-    for step in edit_steps(config):
-        for row, edit in read_edits(space.place(edits_name(step, file.name))).items():
-            found.setdefault(row, []).append((step, edit))
-    return found
-
-
 def apply_filters(file: StoredFile, space: Workspace, config: DocumentsConfig) -> dict:
     """Write the kept and the dropped documents of a file of texts/, in order, with personal data replaced, and counts
-    of both (funnel/counts.py). Returns {"documents": kept documents, "text_bytes": bytes of their texts}."""
-    counts: list[Counts] = [empty_counts()]
+    of both (funnel/counts.py); dropped ones only with config.write_dropped. Returns {"documents": kept documents,
+    "text_bytes": bytes of their texts}."""
     kept, dropped = (space.output(f"{name}/{file.path.name}") for name in ("documents", "dropped"))
     duplicates, sizes = read_duplicates(file, space)
-    reasons = {row: (one.stage, one.reason) for row, one in duplicates.items()}
-    parts = filtered_rows(file.path, config, space.count, reasons)
+    edits: dict[int, list[tuple[str, Edit]]] = {}
+    """{row: [(step, edit), ...]} of the documents that have edits, in the order of the steps."""
+    for step in edit_steps(config):
+        for row, edit in read_edits(space.place(edits_name(step, file.name))).items():
+            edits.setdefault(row, []).append((step, edit))
+    parts = filtered_rows(file.path, config, space.count, duplicates)
     first = next(parts, None)
     from_table = first.from_table if first else ()
-    parts = itertools.chain([first] if first else [], parts)
     schemas = {kept: kept_schema(config, from_table), dropped: dropped_schema(config, from_table)}
-    edited = edits_of(file, space, config)
-    rows = kept_and_dropped(file.id, parts, duplicates, sizes, config, edited, schemas[kept].names, counts)
-    write_rows(((kept if of_kept else dropped, row) for of_kept, row in rows), schemas, space.scratch)
+    columns, counts = schemas[kept].names, [empty_counts()]
+
+    def rows() -> Iterator[tuple[Path, dict]]:
+        for filtered in itertools.chain([first] if first else [], parts):
+            replaced, clean_text_bytes, clusters = Counter(), 0, dict[str, list[int]]()
+            for number, row in enumerate(filtered.rows):
+                for step, edit in edits.get(filtered.first + number, ()):
+                    row["text"] = edit.applied(row["text"])
+                    filtered.verdicts[number] = (step, edit.reason) if edit.reason else None
+                if filtered.verdicts[number] and not config.write_dropped:
+                    continue
+                text = fix_encoding(row["text"], config.by_language)
+                text, kinds = replace_personal_data(text, config.personal_data)
+                row["text"] = without_symbol_lines(text, config.by_language)
+                if verdict := filtered.verdicts[number]:
+                    stage, reason = verdict
+                    other = duplicates.get(filtered.first + number)
+                    row |= {"stage": stage, "reason": reason, DUPLICATE_OF: other.name if other else None}
+                    yield dropped, row
+                else:
+                    replaced.update(kinds)
+                    clean_text_bytes += len(row["text"].encode())
+                    if config.counts_clusters:
+                        size = sizes.get(filtered.first + number, 1)
+                        add_pair(clusters, cluster_bin(size), size)
+                        row |= {CLUSTER_SIZE: size}
+                        if weights := config.minhash.upsampling_weights:
+                            row[REPEAT] = repeats(size, weights)
+                    yield kept, {name: row[name] for name in columns}
+            besides = {"replaced": dict(replaced), "clean_text_bytes": clean_text_bytes}
+            if config.counts_clusters:
+                besides["cluster_sizes"] = clusters
+            append_counts(counts, merge([filtered.counts(file, config), empty_counts() | besides]))
+
+    write_rows(rows(), schemas, space.scratch)
     write_atomically(space.output(f"parts/counts/{file.name}.json"), json.dumps(merge(counts)))
     footer = read_footer(kept)
     return {"documents": footer.num_rows, "text_bytes": sum(text_bytes_of(footer))}
-
-
-def kept_and_dropped(
-    file: int,
-    parts: Iterable[FilteredRows],
-    duplicates: Mapping[int, Duplicate],
-    sizes: Mapping[int, int],
-    config: DocumentsConfig,
-    edited: Mapping[int, Sequence[tuple[str, Edit]]],
-    columns: list[str],
-    counts: list[Counts],
-) -> Iterator[tuple[bool, dict]]:
-    """Yield (whether the document is kept, its row to write) for all documents of a file, in order; dropped ones only
-    with config.write_dropped. Appends counts of each batch (funnel/counts.py) to `counts`."""
-    for filtered in parts:
-        replaced, clean_text_bytes, clusters = Counter(), 0, Counter()
-        for number, row in enumerate(filtered.rows):
-            other = duplicates.get(filtered.first + number)
-            for step, edit in edited.get(filtered.first + number, ()):
-                row["text"] = edit.applied(row["text"])
-                filtered.verdicts[number] = (step, edit.reason) if edit.reason else None
-            if filtered.verdicts[number] and not config.write_dropped:
-                continue
-            text = fix_encoding(row["text"], config.by_language)
-            text, kinds = replace_personal_data(text, config.personal_data)
-            row["text"] = without_symbol_lines(text, config.by_language)
-            if verdict := filtered.verdicts[number]:
-                stage, reason = verdict
-                yield False, {**row, "stage": stage, "reason": reason, DUPLICATE_OF: other.name if other else None}
-            else:
-                replaced.update(kinds)
-                clean_text_bytes += len(row["text"].encode())
-                if config.counts_clusters:
-                    size = sizes.get(filtered.first + number, 1)
-                    clusters[size] += 1
-                    row |= {CLUSTER_SIZE: size}
-                    if weights := config.minhash.upsampling_weights:
-                        row[REPEAT] = repeats(size, weights)
-                yield True, {name: row[name] for name in columns}
-        besides = {"replaced": dict(replaced), "clean_text_bytes": clean_text_bytes}
-        if config.counts_clusters:
-            besides["cluster_sizes"] = cluster_bins(clusters)
-        append_counts(counts, merge([filtered.counts(file, config), empty_counts() | besides]))
 
 
 def merge_counts(files: Sequence[File], run: FileRunner) -> Counts:

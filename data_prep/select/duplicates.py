@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from data_prep.config import DocumentsConfig
-from data_prep.dedup.clusters import INDEX_FILES, count_clusters, duplicates_in, find_duplicates, sizes_in
+from data_prep.dedup.clusters import INDEX_FILES, ROWS_AT_ONCE, duplicates_in, find_duplicates, sizes_in
 from data_prep.dedup.keys import KINDS_OF
-from data_prep.dedup.partitions import Partitions
+from data_prep.dedup.partitions import Partitions, join
 from data_prep.engine import Marker, Workspace, identity_of
 from data_prep.engine.tasks import File, FileRunner, StoredFile, delete_other_digests, file_of_each, files_of
 from data_prep.select.keys import write_keys, write_same_url, write_url_keys
-from lm.storage import Place, write_atomically
+from lm.storage import write_atomically
 
 TOLD = {"url_dedup": "refetched pages", "exact_dedup": "exact duplicates", "minhash_dedup": "near-duplicates"}
 REASONS = {"url_dedup": "url_duplicate", "exact_dedup": "exact_duplicate", "minhash_dedup": "near_duplicate"}
@@ -103,29 +103,30 @@ def find_clusters(
     files: list[StoredFile],
     config: DocumentsConfig,
     indices: Sequence[str],
-    join_indices: Callable[..., list[Place]] | None,
+    match: Callable[..., None] | None,
     run: FileRunner,
 ) -> tuple[list[StoredFile], dict[str, Partitions]]:
     """Write the deduplication keys of all files, and join them to clusters of duplicates. Return (files without failed
     ones, {deduplication step in use: its clusters}). Clusters are stored in folders of parts/ that are named after the
     hash of the keys. Duplicates by URL are found first, without reading texts. Of several fetches of a page, only the
-    kept one takes part in the other steps. `indices` are the names of the indices of earlier runs, `join_indices` joins
-    with them (data_prep/dedup_index/joins.py)."""
+    kept one takes part in the other steps. `indices` are the names of the indices of earlier runs, `match` is
+    `write_matching_pairs` with them (data_prep/dedup_index/joins.py)."""
     clusters: dict[str, Partitions] = {}
     decided = [config, indices]
 
-    def join(step: str, kind: str, made: dict[str, Marker]) -> None:
+    def cluster(step: str, kind: str, made: dict[str, Marker]) -> None:
         own, for_index = file_of_each(made.values(), f"parts/{kind}/"), list[File]()
-        for kind in KINDS_OF[step] if join_indices else ():
+        for kind in KINDS_OF[step] if match else ():
             for_index += files_of(made.values(), f"parts/index/{kind}/")
         digest = identity_of(own, for_index, decided[-1])[:12]
         pairs = [run.folder / name for name, _ in own]
-        if join_indices:
+        if match:
             seen = run.folder / f"parts/{step}-seen-{digest}"
             delete_other_digests(seen)
             places = [run.folder / name for name, _ in for_index]
             tasks = run.tasks(f"{TOLD[step]} of earlier runs")
-            pairs += join_indices(places, kinds=KINDS_OF[step], folder=seen / "join", run=tasks)
+            work = functools.partial(match, kinds=KINDS_OF[step])
+            pairs += join(places, work, tasks, seen / "join", ROWS_AT_ONCE)[0].places
         folder = run.folder / f"parts/{step}-{digest}"
         delete_other_digests(folder)
         clusters[step] = find_duplicates(pairs, folder, run.tasks(TOLD[step]))
@@ -133,7 +134,7 @@ def find_clusters(
     if "url_dedup" in config.steps:
         work = functools.partial(write_url_keys, config=config)
         files, made = run("addresses", files, work, decided)
-        join("url_dedup", "url", made)
+        cluster("url_dedup", "url", made)
     if {"exact_dedup", "minhash_dedup"} & set(config.steps):
         same_url: dict[str, Marker] = {}
         if "url_dedup" in clusters:
@@ -144,24 +145,13 @@ def find_clusters(
         files, made = run("keys", files, work, lambda file: [*decided, found.get(file.name)])
         for step, kind in (("exact_dedup", "exact"), ("minhash_dedup", "near")):
             if step in config.steps:
-                join(step, kind, made)
+                cluster(step, kind, made)
     return files, clusters
 
 
 def names_of(clusters: dict[str, Partitions]) -> dict[str, str]:
     """Return {deduplication step: name of the folder of its clusters}. The name identifies the clusters."""
     return {step: result.folder.parent.name for step, result in clusters.items()}
-
-
-def find_sizes(clusters: dict[str, Partitions], config: DocumentsConfig, run: FileRunner) -> Partitions | None:
-    """Return the files of cluster sizes (`count_clusters`) of the last deduplication step, whose clusters include those
-    of earlier steps; None if the config does not ask for sizes."""
-    if not config.counts_clusters:
-        return None
-    *_, last = clusters.values()
-    folder = run.folder / f"parts/{last.folder.parent.name}-sizes"
-    delete_other_digests(folder)
-    return count_clusters(last, folder, run.tasks("sizes of clusters"))
 
 
 def write_duplicates(file: StoredFile, space: Workspace, found: Found) -> None:

@@ -56,15 +56,15 @@ def filtered_rows(
     texts: Place,
     config: DocumentsConfig,
     count: Callable[[int], None],
-    duplicates: Mapping[int, tuple[str, str]] = MappingProxyType({}),
+    duplicates: Mapping[int, tuple] = MappingProxyType({}),
 ) -> Iterator[FilteredRows]:
     """Yield all rows of one file of texts/ in order, in batches with the verdict on each row. `duplicates` is {row:
-    (stage, reason)}, the verdicts on some rows; the filters decide on the others. Calls `count` with the number of rows
-    of each batch. Raises InputError like `read_batches`."""
+    (stage, reason, ...)}, the verdicts on some rows; the filters decide on the others. Calls `count` with the number of
+    rows of each batch. Raises InputError like `read_batches`."""
     first, thresholds, own = 0, thresholds_of(config), {*text_schema(config).names}
     for batch in read_batches(texts):
         found, values = verdicts(batch, config), values_of(batch, thresholds)
-        found = [duplicates.get(first + number, verdict) for number, verdict in enumerate(found)]
+        found = [duplicates[row][:2] if row in duplicates else verdict for row, verdict in enumerate(found, first)]
         languages = languages_of(batch, config)
         from_table = tuple(field for field in batch.schema if field.name not in own)
         filtered = FilteredRows(first, rows_of(batch), found, values, languages, from_table)

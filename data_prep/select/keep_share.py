@@ -17,8 +17,9 @@ import numpy as np
 from data_prep.config import DocumentsConfig
 from data_prep.engine import Workspace
 from data_prep.engine.tasks import FileRunner, StoredFile, files_of
+from data_prep.parquet import floats_of
 from data_prep.quality.fasttext import DIGITS, FastTextFilter
-from data_prep.verdict import column, columns_needed, read_measured, verdicts
+from data_prep.verdict import columns_needed, read_measured, verdicts
 from lm.storage import Place, write_atomically
 
 MILLION = 10**DIGITS
@@ -54,7 +55,7 @@ def count_scores(file: StoredFile, space: Workspace, config: DocumentsConfig, st
     """Write the histogram of the column `score` of a file's documents that pass all rules and have a score."""
     scores = [np.empty(0)]
     for rows in read_measured(file.path, columns_needed(config)):
-        values = column(rows, score)
+        values = floats_of(rows[score])
         passed = np.array([verdict is None for verdict in verdicts(rows, config)], bool)
         scores.append(values[passed & ~np.isnan(values)])
         space.count(rows.num_rows)

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.clusters import INDEX_FILES, Node, duplicates_in, make_node, writing_pairs
@@ -29,12 +29,19 @@ def write_url_keys(file: StoredFile, space: Workspace, config: DocumentsConfig) 
     """Write the URL keys of the documents of a file that take part in deduplication. Reads no texts."""
     path = space.output(pairs_name("url", file))
     with writing_pairs(path) as add, writing_index_keys(file, space, ("url",), config) as index:
-        for number, row in candidate_rows(file, space, config):
-            if key := url_key(row["url"], dump_of(row, config), config.url_dedup):
-                node = document_node(*url_node(row["date"], row["id"], file.id, number, config.url_dedup))
-                add([key], node)
-                if index:
-                    index["url"]([url_key(row["url"], "", config.url_dedup) or key], node)
+        names, first = ["id", "url", "date", "dump"], 0
+        for rows in read_measured(file.path, list(dict.fromkeys([*columns_needed(config), *names]))):
+            found = verdicts(rows, config)
+            for number, (row, verdict) in enumerate(zip(rows.select(names).to_pylist(), found, strict=True), first):
+                if not is_dedup_candidate(verdict, config):
+                    continue
+                if key := url_key(row["url"], dump_of(row, config), config.url_dedup):
+                    node = document_node(*url_node(row["date"], row["id"], file.id, number, config.url_dedup))
+                    add([key], node)
+                    if index:
+                        index["url"]([url_key(row["url"], "", config.url_dedup) or key], node)
+            first += rows.num_rows
+            space.count(rows.num_rows)
 
 
 def document_node(order: int, place: int) -> Node:
@@ -54,18 +61,6 @@ def writing_index_keys(
         asked = config.dedup_index.write or config.dedup_index.against
         paths = {kind: space.output(pairs_name(f"index/{kind}", file)) for kind in kinds if asked}
         yield {kind: stack.enter_context(writing_pairs(path)) for kind, path in paths.items()}
-
-
-def candidate_rows(file: StoredFile, space: Workspace, config: DocumentsConfig) -> Iterator[tuple[int, dict]]:
-    """Yield (row number, row) of the documents that deduplication compares, like `candidates`, but without texts."""
-    names, first = ["id", "url", "date", "dump"], 0
-    for rows in read_measured(file.path, list(dict.fromkeys([*columns_needed(config), *names]))):
-        found = verdicts(rows, config)
-        for number, (row, verdict) in enumerate(zip(rows.select(names).to_pylist(), found, strict=True)):
-            if is_dedup_candidate(verdict, config):
-                yield first + number, row
-        first += rows.num_rows
-        space.count(rows.num_rows)
 
 
 def same_url_name(file: StoredFile) -> str:
@@ -89,6 +84,7 @@ def write_keys(file: StoredFile, space: Workspace, config: DocumentsConfig, afte
     """
     refetched = dict(json.loads(space.place(same_url_name(file)).read_bytes())) if after_urls else {}
     exact, near = (space.output(pairs_name(kind, file)) for kind in ("exact", "near"))
+    bands = lambda hashes, scope: () if hashes is None else keys_of_signature(hashes, scope, config.minhash)
     with (
         writing_pairs(exact) as add_exact,
         writing_pairs(near) as add_near,
@@ -103,20 +99,12 @@ def write_keys(file: StoredFile, space: Workspace, config: DocumentsConfig, afte
                     add_exact(keys, (NEVER_STAYS, node[1]))
                     add_near(keys, (NEVER_STAYS, node[1]))
                 continue
-            texts, bands = keys_of_text(row, config)
-            keys += texts[:1]
+            hashes = signature(row["text"], config.minhash) if "minhash_dedup" in config.steps else None
+            scope = scope_of(row, config)
+            keys.append(text_key(row["text"], scope))
             add_exact(keys, node)
-            add_near([*keys, *bands[0]], node)
-            if index:
-                index["exact"](texts[1:], node)
-                index["near"](bands[1], node)
-
-
-def keys_of_text(row: Mapping[str, str], config: DocumentsConfig) -> tuple[list[bytes], list[tuple[bytes, ...]]]:
-    """Return (keys of the whole text, keys of its MinHash bands). Each is [for this run, for an index], since the
-    scopes of these keys differ. There are no band keys if minhash_dedup is not used or the text is too short."""
-    # Keys of an index (data_prep/dedup_index) do not depend on the dump.
-    scopes = scope_of(row, config), f"\0{row['language']}" if config.minhash.by_language else ""
-    rows = signature(row["text"], config.minhash) if "minhash_dedup" in config.steps else None
-    bands = [keys_of_signature(rows, scope, config.minhash) if rows is not None else () for scope in scopes]
-    return [text_key(row["text"], scope) for scope in scopes], bands
+            add_near([*keys, *bands(hashes, scope)], node)
+            if index:  # its keys do not depend on the dump (data_prep/dedup_index)
+                scope = f"\\0{row['language']}" if config.minhash.by_language else ""
+                index["exact"]([text_key(row["text"], scope)], node)
+                index["near"](bands(hashes, scope), node)

@@ -1,5 +1,6 @@
 """Partitioned joins: every row is in exactly one partition, and for U files, U + 2^k U / 64 objects are read."""
 
+import functools
 import math
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from data_prep.dedup import lines, partitions, sorted_runs
 from data_prep.dedup.clusters import count_clusters, duplicates_in, find_duplicates, sizes_in, take_step, writing_pairs
 from data_prep.dedup.partitions import Gather, Partition, Partitions, Rows, join
 from data_prep.dedup_index.format import open_index
-from data_prep.dedup_index.joins import join_with_indices, write_index
+from data_prep.dedup_index.joins import write_index, write_matching_pairs
 from tests.data_prep.dedup.test_clusters import key, run_here
 from tests.data_prep.pages import demo_config
 
@@ -66,7 +67,7 @@ def test_large_files_are_gathered_by_more_tasks():
 def test_positions_are_spread_evenly_and_restored():
     places = np.arange(2**31, 2**31 + 1000, dtype=np.uint64) << np.uint64(32)  # of files of an index
     keys = sorted_runs.spread(places)
-    np.testing.assert_array_equal(sorted_runs.places_of(keys), places)
+    np.testing.assert_array_equal(sorted_runs.spread(keys, sorted_runs.INVERSE), places)
     assert np.bincount((keys >> np.uint64(61)).astype(int), minlength=8).max() < 140
 
 
@@ -150,7 +151,8 @@ def test_the_number_of_objects_read_by_joins(tmp_path, files, documents, monkeyp
     joined(lambda: write_index(texts, {"exact": paths}, config, "", index, tmp_path / "parts", run, rows_at_once))
     opened, few = open_index(str(index)), 2 ** (bits - 2)
     run.read = 0
-    join_with_indices(paths, [opened, opened], ["exact"], tmp_path / "met", run, 4 * rows_at_once)
+    work = functools.partial(write_matching_pairs, indices=[opened, opened], kinds=["exact"])
+    join(paths, work, run, tmp_path / "met", 4 * rows_at_once)
     assert len(opened.keys["exact"]) == 2**bits and run.bits == bits - 2
     assert run.read <= files + few * math.ceil(files / 64) + 2 * 2**bits
 

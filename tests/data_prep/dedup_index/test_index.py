@@ -174,12 +174,11 @@ def test_the_join_finds_common_keys(tmp_path_factory, theirs, own, rows_at_once)
         with writing_pairs(folder / "own") as add:
             for key, order in own:
                 add([key], (order, order))
-        met = joins.join_with_indices(
-            [folder / "own"], [index, index], ["exact"], folder / "met", run_here, rows_at_once
-        )
+        work = functools.partial(joins.write_matching_pairs, indices=[index, index], kinds=["exact"])
+        met, _ = joins.join([folder / "own"], work, run_here, folder / "met", rows_at_once)
         found = {
             tuple(int(n) for n in row)
-            for one in met
+            for one in met.places
             for block in read_blocks(runs_in(one), 0, LAST_KEY, 1 << 20)
             for row in block.T
         }
