@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from data_prep.config.deduplicate import DecontaminationConfig
 from data_prep.decontamination.examples import example_files, read_examples, set_digests
-from data_prep.decontamination.index import Index, build_index, overlaps, read_index, write_index
+from data_prep.decontamination.index import build_index, overlaps, read_index, write_index
 from data_prep.dedup.survivors import Edit, SurvivorFile, edits_name, read_survivors, write_edits
 from data_prep.engine import Counts, Workspace, identity_of
 from data_prep.engine.tasks import FileRunner, files_of
@@ -52,7 +52,30 @@ def decontaminate(files: list[SurvivorFile], config: DecontaminationConfig, run:
     few = run.merge("overlap-lines", files_of(contaminated.values(), lines_name("")), join_lines)
     with appearing(report / "_decontamination.jsonl") as partial:
         join_lines(few, partial)
-    write_report([one.counts["sets"] for one in contaminated.values()], index, documents, config, report)
+    skipped = [index.names[number][0] for number in index.skipped]
+    rare = np.flatnonzero((documents > 0) & (documents <= config.max_corpus_documents)).tolist()
+    hit = {number for ngram in rare for number in index.examples_of(ngram)}
+    frequent.sort(key=lambda ngram: -documents[ngram])
+    sets_of = [(ngram, {index.names[number][0] for number in index.examples_of(ngram)}) for ngram in frequent]
+    sets = {
+        name: {
+            "examples": sum(one[0] == name for one in index.names),
+            "examples_too_short": skipped.count(name),
+            "examples_hit": sum(index.names[number][0] == name for number in hit),
+            "documents": sum(one.counts["sets"].get(name, 0) for one in contaminated.values()),
+            "ngrams_too_frequent": sum(name in names for _, names in sets_of),
+            "most_frequent": [
+                {"ngram": " ".join(index.ngram(ngram)), "documents": int(documents[ngram])}
+                for ngram, names in sets_of if name in names
+            ][:MAX_REPORTED_NGRAMS],
+        }
+        for name in dict.fromkeys(name for name, *_ in index.names)
+    }  # fmt: skip
+    settings = {
+        "ngram_words": config.ngram_words, "min_words": config.min_words,
+        "max_corpus_documents": config.max_corpus_documents, "action": config.action,
+    }  # fmt: skip
+    write_json(report / "_decontamination.json", {"settings": settings, "sets": sets})
     return [file.edited("decontamination", run.folder, contaminated[file.name]) for file in files]
 
 
@@ -107,68 +130,29 @@ def write_contaminated(
     """Write a line of the report for each document with an n-gram that is not `frequent` and, if `drops`, an edit that
     drops the document. Return {"sets": {evaluation set: number of such documents}}."""
     sets: Counter[str] = Counter()
-    overlapping = []
+    overlapping, found = [], read_index(index)
     with space.output(lines_name(file.name)).open("w", encoding="utf-8") as out:
         for row in read_rows(space.place(hits_name(file.name))):
             if frequent.issuperset(row["ngrams"]):
                 continue
             overlapping.append(row["row"])
-            entry = report_entry(row, file.path.name, read_index(index), frequent)
-            sets.update(entry["sets"])
-            out.write(json.dumps({"dropped": drops, **entry}, ensure_ascii=False, sort_keys=True) + "\n")
+            first: dict[int, int] = {}  # {overlapping example: its first rare n-gram}
+            for ngram in row["ngrams"]:
+                if ngram not in frequent:
+                    for example in found.examples_of(ngram):
+                        first.setdefault(example, ngram)
+            examples = [
+                {"set": found.names[example][0], "example": found.names[example][1], "id": found.names[example][2],
+                 "ngram": " ".join(found.ngram(ngram))}
+                for example, ngram in sorted(first.items())
+            ]  # fmt: skip
+            names = sorted({one["set"] for one in examples})
+            sets.update(names)
+            entry = {
+                "document": row["id"], "texts": f"{file.path.name}:{row['row']}", "dropped": drops, "sets": names,
+                "examples_in_all": len(examples), "examples": examples[:MAX_REPORTED_EXAMPLES],
+            }  # fmt: skip
+            out.write(json.dumps(entry, ensure_ascii=False, sort_keys=True) + "\n")
     path = space.output(edits_name("decontamination", file.name))
     write_edits(path, ((row, Edit(reason=REASON)) for row in overlapping if drops))
     return {"sets": dict(sets)}
-
-
-def write_report(
-    touched: Sequence[dict[str, int]], index: Index, documents: np.ndarray, config: DecontaminationConfig, report: Place
-) -> None:
-    """Write _decontamination.json, with one entry per evaluation set, to the folder `report`. `touched` has {set:
-    overlapping documents} of each file; `documents`, (ngrams,), is the number of documents with each n-gram."""
-    rare = documents <= config.max_corpus_documents
-    counts = {
-        name: sum(one.get(name, 0) for one in touched) for name in dict.fromkeys(name for name, *_ in index.names)
-    }
-    skipped = [index.names[number][0] for number in index.skipped]
-    hit = {number for ngram in np.flatnonzero(rare & (documents > 0)).tolist() for number in index.examples_of(ngram)}
-    numbers = np.flatnonzero(~rare)
-    numbers = numbers[np.argsort(-documents[numbers], kind="stable")].tolist()
-    frequent = [(ngram, {index.names[number][0] for number in index.examples_of(ngram)}) for ngram in numbers]
-    sets = {
-        name: {
-            "examples": sum(one[0] == name for one in index.names),
-            "examples_too_short": skipped.count(name),
-            "examples_hit": sum(index.names[number][0] == name for number in hit),
-            "documents": count,
-            "ngrams_too_frequent": sum(name in names for _, names in frequent),
-            "most_frequent": [
-                {"ngram": " ".join(index.ngram(ngram)), "documents": int(documents[ngram])}
-                for ngram, names in frequent if name in names
-            ][:MAX_REPORTED_NGRAMS],
-        }
-        for name, count in counts.items()
-    }  # fmt: skip
-    settings = {
-        "ngram_words": config.ngram_words, "min_words": config.min_words,
-        "max_corpus_documents": config.max_corpus_documents, "action": config.action,
-    }  # fmt: skip
-    write_json(report / "_decontamination.json", {"settings": settings, "sets": sets})
-
-
-def report_entry(row: dict, name: str, index: Index, frequent: frozenset[int]) -> dict:
-    """Return the report's line on one document, as a dict: each overlapping example with its first rare n-gram."""
-    found: dict[int, int] = {}
-    for ngram in row["ngrams"]:
-        if ngram not in frequent:
-            for example in index.examples_of(ngram):
-                found.setdefault(example, ngram)
-    examples = [
-        {"set": index.names[example][0], "example": index.names[example][1], "id": index.names[example][2],
-         "ngram": " ".join(index.ngram(ngram))}
-        for example, ngram in sorted(found.items())
-    ]  # fmt: skip
-    return {
-        "document": row["id"], "texts": f"{name}:{row['row']}", "sets": sorted({one["set"] for one in examples}),
-        "examples_in_all": len(examples), "examples": examples[:MAX_REPORTED_EXAMPLES],
-    }  # fmt: skip

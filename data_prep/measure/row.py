@@ -55,9 +55,13 @@ def rows_of_input(
     extract.begin_file(config.extract)
     for found in read_input(file, skipped):
         on_read(len(found.body if isinstance(found, WebPage) else getattr(found, "text", "")) + RECORD_BYTES)
-        if not is_sampled(found, config):
-            not_sampled += 1
-            continue
+        if config.sample_rate < 1 and not isinstance(found, Damage):
+            # Every run samples the same documents, and a larger rate includes all documents of a smaller one.
+            key = b"sample" + config.sample_seed.to_bytes(8, "little")
+            drawn = hashlib.blake2b(found.id.encode("utf-8", "surrogatepass"), digest_size=8, key=key).digest()
+            if int.from_bytes(drawn, "big") >= config.sample_rate * 2**64:
+                not_sampled += 1
+                continue
         try:
             row = row_of(found, file, config)
         except Exception as error:
@@ -67,16 +71,6 @@ def rows_of_input(
         yield row
     if skipped is not None and not_sampled:
         skipped[NOT_SAMPLED] += not_sampled
-
-
-def is_sampled(found: WebPage | Document | Damage, config: DocumentsConfig) -> bool:
-    """Return whether documents.sample_rate includes a page or document, by a hash of its id. The choice is the same in
-    every run, and a larger rate includes all documents of a smaller one. Damage is always included."""
-    if config.sample_rate == 1 or isinstance(found, Damage):
-        return True
-    seed = config.sample_seed.to_bytes(8, "little")
-    drawn = hashlib.blake2b(found.id.encode("utf-8", "surrogatepass"), digest_size=8, key=b"sample" + seed).digest()
-    return int.from_bytes(drawn, "big") < config.sample_rate * 2**64
 
 
 def row_of(found: WebPage | Document | Damage, file: InputFile, config: DocumentsConfig) -> dict:

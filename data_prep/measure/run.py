@@ -98,8 +98,16 @@ def write_texts(unit: Unit[InputFile], space: Workspace, config: DocumentsConfig
     skipped: Counter[str] = Counter()
     undated: dict[str, Any] = {}
     path = space.output(f"{TEXTS}/{unit.name}.parquet")
-    on_read = lambda size: space.count(bytes=size)
-    rows = counted(rows_of_input(unit.input, config, skipped, on_read), space, undated)
+
+    def counted() -> Iterator[dict]:
+        for row in rows_of_input(unit.input, config, skipped, lambda size: space.count(bytes=size)):
+            space.count(rows=1)
+            if row["date"] and read_date(row["date"]) is None:
+                undated["no_dates"] = undated.get("no_dates", 0) + 1
+                undated.setdefault("no_date", shown(row["date"]))
+            yield row
+
+    rows = counted()
     schema, kept = text_schema(config), unit.input.keep_columns
     if kept:
         with typed_columns(rows, unit.input, schema, space) as (rows, columns):
@@ -162,15 +170,6 @@ def typed_columns(
         yield typed(), [pa.field(name, types[name]) for name in file.keep_columns if name in types]
     finally:
         waiting.unlink(missing_ok=True)
-
-
-def counted(rows: Iterable[dict], space: Workspace, undated: dict[str, Any]) -> Iterator[dict]:
-    for row in rows:
-        space.count(rows=1)
-        if row["date"] and read_date(row["date"]) is None:
-            undated["no_dates"] = undated.get("no_dates", 0) + 1
-            undated.setdefault("no_date", shown(row["date"]))
-        yield row
 
 
 def unit_names(files: list[InputFile]) -> list[str]:

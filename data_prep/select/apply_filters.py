@@ -111,7 +111,7 @@ def apply_filters(file: StoredFile, space: Workspace, config: DocumentsConfig) -
             besides = {"replaced": dict(replaced), "clean_text_bytes": clean_text_bytes}
             if config.counts_clusters:
                 besides["cluster_sizes"] = clusters
-            append_counts(counts, merge([filtered.counts(file, config), empty_counts() | besides]))
+            append_counts(counts, merge([filtered.counts(file.id, config), empty_counts() | besides]))
 
     write_rows(rows(), schemas, space.scratch)
     write_atomically(space.output(f"parts/counts/{file.name}.json"), json.dumps(merge(counts)))

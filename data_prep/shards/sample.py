@@ -47,22 +47,17 @@ def sample_texts(
 
 
 def write_sample(unit: Unit[DocumentFile], space: Workspace, share: float) -> None:
-    """Write the texts of a file that are sampled at `share`, in order."""
+    """Write the texts of a file that are sampled at `share`, by a hash of their ids, in order."""
     path = space.output(f"{SAMPLE}/{unit.name}.parquet")
 
     def rows() -> Iterator[tuple]:
-        for text in drawn_texts(unit.input, share):
+        for _, text in texts_where(unit.input, "id", lambda id: position(id) < share):
             space.count(1, len(text))
             yield path, {"text": text}
 
     write_rows(rows(), {path: pa.schema([("text", pa.string())])}, space.scratch)
 
 
-def position(id: str, purpose: bytes) -> float:
-    """Return a hash of a document's id as a number in [0, 1). It is independent for each `purpose`."""
-    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8, key=purpose).digest(), "big") / 2**64
-
-
-def drawn_texts(file: DocumentFile, share: float) -> Iterator[str]:
-    """Yield the texts of a file that are sampled at `share`, by a hash of their ids (`position`), in order."""
-    return (text for _, text in texts_where(file, "id", lambda id: position(id, b"tokenizer") < share))
+def position(id: str) -> float:
+    """Return a hash of a document's id as a number in [0, 1)."""
+    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8, key=b"tokenizer").digest(), "big") / 2**64

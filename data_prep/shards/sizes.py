@@ -8,7 +8,6 @@ from data_prep.config import ShardsConfig
 from data_prep.parquet import read_batches
 from data_prep.shards.tokenize import PACKED_AT_ONCE, DocumentFile, Encode
 from lm.data.records import DTYPES, record_bytes
-from lm.errors import UsageError
 
 SAMPLED_FILES, SAMPLED_DOCUMENTS = 16, 32
 """Number of evenly spaced files, and of the first documents of each, used to estimate the tokens per byte of text."""
@@ -58,14 +57,3 @@ def most_bytes(tokens: int, documents: int, config: ShardsConfig) -> int:
     segments = record_bytes(0, config.token_dtype, documents + records) - record_bytes(0, config.token_dtype, 0)
     size = records * (empty + BYTES_A_RECORD) + segments
     return size + size // 1000 + BYTES_A_FILE
-
-
-def check_record_fits(config: ShardsConfig) -> None:
-    """Raise UsageError if a shard of config.shard_bytes cannot hold one record."""
-    least = most_bytes(config.record_length + 1, 1, config)
-    if least > config.shard_bytes:
-        raise UsageError(
-            f"shards.shard_bytes = {config.shard_bytes:,} is too small: a file with one record of "
-            f"shards.record_length = {config.record_length:,} tokens needs {least:,} bytes. Raise shard_bytes, or "
-            "shorten the records."
-        )

@@ -12,7 +12,7 @@ import functools
 import itertools
 import os
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,13 +21,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from data_prep.config import ONE_PROCESS, EngineConfig, ShardsConfig
-from data_prep.engine import Marker, Step, Unit, Workspace, identity_of, run_step
+from data_prep.engine import Step, Unit, Workspace, identity_of, run_step
 from data_prep.engine.attempts import names_in
 from data_prep.engine.tasks import OnProgress, absolute, allow_no_failures
 from data_prep.engine.units import QUARANTINE, WriteError, delete_all
 from data_prep.parquet import read_batches, read_footer
 from data_prep.shards.encode import PARTS, TABLE_SCHEMA, Entry, encode_file, encoded, held_out_index, repeated
-from data_prep.shards.sizes import check_record_fits, estimated_tokens, held_out_fraction, most_bytes, shard_count
+from data_prep.shards.sizes import estimated_tokens, held_out_fraction, most_bytes, shard_count
 from data_prep.shards.tokenize import REPEAT, cut_records, document_files, packed_records
 from lm.data.records import (
     DTYPES,
@@ -97,7 +97,12 @@ def write_shards(
             f"The tokenizer has {tokenizer.vocab_size} symbols, but shards.token_dtype = {config.token_dtype} "
             f"holds ids below {limit}. Set shards.token_dtype = uint32."
         )
-    check_record_fits(config)
+    if (least := most_bytes(config.record_length + 1, 1, config)) > config.shard_bytes:
+        raise UsageError(
+            f"shards.shard_bytes = {config.shard_bytes:,} is too small: a file with one record of "
+            f"shards.record_length = {config.record_length:,} tokens needs {least:,} bytes. Raise shard_bytes, or "
+            "shorten the records."
+        )
     files = document_files(documents)
     if config.repeat_documents and REPEAT not in read_footer(files[0].path).schema.names:
         raise UsageError(
@@ -114,10 +119,24 @@ def write_shards(
     settings = [tokenizer.fingerprint, fraction, config.held_out, index_sha256]
     settings += ["repeated"] if config.repeat_documents else []
     units = [Unit(file.name, identity_of("encode", file.identity, settings), file.bytes, file) for file in files]
-    settings = {"head": tokenizer.bos_id, "fraction": fraction, "index": index, "config": config}
-    work = functools.partial(encode_file, encode=encode, **settings)
+    work = functools.partial(
+        encode_file, encode=encode, head=tokenizer.bos_id, fraction=fraction, index=index, config=config
+    )
     made = run_step(Step("encode", tuple(units), work), engine, out, on_progress)
-    groups = plan_shards(made, config)
+    files, groups = list(made.items()), list[Unit[Group]]()
+    firsts = itertools.accumulate((one.counts["rows"] for one in made.values()), initial=0)
+    named = list(zip(made, firsts, strict=False))
+    for split in ("train", "val"):
+        tokens = sum(one.counts[f"{split}_tokens"] for one in made.values())
+        count = shard_count(len(files), tokens, config, least=config.train_shards if split == "train" else 1)
+        bounds = [len(files) * i // count for i in range(count + 1)]
+        for i, (begin, end) in enumerate(itertools.pairwise(bounds)):
+            group = Group(split, i, count, tuple(named[begin:end]))
+            hashes = [one.outputs for _, one in files[begin:end]]
+            settings: list[object] = [config.record_length, config.token_dtype, config.shard_bytes]
+            settings += [config.packing] if split == "train" and config.packing != "concatenate" else []
+            size = sum(one.counts[f"{split}_tokens"] for _, one in files[begin:end])
+            groups.append(Unit(group.name, identity_of("shards", group, hashes, settings), size, group))
     step = Step("shards", tuple(groups), functools.partial(write_group, config=config), inputs="shards")
     done = run_step(step, allow_no_failures(engine, len(groups)), out, on_progress)
     shards: dict[str, list[Shard]] = {"train": [], "val": []}
@@ -144,27 +163,6 @@ def write_shards(
     return manifest
 
 
-def plan_shards(made: Mapping[str, Marker], config: ShardsConfig) -> list[Unit[Group]]:
-    """Return one unit of work for each group of consecutive encoded files, which writes the group's shards of one
-    split. `made` is {name of an encoded file: marker}. The number of groups of a split depends on its number of
-    tokens."""
-    files, planned = list(made.items()), []
-    firsts = itertools.accumulate((one.counts["rows"] for one in made.values()), initial=0)
-    named = list(zip(made, firsts, strict=False))
-    for split in ("train", "val"):
-        tokens = sum(one.counts[f"{split}_tokens"] for one in made.values())
-        count = shard_count(len(files), tokens, config, least=config.train_shards if split == "train" else 1)
-        bounds = [len(files) * i // count for i in range(count + 1)]
-        for i, (begin, end) in enumerate(itertools.pairwise(bounds)):
-            group = Group(split, i, count, tuple(named[begin:end]))
-            hashes = [one.outputs for _, one in files[begin:end]]
-            settings: list[object] = [config.record_length, config.token_dtype, config.shard_bytes]
-            settings += [config.packing] if split == "train" and config.packing != "concatenate" else []
-            size = sum(one.counts[f"{split}_tokens"] for _, one in files[begin:end])
-            planned.append(Unit(group.name, identity_of("shards", group, hashes, settings), size, group))
-    return planned
-
-
 def write_group(unit: Unit[Group], space: Workspace, config: ShardsConfig) -> dict[str, Any]:
     group = unit.input
     path = space.root / f"{group.name}.array_record"
@@ -181,22 +179,14 @@ def write_group(unit: Unit[Group], space: Workspace, config: ShardsConfig) -> di
         counts = {"rows": sum(shard.documents for shard in shards)}
         counts["shards"] = [dataclasses.asdict(shard) for shard in shards]
         if group.split == "train":
-            tables = (space.input(f"{PARTS}/encoded/{name}.table") for name, _ in group.files)
-            table = space.output(group.table)
-            rows = join_tables(tables, table, space.scratch)
+            table, rows = space.output(group.table), 0
+            with appearing(table, space.scratch) as partial, pq.ParquetWriter(partial, TABLE_SCHEMA) as writer:
+                for name, _ in group.files:
+                    for batch in read_batches(space.input(f"{PARTS}/encoded/{name}.table")):
+                        writer.write_batch(batch)
+                        rows += len(batch)
             counts["table"] = dataclasses.asdict(DocumentTable(group.table, rows, *digest(table)))
     return counts
-
-
-def join_tables(tables: Iterable[Path], path: Path, scratch: Path) -> int:
-    """Concatenate tables of documents into one file and return its number of rows."""
-    rows = 0
-    with appearing(path, scratch) as partial, pq.ParquetWriter(partial, TABLE_SCHEMA) as writer:
-        for table in tables:
-            for batch in read_batches(table):
-                writer.write_batch(batch)
-                rows += len(batch)
-    return rows
 
 
 def write_stream(
