@@ -146,7 +146,7 @@ def write_contaminated(
                  "ngram": " ".join(found.ngram(ngram))}
                 for example, ngram in sorted(first.items())
             ]  # fmt: skip
-            names = sorted({one["set"] for one in examples})
+            names = sorted({found.names[example][0] for example in first})
             sets.update(names)
             entry = {
                 "document": row["id"], "texts": f"{file.path.name}:{row['row']}", "dropped": drops, "sets": names,

@@ -146,10 +146,9 @@ def beginning(path: Place) -> bytes:
         ) from error
 
 
-def uncompressed(begin: bytes, limit: int = 1 << 10) -> bytes:
-    """Return `begin`, a file's first bytes, decompressed (at most `limit` bytes) and as UTF-8 without a byte order
-    mark."""
-    plain = decompressed(begin, limit)
+def uncompressed(begin: bytes) -> bytes:
+    """Return `begin`, a file's first bytes, decompressed (at most 1 KiB) and as UTF-8 without a byte order mark."""
+    plain = decompressed(begin, 1 << 10)
     if plain.startswith(UTF_16_BOMS):
         plain = codecs.getincrementaldecoder("utf-16")("replace").decode(plain).encode()
     return plain.removeprefix(UTF_8_BOM)

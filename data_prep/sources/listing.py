@@ -63,11 +63,6 @@ class Listed(NamedTuple):
         return cls(place.absolute(), name, stat.st_size, version=stat.st_mtime_ns)
 
 
-def named_files(option: str, patterns: Iterable[str]) -> dict[Place, str]:
-    """Return {place: name} of the files that `listed_files` returns."""
-    return {one.place: one.name for one in listed_files(option, patterns)}
-
-
 def listed_files(option: str, patterns: Iterable[str], follow_links: bool = False) -> list[Listed]:
     """Return the files that the `patterns` of an option match, each once, sorted by name.
 
@@ -259,7 +254,11 @@ def files_in_list(option: str, pattern: str) -> list[Listed]:
     for line in lines:
         if not line.startswith("#"):
             try:
-                place = place_of(line) if is_url(line) else folder_of_list(source, line) / line
+                base = source.parent
+                if line.startswith(CRAWL_DATA):
+                    before, found, _ = str(source).partition(f"/{CRAWL_DATA}")
+                    base = place_of(before) if found else Url(COMMON_CRAWL)
+                place = place_of(line) if is_url(line) else base / line
             except UsageError as error:
                 raise UsageError(f"{option}: the list {source}: {error}") from error
             name = place.key if is_url(line) and isinstance(place, Url) else line
@@ -277,14 +276,6 @@ def files_in_list(option: str, pattern: str) -> list[Listed]:
         else:
             raise UsageError(f"{option}: {place} in the list {source} does not exist. Correct the list.")
     return found
-
-
-def folder_of_list(source: Place, line: str) -> Place:
-    """Return the folder or URL that the path in `line` of the list `source` is relative to."""
-    if not line.startswith(CRAWL_DATA):
-        return source.parent
-    before, found, _ = str(source).partition(f"/{CRAWL_DATA}")
-    return place_of(before) if found else Url(COMMON_CRAWL)
 
 
 def files_to_read(option: str, pattern: str, sizes: Mapping[str, int]) -> list[str]:
@@ -320,7 +311,7 @@ def by_type(endings: tuple[str, ...], sizes: Mapping[str, int]) -> tuple[list[st
     return found, others, empty
 
 
-def skipped_files(option: str, patterns: Iterable[str], follow_links: bool = False) -> Iterator[str]:
+def skipped_files(option: str, patterns: Iterable[str], follow_links: bool) -> Iterator[str]:
     """Yield a message about the files of other types in the named folders, and one about the empty plain text files.
     Raises UsageError like `listed_files`."""
     endings = ENDINGS[option]

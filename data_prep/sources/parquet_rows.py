@@ -44,7 +44,8 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
     If a row group is damaged or takes too much memory, its remaining rows are quarantined together. Columns of lists
     are read only if they are kept (pages.keep_columns), those of type fixed_size_binary never. Raises InputError if the
-    file is not Parquet, has no text column, or all its row groups are damaged.
+    file is not Parquet, has no text column, lacks a kept column or has one that cannot be kept, or all its row groups
+    are damaged.
     """
     import pyarrow.parquet as pq
 
@@ -56,8 +57,21 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
         leaves = {leaf.path: (number, leaf) for number, leaf in enumerate(about.schema)}  # "metadata.url"
         fits = lambda leaf: leaf.max_repetition_level == 0 and leaf.physical_type != "FIXED_LEN_BYTE_ARRAY"
         wanted = [name for name, (_, leaf) in leaves.items() if name in usable and fits(leaf)]
-        kept, lists = kept_leaves(about, leaves, table)
-        wanted = [*dict.fromkeys([*wanted, *kept])]
+        lists: set[str] = set()  # columns that store kept lists
+        for name in table.keep_columns:
+            kind = table.types[name] = type_in(about.schema_arrow, name, path)
+            stored = next(one for one in leaves if one == name or one.startswith(f"{name}."))
+            leaf, is_list = leaves[stored][1], kind == STRING_LISTS
+            unbounded = is_list and about.metadata.num_row_groups and not may_stay_a_dictionary(about, *leaves[stored])
+            if leaf.max_repetition_level != is_list or leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" or unbounded:
+                raise InputError(
+                    f"{path}: the column {shown(name)} has an encoding that cannot be read in bounded memory "
+                    f"({leaf.physical_type}, {', '.join(encodings_of(about, leaves[stored][0]))}). Write the file "
+                    "again with plain or dictionary encoding, or remove the column from pages.keep_columns."
+                )
+            wanted.append(stored)
+            lists |= {stored} if is_list else set()
+        wanted = [*dict.fromkeys(wanted)]
         strings = [name for name in wanted if may_stay_a_dictionary(about, *leaves[name])]
         # pre_buffer would read whole column chunks.
         file = pq.ParquetFile(
@@ -104,26 +118,6 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
             raise InputError(f"{path}: no row group can be read: {last}. Download it again, or remove it.")
 
 
-def kept_leaves(file, leaves: dict[str, tuple[int, Any]], table: Table) -> tuple[list[str], set[str]]:
-    """Set table.types to the types of the kept columns. Return (paths of the Parquet columns that store their values,
-    the set of those that store lists). Raises InputError if a column is missing or cannot be kept."""
-    paths, lists = [], set()
-    for name in table.keep_columns:
-        kind = table.types[name] = type_in(file.schema_arrow, name, table.path)
-        path = next(path for path in leaves if path == name or path.startswith(f"{name}."))
-        leaf, is_list = leaves[path][1], kind == STRING_LISTS
-        unbounded = is_list and file.metadata.num_row_groups and not may_stay_a_dictionary(file, *leaves[path])
-        if leaf.max_repetition_level != is_list or leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" or unbounded:
-            raise InputError(
-                f"{table.path}: the column {shown(name)} has an encoding that cannot be read in bounded memory "
-                f"({leaf.physical_type}, {', '.join(encodings_of(file, leaves[path][0]))}). Write the file again with "
-                "plain or dictionary encoding, or remove the column from pages.keep_columns."
-            )
-        paths.append(path)
-        lists |= {path} if is_list else set()
-    return paths, lists
-
-
 def type_in(schema: pa.Schema, name: str, path: Place) -> pa.DataType:
     """Return the type in which documents keep the column. Raises InputError if it is missing or cannot be kept."""
     fields: list[pa.Field] = list(schema)
@@ -137,10 +131,7 @@ def type_in(schema: pa.Schema, name: str, path: Place) -> pa.DataType:
                 f"{', '.join(map(shown, schema.names))}. Remove the column or the file."
             )
         if found is None and outer is not None:
-            rest, fields = (
-                rest.removeprefix(f"{outer.name}."),
-                [outer.type.field(n) for n in range(outer.type.num_fields)],
-            )
+            rest, fields = rest.removeprefix(f"{outer.name}."), list(outer.type)
     kind = kept_type(found.type)
     if kind is None:
         inner = pa.types.is_struct(found.type) and found.type.num_fields

@@ -26,9 +26,31 @@ ROWS_AT_ONCE = 256
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """Return (input files, []), as there are no packages. An input file is a range of rows of the dataset. Raises like
-    `dataset_files`."""
-    return dataset_files(config.tfds, config.text_field, progress), []
+    """Return (the split of the dataset as input files of `rows_per_file` rows each, []), as there are no packages.
+    Downloads and prepares the dataset if it is missing. Raises UsageError for an unknown name, split or feature,
+    InputError if the dataset cannot be downloaded or read."""
+    split, text_field = config.tfds.split, config.text_field
+    builder = opened(config.tfds, progress)
+    dataset, source = builder.info.full_name, source_of(builder, split)
+    if not len(source):
+        raise InputError(f"The split {split!r} of {dataset} is empty. Give another split.")
+    with library_errors(f"{dataset} cannot be read"):
+        first = source[0]
+    if not isinstance(value := lookup(nested(first), text_field), (bytes, str)):
+        what = "has no feature" if value is None else f"has {type(value).__name__}, not text, in"
+        raise UsageError(
+            f"{dataset} {what} {text_field!r}; its features are {', '.join(map(repr, sorted(first)))}. "
+            "Set pages.text_field to the one with the text."
+        )
+    folder = Path(builder.data_dir).absolute()
+    size, starts = split_bytes(builder, split), range(0, len(source), config.tfds.rows_per_file)
+    progress(f"{dataset}, {split}: {len(source):,} rows in {len(starts)} parts")
+    files = []
+    for number, start in enumerate(starts):
+        stop = min(start + config.tfds.rows_per_file, len(source))
+        name = f"{dataset}/{split}/{number:05d}"
+        files.append(InputFile(folder, name, "tfds", size, stop - start, (start, stop), split, text_field))
+    return files, []
 
 
 def inputs(config: PagesConfig) -> list[Listed]:
@@ -41,78 +63,29 @@ def inputs(config: PagesConfig) -> list[Listed]:
 
 
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[Document]:
-    """Yield the documents in the range of rows `file.rows`; see `read_tfds`. `counts` is not used."""
-    return read_tfds(
-        str(file.path), file.split, file.rows, name=file.name, text_field=file.text_field, on_quarantine=on_damage
-    )
+    """Yield the documents in the range of rows `file.rows`, by default all; see columns.py for their fields. A row
+    without an id gets "NAME/NUMBER". Rows without a usable text are passed to `on_damage`; `counts` is not used. Raises
+    InputError if the dataset cannot be read."""
+    source = source_of(builder_in(str(file.path)), file.split)
+    start, stop = file.rows or (0, len(source))
+    if not 0 <= start <= stop <= len(source):
+        raise InputError(
+            f"{file.path} has {len(source)} rows in {file.split}, not rows {start} to {stop}. Fetch the pages again."
+        )
+    for begin in range(start, stop, ROWS_AT_ONCE):
+        numbers = list(range(begin, min(begin + ROWS_AT_ONCE, stop)))
+        with library_errors(f"{file.path}: rows {begin} to {numbers[-1]} cannot be read"):
+            examples = source.__getitems__(numbers)
+        for number, example in zip(numbers, examples, strict=True):
+            try:
+                yield document_of(nested(example), number, name=file.name, text_field=file.text_field)
+            except NoDocumentError as error:
+                on_damage(QuarantinedRow(number, error.reason, error.detail, file.name, f"row {number}"))
 
 
 def size(file: InputFile) -> int:
     """Return the bytes of all files of the split that `file` is a part of. Raises InputError if one is missing."""
     return split_bytes(builder_in(str(file.path)), file.split)
-
-
-def dataset_files(config: TfdsPages, text_field: str, progress: Callable[[str], None]) -> list[InputFile]:
-    """Return the split of the dataset as input files of `rows_per_file` rows each. Downloads and prepares the dataset
-    if it is missing. Raises UsageError for an unknown name, split or feature, InputError if the dataset cannot be
-    downloaded or read."""
-    builder = opened(config, progress)
-    source = source_of(builder, config.split)
-    if not len(source):
-        raise InputError(f"The split {config.split!r} of {builder.info.full_name} is empty. Give another split.")
-    with library_errors(f"{builder.info.full_name} cannot be read"):
-        first = source[0]
-    if not isinstance(value := lookup(nested(first), text_field), (bytes, str)):
-        what = "has no feature" if value is None else f"has {type(value).__name__}, not text, in"
-        raise UsageError(
-            f"{builder.info.full_name} {what} {text_field!r}; its features are {', '.join(map(repr, sorted(first)))}. "
-            "Set pages.text_field to the one with the text."
-        )
-    folder = Path(builder.data_dir).absolute()
-    size, stops = split_bytes(builder, config.split), range(0, len(source), config.rows_per_file)
-    progress(f"{builder.info.full_name}, {config.split}: {len(source):,} rows in {len(stops)} parts")
-    files = []
-    for number, start in enumerate(stops):
-        stop = min(start + config.rows_per_file, len(source))
-        name = f"{builder.info.full_name}/{config.split}/{number:05d}"
-        one = InputFile(folder, name, "tfds", size, stop - start, (start, stop), config.split, text_field)
-        files.append(one)
-    return files
-
-
-def read_tfds(
-    folder: Path | str,
-    split: str,
-    rows: tuple[int, int] | None = None,
-    *,
-    name: str | None = None,
-    text_field: str = "text",
-    on_quarantine: Callable[[QuarantinedRow], None] | None = None,
-) -> Iterator[Document]:
-    """Yield the documents in a split of the prepared dataset in `folder`; see columns.py for their fields.
-
-    `rows` is (first, one past the last), by default all. A row without an id gets "NAME/NUMBER", where `name` is by
-    default the dataset's full name and the split. Rows without a usable text are passed to `on_quarantine`. Raises
-    InputError if the dataset cannot be read.
-    """
-    builder = builder_in(folder)
-    source = source_of(builder, split)
-    start, stop = rows or (0, len(source))
-    if not 0 <= start <= stop <= len(source):
-        raise InputError(
-            f"{folder} has {len(source)} rows in {split}, not rows {start} to {stop}. Fetch the pages again."
-        )
-    called = name or f"{builder.info.full_name}/{split}"
-    for begin in range(start, stop, ROWS_AT_ONCE):
-        numbers = list(range(begin, min(begin + ROWS_AT_ONCE, stop)))
-        with library_errors(f"{folder}: rows {begin} to {numbers[-1]} cannot be read"):
-            examples = source.__getitems__(numbers)
-        for number, example in zip(numbers, examples, strict=True):
-            try:
-                yield document_of(nested(example), number, name=called, text_field=text_field)
-            except NoDocumentError as error:
-                if on_quarantine:
-                    on_quarantine(QuarantinedRow(number, error.reason, error.detail, called, f"row {number}"))
 
 
 def nested(value: Any) -> Any:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from configs.demo import get_config
@@ -10,6 +11,8 @@ from data_prep.config import DocumentsConfig
 from data_prep.documents import Document, WebPage
 from data_prep.sources import InputFile
 from data_prep.sources.inputs import read_input
+from data_prep.sources.listing import listed_files
+from lm.storage import Place
 
 SENTENCES = Path(__file__).parents[2] / "../shared/data/langid/sentences-75-languages.tar.xz"
 PROSE = (
@@ -23,6 +26,11 @@ GERMAN = (
     "Frost. Er hatte dem Bäcker versprochen, dass das Mehl da sein würde, wenn die Öfen heiß sind, und er war ein "
     "Mann, der sein Wort hielt. Auf der Brücke traf er einen Jungen, der ihn fragte, wohin der Fluss fließt."
 )
+
+
+def named_files(option: str, patterns: Iterable[str]) -> dict[Place, str]:
+    """Return {place: name} of the files that `listed_files` returns."""
+    return {one.place: one.name for one in listed_files(option, patterns)}
 
 
 @functools.cache

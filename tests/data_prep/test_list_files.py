@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from data_prep.quality.bad_words import words_of
-from data_prep.sources.listing import named_files
 from data_prep.url_filter.lists import entries, hash_domains, hash_pages
+from tests.data_prep.pages import named_files
 
 READERS = {
     "bad words": lambda path: sorted([*(found := words_of((str(path),), True)).words, *found.phrases]),

@@ -8,11 +8,11 @@ import pytest
 
 from configs.own_text import get_config
 from data_prep.decontamination.examples import example_files
-from data_prep.sources.listing import named_files
 from data_prep.url_filter.lists import user_lists
 from launch.finetune import conversation_files
 from launch.run_folder.checks import inside
 from lm.errors import InputError
+from tests.data_prep.pages import named_files
 
 ROOT = Path(__file__).parents[2]
 IMPORT = re.compile(r"^(?:import glob|from glob import)\b", re.MULTILINE)

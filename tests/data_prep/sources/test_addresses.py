@@ -18,7 +18,7 @@ from configs.demo import get_config
 from data_prep.config.pages import PagesConfig
 from data_prep.sources import fetch_pages, input_files, listing, own_inputs
 from data_prep.sources.inputs import read_input
-from data_prep.sources.listing import matches, named_files
+from data_prep.sources.listing import matches
 from data_prep.sources.manifest import InputFile
 from data_prep.warc import byte_sources, write_pages
 from launch.fetch_pages import STAGE
@@ -27,7 +27,7 @@ from lm.storage import StorageError, Url, objects, ranges, write_atomically
 from lm.storage.hub import signed
 from tests.data_prep.loopback_crawl import Fault, LoopbackCrawl
 from tests.data_prep.loopback_crawl import serving as serving_files
-from tests.data_prep.pages import html, page
+from tests.data_prep.pages import html, named_files, page
 from tests.loopback_hub import REPOSITORY, LoopbackHub
 from tests.loopback_hub import serving as serving_hub
 from tests.object_store import QUICK, Store, variables

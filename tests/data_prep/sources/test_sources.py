@@ -14,12 +14,12 @@ from configs.recipes.demo_pages import PACKAGES
 from data_prep.config import PagesConfig
 from data_prep.config.pages import NO_CRAWL, NO_DATASET
 from data_prep.sources import fetch_pages, input_files
-from data_prep.sources.listing import named_files
 from data_prep.sources.local import warc_kind
 from data_prep.warc import write_pages
 from launch.fetch_pages import STAGE
 from launch.stages.stage import run_stage, settings_of
 from lm.errors import InputError, UsageError
+from tests.data_prep.pages import named_files
 from tests.data_prep.warc.test_warc import page
 
 DEMO = Path(__file__).parents[3] / "configs/demo.py"

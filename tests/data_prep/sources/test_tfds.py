@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ import pytest
 
 from data_prep.config import PagesConfig
 from data_prep.config.pages import NO_DATASET, TfdsPages
+from data_prep.documents import Damage
 from data_prep.sources import fetch_pages, input_files
-from data_prep.sources.columns import QuarantinedRow
-from data_prep.sources.tfds import read_tfds
+from data_prep.sources.manifest import InputFile
+from data_prep.sources.tfds import read
 from lm.errors import InputError, UsageError
 from tests.data_prep.pages import documents_in
 
@@ -81,8 +83,16 @@ def test_ranges_cover_the_dataset(dataset, tmp_path):
     assert sorted((d.text, d.url) for d in documents) == sorted((row["text"], row["url"]) for row in ROWS)
     assert documents[12].id == "reviews/1.0.2/train/00001/12"
     assert documents == documents_in(input_files(tmp_path))
-    whole = list(read_tfds(folder, "train"))
+    whole = list(read(part(folder, "train"), no_damage, Counter()))
     assert [d.text for d in whole] == [d.text for d in documents]
+
+
+def part(folder: Path, split: str) -> InputFile:
+    return InputFile(folder, f"reviews/1.0.2/{split}", "tfds", 0, split=split)
+
+
+def no_damage(row: Damage) -> None:
+    raise AssertionError(row)
 
 
 def test_a_folder_works_like_a_name_and_a_split_may_be_a_part(dataset, tmp_path):
@@ -90,13 +100,13 @@ def test_a_folder_works_like_a_name_and_a_split_may_be_a_part(dataset, tmp_path)
     fetch(tmp_path, dataset=str(folder), split="train[20:]", rows_per_file=3)
     files = input_files(tmp_path)
     assert [file.rows for file in files] == [(0, 3), (3, 5)]
-    everything = [d.text for d in read_tfds(folder, "train")]
+    everything = [d.text for d in read(part(folder, "train"), no_damage, Counter())]
     assert [d.text for d in documents_in(files)] == everything[20:]
 
 
 def test_a_row_without_text_is_quarantined(dataset):
-    quarantined: list[QuarantinedRow] = []
-    assert list(read_tfds(dataset / "reviews/1.0.2", "blank", on_quarantine=quarantined.append)) == []
+    quarantined: list[Damage] = []
+    assert list(read(part(dataset / "reviews/1.0.2", "blank"), quarantined.append, Counter())) == []
     assert [str(row) for row in quarantined] == [f"reviews/1.0.2/blank, row {n}: empty_text" for n in range(3)]
 
 
@@ -160,15 +170,17 @@ def test_other_formats_missing_and_damaged_files_are_rejected(dataset, tmp_path)
 def test_a_missing_library_is_reported_with_the_install_command(dataset, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(InputError, match="make add PACKAGE='tensorflow-datasets importlib-resources'"):
-        next(read_tfds(dataset / "reviews/1.0.2", "train"))
+        next(read(part(dataset / "reviews/1.0.2", "train"), no_damage, Counter()))
 
 
 def test_tensorflow_is_not_needed(dataset):
     code = f"""
 import sys
-from data_prep.sources.tfds import read_tfds
+from data_prep.sources.manifest import InputFile
+from data_prep.sources.tfds import read
 assert "tensorflow_datasets" not in sys.modules, "imported before it is needed"
-print(sum(1 for _ in read_tfds({str(dataset / "reviews/1.0.2")!r}, "train")))
+file = InputFile({str(dataset / "reviews/1.0.2")!r}, "reviews", "tfds", 0, split="train")
+print(sum(1 for _ in read(file, None, None)))
 assert "tensorflow" not in sys.modules, "TensorFlow was imported"
 """
     repository = Path(__file__).parents[3]
