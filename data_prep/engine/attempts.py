@@ -1,7 +1,6 @@
 """State of the units of a step: which are done, which failed, and which to try next."""
 
 import contextlib
-import dataclasses
 import functools
 import json
 import re
@@ -36,12 +35,11 @@ from data_prep.engine.units import (
     sizes_of,
     try_unit,
 )
-from lm.errors import InputError, for_terminal, print_untrusted, shown
-from lm.storage import Place, Url, write_atomically, writing
+from lm.errors import InputError, for_terminal, shown
+from lm.storage import Place, Url
 
 HOPELESS = 5
 """Number of different failed units after which a step stops if none is done: a bug or a setting is then the cause."""
-NAMED = 20
 SECONDS_BETWEEN_REPORTS = 0.5
 LISTS = ("pickle", "submitted", "stopped")
 """Suffixes of the files that executors write for a step, such as units/texts.pickle. Deleted when the step is done."""
@@ -237,33 +235,10 @@ class Attempts:
         )
 
 
-def check_failures(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: Place) -> None:
-    """Print the units that failed, {name: error}. Raises InputError if their share of the step exceeds
-    engine.max_failed."""
-    where = folder / QUARANTINE / step.name
-    lines = [f"  {name}: {failed[name]}" for name in sorted(failed)[:NAMED]]
-    lines += [f"  and {len(failed) - NAMED:,} more"] if len(failed) > NAMED else []
-    summary = "\n".join([f"{step.name}: {len(failed):,} of {len(step.units):,} units failed:", *lines])
-    if len(failed) > engine.max_failed * len(step.units):
-        raise InputError(
-            f"{summary}\nThat is more than engine.max_failed = {engine.max_failed:g} of them. All others are done. "
-            f"Details: {where}. Fix the cause and give --engine.retry-failed True, remove these inputs, or continue "
-            "without them by a higher --engine.max-failed."
-        )
-    if failed:
-        print_untrusted(f"{summary}\nThe others are done. Details: {QUARANTINE}/{step.name}/ in the run folder.")
-
-
 def manifest_of(step: str, folder: Place) -> Place:
     """Return the path of a step's manifest: one file with the markers (counts and outputs) of all finished units. It is
     deleted before any unit of the step is run again."""
     return folder / UNITS / step / "manifest"
-
-
-def write_manifest(step: str, folder: Place, made: Mapping[str, Marker]) -> None:
-    place = manifest_of(step, folder)
-    with writing(place):
-        write_atomically(place, json.dumps({name: dataclasses.asdict(marker) for name, marker in made.items()}))
 
 
 def read_manifest(step: str, folder: Place) -> dict[str, Marker]:
@@ -276,15 +251,6 @@ def read_manifest(step: str, folder: Place) -> dict[str, Marker]:
     except (*NO_RECORD, AttributeError):
         return {}
     return {name: marker for name, one in found if (marker := Marker.of(one, place))}
-
-
-def make_folders(step: Step, folder: Place) -> None:
-    """Create the folders for a step's records and temporary files; a bucket needs none. Raises InputError if that
-    fails."""
-    if isinstance(folder, Path):
-        with writing(folder):
-            for part in (UNITS, QUARANTINE, SCRATCH):
-                (folder / part / step.name).mkdir(parents=True, exist_ok=True)
 
 
 def run_here(attempts: "Attempts") -> None:

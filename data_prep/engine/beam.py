@@ -23,7 +23,6 @@ from data_prep.engine.units import (
     UNITS,
     Failure,
     Marker,
-    is_done,
     marker_of,
     quarantine,
     quarantine_of,
@@ -31,7 +30,7 @@ from data_prep.engine.units import (
     try_unit,
 )
 from lm.errors import InputError, UsageError, shown
-from lm.storage import Place, write_atomically
+from lm.storage import Place, size_of, write_atomically
 from lm.trusted_code import inherit
 
 if TYPE_CHECKING:
@@ -157,7 +156,9 @@ def run_range(bounds: tuple[int, int], places: tuple[Place, Place], version: str
     for unit in units[slice(*bounds)]:
         if stopped.is_file():
             return
-        if is_done(unit, read_marker(marker_of(step.name, unit.name, folder)), folder):
+        marker = read_marker(marker_of(step.name, unit.name, folder))
+        outputs = marker.outputs if marker and marker.identity == unit.identity else None
+        if outputs is not None and all(size_of(folder / name) == size for name, (size, _) in outputs.items()):
             continue
         tries, result = 1, try_unit(step, unit, folder, engine)
         while isinstance(result, Failure) and tries < engine.attempts and not (result.ends_run or result.permanent):

@@ -1,25 +1,23 @@
 """Run the units of a step that are not done. Every engine writes the same bytes."""
 
 import contextlib
+import dataclasses
 import importlib
+import json
 from collections.abc import Callable, Generator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.config.engine import EngineConfig
-from data_prep.engine.attempts import (
-    Attempts,
-    check_failures,
-    clean_up,
-    make_folders,
-    manifest_of,
-    read_manifest,
-    write_manifest,
-)
+from data_prep.engine.attempts import Attempts, clean_up, manifest_of, read_manifest
 from data_prep.engine.progress import Progress
-from data_prep.engine.units import SCRATCH, Marker, Step
-from lm.storage import Place
+from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, Marker, Step
+from lm.errors import InputError, print_untrusted
+from lm.storage import Place, write_atomically, writing
+
+NAMED = 20
+"""Maximum number of failed units that are printed."""
 
 
 @dataclass
@@ -70,8 +68,10 @@ def run_step(
     from data_prep.engine.slurm import refuse_submitted  # not at the top: slurm.py is the main module of array tasks
 
     refuse_submitted(step.name, folder)
-    make_folders(step, folder)
-    if isinstance(folder, Path):
+    if isinstance(folder, Path):  # a bucket needs no folders
+        with writing(folder):
+            for part in (UNITS, QUARANTINE, SCRATCH):
+                (folder / part / step.name).mkdir(parents=True, exist_ok=True)
         for leftover in (folder / SCRATCH / step.name).iterdir():
             leftover.unlink()
     attempts = Attempts(step, engine, folder, report)
@@ -84,9 +84,22 @@ def run_step(
     clean_up(step, folder, attempts.done, attempts.failed.keys())
     made = {unit.name: attempts.done[unit.name] for unit in step.units if unit.name in attempts.done}
     if changed or read_manifest(step.name, folder) != made:
-        write_manifest(step.name, folder, made)
+        place = manifest_of(step.name, folder)
+        with writing(place):
+            write_atomically(place, json.dumps({name: dataclasses.asdict(marker) for name, marker in made.items()}))
     if notes:
         notes.failed |= {f"{step.name}/{unit.name}" for unit in step.units if unit.name not in made}
         notes.outputs |= {str(folder / name) for marker in made.values() for name in marker.outputs}
-    check_failures(step, attempts.failed, engine, folder)
+    if attempts.failed:
+        lines = [f"  {name}: {attempts.failed[name]}" for name in sorted(attempts.failed)[:NAMED]]
+        lines += [f"  and {len(attempts.failed) - NAMED:,} more"] if len(attempts.failed) > NAMED else []
+        counts = f"{step.name}: {len(attempts.failed):,} of {len(step.units):,} units failed:"
+        summary = "\n".join([counts, *lines])
+        if len(attempts.failed) > engine.max_failed * len(step.units):
+            raise InputError(
+                f"{summary}\nThat is more than engine.max_failed = {engine.max_failed:g} of them. All others are done. "
+                f"Details: {folder / QUARANTINE / step.name}. Fix the cause and give --engine.retry-failed True, "
+                "remove these inputs, or continue without them by a higher --engine.max-failed."
+            )
+        print_untrusted(f"{summary}\nThe others are done. Details: {QUARANTINE}/{step.name}/ in the run folder.")
     return made

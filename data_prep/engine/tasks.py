@@ -129,15 +129,11 @@ class TaskRunner:
         )
         # The path of the first file distinguishes this step from others of the same work, and of other digests.
         named = f"{self.label.replace(' ', '-')}.{names[0].replace('/', '.')}"
-        label = f"{self.label}{self.detail(tasks[0].run_file.parent.name)}"
+        part = tasks[0].run_file.parent.name  # such as "round-2"
+        label = self.label if DIGEST.search(part) else f"{self.label}, {part.replace('-', ' ')}"
         step = Step(named, units, functools.partial(run_task, work=work), rows="", inputs="tasks", label=label)
         made = run_step(step, allow_no_failures(self.engine, len(units)), self.folder, self.on_progress)
         return [made[unit.name].counts for unit in units]
-
-    def detail(self, folder: str) -> str:
-        """Return the end of the label in progress lines, such as ", round 2" if the tasks write to the folder
-        "round-2"; "" if the folder's name has a digest."""
-        return "" if DIGEST.search(folder) else f", {folder.replace('-', ' ')}"
 
 
 def delete_other_digests(folder: Place) -> None:

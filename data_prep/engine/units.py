@@ -37,7 +37,6 @@ from lm.storage import (
     metered,
     objects,
     relative_name,
-    size_of,
     stores,
     write_atomically,
     writing,
@@ -373,14 +372,6 @@ def read_marker(path: Place) -> Marker | None:
         return Marker.of(json.loads(path.read_bytes()), path)
     except NO_RECORD:
         return None
-
-
-def is_done(unit: Unit, marker: Marker | None, folder: Place) -> bool:
-    """Return whether a unit is done: `marker` has the unit's current identity (a hash of input and settings), and the
-    listed outputs exist with the listed sizes."""
-    if marker is None or marker.identity != unit.identity:
-        return False
-    return all(size_of(folder / name) == size for name, (size, _) in marker.outputs.items())
 
 
 def sizes_of(places: Iterable[Place]) -> dict[Place, int]:

@@ -32,7 +32,6 @@ from typing import Any
 
 from data_prep.config import EngineConfig
 from data_prep.engine import Step, Unit, Workspace, identity_of, run_step, run_unit
-from data_prep.engine.attempts import make_folders
 from lm.storage import Url, write_atomically
 from tests.bench.runner import REPOSITORY, run_benchmark
 from tests.object_store import Request, Store, serving, variables
@@ -116,7 +115,6 @@ def expected(units: int) -> dict[str, str]:
     step = step_of(units, 0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_folders(step, folder)
         (folder / "in").mkdir()
         for unit in step.units:
             (folder / f"in/{unit.name}").write_bytes(input_of(unit.name))
