@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from lm.chat.tools import NO_TOOLS, Tools
 from lm.serving.answers import ChoiceWriter, Usage, joined, to_json
-from lm.serving.fields import ApiError, Fields, parse_object, wrong
+from lm.serving.fields import ApiError, Fields, parse_object
 from lm.serving.http import EventStream, check_page, error_answer, json_answer, read_body, unless_disconnected
 from lm.serving.inspections import Inspection, InspectRoutes
 from lm.serving.metrics import CallRecord, ServerMetrics, outcome_of, recorded
@@ -198,11 +198,7 @@ class CompletionServer:
 
     async def detokenize(self, request: Request) -> Response:
         fields = await self.token_fields(request, "tokens")
-        ids = fields.get("tokens", [])
-        if not isinstance(ids, list) or not all(type(id) is int for id in ids):
-            raise wrong("tokens", ids, "a list of token ids", "invalid_type")
-        if outside := [id for id in ids if not 0 <= id < self.tokenizer.vocab_size]:
-            raise wrong("tokens", outside[0], f"of ids from 0 to {self.tokenizer.vocab_size - 1:,}")
+        ids = fields.token_ids("tokens", self.tokenizer.vocab_size)
         return json_answer({"prompt": await self.in_thread(self.tokenizer.decode, ids)})
 
     async def tokenizer_info(self, request: Request) -> Response:

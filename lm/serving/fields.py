@@ -121,8 +121,22 @@ class Fields:
             raise wrong(name, value, "true or false", "invalid_type")
         return value
 
-    def string(self, name: str, default: str) -> str:
+    def string(self, name: str, default: str, most: float = math.inf) -> str:
+        """Read a string of at most `most` characters."""
         value = self.get(name, default)
         if not isinstance(value, str):
             raise wrong(name, value, "a string", "invalid_type")
+        if len(value) > most:
+            raise wrong(name, value, f"of at most {most:,} characters here")
         return value
+
+    def token_ids(self, name: str, vocab_size: int, most: float = math.inf) -> list[int]:
+        """Read a list of at most `most` token ids below `vocab_size`; [] if it is absent."""
+        ids = self.get(name, [])
+        if not isinstance(ids, list) or not all(type(id) is int for id in ids):
+            raise wrong(name, ids, "a list of token ids", "invalid_type")
+        if len(ids) > most:
+            raise wrong(name, ids, f"of at most {most:,} ids here")
+        if outside := [id for id in ids if not 0 <= id < vocab_size]:
+            raise wrong(name, outside[0], f"of ids from 0 to {vocab_size - 1:,}")
+        return ids

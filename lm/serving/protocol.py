@@ -253,13 +253,14 @@ def encode(text: str, tokenizer: Tokenizer, limits: Limits) -> list[int]:
     return [tokenizer.bos_id, *ids] if names else ids
 
 
-def encode_text(text: str, tokenizer: Tokenizer, as_prompt: bool = False) -> list[int]:
-    """Encode a text. With `as_prompt`, BOS is added first if tokenizer.add_bos is True or the text is empty. Raises
-    ApiError 400 if the tokenizer cannot encode it (unknown character, or a split pattern that backtracks too long)."""
+def encode_text(text: str, tokenizer: Tokenizer, as_prompt: bool = False, param: str = "prompt") -> list[int]:
+    """Encode a text, the field `param`. With `as_prompt`, BOS is added first if tokenizer.add_bos is True or the text
+    is empty. Raises ApiError 400 if the tokenizer cannot encode it (unknown character, or a split pattern that
+    backtracks too long)."""
     try:
         return tokenizer.prompt_ids(text) if as_prompt else tokenizer.encode(text)
     except InputError as error:
-        raise ApiError(400, str(error), param="prompt", code="invalid_value") from error
+        raise ApiError(400, str(error), param=param, code="invalid_value") from error
 
 
 def split_prompts(given: object, limits: Limits) -> Sequence[str | list[int]]:

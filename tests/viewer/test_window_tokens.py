@@ -46,7 +46,7 @@ def test_a_vocabulary_is_enough_to_reconstruct_any_text():
 def test_encode_gives_the_tokenizers_ids_and_rejects_texts_it_cannot_encode():
     assert ids_of(encoded(BPE, Fields({"text": TEXTS[1]}, ("text",)))) == BPE.encode(TEXTS[1])
     assert ids_of(encoded(BPE, Fields({}, ("text",)))) == []
-    with pytest.raises(ApiError, match=rf"at most {MOST_CHARACTERS:,} characters here, and it has 20,001"):
+    with pytest.raises(ApiError, match=rf"\(20,001 characters\); it must be of at most {MOST_CHARACTERS:,} characters"):
         encoded(BPE, Fields({"text": "x" * (MOST_CHARACTERS + 1)}, ("text",)))
     with pytest.raises(ApiError, match="字"):
         encoded(CHARACTERS, Fields({"text": "字"}, ("text",)))

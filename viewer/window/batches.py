@@ -1,5 +1,7 @@
 """Documents in the batch of a training step, and the steps at which a document was in a batch."""
 
+import contextlib
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +110,12 @@ def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
     offset = fields.integer("offset", 0, 0, stage.windows - 1)
     token = fields.integer("token", 0, 0, source.context_length - 1)
     places = source.places(step - 1)
+    folder, number = places[sequence]
+    windows = source.sources[folder].windows
+    arrays = windows[number]
+    inputs, targets, segments, weights = (array[token : token + MOST_TOKENS].tolist() for array in arrays)
+    special = {id: name for name, id in batches.run.tokenizer.special_tokens.items()}
+    text_of = lambda id: special.get(id) or short(visible(batches.run.tokenizer.token_bytes(id)))
     until = time.monotonic() + URL_SECONDS
     sequences = [
         sequence_json(batches, index, *places[index], until)
@@ -116,7 +124,11 @@ def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
     return batches.about() | {
         "step": step, "offset": offset, "sequences": sequences, "batch_size": stage.windows, "parts": stage.parts,
         "epochs": [1 + first // source.windows, 1 + (first + stage.windows - 1) // source.windows],
-        "sequence": tokens_json(batches, sequence, *places[sequence], token),
+        "sequence": {
+            "sequence": sequence, "folder": folder, "window": number, "first": token, "tokens": len(arrays[0]),
+            "ids": inputs, "targets": targets, "segments": segments, "weights": [int(one) for one in weights],
+            "texts": {str(id): text_of(id) for id in {*inputs, *targets}}, "documents": windows.segments(number),
+        },
     }  # fmt: skip
 
 
@@ -128,57 +140,29 @@ def sequence_json(batches: Batches, index: int, source: int, number: int, until:
     starts = np.flatnonzero(np.diff(segments, prepend=0) > 0)
     used = int(np.count_nonzero(segments))
     ends = [*starts[1:].tolist(), used][: len(starts)]  # a packed record may have a window of padding alone
-    documents = [
-        {"document": document, "begin": begin, "tokens": end - begin} | url_of(batches, source, document, until)
-        for document, begin, end in zip(
-            windows.segments(number)[:MOST_SEGMENTS], starts.tolist()[:MOST_SEGMENTS], ends[:MOST_SEGMENTS], strict=True
-        )
-    ]
+    documents = []
+    for document, begin, end in itertools.islice(
+        zip(windows.segments(number), starts.tolist(), ends, strict=True), MOST_SEGMENTS
+    ):
+        documents.append({"document": document, "begin": begin, "tokens": end - begin})
+        with contextlib.suppress(InputError):  # the table of documents is damaged
+            found = batches.tables[source].at(document) if time.monotonic() < until else None
+            documents[-1] |= {"url": found["url"][:2000]} if found and found["url"] else {}
     return {
         "sequence": index, "folder": source, "window": number, "documents": documents, "count": len(starts),
         "padding": len(segments) - used, "targets": int(weights.sum()),
     }  # fmt: skip
 
 
-def url_of(batches: Batches, source: int, document: int, until: float) -> dict[str, str]:
-    """Return {"url": web address} of a training document; {} if it has none, its table is damaged, or the time `until`
-    (time.monotonic) has passed. `source` is the index of the shards' folder."""
-    try:
-        found = batches.tables[source].at(document) if time.monotonic() < until else None
-    except InputError:
-        found = None
-    return {"url": found["url"][:2000]} if found and found["url"] else {}
-
-
-def tokens_json(batches: Batches, index: int, source: int, number: int, first: int) -> dict[str, Any]:
-    """Return input and target tokens of sequence `index` of a batch, from position `first` on. The sequence is number
-    `number` in the shards of the folder with index `source`."""
-    windows = batches.source.sources[source].windows
-    arrays = windows[number]
-    inputs, targets, segments, weights = (array[first : first + MOST_TOKENS].tolist() for array in arrays)
-    names = {id: token_name(batches.run, id) for id in {*inputs, *targets}}
-    return {
-        "sequence": index, "folder": source, "window": number, "first": first, "tokens": len(arrays[0]),
-        "ids": inputs, "targets": targets, "segments": segments, "weights": [int(one) for one in weights],
-        "texts": {str(id): name for id, name in names.items()}, "documents": windows.segments(number),
-    }  # fmt: skip
-
-
-def token_name(run: WindowRun, id: int) -> str:
-    """Name of a special token, or the text of a token with all characters visible."""
-    special = {number: name for name, number in run.tokenizer.special_tokens.items()}
-    return special.get(id) or short(visible(run.tokenizer.token_bytes(id)))
-
-
 def seen(batches: Batches, fields: Fields) -> dict[str, Any]:
     """Answer /v1/inspect/seen: the training steps whose batch has a document; "next" is "step" of the next request.
     Raises ApiError for wrong fields."""
     source = batches.open()
-    folder = own_folder(batches) if fields.get("folder") is None else fields.integer(
-        "folder", 0, 0, len(source.sources) - 1
-    )  # fmt: skip
-    if folder is None:
+    own = batches.run.paths.tokens.resolve()
+    folders = [index for index, one in enumerate(source.sources) if one.folder.resolve() == own]
+    if fields.get("folder") is None and not folders:
         return {"missing": "The run was not trained on its own documents: train.own_weight is 0."}
+    folder = fields.integer("folder", *folders[:1] or (0,), 0, len(source.sources) - 1)
     document, first = fields.integer("document", 0, 0, 2**53), fields.integer("step", 1, 1, batches.config.steps)
     known = batches.tables[folder].at(document)
     if known is None:
@@ -200,9 +184,3 @@ def seen(batches: Batches, fields: Fields) -> dict[str, Any]:
         "next": None if next_step is None else next_step + 1, "count": len(found),
         "places": [[step + 1, sequence] for step, sequence in found[:MOST_PLACES]],
     }  # fmt: skip
-
-
-def own_folder(batches: Batches) -> int | None:
-    """Index of the run's own shards among the folders that it trains on; None if it does not train on them."""
-    own = batches.run.paths.tokens.resolve()
-    return next((i for i, one in enumerate(batches.source.sources) if one.folder.resolve() == own), None)

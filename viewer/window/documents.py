@@ -122,9 +122,7 @@ def total(data: RunData, reason: str) -> int | None:
 def bounded(fields: Fields, name: str, most: int) -> str:
     """Return the text in the field `name`, or "". Raises ApiError 400 if it has more than `most` characters, or is
     invalid."""
-    value = fields.string(name, "")
-    if len(value) > most:
-        raise wrong(name, value, f"{most:,} characters at most")
+    value = fields.string(name, "", most)
     try:
         value.encode()
     except UnicodeEncodeError:

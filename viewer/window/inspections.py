@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 
 from lm.errors import UsageError
@@ -44,12 +44,7 @@ def export_html(run: WindowRun) -> str:
 def record(run: WindowRun, rooms: Sequence[ModuleType] = ROOMS) -> dict[str, object]:
     """Return {key: answer} of everything that the pages of `rooms` show in an exported page."""
     known = {one.name: one for one in inspections_of(run)}
-    return dict(recorded(run, known, rooms))
-
-
-def recorded(
-    run: WindowRun, known: Mapping[str, Inspection], rooms: Sequence[ModuleType]
-) -> Iterator[tuple[str, object]]:
+    answers = {}
     for room in rooms:
         for name, fields in room.to_record(run):
             try:
@@ -62,7 +57,8 @@ def recorded(
                 if run.experiment.model.block == "pre_norm":
                     raise
                 continue  # a block of the user's own need not have the values that these pages show
-            yield key_of(name, fields), json.loads(to_json(without_place(answer, run)))
+            answers[key_of(name, fields)] = json.loads(to_json(without_place(answer, run)))
+    return answers
 
 
 def without_place(answer: object, run: WindowRun) -> object:

@@ -18,7 +18,7 @@ def inspections(run: WindowRun) -> list[Inspection]:
             "context_length": asked.experiment.model.context_length,
             "vocab_size": asked.tokenizer.vocab_size,
             "bos_id": asked.tokenizer.bos_id,
-            "prompt": prompt_of(asked),
+            "prompt": next(iter(asked.experiment.sample.prompts), ""),
             "chat": bool(asked.tokenizer.chat_template),
         }
 
@@ -27,8 +27,3 @@ def inspections(run: WindowRun) -> list[Inspection]:
 
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
     yield "model", {}
-
-
-def prompt_of(run: WindowRun) -> str:
-    """Text that pages begin with: the run's first prompt for samples, or ""."""
-    return next(iter(run.experiment.sample.prompts), "")

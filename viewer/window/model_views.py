@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lm.errors import InputError
 from lm.inspect.inspector import ALTERNATIVES, MOST_POSITIONS, Inspector
-from lm.serving.fields import ApiError, Fields, wrong
+from lm.serving.fields import Fields, wrong
 from lm.serving.inspections import Inspection
+from lm.serving.protocol import encode_text
 from viewer.answers import packed
 from viewer.training_data import read_samples, visible
 from viewer.window.window_run import WindowRun
@@ -24,8 +24,6 @@ RECORDED_PROMPTS, RECORDED_STEPS, RECORDED_NUMBERS = 4, 16, 1 << 20
 
 LANE = "model"
 """Lane of inspections that compute with the served model, and share the cache of an Inspector."""
-
-type Given = str | list[int]
 
 
 def inspections(run: WindowRun) -> list[Inspection]:
@@ -78,26 +76,14 @@ def spread(steps: list[int], most: int) -> list[int]:
     return [steps[-1 - round(one * (len(steps) - 1) / max(1, most - 1))] for one in range(most)][::-1]
 
 
-def given(fields: Fields, inspector: Inspector) -> Given:
+def given(fields: Fields, inspector: Inspector) -> list[int]:
     """Return the token ids of the field "text" or "tokens". Raises ApiError 400 if both are set, or one is invalid."""
     tokens = fields.get("tokens")
     if tokens is None:
-        text = fields.string("text", "")
-        if len(text) > MOST_CHARACTERS:
-            raise wrong("text", text, f"of at most {MOST_CHARACTERS:,} characters here")
-        try:
-            return inspector.tokenizer.encode(text)
-        except InputError as error:  # a vocabulary of characters that lacks one
-            raise ApiError(400, str(error), param="text", code="invalid_value") from error
+        return encode_text(fields.string("text", "", MOST_CHARACTERS), inspector.tokenizer, param="text")
     if fields.get("text") is not None:
         raise wrong("tokens", tokens, "left out if there is a text")
-    if not isinstance(tokens, list) or not all(type(id) is int for id in tokens):
-        raise wrong("tokens", tokens, "a list of token ids", "invalid_type")
-    if len(tokens) > MOST_CHARACTERS:
-        raise wrong("tokens", tokens, f"of at most {MOST_CHARACTERS:,} ids here")
-    if outside := [id for id in tokens if not 0 <= id < inspector.tokenizer.vocab_size]:
-        raise wrong("tokens", outside[0], f"of ids from 0 to {inspector.tokenizer.vocab_size - 1:,}")
-    return tokens
+    return fields.token_ids("tokens", inspector.tokenizer.vocab_size, MOST_CHARACTERS)
 
 
 def score(run: WindowRun, inspector: Inspector, fields: Fields) -> dict[str, object]:

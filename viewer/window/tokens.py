@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from data_prep.shards.tokenize import document_files
-from lm.errors import InputError
-from lm.serving.fields import ApiError, Fields, wrong
+from lm.serving.fields import Fields, wrong
 from lm.serving.inspections import Inspection
+from lm.serving.protocol import encode_text
 from lm.tokenizer import Tokenizer
 from viewer.answers import packed
 from viewer.tokenizer.comparison import comparison, sampled
@@ -64,11 +64,5 @@ def asked_for(named: Mapping[str, Tokenizer], fields: Fields) -> tuple[str, Toke
 def encoded(tokenizer: Tokenizer, fields: Fields) -> dict[str, object]:
     """Answer /v1/inspect/encode: ids of the field "text". Raises ApiError 400 if it is too long, or if the tokenizer
     lacks a character of it."""
-    text = fields.string("text", "")
-    if len(text) > MOST_CHARACTERS:
-        raise wrong("text", text, f"of at most {MOST_CHARACTERS:,} characters here, and it has {len(text):,}")
-    try:
-        ids = tokenizer.encode(text)
-    except InputError as error:
-        raise ApiError(400, str(error), param="text", code="invalid_value") from error
+    ids = encode_text(fields.string("text", "", MOST_CHARACTERS), tokenizer, param="text")
     return {"ids": packed(np.array(ids, np.int32))}

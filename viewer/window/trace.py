@@ -9,16 +9,16 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from configs.experiment import Experiment
 from lm.corpus_index.format import INDEX
-from lm.corpus_index.index import CorpusIndex, Document, Matches, Spot
+from lm.corpus_index.index import CorpusIndex, Matches
 from lm.corpus_index.lookups import overlap_of, usual_ngram, ways_to_write
 from lm.corpus_index.recitation import NEXT, SHORTEST, prefixes_for, recitations
 from lm.corpus_index.spans import TraceRule, trace
 from lm.data.records import MANIFEST
 from lm.errors import InputError, UsageError
-from lm.serving.fields import ApiError, Fields, wrong
+from lm.serving.fields import Fields, wrong
 from lm.serving.inspections import Inspection
+from lm.serving.protocol import encode_text
 from viewer.training_data import read_samples, visible
 from viewer.window.corpus import evaluation_sets
 from viewer.window.corpus.run_data import data_of
@@ -112,20 +112,17 @@ def about(corpus: Corpus, fields: Fields) -> dict[str, Any]:
         index = corpus.index()
     except (InputError, UsageError) as error:
         return {"made": False, "message": str(error), "shards": corpus.has_shards()}
+    trained, train = index.splits().get("train", {"tokens": 0, "documents": 0}), corpus.run.experiment.train
+    tokens = trained["tokens"] + trained["documents"]  # including the BOS of each document
+    stages, steps = train.stages(corpus.run.experiment.model.context_length), train.steps
+    ends = [stage.first_step for stage in stages.between(0, steps)]
     return {
         "made": True, "splits": index.splits(), "sources": [one.tokens[:1000] for one in index.header.sources],
         "prefixes": prefixes_for(room(corpus)), "next": NEXT, "ngram": usual_ngram(corpus.run.tokenizer),
-        "examples": examples(corpus, index), "epochs": epochs(corpus.run.experiment, index),
+        "examples": examples(corpus, index),
+        # [[step, passes over the training text before this step], ...], to be interpolated linearly
+        "epochs": [[step, stages.tokens_before(step) / max(1, tokens)] for step in (*ends, steps)],
     }  # fmt: skip
-
-
-def epochs(experiment: Experiment, index: CorpusIndex) -> list[list[float]]:
-    """Return [[step, passes over the training text before this step], ...], to be interpolated linearly."""
-    trained = index.splits().get("train", {"tokens": 0, "documents": 0})
-    tokens = trained["tokens"] + trained["documents"]  # including the BOS of each document
-    stages, steps = experiment.train.stages(experiment.model.context_length), experiment.train.steps
-    ends = [stage.first_step for stage in stages.between(0, steps)]
-    return [[step, stages.tokens_before(step) / max(1, tokens)] for step in (*ends, steps)]
 
 
 def examples(corpus: Corpus, index: CorpusIndex) -> dict[str, str]:
@@ -147,29 +144,13 @@ def room(corpus: Corpus) -> int:
 
 def tokens_of(corpus: Corpus, fields: Fields) -> list[int]:
     """Return the tokens of the field "text", or those in the field "tokens". Raises ApiError 400 for invalid ones."""
-    given = fields.get("tokens")
-    if given is None:
-        return encoded(corpus, checked_text(fields))
-    size = corpus.run.tokenizer.vocab_size
-    if not isinstance(given, list) or not all(type(one) is int and 0 <= one < size for one in given):
-        raise wrong("tokens", given, f"a list of token ids from 0 to {size - 1:,}")
-    if len(given) > MOST_TOKENS:
-        raise wrong("tokens", f"{len(given):,} ids", f"{MOST_TOKENS:,} at most")
-    return given
-
-
-def checked_text(fields: Fields) -> str:
-    text = fields.string("text", "")
-    if len(text) > MOST_CHARACTERS:
-        raise wrong("text", f"{len(text):,} characters long", f"{MOST_CHARACTERS:,} at most")
-    return text
+    if fields.get("tokens") is None:
+        return encoded(corpus, fields.string("text", "", MOST_CHARACTERS))
+    return fields.token_ids("tokens", corpus.run.tokenizer.vocab_size, MOST_TOKENS)
 
 
 def encoded(corpus: Corpus, text: str) -> list[int]:
-    try:
-        tokens = corpus.run.tokenizer.encode(text)
-    except InputError as error:  # a character outside the vocabulary
-        raise ApiError(400, str(error), "text") from error
+    tokens = encode_text(text, corpus.run.tokenizer, param="text")
     if len(tokens) > MOST_TOKENS:
         raise wrong("text", f"{len(tokens):,} tokens long", f"{MOST_TOKENS:,} at most")
     return tokens
@@ -190,7 +171,9 @@ def search(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     index = corpus.index()
     split, most, context = split_of(fields, index), *shown_of(fields)
     given = tokens_of(corpus, fields)
-    ways = [given] if fields.get("tokens") is not None else ways_to_write(corpus.run.tokenizer, checked_text(fields))
+    ways = [given]
+    if fields.get("tokens") is None:
+        ways = ways_to_write(corpus.run.tokenizer, fields.string("text", ""))
     started = time.perf_counter()
     found = [index.find(tokens, split) for tokens in ways if tokens]
     seconds = time.perf_counter() - started
@@ -215,32 +198,29 @@ def documents_of(corpus: Corpus, matches: Matches, length: int, most: int, conte
     tokens before and after it. `matches` are the places of the passage."""
     index, found = corpus.index(), {}
     most = max(0, most)
+    text = lambda spot, low, high: corpus.run.tokenizer.decode(spot.part.tokens[low:high].tolist())
     # Spots are spread over the matches. If several are in one document, look at more.
     for spot in itertools.chain(matches.spots(most), matches.spots(4 * most)):
         document = index.document_at(spot)
         if (document.source, document.number) not in found:
-            found[document.source, document.number] = in_context(corpus, document, spot, length, context)
+            at = spot.position
+            begin, end = max(document.begin, at - context), min(document.end, at + length + context)
+            found[document.source, document.number] = {
+                "number": document.number, "id": document.id[:1000], "url": document.url[:1000],
+                "split": document.split, "source": document.source[:1000], "offset": at - document.begin,
+                "tokens": document.end - document.begin, "before": text(spot, begin, at),
+                "match": text(spot, at, at + length), "after": text(spot, at + length, end),
+                "from_start": begin == document.begin, "to_end": end == document.end,
+            }  # fmt: skip
         if len(found) == most:
             break
     return list(found.values())
 
 
-def in_context(corpus: Corpus, document: Document, spot: Spot, length: int, context: int) -> dict[str, Any]:
-    text = lambda low, high: corpus.run.tokenizer.decode(spot.part.tokens[low:high].tolist())
-    at = spot.position
-    begin, end = max(document.begin, at - context), min(document.end, at + length + context)
-    return {
-        "number": document.number, "id": document.id[:1000], "url": document.url[:1000], "split": document.split,
-        "source": document.source[:1000], "offset": at - document.begin, "tokens": document.end - document.begin,
-        "before": text(begin, at), "match": text(at, at + length), "after": text(at + length, end),
-        "from_start": begin == document.begin, "to_end": end == document.end,
-    }  # fmt: skip
-
-
 def traced(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     """Answer /v1/inspect/trace: passages of a text that occur in the training text. The first "start" characters, the
     prompt, are not looked up. Raises ApiError for wrong fields."""
-    text = checked_text(fields)
+    text = fields.string("text", "", MOST_CHARACTERS)
     start = fields.integer("start", 0, 0, MOST_CHARACTERS)
     if start > len(text):
         raise wrong("start", start, f"at most the {len(text):,} characters of the text")
@@ -289,7 +269,7 @@ def contamination(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     ngram = fields.integer("ngram", usual_ngram(tokenizer), 1, MOST_TOKENS)
     most = fields.integer("documents", QUESTION_DOCUMENTS, 0, MOST_DOCUMENTS)
     context = shown_of(fields)[1]
-    text = checked_text(fields)
+    text = fields.string("text", "", MOST_CHARACTERS)
     encoded(corpus, text)
     tokens, found = overlap_of(
         index, tokenizer, text, ngram, split_of(fields, index) or "train", fields.check_cancelled
@@ -345,8 +325,11 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
         index = Corpus(run).index()
     except (InputError, UsageError):
         return
-    for sample in samples_of(run):
-        yield "trace", sample
+    during, final = read_samples(run.paths.samples)
+    for sample in (final or during[-RECORDED_SAMPLES:])[:RECORDED_SAMPLES]:
+        text = sample.prompt + sample.continuation
+        if len(text) <= MOST_CHARACTERS:
+            yield "trace", {"text": text, "start": len(sample.prompt)}
     if prompt := next(iter(run.experiment.sample.prompts), ""):
         yield "search", {"text": prompt}
     for text in examples(Corpus(run), index).values():
@@ -354,14 +337,3 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
     for split in index.splits():
         for number in range(RECORDED_DOCUMENTS):
             yield "recite", {"split": split, "document": number, "of": RECORDED_DOCUMENTS}
-
-
-def samples_of(run: WindowRun) -> list[dict[str, Any]]:
-    """Fields of /v1/inspect/trace for the run's final samples or, if there are none, the last ones during training."""
-    during, final = read_samples(run.paths.samples)
-    texts = [(one.prompt, one.prompt + one.continuation) for one in (final or during[-RECORDED_SAMPLES:])]
-    return [
-        {"text": text, "start": len(prompt)}
-        for prompt, text in texts[:RECORDED_SAMPLES]
-        if len(text) <= MOST_CHARACTERS
-    ]

@@ -138,9 +138,7 @@ def shown(value: dict, step: int | None) -> dict[str, object]:
 def written(inspector: Inspector, fields: Fields) -> dict[str, object]:
     """Answer /v1/inspect/write: a continuation of a prompt, as {"text", "tokens": number of new ones, "finish_reason"}.
     Of a long prompt, only the end is read. Equal seeds give equal texts. Raises ApiError 400 for an invalid field."""
-    prompt = fields.string("text", "")
-    if len(prompt) > MOST_PROMPT:
-        raise wrong("text", prompt, f"of at most {MOST_PROMPT:,} characters here")
+    prompt = fields.string("text", "", MOST_PROMPT)
     tokenizer, context = inspector.tokenizer, inspector.config.context_length
     wanted = min(fields.integer("tokens", NEW, 1, MOST_NEW), context // 2)
     params = SamplingParams(

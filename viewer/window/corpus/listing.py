@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,20 @@ def list_documents(
         except InputError:
             continue
         left = limit - len(found)
-        found += list_entries(folder, piece, rows[:left], table, threshold, wanted)
+        table = table.slice(0, left)
+        shown = truncate(table, {"text": BEGINNING, "url": MOST_ADDRESS}).to_pylist() if len(table) else []
+        sizes = call_function("binary_length", [table["text"]]).to_pylist() if shown else []
+        for index, (row, size, values) in enumerate(zip(rows[:left].tolist(), sizes, shown, strict=True)):
+            dropped = values.get("stage") is not None
+            found.append({
+                "file": f"{folder.path.name}/{folder.name(piece.file)}", "row": piece.row + row,
+                "position": piece.position + row, "url": values["url"] or "",
+                "beginning": " ".join(values["text"].split()),
+                "bytes": values.get("text_bytes") if dropped else size, "language": values["language"] or "",
+                "name": f"{values['stage']}/{values['reason']}" if dropped else "",
+                "value": finite(values.get(threshold.signal)) if threshold else None,
+                "passage": around(table["text"][index].as_py() or "", wanted.words[0]) if wanted.words else "",
+            })  # fmt: skip
         if len(rows) > left or len(found) == limit:
             position = piece.position + int(rows[left - 1]) + 1
             return answer(found, offset, position if folder.locate(position) else None, folder)
@@ -131,34 +144,6 @@ def holds_words(table: pa.Table, words: tuple[str, ...]) -> np.ndarray:
         found = for_word if found is None else call_function("and_kleene", [found, for_word])
     assert found is not None
     return true_rows(found)
-
-
-def list_entries(
-    folder: ParquetFolder,
-    piece: Piece,
-    rows: np.ndarray,
-    table: pa.Table,
-    threshold: Threshold | None,
-    wanted: DocumentFilter,
-) -> Iterator[dict[str, Any]]:
-    """Yield an entry of the list, as JSON, for each row: `rows` are indices in the piece, `table` their columns."""
-    if not len(rows):
-        return
-    table = table.slice(0, len(rows))
-    sizes = call_function("binary_length", [table["text"]]).to_pylist()
-    found = (
-        [around(text.as_py() or "", wanted.words[0]) for text in table["text"]] if wanted.words else [""] * len(rows)
-    )
-    table = truncate(table, {"text": BEGINNING, "url": MOST_ADDRESS})
-    for row, size, passage, values in zip(rows.tolist(), sizes, found, table.to_pylist(), strict=True):
-        dropped = values.get("stage") is not None
-        yield {
-            "file": f"{folder.path.name}/{folder.name(piece.file)}", "row": piece.row + row,
-            "position": piece.position + row, "url": values["url"] or "", "beginning": " ".join(values["text"].split()),
-            "bytes": values.get("text_bytes") if dropped else size, "language": values["language"] or "",
-            "name": f"{values['stage']}/{values['reason']}" if dropped else "",
-            "value": finite(values.get(threshold.signal)) if threshold else None, "passage": passage,
-        }  # fmt: skip
 
 
 def around(text: str, word: str) -> str:
