@@ -13,12 +13,11 @@ import math
 from collections.abc import Collection
 
 from configs.experiment import Experiment
-from configs.own_text import power_of_2
+from configs.own_text import Choices, power_of_2
 from data_prep.sources.sizes import ConversationSizes
 from lm.config import ChatConfig, OptimizerConfig, SampleConfig
 from lm.config.model import least_parameters
 from lm.config.training import divisors
-from lm.fields import with_values
 from lm.model.cost import BYTES, kept_channels
 
 ROOM, LEAST_CONTEXT = 4, 512
@@ -72,29 +71,18 @@ def fit(experiment: Experiment, sizes: ConversationSizes, given: Collection[str]
     Options that the user has `given`, such as "train.steps", keep their values. Raises UsageError if the given options
     do not fit together.
     """
-    values: dict[str, object] = {}
-    reasons: list[str] = []
-    model, train = experiment.model, experiment.train
-
-    def choose[Value](option: str, now: Value, value: Value, reason: str = "") -> Value:
-        """`value`, or `now` if the user gave the option."""
-        if option in given:
-            return now
-        values[option] = value
-        if reason:
-            reasons.append(f"{option} = {f'{value:,}' if isinstance(value, int) else value}: {reason}")
-        return value
-
+    choices = Choices(experiment, given)
+    choose, model, train = choices.choose, experiment.model, experiment.train
     share = min(max(0.1, HELD_OUT[0] / sizes.conversations), 0.5)
     share = choose(
-        "chat.validation_fraction", experiment.chat.validation_fraction,
+        "chat.validation_fraction",
         round(max(min(share, HELD_OUT[1] / sizes.conversations), 0.001), 4),
         f"about {math.ceil(share * sizes.conversations):,} of {sizes.conversations:,} conversations",
     )  # fmt: skip
 
     rephrased = sizes.rephrased >= max(HELD_OUT[0], share * sizes.conversations / 2)
     choose(
-        "chat.held_out", experiment.chat.held_out, "rephrased" if rephrased else "any",
+        "chat.held_out", "rephrased" if rephrased else "any",
         f"{sizes.rephrased:,} conversations have the answers of other questions, which is "
         + ("enough to hold out only such ones" if rephrased else "too few to hold out only such ones"),
     )  # fmt: skip
@@ -102,7 +90,7 @@ def fit(experiment: Experiment, sizes: ConversationSizes, given: Collection[str]
     # Learned positions are parameters: another number of them would be another model.
     wanted = 2 ** math.ceil(math.log2(max(ROOM * sizes.longest, LEAST_CONTEXT)))
     context = choose(
-        "model.context_length", model.context_length,
+        "model.context_length",
         model.context_length if model.position == "learned" else min(wanted, model.context_length),
         f"tokens; the longest conversation has {sizes.longest:,}, the base reads up to {model.context_length:,}",
     )  # fmt: skip
@@ -111,36 +99,36 @@ def fit(experiment: Experiment, sizes: ConversationSizes, given: Collection[str]
     sequences = max(math.ceil((1 - share) * sizes.tokens / context), 1)
     most = max(STEP_TOKENS // context, 1)
     batch = choose(
-        "train.batch_size", train.batch_size, min(power_of_2(sequences / STEPS_OF_EPOCH), power_of_2(most)),
+        "train.batch_size", min(power_of_2(sequences / STEPS_OF_EPOCH), power_of_2(most)),
         f"sequences of {context:,} tokens; all conversations together fill about {sequences:,}",
     )  # fmt: skip
     epoch = math.ceil(sequences / batch)
     epochs = max(min(EPOCHS, READ // sizes.conversations), 3)
-    steps = choose("train.steps", train.steps, epochs * epoch, f"at most {epochs} epochs of {epoch:,} steps")
+    steps = choose("train.steps", epochs * epoch, f"at most {epochs} epochs of {epoch:,} steps")
     parts = max(round(epoch / 200), 1)
-    every = choose("train.validate_every", train.validate_every, math.ceil(epoch / parts))
+    every = choose("train.validate_every", math.ceil(epoch / parts))
     choose(
-        "train.patience", train.patience, PATIENCE * parts if every else 0,
+        "train.patience", PATIENCE * parts if every else 0,
         f"training ends after {PATIENCE} epochs without a lower loss of the held-out conversations",
     )  # fmt: skip
-    choose("train.validation_batches", train.validation_batches, max(64 // batch, math.ceil(sequences * share / batch)))
-    choose("train.log_every", train.log_every, math.ceil(epoch / 4))
+    choose("train.validation_batches", max(64 // batch, math.ceil(sequences * share / batch)))
+    choose("train.log_every", math.ceil(epoch / 4))
 
     parameters = least_parameters(model)
     rate = min(RATE * math.sqrt(1e8 / parameters), MOST_RATE)
     adapters = train.lora.rank > 0
     rate = choose(
-        "train.optimizer.learning_rate", train.optimizer.learning_rate, float(f"{10 * rate if adapters else rate:.1e}"),
+        "train.optimizer.learning_rate", float(f"{10 * rate if adapters else rate:.1e}"),
         f"for {parameters / 1e6:,.3g} million parameters" + (", ten times as much with adapters" if adapters else ""),
     )  # fmt: skip
-    choose("train.optimizer.warmup_steps", train.optimizer.warmup_steps, min(math.ceil(epoch / 2), steps // 4))
+    choose("train.optimizer.warmup_steps", min(math.ceil(epoch / 2), steps // 4))
 
     copy = parameters * BYTES[model.parameter_dtype]
     averaged = min(max(epoch, 2), MOST_AVERAGED)
     # Beside parameters, two moments and gradients, the average is the fifth copy.
     averages = model.parameter_dtype == "float32" and not adapters and (not sizes.memory or 10 * copy < sizes.memory)
     decay = choose(
-        "train.ema_decay", train.ema_decay, round(1 - 1 / averaged, 3) if averages else 0.0,
+        "train.ema_decay", round(1 - 1 / averaged, 3) if averages else 0.0,
         f"the result is a moving average of the parameters over about {averaged} steps" if averages else "",
     )  # fmt: skip
 
@@ -150,14 +138,14 @@ def fit(experiment: Experiment, sizes: ConversationSizes, given: Collection[str]
     fitting = (sizes.memory - state) // 2 // of_token if sizes.memory else PART_TOKENS
     if "train.layout" not in given:
         if fitting < context:
-            choose("train.remat", train.remat, "full", f"saves memory: {sizes.memory / 1e9:.1f} GB are few here")
+            choose("train.remat", "full", f"saves memory: {sizes.memory / 1e9:.1f} GB are few here")
             fitting = PART_TOKENS
         rows = max(min(fitting, PART_TOKENS) // context, 1)
-        choose("train.micro_batches", train.micro_batches, min(n for n in divisors(batch) if batch // n <= rows))
+        choose("train.micro_batches", min(n for n in divisors(batch) if batch // n <= rows))
         large = model.vocab_size > LARGE_VOCABULARY
-        choose("train.loss_chunks", train.loss_chunks, math.gcd(16, context) if large else 1)
-        choose("train.skip_untrained", train.skip_untrained, large)
-    choose("evaluate.stride", experiment.evaluate.stride, max(context // 2, 1))
-    choose("sample.tokens", experiment.sample.tokens, min(160, context))
-    choose("train.sample_tokens", train.sample_tokens, min(96, context))
-    return with_values(experiment, values), reasons
+        choose("train.loss_chunks", math.gcd(16, context) if large else 1)
+        choose("train.skip_untrained", large)
+    choose("evaluate.stride", max(context // 2, 1))
+    choose("sample.tokens", min(160, context))
+    choose("train.sample_tokens", min(96, context))
+    return choices.fitted()

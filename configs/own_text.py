@@ -13,8 +13,10 @@ The same rules apply when you train an imported model on your texts (launch.impo
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Collection
+from typing import Any
 
 from configs import demo
 from configs.experiment import Experiment
@@ -90,37 +92,50 @@ def get_config() -> Experiment:
     )
 
 
+class Choices:
+    """Values for the options of `experiment` that the user has not `given`, with reasons."""
+
+    def __init__(self, experiment: Experiment, given: Collection[str]):
+        self.experiment, self.given = experiment, given
+        self.values: dict[str, object] = {}
+        self.reasons: list[str] = []
+
+    def choose[Value](self, option: str, value: Value, reason: str = "") -> Value:
+        """Set `option`, such as "train.steps", to `value` unless the user gave it. Return the option's value."""
+        if option in self.given:
+            now: Any = functools.reduce(getattr, option.split("."), self.experiment)
+            return now
+        self.values[option] = value
+        if reason:
+            self.reasons.append(f"{option} = {f'{value:,}' if isinstance(value, int) else value}: {reason}")
+        return value
+
+    def fitted(self) -> tuple[Experiment, list[str]]:
+        """Return (experiment with the values, reasons). Raises UsageError if the options do not fit together."""
+        return with_values(self.experiment, self.values), self.reasons
+
+
 def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tuple[Experiment, list[str]]:
     """Return (experiment with values that suit `sizes`, the amount of text; [line with the reason for each value]).
 
     Options that the user has `given`, such as "train.steps", keep their values. A model that starts from a checkpoint
     keeps its shape and its tokenizer. Raises UsageError if the given options do not fit together.
     """
-    values: dict[str, object] = {}
-    reasons: list[str] = []
-    shards, model, train = experiment.shards, experiment.model, experiment.train
+    choices = Choices(experiment, given)
+    choose, model, train = choices.choose, experiment.model, experiment.train
     imported = bool(train.start.checkpoint)
-
-    def choose[Value](option: str, now: Value, value: Value, reason: str = "") -> Value:
-        """Set `option` to `value`, with the reason, unless the user gave it. Return its value: `now` if given."""
-        if option in given:
-            return now
-        values[option] = value
-        if reason:
-            reasons.append(f"{option} = {f'{value:,}' if isinstance(value, int) else value}: {reason}")
-        return value
 
     texts = f"{quantity(sizes.bytes, 'B')} of text in {sizes.documents:,} document{'s' if sizes.documents > 1 else ''}"
     few = sizes.documents < FEW_DOCUMENTS
     held_out = choose(
-        "shards.held_out", shards.held_out, "ends" if few else "documents",
+        "shards.held_out", "ends" if few else "documents",
         f"{texts}: {'few' if few else 'many'}, so " + ("the end of each is" if few else "whole ones are") + " held out",
     )  # fmt: skip
     share = min(0.1, max(500_000 / sizes.bytes, 0.005))
     if held_out == "documents":
         share = min(0.1, max(share, 20 / sizes.documents))
     share = choose(
-        "shards.validation_fraction", shards.validation_fraction, round(share, 4),
+        "shards.validation_fraction", round(share, 4),
         f"about {quantity(share * sizes.bytes, "B")} of validation text",
     )  # fmt: skip
 
@@ -130,19 +145,19 @@ def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tu
         root = 2 ** round(math.log2(math.sqrt(sizes.bytes)))
         most = model.vocab_size if "model.vocab_size" in given else VOCABULARIES[1]
         vocabulary = choose(
-            "tokenizer.vocab_size", vocabulary, min(max(root, VOCABULARIES[0]), most),
+            "tokenizer.vocab_size", min(max(root, VOCABULARIES[0]), most),
             f"about the square root of the bytes, from {VOCABULARIES[0]:,} to {VOCABULARIES[1]:,}",
         )  # fmt: skip
-        choose("tokenizer.allow_fewer", tokenizer.allow_fewer, tokenizer.algorithm in ("bpe", "characters"))
-    choose("shards.token_dtype", shards.token_dtype, "uint16" if vocabulary <= 2**16 else "uint32")
+        choose("tokenizer.allow_fewer", tokenizer.algorithm in ("bpe", "characters"))
+    choose("shards.token_dtype", "uint16" if vocabulary <= 2**16 else "uint32")
     bytes_per_token = 1.0 if tokenizer.algorithm == "characters" else min(0.5 * math.log2(vocabulary) - 2.3, 4.2)
     tokens = max((1 - share) * sizes.bytes / bytes_per_token, 1)
 
     if not imported:
-        choose("model.vocab_size", model.vocab_size, vocabulary)
+        choose("model.vocab_size", vocabulary)
         large = sizes.bytes >= NGRAM_ROWS_FROM
         choose(
-            "model.ngram_rows", model.ngram_rows, model.ngram_rows if large else 0,
+            "model.ngram_rows", model.ngram_rows if large else 0,
             "embeddings of pairs of tokens " + ("help here" if large else "would memorize so small a text"),
         )  # fmt: skip
 
@@ -152,37 +167,37 @@ def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tu
     to_read = min(epochs * tokens, MOST_TOKENS)
     most = max((STEP_TOKENS_IMPORTED if imported else STEP_TOKENS) // context, 1)
     batch = choose(
-        "train.batch_size", train.batch_size, min(power_of_2(to_read / (WANTED_STEPS * context)), power_of_2(most)),
+        "train.batch_size", min(power_of_2(to_read / (WANTED_STEPS * context)), power_of_2(most)),
         f"sequences of {context:,} tokens; small enough for about {WANTED_STEPS} steps",
     )  # fmt: skip
     by_rule = max(math.ceil(to_read / (batch * context)), FEWEST_STEPS)
     told = "{:.2g} passes over about {} tokens".format(by_rule * batch * context / tokens, quantity(tokens, ""))
-    steps = choose("train.steps", train.steps, by_rule, told)
+    steps = choose("train.steps", by_rule, told)
     # Based on the steps of the rule, not on --train.steps: a run that is extended keeps its warmup.
     warmup = max(round(WARMUP_SHARE * by_rule), 1)
     choose(
-        "train.optimizer.warmup_steps", train.optimizer.warmup_steps, min(warmup, steps // 4),
+        "train.optimizer.warmup_steps", min(warmup, steps // 4),
         f"{WARMUP_SHARE:.0%} of the steps",
     )  # fmt: skip
     if batch * context > STEP_TOKENS and "train.layout" not in given:
         parts = min(power_of_2(batch * context / STEP_TOKENS), batch)
-        choose("train.micro_batches", train.micro_batches, parts if batch % parts == 0 else 1)
+        choose("train.micro_batches", parts if batch % parts == 0 else 1)
     if "train.layout" not in given:
-        choose("train.loss_chunks", train.loss_chunks, math.gcd(8, context) if vocabulary > VOCABULARIES[1] else 1)
+        choose("train.loss_chunks", math.gcd(8, context) if vocabulary > VOCABULARIES[1] else 1)
 
     held_out_tokens = share * tokens / (1 - share)
-    choose("train.validate_every", train.validate_every, math.ceil(steps / 10))
+    choose("train.validate_every", math.ceil(steps / 10))
     batches = max(math.ceil(min(held_out_tokens, 8 * STEP_TOKENS) / (batch * context)), 1)
-    choose("train.validation_batches", train.validation_batches, batches, "at most what is held out")
+    choose("train.validation_batches", batches, "at most what is held out")
     for name in ("sample_every", "checkpoint_every"):
-        choose(f"train.{name}", getattr(train, name), math.ceil(steps / 5))
-    choose("train.log_every", train.log_every, max(steps // 100, 1))
-    choose("train.sample_tokens", train.sample_tokens, min(96, context))
-    choose("sample.tokens", experiment.sample.tokens, max(min(160, context), 2))
-    choose("evaluate.stride", experiment.evaluate.stride, max(context // 2, 1))
-    choose("evaluate.batch_size", experiment.evaluate.batch_size, max(2 * STEP_TOKENS // context, 1))
-    choose("shards.record_length", shards.record_length, max(4096, context))
-    return with_values(experiment, values), reasons
+        choose(f"train.{name}", math.ceil(steps / 5))
+    choose("train.log_every", max(steps // 100, 1))
+    choose("train.sample_tokens", min(96, context))
+    choose("sample.tokens", max(min(160, context), 2))
+    choose("evaluate.stride", max(context // 2, 1))
+    choose("evaluate.batch_size", max(2 * STEP_TOKENS // context, 1))
+    choose("shards.record_length", max(4096, context))
+    return choices.fitted()
 
 
 def power_of_2(number: float) -> int:

@@ -19,7 +19,7 @@ from configs.recipes.prices import DOLLARS_PER_CHIP_HOUR
 from launch.stages.command import run_command
 from lm.gpu_memory import gpu_memory_note
 from lm.planner.compile import compiler_for, say
-from lm.planner.plan import COMPUTE_OPTIMAL, flops_in, make_plan, optimal_parameters
+from lm.planner.plan import COMPUTE_OPTIMAL, flops_in, make_plan
 from lm.planner.search import search, search_text
 from lm.planner.text import in_words, plan_text, ratio_text
 from lm.planner.topology import Topology
@@ -101,8 +101,8 @@ def sizes_text(sizes: Sequence[Size], topology: Topology, mfu: float, days: floa
     flops = flops_in(topology, days, mfu)
     lines = [
         f"{days:g} days at {100 * mfu:g} % MFU on {topology.name} are {flops:.2e} FLOP: compute-optimal is a model of "
-        f"{in_words(optimal_parameters(flops))} parameters ({COMPUTE_OPTIMAL} tokens each, arXiv:2203.15556); models "
-        "that should be cheap to use are smaller and train on more tokens. The shipped sizes:"
+        f"{in_words((flops / (6 * COMPUTE_OPTIMAL)) ** 0.5)} parameters ({COMPUTE_OPTIMAL} tokens each, "
+        "arXiv:2203.15556); models that should be cheap to use are smaller and train on more tokens. The shipped sizes:"
     ]
     for one in sizes:
         ratio, layout = ratio_text(one.tokens / one.parameters), f"layout {one.layout}" if one.layout else "--search"

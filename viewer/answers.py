@@ -13,11 +13,6 @@ def key_of(name: str, fields: Mapping[str, object]) -> str:
     return name + json.dumps(given, sort_keys=True, separators=(",", ":"))
 
 
-def script_json(value: object) -> str:
-    """JSON for a <script> element: no text in it can close the element."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-
-
 def packed(array: np.ndarray) -> dict[str, object]:
     """Encode an array for toArray of dom.js: {"type", "shape", "data": int32 or float32, little-endian, in base64}."""
     kind = "int32" if array.dtype.kind in "iu" else "float32"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.config import DocumentsConfig
+from data_prep.config.filters import breaks
 from data_prep.funnel.counts import CLUSTER_BINS, TOP_DOMAINS
 from data_prep.funnel.report import (
     TOP_LANGUAGES,
@@ -92,14 +93,8 @@ def measured(thresholds: list[Threshold], values: Mapping[str, Any], label: str)
     found: list[list[Any]] = []
     for one in thresholds:
         value, line = finite(values.get(one.signal)), one.of_language(label)
-        found.append([value, line.value, value is not None and is_dropped(line, value)])
+        found.append([value, line.value, value is not None and bool(breaks(value, line.drops, line.value))])
     return found
-
-
-def is_dropped(line: Threshold, value: float) -> bool:
-    """Whether the threshold drops a document with this value."""
-    sides = {"below": value < line.value, "at most": value <= line.value, "above": value > line.value}
-    return sides.get(line.drops, value >= line.value)
 
 
 def preview_html(path: Path, texts: Path, config: DocumentsConfig, name: str, changes: list[str] | None) -> str:

@@ -3,13 +3,13 @@ report, contains its answers."""
 
 import base64
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 
 from starlette.responses import RedirectResponse, Response
 
-from viewer.answers import script_json
 from viewer.doc_pages import doc_files, doc_html
 
 STATIC = Path(__file__).parent / "static"
@@ -42,7 +42,9 @@ def window_html(recorded: Mapping[str, object] | None = None, pages: Sequence[st
     answers = ""
     if recorded is not None:
         only = {"pages": pages} if pages else {}
-        answers = f'<script type="application/json" id="recorded">{script_json({**recorded, **only})}</script>'
+        # No text in it can close the element.
+        data = json.dumps({**recorded, **only}, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+        answers = f'<script type="application/json" id="recorded">{data}</script>'
     policy = (
         f"default-src 'none'; script-src {sha256_source(script)}; style-src {sha256_source(style)}; "
         f"img-src data:; connect-src {'self' if recorded is None else 'none'!r}; base-uri 'none'; form-action 'none'"

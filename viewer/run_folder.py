@@ -18,7 +18,6 @@ from viewer.task_scores import Score, read_scores
 from viewer.training_data import (
     Compression,
     Curves,
-    Splits,
     finite,
     read_compression,
     read_curves,
@@ -52,7 +51,8 @@ class FinishedRun:
     reasons: list[tuple[str, str, int, int]]
     """See `reasons_in_order`."""
     tokenizer: Tokenizer
-    splits: Splits
+    splits: dict[str, float]
+    """Documents, tokens and bytes in the two splits (`read_splits`)."""
     curves: Curves
     compression: Compression
     scores: tuple[Score, ...]
@@ -134,8 +134,8 @@ def summarize(run: FinishedRun) -> dict[str, Any]:
         "documents_dropped": dropped,
         "clean_text_bytes": counts["clean_text_bytes"],
         "vocab_size": run.tokenizer.vocab_size,
-        "train_tokens": run.splits.train_tokens,
-        "validation_tokens": run.splits.validation_tokens,
+        "train_tokens": run.splits["train_tokens"],
+        "validation_tokens": run.splits["validation_tokens"],
         "parameters": run.compression.parameters,
         "steps": run.curves.steps,
         "train_flops": run.curves.train_flops,

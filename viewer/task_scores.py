@@ -43,11 +43,6 @@ def read_scores(paths: RunPaths, curves: Curves) -> tuple[Score, ...]:
             points = tuple((line["step"], line[key]) for line in curves.evaluated if finite(line.get(key)) is not None)
             if points or finite(final.get(key)) is not None:
                 own.append(Score(task, figure, points, final[key] if finite(final.get(key)) is not None else None))
-    return (*own, *harness_scores(paths))
-
-
-def harness_scores(paths: RunPaths) -> list[Score]:
-    """Return the scores in the files of lm_eval/, for each task and metric over the evaluated steps."""
     found: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for path in sorted(paths.lm_eval.glob(f"{STEP}*.json")):
         step = path.stem.removeprefix(STEP)
@@ -56,4 +51,4 @@ def harness_scores(paths: RunPaths) -> list[Score]:
             for figure in FIGURES:
                 if (value := finite(figures.get(f"{figure},none"))) is not None:
                     found.setdefault((task, figure), []).append((int(step), value))
-    return [Score(*key, tuple(points), by_harness=True) for key, points in sorted(found.items())]
+    return (*own, *(Score(*key, tuple(points), by_harness=True) for key, points in sorted(found.items())))

@@ -63,24 +63,6 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Splits:
-    """Numbers of documents (train_documents, validation_documents), tokens (train_tokens, validation_tokens) and UTF-8
-    bytes of text (train_bytes, validation_bytes) in the two splits, from tokens/manifest.json."""
-
-    train_tokens: int
-    train_documents: int
-    train_bytes: int
-    validation_tokens: int
-    validation_documents: int
-    validation_bytes: int
-
-    @property
-    def bytes_per_token(self) -> float:
-        """UTF-8 bytes per token, over both splits."""
-        return (self.train_bytes + self.validation_bytes) / max(1, self.train_tokens + self.validation_tokens)
-
-
-@dataclass(frozen=True)
 class Compression:
     """Bits per byte of the model and of general-purpose compressors on the same held-out text."""
 
@@ -176,20 +158,17 @@ def read_samples(folder: Path) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     return tuple(sorted(during, key=lambda sample: sample.step)), tuple(final)
 
 
-def read_splits(path: Path) -> Splits:
-    """Read the counts in tokens/manifest.json. Raises InputError if it is missing or damaged."""
-    splits = read_manifest(path.parent).splits
-    if missing := [name for name in ("train", "val") if name not in splits]:
-        raise InputError(f"{path} has no split {missing[0]}. Restore the file from a copy.")
-    train, validation = splits["train"], splits["val"]
-    return Splits(
-        train_tokens=train.tokens,
-        train_documents=train.documents,
-        train_bytes=train.text_bytes,
-        validation_tokens=validation.tokens,
-        validation_documents=validation.documents,
-        validation_bytes=validation.text_bytes,
-    )
+def read_splits(path: Path) -> dict[str, float]:
+    """Return the counts in tokens/manifest.json: {"train_tokens", "train_documents", "train_bytes" (UTF-8), the same
+    three of "validation", and "bytes_per_token" over both splits}. Raises InputError if it is missing or damaged."""
+    splits, counts = read_manifest(path.parent).splits, {}
+    for name, split in (("train", "train"), ("validation", "val")):
+        if split not in splits:
+            raise InputError(f"{path} has no split {split}. Restore the file from a copy.")
+        one = splits[split]
+        counts |= {f"{name}_tokens": one.tokens, f"{name}_documents": one.documents, f"{name}_bytes": one.text_bytes}
+    size, tokens = (counts[f"train_{unit}"] + counts[f"validation_{unit}"] for unit in ("bytes", "tokens"))
+    return counts | {"bytes_per_token": size / max(1, tokens)}
 
 
 def read_compression(path: Path) -> Compression:

@@ -83,9 +83,9 @@ class Rule:
         return WITH_LIMIT[self.drops] if self.limit_falls and getattr(config, self.limit_falls) else self.drops
 
 
-def breaks(values: "np.ndarray", drops: str, limit: "float | np.ndarray") -> "np.ndarray":
-    """Return (rows,) bool, True for rows to drop: those whose `values`, (rows,) float64, are on the side `drops` (such
-    as "above") of `limit`, a scalar or one per row. NaN is never dropped."""
+def breaks(values: "float | np.ndarray", drops: str, limit: "float | np.ndarray") -> "np.ndarray":
+    """Return (rows,) bool, True for rows to drop: those whose `values`, a scalar or (rows,) float64, are on the side
+    `drops` (such as "above") of `limit`, a scalar or one per row. NaN is never dropped."""
     return COMPARE[drops](values, limit)
 
 

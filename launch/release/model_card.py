@@ -130,13 +130,12 @@ def shard_lines(run: OpenedRun) -> Iterator[str]:
     if not (run.folder.tokens / "manifest.json").is_file():
         return
     found = read_splits(run.folder.tokens / "manifest.json")
-    rows = [
-        ("training", found.train_documents, found.train_tokens, found.train_bytes),
-        ("held out", found.validation_documents, found.validation_tokens, found.validation_bytes),
+    figures = [
+        (name, *(f"{found[f'{split}_{unit}']:,}" for unit in ("documents", "tokens", "bytes")))
+        for name, split in (("training", "train"), ("held out", "validation"))
     ]
-    figures = [(name, *(f"{number:,}" for number in numbers)) for name, *numbers in rows]
     yield from ("", *table(("split", "documents", "tokens", "bytes of text"), figures))
-    yield f"\nA token has {found.bytes_per_token:.2f} bytes on average."
+    yield f"\nA token has {found['bytes_per_token']:.2f} bytes on average."
 
 
 def recipe(run: OpenedRun) -> str:

@@ -94,11 +94,6 @@ COMPUTE_OPTIMAL = 20
 """Tokens per parameter with the lowest loss for a given number of FLOPs, approximately (arXiv:2203.15556)."""
 
 
-def optimal_parameters(flops: float) -> float:
-    """Return the number of parameters of the compute-optimal model for `flops`, at 6 FLOPs per parameter and token."""
-    return (flops / (6 * COMPUTE_OPTIMAL)) ** 0.5
-
-
 @dataclass(frozen=True)
 class Plan:
     """Requirements of training a config on a topology. Bytes are per device: the compiler's, or a lower bound."""

@@ -17,7 +17,7 @@ from tests.launch.test_report import HOSTILE
 from viewer.answers import key_of
 from viewer.distributions import Columns, columns_of
 from viewer.explanations import reason_sentence, signal_words, stage_words
-from viewer.funnel import funnel_answer, is_dropped, preview_html
+from viewer.funnel import funnel_answer, measured, preview_html
 
 KEPT = [make_document(i, prose(i)) for i in range(25)]
 DROPPED = [
@@ -120,7 +120,7 @@ def test_a_hostile_corpus_is_shown_as_text_in_a_preview(tmp_path: Path):
 )  # fmt: skip
 def test_sides_of_a_threshold(drops: Any, dropped: list[bool]):
     line = Threshold("s", "r", "words", drops, 5.0, "o")
-    assert [is_dropped(line, value) for value in (4, 5, 6)] == dropped
+    assert [measured([line], {"words": value}, "")[0][2] for value in (4, 5, 6)] == dropped
 
 
 def columns(signal: str, bins: list[tuple], *lines: tuple[Any, float]) -> Columns:

@@ -96,7 +96,7 @@ def test_bytes_per_token_are_over_both_splits(tmp_path: Path):
     manifest = Manifest("fingerprint", 300, 4096, "uint16", splits, ())
     path = tmp_path / "manifest.json"
     path.write_text(manifest.to_json())
-    assert read_splits(path).bytes_per_token == 4.0
+    assert read_splits(path)["bytes_per_token"] == 4.0
     path.write_text(manifest.to_json().replace('"text_bytes"', '"text_bites"'))
     with pytest.raises(InputError, match=r"manifest\.json is damaged"):
         read_splits(path)

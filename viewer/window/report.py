@@ -59,7 +59,7 @@ def report_answer(run: FinishedRun) -> dict[str, Any]:
         "name": run.name, "damage": run.damage,
         "pages_read": counts["rows"], "documents_kept": counts["kept"][0],
         "clean_text_bytes": counts["clean_text_bytes"],
-        "splits": dataclasses.asdict(run.splits) | {"bytes_per_token": run.splits.bytes_per_token},
+        "splits": run.splits,
         "vocab_size": run.tokenizer.vocab_size, "fingerprint": run.tokenizer.fingerprint,
         "parameters": run.compression.parameters,
         "model": {name: config["model"][name] for name in ("layers", "width", "heads", "context_length")},
