@@ -191,7 +191,29 @@ def make(experiment: Experiment, run: Path) -> None:
         held_out=chat.held_out,
     )  # fmt: skip
     if new := new_tokens(chat, before, tokenizer):
-        write_start(experiment, base, tokenizer, new, paths.start / "0")
+        # The rows of the new tokens are the mean of all other rows.
+        keep_compiled_programs()  # before JAX is imported
+        import numpy as np
+
+        from lm.checkpoints.from_parameters import write_parameters
+        from lm.model.param_names import named_leaves
+        from lm.parallel import one_device_mesh
+
+        loaded = base.load(one_device_mesh(base.experiment().model), experiment.chat.step)
+        parameters = {name: np.asarray(leaf) for name, leaf in named_leaves(loaded.model).items()}
+        for name, axis in {"embedding": 0, "head.weight": 1}.items():
+            if name in parameters:
+                rows = np.moveaxis(parameters[name], axis, 0)
+                known = np.delete(rows, [id for id in new if id < len(rows)], axis=0)
+                mean = known.mean(axis=0, dtype=np.float32).astype(rows.dtype)
+                rows = np.concatenate([rows, np.repeat(mean[None], experiment.model.vocab_size - len(rows), axis=0)])
+                rows[new] = mean
+                parameters[name] = np.moveaxis(rows, 0, axis)
+        write_parameters(
+            paths.start / "0", experiment.model, parameters, {"step": 0, "steps": 0, "tokenizer": tokenizer.fingerprint}
+        )
+        for file in (paths.start / "0").rglob("*"):
+            note_write(file)
     save(tokenizer, paths.tokenizer)
     of_split = ", ".join(f"{split.documents:,} in {name}" for name, split in manifest.splits.items())
     print(f"conversations: {of_split}, in {sum(split.records for split in manifest.splits.values()):,} sequences of "
@@ -200,30 +222,6 @@ def make(experiment: Experiment, run: Path) -> None:
         print(f"conversations: cut after {length:,} tokens: {cut:,}")
     for name, count in reasons.items():
         print(f"conversations: left out, {name}: {count:,}")
-
-
-def write_start(experiment: Experiment, base: RunFolder, tokenizer: Any, new: list[int], folder: Path) -> None:
-    """Write the parameters of the base, in which the rows of the tokens `new` are the mean of all other rows."""
-    keep_compiled_programs()  # before JAX is imported
-    import numpy as np
-
-    from lm.checkpoints.from_parameters import write_parameters
-    from lm.model.param_names import named_leaves
-    from lm.parallel import one_device_mesh
-
-    loaded = base.load(one_device_mesh(base.experiment().model), experiment.chat.step)
-    parameters = {name: np.asarray(leaf) for name, leaf in named_leaves(loaded.model).items()}
-    for name, axis in {"embedding": 0, "head.weight": 1}.items():
-        if name in parameters:
-            rows = np.moveaxis(parameters[name], axis, 0)
-            known = np.delete(rows, [id for id in new if id < len(rows)], axis=0)
-            mean = known.mean(axis=0, dtype=np.float32).astype(rows.dtype)
-            rows = np.concatenate([rows, np.repeat(mean[None], experiment.model.vocab_size - len(rows), axis=0)])
-            rows[new] = mean
-            parameters[name] = np.moveaxis(rows, 0, axis)
-    write_parameters(folder, experiment.model, parameters, {"step": 0, "steps": 0, "tokenizer": tokenizer.fingerprint})
-    for file in folder.rglob("*"):
-        note_write(file)
 
 
 CONVERSATIONS = Stage(

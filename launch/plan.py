@@ -7,7 +7,6 @@ with JAX's CUDA packages (`make setup ACCELERATOR=cuda12`); without these packag
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -69,7 +68,18 @@ def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
         return True
     print(plan_text(made, model, train))
     if options.days:
-        print(sizes_text(sizes, topology, made.mfu, options.days))
+        flops = flops_in(topology, options.days, made.mfu)
+        lines = [
+            f"{options.days:g} days at {100 * made.mfu:g} % MFU on {topology.name} are {flops:.2e} FLOP: "
+            f"compute-optimal is a model of {in_words((flops / (6 * COMPUTE_OPTIMAL)) ** 0.5)} parameters "
+            f"({COMPUTE_OPTIMAL} tokens each, arXiv:2203.15556); models that should be cheap to use are smaller and "
+            "train on more tokens. The shipped sizes:"
+        ]
+        for one in sizes:
+            ratio = ratio_text(one.tokens / one.parameters)
+            layout = f"layout {one.layout}" if one.layout else "--search"
+            lines.append(f"  {one.model:16} {in_words(one.tokens):>13} tokens, {ratio} a parameter; {layout}")
+        print("\n".join(lines))
     return True
 
 
@@ -95,19 +105,6 @@ def sizes_in(topology: Topology, mfu: float, days: float) -> list[Size]:
         row, tokens = row_on(name, topology), flops_in(topology, days, mfu) / flops_per_token(model)
         found.append(Size(name, count_parameters(model), tokens, row.name if row else ""))
     return sorted(found, key=lambda one: one.parameters)
-
-
-def sizes_text(sizes: Sequence[Size], topology: Topology, mfu: float, days: float) -> str:
-    flops = flops_in(topology, days, mfu)
-    lines = [
-        f"{days:g} days at {100 * mfu:g} % MFU on {topology.name} are {flops:.2e} FLOP: compute-optimal is a model of "
-        f"{in_words((flops / (6 * COMPUTE_OPTIMAL)) ** 0.5)} parameters ({COMPUTE_OPTIMAL} tokens each, "
-        "arXiv:2203.15556); models that should be cheap to use are smaller and train on more tokens. The shipped sizes:"
-    ]
-    for one in sizes:
-        ratio, layout = ratio_text(one.tokens / one.parameters), f"layout {one.layout}" if one.layout else "--search"
-        lines.append(f"  {one.model:16} {in_words(one.tokens):>13} tokens, {ratio} a parameter; {layout}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

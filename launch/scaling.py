@@ -42,7 +42,11 @@ def scale(experiment: Experiment, workdir: Path, asked: Options) -> bool:
     from viewer.answers import key_of
     from viewer.page import window_html
 
-    refuse_bucket(workdir)
+    if copy := local_copy_of(workdir):  # the ladder's run folders would stay on this machine
+        raise UsageError(
+            f"--workdir {copy.url} is in a bucket, but a ladder needs a local folder. Give one, such as --workdir "
+            "runs/ladder."
+        )
     experiment.engine.refuse_detached("launch.scaling")
     asked.check(experiment.train)
     ladder = in_own_process(make_ladder, experiment.model, experiment.train, asked)
@@ -69,15 +73,6 @@ def scale(experiment: Experiment, workdir: Path, asked: Options) -> bool:
 
 ATTEMPTS = 2
 """A rung has failed after this many crashes at one step."""
-
-
-def refuse_bucket(workdir: Path) -> None:
-    """Raise UsageError for a run folder in a bucket: the ladder's run folders would stay on this machine."""
-    if copy := local_copy_of(workdir):
-        raise UsageError(
-            f"--workdir {copy.url} is in a bucket, but a ladder needs a local folder. Give one, such as --workdir "
-            "runs/ladder."
-        )
 
 
 def train_rungs(

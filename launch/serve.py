@@ -65,7 +65,7 @@ def serve_run(experiment: Experiment, workdir: Path, options: Options) -> bool:
     InputError if it cannot listen at the address, and the errors of `load_trained`."""
     from lm.serving.http import check_names
     from lm.serving.protocol import Limits
-    from lm.serving.server import bind, is_loopback, read_key
+    from lm.serving.server import bind, is_loopback, read_key, serve, warm_up
 
     if process_count() > 1:
         raise UsageError(f"launch.serve needs one process, but there are {process_count()}. Start only one.")
@@ -84,7 +84,38 @@ def serve_run(experiment: Experiment, workdir: Path, options: Options) -> bool:
     bound = bind(options.host, options.port)  # before the model is loaded: reports an address in use immediately
     with bound:
         check_names(options.cors_origins, options.allowed_hosts, is_loopback(bound))
-        serve_on(bound, experiment, workdir, options, limits, key, beside)
+        from lm.chat.tools import tools_of
+        from lm.inference.engine import Engine
+        from viewer.page import served_pages
+        from viewer.window.inspections import inspections_of
+        from viewer.window.model_views import MOST_TOKENS
+        from viewer.window.window_run import WindowRun
+
+        run = load_trained(experiment, workdir, options.slots, "--slots", options.step, weights=options.weights)
+        name = options.model_name or RunFolder(workdir).name
+        engine = Engine(
+            run.model, experiment.model, run.tokenizer, slots=options.slots, mesh=run.mesh,
+            decode_steps=options.decode_steps,
+        )  # fmt: skip
+        warm_up(engine, bool(options.warm_up))
+        window = WindowRun(experiment, workdir, run, name, beside)
+        window.load_others(options.beside)
+        if options.warm_up:
+            window.served.warm(MOST_TOKENS - 1)
+        host, port = bound.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+        def listening() -> None:
+            say(f"serve: {name} at step {run.step:,}, on {url}/v1; window: {url}/window")
+            if not key and not is_loopback(bound):
+                say("serve: anyone who can reach this address can use it; --api-key-file requires a key")
+
+        serve(
+            engine, run.tokenizer, name, run.step, bound, options.slots, limits, api_key=key,
+            cors_origins=options.cors_origins, allowed_hosts=options.allowed_hosts,
+            grace_seconds=options.grace_seconds, on_start=listening, inspections=inspections_of(window),
+            pages=served_pages(), tools=tools_of(experiment.chat.base, run.tokenizer),
+        )  # fmt: skip
     return True  # the script has no other task
 
 
@@ -98,45 +129,6 @@ def named_tokenizers(given: tuple[str, ...]) -> dict[str, Any]:
         name, tokenizer = find_tokenizer(one)
         found[one if name in found else name] = tokenizer
     return found
-
-
-def serve_on(
-    bound: Any, experiment: Experiment, workdir: Path, options: Options, limits: Any, key: str, beside: dict[str, Any]
-) -> None:
-    """Load the model, and serve it on the socket `bound`. `key` is the API key; `beside` is {name: other tokenizer}."""
-    from lm.chat.tools import tools_of
-    from lm.inference.engine import Engine
-    from lm.serving.server import is_loopback, serve, warm_up
-    from viewer.page import served_pages
-    from viewer.window.inspections import inspections_of
-    from viewer.window.model_views import MOST_TOKENS
-    from viewer.window.window_run import WindowRun
-
-    run = load_trained(experiment, workdir, options.slots, "--slots", options.step, weights=options.weights)
-    name = options.model_name or RunFolder(workdir).name
-    engine = Engine(
-        run.model, experiment.model, run.tokenizer, slots=options.slots, mesh=run.mesh,
-        decode_steps=options.decode_steps,
-    )  # fmt: skip
-    warm_up(engine, bool(options.warm_up))
-    window = WindowRun(experiment, workdir, run, name, beside)
-    window.load_others(options.beside)
-    if options.warm_up:
-        window.served.warm(MOST_TOKENS - 1)
-    host, port = bound.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-    def listening() -> None:
-        say(f"serve: {name} at step {run.step:,}, on {url}/v1; window: {url}/window")
-        if not key and not is_loopback(bound):
-            say("serve: anyone who can reach this address can use it; --api-key-file requires a key")
-
-    serve(
-        engine, run.tokenizer, name, run.step, bound, options.slots, limits, api_key=key,
-        cors_origins=options.cors_origins, allowed_hosts=options.allowed_hosts, grace_seconds=options.grace_seconds,
-        on_start=listening, inspections=inspections_of(window), pages=served_pages(),
-        tools=tools_of(experiment.chat.base, run.tokenizer),
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pyarrow as pa
 from data_prep.funnel.report import read_counts
 from launch.release.documents_run import DATA, TOKEN_COUNT, DocumentsRun, Exported
 from launch.release.model_card import funnel_lines, language_lines, pages, table
+from viewer.run_folder import reasons_in_order
 
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
 COLUMNS = {
@@ -82,10 +83,8 @@ def columns(run: DocumentsRun, schema: pa.Schema) -> str:
 
 def dropped(run: DocumentsRun) -> str:
     """Markdown table of the documents that each step dropped, with reasons; "" if there are none."""
-    config, reasons = run.experiment.documents, read_counts(run.folder.funnel).counts["reasons"]
-    names = [(*name.split("/", 1), documents) for name, (documents, _) in reasons.items()]
-    names.sort(key=lambda one: (config.stage_order(one[0]), -one[2], one[1]))
-    rows = [(stage, reason, f"{documents:,}") for stage, reason, documents in names]
+    found = reasons_in_order(read_counts(run.folder.funnel).counts, run.experiment.documents)
+    rows = [(stage, reason, f"{documents:,}") for stage, reason, documents, _ in found]
     return "\n".join(["## Dropped documents", "", *table(("step", "reason", "documents"), rows)]) if rows else ""
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 from configs import fineweb, own_text
 from configs.experiment import Experiment
@@ -93,17 +92,13 @@ def fill(run: RunPaths, source: SourceModel, experiment: Experiment, origin: str
     write_parameters(run.checkpoint(0), experiment.model, source.parameters, about)
     with writing(run.root):
         run.stages.mkdir()
-        write_json(run.marker("imported"), marker_of(origin, files_in(run.root)))
-
-
-def marker_of(origin: str, files: dict[str, int]) -> dict[str, Any]:
-    """Return a marker: a JSON record like that of a finished stage. `files` is {path: size in bytes}."""
-    settings = {"imported": {"origin": origin}}
-    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-    return {
-        "key": key, "settings": settings, "external_inputs": {}, "replaces": [], "continued_from": [], "seconds": 0.0,
-        "files": files,
-    }  # fmt: skip
+        settings = {"imported": {"origin": origin}}
+        key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+        marker = {  # like that of a finished stage
+            "key": key, "settings": settings, "external_inputs": {}, "replaces": [], "continued_from": [],
+            "seconds": 0.0, "files": files_in(run.root),
+        }  # fmt: skip
+        write_json(run.marker("imported"), marker)
 
 
 def experiment_of(source: SourceModel, run: Path) -> Experiment:
@@ -112,7 +107,8 @@ def experiment_of(source: SourceModel, run: Path) -> Experiment:
     (configs/own_text.py). `run` is the absolute path of the folder."""
     base, context = own_text.get_config(), source.config.context_length
     symbols, paths = source.tokenizer.vocab_size, RunPaths(run)
-    rate = learning_rate(least_parameters(source.config))
+    # 1e-4 for 100 million parameters, falling with the square root of their number, from 1e-5 to 1e-3
+    rate = float(f"{min(max(1e-4 * math.sqrt(1e8 / least_parameters(source.config)), 1e-5), 1e-3):.1e}")
     optimizer = dataclasses.replace(
         fineweb.get_config().train.optimizer, learning_rate=rate, final_learning_rate=rate / 10, warmup_steps=0
     )
@@ -133,9 +129,3 @@ def experiment_of(source: SourceModel, run: Path) -> Experiment:
         evaluate=dataclasses.replace(base.evaluate, stride=max(1, min(512, context // 2))),
         sample=dataclasses.replace(base.sample, tokens=min(256, context)),
     )
-
-
-def learning_rate(parameters: int) -> float:
-    """Peak learning rate to continue training with: 1e-4 * sqrt(1e8 / parameters), at least 1e-5 and at most 1e-3,
-    rounded to two digits."""
-    return float(f"{min(max(1e-4 * math.sqrt(1e8 / parameters), 1e-5), 1e-3):.1e}")

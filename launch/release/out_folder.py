@@ -58,19 +58,6 @@ def locked_folder(folder: Path) -> Generator[None]:
         os.close(opened)
 
 
-def refuse_others(out: Path, option: str) -> None:
-    """Raise UsageError unless `out` does not exist, is empty, or has exactly the files of an earlier export. `option`
-    is the name of `out` on the command line."""
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if (not out.exists() and not out.is_symlink()) or is_export(out):
-        return
-    raise UsageError(
-        f"{option} {out} already exists, and has files that launch.export did not write. Nothing was changed. Give a "
-        "folder that does not exist yet."
-    )
-
-
 def is_export(folder: Path) -> bool:
     """Whether the folder has exactly the files that an export wrote, by its gristmill_export.json."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -88,7 +75,12 @@ def whole_folder(out: Path, option: str = "OUT") -> Generator[Path]:
     before = target.with_name(f".{target.name}.replaced-1")
     if is_export(before):  # moved there by a killed export
         shutil.rmtree(before) if target.exists() else before.rename(target)
-    refuse_others(out, option)
+    is_new = (out.is_dir() and not any(out.iterdir())) or not (out.exists() or out.is_symlink())
+    if not is_new and not is_export(out):
+        raise UsageError(
+            f"{option} {out} already exists, and has files that launch.export did not write. Nothing was changed. Give "
+            "a folder that does not exist yet."
+        )
     with writing(out), partial_folder(target) as partial:
         yield partial
         replaced = unused(target.with_name(f".{target.name}.replaced"))
