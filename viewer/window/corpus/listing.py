@@ -60,7 +60,7 @@ def list_documents(
             continue
         left = limit - len(found)
         table = table.slice(0, left)
-        shown = truncate(table, {"text": BEGINNING, "url": MOST_ADDRESS}).to_pylist() if len(table) else []
+        shown = truncate(table, {"text": BEGINNING, "url": MOST_ADDRESS}).to_pylist() if len(rows) else []
         sizes = call_function("binary_length", [table["text"]]).to_pylist() if shown else []
         for index, (row, size, values) in enumerate(zip(rows[:left].tolist(), sizes, shown, strict=True)):
             dropped = values.get("stage") is not None
