@@ -27,39 +27,32 @@ INDEX_PATH = re.compile(r"cc-index/table/(?:[\w.=-]+/)+[\w=-][\w.=-]*\.parquet")
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """Return (input files, []), as a crawl has no packages. The input files are selected files or, if
-    config.common_crawl.index is enabled, groups of selected records. Raises like `streamed_files` and
-    `chosen_records`."""
+    """Return (input files, []), as a crawl has no packages. `out` is the run folder. The input files are groups of
+    selected records if config.common_crawl.index is enabled (`chosen_records`), or else the selected files of the
+    crawl, in the order of its list. Workers stream these from their URLs; documents record a file's path on the server
+    as file_path.
+
+    A crawl's files do not change, so size and ETag are not part of their identity. Raises UsageError if the crawl does
+    not exist or has fewer files than config.files, InputError if its list is damaged or the server cannot be reached.
+    """
     crawl = config.common_crawl
     if crawl.index.enabled:
         tables = [Url(address_of(crawl, path)) for path in listed(crawl, out, "cc-index-table", INDEX_PATH)]
         return chosen_records(crawl, tables, progress), []
-    return streamed_files(crawl, out, progress), []
+    paths = chosen(listed(crawl, out), crawl)
+    places = [Listed(Url(address_of(crawl, path)), path) for path in paths]
+    files = [
+        InputFile(one.place, one.name, crawl.kind, one.bytes, estimated=True)
+        for one in with_estimated_sizes(with_known_sizes("pages.common_crawl", places))
+    ]
+    size = sum(file.bytes for file in files)
+    progress(f"{len(files)} {crawl.kind.upper()} files of {crawl.crawl}, about {size / 1e9:,.2f} GB, will be streamed")
+    return files, []
 
 
 def inputs(config: PagesConfig) -> list[Listed]:
     """Return [], because a crawl has no local files of the user."""
     return []
-
-
-def streamed_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:
-    """Return the selected files of a crawl, in the order of the crawl's list. Workers stream them from their URLs;
-    documents record a file's path on the server as file_path. `out` is the run folder.
-
-    A crawl's files do not change, so size and ETag are not part of their identity. Raises UsageError if the crawl does
-    not exist or has fewer files than config.files, InputError if its list is damaged or the server cannot be reached.
-    """
-    paths = chosen(listed(config, out), config)
-    places = [Listed(Url(address_of(config, path)), path) for path in paths]
-    files = [
-        InputFile(one.place, one.name, config.kind, one.bytes, estimated=True)
-        for one in with_estimated_sizes(with_known_sizes("pages.common_crawl", places))
-    ]
-    size = sum(file.bytes for file in files)
-    progress(
-        f"{len(files)} {config.kind.upper()} files of {config.crawl}, about {size / 1e9:,.2f} GB, will be streamed"
-    )
-    return files
 
 
 def chosen(paths: list[str], config: CommonCrawlPages) -> list[str]:

@@ -99,6 +99,14 @@ def parse(html: str | bytes, target: Limits) -> object:
         raise UnreadablePageError(f"lxml cannot parse it: {error}") from error
 
 
+def per_block() -> "array[int]":
+    return array("q")
+
+
+def per_element() -> "array[int]":
+    return array("q", [0])
+
+
 @dataclass
 class Blocks:
     """The N blocks (paragraphs and similar texts) and M elements of a page. `texts`, `owner`, `link` and `images` have
@@ -106,24 +114,24 @@ class Blocks:
     root."""
 
     texts: list[str] = field(default_factory=list)
-    owner: array[int] = field(default_factory=lambda: array("q"))
+    owner: array[int] = field(default_factory=per_block)
     """Index of the element that directly contains the block."""
-    link: array[int] = field(default_factory=lambda: array("q"))
+    link: array[int] = field(default_factory=per_block)
     """Number of the block's characters that are in links."""
     parent: array[int] = field(default_factory=lambda: array("q", [-1]))
-    kind: array[int] = field(default_factory=lambda: array("q", [0]))
+    kind: array[int] = field(default_factory=per_element)
     """Kind of the element's tag, as an index into KINDS."""
-    name: array[int] = field(default_factory=lambda: array("q", [0]))
+    name: array[int] = field(default_factory=per_element)
     """Number for the element's tag and class, without digits: the same for elements with the same tag and class."""
-    own: array[int] = field(default_factory=lambda: array("q", [0]))
+    own: array[int] = field(default_factory=per_element)
     """Hints (words such as "comment", hints.py) in the element's tag and attributes, as bits."""
-    mask: array[int] = field(default_factory=lambda: array("q", [0]))
+    mask: array[int] = field(default_factory=per_element)
     """Hints of the element or any of its ancestors, as bits."""
-    first: array[int] = field(default_factory=lambda: array("q", [0]))
+    first: array[int] = field(default_factory=per_element)
     """Index of the element's first block: the number of blocks before the element."""
-    last: array[int] = field(default_factory=lambda: array("q", [0]))
+    last: array[int] = field(default_factory=per_element)
     """Index after the element's last block; it contains the blocks first <= i < last."""
-    images: array[int] = field(default_factory=lambda: array("q"))
+    images: array[int] = field(default_factory=per_block)
     """Number of images on the page before the block's end."""
     forms: int = 0
     """Number of <input> elements."""

@@ -51,26 +51,26 @@ class Trees:
         # Copy all rows in one call, and compare features of the page once, not for each block: faster.
         values_FN = floats(rows, itertools.compress(self.features, wide)).reshape(sum(wide), -1)
         page_F = floats(rows, itertools.compress(self.features, [not one for one in wide]))
-        parts = range(0, values_FN.shape[1], CHUNK)
-        return np.concatenate([self.score_part(wide, values_FN[:, at : at + CHUNK], page_F) for at in parts])
-
-    def score_part(self, wide: tuple[bool, ...], values_FN: np.ndarray, page_F: np.ndarray) -> np.ndarray:
         of_blocks, feature_Q, threshold_Q1, question_DT = self.parted_questions(wide)
-        answers_QN = np.empty((len(feature_Q), values_FN.shape[1]), np.bool_)
-        np.greater(values_FN.take(feature_Q[:of_blocks], 0), threshold_Q1[:of_blocks], out=answers_QN[:of_blocks])
-        answers_QN[of_blocks:] = page_F.take(feature_Q[of_blocks:])[:, None] > threshold_Q1[of_blocks:]
-        answers_QN = answers_QN.view(np.uint8)
-        leaf_TN = answers_QN.take(question_DT[-1], 0)
-        for depth in reversed(range(len(question_DT) - 1)):
-            leaf_TN += leaf_TN  # shift by one bit; NumPy adds several bytes at once
-            leaf_TN += answers_QN.take(question_DT[depth], 0)
         pairs, offset, leaves = self.pairs
-        number_PN = leaf_TN[:pairs].astype(np.uint16)
-        number_PN <<= len(question_DT)
-        number_PN += leaf_TN[-pairs:]
-        place_PN = number_PN.astype(np.int32)  # in steps: adding two types is slower than copying one
-        place_PN += offset
-        return leaves.take(place_PN).sum(0, dtype=np.int32).astype(np.int64) + self.bias
+        sums = []
+        for start in range(0, values_FN.shape[1], CHUNK):
+            part_FN = values_FN[:, start : start + CHUNK]
+            answers_QN = np.empty((len(feature_Q), part_FN.shape[1]), np.bool_)
+            np.greater(part_FN.take(feature_Q[:of_blocks], 0), threshold_Q1[:of_blocks], out=answers_QN[:of_blocks])
+            answers_QN[of_blocks:] = page_F.take(feature_Q[of_blocks:])[:, None] > threshold_Q1[of_blocks:]
+            answers_QN = answers_QN.view(np.uint8)
+            leaf_TN = answers_QN.take(question_DT[-1], 0)
+            for depth in reversed(range(len(question_DT) - 1)):
+                leaf_TN += leaf_TN  # shift by one bit; NumPy adds several bytes at once
+                leaf_TN += answers_QN.take(question_DT[depth], 0)
+            number_PN = leaf_TN[:pairs].astype(np.uint16)
+            number_PN <<= len(question_DT)
+            number_PN += leaf_TN[-pairs:]
+            place_PN = number_PN.astype(np.int32)  # in steps: adding two types is slower than copying one
+            place_PN += offset
+            sums.append(leaves.take(place_PN).sum(0, dtype=np.int32).astype(np.int64) + self.bias)
+        return np.concatenate(sums)
 
     @functools.cached_property
     def pairs(self) -> tuple[int, np.ndarray, np.ndarray]:

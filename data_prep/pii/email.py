@@ -9,7 +9,6 @@ addresses ("name at example dot com").
 import functools
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from data_prep.config import PersonalDataConfig
 from data_prep.pii.places import Span
@@ -55,26 +54,16 @@ def find(text: str) -> Iterator[Span]:
 ASCII_MARKS = "!#$%&'*+/=?^_`{|}~-"
 
 
-class AsciiPatterns(NamedTuple):
-    domain: re.Pattern[str]
-    """The "@" and the domain."""
-    backwards: re.Pattern[str]
-    """The local part, matched in the reversed text before the "@"; it has no consecutive periods."""
-    begin: re.Pattern[str]
-    """Possible start of a local part: at a word boundary."""
-
-
 @functools.cache
-def ascii_patterns(emails: str) -> AsciiPatterns:
+def ascii_patterns(emails: str) -> tuple[re.Pattern[str], ...]:
+    """Return the patterns of (the "@" and the domain, the local part, a possible start of a local part: at a word
+    boundary). The local part is matched in the reversed text before the "@"; it has no consecutive periods."""
     letters = "a-z0-9" if emails == "lower_case" else "A-Za-z0-9"
     label = rf"[{letters}](?:[{letters}-]*[{letters}])?"
     octet = "(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)"
     atom = rf"[{letters}{re.escape(ASCII_MARKS)}]"
-    return AsciiPatterns(
-        re.compile(rf"@(?:(?:{label}\.)+{label}|\[(?:{octet}\.){{3}}{octet}\])"),
-        re.compile(rf"{atom}+(?:\.{atom}+)*"),
-        re.compile(rf"\b{atom}"),
-    )
+    patterns = rf"@(?:(?:{label}\.)+{label}|\[(?:{octet}\.){{3}}{octet}\])", rf"{atom}+(?:\.{atom}+)*", rf"\b{atom}"
+    return tuple(map(re.compile, patterns))
 
 
 def find_ascii(text: str, config: PersonalDataConfig) -> Iterator[Span]:

@@ -160,11 +160,7 @@ class PhoneWords:
         return first.lower() in self.words or (second is not None and f"{first} {second}".lower() in self.words)
 
 
-@functools.cache
-def phone_words(words: tuple[str, ...]) -> PhoneWords:
-    return PhoneWords(words)
-
-
+phone_words = functools.cache(PhoneWords)
 LONGEST_CALLING_CODE = 3
 NUMBER_KINDS = (
     "fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "personal_number", "voip", "pager", "uan",

@@ -111,11 +111,6 @@ def split(text: str) -> tuple[list[str], str]:
     return list(itertools.chain.from_iterable(words)), "".join(kinds)
 
 
-def split_words(text: str) -> list[str]:
-    """Return the words and punctuation marks of `text`, in order."""
-    return split(text)[0]
-
-
 def split_piece(piece: str) -> tuple[tuple[str, ...], str]:
     """Return (words, kind of each word) of a chunk, a text without white space. For any other text from `line_kinds`,
     such as a line break or words with a tab, return ((), kinds)."""

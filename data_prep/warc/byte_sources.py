@@ -16,9 +16,9 @@ STEP = 4 << 20  # bytes to decompress at once
 OVERLAP = 64  # bytes of the longest search pattern
 
 
-class BrokenError(Exception):
-    """Raised for compressed data that is damaged, cut off or too large; `reason` is the name of the damage (record.py),
-    `detail` describes it."""
+class DamagedError(Exception):
+    """Raised for compressed data that is damaged, cut off or too large, and for a record that is skipped as damaged;
+    `reason` is the name of the damage (record.py), `detail` describes it."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(reason, detail)
@@ -74,11 +74,11 @@ class HeldBytes:
 
 class InflatedBytes:
     """Byte source of data that is decompressed on demand by `read(size)`, which returns up to `size` more bytes, b"" at
-    the end. If it raises BrokenError, the source ends there, and `broken` is that error."""
+    the end. If it raises DamagedError, the source ends there, and `broken` is that error."""
 
     def __init__(self, read: Callable[[int], bytes]):
         self.read, self.start, self.window = read, 0, bytearray()
-        self.broken: BrokenError | None = None
+        self.broken: DamagedError | None = None
 
     def at(self, start: int, size: int) -> bytes:
         offset = start - self.start
@@ -98,7 +98,7 @@ class InflatedBytes:
     def _inflate(self) -> bool:
         try:
             inflated = self.read(STEP) if self.broken is None else b""
-        except BrokenError as error:
+        except DamagedError as error:
             self.broken, inflated = error, b""
         self.window += inflated
         return bool(inflated)

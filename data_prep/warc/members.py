@@ -1,7 +1,7 @@
 """Compressed members of a WARC file, gzip members and zstd frames: decompressed in steps, with checksums verified.
 
-`read(size)` returns the next bytes, about `size` at most, and none only at the end; it raises BrokenError. `end` is the
-position in the file after the data decompressed so far. `done` means that the end was reached and the checksum was
+`read(size)` returns the next bytes, about `size` at most, and none only at the end; it raises DamagedError. `end` is
+the position in the file after the data decompressed so far. `done` means that the end was reached and the checksum was
 right.
 """
 
@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 
 from isal import isal_zlib
 
-from data_prep.warc.byte_sources import STEP, BrokenError, FileBytes
+from data_prep.warc.byte_sources import STEP, DamagedError, FileBytes
 from data_prep.warc.record import CUT_OFF, DAMAGED_MEMBER, TOO_LARGE
 from lm.storage import count_bytes
 
@@ -52,11 +52,11 @@ class GzipMember:
                 self.position += len(piece)
                 self.pieces += 1
             if not piece:
-                raise BrokenError(CUT_OFF, "the file ends within a gzip member")
+                raise DamagedError(CUT_OFF, "the file ends within a gzip member")
             try:
                 inflated = inflater.decompress(piece, size)
             except IsalError as error:
-                raise BrokenError(DAMAGED_MEMBER, str(error)) from error
+                raise DamagedError(DAMAGED_MEMBER, str(error)) from error
             self.done = inflater.eof
             count_bytes(unpacked=len(inflated))
             if inflated:
@@ -80,7 +80,7 @@ class RescuedMember:
             self.file.hold(self.position, RESCUE_PIECE)
             piece = self.file.at(self.position, RESCUE_PIECE)
             if not piece:
-                raise BrokenError(CUT_OFF, "the file ends within a gzip member")
+                raise DamagedError(CUT_OFF, "the file ends within a gzip member")
             before = self.inflater.copy()
             try:
                 inflated = self.inflater.decompress(piece)
@@ -95,7 +95,7 @@ class RescuedMember:
             if inflated:
                 return inflated
         if self.error is not None:
-            raise BrokenError(DAMAGED_MEMBER, str(self.error))
+            raise DamagedError(DAMAGED_MEMBER, str(self.error))
         return b""
 
 
@@ -121,11 +121,11 @@ class ZstdFrame:
             piece = self.file.at(self.position, ZSTD_PIECE)
             self.position += len(piece)
             if not piece:
-                raise BrokenError(CUT_OFF, "the file ends within a zstd frame")
+                raise DamagedError(CUT_OFF, "the file ends within a zstd frame")
             try:
                 inflated = self.inflater.decompress(piece)
             except self.error as error:
-                raise BrokenError(DAMAGED_MEMBER, str(error)) from error
+                raise DamagedError(DAMAGED_MEMBER, str(error)) from error
             self.done = self.inflater.eof
             count_bytes(unpacked=len(inflated))
             if inflated:
@@ -159,7 +159,7 @@ class Members:
 
 
 def zstd_dictionary(file: FileBytes) -> tuple[bytes, int]:
-    """Return (dictionary of a .warc.zst file or b"", position of the first compressed frame). Raises BrokenError.
+    """Return (dictionary of a .warc.zst file or b"", position of the first compressed frame). Raises DamagedError.
 
     The format is the IIPC's proposal "Use of Zstandard compression in WARC files": the dictionary, which may itself be
     compressed, is in a skippable frame at the start of the file.
@@ -171,13 +171,13 @@ def zstd_dictionary(file: FileBytes) -> tuple[bytes, int]:
         return b"", 0
     size = int.from_bytes(head[4:8], "little")
     if size > MAX_DICTIONARY_BYTES:
-        raise BrokenError(TOO_LARGE, f"a zstd dictionary of {size} bytes; the limit is {MAX_DICTIONARY_BYTES}")
+        raise DamagedError(TOO_LARGE, f"a zstd dictionary of {size} bytes; the limit is {MAX_DICTIONARY_BYTES}")
     dictionary = file.at(8, size)
     if dictionary.startswith(ZSTD):
         try:
             dictionary = zstandard.ZstdDecompressor().decompress(dictionary, max_output_size=MAX_DICTIONARY_BYTES)
         except zstandard.ZstdError as error:
-            raise BrokenError(DAMAGED_MEMBER, f"the zstd dictionary: {error}") from error
+            raise DamagedError(DAMAGED_MEMBER, f"the zstd dictionary: {error}") from error
     return dictionary, 8 + size
 
 
@@ -192,7 +192,7 @@ class ScannedMember(NamedTuple):
     """Position in the file after the member; if it is damaged, after the part that was read."""
     has_checksum: bool
     """Whether the format has a checksum: always for gzip, optionally for zstd."""
-    broken: BrokenError | None
+    broken: DamagedError | None
     """The damage; None if all was decompressed, and checksum and length, if present, match."""
 
 
@@ -224,8 +224,8 @@ def scan(member: Member, start: int, hold: int) -> ScannedMember:
             if size <= hold:
                 pieces.append(inflated)
             elif size > ENDLESS_BYTES and size > ENDLESS_RATIO * (member.end - start):
-                raise BrokenError(TOO_LARGE, f"compressed data that inflates to more than {size} bytes")
-    except BrokenError as error:
+                raise DamagedError(TOO_LARGE, f"compressed data that inflates to more than {size} bytes")
+    except DamagedError as error:
         broken = error
     held = pieces[0] if len(pieces) == 1 else b"".join(pieces)
     return ScannedMember(held, size, member.end, member.has_checksum, broken)

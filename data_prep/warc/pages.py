@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_prep.documents import Damage, WebPage
-from data_prep.warc.byte_sources import FileBytes
+from data_prep.warc.byte_sources import DamagedError, FileBytes
 from data_prep.warc.http_response import BodyTooLargeError, Response, UndecodableError, decode_body, parse_response
 from data_prep.warc.record import (
     BAD_HTTP_HEADER,
@@ -51,14 +51,6 @@ BEGINS_AS_HTML = re.compile(
 )
 
 OnDamage = Callable[[Damage], None]
-
-
-class DamagedError(Exception):
-    """Raised for a record that is skipped as damaged; `reason` is one of the names in record.py."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
 
 
 def read(

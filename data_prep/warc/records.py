@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Generator, Iterator
 
 from data_prep.documents import Damage
-from data_prep.warc.byte_sources import GZIP, BrokenError, FileBytes, HeldBytes, InflatedBytes, Pattern, Source, search
+from data_prep.warc.byte_sources import GZIP, DamagedError, FileBytes, HeldBytes, InflatedBytes, Pattern, Source, search
 from data_prep.warc.members import (
     ZSTD,
     GzipMember,
@@ -68,7 +68,7 @@ class RecordReader:
         offset, pattern = 0, ANY
         try:
             self.dictionary, offset = zstd_dictionary(self.file)
-        except BrokenError as error:
+        except DamagedError as error:
             self.on_damage(Damage(offset, error.reason, error.detail))
         while offset < self.file.size:
             lead = self.file.at(offset, len(MARK))
@@ -103,7 +103,17 @@ class RecordReader:
         """Yield the records in the member at `offset`; return the position at which to continue."""
         member = scan(opened, offset, HOLD)
         if member.broken is not None:
-            return (yield from self._broken_member(member.broken, offset, member.end, pattern))
+            self.is_warc = True  # it may have contained records
+            cause = member.broken
+            if pattern is MEMBER and cause.reason != TOO_LARGE and self.wasted <= self.file.size:
+                # Yield the records that their digests confirm. If there is only one, skip it: its headers are not
+                # trustworthy either.
+                rescued = InflatedBytes(RescuedMember(self.file, offset).read)
+                if begins_with_several(rescued, offset):
+                    # Truncated data is presumably right up to the cut.
+                    yield from self._records_in(rescued, 0, offset, "none" if cause.reason == CUT_OFF else "broken")
+            self.on_damage(Damage(offset, cause.reason, cause.detail))
+            return self._next(pattern, self._after_vain(offset, member.end))
         checksum: Checksum = "valid" if member.has_checksum else "none"
         record = only_record(member.held, member.size, offset, checksum)
         if record is not None:
@@ -118,22 +128,6 @@ class RecordReader:
         else:
             yield from self._records_in(HeldBytes(member.held), 0, offset, checksum)
         return member.end
-
-    def _broken_member(
-        self, broken: BrokenError, offset: int, end: int, pattern: Pattern
-    ) -> Generator[Record, None, int]:
-        """Yield the records of a damaged or truncated member that their digests confirm.
-
-        If the member has only one record, skip it: its headers are not trustworthy either.
-        """
-        self.is_warc = True  # it may have contained records
-        if pattern is MEMBER and broken.reason != TOO_LARGE and self.wasted <= self.file.size:
-            rescued = InflatedBytes(RescuedMember(self.file, offset).read)
-            if begins_with_several(rescued, offset):
-                # Truncated data is presumably right up to the cut.
-                yield from self._records_in(rescued, 0, offset, "none" if broken.reason == CUT_OFF else "broken")
-        self.on_damage(Damage(offset, broken.reason, broken.detail))
-        return self._next(pattern, self._after_vain(offset, end))
 
     def _stretch(self, offset: int, pattern: Pattern) -> Generator[Record, None, int]:
         """Yield the records of members that do not begin with records, as bgzip writes them, to the end of the file."""
@@ -171,13 +165,15 @@ class RecordReader:
                 retry = position + 1
             else:
                 self.is_warc = True
-                record = self._record_at(source, position, place, checksum)
-                if record is None:
+                try:
+                    record = record_at(source, position, place, checksum)
+                except HeaderError as error:
+                    self.on_damage(Damage(place, BAD_WARC_HEADER, str(error)))
                     retry = position + len(MARK)
-                elif (yield from self._proven(record)):
-                    position = record.end
-                    continue
                 else:
+                    if (yield from self._proven(record)):
+                        position = record.end
+                        continue
                     retry = record.end if passes_by(record) else record.start
             found = search(source, START, retry)
             if found is None:
@@ -187,13 +183,6 @@ class RecordReader:
     def _report_no_record(self, offset: int, lead: bytes) -> None:
         self.lead = self.lead or lead
         self.on_damage(Damage(offset, NO_RECORD, f"neither a record nor compressed: {lead!r}"))
-
-    def _record_at(self, source: Source, position: int, offset: int, checksum: Checksum) -> Record | None:
-        try:
-            return record_at(source, position, offset, checksum)
-        except HeaderError as error:
-            self.on_damage(Damage(offset, BAD_WARC_HEADER, str(error)))
-            return None
 
     def _proven(self, record: Record) -> Generator[Record, None, bool]:
         """Yield the record if it ends correctly; return whether its end can be trusted."""
@@ -209,18 +198,14 @@ class RecordReader:
             if record.length <= MAX_BLOCK_BYTES:
                 record.source.hold(record.start, record.length + AFTER)
             yield record
-        return not self._may_hide_others(record)
-
-    def _may_hide_others(self, record: Record) -> bool:
-        """Whether the block may contain other records: if bytes are missing, its computed end is inside a later record.
-
-        Side effect: if an archive that is stored in the archive is damaged, its records are yielded too.
-        """
         if record.checksum == "valid" or record.length > MAX_BLOCK_BYTES or self.wasted > self.file.size:
-            return False
-        hides = record.block_digest_holds() is False
-        self.wasted += record.length if hides else 0
-        return hides
+            return True
+        if record.block_digest_holds() is not False:
+            return True
+        # Bytes may be missing: then the computed end is inside a later record. Side effect: if an archive that is
+        # stored in the archive is damaged, its records are yielded too.
+        self.wasted += record.length
+        return False
 
     def _believed(self, record: Record) -> bool:
         """Whether a record is intact although no record follows it: the damage may be in the next one."""
@@ -256,7 +241,7 @@ class RecordReader:
         try:
             while len(begun) < max(1, len(lead)) and (inflated := member.read(64)):
                 begun += inflated
-        except BrokenError:
+        except DamagedError:
             return False
         return begun != b"" and begun.startswith(lead)
 

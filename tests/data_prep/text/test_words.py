@@ -10,7 +10,7 @@ from data_prep.dedup.minhash import hashed_words
 from data_prep.extract.hints import hints_of_name
 from data_prep.text import words
 from data_prep.text.marks import END, LETTER, TERMINAL, kind_of
-from data_prep.text.words import Memo, count_sentences, count_words, line_kinds, split, split_words
+from data_prep.text.words import Memo, count_sentences, count_words, line_kinds, split
 from tests.growth import superlinear
 
 TEXT = st.text(st.sampled_from("abAB1 .,:'’n't-/…#()é\n\t@°") | st.characters(), max_size=60)
@@ -44,17 +44,17 @@ TEXT = st.text(st.sampled_from("abAB1 .,:'’n't-/…#()é\n\t@°") | st.charact
     ],
 )
 def test_words_equal_those_of_spacy(text, words):
-    assert " ".join(split_words(text)) == words
+    assert " ".join(split(text)[0]) == words
 
 
 @given(TEXT)
 def test_words_are_the_text_without_white_space(text):
-    assert "".join(split_words(text)) == "".join(text.split())
+    assert "".join(split(text)[0]) == "".join(text.split())
 
 
 @given(TEXT, TEXT)
 def test_white_space_separates_words(left, right):
-    assert split_words(f"{left} {right}") == split_words(left) + split_words(right)
+    assert split(f"{left} {right}")[0] == split(left)[0] + split(right)[0]
 
 
 @given(TEXT)
@@ -94,7 +94,7 @@ LINE = st.text(st.sampled_from("ab .!?,\t\u00a0"), max_size=30)
 @given(st.lists(LINE, min_size=1, max_size=5))
 def test_lines_add_up(lines):
     kinds = line_kinds(lines)
-    assert count_words(kinds) == sum(len(split_words(line)) for line in lines)
+    assert count_words(kinds) == sum(len(split(line)[0]) for line in lines)
     assert count_sentences(kinds) == sum(count_sentences(line_kinds([line])) for line in lines)
 
 
@@ -103,7 +103,7 @@ def test_sentences_equal_those_of_a_plain_loop(line):
     """spaCy's rule, token by token: white space beyond one blank after a chunk is a token."""
     tokens = []
     for piece in re.findall(r"\S+ ?|\s+", line):
-        tokens += [piece] if piece.isspace() else split_words(piece)
+        tokens += [piece] if piece.isspace() else split(piece)[0]
     count, ended = 1, False
     for token in tokens:
         if token in TERMINAL:
