@@ -8,12 +8,18 @@ changed.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from configs.experiment import Experiment
 from configs.experiment.command_line import Flag
-from launch.stages.benchmarks import evaluate_by_harness
+from launch.run_folder.checks import refuse_links
+from launch.stages.benchmarks import table
 from launch.stages.command import run_command
+from launch.stages.processes import process_count
+from launch.stages.trained import load_trained, say
 from lm.errors import UsageError
+from lm.run_paths import RunPaths
+from lm.storage import shown_place
 
 
 @dataclass(frozen=True)
@@ -40,14 +46,51 @@ class Options:
 
 
 def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
+    """Evaluate tasks of lm-eval, print a table, and write the results to lm_eval/ of the run, also if it is in a
+    bucket. Returns True. Raises UsageError for several processes, and the errors of `load_trained` and
+    `run_harness`."""
     if not options.tasks:
         raise UsageError("--tasks is empty. Give a task of lm-eval, such as --tasks hellaswag.")
-    evaluate_by_harness(
-        experiment, workdir, options.tasks, options.num_fewshot, options.limit, options.include_path, options.data,
-        options.add_bos_token, options.step, bool(options.apply_chat_template),
+    if process_count() > 1:
+        raise UsageError(
+            f"lm-eval's tasks need one process, but there are {process_count()}. launch.evaluate --tasks runs the "
+            "built-in tasks in several."
+        )
+    refuse_links(workdir)
+    from lm.chat.harness import ChatLM
+    from lm.evaluation.harness import HarnessLM, add_results, run_harness
+    from lm.evaluation.held_out import rows_on
+    from lm.terminal import LiveLine
+
+    config, line = experiment.evaluate, LiveLine()
+    run = load_trained(experiment, workdir, config.batch_size, "evaluate.batch_size", options.step)
+    model = (ChatLM if options.apply_chat_template else HarnessLM)(
+        run.model, experiment.model, run.tokenizer, run.mesh, rows_on(run.mesh, config.batch_size),
+        add_bos_token=options.add_bos_token, show=lambda text: line.show(f"lm_eval: {text}"),
+    )  # fmt: skip
+    found = run_harness(
+        model, options.tasks, options.num_fewshot, options.limit, options.include_path, options.data,
         bool(options.run_code),
     )  # fmt: skip
+    line.end()
+    kept = shown_place(RunPaths(workdir).harness_results(run.step))
+    add_results(kept, run.step, found)
+    say(f"\nThe model at step {run.step:,}:\n{harness_table(found)}\nwritten to {kept}")
     return True
+
+
+def harness_table(found: dict[str, dict[str, Any]]) -> str:
+    """Table of the results of `run_harness`, a line per task and metric, with the name of lm-eval's answer filter."""
+    rows = [("task", "few-shot", "figure", "value", "+-")]
+    for task, figures in found["results"].items():
+        for key, value in figures.items():
+            figure, comma, by = key.partition(",")
+            if comma and not figure.endswith("_stderr"):
+                error = figures.get(f"{figure}_stderr,{by}")
+                named = figure if by == "none" else f"{figure} ({by})"
+                shown = [f"{one:.4g}" if isinstance(one, int | float) else "" for one in (value, error)]
+                rows.append((task, str(found["n-shot"].get(task, "")), named, *shown))
+    return table(rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Evaluations of launch.evaluate and launch.lm_eval that change no run: bits per byte of files, scores of tasks."""
+"""Evaluations of launch.evaluate that change no run: bits per byte of files, scores of tasks."""
 
 import contextlib
 import dataclasses
@@ -12,15 +12,13 @@ from configs.experiment import Experiment
 from configs.experiment.command_line import Flag
 from configs.experiment.run_folder import Loaded
 from data_prep.sources.formats import FORMATS
-from launch.run_folder.checks import refuse_links
-from launch.stages.processes import process_count, process_index
+from launch.stages.processes import process_index
 from launch.stages.trained import COMPRESSORS, evaluate, leave_together, load_trained, read_text, say
 from lm.config import TasksConfig
 from lm.errors import InputError, UsageError, print_untrusted
 from lm.evaluation.evaluators import check_evaluators, task_files
 from lm.evaluation.tasks.sources import SOURCES
 from lm.run_paths import RunPaths
-from lm.storage import shown_place
 from lm.terminal import counted
 
 TABLES = tuple(ending for one in FORMATS if one.begins for ending in one.all_endings)
@@ -82,7 +80,13 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
         run = load_trained(experiment, workdir, experiment.evaluate.batch_size, "evaluate.batch_size", options.step)
         found: dict[str, Any] = {"step": run.step}
         if texts:
-            found["texts"] = {name: evaluate_documents(run, documents) for name, documents in texts.items()}
+            from lm.evaluation.bits_per_byte import evaluate_texts
+
+            of_run = run.experiment
+            measured = lambda documents: evaluate_texts(
+                run.model, of_run.model, of_run.evaluate, run.tokenizer, documents, run.mesh
+            )
+            found["texts"] = {name: measured(documents) for name, documents in texts.items()}
         if options.tasks:
             found["tasks"] = evaluate_tasks(run, workdir, options.tasks, tasks)
         leave_together()
@@ -120,13 +124,6 @@ def documents_of(path: Path, options: Options) -> list[str]:
     if unread:
         print_untrusted(f"{path}: {counted(len(unread), 'row')} skipped, which cannot be read; {first}", sys.stderr)
     return found
-
-
-def evaluate_documents(run: Loaded, documents: Sequence[str]) -> dict[str, float]:
-    from lm.evaluation.bits_per_byte import evaluate_texts
-
-    of_run = run.experiment
-    return evaluate_texts(run.model, of_run.model, of_run.evaluate, run.tokenizer, documents, run.mesh)
 
 
 def evaluate_tasks(run: Loaded, workdir: Path, names: Sequence[str], tasks: TasksConfig) -> dict[str, dict[str, float]]:
@@ -189,62 +186,8 @@ def task_table(tasks: dict[str, dict[str, float]]) -> str:
     return table(rows)
 
 
-def harness_table(found: dict[str, dict[str, Any]]) -> str:
-    """Table of the results of `run_harness`, a line per task and metric, with the name of lm-eval's answer filter."""
-    rows = [("task", "few-shot", "figure", "value", "+-")]
-    for task, figures in found["results"].items():
-        for key, value in figures.items():
-            figure, comma, by = key.partition(",")
-            if comma and not figure.endswith("_stderr"):
-                error = figures.get(f"{figure}_stderr,{by}")
-                named = figure if by == "none" else f"{figure} ({by})"
-                shown = [f"{one:.4g}" if isinstance(one, int | float) else "" for one in (value, error)]
-                rows.append((task, str(found["n-shot"].get(task, "")), named, *shown))
-    return table(rows)
-
-
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Align the columns of a table: the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     aligned = lambda row: [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
     return "\n".join("  ".join(aligned(row)).rstrip() for row in rows)
-
-
-def evaluate_by_harness(
-    experiment: Experiment,
-    workdir: Path,
-    tasks: Sequence[str],
-    few_shot: int | None,
-    limit: int,
-    include_path: str,
-    data: str,
-    add_bos_token: bool | None,
-    step: int | None,
-    chat: bool,
-    run_code: bool,
-) -> None:
-    """Evaluate tasks of lm-eval, print a table, and write the results to lm_eval/ of the run, also if it is in a
-    bucket. Raises UsageError for several processes, and the errors of `load_trained` and `run_harness`."""
-    if process_count() > 1:
-        raise UsageError(
-            f"lm-eval's tasks need one process, but there are {process_count()}. launch.evaluate --tasks runs the "
-            "built-in tasks in several."
-        )
-    refuse_links(workdir)
-    from lm.chat.harness import ChatLM
-    from lm.evaluation.harness import HarnessLM, add_results, run_harness
-    from lm.evaluation.held_out import rows_on
-    from lm.terminal import LiveLine
-
-    config, line = experiment.evaluate, LiveLine()
-    run = load_trained(experiment, workdir, config.batch_size, "evaluate.batch_size", step)
-    model = (ChatLM if chat else HarnessLM)(
-        run.model, experiment.model, run.tokenizer, run.mesh, rows_on(run.mesh, config.batch_size),
-        add_bos_token=add_bos_token, show=lambda text: line.show(f"lm_eval: {text}"),
-    )  # fmt: skip
-    found = run_harness(model, tasks, few_shot, limit, include_path, data, run_code)
-    line.end()
-    file = RunPaths(workdir).harness_results(run.step)
-    kept = shown_place(file)
-    add_results(kept, run.step, found)
-    say(f"\nThe model at step {run.step:,}:\n{harness_table(found)}\nwritten to {kept}")

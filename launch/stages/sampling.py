@@ -103,7 +103,13 @@ def continue_prompts(experiment: Experiment, workdir: Path, options: Options, pr
     )
     texts = []
     for prompt in prompts:
-        row, most = tokens_of(run.tokenizer, prompt, experiment, options)
+        if options.max_tokens is None:
+            row = check_prompt(run.tokenizer, prompt, config.tokens)
+            most = config.tokens - len(row)
+        else:
+            context = experiment.model.context_length
+            row = check_prompt(run.tokenizer, prompt, context, "That is the model's context: shorten the prompt.")
+            most = min(options.max_tokens, context - len(row))
         for temperature in temperatures:
             for seed in range(first_seed, first_seed + options.n):
                 title = f"{prompt!r} at temperature {temperature:g}" + (f", seed {seed}" if options.n > 1 else "")
@@ -120,17 +126,6 @@ def continue_prompts(experiment: Experiment, workdir: Path, options: Options, pr
     print_in_order(engine, run.tokenizer, texts)
     say("")
     leave_together()
-
-
-def tokens_of(tokenizer: "Tokenizer", prompt: str, experiment: Experiment, options: Options) -> tuple[list[int], int]:
-    """Return (ids of the prompt with BOS, maximum new tokens). Raises UsageError if the prompt leaves no room."""
-    if options.max_tokens is None:
-        row = check_prompt(tokenizer, prompt, experiment.sample.tokens)
-        return row, experiment.sample.tokens - len(row)
-    row = check_prompt(
-        tokenizer, prompt, experiment.model.context_length, "That is the model's context: shorten the prompt."
-    )
-    return row, min(options.max_tokens, experiment.model.context_length - len(row))
 
 
 def print_in_order(engine: "Engine", tokenizer: "Tokenizer", texts: Sequence[Text]) -> None:

@@ -255,10 +255,15 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
         elif same and retried:
             refuse_trained(workdir, stage.name)
             note["replaces"] = [*marker["replaces"], marker["key"]]  # later stages made from it are updated too
-        elif not inputs_changed(stage, marker, note, workdir):
-            if experiment.fitted_to and inputs_kept(stage, marker, note, workdir):
-                return False
-            refuse_other(stage, settings_and_inputs(marker), settings_and_inputs(note), workdir)
+        else:
+            old, new = settings_and_inputs(marker), settings_and_inputs(note)
+            only_inputs = stage.only_inputs_differ(old, new)
+            followers = {path.stem for path in what_follows(stage, workdir) if path.suffix == ".json"}
+            if not only_inputs or not followers <= {stage.name, *stage.remade_with}:
+                if experiment.fitted_to and only_inputs and marker["settings"] == settings:
+                    tell_kept(stage, flatten(old), flatten(new), workdir)
+                    return False
+                refuse_other(stage, old, new, workdir)
     index, processes = process_index(), process_count()
     if processes > 1 and not stage.multi_process:
         others = ", and only launch.train, launch.evaluate and launch.sample in all"
@@ -292,21 +297,9 @@ def may_replace(stage: Stage, marker: dict, note: dict, before: dict[str, dict],
     return stage.can_continue(old, new, workdir)
 
 
-def inputs_changed(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
-    """Whether the finished stage runs again without asking: only its list of input files changed, and no stage outside
-    of `remade_with` has used its outputs."""
-    old, new = settings_and_inputs(marker), settings_and_inputs(note)
-    followers = {path.stem for path in what_follows(stage, workdir) if path.suffix == ".json"}
-    return stage.only_inputs_differ(old, new) and followers <= {stage.name, *stage.remade_with}
-
-
-def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
-    """Whether the config is unchanged, and only the user's input files, such as notes, differ from those that the run
-    read. If so, print that the run keeps its outputs, made from the old files."""
-    old, new = settings_and_inputs(marker), settings_and_inputs(note)
-    if marker["settings"] != note["settings"] or not stage.only_inputs_differ(old, new):
-        return False
-    old, new = flatten(old), flatten(new)
+def tell_kept(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
+    """Print that the run keeps its outputs, made from the `old` input files of the user, such as notes, although these
+    have changed."""
     kinds = {
         "new": new.keys() - old.keys(), "gone": old.keys() - new.keys(),
         "changed": {name for name in old.keys() & new.keys() if old[name] != new[name]},
@@ -318,7 +311,6 @@ def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
         f"{stage.name}: files have changed since this run read them: {', '.join(told)}. The run keeps what it has "
         f"read. To use the new files, start another run: --workdir {other}"
     )
-    return True
 
 
 def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None, seen: dict) -> None:
@@ -343,7 +335,10 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
         ours = notes.outputs | written_here  # all other files belong to the user or to an earlier attempt
         is_output = lambda name: str(run / name) in ours and not outputs.is_not_output(name)
         files = {name: size for name, size in there.items() if is_output(name)}
-        refuse_missing(stage, workdir, files)
+        made = lambda output: any(outputs.below(file, output) for file in files) or (workdir / output).is_dir()
+        for output in stage.outputs:
+            if output not in stage.optional and not made(output):
+                raise FileNotFoundError(errno.ENOENT, f"the stage {stage.name} did not write it", str(workdir / output))
         if direct:
             others = {name for name in there.keys() - files.keys() if not outputs.is_not_output(name)}
             bucket.move_aside(direct, stage.name, others)
@@ -357,14 +352,6 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
     done |= {"files": files, "checksums": checksums(workdir, stage.checked)}
     write_atomically(RunPaths(workdir).marker(stage.name), json.dumps(done, indent=1))
     tidy(stage, workdir, made_here=direct is None)
-
-
-def refuse_missing(stage: Stage, workdir: Path, files: dict[str, int]) -> None:
-    """Raise FileNotFoundError unless `files`, which the stage wrote, include each output that is not optional."""
-    made = lambda output: any(outputs.below(file, output) for file in files) or (workdir / output).is_dir()
-    for output in stage.outputs:
-        if output not in stage.optional and not made(output):
-            raise FileNotFoundError(errno.ENOENT, f"the stage {stage.name} did not write it", str(workdir / output))
 
 
 def tidy(stage: Stage, workdir: Path, made_here: bool = True) -> None:
