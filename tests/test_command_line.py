@@ -342,7 +342,7 @@ def test_a_long_line_of_a_message_is_truncated_in_the_middle():
     assert len(shown_first) < 1500 and re.search(r"\[\.\.\. 49,\d\d\d characters \.\.\.\]", shown_first)
 
 
-@pytest.mark.parametrize("stage", pretrain.STAGES, ids=pretrain.NAMES)
-def test_a_stage_is_announced_by_a_whole_sentence_on_one_line(stage):
-    line = pretrain.headline(stage)
+@pytest.mark.parametrize("script", pretrain.SCRIPTS, ids=pretrain.STAGES)
+def test_a_stage_is_announced_by_a_whole_sentence_on_one_line(script):
+    line = pretrain.headline(script)
     assert line.endswith(".") and "\n" not in line and len(line) < 130

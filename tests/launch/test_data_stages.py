@@ -17,7 +17,7 @@ from configs.experiment import Experiment, parse_run
 from data_prep.config import EngineConfig
 from data_prep.engine.tasks import DIGEST
 from data_prep.warc import write_pages
-from launch import pretrain
+from launch.pretrain import SCRIPTS
 from launch.run_folder.outputs import is_not_output
 from launch.run_folder.reuse import check_source
 from launch.stages.stage import Stage, run_stage
@@ -31,7 +31,7 @@ from tests.launch.toy_stages import run as run_stages
 from tests.object_store import QUICK, Store, serving, variables
 from tests.run_files import HANG_SECONDS, REPOSITORY
 
-STAGES = pretrain.STAGES[:5]
+STAGES = tuple(script.STAGE for script in SCRIPTS[:5])
 """pages, texts, documents, tokenizer, shards."""
 DATA = ("texts", "documents", "dropped", "tokenizer", "tokens", "funnel.json")
 

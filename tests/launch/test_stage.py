@@ -215,7 +215,7 @@ def stage_of_units(calls: list[str], then: Exception | None = None) -> Stage:
 
 def test_no_stage_deletes_files_that_an_unfinished_later_stage_needs():
     """An up-to-date stage deletes its intermediate folders, although a later one may be half done."""
-    stages = list(pretrain.STAGES)
+    stages = [script.STAGE for script in pretrain.SCRIPTS]
     for earlier, later in itertools.combinations(stages, 2):
         for folder, needed in itertools.product(earlier.intermediate, (*later.intermediate, *later.outputs)):
             assert not outputs.below(needed, folder), f"{earlier.name} deletes {needed} of {later.name}"

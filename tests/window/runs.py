@@ -86,8 +86,8 @@ def write_hostile_run(folder: Path) -> Path:
         documents=dataclasses.replace(documents, gopher_quality=words),
         train=dataclasses.replace(tiny.train, sample_every=0),
     )  # fmt: skip
-    for stage in (*pretrain.STAGES[:6], index_corpus.STAGE):
-        run_stage(stage, experiment, run, None)
+    for script in (*pretrain.SCRIPTS[:6], index_corpus):
+        run_stage(script.STAGE, experiment, run, None)
     for step in (4, 8, 12):
         text = f"The miller {SCRIPT}{HANDLER}{BIDI}"
         write_json(
