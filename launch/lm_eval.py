@@ -6,6 +6,7 @@ Datasets are downloaded from Hugging Face's hub, or read from files (--data, --i
 changed.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from launch.stages.processes import process_count
 from launch.stages.trained import load_trained, say
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
-from lm.storage import shown_place
+from lm.storage import shown_place, write_json
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
         )
     refuse_links(workdir)
     from lm.chat.harness import ChatLM
-    from lm.evaluation.harness import HarnessLM, add_results, run_harness
+    from lm.evaluation.harness import HarnessLM, run_harness
     from lm.evaluation.held_out import rows_on
     from lm.terminal import LiveLine
 
@@ -74,7 +75,12 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
     )  # fmt: skip
     line.end()
     kept = shown_place(RunPaths(workdir).harness_results(run.step))
-    add_results(kept, run.step, found)
+    try:
+        before = json.loads(kept.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        before = {}
+    merged = {name: before.get(name, {}) | values for name, values in found.items()}  # keeps results of other tasks
+    write_json(kept, {"step": run.step, **merged})
     say(f"\nThe model at step {run.step:,}:\n{harness_table(found)}\nwritten to {kept}")
     return True
 

@@ -85,12 +85,19 @@ def build_index(
                 names = names_of(out, source)
                 copy_names(shards.folder, names)
                 sources.append(Source(shards.name, str(shards.folder.resolve()), of, crc32_of(names)))
-            for name, split, stretch in stretches_of(shards, source, fingerprint, part_tokens):
-                if split == "train":
-                    counts += np.bincount(stretch.tokens, minlength=len(counts))
-                parts.append(
-                    write_part(out, name, split, source, stretch, shards=of, vocab_size=manifest.vocab_size, say=say)
-                )
+            given = read_manifest(shards.folder)
+            for split in (one for one in shards.splits if one in given.splits and given.splits[one].records):
+                check_request(given, shards.folder, split, given.record_length, fingerprint)
+                windows = Windows(shards.folder, given, split, given.record_length)
+                before = f"{split}-{source}" if source else split
+                for number, stretch in enumerate(stretches(windows, given.vocab_size, part_tokens)):
+                    if split == "train":
+                        counts += np.bincount(stretch.tokens, minlength=len(counts))
+                    name = f"{before}-{number:05d}"
+                    part = write_part(
+                        out, name, split, source, stretch, shards=of, vocab_size=manifest.vocab_size, say=say
+                    )
+                    parts.append(part)
         with writing(out / COUNTS), appearing(out / COUNTS) as path, path.open("wb") as file:
             np.save(file, counts[:-1])
         own = manifest_sha256(tokens)
@@ -128,18 +135,6 @@ def held(out: Path) -> Generator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def stretches_of(shards: Shards, source: int, fingerprint: str, part_tokens: int) -> Iterator[tuple[str, str, Stretch]]:
-    """Yield (name of an index part, split, its tokens and documents) for all splits of a folder of shards. `source` is
-    the folder's number, 0 for the run's own."""
-    manifest = read_manifest(shards.folder)
-    for split in (one for one in shards.splits if one in manifest.splits and manifest.splits[one].records):
-        check_request(manifest, shards.folder, split, manifest.record_length, fingerprint)
-        windows = Windows(shards.folder, manifest, split, manifest.record_length)
-        before = f"{split}-{source}" if source else split
-        for number, stretch in enumerate(stretches(windows, manifest.vocab_size, part_tokens)):
-            yield f"{before}-{number:05d}", split, stretch
 
 
 def stretches(windows: Windows, separator: int, part_tokens: int) -> Iterator[Stretch]:

@@ -20,7 +20,6 @@ from lm.evaluation.log_likelihood import LogLikelihoods, Request, encode_pair
 from lm.inference.engine import Engine
 from lm.inference.requests import Completion, GenerationRequest, SamplingParams
 from lm.model.transformer import Transformer
-from lm.storage import Place, write_json
 from lm.tokenizer import Tokenizer
 
 KEPT = ("results", "groups", "n-shot", "n-samples", "versions", "higher_is_better", "configs")
@@ -177,13 +176,3 @@ def run_harness(
     assert found is not None  # None only in distributed runs of the harness itself
     kept = {name: json.loads(json.dumps(found.get(name) or {}, default=str)) for name in KEPT}
     return {**kept, "chat": dict.fromkeys(kept["results"], model.chat)}
-
-
-def add_results(file: Place, step: int, found: dict[str, dict[str, Any]]) -> None:
-    """Merge results into the JSON file `file`: results of the same tasks are replaced, others are kept."""
-    try:
-        before = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        before = {}
-    parts = {name: {**before.get(name, {}), **values} for name, values in found.items()}
-    write_json(file, {"step": step, **parts})
