@@ -31,23 +31,24 @@ def load_npz(file: Path | io.BytesIO, expected: Mapping[str, tuple[str, tuple[in
             for entry in entries:
                 if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
                     raise ValueError(f"{entry.filename} is compressed: {entry.compress_size:,} to {entry.file_size:,}")
-            return [array_of(archive, f"{name}.npy", *kind) for name, kind in expected.items()]
+            arrays = []
+            for name, (dtype, lengths) in expected.items():
+                size = archive.getinfo(f"{name}.npy").file_size
+                with archive.open(f"{name}.npy") as entry:
+                    version = np.lib.format.read_magic(entry)
+                    if version != (1, 0):
+                        raise ValueError(f"{name}.npy has version {version} instead of (1, 0)")
+                    shape, _, kind = np.lib.format.read_array_header_1_0(entry, max_header_size=HEADER_BYTES)
+                    fits = len(shape) == len(lengths) and all(
+                        length is None or length == one for one, length in zip(shape, lengths, strict=True)
+                    )
+                    if kind != np.dtype(dtype) or not fits:
+                        raise ValueError(
+                            f"{name}.npy has type {kind} and shape {shape} instead of {dtype} and {lengths}"
+                        )
+                    if kind.itemsize * math.prod(shape) != size - entry.tell():
+                        raise ValueError(f"{name}.npy has {size - entry.tell():,} bytes for shape {shape} of {kind}")
+                    arrays.append(np.frombuffer(entry.read(), kind).reshape(shape))
+            return arrays
     except BROKEN as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
-
-
-def array_of(archive: zipfile.ZipFile, name: str, dtype: str, lengths: tuple[int | None, ...]) -> np.ndarray:
-    size = archive.getinfo(name).file_size
-    with archive.open(name) as file:
-        version = np.lib.format.read_magic(file)
-        if version != (1, 0):
-            raise ValueError(f"{name} has version {version} instead of (1, 0)")
-        shape, _, found = np.lib.format.read_array_header_1_0(file, max_header_size=HEADER_BYTES)
-        fits = len(shape) == len(lengths) and all(
-            length is None or length == one for one, length in zip(shape, lengths, strict=True)
-        )
-        if found != np.dtype(dtype) or not fits:
-            raise ValueError(f"{name} has type {found} and shape {shape} instead of {dtype} and {lengths}")
-        if found.itemsize * math.prod(shape) != size - file.tell():
-            raise ValueError(f"{name} has {size - file.tell():,} bytes for shape {shape} of {found}")
-        return np.frombuffer(file.read(), found).reshape(shape)
