@@ -315,7 +315,8 @@ def tell_kept(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
 
 def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None, seen: dict) -> None:
     """Run or resume the stage, then write its marker. `note` is the record of the new outputs, `marker` that of the
-    outputs to be replaced (None: there are none); `seen` are the input files for user_inputs.remember."""
+    outputs to be replaced (None: there are none); `seen` are the input files for user_inputs.remember. Raises
+    FileNotFoundError unless the stage wrote each output that is not optional."""
     from data_prep.engine.run import noting  # imports the engine, which commands that only read do not need
 
     copy = local_copy_of(workdir)
