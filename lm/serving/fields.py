@@ -122,7 +122,7 @@ class Fields:
         return value
 
     def string(self, name: str, default: str, most: float = math.inf) -> str:
-        """Read a string of at most `most` characters. Raises RequestError for another value."""
+        """Read a string of at most `most` characters. Raises ApiError for another value."""
         value = self.get(name, default)
         if not isinstance(value, str):
             raise wrong(name, value, "a string", "invalid_type")
@@ -131,7 +131,7 @@ class Fields:
         return value
 
     def token_ids(self, name: str, vocab_size: int, most: float = math.inf) -> list[int]:
-        """Read a list of at most `most` token ids below `vocab_size`; [] if it is absent. Raises RequestError for another
+        """Read a list of at most `most` token ids below `vocab_size`; [] if it is absent. Raises ApiError for another
         value."""
         ids = self.get(name, [])
         if not isinstance(ids, list) or not all(type(id) is int for id in ids):
