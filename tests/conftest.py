@@ -16,6 +16,7 @@ import zstandard
 
 from lm import trusted_code
 from lm.compilation_cache import cpu_kind
+from tests.made_once import made_once
 from tests.run_files import QUICK
 
 FLAGS = os.environ.get("XLA_FLAGS", ""), QUICK["XLA_FLAGS"], "--xla_force_host_platform_device_count=8"
@@ -73,10 +74,13 @@ def other_disk(tmp_path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def assistant(tmp_path_factory) -> Path:
-    """The run folder of a tiny finetuned model, next to its base and its conversations (tests/assistant_run.py)."""
+    """The run folder of a tiny finetuned model, next to its base and its conversations (tests/assistant_run.py).
+
+    All test processes share it.
+    """
     from tests.assistant_run import finetune
 
-    return finetune(tmp_path_factory.mktemp("assistant"))
+    return made_once(tmp_path_factory, "shared-assistant", finetune)
 
 
 @pytest.fixture(autouse=True)

@@ -316,15 +316,16 @@ def test_a_function_of_the_user_writes_conversations(assistant, tmp_path):
     assert done.returncode == 2 and "own_talks" in done.stderr and "another experiment" in done.stderr
 
 
-def test_other_commands_work_on_a_finetuned_run_or_refuse_it_by_name(assistant):
-    done = run_command("launch.evaluate", assistant)
+def test_other_commands_work_on_a_finetuned_run_or_refuse_it_by_name(assistant, tmp_path):
+    run = Path(shutil.copytree(assistant, tmp_path / "assistant"))
+    done = run_command("launch.evaluate", run)
     assert done.returncode == 0, done.stderr
-    assert json.loads((assistant / "evaluation.json").read_text())["validation_loss"] < 0.1
-    assert run_command("launch.evaluate", assistant).stdout.startswith("evaluate: up to date")
-    done = run_command("launch.sample", assistant)
-    assert done.returncode == 0 and (assistant / "samples/final.json").is_file(), done.stderr
+    assert json.loads((run / "evaluation.json").read_text())["validation_loss"] < 0.1
+    assert run_command("launch.evaluate", run).stdout.startswith("evaluate: up to date")
+    done = run_command("launch.sample", run)
+    assert done.returncode == 0 and (run / "samples/final.json").is_file(), done.stderr
     for script, stage in (("train", "train"), ("pretrain", "pages"), ("write_shards", "shards")):
-        done = run_command(f"launch.{script}", assistant)
+        done = run_command(f"launch.{script}", run)
         assert done.returncode == 2 and "Traceback" not in done.stderr
         assert f"is finetuned from {assistant.parent / 'base'}" in done.stderr, done.stderr
         assert f"{stage} is not for such runs" in done.stderr and "launch.finetune" in done.stderr

@@ -4,23 +4,20 @@ Each page that a test opens is checked at the end: errors, warnings, failed requ
 """
 
 import contextlib
-import fcntl
 import functools
-import os
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.server_process import quick_environment, serving
+from tests.assistant_run import finetune
+from tests.made_once import made_once
+from tests.server_process import ServerProcess, quick_environment, serving
 from tests.window import runs
 from tests.window.browser import Watched, chromium, missing
 
-WRITE = {
-    "hostile": runs.write_hostile_run, "stories": runs.write_stories_run, "demo": runs.copy_demo,
-    "assistant": runs.write_assistant_run,
-}  # fmt: skip
+WRITE = {"hostile": runs.write_hostile_run, "stories": runs.write_stories_run, "demo": runs.copy_demo}
 NEEDS = {
     "stories": (runs.STORIES, "../shared/data/models/stories260K"), "demo": (runs.DEMO, "the demo's run: make demo"),
 }  # fmt: skip
@@ -29,13 +26,26 @@ NEEDS = {
 class LookedAt:
     """A run of tests, its server and its exported page, each built on first use."""
 
-    def __init__(self, folder: Path, server: Callable[[Path], str], shared: Path):
-        self.folder, self.server, self.shared = folder, server, shared
+    def __init__(self, name: str, servers: contextlib.ExitStack, factory: pytest.TempPathFactory):
+        self.name, self.servers, self.factory = name, servers, factory
 
     @functools.cached_property
+    def folder(self) -> Path:
+        """The run folder."""
+        return made_once(self.factory, f"window-{self.name}", WRITE.get(self.name, self.write_assistant))
+
+    def write_assistant(self, folder: Path) -> Path:
+        return runs.write_assistant_run(folder, made_once(self.factory, "shared-assistant", finetune))
+
+    @functools.cached_property
+    def server(self) -> ServerProcess:
+        """launch.serve on the run."""
+        return self.servers.enter_context(serving(self.folder, environment=quick_environment()))
+
+    @property
     def url(self) -> str:
         """http://127.0.0.1:PORT"""
-        return self.server(self.folder)
+        return self.server.url
 
     @property
     def window(self) -> str:
@@ -45,37 +55,20 @@ class LookedAt:
     @functools.cached_property
     def exported(self) -> str:
         """URL of the exported page."""
-        return made_once(self.shared / "exported", lambda folder: runs.write_exported(self.folder, folder)).as_uri()
-
-
-def made_once(folder: Path, make: Callable[[Path], Path]) -> Path:
-    """The result of `make(folder)`, built by the first test process that needs it."""
-    folder.mkdir(exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / ".made").exists():
-            (folder / ".made").write_text(str(make(folder)), encoding="utf-8")
-    return Path((folder / ".made").read_text(encoding="utf-8"))
+        write = lambda folder: runs.write_exported(self.folder, folder)
+        return made_once(self.factory, f"exported-{self.name}", write).as_uri()
 
 
 @pytest.fixture(scope="package")
 def looked_at(tmp_path_factory) -> Generator[Callable[[str], LookedAt]]:
     """A run by name: "hostile", or "stories" or "demo", whose tests are skipped if its files are missing."""
-    made: dict[str, LookedAt] = {}
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # which all test processes share
     with contextlib.ExitStack() as servers:
 
-        def server(folder: Path) -> str:
-            return servers.enter_context(serving(folder, environment=quick_environment())).url
-
+        @functools.cache
         def of(name: str) -> LookedAt:
             if name in NEEDS and not NEEDS[name][0].is_dir():
                 pytest.skip(f"needs {NEEDS[name][1]}")
-            if name not in made:
-                shared = base / f"window-{name}"
-                made[name] = LookedAt(made_once(shared, WRITE[name]), server, shared)
-            return made[name]
+            return LookedAt(name, servers, tmp_path_factory)
 
         yield of
 

@@ -5,14 +5,11 @@ import html
 import json
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from tests.corpus import texts, tiny_experiment, web_pages
 from tests.run_files import REPOSITORY
-from tests.server_process import quick_environment
 
 STORIES = REPOSITORY / "../shared/data/models/stories260K"
 DEMO = REPOSITORY / "runs/demo"
@@ -109,16 +106,11 @@ def write_stories_run(folder: Path) -> Path:
     return folder / "stories260K"
 
 
-def write_assistant_run(folder: Path) -> Path:
-    """Path of a tiny finetuned run (tests/assistant_run.py) with recorded conversations, one of them hostile."""
-    from tests.assistant_run import PAGES, talks, write_base, write_conversations
+def write_assistant_run(folder: Path, assistant: Path) -> Path:
+    """Path of a copy of the finetuned run (tests/assistant_run.py) with recorded conversations, one of them hostile."""
+    from tests.assistant_run import PAGES, talks
 
-    base, run, conversations = folder / "base", folder / "assistant", folder / "talks.jsonl"
-    base.mkdir()
-    write_base(base)
-    write_conversations(conversations)
-    words = ["launch.finetune", base, "tests/assistant_run.py", "--workdir", run, "--chat.conversations", conversations]
-    subprocess.run([sys.executable, "-m", *map(str, words)], cwd=REPOSITORY, env=quick_environment(), check=True)
+    run = Path(shutil.copytree(assistant, folder / "assistant"))
     question, call, result, answer = talks()[0]
     source = {"url": URLS[0], "split": "train", "document": 0, "passage": ENTITY + next(iter(PAGES.values()))}
     hostile = {"role": "assistant", "content": f"{HANDLER}<|end|>{BIDI}", "finish_reason": "length"}

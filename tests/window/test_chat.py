@@ -12,7 +12,6 @@ import pytest
 from lm.chat.template import ChatTemplate
 from lm.tokenizer import load
 from tests.assistant_run import PAGES
-from tests.server_process import quick_environment, serving
 from tests.window.axe import grave_faults
 from tests.window.browser import PHONE, WIDE, page_ids, settle, show
 from tests.window.driven import ONLY_POINTED_AT, walk
@@ -36,6 +35,9 @@ CUT_STREAM = """() => {
   };
 }"""
 """Hold back the end of the next answer."""
+CANCELLED = """() => fetch("/metrics").then((answer) => answer.text()).then((text) =>
+  text.includes("gristmill_slots_busy 0.0") ? Number(/outcome="cancelled"} (.*)/.exec(text)?.[1] ?? 0) : -1)"""
+"""Number of cancelled requests while no request runs; -1 while one does."""
 
 
 def completion(url: str, asked: dict[str, Any]) -> dict[str, Any]:
@@ -133,26 +135,22 @@ def test_stop_keeps_the_text_so_far(assistant, open_page):
 
 
 def test_stop_cancels_the_request_on_the_server(assistant, open_page):
-    with serving(assistant.folder, environment=quick_environment()) as server:
-        page = open_page(f"{server.url}/window#chat")
-        settle(page)
-        page.fill("#chat-message", QUESTION)
-        os.kill(server.process.pid, signal.SIGSTOP)
-        try:
-            with page.expect_request("**/v1/chat/completions"):
-                page.press("#chat-message", "Enter")
-            page.get_by_role("button", name="Stop").click()
-            page.locator(".chat-form [role=status]", has_text="Stopped.").wait_for()
-        finally:
-            os.kill(server.process.pid, signal.SIGCONT)
-        page.wait_for_function(
-            """() => fetch("/metrics").then((answer) => answer.text())
-              .then((text) => text.includes('gristmill_requests_total{outcome="cancelled"} 1.0')
-                && text.includes('gristmill_slots_busy 0.0'))"""
-        )
-        assert shown(page) == [QUESTION]
-        asked_by(page, lambda: page.get_by_role("button", name="Regenerate").click())
-        assert len(shown(page)) == 2
+    page, process = open_page(f"{assistant.window}#chat"), assistant.server.process
+    settle(page)
+    before = page.evaluate(CANCELLED)
+    page.fill("#chat-message", QUESTION)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        with page.expect_request("**/v1/chat/completions"):
+            page.press("#chat-message", "Enter")
+        page.get_by_role("button", name="Stop").click()
+        page.locator(".chat-form [role=status]", has_text="Stopped.").wait_for()
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    page.wait_for_function(f"(before) => ({CANCELLED})().then((now) => now === before + 1)", arg=before)
+    assert shown(page) == [QUESTION]
+    asked_by(page, lambda: page.get_by_role("button", name="Regenerate").click())
+    assert len(shown(page)) == 2
 
 
 def test_markup_and_names_of_special_tokens_are_text_and_the_tokens_are_those_of_the_template(assistant, open_page):
@@ -191,7 +189,7 @@ def test_errors_of_the_server_are_shown_and_the_conversation_stays(assistant, op
     assert len(shown(page)) == 2 and not page.locator(".problem").count()
 
 
-@pytest.mark.parametrize(("width", "dark"), [(PHONE, True), (WIDE, False)])
+@pytest.mark.parametrize(("width", "dark"), [(PHONE, True), pytest.param(WIDE, False, marks=pytest.mark.slow)])
 def test_the_page_works_for_screen_readers_keyboards_and_phones(assistant, open_page, width, dark):
     page = open_page(f"{assistant.window}#chat", width=width, dark=dark)
     settle(page)
