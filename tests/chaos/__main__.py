@@ -19,17 +19,12 @@ ROWS = {
         warc.single_faults, 300, "the WARC reader", "one fault in each copy of a file",
         "untouched records come out, no altered one does, the rest is counted",
     ),
-    "warc: fuzzed": Row(warc.fuzzed_files, 10_000, "the WARC reader", "fuzzed files", "every record is accounted for"),
     "warc: hostile": Row(warc.hostile, 1, "the WARC reader", "bombs and endless headers", "2 s, 512 MB"),
-    "texts": Row(
-        hostile_inputs.texts, 1, "every function of a text", "hostile texts of 1 MB",
-        "at most 13 times the time of a loop over words",
-    ),
     "extraction": Row(
         hostile_inputs.pages, 1, "every extraction engine", "hostile pages of 1 and 2 MB", "2 s, 512 MB, linear"
     ),
     "serve": Row(
-        serve.bodies, 10_000, "launch.serve", "fuzzed bodies, no HTTP, slow and cut connections",
+        serve.bodies, 10_000, "launch.serve", "fuzzed bodies, no HTTP, cut connections",
         "no 5xx, no growth of memory, the same answer at the end",
     ),
     "training: SIGKILL": Row(training.kills, 100, "training", "SIGKILL at random moments", SAME_RUN),
@@ -48,9 +43,6 @@ ROWS = {
     ),
     "training: read-only disk": Row(
         training.read_only_disk, 1, "training", "a read-only disk", "the same"
-    ),
-    "training: moves": Row(
-        training.moves, 12, "1, 2 and 4 processes", "SIGKILL or SIGTERM, then another mesh", "losses within 1e-5"
     ),
 }  # fmt: skip
 """{name: check, count, process under test, injected fault, requirement}."""

@@ -1,22 +1,17 @@
-"""CPU time and memory of every text function and extraction engine on hostile texts and pages of 1 MB."""
+"""CPU time and memory of every extraction engine on hostile pages of 1 MB."""
 
-import re
 import sys
 from collections.abc import Iterator
 
 from data_prep.config.extract import ENGINES
-from tests.adversarial import GENERATORS
 from tests.bench.runner import ask_peer
 from tests.chaos.runner import Figures, Trial
-from tests.data_prep.untrusted import FUNCTIONS, forget
-from tests.growth import cpu_seconds
 from tests.hostile_pages import HOSTILE
 
 SIZE = 1_000_000
-MOST_TIMES, ATTEMPTS = 13, 4
-"""Times the CPU seconds of `count_words`: a limit in seconds would depend on the machine."""
 MAX_SECONDS, MAX_MEGABYTES, MAX_GROWTH, NOISE_SECONDS = 2.0, 512, 2.2, 1.0
-WORD = re.compile(r"\w+")
+
+
 EXTRACT = """
 import json, resource, sys, time
 from data_prep.documents import WebPage
@@ -34,36 +29,6 @@ started = time.process_time()
 _, reason = extract_text(page, config)
 print(json.dumps([round(time.process_time() - started, 3), round(peak() - before), reason]))
 """
-
-
-def count_words(text: str) -> dict[str, int]:
-    """The reference loop: one match, one slice and one look-up per word."""
-    counts: dict[str, int] = {}
-    for match in WORD.finditer(text):
-        word = text[match.start() : match.end()]
-        counts[word] = counts.get(word, 0) + 1
-    return counts
-
-
-def texts(trial: Trial) -> Iterator[Figures]:
-    """Each function with each kind of hostile text: at most 13 times as slow as `count_words`."""
-    for name, function in FUNCTIONS.items():
-        for make in GENERATORS.values():
-            function(make(1000))  # loads models
-        loop = min(cpu_seconds(count_words, "word " * 200_000) for _ in range(ATTEMPTS))
-        slowest, kind = 0.0, ""
-        for generator, make in GENERATORS.items():
-            text, least = make(SIZE), float("inf")
-            for _ in range(ATTEMPTS):  # other processes may disturb a measurement
-                forget()
-                least = min(least, cpu_seconds(function, text))
-                if least <= MOST_TIMES * loop:
-                    break
-            slowest, kind = max((slowest, kind), (least, generator))
-        yield {
-            "function": name, "passed": slowest <= MOST_TIMES * loop, "slowest": kind,
-            "seconds_a_megabyte": round(slowest, 3), "times_the_loop": round(slowest / loop, 1),
-        }  # fmt: skip
 
 
 def pages(trial: Trial) -> Iterator[Figures]:

@@ -1,4 +1,4 @@
-"""Hostile requests to launch.serve: wrong types, huge counts, broken UTF-8, deep JSON, no HTTP, slow clients."""
+"""Hostile requests to launch.serve: wrong types, huge counts, broken UTF-8, deep JSON, no HTTP, cut connections."""
 
 import collections
 import concurrent.futures
@@ -8,7 +8,6 @@ import random
 import re
 import socket
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -141,39 +140,16 @@ def attack(server: ServerProcess, first: int, count: int, seed: int) -> collecti
     return statuses
 
 
-def dripping(server: ServerProcess, ended: threading.Event) -> Callable[[], int]:
-    """Keep 30 connections that send a byte now and then, or read nothing; return how many the server has closed."""
-    body = json.dumps({"prompt": ["The"] * 8, "max_tokens": 29, "stream": True, "logprobs": 20}).encode()
-    whole = head("/v1/completions", len(body)) + body
-    connections = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(30)]
-    closed: set[int] = set()
-
-    def drip() -> None:
-        place = 0
-        while not ended.wait(1.0):
-            for number, connection in enumerate(connections):
-                try:
-                    connection.sendall(whole if number % 3 == 0 and place == 0 else whole[place : place + 1])
-                except OSError:
-                    closed.add(number)
-            place += 1
-
-    threading.Thread(target=drip, daemon=True).start()
-    return lambda: len(closed)
-
-
 def bodies(trial: Trial) -> Figures:
     """No 5xx, the server survives, memory grows by at most 5 %, and the final answer equals the first."""
     write_served_run(trial.folder / "tiny")
     with serving(trial.folder / "tiny", "--warm-up", environment=quick_environment()) as server:
-        before, ended, part = answer(server), threading.Event(), max(1, trial.count // 5)
-        closed = dripping(server, ended)
+        before, part = answer(server), max(1, trial.count // 5)
         statuses = attack(server, 0, part, trial.seed)  # the first allocations do not count as growth
         held = [memory(server)]
         for number in range(1, 5):
             statuses += attack(server, number * part, part, trial.seed)
             held.append(memory(server))
-        ended.set()
         alive = server.process.poll() is None
         health = httpx.get(f"{server.url}/health", timeout=60).json()
         found = {
@@ -183,4 +159,4 @@ def bodies(trial: Trial) -> Figures:
             "nothing_in_flight": health["status"] == "ok" and health["in_flight"] == 0,
         }  # fmt: skip
     shown = {str(status): count for status, count in sorted(statuses.items())}
-    return {"passed": all(found.values()), **found, "statuses": shown, "bytes": held, "slow_clients_closed": closed()}
+    return {"passed": all(found.values()), **found, "statuses": shown, "bytes": held}

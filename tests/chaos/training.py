@@ -26,13 +26,8 @@ KILLED = {
     "checkpoints_kept": 3, "model": {"layers": 1},
 }  # fmt: skip
 SHORT_OF_DISK = {"validate_every": 40, "log_every": 1, "checkpoints_kept": 99}
-STEPS = 300
-MOVED = {
-    "steps": STEPS, "checkpoint_every": 15, "validate_every": 100, "sample_every": 150, "log_every": 1,
-    "checkpoints_kept": 99, "model": {"layers": 1, "kv_heads": 2},
-    # At 1e-2 the rounding differences of two devices in one process grow to 5e-4 of the loss within 600 steps.
-    "optimizer": {"learning_rate": 1e-3, "final_learning_rate": 1e-4},
-}  # fmt: skip
+
+
 KILL_MINUTES, SUPERVISED_MINUTES = 3.0, 10.0
 
 
@@ -270,54 +265,3 @@ def resumed(
     found |= {"resumed": f"resuming from the checkpoint at step {there[-1]}" in again}
     found |= {"identical": bits(run) == bits(undisturbed)}
     return {"passed": all(found.values()) and enough, "checkpoints": len(there), **found}
-
-
-def compared(run: Path, undisturbed: Path) -> tuple[bool, float]:
-    """Return (whether steps and token counts are equal, the largest relative difference of a loss)."""
-    pairs = list(zip(told(run), told(undisturbed), strict=True))
-    worst = max(
-        abs(a[key] - b[key]) / abs(b[key])
-        for a, b in pairs for key in a.keys() & b.keys() if "loss" in key
-    )  # fmt: skip
-    return all(a["step"] == b["step"] and a.get("tokens") == b.get("tokens") for a, b in pairs), worst
-
-
-PLACES: list[tuple[int, dict[str, int]]] = [
-    (1, {}), (2, {"fsdp": 2}), (2, {"tensor": 2}), (2, {"context": 2}), (2, {}), (4, {"fsdp": 2, "tensor": 2}),
-    (4, {"fsdp": 2, "context": 2}), (4, {"tensor": 2, "context": 2}), (4, {"fsdp": 4}),
-]  # fmt: skip
-"""(processes of one device each, mesh)."""
-
-
-def moves(trial: Trial) -> Figures:
-    """A run stopped by SIGKILL or SIGTERM at random steps resumes on other processes and another mesh each time."""
-    generator, tokens = trial.random, trial.tokens()
-    undisturbed, run = copy(tokens, trial.folder / "alone"), copy(tokens, trial.folder / "moved")
-    train_process.finished(undisturbed, MOVED)
-    sent, ends_well, before = {signal.SIGKILL: 0, signal.SIGTERM: 0}, True, (0, {})
-    for move in range(trial.count):
-        before = generator.choice([place for place in PLACES if place[0] != before[0]])
-        processes = train_process.start_together(run, MOVED | {"mesh": before[1]}, before[0])
-        step = max(steps_there(run), default=0)
-        until = step + generator.randrange(1, max(2, 2 * (STEPS - step) // (trial.count - move)))
-        victim, number = generator.choice(processes), generator.choice((signal.SIGKILL, signal.SIGTERM))
-        while all(process.poll() is None for process in processes):
-            heart = read_heartbeat(run / "heartbeat.json")
-            if heart and heart["process"] == processes[0].pid and heart["step"] >= until:
-                victim.send_signal(number)
-                sent[number] += 1
-                break
-            time.sleep(0.01)
-        outputs = [process.communicate(timeout=600)[0] for process in processes]
-        if number == signal.SIGTERM and any(process.returncode for process in processes):
-            ends_well = False
-            print("\n".join(outputs)[-5000:], flush=True)
-    for process in (last := train_process.start_together(run, MOVED | {"mesh": {"fsdp": 2}}, 2)):
-        process.communicate(timeout=600)
-    same_order, worst = compared(run, undisturbed)
-    ended = not any(process.returncode for process in last)
-    return {
-        "passed": ended and ends_well and same_order and worst <= 1e-5, "killed": sent[signal.SIGKILL],
-        "asked_to_end": sent[signal.SIGTERM], "asked_end_with_0": ends_well,
-        "largest_relative_difference_of_losses": worst,
-    }  # fmt: skip

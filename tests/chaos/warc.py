@@ -18,10 +18,8 @@ from tests.damaged_warcs import (
     OK,
     Archive,
     Fault,
-    account_of,
     archive_of,
     faults_of,
-    fuzzed_file,
     numbered_page,
     response,
     single_fault,
@@ -29,7 +27,8 @@ from tests.damaged_warcs import (
 
 MB = 10**6
 MAX_SECONDS, MAX_MEMORY_MB = 2.0, 512
-FUZZ_SECONDS = 5.0  # CPU seconds of one fuzzed file: they are small
+
+
 MUST_BE_ZERO = ("lost", "altered", "miscounted")
 ZERO_IF_COMPRESSED = ("unsaid", "altered heads")
 MAX_SHARE_UNSEEN = 0.02  # of single faults in an uncompressed file: in headers, which no checksum covers
@@ -70,18 +69,6 @@ def fastwarc_faults(archive: Archive, path: Path, fault: Fault) -> dict[str, int
         "fastwarc_lost": sum(page.body not in bodies for page in intact),
         "fastwarc_altered": sum(body not in known for body in bodies),
     }
-
-
-def fuzzed_files(trial: Trial) -> Figures:
-    """Fuzzed files: no crash, no hang, and every record is kept, filtered or counted."""
-    totals: Counter[str] = Counter()
-    slowest = 0.0
-    for number in range(trial.count):
-        begun = time.process_time()
-        totals.update(account_of(fuzzed_file(trial.seed * 10**6 + number), trial.folder / "fuzzed.warc"))
-        slowest = max(slowest, time.process_time() - begun)
-    passed = not any(totals.values()) and slowest <= FUZZ_SECONDS
-    return {"passed": passed, "files": trial.count, **totals, "slowest_seconds": round(slowest, 3)}
 
 
 def head_of(length: int, stated: int | None = None) -> bytes:

