@@ -34,12 +34,12 @@ from lm.model.transformer import Transformer
 from lm.tokenizer import Tokenizer, train_tokenizer
 from tests.adversarial import GENERATORS
 from tests.bench.interop_greedy import agreement, cases
-from tests.bench.runner import REPOSITORY, SkippedError, run_benchmark
+from tests.bench.runner import REPOSITORY, SkippedError, ask_peer, run_benchmark
 from tests.lm.model_configs import GPT2, LLAMA, MODERN
 
 THERE = """
 import json, sys, numpy, torch, transformers
-folder, asked, answers = sys.argv[1:]
+folder, asked, file = sys.argv[1:]
 asked = json.load(open(asked))
 model, report = transformers.AutoModelForCausalLM.from_pretrained(
     folder, output_loading_info=True, dtype=torch.float32, trust_remote_code=True)
@@ -63,8 +63,8 @@ with torch.inference_mode():
 found["ids"] = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in asked["texts"]]
 found["headed"] = tokenizer("a")["input_ids"]
 found["versions"] = [torch.__version__, transformers.__version__]
-numpy.save(answers + ".npy", logits)
-json.dump(found, open(answers, "w"))
+numpy.save(file, logits)
+print(json.dumps(found))
 """
 LLAMA31 = RopeScalingConfig(factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context_length=32)
 FORWARD = jax.jit(lambda model, tokens: model.logits(model.read(tokens, jnp.ones_like(tokens))))
@@ -130,12 +130,9 @@ def greedy(model: Transformer, config: ModelConfig, prompt: list[int]) -> list[i
 
 
 def ask(peer: str, folder: Path, tokens: np.ndarray, asked: list[str]) -> tuple[dict, np.ndarray]:
-    question, answers = folder.with_suffix(".asked"), folder.with_suffix(".answers")
+    question, logits = folder.with_suffix(".asked"), folder.with_suffix(".npy")
     question.write_text(json.dumps({"tokens": tokens.tolist(), "texts": asked, "new": NEW, "prompt": PROMPT}))
-    done = subprocess.run([peer, "-c", THERE, folder, question, answers], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{folder.name}: {done.stderr[-3000:]}")
-    return json.loads(answers.read_text()), np.load(f"{answers}.npy")
+    return ask_peer(peer, THERE, folder, question, logits), np.load(logits)
 
 
 def compare(peer: str, folder: Path, run: RunFolder, name: str) -> dict:

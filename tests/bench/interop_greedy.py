@@ -5,9 +5,7 @@ a cache.
 """
 
 import dataclasses
-import json
 import struct
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.tokenizer.sentencepiece import BLANK, SentencePieceTokenizer
 from lm.tokenizer.sentencepiece_model import BPE, BYTE, CONTROL, NORMAL, UNKNOWN, Piece, SentencePieceModel, write_model
-from tests.bench.runner import SHARED
+from tests.bench.runner import SHARED, ask_peer
 
 STORIES = SHARED / "models/stories260K"
 TRANSFORMERS = """
@@ -82,14 +80,6 @@ def ours(run: RunFolder, prompt: str, new: int) -> tuple[list[int], list[int]]:
     return ids, list(made.tokens)
 
 
-def theirs(python: str, program: str, place: Path, prompt: str, new: int) -> tuple[list[int], list[int], str]:
-    done = subprocess.run([python, "-c", program, place, prompt, str(new)], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{place.name}: {done.stderr[-3000:]}")
-    (answer,) = [line for line in done.stdout.splitlines() if line.startswith("[[")]
-    return json.loads(answer)
-
-
 def agreement(run: RunFolder, scratch: Path, name: str, prompt: str, peer: str, llama: str, new: int) -> dict[str, Any]:
     """Count the tokens of each program that agree with ours before the first difference."""
     ids, made = ours(run, prompt, new)
@@ -109,7 +99,7 @@ def agreement(run: RunFolder, scratch: Path, name: str, prompt: str, peer: str, 
         except UsageError as error:
             found[program] = f"refused: {error}"
             continue
-        prompt_ids, their_ids, version = theirs(python, code, place, prompt, new)
+        prompt_ids, their_ids, version = ask_peer(python, code, place, prompt, new)
         pairs = zip(made, their_ids, strict=False)
         found[program] = next(
             (n for n, (one, other) in enumerate(pairs) if one != other), min(len(made), len(their_ids))

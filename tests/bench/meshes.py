@@ -1,12 +1,11 @@
 """Arithmetic, memory and communication of compiled steps on meshes of eight devices.
 
     python -m tests.bench.meshes [--only "fsdp 8"] [--what update]
-    python -m tests.bench.meshes --topology v5p:4x4x2        # after: make libtpu
 
-Compiles the training step, validation, sampling or only Muon's update for eight simulated CPU devices, or two layers of
-Llama 3 8B for TPUs, and runs nothing. Prints a JSON line per mesh: `work`, FLOP of a device times the number of devices
-over those of one device; `temp_mib` of a device and `ideal_temp_mib`, an eighth of one device's; MiB moved by each kind
-of collective, and the largest array in one.
+Compiles the training step, validation, sampling or only Muon's update for eight simulated CPU devices, and runs
+nothing. Prints a JSON line per mesh: `work`, FLOP of a device times the number of devices over those of one device;
+`temp_mib` of a device and `ideal_temp_mib`, an eighth of one device's; MiB moved by each kind of collective, and the
+largest array in one.
 """
 
 import dataclasses
@@ -17,9 +16,7 @@ from typing import Any, Literal
 
 from configs import llama3_8b
 from lm.config import MeshConfig, ModelConfig, MuonConfig, TrainConfig
-from lm.planner.compilers import find_libtpu, prepare, topology_devices
 from lm.planner.hlo import byte_count, collectives
-from lm.planner.topology import topology_of
 from tests.bench.runner import choose, run_benchmark
 
 MESHES: dict[str, dict[str, Any]] = {
@@ -131,45 +128,17 @@ def measure(
     return facts(compiled(what, model, train, jax.devices()[:count]), count)
 
 
-def llama_on_tpus(topology: str, attention: str) -> dict[str, Any]:
-    """Two layers of Llama 3 8B with 512 sequences, sharded over all chips of a TPU topology. libtpu compiles without
-    the hardware. Its FLOP count is omitted because it is wrong."""
-    prepare(find_libtpu())
-    devices = topology_devices(topology_of(topology))
-    experiment = llama3_8b.get_config()
-    model = dataclasses.replace(experiment.model, layers=2, attention=attention, scan_layers=False)
-    train = dataclasses.replace(
-        experiment.train, batch_size=512, remat="none", micro_batches=1, mesh=MeshConfig(fsdp=len(devices))
-    )
-    program = compiled("training", model, train, devices)
-    found, memory = facts(program, len(devices)), program.memory_analysis()
-    del found["flops"]
-    peak = round(memory.peak_memory_in_bytes / 2**30, 2)
-    return {
-        "topology": topology,
-        "attention": attention,
-        "peak_gib": peak,
-        "splash": "splash" in program.as_text(),
-    } | found
-
-
 def main(
     only: str | None = None,
     what: Literal["training", "validation", "sampling", "update"] = "training",
-    topology: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Args:
     only: Name of one mesh.
     what: Program to compile.
-    topology: Compile two layers of 8B for these TPUs, such as v5p:4x4x2; needs make libtpu.
     """
     if "jax" in sys.modules:
         raise SystemExit("JAX has started already, with its own count of devices")
     os.environ["JAX_PLATFORMS"] = "cpu"
-    if topology:
-        for attention in ("auto", "xla"):
-            yield llama_on_tpus(topology, attention)
-        return
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     single = measure({}, count=1, what=what)
     for name in [only] if only else MESHES:

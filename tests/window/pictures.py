@@ -18,8 +18,6 @@ from PIL import Image
 from tests.server_process import serving
 from tests.window.browser import WIDE, Watched, chromium, missing, settle
 
-MOST_BYTES = 150_000
-
 
 class View(NamedTuple):
     """A picture of the tour: a part of a page."""
@@ -42,7 +40,7 @@ FOG = quote(
 )
 START = quote("Fog is a visible")
 TEST = quote("Which chemical element has the symbol Fe and the atomic number 26? Iron")
-MOST_TOUR_BYTES = 120_000
+MOST_BYTES = 120_000
 TOUR = {
     "page": View("data?view=document&number=957", "main", 1300),
     "funnel": View("data?view=funnel", "main", 1000),
@@ -67,13 +65,13 @@ TOUR = {
 """{name: picture of docs/tour.md}."""
 
 
-def reduced(png: bytes, most_bytes: int = MOST_BYTES) -> bytes:
-    """The picture with an adaptive palette of as many colors as fit into `most_bytes`."""
+def reduced(png: bytes) -> bytes:
+    """The picture with an adaptive palette of as many colors as fit into MOST_BYTES."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     for colours in (256, 128, 64, 32, 16):
         out = io.BytesIO()
         picture.quantize(colours, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
-        if len(out.getvalue()) < most_bytes:
+        if len(out.getvalue()) < MOST_BYTES:
             break
     return out.getvalue()
 
@@ -97,7 +95,7 @@ def take_tour(window: str, out: Path, only: list[str]) -> None:
             page.evaluate("scrollTo(0, 0)")  # pressing may have scrolled, and boxes are relative to the screen's top
             box = page.locator(view.part).bounding_box()
             clip = {"x": 0, "y": max(0, box["y"] - 12), "width": WIDE, "height": min(view.height, box["height"] + 24)}
-            small = reduced(page.screenshot(clip=clip, full_page=True), MOST_TOUR_BYTES)
+            small = reduced(page.screenshot(clip=clip, full_page=True))
             (out / f"tour-{name}.png").write_bytes(small)
             print(f"{out / f'tour-{name}.png'}: {WIDE} x {clip['height']:.0f}, {len(small) / 1000:.0f} kB")
             watched.close()
