@@ -150,14 +150,6 @@ def test_wide_tokens_are_not_truncated(tmp_path):
     assert batch.targets_BT[0].tolist() == tokens[1:].tolist()
 
 
-def test_a_batch_is_a_pytree(folder):
-    import jax
-
-    batch = source(folder).batch(0)
-    assert [leaf.shape for leaf in jax.tree.leaves(batch)] == [(BATCH, CONTEXT)] * 4
-    assert type(jax.tree.map(np.sum, batch)) is type(batch)
-
-
 @pytest.fixture
 def copy(folder, tmp_path) -> Path:
     for path in folder.iterdir():
@@ -224,28 +216,3 @@ def test_an_empty_split_is_an_input_error(copy):
     (copy / "manifest.json").write_text(dataclasses.replace(manifest, splits={"train": empty}).to_json())
     with pytest.raises(InputError, match="hold no records"):
         source(copy)
-
-
-def test_damage_within_a_shard_is_an_input_error_in_batch_and_iterate(copy):
-    """Checksums of ArrayRecord or of the record detect every flipped bit of the tokens."""
-    name = "val-00000-of-00001.array_record"
-    data = bytearray((copy / name).read_bytes())
-    used = np.flatnonzero(np.frombuffer(data, np.uint8)).tolist()  # the rest of the blocks is padding
-    whole = [source(copy, "val", batch=1).batch(step) for step in range(17)]
-    noticed = 0
-    for position in used[:: len(used) // 30]:
-        data[position] ^= 16
-        (copy / name).write_bytes(data)
-        data[position] ^= 16
-        try:
-            damaged = source(copy, "val", batch=1)
-            assert all(same(damaged.batch(step), whole[step]) for step in range(17))
-        except InputError:
-            noticed += 1
-    assert noticed >= 10
-
-    (copy / name).write_bytes(bytes(data).replace(bytes(data)[64:200], bytes(136), 1))
-    with pytest.raises(InputError):
-        iterator = source(copy, "val").iterate(0)
-        for _ in range(20):
-            next(iterator)

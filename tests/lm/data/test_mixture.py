@@ -96,23 +96,6 @@ def test_an_own_weight_of_zero_omits_the_runs_own_shards(folders):
     assert mixture_of(alone, folders[0]) == {folders[1]: 2.0}
 
 
-def test_batches_do_not_depend_on_the_order_of_reads(weights):
-    steps = [40, 3, 0, 3, 17, 2**40, 40, 1]
-    forwards = {step: source(weights).batch(step) for step in sorted(set(steps))}
-    one = source(weights)
-    assert all(same(one.batch(step), forwards[step]) for step in steps)
-    assert not same(source(weights, seed=1).batch(3), forwards[3])
-
-
-@pytest.mark.parametrize("threads", [1, 2, 5])
-@pytest.mark.parametrize("start", [0, 13, 2**40])
-def test_a_run_resumes_at_any_step_with_any_number_of_threads(weights, threads, start):
-    reference = source(weights)
-    iterator = source(weights, threads=threads).iterate(start)
-    for step in range(start, start + 30):
-        assert same(next(iterator), reference.batch(step))
-
-
 def rows_by_folder(mixed: BatchSource, steps: int) -> dict[Path, list[tuple]]:
     """{folder: its sequences in the format of naive_rows, in the order of reads}."""
     rows = collections.defaultdict(list)

@@ -57,17 +57,6 @@ def test_the_steps_of_a_document_are_the_inverse_of_the_documents_of_a_step(fold
     assert len(there) > 20
 
 
-@pytest.mark.parametrize("most_held", [0, 10, 10**6])
-def test_the_order_is_recomputed_if_it_does_not_fit_in_memory(folders, most_held):
-    source = BatchSource(folders[0], "train", 7, BATCH, 0, 1, tokenizer_fingerprint=FINGERPRINT)
-    order = StepOrder(source, STEPS, most_held)
-    numbers = [source.numbers(step).tolist() for step in range(STEPS)]
-    for first in (0, 5, 0):
-        wanted = numbers[2][:1] + numbers[9]
-        places = [(s, i) for s, row in enumerate(numbers) for i, one in enumerate(row) if s >= first and one in wanted]
-        assert order.places(np.array(wanted), first, lambda: False).places == places
-
-
 def test_an_interrupted_lookup_continues_at_its_end(folders):
     source = BatchSource(folders[0], "train", 7, BATCH, 0, 1, tokenizer_fingerprint=FINGERPRINT)
     numbers, _ = windows_with(source.sources[0].windows, 3, rising=True)

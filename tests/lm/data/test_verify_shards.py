@@ -101,7 +101,7 @@ def test_every_flipped_bit_is_found_and_its_shard_named(tokens):
 def epoch(tokens) -> list[Batch]:
     """The batches of one epoch, which hold every window."""
     source = BatchSource(tokens, "train", LENGTH, 4, 0, 1)
-    return [source.batch(step) for step in range(-(-source.windows // 4))]
+    return [*source.iterate(stop_step=-(-source.windows // 4))]
 
 
 def test_later_damage_is_found_when_read_or_changes_nothing(tokens):
@@ -156,12 +156,3 @@ def test_duplicate_shards_are_rejected(tokens, tmp_path):
         InputError, match=rf"{tmp_path}/copy/train-00000.* holds the same bytes as {tokens}/train-00000"
     ):
         BatchSource({tokens: 1.0, tmp_path / "copy": 1.0}, "train", LENGTH, 4, 0, 1)
-
-
-def test_selected_rows_of_a_batch_equal_those_of_the_whole_batch(tokens):
-    source = BatchSource(tokens, "train", LENGTH, 6, 0, 2)
-    rows = np.array([0, 3, 4])
-    parts = source.iterate(3, lambda *shape: rows)
-    for step in (3, 4, 5):
-        whole = source.batch(step)
-        assert same(next(parts), type(whole)(*(array[rows] for array in whole)))

@@ -89,19 +89,23 @@ def own_parts_are_trusted():
 
 
 def cases() -> list[Any]:
-    """(name, config) of every change, for each base that accepts and differs by it."""
-    found = {f"{name} itself": config for name, config in BASES.items()}
-    for changes in CASES.values():
-        for change in changes:
-            for name, base in BASES.items():
-                try:
-                    changed = dataclasses.replace(base, **change)
-                except UsageError:  # learned positions have no scaling
-                    continue
-                if changed not in found.values():
-                    said = " ".join(f"{field}={getattr(value, 'factor', value)}" for field, value in change.items())
-                    found[f"{name} {said}"] = changed
-    return [pytest.param(config, id=name) for name, config in found.items()]
+    """(name, config) of every change, for each base that accepts and differs by it; the second one is slow."""
+    found = {f"{name} itself": (config, False) for name, config in BASES.items()}
+    known = [*BASES.values()]
+    for change in (change for changes in CASES.values() for change in changes):
+        first = True
+        for name, base in BASES.items():
+            try:
+                changed = dataclasses.replace(base, **change)
+            except UsageError:  # learned positions have no scaling
+                continue
+            if changed not in known:
+                said = " ".join(f"{field}={getattr(value, 'factor', value)}" for field, value in change.items())
+                found[f"{name} {said}"] = changed, not first
+                known.append(changed)
+                first = False
+    slow = pytest.mark.slow
+    return [pytest.param(config, id=name, marks=slow if late else ()) for name, (config, late) in found.items()]
 
 
 def test_every_format_is_tested():

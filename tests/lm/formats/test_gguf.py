@@ -21,7 +21,7 @@ from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from lm.tokenizer.sentencepiece_model import read_model
 from tests.lm.hugging_face_files import REPOSITORY
-from tests.lm.model_configs import GPT2, LLAMA, MODERN
+from tests.lm.model_configs import GPT2, LLAMA, MODERN, random_parameters
 from tests.lm.tokenizer.test_hugging_face_library import llama2_like, smollm2_like
 
 LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
@@ -60,14 +60,9 @@ def tokenizers():
     )
 
 
-def parameters_of(config, seed=0):
-    drawn = np.random.default_rng(seed)
-    return {name: drawn.normal(0, 0.5, shape).astype(np.float32) for name, shape in parameter_shapes(config).items()}
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_round_trip_in_float32_is_exact(tmp_path, tokenizers, name):
-    config, arrays = CONFIGS[name], parameters_of(CONFIGS[name])
+    config, arrays = CONFIGS[name], random_parameters(CONFIGS[name])
     write_gguf(tmp_path / "m.gguf", config, arrays, tokenizers["cl100k"], "numbers")
     source = open_gguf(tmp_path / "m.gguf")
     assert source.config == config and source.parameters.keys() == arrays.keys()
@@ -82,7 +77,7 @@ def test_a_round_trip_in_float32_is_exact(tmp_path, tokenizers, name):
     ("dtype", "kind", "largest"), [("bfloat16", "BF16", 2**-8), ("float16", "F16", 2**-11), ("q8_0", "Q8_0", None)]
 )
 def test_only_matrices_are_quantized(tmp_path, tokenizers, name, dtype, kind, largest):
-    config, arrays = CONFIGS[name], parameters_of(CONFIGS[name])
+    config, arrays = CONFIGS[name], random_parameters(CONFIGS[name])
     write_gguf(tmp_path / "m.gguf", config, arrays, tokenizers["gpt2"], "numbers", dtype)
     source = open_gguf(tmp_path / "m.gguf")
     assert source.config.parameter_dtype == ("bfloat16" if dtype == "bfloat16" else "float32")
@@ -101,7 +96,7 @@ def test_only_matrices_are_quantized(tmp_path, tokenizers, name, dtype, kind, la
 @pytest.mark.parametrize(("kind", "levels"), [("Q4_0", 8), ("Q4_1", 15)])
 def test_files_of_four_bits_are_read(tmp_path, tokenizers, kind, levels):
     """Written by the gguf package, as llama.cpp's quantize writes them."""
-    config, arrays = CONFIGS["llama"], parameters_of(CONFIGS["llama"])
+    config, arrays = CONFIGS["llama"], random_parameters(CONFIGS["llama"])
     write_gguf(tmp_path / "m.gguf", config, arrays, tokenizers["gpt2"], "numbers")
     whole, kind = gguf.GGUFReader(tmp_path / "m.gguf"), gguf.GGMLQuantizationType[kind]
     writer = gguf.GGUFWriter(tmp_path / "q.gguf", "llama")
@@ -154,7 +149,7 @@ def test_rotated_pairs_are_adjacent():
 
 def test_llama_31_frequencies_are_divided_by_a_tensor(tmp_path, tokenizers):
     config = CONFIGS["llama 3.1"]
-    write_gguf(tmp_path / "m.gguf", config, parameters_of(config), tokenizers["cl100k"], "numbers")
+    write_gguf(tmp_path / "m.gguf", config, random_parameters(config), tokenizers["cl100k"], "numbers")
     (factors,) = [t.data for t in gguf.GGUFReader(tmp_path / "m.gguf").tensors if t.name == "rope_freqs.weight"]
     plain = np.asarray(rotary_frequencies(8, config.rope_theta, None))
     np.testing.assert_allclose(
@@ -175,7 +170,7 @@ def test_llama_31_frequencies_are_divided_by_a_tensor(tmp_path, tokenizers):
 )
 def test_tokenizers_round_trip(tmp_path, tokenizers, name, pre):
     config, ours = CONFIGS["llama"], tokenizers[name]
-    write_gguf(tmp_path / "m.gguf", config, parameters_of(config), ours, "numbers")
+    write_gguf(tmp_path / "m.gguf", config, random_parameters(config), ours, "numbers")
     fields = gguf.GGUFReader(tmp_path / "m.gguf").fields
     of = lambda field: fields[f"tokenizer.ggml.{field}"].contents()
     assert (of("pre"), of("add_bos_token"), of("bos_token_id")) == (pre, True, ours.bos_id)
@@ -202,7 +197,7 @@ def test_features_that_gguf_lacks_are_rejected_by_name(tmp_path, tokenizers):
         config = dataclasses.replace(base, **changed)
         made = tokenizers[tokenizer] if isinstance(tokenizer, str) else tokenizer
         with pytest.raises(UsageError, match=match):
-            write_gguf(tmp_path / "m.gguf", config, arrays or parameters_of(config), made, "x", dtype)
+            write_gguf(tmp_path / "m.gguf", config, arrays or random_parameters(config), made, "x", dtype)
         assert not list(tmp_path.iterdir())
 
     all_of_it = (
@@ -222,14 +217,16 @@ def test_features_that_gguf_lacks_are_rejected_by_name(tmp_path, tokenizers):
     refused(r"split pattern '\\\\s\+\|\\\\S\+'; it supports gpt2, cl100k, o200k", own)
     refused("--dtype is 'q4_0'; GGUF supports float32, float16, bfloat16, q8_0", dtype="q4_0")
     refused("has 300 symbols, but model.vocab_size = 299", vocab_size=299)
-    arrays = parameters_of(CONFIGS["llama"])
+    arrays = random_parameters(CONFIGS["llama"])
     arrays["embedding"][0, 0] = 1e5
     refused(r"token_embd.weight has values up to 100000", dtype="float16", arrays=arrays)
 
 
 @pytest.fixture
 def file(tmp_path, tokenizers):
-    write_gguf(tmp_path / "m.gguf", CONFIGS["llama"], parameters_of(CONFIGS["llama"]), tokenizers["gpt2"], "numbers")
+    write_gguf(
+        tmp_path / "m.gguf", CONFIGS["llama"], random_parameters(CONFIGS["llama"]), tokenizers["gpt2"], "numbers"
+    )
     return tmp_path / "m.gguf"
 
 

@@ -39,17 +39,19 @@ TOKENIZERS = {
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer([LICENSE], TokenizerConfig(300, "gpt2", 100_000))
+def downloaded(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = train_tokenizer([LICENSE], TokenizerConfig(300, "gpt2", 100_000))
+    write_run(source_of(CONFIGS["llama"], tokenizer), folder / "first", "numbers")
+    export(RunFolder(folder / "first").open_to_publish(), folder / "model", "hugging_face")
+    (folder / "model/chat_template.jinja").write_text("{{ messages }}")
+    return folder / "model"
 
 
 @pytest.fixture
-def model(tokenizer, tmp_path) -> Path:
+def model(downloaded, tmp_path) -> Path:
     """A downloaded folder with each kind of file that an import may read."""
-    write_run(source_of(CONFIGS["llama"], tokenizer), tmp_path / "first", "numbers")
-    export(RunFolder(tmp_path / "first").open_to_publish(), tmp_path / "model", "hugging_face")
-    (tmp_path / "model/chat_template.jinja").write_text("{{ messages }}")
-    return tmp_path / "model"
+    return Path(shutil.copytree(downloaded, tmp_path / "model"))
 
 
 def move_behind_link(path: Path, outside: Path) -> Path:
@@ -146,16 +148,15 @@ def test_the_model_of_an_embedding_filter_must_be_in_its_folder(tmp_path, name):
         embedding.load_classifier(embedding.EmbeddingFilter(min_score=2.5, model=str(tmp_path / "model")))
 
 
-@pytest.mark.parametrize("part", PUBLISHED)
-def test_an_export_follows_no_link_out_of_the_run_folder(model, tmp_path, part):
+def test_an_export_follows_no_link_out_of_the_run_folder(model, tmp_path):
     write_run(open_source(model, None), tmp_path / "run", "numbers")
-    path = tmp_path / "run" / part
-    if not path.exists():
-        path.write_text("{}")
     outside = tmp_path / "outside"
     outside.mkdir()
-    places = [path, *(file for file in (path.iterdir() if path.is_dir() else ()))]
-    for place in places:
+    parts = [tmp_path / "run" / part for part in PUBLISHED]
+    for path in parts:
+        if not path.exists():
+            path.write_text("{}")
+    for place in [*parts, *(file for path in parts if path.is_dir() for file in path.iterdir())]:
         target = place.rename(outside / "moved")
         place.symlink_to(target)
         with pytest.raises(InputError) as refused:

@@ -17,23 +17,11 @@ from lm.errors import InputError
 from lm.formats.parameters import StoredParameters
 from lm.formats.tensors import parameter_shapes
 from lm.model.param_names import named_leaves, stack_names
-from tests.lm.model_configs import MODERN
+from tests.lm.formats.test_hugging_face import equal
+from tests.lm.model_configs import MODERN, random_parameters
 from tests.run_files import restore_model
 
 CONFIG = dataclasses.replace(MODERN, parameter_dtype="bfloat16")
-
-
-def random_parameters(config):
-    source = np.random.default_rng(0)
-    dtype = jax.numpy.dtype(config.parameter_dtype)
-    return {name: source.normal(size=shape).astype(dtype) for name, shape in parameter_shapes(config).items()}
-
-
-def equal(found, expected):
-    assert set(found) == set(expected)
-    for name, value in expected.items():
-        assert found[name].dtype == value.dtype and np.array_equal(found[name], value), name
-    return True
 
 
 @pytest.mark.parametrize("scan_layers", [False, True], ids=["one by one", "a stack"])

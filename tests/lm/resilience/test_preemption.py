@@ -22,6 +22,12 @@ FIELDS = {
 }  # fmt: skip
 
 
+SIGNALS = pytest.mark.parametrize(
+    ("number", "ends"), [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
+"""A signal, and the exit code of a process that it ends."""
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tokens, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("undisturbed") / "run"
@@ -136,7 +142,7 @@ def test_a_resumed_run_evaluates_the_step_at_which_it_was_stopped(run, undisturb
     assert told(run) == told(undisturbed)
 
 
-@pytest.mark.parametrize(("number", "ends"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@SIGNALS
 def test_a_signal_before_the_first_step_stops_the_process_immediately(run, number, ends):
     code = (
         "import lm.training.setup, os, signal, time\n"
@@ -153,7 +159,7 @@ def test_a_signal_before_the_first_step_stops_the_process_immediately(run, numbe
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize(("number", "ends"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@SIGNALS
 def test_a_signal_while_jax_is_loaded_stops_the_process_immediately(tmp_path, number, ends):
     """The heartbeat must tell a supervisor that the work is not complete."""
     code = (
