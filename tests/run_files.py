@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
+LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+"""A natural text."""
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": "--xla_cpu_parallel_codegen_split_count=1"}
 """Programs of tests run a few times, on few numbers: optimizing them would take most of the time."""
 HANG_SECONDS = 600

@@ -34,11 +34,12 @@ from lm.model.transformer import Transformer
 from lm.tokenizer import Tokenizer, train_tokenizer
 from tests.adversarial import GENERATORS
 from tests.bench.interop_greedy import agreement, cases
-from tests.bench.runner import REPOSITORY, SkippedError, ask_peer, run_benchmark
+from tests.bench.runner import SkippedError, ask_peer, run_benchmark
 from tests.lm.model_configs import GPT2, LLAMA, MODERN
 
 THERE = """
 import json, sys, numpy, torch, transformers
+from tests.run_files import LICENSE
 folder, asked, file = sys.argv[1:]
 asked = json.load(open(asked))
 model, report = transformers.AutoModelForCausalLM.from_pretrained(
@@ -68,7 +69,6 @@ print(json.dumps(found))
 """
 LLAMA31 = RopeScalingConfig(factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context_length=32)
 FORWARD = jax.jit(lambda model, tokens: model.logits(model.read(tokens, jnp.ones_like(tokens))))
-LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
 NEW, PROMPT = 50, 12
 SAMPLE = [
     "The quick brown fox jumps over the lazy dog. It's 12,345 o'clock, isn't it?\n\n  Naïve café — 東京 🙂\t",

@@ -13,7 +13,8 @@ from typing import Any
 
 import tyro
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.run_files import REPOSITORY
+
 SHARED = REPOSITORY / "../shared/data"
 ARTICLES = SHARED / "extraction/aeb.warc.gz"
 """The 181 pages of Zyte's article-extraction benchmark."""

@@ -2,15 +2,14 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
 from lm.formats.hugging_face.config import model_config_of
 from lm.formats.hugging_face.reading import folder_parameters
+from tests.run_files import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
 FIXTURES = REPOSITORY / "tests/fixtures/hugging_face"
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 

@@ -19,7 +19,6 @@ from lm.errors import InputError
 from lm.inspect.inspector import Inspector
 from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh
-from lm.serving.answers import to_json
 from lm.serving.fields import ApiError, Fields
 from lm.serving.inspections import InspectRoutes
 from lm.serving.protocol import Limits
@@ -27,6 +26,7 @@ from lm.storage import write_json
 from lm.tokenizer import train_bpe
 from lm.tokenizer.characters import CharacterTokenizer
 from tests.corpus import texts, tiny_experiment
+from tests.viewer.inspected import ask
 from viewer.answers import key_of
 from viewer.window import inspections, model_views
 from viewer.window.inspections import record
@@ -57,11 +57,6 @@ def run(tmp_path, monkeypatch) -> WindowRun:
     monkeypatch.setattr(RunFolder, "load", load)
     loaded = Loaded(EXPERIMENT, TOKENIZER, model_of(8), one_device_mesh(CONFIG), 8, "")
     return WindowRun(EXPERIMENT, tmp_path, loaded, "tiny")
-
-
-def ask(run: WindowRun, name: str, **fields: object) -> dict:
-    (one,) = [one for one in model_views.inspections(run) if one.name == name]
-    return json.loads(to_json(one.answer(Fields(fields, one.known))))
 
 
 def unpacked(array: dict) -> np.ndarray:

@@ -27,6 +27,7 @@ from lm.serving.fields import ApiError, Cancelled, Fields
 from lm.tokenizer import load
 from lm.tokenizer.characters import CharacterTokenizer
 from tests.corpus import texts, tiny_experiment, write_tokens
+from tests.viewer.inspected import ask
 from viewer.window import inspections as window
 from viewer.window import trace
 from viewer.window.window_run import WindowRun
@@ -57,11 +58,6 @@ def indexed(run) -> WindowRun:
     shutil.copytree(run.paths.root, folder)
     build_index(folder / "tokens", folder / "corpus_index", part_tokens=4000)
     return WindowRun(run.experiment, folder, loaded_as(run), "tiny")
-
-
-def ask(run: WindowRun, name: str, **fields) -> dict:
-    known = {one.name: one for one in trace.inspections(run)}
-    return json.loads(to_json(known[name].answer(Fields(fields, known[name].known))))
 
 
 def test_a_run_without_an_index_names_the_command_and_only_records_that(run):

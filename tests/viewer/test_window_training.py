@@ -12,13 +12,14 @@ from configs.experiment.run_folder import RunFolder
 from lm.checksums import checksums
 from lm.errors import InputError
 from lm.serving.answers import to_json
-from lm.serving.fields import ApiError, Fields
+from lm.serving.fields import ApiError
 from lm.storage import write_json
 from lm.training.loop import train
 from tests.corpus import tiny_experiment, write_tokens
+from tests.viewer.inspected import ask
 from viewer.window import training
 from viewer.window.curve_log import MOST_LINES, CurveLog
-from viewer.window.inspections import inspections_of, record
+from viewer.window.inspections import record
 from viewer.window.window_run import WindowRun
 
 TINY = tiny_experiment()
@@ -44,12 +45,6 @@ def folder(tmp_path_factory) -> RunFolder:
 def run(folder) -> WindowRun:
     loaded = folder.load()
     return WindowRun(loaded.experiment, folder.root, loaded, "run")
-
-
-def ask(run: WindowRun, name: str, /, **fields):
-    """Answer as the server does."""
-    (one,) = [one for one in inspections_of(run) if one.name == name]
-    return json.loads(json.dumps(one.answer(Fields(fields, one.known)), allow_nan=False))
 
 
 def lines(*rows: dict) -> str:

@@ -63,6 +63,15 @@ def copy_demo(folder: Path) -> Path:
     return run
 
 
+def hostile_experiment(warc: str) -> Any:
+    """The tiny experiment on these archives, with a filter that keeps words of any length."""
+    tiny = tiny_experiment()
+    documents: Any = tiny.documents  # a field for each filter of the recipe
+    words = dataclasses.replace(documents.gopher_quality, max_mean_word_length=1e9)
+    documents = dataclasses.replace(documents, gopher_quality=words)
+    return dataclasses.replace(tiny, pages=dataclasses.replace(tiny.pages, warc=(warc,)), documents=documents)
+
+
 def write_hostile_run(folder: Path) -> Path:
     """Path of a run built by the stages, from pages to training and the index of its texts, in a folder with a hostile
     name.
@@ -74,15 +83,10 @@ def write_hostile_run(folder: Path) -> Path:
     from launch.stages.stage import run_stage
     from lm.storage import write_json
 
-    tiny, run, source = tiny_experiment(), folder / NAME, folder / f"{NAME}.warc.gz"
+    run, source = folder / NAME, folder / f"{NAME}.warc.gz"
     write_pages(source, hostile_pages())
-    documents: Any = tiny.documents  # a field for each filter of the recipe
-    words = dataclasses.replace(documents.gopher_quality, max_mean_word_length=1e9)
-    experiment = dataclasses.replace(
-        tiny, pages=dataclasses.replace(tiny.pages, warc=(str(source),)),
-        documents=dataclasses.replace(documents, gopher_quality=words),
-        train=dataclasses.replace(tiny.train, sample_every=0),
-    )  # fmt: skip
+    experiment = hostile_experiment(str(source))
+    experiment = dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, sample_every=0))
     for script in (*pretrain.SCRIPTS[:6], index_corpus):
         run_stage(script.STAGE, experiment, run, None)
     for step in (4, 8, 12):

@@ -14,7 +14,7 @@ from lm.errors import InputError
 from lm.model.param_names import are_stacked, named_leaves, stack_names, unstack_names
 from lm.parallel import make_mesh
 from lm.training.optimizer import make_optimizer
-from lm.training.state import abstract_state, initializer
+from lm.training.state import abstract_state
 from tests.corpus import tiny_experiment
 from tests.lm.model_configs import MODERN
 from tests.run_files import restore_model
@@ -32,11 +32,10 @@ STACK = dataclasses.replace(ONE_BY_ONE, scan_layers=True)
 def saved(folder, config, optimizer):
     """A state in which all values differ, and its checkpoint in `folder`."""
     mesh = make_mesh(MeshConfig(), config, 8, jax.devices()[:1])
-    state = initializer(config, make_optimizer(optimizer, 10), 0, mesh, TRAIN.spikes)()
-    leaves, structure = jax.tree.flatten(state)
+    like = abstract_state(config, make_optimizer(optimizer, 10), mesh, TRAIN.spikes)
     generator = np.random.default_rng(0)
-    random = [jax.numpy.asarray(100 * generator.random(leaf.shape), leaf.dtype) for leaf in leaves]
-    state = jax.tree.unflatten(structure, random)
+    random = lambda leaf: jax.device_put((100 * generator.random(leaf.shape)).astype(leaf.dtype), leaf.sharding)
+    state = jax.tree.map(random, like)
     with contextlib.closing(Checkpoints(folder, RetentionPolicy(newest=1))) as checkpoints:
         checkpoints.save(1, state, {})
     return state

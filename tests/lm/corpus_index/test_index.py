@@ -18,8 +18,8 @@ from lm.corpus_index.index import CorpusIndex
 from lm.corpus_index.suffix_array import suffix_array
 from lm.errors import InputError
 from tests.lm.corpus_index.corpora import indexed, naive_places, occurrences, write_run
+from tests.run_files import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[3]
 document = st.lists(st.integers(1, 3), min_size=1, max_size=12)
 PLANTED, VOCABULARY = 1000, 4096
 

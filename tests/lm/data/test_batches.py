@@ -20,8 +20,8 @@ from lm.data.records import read_manifest
 from lm.errors import InputError, UsageError
 from tests.corpus import tiny_experiment
 from tests.lm.shard_files import FINGERPRINT, LENGTH, STREAMS, naive_rows, random_stream, same, write_tokens
+from tests.run_files import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[3]
 CONTEXT, BATCH = 8, 3  # three windows per record
 
 

@@ -19,8 +19,8 @@ from lm.data.batches import BatchSource
 from lm.data.mixture import Turns, mixture_of
 from lm.errors import InputError, UsageError
 from tests.lm.shard_files import FINGERPRINT, STREAMS, naive_rows, random_stream, same, write_tokens
+from tests.run_files import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[3]
 CONTEXT, BATCH = 7, 3  # no record length is a multiple of it
 WEIGHTS = (3.0, 0.5, 1.25)
 PARTS = [  # two of equal size, one of another; records of different lengths

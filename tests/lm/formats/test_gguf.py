@@ -20,11 +20,10 @@ from lm.tokenizer.encoding import numbered
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from lm.tokenizer.sentencepiece_model import read_model
-from tests.lm.hugging_face_files import REPOSITORY
 from tests.lm.model_configs import GPT2, LLAMA, MODERN, random_parameters
 from tests.lm.tokenizer.test_hugging_face_library import llama2_like, smollm2_like
+from tests.run_files import LICENSE
 
-LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
 TEXT = "The miller's mill stood by the river; it'll grind 1234 sacks of corn.\n\n  DON'T stop, naïve Ünïcode 数字!"
 OWN_SCALING = RopeScalingConfig(
     factor=5.0, low_frequency_factor=1.5, high_frequency_factor=4.0, original_context_length=64

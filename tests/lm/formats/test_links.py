@@ -21,7 +21,8 @@ from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from lm.tokenizer.published import load_published
 from tests.launch.test_release import CONFIGS, source_of
 from tests.lm.hugging_face_files import INDEX, load_hugging_face, write_shards
-from tests.lm.tokenizer.test_hugging_face_library import LICENSE, smollm2_like
+from tests.lm.tokenizer.test_hugging_face_library import smollm2_like
+from tests.run_files import LICENSE
 
 
 def trained(algorithm: Any, size: int) -> Tokenizer:

@@ -28,11 +28,10 @@ from lm.tokenizer.encoding import numbered
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer, train_sentencepiece
-from tests.lm.hugging_face_files import REPOSITORY
 from tests.lm.model_configs import FAMILIES, random_model, random_parameters
 from tests.lm.tokenizer.test_hugging_face_library import llama2_like, smollm2_like
+from tests.run_files import LICENSE
 
-LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
 TEXTS = [
     "The miller's mill stood by the river; it'll grind 1234 sacks of corn.\n\n  \tDON'T stop, naïve Ünïcode 数字 ٣४!"
 ]

@@ -24,8 +24,8 @@ from lm.planner.text import in_words, plan_text, time_text
 from lm.planner.topology import CHIPS, topology_of
 from tests.commands import Ended, run_command
 from tests.corpus import tiny_experiment
+from tests.run_files import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[3]
 EXPERIMENT = load_config(REPOSITORY / "configs/gpt2_1558m.py")
 EXPERIMENT = dataclasses.replace(
     EXPERIMENT,

@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import regex
@@ -16,8 +15,8 @@ from lm.errors import UsageError
 from lm.tokenizer import save, train_bpe
 from lm.tokenizer.encoding import LONGEST_RUN
 from lm.tokenizer.patterns import SPLIT_PATTERNS
+from tests.run_files import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[3]
 NATURAL = (REPOSITORY / "LICENSE").read_text(
     encoding="utf-8"
 ) + "Größe, naïve – 東京都 and Ёлка; don't, I'LL, 12345\r\n\r\n  x"

@@ -7,7 +7,8 @@ import pytest
 from lm.config import END_OF_TEXT, TokenizerConfig
 from lm.tokenizer import BytePairTokenizer, train_bpe
 from lm.tokenizer.encoding import LONGEST_RUN, numbered, sections
-from tests.lm.tokenizer.test_files import LICENSE, make
+from tests.lm.tokenizer.test_files import make
+from tests.run_files import LICENSE
 
 TOKENIZER = train_bpe([LICENSE], TokenizerConfig(500, "cl100k", 10**7))
 

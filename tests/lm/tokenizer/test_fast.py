@@ -5,7 +5,6 @@ import random
 import re
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +18,8 @@ from lm.tokenizer.characters import train_characters
 from lm.tokenizer.encoding import LONGEST_RUN
 from lm.tokenizer.fast import CODE_POINTS, SCHEMES, FastEncoder, character_ranges, fast_encoder, surrounded
 from lm.tokenizer.patterns import SPLIT_PATTERNS
+from tests.run_files import LICENSE
 
-LICENSE = (Path(__file__).parents[3] / "LICENSE").read_text()
 LETTERS = "aA1٣ \u00a0\u3000\t\n\r'’ſsST.,!-…éÉ́中あア한กकः😀👩\u200d\ufffd\ue000\U0001f1e9"
 
 gigatoken = pytest.importorskip("gigatoken")

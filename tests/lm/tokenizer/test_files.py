@@ -2,7 +2,6 @@
 
 import functools
 import json
-from pathlib import Path
 
 import pytest
 import tiktoken
@@ -13,9 +12,8 @@ from lm.config import TokenizerConfig
 from lm.errors import InputError
 from lm.tokenizer import load, save, train_bpe
 from lm.tokenizer.patterns import SPLIT_PATTERNS
+from tests.run_files import LICENSE
 
-REPOSITORY = Path(__file__).parents[3]
-LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
 # One in 17 of all code points, each next to letters, digits, quotes, blanks and itself.
 CODE_POINTS = [chr(c) for c in range(0, 0x110000, 17) if not 0xD800 <= c < 0xE000]
 ODD = "".join(f"a{c}b {c}1'{c}\n{c}{c}" for c in CODE_POINTS)

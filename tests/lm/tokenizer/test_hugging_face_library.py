@@ -3,7 +3,6 @@
 import json
 import pickle
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import tokenizers
@@ -18,6 +17,7 @@ from lm.tokenizer.hugging_face.writing import BYTE_LETTERS
 from lm.tokenizer.published import load_published
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer
 from tests.adversarial import GENERATORS
+from tests.run_files import LICENSE
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog. It's 12,345 o'clock, isn't it?\n\n  Naïve café — 東京 🙂\t",
@@ -28,7 +28,6 @@ TEXTS = [
     "<|im_start|> and <s> in a text", "",
     *(make(150) for make in GENERATORS.values()),
 ]  # fmt: skip
-LICENSE = (Path(__file__).parents[3] / "LICENSE").read_text(encoding="utf-8")
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<reserved_{n}>" for n in range(14))]
 
 

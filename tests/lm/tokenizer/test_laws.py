@@ -3,7 +3,6 @@ it."""
 
 import json
 import pickle
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -18,8 +17,8 @@ from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from lm.tokenizer.published import load_published
 from lm.tokenizer.sentencepiece import BLANK
 from tests.lm.tokenizer.test_hugging_face_library import smollm2_like
+from tests.run_files import LICENSE
 
-LICENSE = (Path(__file__).parents[3] / "LICENSE").read_text(encoding="utf-8")
 LETTERS = "".join(sorted({*LICENSE, *f" {BLANK}\n\r\t\0ab<>1é中\ufffd\U0001f600{END_OF_TEXT}"}))
 SIZES = {"bpe": 500, "sentencepiece_bpe": 500, "sentencepiece_unigram": 500, "characters": len(LETTERS)}
 TOKENIZERS: dict[str, Tokenizer] = {

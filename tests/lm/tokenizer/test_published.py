@@ -27,8 +27,9 @@ from lm.tokenizer.hugging_face.writing import merged_from, write_hugging_face
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.published import PUBLISHED, SERVER, Published, cached_at, load_published
 from tests.growth import superlinear
-from tests.lm.tokenizer.test_files import LICENSE, ODD, REPOSITORY, make
+from tests.lm.tokenizer.test_files import ODD, make
 from tests.loopback_server import listening, send
+from tests.run_files import LICENSE, REPOSITORY
 
 SHARED = REPOSITORY / "../shared/data"
 OF_TIKTOKEN = {"gpt2": "r50k_base", "cl100k": "cl100k_base", "o200k": "o200k_base"}

@@ -6,7 +6,6 @@ import io
 import json
 import random
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -18,9 +17,8 @@ from lm.config import END_OF_TEXT, TokenizerConfig
 from lm.errors import InputError, UsageError
 from lm.tokenizer import load, save
 from lm.tokenizer.sentencepiece import BLANK, LONGEST_SENTENCE, SentencePieceTokenizer, sentences, train_sentencepiece
+from tests.run_files import LICENSE
 
-REPOSITORY = Path(__file__).parents[3]
-LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
 PARTS = LICENSE.split("\n\n")
 BPE, UNIGRAM = "sentencepiece_bpe", "sentencepiece_unigram"
 ALGORITHMS = (BPE, UNIGRAM)
