@@ -70,14 +70,14 @@ def seen(url: str, document: int) -> dict:
 def main() -> None:
     from tests.server_process import serving
     from tests.window.browser import WIDE, Watched, chromium, missing
-    from tests.window.pictures import MOST_BYTES, reduced, take_tour
+    from tests.window.pictures import reduced, take_tour
 
     if len(sys.argv) != 2 or missing():
         sys.exit(missing() or __doc__)
     run = Path(sys.argv[1])
     of_run = figures(run)
     with serving(run) as server:
-        take_tour(f"{server.url}/window", REPOSITORY / "docs/window", [])
+        take_tour(f"{server.url}/window", REPOSITORY / "docs/window")
         for page in PAGES:
             text = MARK.sub(lambda found: found[1] + of_run[found[2]], page.read_text(encoding="utf-8"))
             text = SEEN.sub(lambda found: found[1] + json.dumps(seen(server.url, int(found[2]))) + found[4], text)
@@ -92,9 +92,8 @@ def main() -> None:
             watched.page.wait_for_timeout(1000)
             top = max(0, watched.page.locator(first).first.bounding_box()["y"] - 12)
             clip = {"x": 0, "y": top, "width": WIDE, "height": height}
-            (REPOSITORY / "docs" / picture).write_bytes(
-                reduced(watched.page.screenshot(clip=clip, full_page=True), MOST_BYTES)
-            )
+            small = reduced(watched.page.screenshot(clip=clip, full_page=True))
+            (REPOSITORY / "docs" / picture).write_bytes(small)
             watched.close()
     for path in PICTURES:
         mark_picture(path, of_run)

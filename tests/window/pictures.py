@@ -1,22 +1,13 @@
-"""Pictures of the window for docs/tour.md.
+"""Pictures of the window for docs/tour.md, taken by tests/docs_figures.py."""
 
-    python -m tests.window.pictures runs/demo docs/window [--only funnel merges]
-
-Serves the demo's run, with an index of its corpus, and writes OUT/tour-NAME.png, each below 120 kB, with as few colors
-as needed. Needs `make browser` and chromium.
-"""
-
-import argparse
 import io
-import sys
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
 from PIL import Image
 
-from tests.server_process import serving
-from tests.window.browser import WIDE, Watched, chromium, missing, settle
+from tests.window.browser import WIDE, Watched, chromium, settle
 
 
 class View(NamedTuple):
@@ -76,12 +67,10 @@ def reduced(png: bytes) -> bytes:
     return out.getvalue()
 
 
-def take_tour(window: str, out: Path, only: list[str]) -> None:
-    """Capture the pictures of TOUR, each in a newly opened page. Raises AssertionError like `take`."""
+def take_tour(window: str, out: Path) -> None:
+    """Write OUT/tour-NAME.png, each below MOST_BYTES, of a newly opened page."""
     with chromium() as browser:
         for name, view in TOUR.items():
-            if only and name not in only:
-                continue
             watched = Watched(browser, width=WIDE)
             page = watched.page
             page.goto(f"{window}#{view.address}")
@@ -99,22 +88,3 @@ def take_tour(window: str, out: Path, only: list[str]) -> None:
             (out / f"tour-{name}.png").write_bytes(small)
             print(f"{out / f'tour-{name}.png'}: {WIDE} x {clip['height']:.0f}, {len(small) / 1000:.0f} kB")
             watched.close()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--only", nargs="*", default=[], help="names of the pictures; by default all")
-    given = parser.parse_args()
-    if reason := missing():
-        sys.exit(f"pictures: {reason}")
-    if not (given.run / "checkpoints").is_dir():
-        sys.exit(f"pictures: {given.run} has no trained model")
-    given.out.mkdir(parents=True, exist_ok=True)
-    with serving(given.run) as server:
-        take_tour(f"{server.url}/window", given.out, given.only)
-
-
-if __name__ == "__main__":
-    main()
