@@ -173,14 +173,6 @@ def test_killed_workers_lost_nodes_and_failing_bucket_requests_do_not_change_the
     assert run["killed"] and run["node removed and added"]
 
 
-@needs_ray
-@pytest.mark.slow
-def test_a_step_in_a_bucket_reads_4_and_writes_3_objects_per_unit():
-    command = [sys.executable, "-m", "tests.bench.cluster", "--count", "--units", "40", "--workers", "1", "2"]
-    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=HANG_SECONDS)
-    assert ended.returncode == 0, ended.stderr
-
-
 def test_options_of_another_executor_are_rejected():
     with pytest.raises(UsageError, match=r"engine\.address is 'x', but engine\.runner is processes; only ray uses it"):
         EngineConfig(address="x")
