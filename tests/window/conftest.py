@@ -15,7 +15,7 @@ from tests.assistant_run import finetune
 from tests.made_once import made_once
 from tests.server_process import ServerProcess, quick_environment, serving
 from tests.window import runs
-from tests.window.browser import Watched, chromium, missing
+from tests.window.browser import Watched, chromium, missing, settle
 
 WRITE = {"hostile": runs.write_hostile_run, "stories": runs.write_stories_run, "demo": runs.copy_demo}
 NEEDS = {
@@ -102,9 +102,9 @@ def browser() -> Generator[Any]:
 
 @pytest.fixture
 def open_page(browser) -> Generator[Callable[..., Any]]:
-    """`open_page(address, width=..., dark=...)` opens a Playwright page; errors in any page fail the test at the end.
+    """`open_page(address, width=..., dark=...)` opens a Playwright page and waits until it is rendered.
 
-    `expected=TEXT` is part of the expected errors.
+    Errors in any page fail the test at the end; `expected=TEXT` is part of the expected errors.
     """
     opened: list[Watched] = []
 
@@ -112,6 +112,7 @@ def open_page(browser) -> Generator[Callable[..., Any]]:
         opened.append(Watched(browser, **options))
         opened[-1].page.goto(address)
         opened[-1].page.wait_for_selector("nav a[data-page]", state="attached")
+        settle(opened[-1].page)
         return opened[-1].page
 
     yield open_page

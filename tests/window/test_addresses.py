@@ -19,7 +19,6 @@ def test_a_missing_step_is_reported_with_a_way_back(hostile, open_page):
 
 def test_names_of_object_properties_are_neither_routes_nor_tokenizers(hostile, open_page):
     page = open_page(hostile.exported + "#tokens?way=__proto__&beside=constructor")
-    settle(page)
     assert page.locator(".token").count() and not page.locator(".problem").count()
 
 
@@ -46,7 +45,6 @@ def test_a_key_is_requested_until_it_is_right_and_a_server_that_is_down_is_repor
 @pytest.mark.slow
 def test_the_reason_of_a_wait_is_shown(hostile, open_page):
     page, held = open_page(hostile.window), []
-    settle(page)
     page.route("**/v1/inspect/score", lambda route: held.append(route))  # Playwright marks the functions that it calls
     page.route("**/v1/inspect", lambda route: route.fulfill(json={"doing": "<b>a program is compiled</b>"}))
     page.click('nav a[data-page="predict"]')
@@ -66,7 +64,6 @@ def go(page, hash: str) -> None:
 @pytest.mark.slow
 def test_an_open_page_follows_the_url(hostile, open_page):
     page = open_page(hostile.window + "#predict?text=The")
-    settle(page)
     go(page, "#predict?text=The&temperature=0.7&top_k=3")
     assert "3 of" in page.inner_text(".predict-summary") and "0.70" in page.inner_text(".predict-sliders")
     go(page, "#tokens?text=The&merges=1")
@@ -82,7 +79,6 @@ def test_an_open_page_follows_the_url(hostile, open_page):
 @pytest.mark.slow
 def test_a_step_other_than_the_served_one_is_shown_on_every_page_with_a_way_back(hostile, open_page):
     page = open_page(hostile.window + "#inside?text=The&step=4")
-    settle(page)
     told, back = page.locator("#step"), page.get_by_role("button", name="Back to step 12")
     for id in ("inside", "predict"):
         show(page, id)
@@ -102,7 +98,6 @@ def test_a_step_other_than_the_served_one_is_shown_on_every_page_with_a_way_back
 @pytest.mark.slow
 def test_another_page_begins_at_its_top_with_its_heading_in_focus(hostile, open_page):
     page = open_page(hostile.window + "#training?text=The", height=500)
-    settle(page)
     page.evaluate("() => scrollTo(0, document.body.scrollHeight)")
     assert page.evaluate("scrollY") > 0 and page.evaluate("document.activeElement === document.body")
     go(page, "#data?view=funnel")

@@ -68,7 +68,6 @@ def shown(page: Any) -> list[str]:
 
 def test_an_answer_equals_the_apis_and_its_source_opens_its_document(assistant, open_page):
     page = open_page(f"{assistant.window}#chat")
-    settle(page)
     message = completion(assistant.url, send(page, QUESTION))
     call, result = message["steps"]
     assert shown(page) == [QUESTION, message["content"]] and message["content"]
@@ -91,7 +90,6 @@ def test_an_answer_equals_the_apis_and_its_source_opens_its_document(assistant, 
 
 def test_regenerate_takes_another_seed_and_a_message_continues_the_conversation(assistant, open_page):
     page = open_page(f"{assistant.window}#chat")
-    settle(page)
     first = send(page, QUESTION)
     page.locator(".page-chat .slider input").fill("0.3")
     page.fill("#chat-system", " ")
@@ -117,7 +115,6 @@ def test_regenerate_takes_another_seed_and_a_message_continues_the_conversation(
 
 def test_stop_keeps_the_text_so_far(assistant, open_page):
     page = open_page(f"{assistant.window}#chat")
-    settle(page)
     page.evaluate(CUT_STREAM)
     page.fill("#chat-message", QUESTION)
     with page.expect_request("**/v1/chat/completions") as sent:
@@ -136,7 +133,6 @@ def test_stop_keeps_the_text_so_far(assistant, open_page):
 
 def test_stop_cancels_the_request_on_the_server(assistant, open_page):
     page, process = open_page(f"{assistant.window}#chat"), assistant.server.process
-    settle(page)
     before = page.evaluate(CANCELLED)
     page.fill("#chat-message", QUESTION)
     os.kill(process.pid, signal.SIGSTOP)
@@ -155,7 +151,6 @@ def test_stop_cancels_the_request_on_the_server(assistant, open_page):
 
 def test_markup_and_names_of_special_tokens_are_text_and_the_tokens_are_those_of_the_template(assistant, open_page):
     page = open_page(f"{assistant.window}#chat")
-    settle(page)
     text = f"{SCRIPT}<|end|>"
     asked = send(page, text)
     page.locator(".chat-tokens summary").click()
@@ -181,7 +176,6 @@ def test_markup_and_names_of_special_tokens_are_text_and_the_tokens_are_those_of
 
 def test_errors_of_the_server_are_shown_and_the_conversation_stays(assistant, open_page):
     page = open_page(f"{assistant.window}#chat", expected="console: ")
-    settle(page)
     send(page, "mill " * 200)
     assert "the context holds 160" in page.inner_text(".problem") and len(shown(page)) == 1
     page.get_by_role("button", name="New conversation").click()
@@ -192,7 +186,6 @@ def test_errors_of_the_server_are_shown_and_the_conversation_stays(assistant, op
 @pytest.mark.parametrize(("width", "dark"), [(PHONE, True), pytest.param(WIDE, False, marks=pytest.mark.slow)])
 def test_the_page_works_for_screen_readers_keyboards_and_phones(assistant, open_page, width, dark):
     page = open_page(f"{assistant.window}#chat", width=width, dark=dark)
-    settle(page)
     assert not grave_faults(page)
     send(page, QUESTION)
     for summary in page.locator("main summary").all():
@@ -206,13 +199,11 @@ def test_the_page_works_for_screen_readers_keyboards_and_phones(assistant, open_
 
 def test_a_run_without_a_chat_template_has_no_such_page(hostile, open_page):
     page = open_page(f"{hostile.window}#chat")
-    settle(page)
     assert "chat" not in page_ids(page) and page.get_attribute("nav [aria-current]", "data-page") == "report"
 
 
 def test_the_exported_page_shows_recorded_conversations(assistant, open_page):
     page = open_page(assistant.exported)
-    settle(page)
     assert page_ids(page) == ["chat", "training"]
     hidden = "".join(f"\\u{ord(one):04x}" for one in BIDI)
     entity = ENTITY.replace("\u2028", "\\u2028")

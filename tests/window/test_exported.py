@@ -84,7 +84,6 @@ def test_both_pages_show_the_same_numbers(looked_at, open_page, run):
         texts = []
         for form in ("exported", "window"):
             page = open_page(f"{getattr(looked_at(run), form)}#{address.format(**words)}")
-            settle(page)
             settle(page)  # requests after the first answers
             texts.append({one: page.locator(f"main {one}").evaluate_all(SHOWN) for one in selectors})
             page.close()
@@ -95,7 +94,6 @@ def test_both_pages_show_the_same_numbers(looked_at, open_page, run):
 
 def test_the_report_has_no_hole_and_clips_no_sample(looked_at, open_page):
     page = open_page(f"{looked_at('demo').exported}#report")
-    settle(page)
     gap = page.evaluate(
         """() => document.querySelector(".page-report .predict-chart").getBoundingClientRect().top
            - document.querySelector(".page-report .predict-details .note").getBoundingClientRect().bottom"""

@@ -35,7 +35,6 @@ def opened(open_page, tmp_path: Path):
     def opened(html: str, hash: str = "", **options):
         (tmp_path / "page.html").write_text(html, encoding="utf-8")
         page = open_page((tmp_path / "page.html").as_uri() + hash, **options)
-        settle(page)
         assert len(page_ids(page)) == 1 and not page.locator(".problem:visible").count()
         assert not grave_faults(page)
         return page

@@ -73,7 +73,6 @@ def test_a_text_is_tokenized_without_a_server(hostile, open_page, inspector):
 @pytest.mark.slow
 def test_a_line_of_1_mb_is_tokenized_and_the_page_stays_responsive(hostile, open_page, inspector):
     page = open_page(hostile.exported + "#tokens")
-    settle(page)
     page.evaluate("""() => {
       const data = new DataTransfer();
       data.setData("text/plain", "abcdefgh".repeat(125000));
@@ -103,7 +102,6 @@ def bars(page) -> dict[int, float]:
 
 def test_next_tokens_come_from_the_model_and_are_added_one_by_one(hostile, open_page, inspector):
     page = open_page(f"{hostile.window}#predict?text={quote('The miller')}")
-    settle(page)
     logits_V = inspector.next_logits("The miller").logits_V.astype(np.float64)
     chances_V = np.exp(logits_V - logits_V.max()) / np.exp(logits_V - logits_V.max()).sum()
     found = bars(page)
@@ -131,7 +129,6 @@ def test_next_tokens_come_from_the_model_and_are_added_one_by_one(hostile, open_
 
 def test_branches_open_by_the_keyboard_and_have_their_paths_probability(hostile, open_page, inspector):
     page = open_page(f"{hostile.window}#predict?text=The")
-    settle(page)
     chances = lambda ids: (
         np.exp((x := inspector.next_logits(ids).logits_V.astype(np.float64)) - x.max()) / np.exp(x - x.max()).sum()
     )
@@ -154,7 +151,6 @@ def test_branches_open_by_the_keyboard_and_have_their_paths_probability(hostile,
 
 def test_a_tokens_surprise_is_shown_and_the_text_continues_from_an_alternative(hostile, open_page, inspector):
     page = open_page(f"{hostile.window}#predict?text={quote(TEXT)}")
-    settle(page)
     score = inspector.score(TEXT, 5)
     strip = page.locator(".page-predict .strip")
     assert strip.locator(".token").count() == len(score.ids_N)
@@ -173,7 +169,6 @@ def test_a_tokens_surprise_is_shown_and_the_text_continues_from_an_alternative(h
 
 def test_continue_samples_with_the_sliders(hostile, open_page):
     page = open_page(f"{hostile.window}#predict?temperature=0&text=The")
-    settle(page)
     page.locator(".predict-write input").fill("8")
     page.click("text=Continue")
     page.wait_for_selector("text=characters generated")
@@ -188,7 +183,6 @@ def test_continue_samples_with_the_sliders(hostile, open_page):
 @pytest.mark.slow
 def test_the_exported_page_predicts_with_recorded_answers(hostile, open_page, inspector):
     page = open_page(hostile.exported + "#predict")
-    settle(page)
     texts = page.locator("#predict-recorded option").all_inner_texts()
     assert "The miller" in texts
     page.select_option("#predict-recorded", "The miller")
@@ -203,7 +197,6 @@ def test_the_exported_page_predicts_with_recorded_answers(hostile, open_page, in
 @pytest.mark.slow
 def test_llamas_tokens_are_merged_from_characters(stories, open_page):
     page = open_page(stories.window + "#tokens?text=The+caf\u00e9")
-    settle(page)
     slider, told = page.locator(".page-tokens .panel .slider input"), page.locator(".tokens-told")
     for value, words in (("0", "bits: 80 here"), ("1", ": 10 bytes here"), ("2", "characters"), ("3", "Merge 1 of")):
         slider.fill(value)
@@ -220,7 +213,6 @@ def test_llamas_tokens_are_merged_from_characters(stories, open_page):
 @pytest.mark.parametrize(("id", "said"), [("tokens", ".tokens-chosen"), ("predict", ".predict-details [role=status]")])
 def test_each_token_is_announced_in_one_live_region(hostile, open_page, id, said):
     page = open_page(f"{hostile.window}#{id}?text=The")
-    settle(page)
     assert page.evaluate("(one) => { window.said = document.querySelector(one); return window.said.role; }", said)
     page.locator(".strip").first.focus()
     for key in ("ArrowRight", "End"):
@@ -235,6 +227,5 @@ def test_each_token_is_announced_in_one_live_region(hostile, open_page, id, said
 def test_a_character_in_several_tokens_is_shown_whole(hostile, open_page):
     text = "Encyclopædia 字 😀"
     page = open_page(f"{hostile.window}#predict?text={quote(text)}")
-    settle(page)
     shown = page.locator(".page-predict .strip .token").all_text_contents()
     assert len(shown) > len(text) and "".join(shown).replace("\u200a", "").replace("␣", " ") == text

@@ -23,7 +23,6 @@ def at(address: str, **parameters: object) -> str:
 @pytest.mark.slow
 def test_a_run_without_training_text_shows_the_reason(stories, open_page):
     page = open_page(at(stories.window))
-    settle(page)
     assert "imported" in page.inner_text(".panel") and "launch.index_corpus" not in page.inner_text(".panel")
 
 

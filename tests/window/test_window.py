@@ -36,7 +36,6 @@ MOST_USED = 8
 @pytest.mark.parametrize("form", ("window", pytest.param("exported", marks=SLOW)))
 def test_every_page_opens_and_shows_all_texts_as_text(looked_at, open_page, run, form):
     page = open_page(getattr(looked_at(run), form))
-    settle(page)
     assert looked_at(run).folder.name in page.text_content(".kicker span")
     assert len(page_ids(page)) == len({*page_ids(page)})
     for id in page_ids(page):
@@ -54,7 +53,6 @@ def test_every_page_opens_and_shows_all_texts_as_text(looked_at, open_page, run,
 def test_typing_dragging_and_clicking_cause_no_error(looked_at, open_page, run, form):
     address = getattr(looked_at(run), form)
     page = open_page(address)
-    settle(page)
     for id in page_ids(page):
         show(page, id)
         used = use_all(page, HOSTILE_TEXT, MOST_USED)
@@ -68,7 +66,6 @@ def test_typing_dragging_and_clicking_cause_no_error(looked_at, open_page, run, 
 @pytest.mark.parametrize("form", ("window", pytest.param("exported", marks=SLOW)))
 def test_a_planted_script_does_not_run(hostile, open_page, form):
     page = open_page(getattr(hostile, form), expected="Content Security Policy")
-    settle(page)
     page.evaluate("""() => {
       const script = document.createElement("script");
       script.textContent = "window.hacked = 1";
@@ -106,7 +103,6 @@ def test_no_script_inserts_text_as_html_or_names_another_host(path):
 )  # fmt: skip
 def test_axe_finds_no_serious_fault_and_nothing_is_wider_than_the_screen(looked_at, open_page, run, width, dark):
     page = open_page(looked_at(run).window, width=width, dark=dark)
-    settle(page)
     for id in page_ids(page):
         show(page, id)
         assert not (found := grave_faults(page)), f"{id}:\n" + "\n".join(found)
@@ -127,7 +123,6 @@ def test_axe_finds_no_serious_fault_in_the_exported_page(hostile, open_page, wid
 @pytest.mark.parametrize("run", RUNS)
 def test_a_keyboard_reaches_everything_with_a_visible_focus_and_is_never_trapped(looked_at, open_page, run):
     page = open_page(looked_at(run).window)
-    settle(page)
     for id in page_ids(page):
         show(page, id)
         unreached, wrong = walk(page)
@@ -137,7 +132,6 @@ def test_a_keyboard_reaches_everything_with_a_visible_focus_and_is_never_trapped
 
 def test_the_keyboard_opens_every_page(hostile, open_page):
     page = open_page(hostile.window)
-    settle(page)
     for id in page_ids(page):
         page.focus(f'nav a[data-page="{id}"]')
         page.keyboard.press("Enter")
@@ -147,14 +141,12 @@ def test_the_keyboard_opens_every_page(hostile, open_page):
 
 def test_a_url_restores_the_view(hostile, open_page):
     page = open_page(hostile.window)
-    settle(page)
     for id in page_ids(page):
         show(page, id)
         if page.locator("textarea#prompt").count():
             page.fill("textarea#prompt", HOSTILE_TEXT[:500])
             settle(page)
             again = open_page(page.url)
-            settle(again)
             assert again.input_value("textarea#prompt") == HOSTILE_TEXT[:500]
             assert again.inner_text("main h1") == page.inner_text("main h1")
             return
@@ -164,7 +156,6 @@ def test_a_url_restores_the_view(hostile, open_page):
 @pytest.mark.parametrize("form", ("window", pytest.param("exported", marks=SLOW)))
 def test_the_first_page_explains_every_other_and_links_the_tour(hostile, open_page, form):
     page = open_page(getattr(hostile, form))
-    settle(page)
     assert page_ids(page)[0] == "report" and page.get_attribute("nav [aria-current=page]", "data-page") == "report"
     listed = page.eval_on_selector_all(".page-list a", "links => links.map((link) => link.hash.slice(1).split('?')[0])")
     assert listed == page_ids(page)[1:]
@@ -176,7 +167,6 @@ def test_the_first_page_explains_every_other_and_links_the_tour(hostile, open_pa
 @pytest.mark.parametrize("form", ("window", pytest.param("exported", marks=SLOW)))
 def test_the_names_of_all_pages_are_visible_on_a_phone(hostile, open_page, form):
     page = open_page(getattr(hostile, form), width=PHONE)
-    settle(page)
     for link in page.locator("nav a[data-page]").all():
         box = link.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE
@@ -184,7 +174,6 @@ def test_the_names_of_all_pages_are_visible_on_a_phone(hostile, open_page, form)
 
 def test_the_longest_bar_of_a_distribution_fills_its_track(hostile, open_page):
     page = open_page(hostile.window + "#predict")
-    settle(page)
     shares = page.eval_on_selector_all(
         ".predict-bar", "bars => bars.map((bar) => parseFloat(bar.style.getPropertyValue('--share')))"
     )
@@ -197,6 +186,5 @@ def test_the_longest_bar_of_a_distribution_fills_its_track(hostile, open_page):
 @pytest.mark.slow
 def test_the_command_of_an_exported_page_serves_its_run(hostile, open_page):
     page = open_page(hostile.exported)
-    settle(page)
     python, dash_m, script, run = shlex.split(page.inner_text("footer .serve-command"))
     assert (python, dash_m, script, Path(run)) == (".venv/bin/python", "-m", "launch.serve", hostile.folder)
