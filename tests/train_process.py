@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.run_files import QUICK, REPOSITORY
+from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY
 
 
 def start(
@@ -67,6 +67,19 @@ def start_together(
         start(run, fields, devices, environment=environment | told_by(who, index, count, port), **settings)
         for index in range(count)
     ]
+
+
+def wait_for_step(run: Path, process: subprocess.Popen, step: int) -> bool:
+    """Wait until the heartbeat of the process is at `step` or later; return False if it ends before, or hangs."""
+    from lm.resilience.goodput import read_heartbeat
+
+    deadline = time.monotonic() + HANG_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        heart = read_heartbeat(run / "heartbeat.json")
+        if heart and heart["process"] == process.pid and heart["step"] >= step:
+            return True
+        time.sleep(0.002)
+    return False
 
 
 def finished(run: Path, fields: dict, **settings) -> str:

@@ -18,7 +18,7 @@ from lm.checkpoints.manifest import DamageError, steps_in, verify
 from lm.resilience.goodput import read_attempts, read_heartbeat, totals
 from tests import train_process
 from tests.chaos.runner import Figures, Trial, until_killed
-from tests.train_process import finished
+from tests.train_process import finished, wait_for_step
 from tests.train_runs import bits, copy, steps_there, told
 
 KILLED = {
@@ -81,16 +81,6 @@ def terms(trial: Trial) -> Figures:
         "passed": good == trial.count and identical, "signals": len(lost), "good": good, "identical": identical,
         "seconds_to_exit_max": round(max(seconds), 3), "steps_lost_max": max(lost), "runs": runs,
     }  # fmt: skip
-
-
-def wait_for_step(run: Path, process: subprocess.Popen, step: int) -> bool:
-    """Wait until the process is at `step`; return False if it ends before."""
-    while process.poll() is None:
-        heart = read_heartbeat(run / "heartbeat.json")
-        if heart and heart["process"] == process.pid and heart["step"] >= step:
-            return True
-        time.sleep(0.002)
-    return False
 
 
 SAVER = """

@@ -10,7 +10,6 @@ import threading
 import weakref
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -26,6 +25,7 @@ from lm.storage import write_json
 from lm.tokenizer import train_bpe
 from lm.tokenizer.characters import CharacterTokenizer
 from tests.corpus import texts, tiny_experiment
+from tests.lm.model_configs import random_model
 from tests.viewer.inspected import ask
 from viewer.answers import key_of
 from viewer.window import inspections, model_views
@@ -39,10 +39,8 @@ TEXT = "The miller\u202e <b>\n"
 
 
 @functools.cache
-def model_of(seed: int) -> Transformer:
-    generator = np.random.default_rng(seed)
-    draw = lambda leaf: jnp.asarray(generator.normal(0.0, 0.3, leaf.shape), leaf.dtype)
-    return jax.tree.map(draw, jax.eval_shape(lambda: Transformer(CONFIG, jax.random.key(0))))
+def model_of(step: int) -> Transformer:
+    return jax.tree.map(lambda leaf: leaf * step / 4, random_model(CONFIG))
 
 
 @pytest.fixture

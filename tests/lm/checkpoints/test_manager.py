@@ -33,6 +33,7 @@ from lm.errors import InputError
 from lm.model.param_names import named_leaves
 from lm.training.anomaly_guard import make_guard
 from lm.training.state import TrainState
+from tests.damage import flips
 
 
 def state_of(step: int) -> TrainState:
@@ -108,19 +109,11 @@ def test_a_checkpoint_is_restored_bit_for_bit_with_its_metadata(two):
 
 def test_every_flipped_bit_is_found(two, tmp_path):
     folder = copy(two, tmp_path) / "6"
-    generator = np.random.default_rng(0)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
     assert {"manifest.json", "_METADATA", "manifest.ocdbt"} <= {path.name for path in files}
-    for number in range(150):
-        path = files[number % len(files)]
-        data = bytearray(path.read_bytes())
-        place, bit = int(generator.integers(len(data))), int(generator.integers(8))
-        data[place] ^= 1 << bit
-        path.write_bytes(data)
+    for path in flips(files, 150):
         with pytest.raises(DamageError, match=str(path)):
             verify(folder)
-        data[place] ^= 1 << bit
-        path.write_bytes(data)
     assert verify(folder)["step"] == 6
 
 

@@ -5,13 +5,13 @@ import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from lm.data.batches import Batch, BatchSource
 from lm.data.verify_shards import stamp, verify_shards
 from lm.errors import InputError
 from lm.storage import digest
+from tests.damage import flips
 from tests.lm.shard_files import LENGTH, STREAMS, same, write_tokens
 
 
@@ -84,18 +84,9 @@ def test_a_shard_with_a_new_manifest_is_verified_again(tokens, tmp_path):
 
 
 def test_every_flipped_bit_is_found_and_its_shard_named(tokens):
-    generator = np.random.default_rng(0)
-    files = [path for path in shards(tokens) if path.stat().st_size]
-    for number in range(120):
-        path = files[number % len(files)]
-        data = bytearray(path.read_bytes())
-        place, bit = int(generator.integers(len(data))), int(generator.integers(8))
-        data[place] ^= 1 << bit
-        path.write_bytes(data)
+    for path in flips([path for path in shards(tokens) if path.stat().st_size], 120):
         with pytest.raises(InputError, match=rf"1 of 4 shards differ .*{path.name} has the SHA-256 .* instead of"):
             verify_shards([(tokens, "train")])
-        data[place] ^= 1 << bit
-        path.write_bytes(data)
 
 
 def epoch(tokens) -> list[Batch]:
@@ -106,21 +97,13 @@ def epoch(tokens) -> list[Batch]:
 
 def test_later_damage_is_found_when_read_or_changes_nothing(tokens):
     """Training gets the same tokens or an error that names the shard, never other tokens."""
-    expected = epoch(tokens)
-    generator, found = np.random.default_rng(1), 0
-    path = shards(tokens)[0]
-    whole = path.read_bytes()
-    written = np.flatnonzero(np.frombuffer(whole, np.uint8))  # most of such a small file is padding
-    for place in generator.choice(written, 60).tolist():
-        data = bytearray(whole)
-        data[place] ^= 1 << int(generator.integers(8))
-        path.write_bytes(data)
+    expected, found = epoch(tokens), 0
+    for path in flips(shards(tokens)[:1], 60, nonzero=True):
         try:
             assert all(same(a, b) for a, b in zip(epoch(tokens), expected, strict=True))
         except InputError as error:
             found += 1
             assert path.name in str(error) or str(tokens) in str(error)
-        path.write_bytes(whole)
     assert found > 20
 
 

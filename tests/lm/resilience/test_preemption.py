@@ -38,17 +38,6 @@ def undisturbed(tokens, tmp_path_factory) -> Path:
     return run
 
 
-def wait_for_step(run: Path, process: subprocess.Popen, step: int) -> int:
-    """Wait until the heartbeat of the process is at `step` or later, and return its step."""
-    deadline = time.monotonic() + HANG_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        heart = read_heartbeat(run / "heartbeat.json")
-        if heart and heart["process"] == process.pid and heart["step"] >= step:
-            return heart["step"]
-        time.sleep(0.002)
-    raise AssertionError(process.communicate()[0])
-
-
 SIGNALLED = """
 import os, sys, time
 from pathlib import Path
@@ -224,7 +213,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_save(run):
         "main()\n"
     )
     process = train_process.start(run, FIELDS, code=code)
-    wait_for_step(run, process, 3)
+    assert train_process.wait_for_step(run, process, 3)
     process.send_signal(signal.SIGINT)
     time.sleep(1)
     assert process.poll() is None

@@ -17,7 +17,7 @@ from lm.checkpoints.manifest import read_manifest, verify
 from lm.errors import PeerError, UsageError
 from tests import train_process
 from tests.corpus import tiny_experiment, write_tokens
-from tests.lm.resilience.test_preemption import SIGNALLED, wait_for_step
+from tests.lm.resilience.test_preemption import SIGNALLED
 from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY
 from tests.train_runs import copy, steps_there, told
 
@@ -72,7 +72,7 @@ def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_resumes(t
     """Two processes with 4 devices each, then one with 1. Ctrl-C is handled like SIGTERM here."""
     run = copy(tokens, tmp_path / "run")
     pair = train_process.start_together(run, FIELDS, 2, devices=4)
-    wait_for_step(run, pair[0], 5)
+    assert train_process.wait_for_step(run, pair[0], 5)
     pair[1].send_signal(signal.SIGINT)
     outputs = outputs_of(pair)
     (saved,) = steps_there(run)

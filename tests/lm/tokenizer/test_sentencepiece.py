@@ -17,6 +17,7 @@ from lm.config import END_OF_TEXT, TokenizerConfig
 from lm.errors import InputError, UsageError
 from lm.tokenizer import load, save
 from lm.tokenizer.sentencepiece import BLANK, LONGEST_SENTENCE, SentencePieceTokenizer, sentences, train_sentencepiece
+from tests.damage import flips
 from tests.run_files import LICENSE
 
 PARTS = LICENSE.split("\n\n")
@@ -161,10 +162,7 @@ def test_a_changed_folder_is_rejected(tmp_path):
     with pytest.raises(InputError, match="is damaged"):
         load(tmp_path)
     meta.write_text(original)
-    for position in range(0, len(TRAINED[BPE].model), 61):
-        data = bytearray(TRAINED[BPE].model)
-        data[position] ^= 1 << position % 8
-        model.write_bytes(data)
+    for _ in flips([model], 200):
         with pytest.raises(InputError, match=r"is damaged|but meta.json says|marks neither"):
             load(tmp_path)
     model.write_bytes(b"")
