@@ -82,6 +82,18 @@ def wait_for_step(run: Path, process: subprocess.Popen, step: int) -> bool:
     return False
 
 
+def modules_together(words: list[str], count: int, **variables: str) -> list[subprocess.Popen]:
+    """`python -m WORDS` in `count` processes of one job, all output of each on one pipe."""
+    port = free_port()
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", *words], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, env=os.environ | QUICK | variables | told_by("hand", index, count, port),
+        )
+        for index in range(count)
+    ]  # fmt: skip
+
+
 def finished(run: Path, fields: dict, **settings) -> str:
     """The output of a process that trained to the end, or an AssertionError with it."""
     process = start(run, fields, **settings)

@@ -168,16 +168,9 @@ def pair(trial: Trial) -> Figures:
     fields = KILLED | {"steps": 300, "checkpoint_every": 20, "validate_every": 300, "sample_every": 300}
     ends, restarts, tokens = {}, [], trial.tokens()
     for name in ("pair", "pair killed"):
-        run, port = copy(tokens, trial.folder / name), train_process.free_port()
-        devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-        command = [sys.executable, "-m", "tests.supervised_process", str(run), json.dumps(fields)]
-        processes = [
-            subprocess.Popen(
-                command, cwd=train_process.REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                env=os.environ | train_process.QUICK | devices | train_process.told_by("hand", index, 2, port),
-            )
-            for index in range(2)
-        ]  # fmt: skip
+        run, words = copy(tokens, trial.folder / name), ["tests.supervised_process", str(trial.folder / name)]
+        devices = "--xla_force_host_platform_device_count=4"
+        processes = train_process.modules_together([*words, json.dumps(fields)], 2, XLA_FLAGS=devices)
         if name == "pair killed":
             while (heart := read_heartbeat(run / "heartbeat-1.json")) is None or heart["step"] < 130:
                 time.sleep(0.05)

@@ -3,10 +3,7 @@
 import dataclasses
 import itertools
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Generator
 from typing import Any, cast
 from urllib.parse import unquote
@@ -27,7 +24,7 @@ from tests.corpus import tiny_experiment
 from tests.lm.test_parallel import torus
 from tests.object_store import Store, serving, variables
 from tests.replica_process import values_of
-from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY
+from tests.run_files import HANG_SECONDS
 
 PIECE = 1000
 TYPES = ("float32", "bfloat16", "int32")
@@ -108,15 +105,7 @@ def server() -> Generator[Store]:
 
 def four(*words: str) -> tuple[list[int], list[str]]:
     """Exit codes and outputs of tests.replica_process."""
-    port = train_process.free_port()
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.replica_process", *words], cwd=REPOSITORY, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=os.environ | QUICK | train_process.told_by("hand", index, 4, port),
-        )
-        for index in range(4)
-    ]  # fmt: skip
+    processes = train_process.modules_together(["tests.replica_process", *words], 4)
     outputs = [process.communicate(timeout=HANG_SECONDS)[0] for process in processes]
     return [process.returncode for process in processes], outputs
 

@@ -1,7 +1,6 @@
 """Two and four processes over loopback train like one, stop together, and resume with any number of processes."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from lm.errors import PeerError, UsageError
 from tests import train_process
 from tests.corpus import tiny_experiment, write_tokens
 from tests.lm.resilience.test_preemption import SIGNALLED
-from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY
+from tests.run_files import HANG_SECONDS, QUICK
 from tests.train_runs import copy, steps_there, told
 
 FIELDS = {
@@ -38,15 +37,7 @@ def outputs_of(processes: list[subprocess.Popen]) -> list[str]:
 def test_two_processes_save_and_restore_their_parts_and_both_report_a_write_error(tmp_path):
     """Writes of process 1 fail at step 3, those of process 0 at step 4 (RLIMIT_FSIZE); a bit that process 1 wrote at
     step 5 is flipped. Each process reads about half of the checkpoint, and no process waits forever."""
-    port = train_process.free_port()
-    pair = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.checkpoint_process", str(tmp_path / "checkpoints")], cwd=REPOSITORY,
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=os.environ | QUICK | train_process.told_by("hand", index, 2, port),
-        )
-        for index in range(2)
-    ]  # fmt: skip
+    pair = train_process.modules_together(["tests.checkpoint_process", str(tmp_path / "checkpoints")], 2)
     outputs = outputs_of(pair)
     assert [process.returncode for process in pair] == [0, 0], outputs
     found = [json.loads(output.splitlines()[-1]) for output in outputs]

@@ -7,7 +7,6 @@ import pytest
 from lm.config import END_OF_TEXT, TokenizerConfig
 from lm.tokenizer import BytePairTokenizer, train_bpe
 from lm.tokenizer.encoding import LONGEST_RUN, numbered, sections
-from tests.lm.tokenizer.test_files import make
 from tests.run_files import LICENSE
 
 TOKENIZER = train_bpe([LICENSE], TokenizerConfig(500, "cl100k", 10**7))
@@ -48,18 +47,6 @@ def test_ids_between_special_tokens_decode_to_nothing():
     assert [gap.token_bytes(id) for id in (499, 501, 505)] == [b"", b"<|x|>", END_OF_TEXT.encode()]
     with pytest.raises(ValueError, match="506 is outside the vocabulary of 506"):
         gap.token_bytes(506)
-
-
-@pytest.mark.parametrize("blank", [" ", "\n ", "\x1c", "\u3000"])
-def test_long_white_space_is_encoded(blank):
-    text = "a" + blank * (1_100_000 // len(blank)) + "b"
-    assert TOKENIZER.decode_bytes(TOKENIZER.encode(text)) == text.encode()
-
-
-@pytest.mark.parametrize("letter", ["a", "A", "!", "1", "\u0301", "aA", "'s", "东"])
-def test_long_words_are_encoded(letter):
-    text, tokenizer = letter * 100_000, make("o200k")
-    assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_only_long_runs_are_cut_into_sections():

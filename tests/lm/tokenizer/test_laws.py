@@ -12,7 +12,6 @@ from lm.config import END_OF_TEXT, TokenizerConfig
 from lm.errors import InputError
 from lm.evaluation.held_out import byte_lengths
 from lm.tokenizer import Tokenizer, load, save, train_tokenizer
-from lm.tokenizer.encoding import LONGEST_RUN
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from lm.tokenizer.published import load_published
 from lm.tokenizer.sentencepiece import BLANK
@@ -26,6 +25,8 @@ TOKENIZERS: dict[str, Tokenizer] = {
     for name, size in SIZES.items()
 }
 TOKENIZERS["library"] = LibraryTokenizer.from_json(smollm2_like().to_str().encode(), END_OF_TEXT)
+LONG = ("a", "A", "!", "1", "aA", "'s", "中", BLANK)
+"""Repeated to long texts without a place to split them."""
 every = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
 texts = st.text(alphabet=st.sampled_from(LETTERS)) | st.text(alphabet=f" {BLANK}\n\r\t\0ab<>1")
 any_text = texts | st.text()
@@ -44,7 +45,8 @@ def test_a_text_round_trips_whole_and_as_bytes(tokenizer):
         assert not {*ids} & {*tokenizer.special_tokens.values()}
 
     check()
-    for text in (f"a{END_OF_TEXT} <unk>b<0x41>" if tokenizer.kind != "characters" else "a", " " * (LONGEST_RUN + 9)):
+    names = f"a{END_OF_TEXT} <unk>b<0x41>" if tokenizer.kind != "characters" else "a"
+    for text in (names, " " * 1_100_000, "\n " * 550_000, *(one * 50_000 for one in LONG if {*one} <= {*LETTERS})):
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text and tokenizer.encode_array(text).tolist() == ids
 
