@@ -36,10 +36,10 @@ from tests.adversarial import GENERATORS
 from tests.bench.interop_greedy import agreement, cases
 from tests.bench.runner import SkippedError, ask_peer, run_benchmark
 from tests.lm.model_configs import GPT2, LLAMA, MODERN
+from tests.run_files import LICENSE
 
 THERE = """
 import json, sys, numpy, torch, transformers
-from tests.run_files import LICENSE
 folder, asked, file = sys.argv[1:]
 asked = json.load(open(asked))
 model, report = transformers.AutoModelForCausalLM.from_pretrained(

@@ -14,7 +14,7 @@ FIXTURES = REPOSITORY / "tests/fixtures/hugging_face"
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
-def load_hugging_face(folder, dtype):
+def load_hugging_face(folder, dtype="float32"):
     """(config, {our name: values}) of a Hugging Face folder, in `dtype`."""
     config = model_config_of(folder, dtype)
     parameters = folder_parameters(folder, config)

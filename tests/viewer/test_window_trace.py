@@ -14,6 +14,7 @@ import pytest
 from configs.experiment.run_folder import Loaded
 from lm.config import MixtureSource, TasksConfig
 from lm.corpus_index.build import build_index
+from lm.corpus_index.index import Document
 from lm.corpus_index.lookups import overlaps, search_report
 from lm.data.batches import BatchSource
 from lm.data.records import document_tables
@@ -60,6 +61,13 @@ def indexed(run) -> WindowRun:
     return WindowRun(run.experiment, folder, loaded_as(run), "tiny")
 
 
+def sampled(run: WindowRun, number: int) -> Document:
+    """One of four training documents."""
+    document = trace.Corpus(run).index().sampled("train", number, 4, 64)
+    assert document is not None
+    return document
+
+
 def test_a_run_without_an_index_names_the_command_and_only_records_that(run):
     about = ask(run, "corpus")
     assert not about["made"] and about["shards"] and "python -m launch.index_corpus" in about["message"]
@@ -85,9 +93,7 @@ def test_a_text_is_counted_once_per_occurrence_in_the_tokens_of_the_documents(in
 
 
 def test_a_passage_of_a_document_is_traced_to_it(indexed):
-    index = trace.Corpus(indexed).index()
-    document = index.sampled("train", 1, 4, 64)
-    assert document is not None
+    document = sampled(indexed, 1)
     passage = texts(40)[int(document.id[5:-1])][:200]
     found = ask(indexed, "trace", text="Nobody said: " + passage, start=len("Nobody said: "))
     assert "".join(part["text"] for part in found["parts"]) == "Nobody said: " + passage
@@ -104,10 +110,8 @@ def test_recitation_length_equals_the_engines_greedy_generation(indexed):
     """One forward pass over the document gives the same result as greedy generation."""
     served = indexed.at(Fields({}, ()))
     engine = Engine(served.model, served.config, served.tokenizer, slots=1, mesh=served.mesh)
-    index = trace.Corpus(indexed).index()
     greedy = engine.complete([GenerationRequest((served.tokenizer.bos_id,), SamplingParams(60, temperature=0.0))])[0]
-    document = index.sampled("train", 0, 4, 64)
-    assert document is not None
+    document = sampled(indexed, 0)
     for ids in (list(greedy.tokens), document.tokens.tolist()[:60]):  # it recites itself to the end
         ranks = served.score(ids, 1).ranks_N
         for one in trace.recitations(ranks == 1, [8, 16]):
@@ -120,9 +124,8 @@ def test_recitation_length_equals_the_engines_greedy_generation(indexed):
 
 def test_a_document_is_recited_token_by_token(indexed):
     answer = ask(indexed, "recite", split="train", document=0, of=4)
-    index = trace.Corpus(indexed).index()
-    document = index.sampled("train", 0, 4, 64)
-    assert document is not None and answer["document"]["number"] == document.number
+    document = sampled(indexed, 0)
+    assert answer["document"]["number"] == document.number
     shown = [trace.visible(indexed.tokenizer.token_bytes(id)) for id in document.tokens.tolist()]
     assert [token["text"] for token in answer["tokens"]] == shown[:127]
     assert [row["prefix"] for row in answer["prefixes"]] == [8, 16, 32, 64]
@@ -154,8 +157,7 @@ def test_a_long_request_ends_when_the_client_is_gone(indexed, name):
 
 
 def test_a_damaged_table_of_documents_is_named(indexed, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(indexed.paths.root, folder)
+    folder = shutil.copytree(indexed.paths.root, tmp_path / "run")
     run = WindowRun(indexed.experiment, folder, loaded_as(indexed), "tiny")
     assert ask(run, "search", text="Her sister")["documents"]
     (table,) = map(Path, map(str, document_tables(folder / "tokens")))
@@ -333,8 +335,7 @@ def test_any_text_is_answered(indexed, text):
 
 
 def test_a_rebuilt_index_is_reopened_and_damage_is_reported(indexed, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(indexed.paths.root, folder)
+    folder = shutil.copytree(indexed.paths.root, tmp_path / "run")
     run = WindowRun(indexed.experiment, folder, loaded_as(indexed), "tiny")
     assert ask(run, "corpus")["made"]
     room = {one.name: one for one in trace.inspections(run)}["corpus"]
@@ -363,9 +364,7 @@ def test_the_terminal_prints_the_same(indexed, tmp_path):
     counts = ask(indexed, "search", text="Her sister")["counts"]
     told = search_report(run, "Her sister", 3)
     assert f"{counts['train']:,} times in train, {counts['val']:,} times in val" in told and len(told.split("\n")) == 4
-    index = trace.Corpus(indexed).index()
-    document = index.sampled("train", 1, 4, 64)
-    assert document is not None
+    document = sampled(indexed, 1)
     known = texts(40)[int(document.id[5:-1])][:200]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps({"q": text}) + "\n" for text in ("okapi " * 9, known)))
     *lines, last = overlaps(run, tmp_path / "q.jsonl", "q", 13)

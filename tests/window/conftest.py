@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from configs.experiment.run_folder import RunFolder
+from lm.inspect.inspector import Inspector
 from tests.assistant_run import finetune
 from tests.made_once import made_once
 from tests.server_process import ServerProcess, quick_environment, serving
@@ -51,6 +53,12 @@ class LookedAt:
     def window(self) -> str:
         """URL of the served page."""
         return f"{self.url}/window"
+
+    @functools.cached_property
+    def inspector(self) -> Inspector:
+        """The Python API of the run's model."""
+        loaded = RunFolder(self.folder).load()
+        return Inspector(loaded.model, loaded.experiment.model, loaded.tokenizer, loaded.mesh)
 
     @functools.cached_property
     def exported(self) -> str:

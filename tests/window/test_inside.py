@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-from configs.experiment.run_folder import RunFolder
 from lm.inspect.inspector import Inspector
 from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh
@@ -27,8 +26,7 @@ OVER_THE_TEXT = ".inside-two .inside-token"
 
 @pytest.fixture(scope="module")
 def inspector(stories) -> Inspector:
-    loaded = RunFolder(stories.folder).load()
-    return Inspector(loaded.model, loaded.experiment.model, loaded.tokenizer, loaded.mesh)
+    return stories.inspector
 
 
 def inside(address: str, **parameters: object) -> str:

@@ -6,7 +6,6 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from configs.experiment.run_folder import RunFolder
 from lm.inspect.inspector import Inspector
 from tests.window.browser import settle
 
@@ -19,8 +18,7 @@ def ids_shown(view) -> list[int]:
 
 @pytest.fixture(scope="module")
 def inspector(hostile) -> Inspector:
-    loaded = RunFolder(hostile.folder).load()
-    return Inspector(loaded.model, loaded.experiment.model, loaded.tokenizer, loaded.mesh)
+    return hostile.inspector
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ REQUESTS = [Request(DRAW.integers(0, 64, a).tolist(), DRAW.integers(0, 64, b).to
 
 @pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/data/models/stories260K")
 def test_a_trained_model_gives_the_log_likelihoods_of_transformers():
-    config, arrays = load_hugging_face(STORIES / "hf", "float32")
+    config, arrays = load_hugging_face(STORIES / "hf")
     like = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
     model = replace_leaves(like, {name: jnp.asarray(array) for name, array in arrays.items()})
     golden = json.loads(GOLDEN.read_text())

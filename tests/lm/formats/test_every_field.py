@@ -32,16 +32,15 @@ from lm.model import layers
 from lm.model.cost import BYTES, count_parameters, flops_per_token
 from lm.model.param_names import replace_leaves
 from lm.model.transformer import Transformer
-from lm.tokenizer import BytePairTokenizer
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.trusted_code import module_code, trust
+from tests.lm.byte_tokenizer import byte_tokenizer
 from tests.lm.formats.test_hugging_face import logits_by_transformers, needs_peer
 from tests.lm.formats.test_standalone import imported
 from tests.lm.hugging_face_files import load_hugging_face
 from tests.lm.model_configs import GPT2, LLAMA, random_parameters
 
-TOKENS = (*(bytes([byte]) for byte in range(256)), b"ab")
-TOKENIZER = BytePairTokenizer(SPLIT_PATTERNS["gpt2"], TOKENS, special_tokens={"<|endoftext|>": 257})
+TOKENIZER = byte_tokenizer(SPLIT_PATTERNS["gpt2"], b"ab")
 BASES = {
     name: dataclasses.replace(config, vocab_size=260, width=16, mlp_width=24, context_length=12, initial_std=0.02)
     for name, config in {"llama": LLAMA, "gpt2": GPT2}.items()
@@ -135,7 +134,7 @@ def logits_of(config: ModelConfig, arrays: dict[str, np.ndarray], tokens: list[i
 
 def by_hugging_face(folder: Path, config: ModelConfig, arrays: dict[str, np.ndarray], tokens: list[int]) -> np.ndarray:
     write_hugging_face(folder, config, arrays, TOKENIZER)
-    return logits_of(*load_hugging_face(folder, "float32"), tokens)
+    return logits_of(*load_hugging_face(folder), tokens)
 
 
 def by_gguf(folder: Path, config: ModelConfig, arrays: dict[str, np.ndarray], tokens: list[int]) -> np.ndarray:

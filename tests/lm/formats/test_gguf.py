@@ -16,10 +16,10 @@ from lm.formats.tensors import paired, parameter_shapes, unpaired
 from lm.model.layers import rotary_frequencies
 from lm.tokenizer import BytePairTokenizer, train_bpe
 from lm.tokenizer.characters import CharacterTokenizer
-from lm.tokenizer.encoding import numbered
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from lm.tokenizer.sentencepiece_model import read_model
+from tests.lm.byte_tokenizer import byte_tokenizer
 from tests.lm.model_configs import GPT2, LLAMA, MODERN, random_parameters
 from tests.lm.tokenizer.test_hugging_face_library import llama2_like, smollm2_like
 from tests.run_files import LICENSE
@@ -211,8 +211,7 @@ def test_features_that_gguf_lacks_are_rejected_by_name(tmp_path, tokenizers):
     refused("is of the kind unigram, which llama.cpp's llama does not support", "sentencepiece_unigram")
     by_characters = LibraryTokenizer.from_json(llama2_like().to_str().encode(), "<s>")
     refused("The tokenizer normalizes text", by_characters)
-    tokens = tuple(bytes([b]) for b in range(256))
-    own = BytePairTokenizer(r"\s+|\S+", tokens, special_tokens=numbered(tokens, ("<|endoftext|>",)))
+    own = byte_tokenizer(r"\s+|\S+")
     refused(r"split pattern '\\\\s\+\|\\\\S\+'; it supports gpt2, cl100k, o200k", own)
     refused("--dtype is 'q4_0'; GGUF supports float32, float16, bfloat16, q8_0", dtype="q4_0")
     refused("has 300 symbols, but model.vocab_size = 299", vocab_size=299)

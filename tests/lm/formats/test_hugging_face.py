@@ -31,6 +31,7 @@ from lm.tokenizer import BytePairTokenizer
 from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from tests.lm import reference_model
+from tests.lm.byte_tokenizer import byte_tokenizer
 from tests.lm.hugging_face_files import (
     FILE,
     FIXTURES,
@@ -89,7 +90,7 @@ def mean_loss(model, tokens_BT):
 
 def check_logits(folder, golden):
     """Check that the model in `folder` gives the logits in the file `golden`; return the gradients of its mean loss."""
-    config, arrays = load_hugging_face(folder, "float32")
+    config, arrays = load_hugging_face(folder)
     model, golden = model_of(config, arrays), np.load(golden)
     tokens_BT = jnp.asarray(np.atleast_2d(golden["input_ids"]), jnp.int32)
     expected_BTV = golden["logits"].reshape(*tokens_BT.shape, config.vocab_size)
@@ -108,7 +109,7 @@ def equal(left, right):
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_and_gradients_equal_those_of_transformers(name):
     gradients = named_leaves(check_logits(FIXTURES / name, FIXTURES / name / "golden.npz"))
-    _, expected = load_hugging_face(FIXTURES / name / "gradients", "float32")
+    _, expected = load_hugging_face(FIXTURES / name / "gradients")
     total = np.sqrt(sum(np.sum(np.square(each)) for each in expected.values()))
     for parameter, each in expected.items():
         difference = np.linalg.norm(np.asarray(gradients[parameter]) - each)
@@ -123,15 +124,15 @@ def test_a_trained_llama_gives_the_logits_of_transformers():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_file_or_many_give_the_same_model(tmp_path, name):
-    whole = load_hugging_face(write_checkpoint(tmp_path / "one", name), "float32")
-    many = load_hugging_face(write_shards(tmp_path / "many", name, 3)[0], "float32")
+    whole = load_hugging_face(write_checkpoint(tmp_path / "one", name))
+    many = load_hugging_face(write_shards(tmp_path / "many", name, 3)[0])
     assert whole[0] == many[0] and equal(whole[1], many[1])
-    assert equal(whole[1], load_hugging_face(FIXTURES / name, "float32")[1])  # llama has three files there
+    assert equal(whole[1], load_hugging_face(FIXTURES / name)[1])  # llama has three files there
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_are_complete_and_have_the_requested_dtype(name):
-    config, exact = load_hugging_face(FIXTURES / name, "float32")
+    config, exact = load_hugging_face(FIXTURES / name)
     rounded_config, rounded = load_hugging_face(FIXTURES / name, "bfloat16")
     assert rounded_config == dataclasses.replace(config, parameter_dtype="bfloat16", compute_dtype="bfloat16")
     like = named_leaves(jax.eval_shape(lambda: Transformer(config, jax.random.key(0))))
@@ -147,9 +148,9 @@ def test_loading_needs_memory_for_the_model_and_one_tensor(tmp_path):
     arrays = random_parameters(config)
     write_hugging_face(tmp_path, config, arrays, CHARACTERS)
     sizes = [array.nbytes for array in arrays.values()]
-    load_hugging_face(tmp_path, "float32")  # a first call, so that imports and traces are not counted
+    load_hugging_face(tmp_path)  # a first call, so that imports and traces are not counted
     tracemalloc.start()
-    load_hugging_face(tmp_path, "float32")
+    load_hugging_face(tmp_path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert sum(sizes) < peak < sum(sizes) + max(sizes) + 2**17  # names, shapes and the like
@@ -160,17 +161,17 @@ def test_gpt2_as_published_is_read(tmp_path):
     tensors = {name.removeprefix("transformer."): each for name, each in tensors_of(FIXTURES / "gpt2").items()}
     tensors |= {"h.0.attn.bias": ("F32", [1, 1, 2, 2], bytes(16)), "h.1.attn.masked_bias": ("U8", [], b"\0")}
     folder = write_checkpoint(tmp_path, "gpt2", tensors)
-    assert equal(load_hugging_face(folder, "float32")[1], load_hugging_face(FIXTURES / "gpt2", "float32")[1])
+    assert equal(load_hugging_face(folder)[1], load_hugging_face(FIXTURES / "gpt2")[1])
 
 
 def test_a_tied_head_is_accepted_if_it_equals_the_embedding(tmp_path):
-    tensors, expected = tensors_of(FIXTURES / "llama"), load_hugging_face(FIXTURES / "llama", "float32")[1]
+    tensors, expected = tensors_of(FIXTURES / "llama"), load_hugging_face(FIXTURES / "llama")[1]
     dtype, shape, raw = tensors["model.embed_tokens.weight"]
     folder = write_checkpoint(tmp_path, "llama", tensors | {"lm_head.weight": (dtype, shape, raw)})
-    assert equal(load_hugging_face(folder, "float32")[1], expected)
+    assert equal(load_hugging_face(folder)[1], expected)
     write_tensors(folder / FILE, tensors | {"lm_head.weight": (dtype, shape, raw[4:] + raw[:4])})
     with pytest.raises(InputError, match=r"lm_head.weight \(11, 16\) other than model.embed_tokens.weight \(11, 16\)"):
-        load_hugging_face(folder, "float32")
+        load_hugging_face(folder)
 
 
 @pytest.mark.parametrize(("name", "tensor"), [(n, t) for n in NAMES for t in tensors_of(FIXTURES / n)])
@@ -179,11 +180,11 @@ def test_every_tensor_is_required_and_has_one_shape(tmp_path, name, tensor):
     dtype, shape, raw = tensors[tensor]
     folder = write_checkpoint(tmp_path, name, {key: each for key, each in tensors.items() if key != tensor})
     with pytest.raises(InputError, match=f"has no tensor {tensor}, which its config.json asks for"):
-        load_hugging_face(folder, "float32")
+        load_hugging_face(folder)
     longer = [shape[0] + 1, *shape[1:]]
     write_tensors(folder / FILE, tensors | {tensor: (dtype, longer, raw + raw[: len(raw) // shape[0]])})
     with pytest.raises(InputError) as caught:
-        load_hugging_face(folder, "float32")
+        load_hugging_face(folder)
     assert f"{tensor} has shape {tuple(longer)}" in str(caught.value)
     assert f"needs {tuple(shape)}" in str(caught.value)
 
@@ -197,20 +198,20 @@ def test_a_tensor_that_the_model_does_not_use_is_rejected(tmp_path):
     ):
         tensors = tensors_of(FIXTURES / name) | {extra: ("F32", [1], bytes(4))}
         with pytest.raises(InputError, match=rf"has a tensor {extra} of shape \(1,\), which the model"):
-            load_hugging_face(write_checkpoint(tmp_path / extra, name, tensors), "float32")
+            load_hugging_face(write_checkpoint(tmp_path / extra, name, tensors))
     with pytest.raises(InputError, match=r"lm_head.weight of shape|lm_head.weight \(1,\) other than"):
         tensors = tensors_of(FIXTURES / "gpt2") | {"lm_head.weight": ("F32", [1], bytes(4))}
-        load_hugging_face(write_checkpoint(tmp_path / "head", "gpt2", tensors), "float32")
+        load_hugging_face(write_checkpoint(tmp_path / "head", "gpt2", tensors))
 
 
 def test_an_untied_gpt2_and_weights_of_unsupported_dtypes_are_rejected(tmp_path):
     with pytest.raises(InputError, match=r"has no tensor lm_head.weight"):
-        load_hugging_face(write_checkpoint(tmp_path / "x", "gpt2", tie_word_embeddings=False), "float32")
+        load_hugging_face(write_checkpoint(tmp_path / "x", "gpt2", tie_word_embeddings=False))
     tensors = tensors_of(FIXTURES / "llama")
     _, shape, raw = tensors["model.norm.weight"]
     tensors["model.norm.weight"] = ("F64", shape, raw * 2)
     with pytest.raises(InputError, match=r"model.norm.weight has dtype F64, but only F32, F16, BF16"):
-        load_hugging_face(write_checkpoint(tmp_path / "y", "llama", tensors), "float32")
+        load_hugging_face(write_checkpoint(tmp_path / "y", "llama", tensors))
 
 
 SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -260,7 +261,7 @@ SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
 def test_a_config_of_an_unsupported_model_is_rejected(tmp_path, name, config, message):
     folder = write_checkpoint(tmp_path, name, **config)
     with pytest.raises(InputError, match=message) as caught:
-        load_hugging_face(folder, "float32")
+        load_hugging_face(folder)
     assert caught.value.exit_code == 1 and str(folder / "config.json") in str(caught.value)
 
 
@@ -344,13 +345,12 @@ def test_the_head_dimension_comes_from_the_file(tmp_path):
     folder = write_checkpoint(tmp_path, "llama", head_dim=16)
     assert model_config_of(folder).head_dim == 16
     with pytest.raises(InputError, match=r"q_proj.weight has shape \(16, 16\), .* needs \(32, 16\)"):
-        load_hugging_face(folder, "float32")
+        load_hugging_face(folder)
     assert model_config_of(FIXTURES / "llama").head_dim is None
 
 
-BYTES = tuple(bytes([byte]) for byte in range(256))
-OWN = BytePairTokenizer(SPLIT_PATTERNS["gpt2"], BYTES, special_tokens={"<|endoftext|>": 256})
-TWO = BytePairTokenizer(SPLIT_PATTERNS["cl100k"], BYTES, "<s>", "</s>", special_tokens={"<s>": 256, "</s>": 257})
+OWN = byte_tokenizer(SPLIT_PATTERNS["gpt2"])
+TWO = BytePairTokenizer(SPLIT_PATTERNS["cl100k"], OWN.tokens, "<s>", "</s>", special_tokens={"<s>": 256, "</s>": 257})
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ def test_both_configs_have_the_bos_and_eos_tokens(tmp_path, family, tokenizer, b
     for name in ("config.json", "generation_config.json"):
         found = json.loads((tmp_path / name).read_text())
         assert {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": None}.items() <= found.items()
-    assert load_hugging_face(tmp_path, "float32")[0] == config
+    assert load_hugging_face(tmp_path)[0] == config
 
 
 def test_a_tokenizer_larger_than_the_model_is_rejected(tmp_path):
@@ -412,7 +412,7 @@ def test_models_other_than_gpt2_and_llama_are_written_with_their_code(tmp_path, 
     config = dataclasses.replace(MODERN, **change)
     arrays = random_parameters(config)
     write_hugging_face(tmp_path, config, arrays, CHARACTERS)
-    found, again = load_hugging_face(tmp_path, "float32")
+    found, again = load_hugging_face(tmp_path)
     assert found == dataclasses.replace(config, zero_init=found.zero_init) and equal(again, arrays)
     written = json.loads((tmp_path / "config.json").read_text())
     for place in written["auto_map"].values():
@@ -431,7 +431,7 @@ def test_shards_give_the_same_model_and_respect_the_maximum_size(tmp_path):
                                              range(1, len(files) + 1)]  # fmt: skip
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == sum(array.nbytes for array in arrays.values())
-    assert equal(load_hugging_face(tmp_path, "float32")[1], arrays)
+    assert equal(load_hugging_face(tmp_path)[1], arrays)
 
 
 @pytest.mark.parametrize(("dtype", "stored"), [("float16", np.float16), ("bfloat16", jnp.bfloat16)])
@@ -439,7 +439,7 @@ def test_weights_are_written_in_the_requested_dtype(tmp_path, dtype, stored):
     arrays = random_parameters(LLAMA)
     write_hugging_face(tmp_path, LLAMA, arrays, CHARACTERS, dtype)
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == dtype
-    for name, value in load_hugging_face(tmp_path, "float32")[1].items():
+    for name, value in load_hugging_face(tmp_path)[1].items():
         np.testing.assert_array_equal(value, arrays[name].astype(stored).astype(np.float32))
     arrays["norm.scale"] = np.full_like(arrays["norm.scale"], 1e5)
     if dtype == "float16":

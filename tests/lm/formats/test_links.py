@@ -84,7 +84,7 @@ def test_shards_and_their_index_must_not_be_links_out_of_the_folder(tmp_path, na
     folder, _ = write_shards(tmp_path / "model", "llama", 2)
     move_behind_link(folder / name, tmp_path / "outside")
     with pytest.raises(InputError, match=rf"{name} is a link to .*outside"):
-        load_hugging_face(folder, "float32")
+        load_hugging_face(folder)
 
 
 def test_the_layout_of_the_hub_cache_is_read_but_no_link_out_of_it(model, tmp_path):

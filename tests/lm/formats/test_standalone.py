@@ -22,12 +22,12 @@ from lm.config import RopeScalingConfig, TokenizerConfig
 from lm.errors import UsageError
 from lm.formats.standalone.tokenizer import python_pattern, tokenizer_json
 from lm.formats.standalone.writing import MOST_LINES, TEMPLATE, chosen, model_py, write_standalone
-from lm.tokenizer import BytePairTokenizer, train_bpe
+from lm.tokenizer import train_bpe
 from lm.tokenizer.characters import CharacterTokenizer
-from lm.tokenizer.encoding import numbered
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer, train_sentencepiece
+from tests.lm.byte_tokenizer import byte_tokenizer
 from tests.lm.model_configs import FAMILIES, random_model, random_parameters
 from tests.lm.tokenizer.test_hugging_face_library import llama2_like, smollm2_like
 from tests.run_files import LICENSE
@@ -133,9 +133,8 @@ def test_template_lines_are_only_written_for_their_features():
 def their_tokenizers(tmp_path_factory):
     """{name: (our tokenizer, model.py's)} of all kinds."""
     ours = {name: bpe(name) for name in SPLIT_PATTERNS}
-    tokens = (*(bytes([b]) for b in range(256)), b"ab", b"abc")
     own = r"[\p{Han}\p{Lu}]+|\p{N}|[^\s\p{N}]|\s+(?!\S)|\s"
-    ours["own"] = BytePairTokenizer(own, tokens, special_tokens=numbered(tokens, ("<|endoftext|>",)))
+    ours["own"] = byte_tokenizer(own, b"ab", b"abc")
     ours |= {kind: sentencepiece(kind) for kind in ("sentencepiece_bpe", "sentencepiece_unigram")}
     ours["SmolLM2"] = LibraryTokenizer.from_json(smollm2_like().to_str().encode(), "<|endoftext|>")
     found, config = {}, dataclasses.replace(FAMILIES["llama"], vocab_size=400)
@@ -178,10 +177,8 @@ def test_every_character_is_split_like_ours(their_tokenizers, name):
 def test_a_tokenizer_that_python_cannot_implement_is_rejected_by_name():
     with pytest.raises(UsageError, match=r"split pattern '\\\\w\+\|\\\\W' is none of gpt2, cl100k, o200k"):
         python_pattern(r"\w+|\W")
-    tokens = tuple(bytes([b]) for b in range(256))
-    possessive = BytePairTokenizer(r"\p{N}{1,3}+|.", tokens, special_tokens=numbered(tokens, ("<|endoftext|>",)))
     with pytest.raises(UsageError, match="split pattern"):
-        tokenizer_json(possessive)
+        tokenizer_json(byte_tokenizer(r"\p{N}{1,3}+|."))
     by_characters = LibraryTokenizer.from_json(llama2_like().to_str().encode(), "<s>")
     with pytest.raises(UsageError, match="The tokenizer normalizes text"):
         tokenizer_json(by_characters)

@@ -6,11 +6,11 @@ import json
 import pytest
 
 from lm.errors import UsageError
-from lm.tokenizer.encoding import BytePairTokenizer, numbered
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from lm.tokenizer.pattern_cost import MOST_STEPS, check_text, runs_of
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.published import load_published
+from tests.lm.byte_tokenizer import byte_tokenizer
 from tests.lm.tokenizer.test_hugging_face_library import smollm2_like
 
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -64,10 +64,9 @@ def test_runs_with_too_many_quadratic_steps_are_rejected_by_both_kinds():
     found = json.loads(smollm2_like().to_str())
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
     found["pre_tokenizer"]["pretokenizers"].insert(0, split)
-    single = tuple(bytes([byte]) for byte in range(256))
     for tokenizer in (
         LibraryTokenizer.from_json(json.dumps(found).encode(), "<|endoftext|>"),
-        BytePairTokenizer(pattern, single, special_tokens=numbered(single, ("<|endoftext|>",))),
+        byte_tokenizer(pattern),
     ):
         assert tokenizer.decode(tokenizer.encode("A" * 5_000)) == "A" * 5_000
         for encode in (tokenizer.encode, lambda text, by=tokenizer: by.encode_batch([text])):

@@ -27,6 +27,7 @@ from lm.tokenizer.hugging_face.writing import merged_from, write_hugging_face
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.published import PUBLISHED, SERVER, Published, cached_at, load_published
 from tests.growth import superlinear
+from tests.lm.byte_tokenizer import byte_tokenizer
 from tests.lm.tokenizer.test_files import ODD, make
 from tests.loopback_server import listening, send
 from tests.run_files import LICENSE, REPOSITORY
@@ -221,15 +222,13 @@ def test_tokens_unreachable_by_merges():
 def test_tokens_in_any_order_have_the_same_ids_in_hugging_face():
     """Also if two merges make one token (a+aa and aa+a), or no merge makes it."""
     source = random.Random(0)
-    singles = [bytes([byte]) for byte in range(256)]
     for _ in range(150):
         tokens = [b"a", b"b"]
         for _ in range(8):
             token = source.choice(tokens) + source.choice(tokens)
             tokens += [token] if token not in tokens else []
         tokens = source.sample(tokens[2:], len(tokens) - 2)
-        every = (*singles, *tokens)
-        ours = BytePairTokenizer(SPLIT_PATTERNS["cl100k"], every, ENDS, ENDS, special_tokens=numbered(every, (ENDS,)))
+        ours = byte_tokenizer(SPLIT_PATTERNS["cl100k"], *tokens)
         theirs = hugging_face_of(ours)
         for _ in range(40):
             text = "".join(source.choices("ab", k=source.randrange(30)))
