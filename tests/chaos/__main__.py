@@ -15,11 +15,7 @@ ROWS = {
         sources.streams, 100, "a file streamed in ranges", "responses fail at random",
         "one version of the file to the byte, or StorageError",
     ),
-    "warc: single faults": Row(
-        warc.single_faults, 300, "the WARC reader", "one fault in each copy of a file",
-        "untouched records come out, no altered one does, the rest is counted",
-    ),
-    "warc: hostile": Row(warc.hostile, 1, "the WARC reader", "bombs and endless headers", "2 s, 512 MB"),
+    "warc": Row(warc.hostile, 1, "the WARC reader", "bombs and endless headers", "2 s, 512 MB"),
     "extraction": Row(
         hostile_inputs.pages, 1, "every extraction engine", "hostile pages of 1 and 2 MB", "2 s, 512 MB, linear"
     ),

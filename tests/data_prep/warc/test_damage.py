@@ -1,6 +1,5 @@
-"""Damaged and hostile WARC files: intact records are read, damage is reported by name, memory and time are bounded.
-
-`python -m tests.chaos warc` runs more of the same.
+"""Damaged and hostile WARC files: intact records are read, damage is reported by name, memory and time are bounded;
+`python -m tests.chaos warc` reads larger ones.
 """
 
 import gzip

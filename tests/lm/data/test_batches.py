@@ -135,11 +135,6 @@ def copy(folder, tmp_path) -> Path:
     return tmp_path
 
 
-def test_a_missing_manifest_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match=r"manifest\.json is missing"):
-        source(tmp_path)
-
-
 def test_invalid_arguments_are_usage_errors_with_both_values(folder):
     with pytest.raises(UsageError, match=r"no split 'test' in .* Choose one of train, val"):
         source(folder, "test")

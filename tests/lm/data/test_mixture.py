@@ -188,26 +188,14 @@ def test_invalid_weights_are_rejected(bad):
             dataclasses.replace(CONFIG, own_weight=bad)
 
 
-def test_a_mixture_can_be_given_on_the_command_line(capsys):
-    demo = str(REPOSITORY / "configs/demo.py")
-    assert parse_command("x", "", [demo])[0].train.mixture == ()
-    given = [demo, "--train.mixture", "a/tokens", "1", "b/tokens", "0.5", "--train.own-weight", "0"]
-    train = parse_command("x", "", given)[0].train
-    assert (train.mixture, train.own_weight) == ((MixtureSource("a/tokens", 1.0), MixtureSource("b/tokens", 0.5)), 0)
-    with pytest.raises(UsageError, match="a/tokens with a weight of -2"):
-        parse_command("x", "", [demo, "--train.mixture", "a/tokens", "-2"])
-    for wrong in (["a/tokens"], ["a/tokens", "much"]):
-        with pytest.raises(SystemExit) as stopped:
-            parse_command("x", "", [demo, "--train.mixture", *wrong])
-        assert stopped.value.code == 2 and "--train.mixture" in capsys.readouterr().err
-
-
-def test_schedules_can_be_given_on_the_command_line_and_are_restored_from_json(tmp_path, capsys):
+def test_a_mixture_and_schedules_can_be_given_on_the_command_line_and_are_restored_from_json(tmp_path, capsys):
     demo = str(REPOSITORY / "configs/demo.py")
     words = ["--train.mixture", "a/tokens", "0", "b/tokens", "2", "--train.mixture-schedule", "40:1,0.5,0", "80:0,1,1"]
     words += ["--train.batch-schedule", "5", "16", "60", "32", "--train.context-schedule", "0", "128", "5", "256"]
+    words += ["--train.own-weight", "0"]
     experiment = parse_command("x", "", [demo, *words])[0]
     train = experiment.train
+    assert (train.mixture, train.own_weight) == ((MixtureSource("a/tokens", 0.0), MixtureSource("b/tokens", 2.0)), 0)
     assert train.mixture_schedule == (MixtureStage(40, (1.0, 0.5, 0.0)), MixtureStage(80, (0.0, 1.0, 1.0)))
     assert (train.batch_schedule, train.context_schedule) == (((5, 16), (60, 32)), ((0, 128), (5, 256)))
     (tmp_path / "config.json").write_text(experiment_json(experiment), encoding="utf-8")
@@ -217,9 +205,12 @@ def test_schedules_can_be_given_on_the_command_line_and_are_restored_from_json(t
     ]
     expected = dataclasses.replace(train, batch_schedule=(), mixture_schedule=(MixtureStage(9, (1.0, 1.0, 1.0)),))
     assert changed.train == expected
-    for option, wrong in (("--train.batch-schedule", "5"), ("--train.mixture-schedule", "40")):
+    with pytest.raises(UsageError, match="a/tokens with a weight of -2"):
+        parse_command("x", "", [demo, "--train.mixture", "a/tokens", "-2"])
+    wrong = {"batch-schedule": ["5"], "mixture-schedule": ["40"], "mixture": ["a/tokens", "much"]}
+    for option, values in wrong.items():
         with pytest.raises(SystemExit) as stopped:
-            parse_command("x", "", [demo, option, wrong])
+            parse_command("x", "", [demo, f"--train.{option}", *values])
         assert stopped.value.code == 2 and option in capsys.readouterr().err
 
 
