@@ -144,7 +144,7 @@ def test_a_document_has_values_on_the_right_side_of_the_thresholds(made, asked):
 def test_long_texts_come_in_parts_and_hostile_ones_unchanged(asked):
     (long,) = asked("documents", query="a" * 50, within="address")["documents"]
     assert (len(long["url"]), len(long["beginning"])) == (2000, 200)
-    (long,) = asked("documents", query=LONG[:50], reason="language/low_language_score")["documents"]
+    (long,) = asked("documents", query=f"{LONG[:50]} the", reason="language/low_language_score")["documents"]
     whole, offset = "", 0
     while not offset or offset < told["characters"]:
         told = asked("document", file=long["file"], row=long["row"], offset=offset)
