@@ -37,7 +37,7 @@ def test_outputs_equal_those_on_disk_and_each_unit_runs_once(name, store, tmp_pa
     run_step(step_of(texts(30)), ONE_PROCESS, tmp_path)
     assert list(run_step(step_of(texts(30)), ENGINES[name], RUN)) == list(texts(30))
     reads = sum(one.method in ("GET", "HEAD") for one in store.requests)
-    assert reads <= 2 * 30 + 20 and len(store.requests) - reads <= 3 * 30 + 5
+    assert reads <= 4 * 30 + 20 and len(store.requests) - reads <= 3 * 30 + 5
     assert outputs() == contents(tmp_path) and files(".running") == {}
     written = [one.path for one in store.requests if one.method == "PUT" and "/run/out/" in one.path]
     assert len(written) == len(set(written)) == 30
