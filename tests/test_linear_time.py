@@ -30,7 +30,7 @@ from tests.untrusted import FUNCTIONS, PATTERNS
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("configs", "data_prep", "launch", "lm", "viewer")
-TEXT, PAGE, PATTERN_TEXT = 10_000, 30_000, 5_000
+TEXT, PAGE, PATTERN_TEXT = 15_000, 30_000, 5_000
 """Number of characters; four times as many may take eight times as long. Matching a pattern takes a moment, but seconds
 if it is quadratic, so few are enough."""
 MAKERS = {"compile", "match", "fullmatch", "search", "split", "sub", "subn", "findall", "finditer"}

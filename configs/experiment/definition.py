@@ -128,7 +128,7 @@ def section_class(name: str) -> Any:
 def check_sizes(sizes: tuple[int, ...]) -> None:
     """Raise UsageError unless `fitted_to` is whole numbers of 64 bits."""
     if not is_of_type(sizes, tuple[int, ...]) or any(abs(size) >= 2**63 for size in sizes):
-        raise UsageError(f"fitted_to must be whole numbers below 9.2e18; it is {shown(sizes)}.")
+        raise UsageError(f"Experiment.fitted_to must be whole numbers below 9.2e18; it is {shown(sizes)}.")
 
 
 def check_records(model: ModelConfig, shards: "ShardsConfig") -> None:

@@ -62,8 +62,8 @@ def ascii_patterns(emails: str) -> tuple[re.Pattern[str], ...]:
     label = rf"[{letters}](?:[{letters}-]*[{letters}])?"
     octet = "(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)"
     atom = rf"[{letters}{re.escape(ASCII_MARKS)}]"
-    patterns = rf"@(?:(?:{label}\.)+{label}|\[(?:{octet}\.){{3}}{octet}\])", rf"{atom}+(?:\.{atom}+)*", rf"\b{atom}"
-    return tuple(map(re.compile, patterns))
+    whole = re.compile(rf"@(?:(?:{label}\.)+{label}|\[(?:{octet}\.){{3}}{octet}\])")
+    return whole, re.compile(rf"{atom}+(?:\.{atom}+)*"), re.compile(rf"\b{atom}")
 
 
 def find_ascii(text: str, config: PersonalDataConfig) -> Iterator[Span]:
