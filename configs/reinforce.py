@@ -6,7 +6,7 @@ python -m launch.reinforce runs/assistant configs/reinforce.py --reinforce.task 
 import dataclasses
 
 from configs.experiment import Experiment
-from lm.config import OptimizerConfig, ReinforceConfig
+from lm.config import MeshConfig, OptimizerConfig, ReinforceConfig, SpikeConfig
 
 
 def get_config(base: Experiment) -> Experiment:
@@ -15,7 +15,8 @@ def get_config(base: Experiment) -> Experiment:
         weight_decay=0.0, clip_norm=1.0,
     )  # fmt: skip
     train = dataclasses.replace(
-        base.train, steps=100, optimizer=optimizer, validate_every=25, checkpoint_every=25,
-        log_every=1, patience=0,
+        base.train, steps=100, optimizer=optimizer, micro_batches=1, validate_every=25, evaluators=("validation",),
+        hooks=(), step_metrics=(), sample_every=0, checkpoint_every=25, checkpoint_every_seconds=0.0,
+        snapshot_steps=(), log_every=1, patience=0, ema_decay=0.0, spikes=SpikeConfig(), mesh=MeshConfig(),
     )  # fmt: skip
     return dataclasses.replace(base, train=train, reinforce=ReinforceConfig(task="calculator"))

@@ -3,26 +3,27 @@
     python -m launch.reinforce runs/assistant configs/reinforce.py --reinforce.task calculator
     python -m launch.reinforce runs/reinforce          resumes it
 
-Of several answers to the same question, those with a higher reward become more likely. Runs on one device, and trains
-all parameters. Of the section train, it reads steps, seed, optimizer, validate_every, checkpoint_every,
-checkpoints_kept and log_every; others must have the values of the run before it. The page Training of the window
-(launch.serve) plots the rewards; launch.chat talks to the result.
+Of several answers to the same question, those with a higher reward become more likely. Training is that of
+launch.train, with all its options except those about shards and the loss of tokens, which are refused. The page
+Training of the window (launch.serve) plots the rewards; launch.chat talks to the result.
 """
 
 import dataclasses
+import functools
 import json
+import time
 from pathlib import Path
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import RunFolder, experiment_json
 from launch import train
 from launch.stages.command import run_command
+from launch.stages.processes import load_training
 from launch.stages.stage import run_stage
 from launch.stages.trained import load_template
 from lm.address_space import TRAINING, check_address_space
 from lm.checkpoints.manifest import find_parameters, folders_of
-from lm.compilation_cache import keep_compiled_programs
-from lm.config import LoraConfig, StartConfig
+from lm.config import LoraConfig, StartConfig, TrainConfig
 from lm.errors import UsageError, shown
 from lm.fields import code_names, flatten
 from lm.reinforcement.tasks import PAGE_QUESTIONS, Task, task_named
@@ -31,20 +32,40 @@ from lm.storage import file_sha256, shown_place
 from lm.tokenizer import load, save
 from lm.trusted_code import code_hashes
 
-READS = (
-    "reinforce.", "model.", "train.steps", "train.seed", "train.optimizer.", "train.validate_every",
-    "train.checkpoint_every", "train.checkpoints_kept", "train.log_every", "chat.base", "chat.questions",
-)  # fmt: skip
+READS = ("reinforce.", "model.", "train.", "chat.base", "chat.questions")
 """Settings that reinforcement reads (chat.questions: launch.report does); a dot at the end: all of the section."""
 
-UNUSED = {"lora": LoraConfig(), "ema_decay": 0.0, "patience": 0}
-"""Values of fields of train that reinforcement turns off, whatever their values in the run before it."""
+UNUSED = {
+    name: reason
+    for reason, names in {
+        "no kernel reads a cache": ("model.attention",),
+        "a step has reinforce.prompts x reinforce.samples answers": ("train.batch_size",),
+        "reinforce.held_out is the number of questions": ("train.validation_batches",),
+        "the layouts are for pretraining": ("train.layout",),
+        "training starts from reinforce.base and reinforce.step": ("train.start",),
+        "all parameters are trained": ("train.lora",),
+        "there is no validation loss": ("train.patience", "train.checkpoints_kept_best"),
+        "the devices share the answers": ("train.mesh.tensor", "train.mesh.context"),
+        "the log-probabilities of answers are those of the sampler": (
+            "train.dropout", "train.activation_metrics", "train.z_loss",
+        ),
+        "logits are computed token by token": ("train.loss_chunks", "train.skip_untrained"),
+        "the backward pass always recomputes activations": (
+            "train.remat", "train.remat_keep", "train.remat_offload",
+        ),
+        "no shards are read": (
+            "train.mixture", "train.own_weight", "train.shuffle_block", "train.loader_threads", "train.verify_shards",
+            "train.batch_schedule", "train.context_schedule", "train.mixture_schedule",
+        ),
+    }.items()
+    for name in names
+}  # fmt: skip
+"""{setting that must be as in the run before it: why reinforcement does not use it}."""
 
 
 def prepared(experiment: Experiment, workdir: Path) -> Experiment:
-    """Fill in the checkpoint to start from, the newest of reinforce.base, and turn off what launch.reinforce does not
-    use. Raises UsageError if there is no base or no such task, and for settings that are not read; TemplateError if the
-    base has no chat template."""
+    """Fill in the checkpoint to start from, the newest of reinforce.base. Raises UsageError if there is no base or no
+    such task, and for settings that are not used; TemplateError if the base has no chat template."""
     if not (base := experiment.reinforce.base):
         raise UsageError(
             "reinforce.base is empty: launch.reinforce starts from a finetuned run. Give it before the config: python "
@@ -53,16 +74,33 @@ def prepared(experiment: Experiment, workdir: Path) -> Experiment:
     check_task(experiment)
     load_template(Path(base))
     start = find_parameters(folders_of(RunPaths(base)), experiment.reinforce.step)[0]
-    off = UNUSED | {"start": StartConfig(checkpoint=str(start))}
+    off = {"lora": LoraConfig(), "patience": 0, "start": StartConfig(checkpoint=str(start))}
     without = lambda one: dataclasses.replace(one, train=dataclasses.replace(one.train, **off))
     of_base = RunFolder(Path(base)).experiment()
     accepted = [of_base, without(of_base)]
     if RunPaths(workdir).config_json.exists():  # this run itself, which is resumed
         accepted.append(RunFolder(workdir).experiment())
-    refuse_unread(settings_of(experiment), [*map(settings_of, accepted)])
-    return dataclasses.replace(
-        without(experiment), reinforce=dataclasses.replace(experiment.reinforce, step=int(start.name))
-    )
+    refuse_unused(settings_of(experiment), [*map(settings_of, accepted)])
+    reinforce = dataclasses.replace(experiment.reinforce, step=int(start.name))
+    found = dataclasses.replace(without(experiment), reinforce=reinforce)
+    training_config(found)
+    return found
+
+
+def training_config(experiment: Experiment) -> TrainConfig:
+    """Return experiment.train without the UNUSED settings, for steps in parts of reinforce.slots answers. Raises
+    UsageError if train.micro_batches does not divide these."""
+    train, config = experiment.train, experiment.reinforce
+    if config.slots % train.micro_batches:
+        raise UsageError(
+            f"train.micro_batches = {train.micro_batches} does not divide reinforce.slots = {config.slots} answers. "
+            "Choose a divisor."
+        )
+    parts = -(-config.prompts * config.samples // config.slots)
+    unused = [one for one in dataclasses.fields(train) if f"train.{one.name}" in UNUSED and one.name != "start"]
+    defaults = {one.name: one.default for one in unused if one.default is not dataclasses.MISSING}
+    own = {"verify_shards": False, "batch_size": parts * config.slots, "micro_batches": parts * train.micro_batches}
+    return dataclasses.replace(train, **defaults | own)
 
 
 def settings_of(experiment: Experiment) -> dict[str, object]:
@@ -70,18 +108,21 @@ def settings_of(experiment: Experiment) -> dict[str, object]:
     return flatten(json.loads(experiment_json(experiment)))
 
 
-def refuse_unread(given: dict[str, object], accepted: list[dict[str, object]]) -> None:
-    """Raise UsageError for settings that reinforcement does not read (READS), if their values are in none of the
+def refuse_unused(given: dict[str, object], accepted: list[dict[str, object]]) -> None:
+    """Raise UsageError for settings that reinforcement does not use (READS, UNUSED), if their values are in none of the
     `accepted` settings, the first of which are those of reinforce.base."""
-    is_read = lambda name: name != "model.attention" and name.startswith(READS)  # no kernel reads a cache
+
+    def why_unused(name: str) -> str:
+        reasons = [reason for unused, reason in UNUSED.items() if f"{name}.".startswith(f"{unused}.")]
+        return "".join(reasons) or ("" if name.startswith(READS) else "only other commands read it")
+
     values = {name: [one.get(name) for one in accepted] for name in given}
-    if wrong := [name for name in given if not is_read(name) and given[name] not in values[name]]:
-        changed = ", ".join(f"{name} = {shown(given[name], quotes=False)}" for name in wrong[:6])
+    if wrong := [name for name in given if why_unused(name) and given[name] not in values[name]]:
+        changed = ", ".join(f"{name} = {shown(given[name], quotes=False)} ({why_unused(name)})" for name in wrong[:6])
         before = ", ".join(shown(values[name][0], quotes=False) for name in wrong[:6])
         raise UsageError(
-            f"launch.reinforce does not read {changed}{', ...' if wrong[6:] else ''}. Leave it as in "
-            f"{given['reinforce.base']}: {before}. Of train, it reads "
-            f"{', '.join(name[6:].removesuffix('.') for name in READS if name.startswith('train.'))}."
+            f"launch.reinforce does not use {changed}{', ...' if wrong[6:] else ''}. Leave it as in "
+            f"{given['reinforce.base']}: {before}."
         )
 
 
@@ -121,13 +162,16 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
 
 
 def make(experiment: Experiment, run: Path) -> None:
+    began = time.time()
     check_address_space(TRAINING)
-    keep_compiled_programs()
-    from lm.reinforcement.loop import reinforce
+    config = training_config(experiment)
+    train = load_training(run, began, config.join_timeout, config.start_seconds)
+    from lm.reinforcement.sampler import open_answers
 
-    tokenizer = load(RunPaths(experiment.reinforce.base).tokenizer)
-    save(tokenizer, RunPaths(run).tokenizer)
-    reinforce(experiment.model, experiment.train, experiment.reinforce, tokenizer, run, task_of(experiment))
+    save(load(RunPaths(experiment.reinforce.base).tokenizer), RunPaths(run).tokenizer)
+    model = dataclasses.replace(experiment.model, attention="auto")
+    open_data = functools.partial(open_answers, experiment.reinforce, task_of(experiment))
+    train(model, config, run, open_data=open_data)
 
 
 STAGE = dataclasses.replace(
@@ -138,8 +182,7 @@ STAGE = dataclasses.replace(
     settings=lambda experiment: train.STAGE.settings(experiment) | {"reinforce": experiment.reinforce},
     external_inputs=external_inputs,
     make=make,
-    outputs=(RunPaths.tokenizer, RunPaths.checkpoints),
-    optional=(),
+    outputs=(RunPaths.tokenizer, *train.STAGE.outputs),
     required_outputs=lambda workdir: (RunPaths.tokenizer, *train.newest(workdir)),
     multi_process=False,
 )
@@ -154,5 +197,6 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
 
 
 if __name__ == "__main__":
-    listed = [name.removesuffix(".") for name in READS if name.startswith(("reinforce", "train"))]
+    fields = (f"train.{one.name}" for one in dataclasses.fields(TrainConfig))
+    listed = ["reinforce", *(name for name in fields if name not in UNUSED)]
     run_command("launch.reinforce", (__doc__ or "").strip(), run, listed, from_run="reinforce")

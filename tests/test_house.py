@@ -368,7 +368,7 @@ def test_messages_name_parts_of_pages_that_exist():
         assert part in (REPOSITORY / page).read_text(encoding="utf-8"), (page, part)
 
 
-MOST_TOKENS = {"product": 466_600, "tests": 569_000}
+MOST_TOKENS = {"product": 463_700, "tests": 541_900}
 """Python tokens without comments and line structure; a string is one, also a docstring or an f-string. Lower them when
 code leaves."""
 

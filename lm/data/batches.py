@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, Int
 from lm.config import ModelConfig, Stage, Stages, TrainConfig
 from lm.config.stages import constant
 from lm.data.block_order import BlockOrder, steps_in_blocks
-from lm.data.mixture import Turns, mixture_of
+from lm.data.mixture import Turns, manifest_sha256, mixture_of
 from lm.data.read_ahead import Part, ReadAhead, Wanted, steps_of_part
 from lm.data.records import Manifest, SequenceRecord, Shard, check_request, from_bytes, read_manifest
 from lm.data.shards import OFFSETS_BYTES, ShardRecords
@@ -91,7 +91,37 @@ class Source:
     """Number of targets per epoch: all tokens except the first of each shard."""
 
 
-class BatchSource:
+class Batches:
+    """Source of the batches of a run, such as a BatchSource."""
+
+    stages: Stages
+    sources: Sequence[Source] = ()
+    """Folders of shards that they are read from."""
+    are_sampled = False
+    """Whether batches are sampled from the model in training: then the time until a batch is there is part of the step,
+    and the evaluators also run before the first step."""
+
+    def iterate(
+        self, start_step: int, rows: Callable[[int, int], np.ndarray], stop_step: int, state: Callable[[], Any]
+    ) -> Iterator[Any]:
+        """Iterate over the batches of the steps `start_step` to `stop_step` - 1, pytrees of NumPy arrays of two axes.
+        `state` returns the state before the step of the next batch; it is valid until the batch is returned."""
+        raise NotImplementedError
+
+    def identity(self) -> object:
+        """Return JSON data that must be equal if a run is resumed."""
+        return [{"manifest": manifest_sha256(one.folder), "share": one.share} for one in self.sources]
+
+    def documents(self, step: int) -> list[Origin]:
+        """Return the origin of each sequence in the batch of `step`; [] if there are no shards."""
+        return []
+
+    def windows_read(self, step: int) -> list[int]:
+        """Return how many windows of each source the steps 0 to `step` - 1 read."""
+        return []
+
+
+class BatchSource(Batches):
     """Training batches, each a pure function of its step number, from one split of one or more folders of shards.
 
     `folders` is one folder or {folder: weight}. Weights are relative, positive and finite. They count sequences: after
@@ -126,13 +156,13 @@ class BatchSource:
         if not given or not all(0 < sum(each) < math.inf for each in zip(*weights, strict=True)):
             told = ", ".join(f"{folder}: {weight}" for folder, weight in given.items())
             raise UsageError(f"The weights are {{{told}}}; give at least one, each above 0 and finite.")
-        self.sources: list[Source] = []
+        self.sources = sources = list[Source]()
         for folder, weight in zip(given, weights[0], strict=True):
             manifest = read_manifest(folder)
             check_request(manifest, folder, split, context_length, tokenizer_fingerprint)
             windows = Windows(folder, manifest, split, context_length)
             targets = sum(max(shard.tokens - 1, 0) for shard in windows.shards)
-            self.sources.append(Source(folder, weight / sum(weights[0]), windows, targets))
+            sources.append(Source(folder, weight / sum(weights[0]), windows, targets))
         # Windows are numbered over all sources: source i has _first_window[i] to _first_window[i + 1] - 1.
         self._first_window = list(itertools.accumulate((len(one.windows) for one in self.sources), initial=0))
         ranges = [range(*ends) for ends in itertools.pairwise(self._first_window)]
@@ -170,14 +200,18 @@ class BatchSource:
         return self._read(self._order[step], self.stages.at(step))
 
     def iterate(
-        self, start_step: int = 0, rows: Callable[[int, int], np.ndarray] | None = None, stop_step: int | None = None
+        self,
+        start_step: int = 0,
+        rows: Callable[[int, int], np.ndarray] | None = None,
+        stop_step: int | None = None,
+        state: Callable[[], Any] | None = None,
     ) -> Iterator[Batch]:
         """Iterate over the batches of the steps `start_step` to `stop_step` - 1 (None: without end). They are read
         ahead by `loader_threads` threads, and from buckets by further threads (lm.data.read_ahead).
 
         `rows(B, T)` returns the numbers of the rows that this process needs of a batch of B sequences of T tokens; the
-        batches then have only these. None: all rows. Raises UsageError if the blocks of train.shuffle_block do not fit
-        into memory.
+        batches then have only these. None: all rows. `state`, from the training loop, is not used. Raises UsageError if
+        the blocks of train.shuffle_block do not fit into memory.
         """
         stages = self.stages.between(start_step, stop_step)
         of_stage = [np.arange(stage.shape[0]) if rows is None else rows(*stage.shape) for stage in stages]

@@ -37,7 +37,7 @@ class MetricsLog:
             return
         # Weights & Biases first: it can fail, and nothing else is open yet.
         asked = [WeightsAndBiases(folder, wandb_project, settings or {})] if wandb_project else []
-        of_step = lambda row: "tokens" in row or "reward" in row
+        of_step = lambda row: "tokens" in row
         again = lambda row: row["step"] == first_step and ("run" in row or (evaluation_pending and not of_step(row)))
         self.lines = JsonLines(RunPaths(folder).metrics, first_step, again)
         self.writers += [self.lines, TensorBoard(RunPaths(folder).tensorboard, first_step), *asked]
@@ -143,7 +143,9 @@ def memory(devices: Sequence[Any]) -> Row:
 
 
 def live_text(step: int, steps: int, row: Row) -> str:
-    """Format metrics as "step 20/800  loss 8.134  3,909 tokens/s  MFU 61 %  13:41 left"; without MFU on a CPU."""
+    """Format metrics as "step 20/800  loss 8.134  3,909 tokens/s  MFU 61 %  13:41 left"; without MFU on a CPU. In
+    reinforcement learning, the loss means nothing, and the reward is shown."""
     mfu = f"MFU {row['mfu']:.0%}  ".replace("%", " %") if "mfu" in row else ""
     speed, left = f"{row['tokens_per_second']:,.0f} tokens/s", duration(row["seconds_left"])
-    return f"step {step:,}/{steps:,}  loss {row['loss']:.3f}  {speed}  {mfu}{left} left"
+    name = "reward" if "reward" in row else "loss"
+    return f"step {step:,}/{steps:,}  {name} {row[name]:.3f}  {speed}  {mfu}{left} left"

@@ -23,7 +23,8 @@ class Guard(NamedTuple):
     Part of the TrainState."""
 
     recent_2W: Float[Array, "2 W"]  # noqa: N815
-    """Losses and gradient norms of the last W accepted steps, as a ring buffer; the next entry goes to accepted % W."""
+    """Losses and gradient norms of the last W accepted steps, as a ring buffer; the next entry goes to accepted % W.
+    Steps without a gradient, as if no answer of reinforcement learning had a reward, are not entered."""
     accepted: Int[Array, ""]
     """Number of applied steps."""
     in_row: Int[Array, ""]
@@ -36,12 +37,12 @@ def make_guard(config: SpikeConfig) -> Guard:
 
 
 def bounds(guard: Guard, config: SpikeConfig) -> Float[Array, " 2"]:
-    """Return the largest loss and gradient norm that are no spike; infinite until config.window steps were accepted."""
+    """Return the largest loss and gradient norm that are no spike; infinite until the buffer is full."""
     if not config.window:
         return jnp.full((2,), jnp.inf)
     mean_2 = jnp.mean(guard.recent_2W, axis=1)
     deviation_2 = jnp.maximum(jnp.std(guard.recent_2W, axis=1), LEAST_DEVIATION * jnp.abs(mean_2))
-    return jnp.where(guard.accepted >= config.window, mean_2 + config.deviations * deviation_2, jnp.inf)
+    return jnp.where(jnp.all(guard.recent_2W[1] > 0), mean_2 + config.deviations * deviation_2, jnp.inf)
 
 
 def accept(
@@ -54,7 +55,7 @@ def accept(
     seen_2 = jnp.stack([loss, norm]).astype(jnp.float32)
     applied = jnp.all(jnp.isfinite(seen_2) & (seen_2 <= bounds(guard, config)))
     place = guard.accepted % guard.recent_2W.shape[1]
-    recent_2W = jnp.where(applied, guard.recent_2W.at[:, place].set(seen_2), guard.recent_2W)
+    recent_2W = jnp.where(applied & (norm > 0), guard.recent_2W.at[:, place].set(seen_2), guard.recent_2W)
     after = Guard(recent_2W, guard.accepted + applied, jnp.where(applied, 0, guard.in_row + 1))
     return applied, after
 

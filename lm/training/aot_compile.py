@@ -30,7 +30,7 @@ WORTH_MEASURING = 10**11
 REFUSED = re.compile("No such compile option: '(\\w+)'|While setting option (\\w+)|disable it with (\\w+)=")
 """XLA's error messages for a rejected compile option."""
 
-Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,16 @@ def example_batch(batch_size: int, context_length: int) -> Batch:
 
 
 def compile_ahead(
-    step: Any, state: TrainState, like: Batch, mesh: Mesh, model: ModelConfig, xla_options: Sequence[str] = ()
-) -> tuple[Step, StepCost]:
-    """Compile the jitted training step for the abstract `state` and batches like `like`, with train.xla_options.
+    step: Any, state: TrainState, like: Any, mesh: Mesh, model: ModelConfig, xla_options: Sequence[str] = (),
+    tokens: int | None = None,
+) -> tuple[Step, StepCost]:  # fmt: skip
+    """Compile the jitted training step for the abstract `state` and batches like `like`, of `tokens` tokens (None: as
+    many as its first array has), with train.xla_options.
 
     Return (compiled step, which rejects other shapes instead of recompiling; its cost). Raises UsageError if processes
     have lowered different programs, or if XLA rejects an option.
     """
-    flops = flops_per_token(model) * like.inputs_BT.size
+    flops = flops_per_token(model) * (like[0].size if tokens is None else tokens)
     start = time.perf_counter()
     shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh))
     lowered = step.lower(state, jax.tree.map(shape, like))
@@ -131,7 +133,7 @@ def worth_measuring(flops: int, platform: str) -> bool:
     return platform == "cpu" and jax.process_count() == 1 and flops >= WORTH_MEASURING
 
 
-def measure_step_seconds(step: Step, make_state: Callable[[], TrainState], batch: Batch, repeats: int = 3) -> float:
+def measure_step_seconds(step: Step, make_state: Callable[[], TrainState], batch: Any, repeats: int = 3) -> float:
     """Return the median duration in seconds of `repeats` steps after a warm-up step. They run on a temporary state from
     `make_state`; call this before the run's own state exists, since memory is needed for only one."""
     state, seconds = make_state(), []

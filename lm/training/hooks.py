@@ -229,7 +229,10 @@ class Patience(Periodic):
             )
 
 
-FIGURES = {"validation_loss": "validation loss {:.3f} nats/token", "validation_bits_per_byte": "{:.3f} bits/byte"}
+FIGURES = {
+    "validation_loss": "validation loss {:.3f} nats/token", "validation_bits_per_byte": "{:.3f} bits/byte",
+    "validation_pass_at_1": "{:.1%} solved",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from lm.config import ModelConfig, TrainConfig
-from lm.data.batches import Batch
 from lm.errors import InputError
 from lm.metrics.writers import Row
 from lm.parallel import own_rows, shard_batch
@@ -16,24 +16,31 @@ from lm.resilience.goodput import Goodput
 from lm.resilience.watchdog import Watchdog
 from lm.run_paths import RunPaths
 from lm.training.hooks import Hook
-from lm.training.setup import Program, Run, describe, setup
+from lm.training.setup import Data, Program, Run, describe, open_shards, setup
 from lm.training.state import TrainState
 
 
-def train(model: ModelConfig, config: TrainConfig, folder: Path, goodput: Goodput | None = None) -> None:
+def train(
+    model: ModelConfig,
+    config: TrainConfig,
+    folder: Path,
+    goodput: Goodput | None = None,
+    open_data: Callable[..., Data] = open_shards,
+) -> None:
     """Train on `folder`/tokens with `folder`/tokenizer up to config.steps, resuming from the newest checkpoint in
     `folder`.
 
     Folders in config.mixture are trained on too, with weights from config.mixture and config.own_weight. Writes
     checkpoints/, metrics.jsonl, tensorboard/, samples/step-*.json, goodput.json and heartbeat.json to `folder`, and if
     needed skipped_steps.jsonl, hangs/, wandb/ and profile/. Parameters at each step are bit-identical whether or not
-    the run was interrupted. `goodput` counts the time, by default from now on.
+    the run was interrupted. `goodput` counts the time, by default from now on. `open_data`, called like `open_shards`,
+    can open other data than shards.
 
     Raises InputError or UsageError if shards or a checkpoint do not match the config, and Stopped, after saving, if the
     process was asked to stop.
     """
     with contextlib.ExitStack() as stack:
-        loop(setup(model, config, folder, goodput, stack))
+        loop(setup(model, config, folder, goodput, stack, open_data))
 
 
 def loop(run: Run) -> None:
@@ -46,7 +53,8 @@ def loop(run: Run) -> None:
     with contextlib.closing(Watchdog(tools.goodput, hangs, run.config.hang_seconds, run.step_seconds)):
         if run.evaluation_pending:
             run_pending_evaluation(run)
-        batches = run.source.iterate(step, functools.partial(own_rows, run.mesh), run.config.steps)
+        rows = functools.partial(own_rows, run.mesh)
+        batches = run.source.iterate(step, rows, run.config.steps, lambda: state)
         stages = run.programs.stages
         stage, program = stages.at(step), run.programs.at(min(step, run.config.steps - 1))
         # An implicit transfer would make the host wait for the devices at every step.
@@ -79,12 +87,12 @@ def begin_stage(run: Run, step: int) -> Program:
     return program
 
 
-def next_batch(run: Run, batches: Iterator[Batch], program: Program, state: TrainState, step: int) -> Batch:
+def next_batch(run: Run, batches: Iterator[Any], program: Program, state: TrainState, step: int) -> Any:
     """Return the batch after `step` steps, on the devices. `batches` yields the rows of this process. If data is
     damaged, saves `state` and raises InputError."""
     try:
-        with run.tools.goodput.phase("data"):
-            return shard_batch(run.tools.meter.next(batches), run.mesh, len(program.batch.inputs_BT), program.rows)
+        with run.tools.goodput.phase("steps" if run.source.are_sampled else "data"):
+            return shard_batch(run.tools.meter.next(batches), run.mesh, len(program.batch[0]), program.rows)
     except InputError:
         run.checkpointing.save_before_error(state, step)
         raise
@@ -103,13 +111,14 @@ def run_hook(run: Run, hook: Hook, state: TrainState, step: int) -> Row | None:
 def run_pending_evaluation(run: Run) -> None:
     """Run the evaluations and samples that the previous process left out at its last step because it was asked to stop.
     Raises Stopped if this process is asked to stop too."""
-    for hook in run.evaluations:
+    for hook in run.evaluations if run.first_step else run.evaluations[:1]:  # before the first step, the evaluators
         if hook.due(run.first_step) and (row := hook.run(run.state, run.first_step)):
             run.tools.log.write(run.first_step, row)
     if run.progress.stopping:
         run.tools.goodput.beat(run.first_step, "stopped")
         raise run.tools.preemption.stopped(run.first_step)
-    run.checkpoints.amend(run.first_step, run.progress.found() | {"evaluated": True})
+    if run.first_step:
+        run.checkpoints.amend(run.first_step, run.progress.found() | {"evaluated": True})
 
 
 def finish(run: Run, step: int) -> None:

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from lm.config import LoraConfig, ModelConfig, OptimizerConfig, TrainConfig
+from lm.config import LoraConfig, ModelConfig, OptimizerConfig, Stages, TrainConfig
 from lm.model.cost import BATCH_BYTES, BYTES, by_layers, check_memory, host_bytes, kept_channels, on_host_alone
 
 if TYPE_CHECKING:
@@ -44,11 +44,12 @@ def state_bytes(model: ModelConfig, config: OptimizerConfig, lora: LoraConfig) -
     return StateBytes(*by_layers(counted, model))
 
 
-def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
-    """Return {purpose: minimum bytes}, summed over all devices, for the steps that need the most memory. Purposes are
-    "parameters", "moments", "gradients" (float32 if summed over micro-batches), "batch", and so on."""
+def training_bytes(model: ModelConfig, config: TrainConfig, stages: Stages | None = None) -> dict[str, int]:
+    """Return {purpose: minimum bytes}, summed over all devices, for the steps that need the most memory. `stages` are
+    by default those of sequences of model.context_length tokens. Purposes are "parameters", "moments", "gradients"
+    (float32 if summed over micro-batches), "batch", and so on."""
     state = state_bytes(model, config.optimizer, config.lora)
-    stage = config.stages(model.context_length).largest(config.steps)
+    stage = (stages or config.stages(model.context_length)).largest(config.steps)
     count = state.parameters // BYTES[model.parameter_dtype]
     summed = "float32" if stage.micro_batches > 1 else model.parameter_dtype
     kept = kept_channels(model, config.remat_policy) * model.layers * BYTES[model.compute_dtype]
@@ -72,11 +73,12 @@ def of_device(needed: Mapping[str, int], config: TrainConfig, devices: int) -> d
 
 
 def check_training_memory(
-    model: ModelConfig, config: TrainConfig, devices: "Sequence[jax.Device]" = (), processes: int = 1
-) -> None:
+    model: ModelConfig, config: TrainConfig, devices: "Sequence[jax.Device]" = (), processes: int = 1,
+    stages: Stages | None = None,
+) -> None:  # fmt: skip
     """Raise UsageError if training cannot fit into the memory of `devices`, the devices of this process; the run has
     `processes` processes. If they are CPUs, or there are none here, the limit is this machine's memory."""
-    needed = training_bytes(model, config)
+    needed = training_bytes(model, config, stages)
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices if device.platform != "cpu"]
     known = [limit for limit in limits if limit is not None]
     if known:

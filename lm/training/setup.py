@@ -15,9 +15,8 @@ from jax.sharding import Mesh
 
 from lm.checkpoints.manager import NO_HOOKS, Checkpoints, Parameters, SaveHooks, Snapshots
 from lm.checkpoints.manifest import RetentionPolicy, folders_of, lengths, steps_in
-from lm.config import ModelConfig, TrainConfig
-from lm.data.batches import Batch, BatchSource, training_batches
-from lm.data.mixture import manifest_sha256
+from lm.config import ModelConfig, Stage, TrainConfig
+from lm.data.batches import Batches, training_batches
 from lm.devices import target_of
 from lm.evaluation.evaluator import Evaluator, EvaluatorConfig
 from lm.evaluation.evaluators import make_evaluators
@@ -57,7 +56,7 @@ from lm.training.restore_or_init import check_start, restore_or_init
 from lm.training.shard_verification import WAIT_SECONDS, ShardVerification
 from lm.training.skipped_steps import SkippedSteps
 from lm.training.state import TrainState, abstract_state, initializer
-from lm.training.step import compile_step
+from lm.training.step import Gradients, compile_step, token_gradients
 from lm.trusted_code import code_hashes
 
 Say = Callable[[str], None]
@@ -68,12 +67,15 @@ arXiv:2305.16264)."""
 
 @dataclass
 class Data:
-    """Training batches, and evaluators on held-out documents."""
+    """Training batches, and evaluators on held-out data."""
 
     tokenizer: Tokenizer
-    source: BatchSource
+    source: Batches
     evaluators: Callable[[int], Mapping[str, Evaluator]]
     """Returns the evaluators to run after a number of steps; they use the context length of the last of these steps."""
+    gradients_of: Gradients = token_gradients
+    example: Callable[[Stage], Any] = lambda stage: example_batch(*stage.shape)
+    """Returns a batch with the shapes and types that batches have in a stage."""
 
 
 @dataclass
@@ -81,7 +83,7 @@ class Program:
     """Training step compiled for one batch shape."""
 
     step: Step
-    batch: Batch
+    batch: Any
     """Example batch of that shape."""
     cost: StepCost
     rows: np.ndarray
@@ -91,9 +93,9 @@ class Program:
 class Programs:
     """Training steps compiled for all batch shapes of a run, and the shapes of its state."""
 
-    def __init__(self, model: ModelConfig, config: TrainConfig, mesh: Mesh):
-        self.model, self.config, self.mesh = model, config, mesh
-        self.stages = config.stages(model.context_length)
+    def __init__(self, model: ModelConfig, config: TrainConfig, data: Data, mesh: Mesh):
+        self.model, self.config, self.data, self.mesh = model, config, data, mesh
+        self.stages = data.source.stages
         self.optimizer = make_optimizer(config.optimizer, config.steps)
         choices = config.spikes, config.mesh.zero1, config.ema_decay > 0, config.lora
         self.abstract = abstract_state(model, self.optimizer, mesh, *choices)
@@ -109,10 +111,11 @@ class Programs:
         stage = self.stages.at(step)
         key = (*stage.shape, stage.micro_batches)
         if key not in self._compiled:
-            batch, config = example_batch(*stage.shape), self.config.of_stage(stage)
-            program = compile_step(self.optimizer, self.abstract, self.mesh, config)
-            options = self.config.xla_options
-            compiled = compile_ahead(program, self.abstract, batch, self.mesh, stage.model(self.model), options)
+            batch, config = self.data.example(stage), self.config.of_stage(stage)
+            program = compile_step(self.optimizer, self.abstract, self.mesh, config, self.data.gradients_of)
+            compiled = compile_ahead(
+                program, self.abstract, batch, self.mesh, stage.model(self.model), config.xla_options, stage.tokens
+            )
             self._compiled[key] = Program(compiled[0], batch, compiled[1], own_rows(self.mesh, *stage.shape))
         return self._compiled[key]
 
@@ -124,7 +127,7 @@ class Run:
     config: TrainConfig
     folder: Path
     mesh: Mesh
-    source: BatchSource
+    source: Batches
     programs: Programs
     state: TrainState
     """Initial state of the loop."""
@@ -148,11 +151,11 @@ class Run:
 
 
 def setup(
-    model: ModelConfig, config: TrainConfig, folder: Path, goodput: Goodput | None, stack: contextlib.ExitStack
-) -> Run:
+    model: ModelConfig, config: TrainConfig, folder: Path, goodput: Goodput | None, stack: contextlib.ExitStack,
+    open_data: Callable[..., Data],
+) -> Run:  # fmt: skip
     """Build the run in `folder`, ready for its next step. `stack` closes its resources. Raises as `train` does."""
     config.check_model(model)
-    check_training_memory(model, config, jax.local_devices(), jax.process_count())
     primary, paths = jax.process_index() == 0, RunPaths(folder)
     checkpoint_folder, snapshot_folder = folders_of(paths)
     say: Say = functools.partial(print, flush=True) if primary else lambda text: None
@@ -164,6 +167,12 @@ def setup(
         print(f"train: {served}", flush=True)  # in every process: each has its own server
 
     data = open_data(model, config, folder, preemption, say)
+    check_training_memory(model, config, jax.local_devices(), jax.process_count(), data.source.stages)
+    if config.sample_every:
+        check_cache(model)
+        check_prompt(data.tokenizer, config.sample_prompt, config.sample_tokens)
+    if config.wandb_project:
+        import_wandb(config.wandb_project)
     mesh = training_mesh(config, model)
     if config.start.checkpoint and not steps_in(checkpoint_folder):
         with goodput.phase("verifying"):
@@ -178,7 +187,7 @@ def setup(
     say(f"train: compiling the step for {mesh.devices.size} x {mesh.devices.flat[0].device_kind}")
     newest = settle("newest checkpoint", None, lambda _: max(steps_in(checkpoint_folder), default=0))
     likely = min(newest, config.steps - 1)  # the first step, unless that checkpoint is damaged
-    programs = Programs(model, config, mesh)
+    programs = Programs(model, config, data, mesh)
     goodput.work = programs.stages.windows_before
     with goodput.phase("compiling"):
         # Compile all later stages too: one that does not fit into memory is rejected before the first step.
@@ -192,7 +201,7 @@ def setup(
     say(f"train: {program.cost}\ntrain: {peak.meaning}")
     step_seconds = None  # if the run is too short for a forecast, the first logged row shows the speed
     with goodput.phase("compiling"):
-        if worth_measuring(flops(config.steps), mesh.devices.flat[0].platform):
+        if not data.source.are_sampled and worth_measuring(flops(config.steps), mesh.devices.flat[0].platform):
             batch = shard_batch(program.batch, mesh, program.batch.inputs_BT.shape[0])
             step_seconds = measure_step_seconds(program.step, programs.fresh, batch)
     with goodput.phase("verifying"):
@@ -220,7 +229,8 @@ def setup(
             has_resumed=goodput.has_resumed(),
         )
         checkpoints.prepare(state)
-    first, pending = int(state.step), not found.get("evaluated", True)
+    first = int(state.step)
+    pending = not found.get("evaluated", first > 0 or not data.source.are_sampled)
     metadata = own | lengths(found, config.steps)
     if found.get("steps", config.steps) != config.steps:
         say(
@@ -239,7 +249,7 @@ def setup(
     meter = Meter(first, config.steps, programs.stages.tokens_before, flops, peak)
     settings = {"model": asdict(model), "train": asdict(config)}
     log = closing(MetricsLog(folder, first, config.wandb_project, settings, primary, pending))  # drops later rows
-    skipped = closing(SkippedSteps(folder, data.source, config, first))
+    skipped = closing(SkippedSteps(folder, data.source.documents, config, first))
     goodput.busy = skipped.running
     line = LiveLine(quiet=not primary)
     tools = hooks.Instruments(goodput, HostTimes(goodput), preemption, skipped, meter, profiler, log, line)
@@ -281,7 +291,7 @@ def setup(
     )  # fmt: skip
 
 
-def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption: PreemptionHandler, say: Say) -> Data:
+def open_shards(model: ModelConfig, config: TrainConfig, folder: Path, preemption: PreemptionHandler, say: Say) -> Data:
     """Open tokenizer, batches and evaluators. Raises UsageError or InputError if one is invalid."""
     tokenizer = load(RunPaths(folder).tokenizer)
     tokens = shown_place(RunPaths(folder).tokens)
@@ -306,11 +316,6 @@ def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption:
 
     for stage in reached:
         evaluators_of(stage.context_length)
-    if config.sample_every:
-        check_cache(model)
-        check_prompt(tokenizer, config.sample_prompt, config.sample_tokens)
-    if config.wandb_project:
-        import_wandb(config.wandb_project)
     return Data(tokenizer, source, lambda step: evaluators_of(source.stages.at(max(step - 1, 0)).context_length))
 
 
@@ -337,7 +342,7 @@ def describe(programs: Programs, step: int) -> dict[str, Any]:
     }
 
 
-def description_texts(run: dict[str, Any], config: TrainConfig, source: BatchSource) -> Iterator[str]:
+def description_texts(run: dict[str, Any], config: TrainConfig, source: Batches) -> Iterator[str]:
     """Yield lines for the terminal that describe a run and its data, from `run`, the result of `describe`."""
     stages = source.stages.between(0, config.steps)
     each = f"steps of {run['tokens_per_step']:,} tokens"
@@ -370,17 +375,16 @@ def description_texts(run: dict[str, Any], config: TrainConfig, source: BatchSou
 
 
 def identity(
-    model: ModelConfig, config: TrainConfig, tokenizer: Tokenizer, source: BatchSource, mesh: Mesh
+    model: ModelConfig, config: TrainConfig, tokenizer: Tokenizer, source: Batches, mesh: Mesh
 ) -> dict[str, Any]:
     """Return checkpoint metadata that identifies the run: seed, tokenizer, data, mesh, versions. Resuming compares the
     seed, tokenizer and data (lm/training/restore_or_init.py)."""
     code = code_hashes(code_names(model, "model."))
     versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")}
-    data = [{"manifest": manifest_sha256(one.folder), "share": one.share} for one in source.sources]
     return {
         "seed": config.seed,
         "tokenizer": tokenizer.fingerprint,
-        "data": data,
+        "data": source.identity(),
         "mesh": dict(mesh.shape),
         "processes": jax.process_count(),
         "versions": versions,

@@ -3,13 +3,14 @@
 import contextlib
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from lm.config import TrainConfig
-from lm.data.batches import BatchSource
+from lm.data.batches import Origin
 from lm.data.records import document_tables
 from lm.errors import InputError
 from lm.metrics.writers import JsonLines
@@ -22,8 +23,10 @@ SHOWN = 3  # number of documents named on the terminal
 class SkippedSteps:
     """Reports skipped steps: on the terminal, and as lines of skipped_steps.jsonl in the run folder."""
 
-    def __init__(self, run: Path, source: BatchSource, config: TrainConfig, first_step: int):
-        self.path, self.source, self.config, self.first_step = RunPaths(run).skipped_steps, source, config, first_step
+    def __init__(self, run: Path, documents: Callable[[int], list[Origin]], config: TrainConfig, first_step: int):
+        """`documents` is BatchSource.documents."""
+        self.path, self.documents, self.config = RunPaths(run).skipped_steps, documents, config
+        self.first_step = first_step
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
         self.in_row = 0
         """Steps skipped since the last applied one, at the time of the last `wait`."""
@@ -70,7 +73,7 @@ class SkippedSteps:
         figures = {name: float(metrics[name]) for name in ("loss", "gradient_norm", "loss_bound", "norm_bound")}
         sequences = [
             {"folder": str(origin.folder), "documents": name_documents(origin.folder, origin.documents)}
-            for origin in self.source.documents(step - 1)
+            for origin in self.documents(step - 1)
         ]
         finite = {name: value if math.isfinite(value) else str(value) for name, value in figures.items()}
         try:
@@ -79,10 +82,11 @@ class SkippedSteps:
             print(f"train: {self.path} cannot be written; training continues: {error}", flush=True)
         named = list(dict.fromkeys(itertools.chain.from_iterable(one["documents"] for one in sequences)))
         more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+        shown = f"documents {', '.join(named[:SHOWN])}{more} " if named else ""
         print(
             f"train: step {step:,} is skipped: loss {figures['loss']:.4g} (bound {figures['loss_bound']:.4g}), "
-            f"gradient norm {figures['gradient_norm']:.4g} (bound {figures['norm_bound']:.4g}); documents "
-            f"{', '.join(named[:SHOWN])}{more} ({self.path})",
+            f"gradient norm {figures['gradient_norm']:.4g} (bound {figures['norm_bound']:.4g}); "
+            f"{shown}({self.path})",
             flush=True,
         )
 

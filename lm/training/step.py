@@ -108,7 +108,8 @@ class StepValues(NamedTuple):
 
     state: TrainState
     """State before the step."""
-    batch: Batch
+    batch: Any
+    """A Batch; of reinforcement learning an AnswerBatch (lm/reinforcement/scoring.py)."""
     loss: jax.Array
     """Mean loss in nats per token."""
     gradients: Any
@@ -138,18 +139,29 @@ def own_metrics(config: TrainConfig, values: StepValues, activations: Metrics) -
     return found
 
 
-def update(
-    state: TrainState, batch: Batch, optimizer: optax.GradientTransformation, config: TrainConfig
-) -> tuple[TrainState, Metrics]:
-    """Take one optimizer step, or none if the guard skips it (anomaly_guard.py). Metrics are those of the parameters
-    before the step."""
+type Gradients = Callable[[TrainState, Any, TrainConfig, Metrics], tuple[jax.Array, Any]]
+"""gradients_of(state, batch, config, metrics): (loss to log and to guard, gradients of the trained parameters). Adds
+further values to log to `metrics`."""
+
+
+def token_gradients(state: TrainState, batch: Batch, config: TrainConfig, metrics: Metrics) -> tuple[jax.Array, Any]:
+    """The Gradients of the next-token loss."""
     dropout = None
     if config.dropout:
         stream = jax.random.fold_in(jax.random.key(config.seed), DROPOUT)
         rows_B = jnp.arange(batch.inputs_BT.shape[0])
         dropout = Dropout(jax.random.fold_in(stream, state.step), config.dropout, rows_B)
+    return loss_and_gradients(state.model, batch, config, dropout, metrics, state.adapters)
+
+
+def update(
+    state: TrainState, batch: Any, optimizer: optax.GradientTransformation, config: TrainConfig,
+    gradients_of: Gradients = token_gradients,
+) -> tuple[TrainState, Metrics]:  # fmt: skip
+    """Take one optimizer step, or none if the guard skips it (anomaly_guard.py). Metrics are those of the parameters
+    before the step."""
     activations: Metrics = {}
-    loss, gradients = loss_and_gradients(state.model, batch, config, dropout, activations, state.adapters)
+    loss, gradients = gradients_of(state, batch, config, activations)
     before: Any = state.trained
     if config.mesh.zero1:  # each device updates a shard; the output sharding gathers the model
         cut = shardings(before, jax.sharding.get_abstract_mesh(), zero1=True)
@@ -173,7 +185,7 @@ def update(
         "skipped": state.step + 1 - guard.accepted, "in_row": guard.in_row, "loss_bound": loss_bound,
         "norm_bound": norm_bound,
     }  # fmt: skip
-    if config.step_metrics or config.activation_metrics:
+    if config.step_metrics or activations:
         values = StepValues(state, batch, loss, gradients, changes)
         metrics |= {OWN + name: value for name, value in own_metrics(config, values, activations).items()}
     return TrainState(state.step + 1, model, optimizer_state, guard, ema, adapters), metrics
@@ -187,12 +199,13 @@ def averaged(ema: Transformer, model: Transformer, accepted: jax.Array, decay: f
 
 
 def compile_step(
-    optimizer: optax.GradientTransformation, state: TrainState, mesh: Mesh, config: TrainConfig
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    optimizer: optax.GradientTransformation, state: TrainState, mesh: Mesh, config: TrainConfig,
+    gradients_of: Gradients = token_gradients,
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:  # fmt: skip
     """Jit `update` over the mesh, for states with the shardings of `state`. The input state is donated."""
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(
-        traced_on(mesh, lambda state, batch: update(state, batch, optimizer, config), training=True),
+        traced_on(mesh, lambda state, batch: update(state, batch, optimizer, config, gradients_of), training=True),
         in_shardings=(state_shardings, batch_sharding(mesh)),
         out_shardings=(state_shardings, None),
         donate_argnums=0,

@@ -6,6 +6,7 @@ The base is finetuned on the formats of the tasks only: answers have the given w
 of the calculator have any operator. Reinforcement must find out what is right. Minutes are of CPU time.
 """
 
+import itertools
 import json
 import math
 import os
@@ -24,10 +25,11 @@ import numpy as np
 
 from configs.experiment.run_folder import Loaded, RunFolder
 from lm.compilation_cache import keep_compiled_programs
+from lm.config import ReinforceConfig
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.parallel import one_device_mesh, traced_on
-from lm.reinforcement.loop import SampledReply, batches
+from lm.reinforcement.sampler import answer_batch
 from lm.reinforcement.scoring import AnswerBatch, answer_logprobs, objective
 from lm.reinforcement.tasks import TASKS, instance_at
 from tests.bench.runner import require_model, run_benchmark
@@ -72,15 +74,11 @@ def requests(part: int, logprobs: int | None = 0) -> list[GenerationRequest]:
     return found
 
 
-type Sampled = list[tuple[list[SampledReply], AnswerBatch]]
-
-
-def sampled(engine: Engine, part: int) -> Sampled:
-    asked, answers = requests(part), []
-    for one, done in zip(asked, engine.complete(asked), strict=True):
-        tokens, found = zip(*((x.token, x.logprob) for x in done.logprobs), strict=True)
-        answers.append(SampledReply(one.prompt, tokens, found))
-    return [*batches(answers, np.ones(len(answers)), engine, NEW)]
+def sampled(engine: Engine, part: int) -> list[AnswerBatch]:
+    """Batches of SLOTS replies, all of weight 1."""
+    asked, config = requests(part), ReinforceConfig(context=CONTEXT, max_tokens=NEW)
+    replies = [((one, [*done.logprobs]), 1.0) for one, done in zip(asked, engine.complete(asked), strict=True)]
+    return [answer_batch(SLOTS, config, some) for some in itertools.batched(replies, SLOTS)]
 
 
 def exactness(loaded: Loaded, engine: Engine, wanted: int) -> Iterator[dict[str, Any]]:
@@ -101,11 +99,10 @@ def exactness(loaded: Loaded, engine: Engine, wanted: int) -> Iterator[dict[str,
             if name == "with gradients" and part > 1 and found[name]["tokens"] >= wanted / 5:
                 continue
             start, total = time.process_time(), found[name]
-            for answers, batch in found_batches:
-                scores = np.asarray(function(loaded.model, batch))
-                scores = np.concatenate([row[: len(one.tokens)] for one, row in zip(answers, scores, strict=False)])
-                wanted_by_all = np.array([value for one in answers for value in one.logprobs], np.float32)
-                one, other = (x.view(np.int32).astype(np.int64) for x in (scores, wanted_by_all))
+            for batch in found_batches:
+                scores_BN, drawn_BN = np.asarray(function(loaded.model, batch)), batch.weights_RN > 0
+                pair = scores_BN[drawn_BN], np.asarray(batch.logprobs_RN)[drawn_BN]
+                one, other = (x.view(np.int32).astype(np.int64) for x in pair)
                 total["tokens"] += one.size
                 total["differing"] += int(np.sum(one != other))
                 total["largest_ulp"] = max(total["largest_ulp"], int(np.max(np.abs(one - other))))
@@ -126,15 +123,15 @@ def usual_forward_pass(loaded: Loaded, engine: Engine) -> dict[str, Any]:
 
     usual = traced_on(loaded.mesh, jax.jit(forward), training=True)
     found, wanted = [], []
-    for answers, _ in sampled(engine, 0):
+    for batch in sampled(engine, 0):
         ids_BT = np.zeros((SLOTS, CONTEXT + 1), np.int32)
-        for row, one in enumerate(answers):
-            ids_BT[row, : len(one.prompt) + len(one.tokens)] = one.prompt + one.tokens
+        for row, (length,) in enumerate(batch.lengths_R1):
+            ids_BT[row, :length] = batch.prompts_RT[row, :length]
+            ids_BT[row, length : length + NEW] = batch.tokens_RN[row]
         scores_BT = np.asarray(usual(loaded.model, ids_BT[:, :-1], ids_BT[:, 1:]))
-        for row, one in enumerate(answers):
-            first = len(one.prompt) - 1
-            found.append(scores_BT[row, first : first + len(one.tokens)])
-            wanted.append(np.array(one.logprobs, np.float32))
+        first_B1, drawn_BN = np.asarray(batch.lengths_R1) - 1, batch.weights_RN > 0
+        found.append(np.take_along_axis(scores_BT, first_B1 + np.arange(NEW), axis=1)[drawn_BN])
+        wanted.append(np.asarray(batch.logprobs_RN)[drawn_BN])
     differences = np.abs(np.concatenate(found) - np.concatenate(wanted))
     return {
         "what": "usual forward pass", "tokens": differences.size, "differing": int(np.sum(differences > 0)),

@@ -18,7 +18,7 @@ from lm.model.transformer import BLOCKS, empty_cache
 from lm.parallel import one_device_mesh
 from lm.trusted_code import module_code, trust
 from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN, random_model
-from tests.lm.reinforcement.test_loop import TALKER
+from tests.lm.reinforcement.test_sampler import TALKER
 
 OWN = "tests.lm.own_parts"
 PARTS = dataclasses.replace(LLAMA, block=f"{OWN}.ParallelBlock", norm=f"{OWN}.UnitNorm", mlp=f"{OWN}.geglu")

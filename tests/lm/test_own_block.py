@@ -3,14 +3,12 @@
 import dataclasses
 import re
 from collections.abc import Callable
-from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from lm.config import ModelConfig, ReinforceConfig
+from lm.config import ReinforceConfig
 from lm.errors import UsageError
 from lm.inference import steps
 from lm.inference.engine import Engine
@@ -18,16 +16,15 @@ from lm.inference.generate import sample_texts
 from lm.model.block import Block
 from lm.model.transformer import BLOCKS, check_cache
 from lm.parallel import one_device_mesh
-from lm.reinforcement.loop import Learner
-from lm.reinforcement.scoring import AnswerBatch, answer_logprobs
+from lm.reinforcement.sampler import Sampler, answer_batch
+from lm.reinforcement.scoring import answer_logprobs
 from lm.reinforcement.tasks import reverse_words
 from lm.training import preflight
 from lm.training.loop import train
-from lm.training.state import TrainState
 from lm.trusted_code import module_code, trust
 from tests.corpus import tiny_experiment, write_tokens
 from tests.lm.model_configs import LLAMA, random_model
-from tests.lm.reinforcement.test_loop import TALKER
+from tests.lm.reinforcement.test_sampler import TALKER
 from tests.test_house import REPOSITORY
 
 OWN = dataclasses.replace(LLAMA, vocab_size=TALKER.vocab_size, block="tests.lm.own_parts.UndeclaredBlock")
@@ -39,21 +36,14 @@ def _trusted():
     trust(module_code("tests.lm.own_parts"))
 
 
-def reinforced(config: ModelConfig) -> Learner:
-    state = cast(Any, TrainState)(*[0] * len(TrainState._fields))._replace(model=random_model(config))
-    return Learner(
-        config, tiny_experiment().train, ReinforceConfig(context=16, max_tokens=8), state, TALKER, reverse_words
-    )
-
-
-SHAPE = steps.Shape(OWN, 2, 16, 64, 1, 4)
-ONES = np.ones((2, 4), np.int32)
-ANSWERS = AnswerBatch(ONES, ONES[:, 0], ONES, ONES.astype(np.float32))
+SHAPE, ANSWERS = steps.Shape(OWN, 2, 16, 64, 1, 4), ReinforceConfig(context=16, max_tokens=4)
 GENERATES = {
     "engine": lambda: Engine(random_model(OWN), OWN, TALKER, slots=1),
     "samples": lambda: sample_texts(random_model(OWN), OWN, TALKER, ["a"], [0.0], 8, key=jax.random.key(0)),
-    "reinforcement": lambda: reinforced(OWN),
-    "its log-probabilities": lambda: answer_logprobs(random_model(OWN), SHAPE, ANSWERS),
+    "reinforcement": lambda: Sampler(
+        OWN, tiny_experiment().train, ANSWERS, TALKER, reverse_words, one_device_mesh(OWN)
+    ),
+    "its log-probabilities": lambda: answer_logprobs(random_model(OWN), SHAPE, answer_batch(2, ANSWERS)),
     "plans": lambda: steps.lower_decode(random_model(OWN), SHAPE, one_device_mesh(OWN)),
     "training, before its shards exist": lambda: preflight.devices_with_memory(OWN, tiny_experiment().train),
     "pretraining with the stage sample": lambda: preflight.check_samples(OWN),

@@ -63,7 +63,7 @@ def test_the_log_is_followed_while_it_grows_and_reread_after_a_restart(tmp_path)
     assert found["train"] == {"step": [2], "loss": [2.5]}
     assert found["validation"] == {"step": [2], "validation_loss": [2.0]} and found["last"] == 2
     with path.open("a") as file:  # of reinforcement learning
-        file.write(lines({"step": 3, "reward": 0.5}, {"step": 3, "validation_pass_at_1": 0.25}))
+        file.write(lines({"step": 3, "loss": -0.1, "reward": 0.5}, {"step": 3, "validation_pass_at_1": 0.25}))
     found = log.read(after=2)
     assert found["train"] == {"step": [3], "reward": [0.5]}
     assert found["validation"] == {"step": [3], "validation_pass_at_1": [0.25]}

@@ -71,6 +71,8 @@ class CurveLog:
             known = lambda value: value[:200] if isinstance(value, str) else finite(value)
             self.starts.append({"step": step} | {name: known(row["run"].get(name)) for name in STARTED})
         if "loss" in row or "reward" in row:
+            if "reward" in row:
+                row["loss"] = None  # the objective of reinforcement learning, whose value shows nothing
             self.train[step] = {name: finite(row.get(name)) for name in TRAIN}
         if "validation_loss" in row or "validation_pass_at_1" in row:
             self.validation[step] = {name: finite(row.get(name)) for name in VALIDATION}

@@ -85,6 +85,15 @@ def test_without_a_window_no_finite_step_is_skipped():
     assert np.isinf(bounds(make_guard(SpikeConfig()), SpikeConfig())).all()
 
 
+def test_steps_without_a_gradient_do_not_count():
+    """As in reinforcement learning, if no answer of a step has a reward."""
+    config, guard = SpikeConfig(window=3), make_guard(SpikeConfig(window=3))
+    for norm in (0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.1, 0.0, 0.9, 1.2):
+        taken, guard = accept(guard, jnp.float32(-norm), jnp.float32(norm), config)
+        assert taken, norm
+    assert not accept(guard, jnp.float32(-1.0), jnp.float32(9.0), config)[0]
+
+
 @pytest.fixture(scope="module")
 def poisoned(tokens, tmp_path_factory) -> Generator[tuple[Path, BatchSource]]:
     """A run folder with shards, and its batches; gradients are multiplied by POISON."""

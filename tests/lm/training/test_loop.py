@@ -33,7 +33,7 @@ from lm.training.aot_compile import WORTH_MEASURING, worth_measuring
 from lm.training.hooks import all_finite
 from lm.training.loop import train
 from lm.training.optimizer import make_optimizer
-from lm.training.setup import description_texts, open_data
+from lm.training.setup import description_texts, open_shards
 from lm.training.state import abstract_state, initializer
 from tests.lm.training.conftest import CONFIG, MODEL
 from tests.run_files import restore_model
@@ -178,7 +178,7 @@ def test_validation_uses_at_most_a_micro_batch_of_rows_at_once_with_the_same_res
     found = {}
     for parts in (1, 4):
         config = dataclasses.replace(CONFIG, micro_batches=parts)
-        data = open_data(MODEL, config, tokens, PreemptionHandler(1), print)
+        data = open_shards(MODEL, config, tokens, PreemptionHandler(1), print)
         validation = data.evaluators(0)["validation"]
         assert isinstance(validation, Validation)
         assert {batch.inputs_BT.shape[0] for batch in validation.batches} == {config.batch_size // parts}

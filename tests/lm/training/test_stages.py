@@ -3,6 +3,8 @@
 import dataclasses
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -18,7 +20,7 @@ from lm.planner.compile import Compiled, compile_for
 from lm.planner.topology import topology_of
 from lm.training.loop import train
 from lm.training.memory import training_bytes
-from lm.training.setup import Programs
+from lm.training.setup import Data, Programs
 from tests.corpus import tiny_experiment
 from tests.train_runs import bits, copy, rows, told
 
@@ -118,7 +120,9 @@ def test_each_shape_is_compiled_once():
         CONFIG, batch_schedule=((3, 16), (6, 8)), context_schedule=(), mixture=(MixtureSource("a", 0.0),),
         mixture_schedule=(MixtureStage(4, (1.0, 2.0)),),
     )  # fmt: skip
-    programs = Programs(MODEL, mixed, training_mesh(mixed, MODEL))
+    source = cast(Any, SimpleNamespace(stages=mixed.stages(MODEL.context_length)))
+    data = Data(cast(Any, None), source, lambda step: {})
+    programs = Programs(MODEL, mixed, data, training_mesh(mixed, MODEL))
     first, second, mixed_only, again = (programs.at(step) for step in (0, 3, 4, 6))
     assert first is again and second is mixed_only and first is not second
     assert first.batch.inputs_BT.shape == (8, 32) and second.batch.inputs_BT.shape == (16, 32)
