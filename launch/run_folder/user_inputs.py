@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from launch.run_folder import bucket
 from lm.errors import InputError
 from lm.run_paths import RunPaths
 from lm.storage import HASHING_THREADS, Place, file_sha256, is_url, shown_place, write_atomically
@@ -55,9 +56,11 @@ def read_seen(workdir: Path) -> dict[str, list]:
 
 
 def remember(workdir: Path, seen: dict[str, Any]) -> None:
-    """Record the input files, with their modification times or ETags, for the next command."""
+    """Record the input files, with their modification times or ETags, for the next command, on any machine."""
     if seen and seen != read_seen(workdir):
-        write_atomically(RunPaths(workdir).seen("pages"), json.dumps(seen))
+        path = RunPaths(workdir).seen("pages")
+        write_atomically(path, json.dumps(seen))
+        bucket.push(workdir, bucket.names_of(workdir, path))
 
 
 def digests(workdir: Path, paths: list[str]) -> dict[str, tuple[str, str]]:
