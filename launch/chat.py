@@ -17,10 +17,10 @@ import tyro
 from configs.experiment import Experiment
 from configs.experiment.command_line import Flag
 from launch.stages.command import run_command
-from launch.stages.processes import process_count
+from launch.stages.processes import require_one_process
 from launch.stages.trained import load_template, load_trained
 from lm.chat.assistant import TEMPERATURE
-from lm.errors import InputError, UsageError, for_terminal
+from lm.errors import InputError, for_terminal
 from lm.storage import shown_place
 
 COMMANDS = "/system TEXT sets the system message, /reset starts again, /quit ends."
@@ -45,8 +45,7 @@ class Options:
 
 
 def talk(experiment: Experiment, workdir: Path, options: Options) -> bool:
-    if process_count() > 1:
-        raise UsageError(f"launch.chat needs one process, but there are {process_count()}. Start only one.")
+    require_one_process("launch.chat", "Start only one.")
     template = load_template(workdir)  # first: it is refused before JAX is imported
     from lm.chat.assistant import Answer, generate_answers, recent
     from lm.chat.tools import NO_TOOLS, tools_of
@@ -122,4 +121,4 @@ def show(step: Any) -> None:
 
 
 if __name__ == "__main__":
-    run_command("launch.chat", (__doc__ or "").strip(), None, (), options=Options, on_the_side=talk)
+    run_command("launch.chat", None, (), options=Options, on_the_side=talk)

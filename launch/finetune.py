@@ -22,7 +22,7 @@ from configs.experiment.run_folder import RunFolder
 from data_prep.sources.sizes import ConversationSizes
 from launch import train
 from launch.stages.command import Measure, run_command
-from launch.stages.processes import process_count, process_index
+from launch.stages.processes import process_index, require_one_process
 from launch.stages.stage import Stage, run_stage
 from lm.checkpoints.manifest import files_sha256, find_parameters, folders_of
 from lm.compilation_cache import keep_compiled_programs
@@ -249,10 +249,11 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None, optio
         raise UsageError(
             f"--from {source} reuses stages of pretraining; launch.finetune starts from chat.base instead."
         )
-    if process_count() > 1 and not RunPaths(workdir).marker(CONVERSATIONS.name).exists():
-        raise UsageError(
-            f"The stage conversations needs one process, but there are {process_count()}. Run this command in one "
-            "first, with NUM_PROCESSES=1 and --until conversations; then without --until in all."
+    if not RunPaths(workdir).marker(CONVERSATIONS.name).exists():
+        require_one_process(
+            "The stage conversations",
+            "Run this command in one first, with NUM_PROCESSES=1 and --until conversations; then without --until in "
+            "all.",
         )
     experiment = prepared(experiment, workdir)
     for stage in (CONVERSATIONS, TRAIN)[: 1 if options.until == "conversations" else 2]:
@@ -264,6 +265,6 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None, optio
 
 if __name__ == "__main__":
     run_command(
-        "launch.finetune", (__doc__ or "").strip(), run, ("chat", "train"), options=Options, from_run="chat",
+        "launch.finetune", run, ("chat", "train"), options=Options, from_run="chat",
         measure=Measure(ConversationSizes, CONVERSATIONS.name, conversation_sizes),
     )  # fmt: skip

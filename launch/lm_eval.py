@@ -16,7 +16,7 @@ from configs.experiment.command_line import Flag
 from launch.run_folder.checks import refuse_links
 from launch.stages.benchmarks import table
 from launch.stages.command import run_command
-from launch.stages.processes import process_count
+from launch.stages.processes import require_one_process
 from launch.stages.trained import load_trained, say
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
@@ -52,11 +52,7 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
     `run_harness`."""
     if not options.tasks:
         raise UsageError("--tasks is empty. Give a task of lm-eval, such as --tasks hellaswag.")
-    if process_count() > 1:
-        raise UsageError(
-            f"lm-eval's tasks need one process, but there are {process_count()}. launch.evaluate --tasks runs the "
-            "built-in tasks in several."
-        )
+    require_one_process("lm-eval", "launch.evaluate --tasks runs the built-in tasks in several.")
     refuse_links(workdir)
     from lm.chat.harness import ChatLM
     from lm.evaluation.harness import HarnessLM, run_harness
@@ -102,7 +98,6 @@ def harness_table(found: dict[str, dict[str, Any]]) -> str:
 if __name__ == "__main__":
     run_command(
         "launch.lm_eval",
-        (__doc__ or "").strip(),
         None,
         ("evaluate.batch_size",),
         options=Options,

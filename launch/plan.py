@@ -108,4 +108,4 @@ def sizes_in(topology: Topology, mfu: float, days: float) -> list[Size]:
 
 
 if __name__ == "__main__":
-    run_command("launch.plan", (__doc__ or "").strip(), None, ("model", "train"), options=Options, on_the_side=plan)
+    run_command("launch.plan", None, ("model", "train"), options=Options, on_the_side=plan)

@@ -70,4 +70,4 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None, optio
 
 
 if __name__ == "__main__":
-    run_command("launch.pretrain", (__doc__ or "").strip(), run, options=Options)
+    run_command("launch.pretrain", run, options=Options)

@@ -53,4 +53,4 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
 
 
 if __name__ == "__main__":
-    run_command("launch.refilter", (__doc__ or "").strip(), run, prepare_documents.READS)
+    run_command("launch.refilter", run, prepare_documents.READS)

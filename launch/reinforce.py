@@ -199,4 +199,4 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
 if __name__ == "__main__":
     fields = (f"train.{one.name}" for one in dataclasses.fields(TrainConfig))
     listed = ["reinforce", *(name for name in fields if name not in UNUSED)]
-    run_command("launch.reinforce", (__doc__ or "").strip(), run, listed, from_run="reinforce")
+    run_command("launch.reinforce", run, listed, from_run="reinforce")

@@ -140,4 +140,4 @@ def loss_of(folder: Path, step: int) -> float:
 
 
 if __name__ == "__main__":
-    run_command("launch.scaling", (__doc__ or "").strip(), None, ("model", "train"), options=Options, on_the_side=scale)
+    run_command("launch.scaling", None, ("model", "train"), options=Options, on_the_side=scale)

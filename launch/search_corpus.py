@@ -50,6 +50,4 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
 
 
 if __name__ == "__main__":
-    run_command(
-        "launch.search_corpus", (__doc__ or "").strip(), None, INDEXED, options=Options, on_the_side=on_the_side
-    )
+    run_command("launch.search_corpus", None, INDEXED, options=Options, on_the_side=on_the_side)

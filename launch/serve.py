@@ -14,7 +14,7 @@ from configs.experiment import Experiment
 from configs.experiment.command_line import Flag
 from configs.experiment.run_folder import RunFolder
 from launch.stages.command import run_command
-from launch.stages.processes import process_count
+from launch.stages.processes import require_one_process
 from launch.stages.trained import load_trained, say
 from lm.errors import UsageError
 
@@ -67,8 +67,7 @@ def serve_run(experiment: Experiment, workdir: Path, options: Options) -> bool:
     from lm.serving.protocol import Limits
     from lm.serving.server import bind, is_loopback, read_key, serve, warm_up
 
-    if process_count() > 1:
-        raise UsageError(f"launch.serve needs one process, but there are {process_count()}. Start only one.")
+    require_one_process("launch.serve", "Start only one.")
     if not 1 <= options.slots <= 1024 or not 1 <= options.decode_steps <= 1024:
         raise UsageError(
             f"--slots is {options.slots}, --decode-steps {options.decode_steps}; both must be from 1 to 1,024."
@@ -132,4 +131,4 @@ def named_tokenizers(given: tuple[str, ...]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_command("launch.serve", (__doc__ or "").strip(), None, ("model",), options=Options, on_the_side=serve_run)
+    run_command("launch.serve", None, ("model",), options=Options, on_the_side=serve_run)

@@ -149,7 +149,7 @@ def test_help_lists_no_section_that_the_script_does_not_read(script, monkeypatch
     """It reads a section if one of its functions, or a function of launch/ that it calls, has an attribute of that
     name."""
     module, listed = importlib.import_module(script), list[str]()
-    keep = lambda program, text, run, reads=(), *_, **__: listed.extend(reads)
+    keep = lambda program, run, reads=(), *_, **__: listed.extend(reads)
     monkeypatch.setattr(module, "run_command", keep, raising=False)
     monkeypatch.setattr(module, "run_stage_command", lambda stage, *reads, **_: listed.extend(reads), raising=False)
     monkeypatch.setattr(module, "run_without_config", lambda *_: None, raising=False)

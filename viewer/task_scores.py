@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from lm.evaluation.tasks.sources import SOURCES
 from lm.run_paths import RunPaths
-from viewer.training_data import Curves, finite, read_json
+from viewer.training_data import Curves, files_by_step, finite, read_json
 
 FIGURES = ("acc", "acc_norm", "perplexity")
 """Metrics of a task to show, in lm-eval's naming."""
-STEP = "step-"
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,9 @@ def read_scores(paths: RunPaths, curves: Curves) -> tuple[Score, ...]:
             if points or finite(final.get(key)) is not None:
                 own.append(Score(task, figure, points, final[key] if finite(final.get(key)) is not None else None))
     found: dict[tuple[str, str], list[tuple[int, float]]] = {}
-    for path in sorted(paths.lm_eval.glob(f"{STEP}*.json")):
-        step = path.stem.removeprefix(STEP)
-        results = read_json(path, "launch.lm_eval").get("results", {})
-        for task, figures in results.items() if step.isdecimal() else ():
+    for step, path in files_by_step(paths.lm_eval).items():
+        for task, figures in read_json(path, "launch.lm_eval").get("results", {}).items():
             for figure in FIGURES:
                 if (value := finite(figures.get(f"{figure},none"))) is not None:
-                    found.setdefault((task, figure), []).append((int(step), value))
+                    found.setdefault((task, figure), []).append((step, value))
     return (*own, *(Score(*key, tuple(points), by_harness=True) for key, points in sorted(found.items())))

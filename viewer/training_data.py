@@ -3,6 +3,7 @@
 import json
 import re
 import statistics
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +30,6 @@ class Curves:
     def steps(self) -> int:
         """Last logged step; 0 if there is none."""
         return max((line["step"] for line in (*self.train, *self.validation)), default=0)
-
-    @property
-    def tokens_per_second(self) -> int | float | None:
-        """Median of the training speed in tokens per second; None if not logged."""
-        return self.median("tokens_per_second")
 
     @property
     def train_flops(self) -> int | None:
@@ -134,28 +130,33 @@ def read_curves(path: Path) -> Curves:
     return Curves(in_order(train), in_order(validation), in_order(evaluated))
 
 
-def as_sample(value: dict, step: int | None) -> Sample:
-    """Convert the JSON object of a sample. Raises KeyError, TypeError or AttributeError if it is not one."""
-    prompt, text = value["prompt"], value["text"]
-    return Sample(step, prompt, float(value["temperature"]), text.removeprefix(prompt))
+def files_by_step(folder: Path) -> dict[int, Path]:
+    """Return {step: file} of the files step-STEP.json in a folder, in the order of steps."""
+    found = {path.stem.removeprefix("step-"): path for path in sorted(folder.glob("step-*.json"))}
+    return {int(step): path for step, path in found.items() if step.isdecimal()}
 
 
-def read_samples(folder: Path) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+def read_samples(folder: Path, most: int = sys.maxsize) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     """Return (samples during training in the order of steps, samples of the final model) from the folder samples/.
-    Either may be empty. Raises InputError for an invalid file."""
+    Either may be empty. Of more than `most` steps, every second, third, … is read, always including the last. Raises
+    InputError for an invalid file."""
+    files = [*files_by_step(folder).items()]
+    files = files[:: -max(1, -(-len(files) // most))][::-1]
     during, final = [], []
-    for path in (*sorted(folder.glob("step-*.json")), folder / "final.json"):
+    for step, path in [*files, (None, folder / "final.json")]:
+        if step is None and not path.is_file():
+            break
         try:
-            if path.name != "final.json":
-                value = read_json(path, "launch.train")
-                during.append(as_sample(value, int(value["step"])))
-            elif path.is_file():
-                final = [as_sample(value, None) for value in read_json(path, "launch.sample")["samples"]]
+            values = read_json(path, "launch.sample")["samples"] if step is None else [read_json(path, "launch.train")]
+            for one in values:
+                text = one["text"].removeprefix(one["prompt"])
+                sample = Sample(step, one["prompt"], float(one["temperature"]), text)
+                (final if step is None else during).append(sample)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"{path} is not a sample ({type(error).__name__}: {error}). Restore it from a copy, or delete it."
             ) from error
-    return tuple(sorted(during, key=lambda sample: sample.step)), tuple(final)
+    return tuple(during), tuple(final)
 
 
 def read_splits(path: Path) -> dict[str, float]:

@@ -50,28 +50,27 @@ def read_note(path: Path) -> dict[str, Any] | None:
     none. Raises InputError if it is damaged, lacks a field, or lists a file outside of the run folder."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds {json.dumps(found)[:40]} instead of an object")
+        for name in (*NEEDED, *(("continued_from", "files") if path.suffix == ".json" else ())):
+            if name not in found:
+                raise ValueError(f"it has no {name!r}")
+        for name in found.keys() & KINDS.keys():
+            if not isinstance(found[name], KINDS[name]):
+                raise ValueError(f"its {name!r} is {json.dumps(found[name])[:40]}")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
     except (ValueError, RecursionError) as error:
         wrong = str(error) or type(error).__name__
-    else:
-        wrong = "" if isinstance(found, dict) else f"it holds {json.dumps(found)[:40]} instead of an object"
-        if not wrong:
-            needed = (*NEEDED, *(("continued_from", "files") if path.suffix == ".json" else ()))
-            missing = [name for name in needed if name not in found]
-            wrong = f"it has no {missing[0]!r}" if missing else ""
-            kinds = [name for name in found.keys() & KINDS.keys() if not isinstance(found[name], KINDS[name])]
-            wrong = wrong or (f"its {kinds[0]!r} is {json.dumps(found[kinds[0]])[:40]}" if kinds else "")
-        if not wrong:
-            for name in found.get("files", {}):
-                relative_name(name, path)
-            found["replaces"] = [key for key in found["replaces"] if isinstance(key, str)]
-            return found
-    raise InputError(
-        f"{shown_place(path)} is damaged ({wrong}). To run the stage again, delete the file: {remove_command(path)}"
-    )
+        raise InputError(
+            f"{shown_place(path)} is damaged ({wrong}). To run the stage again, delete the file: {remove_command(path)}"
+        ) from error
+    for name in found.get("files", {}):
+        relative_name(name, path)
+    found["replaces"] = [key for key in found["replaces"] if isinstance(key, str)]
+    return found
 
 
 def report_damage(name: str, workdir: Path, marker: dict[str, Any], remedy: str) -> list[str]:

@@ -6,6 +6,7 @@ other files in its output folders are the user's, and are moved to `replaced-<n>
 """
 
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Iterable
@@ -45,13 +46,8 @@ def write_record(name: str, workdir: Path, files: dict[str, int]) -> None:
 
 def files_in(folder: Path, outputs: Iterable[str]) -> dict[str, int]:
     """{path in `folder`: size in bytes} of all files of these outputs."""
-    found = {}
-    for output in outputs:
-        path = folder / output
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
-                found[str(file.relative_to(folder))] = file.stat().st_size
-    return found
+    paths = [path for output in outputs for path in entries(folder / output) if path.is_file()]
+    return {str(path.relative_to(folder)): path.stat().st_size for path in paths}
 
 
 def entries(path: Path) -> list[Path]:
@@ -115,8 +111,9 @@ def delete_folder(folder: Path) -> None:
 NOT_OURS = "was not written by this run, or was changed since"
 
 
-def move_aside(workdir: Path, paths: list[Path], why: str) -> None:
-    """Move files and folders of the run to `replaced-<n>/`, and print their names and `why`."""
+def move_aside(workdir: Path, paths: Iterable[Path], why: str) -> None:
+    """Move files and folders of the run that exist to `replaced-<n>/`, and print their names and `why`."""
+    paths = [path for path in paths if os.path.lexists(path)]
     if not paths:
         return
     aside = unused(RunPaths(workdir).replaced)
@@ -126,9 +123,3 @@ def move_aside(workdir: Path, paths: list[Path], why: str) -> None:
         shutil.move(path, target)
     shown = ", ".join(str(path.relative_to(workdir)) for path in paths[:3]) + (", …" if paths[3:] else "")
     print_untrusted(f"{workdir}: {shown} {why}. Moved to {aside}")
-
-
-def set_aside(workdir: Path, names: Iterable[str], why: str) -> None:
-    """Move whole outputs of the run to `replaced-<n>/`, and print their names and `why`."""
-    places = [workdir / name for name in names]
-    move_aside(workdir, [place for place in places if place.exists()], why)

@@ -60,12 +60,6 @@ def held(source: Path) -> Generator[None]:
         yield
 
 
-def finished_in(source: Path, name: str) -> dict[str, Any] | None:
-    """Return the marker of stage `name` in the run `source`; None if it is not finished. Raises InputError if it is
-    damaged."""
-    return read_note(RunPaths(source).marker(name))
-
-
 def refuse_damaged(source: Path, marker: dict[str, Any]) -> None:
     """Raise InputError if a file that the marker lists is missing in the run `source`, or has another size."""
     for name, size in marker["files"].items():
@@ -104,7 +98,7 @@ def take_checkpoints(source: Place, target: Place) -> None:
 
 def listed_by_others(source: Path, marker: dict) -> set[str]:
     """Outputs of the other stages of the run, as their markers list them."""
-    markers = (finished_in(source, path.stem) for path in RunPaths(source).stages.glob("*.json"))
+    markers = map(read_note, RunPaths(source).stages.glob("*.json"))
     return {file for one in markers if one and one["key"] != marker["key"] for file in one["files"]}
 
 

@@ -96,18 +96,17 @@ def facts(experiment: Experiment, run: Place) -> dict[str, Any]:
     code, root = hashlib.sha256(), Path(__file__).parents[2]
     for path in sorted(path for folder in CODE for path in (root / folder).rglob("*.py")):
         code.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
-    manifests = {
-        f"SHA-256 of {folder / MANIFEST}": hashlib.sha256(text_of(folder / MANIFEST).encode()).hexdigest()
-        for folder in (place_of(source.tokens) for source in experiment.train.mixture)
-    }
-    own = text_of(run / RunPaths.tokens / MANIFEST)
+    places = [place_of(source.tokens) / MANIFEST for source in experiment.train.mixture]
+    manifests = {str(place): place for place in places} | {"the shards' manifest": run / RunPaths.tokens / MANIFEST}
     return (
         flatten(json.loads(experiment_json(experiment)))
         | {f"version of {name}": installed(name) for name in LIBRARIES}
         | {name: os.environ.get(name, "") for name in FLAGS}
         | jax_settings()
-        | {"SHA-256 of the shards' manifest": hashlib.sha256(own.encode()).hexdigest()}
-        | manifests
+        | {
+            f"SHA-256 of {name}": hashlib.sha256(text_of(place).encode()).hexdigest()
+            for name, place in manifests.items()
+        }
         | code_hashes(code_names(experiment.model, "model.") | code_names(experiment.train, "train."))
         | {f"SHA-256 of the Python files in {' and '.join(CODE)}": code.hexdigest()}
     )

@@ -56,49 +56,41 @@ class Options:
         return config
 
 
-def quiet_if(as_json: bool) -> contextlib.redirect_stdout:
-    """Context manager that sends progress messages to stderr if the output is JSON."""
-    return contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout)
-
-
 def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
     """Evaluate texts and tasks as the options request, without changing the run. Prints tables, or one JSON object:
     {"step", "texts": {file: {metric: value}}, "tasks": {task: {metric: value}}}. With only --step or --json, evaluates
     the held-out text like the stage does. Returns False if no option is set. Raises UsageError or InputError if the
     model, a file or a task cannot be used."""
     tasks = options.check(experiment)
-    if not options.text and not options.tasks:
-        if options.step is None and not options.json:
-            return False
-        with quiet_if(bool(options.json)):
-            figures = evaluate(experiment, workdir, options.step)
-        if options.json:
-            say(json.dumps(figures, indent=1))
-        return True
+    if options == Options():
+        return False
     texts = {name: documents_of(Path(name), options) for name in options.text}
-    with quiet_if(bool(options.json)):
-        run = load_trained(experiment, workdir, experiment.evaluate.batch_size, "evaluate.batch_size", options.step)
-        found: dict[str, Any] = {"step": run.step}
-        if texts:
-            from lm.evaluation.bits_per_byte import evaluate_texts
+    found: dict[str, Any] = {}
+    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):  # progress messages
+        if texts or options.tasks:
+            run = load_trained(experiment, workdir, experiment.evaluate.batch_size, "evaluate.batch_size", options.step)
+            found["step"] = run.step
+            if texts:
+                from lm.evaluation.bits_per_byte import evaluate_texts
 
-            of_run = run.experiment
-            measured = lambda documents: evaluate_texts(
-                run.model, of_run.model, of_run.evaluate, run.tokenizer, documents, run.mesh
-            )
-            found["texts"] = {name: measured(documents) for name, documents in texts.items()}
-        if options.tasks:
-            found["tasks"] = evaluate_tasks(run, workdir, options.tasks, tasks)
-        leave_together()
+                config = run.experiment
+                found["texts"] = {
+                    name: evaluate_texts(run.model, config.model, config.evaluate, run.tokenizer, documents, run.mesh)
+                    for name, documents in texts.items()
+                }
+            if options.tasks:
+                found["tasks"] = evaluate_tasks(run, workdir, options.tasks, tasks)
+            leave_together()
+        else:
+            found |= evaluate(experiment, workdir, options.step)
     if options.json:
         say(json.dumps(found, indent=1))
         return True
     if texts:
-        say(
-            f"\nThe model at step {run.step:,}, bits per byte, compared with compressors:\n{text_table(found['texts'])}"
-        )
+        compared = "bits per byte, compared with compressors"
+        say(f"\nThe model at step {found['step']:,}, {compared}:\n{text_table(found['texts'])}")
     if options.tasks:
-        say(f"\nThe model at step {run.step:,}, scores of tasks:\n{task_table(found['tasks'])}")
+        say(f"\nThe model at step {found['step']:,}, scores of tasks:\n{task_table(found['tasks'])}")
     return True
 
 

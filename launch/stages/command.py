@@ -17,7 +17,7 @@ from configs.experiment import Command, Experiment, Fit, parse_run
 from launch.run_folder import bucket
 from launch.run_folder.checks import break_links, refuse_inputs_in_outputs, refuse_links, refuse_no_run
 from launch.run_folder.reuse import check_source
-from launch.stages.processes import ending_together, process_count, process_index
+from launch.stages.processes import ending_together, process_count, process_index, require_one_process
 from launch.stages.stage import Stage, output_names, run_stage, take_before
 from lm.errors import InputError, Stopped, UsageError, for_terminal
 from lm.gpu_memory import set_gpu_memory
@@ -129,9 +129,13 @@ def cut_lines(text: str) -> str:
     return "\n".join(cut(line) if len(line) > LONGEST_LINE else line for line in text.split("\n"))
 
 
+def main_docstring() -> str:
+    """Docstring of the script that Python runs, its description in --help."""
+    return (sys.modules["__main__"].__doc__ or "").strip()
+
+
 def run_command(
     program: str,
-    description: str,
     run: Callable[..., None] | None,
     reads: Sequence[str] | None = None,
     *,
@@ -158,7 +162,7 @@ def run_command(
 
             run_in_child(program)
         set_gpu_memory()
-        command = parse_run(program, description, sys.argv[1:], reads, options, from_run)
+        command = parse_run(program, main_docstring(), sys.argv[1:], reads, options, from_run)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             command.workdir.stat()  # reject a path that is too long before anything else
         experiment, workdir = fit_to_data(command, measure), command.workdir
@@ -176,11 +180,11 @@ def run_command(
         refuse_inputs_in_outputs(experiment, workdir)
         if source is not None:
             check_source(source, workdir)
-            if process_count() > 1:
-                raise UsageError(
-                    f"--from {source} needs one process, but there are {process_count()}. First run "
-                    "launch.write_shards with --from in one process, then launch.train without --from in all processes."
-                )
+            require_one_process(
+                f"--from {source}",
+                "First run launch.write_shards with --from in one process, then launch.train without --from in all "
+                "processes.",
+            )
         workdir = bucket.process_folder(workdir, process_index())
         with locked(workdir):
             run(experiment, workdir, source, *([asked] if options is not None and not on_the_side else []))
@@ -188,13 +192,13 @@ def run_command(
 
 def run_without_config[Command](program: str, command: type[Command], run: Callable[[Command], None]) -> None:
     """Main function of a script that needs no config; `run` gets its options, an instance of the class `command`."""
-    description = (sys.modules["__main__"].__doc__ or "").strip()
     with handle_cli_errors(program):
         run(
             tyro.cli(
-                command, prog=f"python -m {program}", description=description, config=(tyro.conf.FlagCreatePairsOff,)
+                command, prog=f"python -m {program}", description=main_docstring(),
+                config=(tyro.conf.FlagCreatePairsOff,),
             )
-        )
+        )  # fmt: skip
 
 
 def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:
@@ -209,7 +213,7 @@ def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:
             names = ", ".join(output_names(stage, workdir))
             print(f"{stage.name}: {'done' if made else 'up to date'} ({names} in {shown_place(workdir)})")
 
-    run_command(stage.script, (sys.modules["__main__"].__doc__ or "").strip(), run, reads, **on_the_side)
+    run_command(stage.script, run, reads, **on_the_side)
 
 
 def fit_to_data(command: Command, measure: Measure | None = None) -> Experiment:

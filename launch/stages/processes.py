@@ -85,6 +85,12 @@ def process_count() -> int:
     return find().count
 
 
+def require_one_process(subject: str, remedy: str) -> None:
+    """Raise UsageError if there are several processes, because `subject` needs one."""
+    if process_count() > 1:
+        raise UsageError(f"{subject} needs one process, but there are {process_count()}. {remedy}")
+
+
 def find() -> Found:
     """Return the process index and count from variables that the user sets, else from Slurm or Open MPI, else from
     Cloud TPU; index 0 of 1 process if none defines them."""

@@ -12,7 +12,7 @@ import tyro
 
 from configs.experiment import Experiment
 from configs.experiment.command_line import Flag
-from launch.stages.processes import process_count, process_index
+from launch.stages.processes import process_index, require_one_process
 from launch.stages.trained import leave_together, load_trained, say
 from lm.errors import UsageError, for_terminal, shown
 from lm.inference.requests import GenerationEvent, GenerationRequest, SamplingParams, TokenLogprob, check_prompt
@@ -243,8 +243,7 @@ def lines() -> Generator[str]:
 def converse(experiment: Experiment, workdir: Path, options: Options) -> None:
     """Continue each line of standard input until /quit or its end. Raises UsageError for invalid options and for
     several processes, and the errors of `load_trained`."""
-    if process_count() > 1:
-        raise UsageError(f"--interactive needs one process, but there are {process_count()}. Give --prompt instead.")
+    require_one_process("--interactive", "Give --prompt instead.")
     config, model = experiment.sample, experiment.model
     temperature = config.temperatures[-1] if options.temperature is None else options.temperature
     most = config.tokens if options.max_tokens is None else options.max_tokens

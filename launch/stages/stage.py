@@ -33,7 +33,7 @@ from launch.run_folder.markers import (
     report_damage,
     settings_and_inputs,
 )
-from launch.stages.processes import process_count, process_index
+from launch.stages.processes import process_index, require_one_process
 from lm.checksums import checksums
 from lm.errors import InputError, UsageError, print_untrusted
 from lm.fields import flatten, identifying
@@ -264,13 +264,11 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
                     tell_kept(stage, flatten(old), flatten(new), workdir)
                     return False
                 refuse_other(stage, old, new, workdir)
-    index, processes = process_index(), process_count()
-    if processes > 1 and not stage.multi_process:
+    if not stage.multi_process:
         others = ", and only launch.train, launch.evaluate and launch.sample in all"
-        raise UsageError(
-            f"{stage.name} needs one process, but there are {processes}. Run {stage.script} in one, with "
-            f"NUM_PROCESSES=1{'' if stage.script in FROM_ANOTHER_RUN else others}."
-        )
+        others = "" if stage.script in FROM_ANOTHER_RUN else others
+        require_one_process(stage.name, f"Run {stage.script} in one, with NUM_PROCESSES=1{others}.")
+    index = process_index()
     if index == 0 and source and not marker and take(stage, experiment, source, workdir, note, external):
         return True
     if not (stage.direct and local_copy_of(workdir)):
@@ -390,7 +388,9 @@ def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marke
             outputs.make_room(stage.name, workdir, stage.outputs)
         elif marker is None:
             names = (*stage.outputs, *by_products_in(stage, workdir))
-            outputs.set_aside(workdir, names, "belongs to a run without its marker, and is replaced")
+            outputs.move_aside(
+                workdir, map(workdir.joinpath, names), "belongs to a run without its marker, and is replaced"
+            )
             bucket.set_aside(workdir, stage.name, stage.outputs)
         if marker and stage.grows:
             note["damaged"] = [*marker.get("damaged", []), *report_damage(stage.name, workdir, marker, "")]
@@ -403,8 +403,8 @@ def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marke
         refuse_other(stage, settings_and_inputs(found), settings_and_inputs(note), workdir)
     elif stage.grows:
         names = (*stage.optional, *by_products_in(stage, workdir))
-        logs = tuple(name for name in names if outputs.files_in(workdir, (name,)))
-        outputs.set_aside(workdir, logs, "belongs to an attempt with other settings that wrote no checkpoint")
+        logs = [workdir / name for name in names if outputs.files_in(workdir, (name,))]
+        outputs.move_aside(workdir, logs, "belongs to an attempt with other settings that wrote no checkpoint")
         bucket.set_aside(workdir, stage.name, stage.optional)
     versions = {"versions": {one: installed(one) for one in stage.libraries}} if stage.libraries else {}
     write_atomically(begun, json.dumps(note | versions))
@@ -441,7 +441,7 @@ def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, note
     """Copy or link the stage's outputs from the run `source`; return False if this is not possible: `source` has other
     settings or inputs, its training was continued or its units failed, or this run has partial work. `external` are
     this run's external inputs; None: do not compare external inputs."""
-    marker = reuse.finished_in(source, stage.name)
+    marker = read_note(RunPaths(source).marker(stage.name))
     if marker is None or marker.get("continued_from") or marker["settings"] != note["settings"]:
         return False
     if external is not None and marker["external_inputs"] != user_inputs.recognised(source, external)[0]:

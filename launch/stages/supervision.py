@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -53,14 +53,14 @@ class Supervisor:
     stopped_code: int = 0
     """Exit code if the supervisor was asked to end; 0: the command's own. Kubernetes counts an evicted pod that exits
     with 0 as a success: another code tells it that the work is not done."""
-    process: subprocess.Popen | None = field(default=None, init=False)
-    asked: int | None = field(default=None, init=False)
+    process: subprocess.Popen | None = None
+    asked: int | None = None
     """The signal that asked the supervisor to end."""
-    asked_at: float = field(default=0.0, init=False)
+    asked_at: float = 0.0
     """Time of that signal (time.monotonic)."""
-    passed_on: bool = field(default=False, init=False)
+    passed_on: bool = False
     """Whether the running process was sent SIGTERM because of it."""
-    starts: int = field(default=0, init=False)
+    starts: int = 0
     """Number of times that the command was started."""
 
     def run(self) -> int:

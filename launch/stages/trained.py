@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded, RunFolder
-from launch.stages.processes import initialize_distributed, process_count, process_index
+from launch.stages.processes import initialize_distributed, process_count, process_index, require_one_process
 from lm.address_space import JAX, check_address_space
 from lm.compilation_cache import keep_compiled_programs, use_bucket_cache
-from lm.errors import InputError, UsageError
+from lm.errors import InputError
 from lm.model.cost import check_inference_memory
 from lm.run_paths import RunPaths
 from lm.storage import shown_place
@@ -48,8 +48,7 @@ def load_trained(
         if loaded.one_device:
             say(f"Using one device, because the mesh of the config does not fit this machine: {loaded.one_device}")
         return loaded
-    if process_count() > 1:
-        raise UsageError(f"--weights {weights} needs one process, but there are {process_count()}. Omit --weights.")
+    require_one_process(f"--weights {weights}", "Omit --weights.")
     from lm.inference.weights import for_inference
     from lm.parallel import one_device_mesh, traced_on
 

@@ -52,5 +52,5 @@ def test_ctrl_c_only_claims_kept_work(monkeypatch, capsys):
     assert capsys.readouterr().err == "\nlaunch.export: interrupted; nothing was written.\n"
     monkeypatch.setattr(sys, "argv", ["sample", str(REPOSITORY / "configs/demo.py"), "--prompt", "x"])
     with pytest.raises(SystemExit, match="130"):
-        run_command("launch.sample", "", interrupted, ("sample",), options=Options, on_the_side=interrupted)
+        run_command("launch.sample", interrupted, ("sample",), options=Options, on_the_side=interrupted)
     assert capsys.readouterr().err == "\nlaunch.sample: interrupted; the run was not changed.\n"

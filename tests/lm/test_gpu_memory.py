@@ -37,7 +37,7 @@ def test_commands_and_the_benchmark_of_a_card_set_it_for_jax(monkeypatch, capsys
     assert Runner(options, None).environment[NAME] == str(GPU_MEMORY)
     monkeypatch.setattr(sys, "argv", ["x", "no-such-config.py"])
     with pytest.raises(SystemExit):
-        run_command("launch.train", "", None)
+        run_command("launch.train", None)
     assert os.environ[NAME] == str(GPU_MEMORY)
     capsys.readouterr()
 

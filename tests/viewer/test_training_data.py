@@ -33,7 +33,7 @@ def test_curves_sort_steps_and_keep_the_later_row_of_a_step(tmp_path: Path):
     assert [(line["step"], line["loss"]) for line in curves.train] == [(10, 5.0), (20, 4.0), (30, 3.0)]
     assert [line["validation_loss"] for line in curves.validation] == [4.5]
     assert curves.steps == 30
-    assert curves.tokens_per_second == 20.0  # the median of 10 and 30
+    assert curves.median("tokens_per_second") == 20.0  # the median of 10 and 30
 
 
 def test_a_line_truncated_by_a_kill_is_skipped_but_a_damaged_one_is_an_error(tmp_path: Path):
@@ -53,7 +53,7 @@ def test_evaluators_and_hooks_of_one_step_are_one_row(tmp_path):
 
 def test_no_metrics_are_empty_curves(tmp_path: Path):
     curves = read_curves(tmp_path / "metrics.jsonl")
-    assert (curves.steps, curves.tokens_per_second) == (0, None)
+    assert (curves.steps, curves.median("tokens_per_second")) == (0, None)
 
 
 def test_samples_are_grouped_by_step_without_their_prompt(tmp_path: Path):

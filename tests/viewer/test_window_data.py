@@ -425,13 +425,13 @@ def test_documents_are_listed_and_searched_without_pandas(made):
     program = f"""
 import sys
 from pathlib import Path
-from viewer.window.corpus.listing import DocumentFilter, find_id_in, list_documents
+from viewer.window.corpus.listing import DocumentFilter, find_id, list_documents
 from viewer.window.corpus.parquet_folder import ParquetFolder
 for name, reason in (("documents", ""), ("dropped", "exact_dedup/exact_duplicate")):
     folder = ParquetFolder(Path({str(run)!r}) / name)
     assert folder.refresh()
     found = list_documents(folder, DocumentFilter(reason, ("miller",)), 0, 9, None, 60)["documents"]
-    print(len(found), find_id_in(folder, found[0]["file"].partition("/")[2], "none"))
+    print(len(found), find_id(folder, "none", found[0]["file"].partition("/")[2]))
 print("pandas" in sys.modules)
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ from lm.serving.inspections import Inspection
 from viewer.explanations import reason_sentence, stage_words
 from viewer.funnel import RECORDED, funnel_answer, measured
 from viewer.training_data import finite
-from viewer.window.corpus.listing import MOST_ADDRESS, DocumentFilter, find_id, find_id_in, list_documents
+from viewer.window.corpus.listing import MOST_ADDRESS, DocumentFilter, find_id, list_documents
 from viewer.window.corpus.raw_page import RawPages
 from viewer.window.corpus.run_data import FOLDERS, RunData, data_of, or_missing
 from viewer.window.window_run import WindowRun
@@ -142,13 +142,18 @@ def beside(data: RunData, fields: Fields) -> dict[str, Any]:
             name = written.files[file]
             try:
                 ((_, values),) = rows_at(texts / name, [row], ["id", "url", threshold.signal])
-                place = find_id_in(folder, name, values["id"])
+                place = find_id(folder, values["id"], name)
             except (InputError, ValueError):
                 continue  # texts/ may have been deleted
             if place is not None:
                 url = (values["url"] or "")[:MOST_ADDRESS]
                 found.append(
-                    {"file": f"documents/{name}", "row": place, "url": url, "value": finite(values[threshold.signal])}
+                    {
+                        "file": f"documents/{name}",
+                        "row": place[1],
+                        "url": url,
+                        "value": finite(values[threshold.signal]),
+                    }
                 )
     return {"documents": found}
 
@@ -168,7 +173,7 @@ def document_row(data: RunData, fields: Fields) -> tuple[str, str, int]:
         until = time.monotonic() + ID_SECONDS
         for name in FOLDERS:
             if data.folders[name].refresh() and (
-                found := find_id(data.folders[name], id, lambda: time.monotonic() > until)
+                found := find_id(data.folders[name], id, stop=lambda: time.monotonic() > until)
             ):
                 return name, *found
         raise InputError(
@@ -219,11 +224,11 @@ def copy_of(data: RunData, duplicate_of: str) -> dict[str, Any] | None:
     for folder_name in FOLDERS:  # a later step may have dropped the document that was kept
         try:
             ((_, found),) = rows_at(data.place(RunPaths.texts) / name, [int(row)], ["id"])
-            place = find_id_in(data.folder(folder_name), name, found["id"])
+            place = find_id(data.folder(folder_name), found["id"], name)
         except (InputError, ValueError):
             continue
         if place is not None:
-            return kept | {"file": f"{folder_name}/{name}", "row": place}
+            return kept | {"file": f"{folder_name}/{name}", "row": place[1]}
     return kept
 
 

@@ -64,7 +64,7 @@ def report_answer(run: FinishedRun) -> dict[str, Any]:
         "parameters": run.compression.parameters,
         "model": {name: config["model"][name] for name in ("layers", "width", "heads", "context_length")},
         "steps": curves.steps, "tokens_read": finite(last.get("tokens")),
-        "tokens_per_second": curves.tokens_per_second,
+        "tokens_per_second": curves.median("tokens_per_second"),
         "mfu": curves.median("mfu"), "cpu_matmul_share": curves.median("cpu_matmul_share"),
         "validation_loss": finite(run.compression.validation_loss),
         "validation_bytes": run.compression.validation_bytes,

@@ -12,7 +12,7 @@ from lm.inspect.inspector import Inspector
 from lm.run_paths import RunPaths
 from lm.serving.fields import Fields, wrong
 from lm.serving.inspections import Inspection
-from viewer.training_data import as_sample, finite, read_json
+from viewer.training_data import files_by_step, finite, read_json, read_samples
 from viewer.window.curve_log import CurveLog
 from viewer.window.model_views import RECORDED_STEPS, spread
 from viewer.window.window_run import WindowRun
@@ -42,7 +42,7 @@ def inspections(run: WindowRun) -> list[Inspection]:
             "name": asked.name,
             "steps": asked.experiment.train.steps,
             "checkpoints": asked.steps(),
-            "samples": sorted(sampled_steps(asked.paths)),
+            "samples": [*files_by_step(asked.paths.samples)],
             "damaged": [*log.damaged, *damaged[path][1]],
         }  # fmt: skip
 
@@ -96,43 +96,18 @@ def changed_at(path: Path) -> tuple[int, int] | None:
     return stat.st_mtime_ns, stat.st_size
 
 
-def sampled_steps(paths: RunPaths) -> dict[int, Path]:
-    """Return {step: file} of the samples during training, in the order of steps."""
-    found = {path.stem.removeprefix("step-"): path for path in paths.samples.glob("step-*.json")}
-    return {int(step): path for step, path in sorted(found.items()) if step.isdecimal()}
-
-
 def samples(run: WindowRun) -> dict[str, object]:
     """Answer /v1/inspect/samples: {"during": samples of training steps, "final": of the finished model}, each with its
     prompt, temperature, text and full length in characters. Raises InputError if a file of samples is damaged."""
-    taken = sampled_steps(run.paths)
-    every = max(1, -(-len(taken) // MOST_SAMPLES))
-    steps = [*taken][::-every][::-1]  # always including the last
-    during = [read_json(taken[step], "launch.train") | {"step": step} for step in steps]
-    path = run.paths.final_samples
-    final = read_json(path, "launch.sample").get("samples", []) if path.is_file() else []
-    try:
-        return {
-            "during": [shown(one, one["step"]) for one in during],
-            "final": [shown(one, None) for one in final],
-            "damaged": log_damage(run.paths.root, [f"{RunPaths.samples}/{path.name}" for path in taken.values()]),
-        }
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(
-            f"A file in {run.paths.samples} is not a sample of this program: {type(error).__name__}: {error}. Delete "
-            "the file, or restore it from a copy."
-        ) from error
-
-
-def shown(value: dict, step: int | None) -> dict[str, object]:
-    one = as_sample(value, step)
+    during, final = read_samples(run.paths.samples, MOST_SAMPLES)
+    shown = lambda one: {
+        "step": one.step, "prompt": one.prompt[:MOST_TEXT], "temperature": finite(one.temperature),
+        "text": one.continuation[:MOST_TEXT], "characters": len(one.continuation),
+    }  # fmt: skip
+    files = [f"{RunPaths.samples}/{path.name}" for path in files_by_step(run.paths.samples).values()]
     return {
-        "step": step,
-        "prompt": one.prompt[:MOST_TEXT],
-        "temperature": finite(one.temperature),
-        "text": one.continuation[:MOST_TEXT],
-        "characters": len(one.continuation),
-    }
+        "during": [*map(shown, during)], "final": [*map(shown, final)], "damaged": log_damage(run.paths.root, files),
+    }  # fmt: skip
 
 
 def written(inspector: Inspector, fields: Fields) -> dict[str, object]:

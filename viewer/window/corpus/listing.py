@@ -166,36 +166,23 @@ def truncate(table: pa.Table, lengths: dict[str, int]) -> pa.Table:
     return table
 
 
-def row_of(ids: pa.ChunkedArray, id: str) -> int:
-    """Index of the first row with this id; -1 if there is none."""
-    return next(iter(true_rows(equal(ids, id)).tolist()), -1)
-
-
-def find_id(folder: ParquetFolder, id: str, stop: Callable[[], bool]) -> tuple[str, int] | None:
-    """Return (file, row) of the first document with this id; None if there is none, or if `stop` returns True."""
-    for piece in folder.pieces(0):
+def find_id(
+    folder: ParquetFolder, id: str, name: str = "", stop: Callable[[], bool] = lambda: False
+) -> tuple[str, int] | None:
+    """Return (file, row) of the first document with this id, if given only in the file `name`; None if there is none,
+    or if `stop` returns True. Skips damaged row groups. Raises InputError if there is no such file."""
+    for piece in folder.pieces(folder.first_of(name) if name else 0):
+        file = folder.name(piece.file)
+        if name not in ("", file):
+            return None
         try:
-            ids = folder.read(piece, ("id",))["id"]
+            found = true_rows(equal(folder.read(piece, ("id",))["id"], id))
         except StorageError:
             raise
         except InputError:
             continue
-        row = row_of(ids, id)
-        if row >= 0:
-            return folder.name(piece.file), piece.row + row
+        if len(found):
+            return file, piece.row + int(found[0])
         if stop():
             return None
-    return None
-
-
-def find_id_in(folder: ParquetFolder, name: str, id: str) -> int | None:
-    """Row of the document with this id in the file `name`; None if it has none. Raises InputError if there is no such
-    file."""
-    first = folder.first_of(name)
-    for piece in folder.pieces(first):
-        if folder.name(piece.file) != name:
-            return None
-        row = row_of(folder.read(piece, ("id",))["id"], id)
-        if row >= 0:
-            return piece.row + row
     return None

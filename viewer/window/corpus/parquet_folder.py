@@ -3,6 +3,7 @@
 Keeps only the number of rows per file, and only up to the last file that was requested.
 """
 
+import functools
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_prep.kept_columns import rows_of
 from data_prep.parquet import opened, parquet_files, read_footer, rows_in
@@ -53,7 +53,7 @@ class ParquetFolder:
         self._firsts = [0]  # position of the first row of each counted file, and the end of the last one
         self.unreadable: set[str] = set()
         """Files with an unreadable footer or a damaged row group."""
-        self._indices: dict[str, pq.FileMetaData] = {}
+        self._index = functools.lru_cache(INDICES)(lambda name: read_footer(self.path / name))
 
     def refresh(self) -> bool:
         """List the files again if the folder has changed; return whether there are any. Call this before other methods.
@@ -66,7 +66,7 @@ class ParquetFolder:
             self._names, self._firsts = [place.name for place in parquet_files(self.path)], [0]
             self._stamp = stamp
             self.unreadable.clear()
-            self._indices.clear()
+            self._index.cache_clear()
         return bool(self._names)
 
     @property
@@ -100,7 +100,9 @@ class ParquetFolder:
         while place := self.locate(position):
             file, row = place
             begin = self._firsts[file]
-            for group, rows in enumerate(self._groups(file)):
+            index = self._index(self._names[file])
+            for group in range(index.num_row_groups):
+                rows = index.row_group(group).num_rows
                 if begin + rows > position:
                     skipped = position - begin
                     yield Piece(file, group, skipped, row, position, rows - skipped)
@@ -143,17 +145,6 @@ class ParquetFolder:
         piece = next(self.pieces(first + row))
         columns = [*dict.fromkeys([*self._index(name).schema.names, "text"])] if columns is None else columns
         return rows_of(self.read(piece, columns).slice(0, 1).combine_chunks().to_batches()[0])[0]
-
-    def _groups(self, file: int) -> list[int]:
-        found = self._index(self._names[file])
-        return [found.row_group(group).num_rows for group in range(found.num_row_groups)]
-
-    def _index(self, name: str) -> pq.FileMetaData:
-        found = self._indices.pop(name, None) or read_footer(self.path / name)
-        self._indices[name] = found
-        while len(self._indices) > INDICES:
-            self._indices.pop(next(iter(self._indices)))
-        return found
 
     def _count_more(self) -> None:
         """Count the rows of the next files."""
