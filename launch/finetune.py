@@ -145,7 +145,7 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
 
 def conversation_files(experiment: Experiment) -> list[Path]:
     """Files that chat.conversations names, sorted. Raises UsageError if a pattern matches none."""
-    found: list[Path] = []
+    found = []
     for pattern in experiment.chat.conversations:
         matches = matching_paths(pattern)
         if not matches or not all(one.is_file() for one in matches):
@@ -177,7 +177,7 @@ def make(experiment: Experiment, run: Path) -> None:
             out.writelines(map(to_line, found))
         files.append(written)
         print(f"conversations: those of {chat.written_by} are in {shown_place(written)}", flush=True)
-    reasons: Counter[str] = Counter()
+    reasons = Counter()
 
     def report(place: str, reason: str, text: str) -> None:
         reasons[reason] += 1

@@ -123,7 +123,7 @@ def named_tokenizers(given: tuple[str, ...]) -> dict[str, Any]:
     name, the path is the name of the second one. Raises the errors of `find_tokenizer`."""
     from viewer.tokenizer.finding import find_tokenizer
 
-    found: dict[str, Any] = {}
+    found = {}
     for one in given:
         name, tokenizer = find_tokenizer(one)
         found[one if name in found else name] = tokenizer

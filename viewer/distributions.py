@@ -74,7 +74,7 @@ def edges_between(kind: str, bins: list[tuple[float, float]], low: float, high: 
         inner = {edge for pair in bins for edge in pair if low <= edge <= high}
         return sorted({*inner, float(low), float(high)})
     if kind == "whole":
-        step: float = max(1, math.ceil((high - low + 1) / COLUMNS))
+        step = max(1, math.ceil((high - low + 1) / COLUMNS))
     else:
         width = bins[0][1] - bins[0][0] if bins else 0.005
         step = width * max(1, math.ceil((high - low) / width / COLUMNS))

@@ -90,7 +90,7 @@ def signal_json(signal: str, written: Written) -> dict[str, Any]:
 def measured(thresholds: list[Threshold], values: Mapping[str, Any], label: str) -> list[list[Any]]:
     """Return [measured value, threshold, whether the threshold drops the document] for each threshold. `values` are the
     document's signals; `label` is its language, such as "deu_Latn", for thresholds by language."""
-    found: list[list[Any]] = []
+    found = []
     for one in thresholds:
         value, line = finite(values.get(one.signal)), one.of_language(label)
         found.append([value, line.value, value is not None and bool(breaks(value, line.drops, line.value))])
@@ -103,7 +103,7 @@ def preview_html(path: Path, texts: Path, config: DocumentsConfig, name: str, ch
     written = read_counts(path)
     examples, near = read_examples(written, texts, config)
     signals = {f"{one.stage}/{one.reason}": one.signal for one in written.thresholds}
-    answers: dict[str, object] = {
+    answers = {
         key_of("model", {}): {"name": name},
         key_of("funnel", {}): funnel_answer(written, config) | {"preview": True, "changes": changes},
         key_of("documents", {"limit": RECORDED}): examples_answer(examples.get("kept", ())[:RECORDED], ""),

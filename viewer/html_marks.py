@@ -88,8 +88,8 @@ def shown_pieces(pieces: list[HtmlPiece]) -> list[HtmlPiece]:
     """Return the pieces to show: shortened, and without most of what follows the last kept piece."""
     last = max((number for number, piece in enumerate(pieces) if piece.kind == "kept"), default=-1)
     end = last + 1 + CUT_OFF // 8 if last >= 0 else CUT_OFF
-    shown: list[HtmlPiece] = []
-    stretch: list[HtmlPiece] = []
+    shown = []
+    stretch = []
     for piece in pieces[:end]:
         if piece.kind == "kept":
             shown += [*shortened(stretch), *shortened([piece], LONGEST_KEPT)]
@@ -107,7 +107,7 @@ def shortened(stretch: list[HtmlPiece], longest: int = LONGEST) -> list[HtmlPiec
         parts = [*stretch[: CUT_OFF // 2], *left_out(sum(len(p.text) for p in middle)), *stretch[-CUT_OFF // 2 :]]
     else:
         parts = stretch
-    found: list[HtmlPiece] = []
+    found = []
     for piece in parts:
         if piece.kind == "cut" or len(piece.text) <= longest:
             found.append(piece)

@@ -64,7 +64,7 @@ def served_pages() -> dict[str, Callable[[], Response]]:
         headers = HEADERS | {"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"}
         return Response(content, headers=headers, media_type=media_type)
 
-    pages: dict[str, Callable[[], Response]] = {
+    pages = {
         "/": lambda: RedirectResponse("/window"),
         "/window": lambda: page(html, "base-uri 'none'"),
     }

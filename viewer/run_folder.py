@@ -125,7 +125,7 @@ def versions() -> dict[str, str]:
 def summarize(run: FinishedRun) -> dict[str, Any]:
     """Return the contents of summary.json. Numbers that are not finite, or were not logged, are null."""
     bits, counts = dict(run.compression.bits_per_byte), run.funnel.counts
-    dropped: dict[str, int] = {}
+    dropped = {}
     for _, reason, documents, _ in run.reasons:
         dropped[reason] = dropped.get(reason, 0) + documents
     return {

@@ -103,9 +103,9 @@ def finite_values(lines: tuple[dict, ...], key: str) -> list[int | float]:
 def read_curves(path: Path) -> Curves:
     """Read metrics.jsonl, in the order of steps; empty curves if there is no file. Skips an incomplete last line, cut
     off by a crash. Raises InputError for any other line that is not JSON."""
-    train: dict[int, dict] = {}
-    validation: dict[int, dict] = {}
-    evaluated: dict[int, dict] = {}
+    train = {}
+    validation = {}
+    evaluated = {}
     *lines, _cut_off = (path.read_bytes() if path.is_file() else b"").split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -165,7 +165,7 @@ def type_in(name: str, found: list[tuple[pa.Schema, list[Group]]]) -> pa.DataTyp
 
 def cut(groups: Sequence[Group], shard_bytes: int) -> list[list[Group]]:
     """Divide the row groups, in order, into shards of at most `shard_bytes`, or of one row group that is larger."""
-    shards: list[list[Group]] = []
+    shards = []
     size = 0
     for group in groups:
         if not shards or size + group.bytes > shard_bytes:

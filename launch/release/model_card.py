@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from configs.experiment import Experiment
 from configs.experiment.run_folder import OpenedRun, RunFolder
 from data_prep.config import PagesConfig
-from data_prep.funnel.report import Written, read_counts
+from data_prep.funnel.report import read_counts
 from launch.release.kept import kept_of
 from lm.checksums import log_damage
 from lm.formats.hugging_face.names import family_of
@@ -116,7 +116,7 @@ def funnel_lines(folder: RunFolder, experiment: Experiment) -> Iterator[str]:
     """Yield Markdown lines with the numbers of kept and dropped documents, and a table of the filter rules."""
     if not folder.funnel.is_file():
         return
-    written: Written = read_counts(folder.funnel)
+    written = read_counts(folder.funnel)
     counts = written.counts
     kept, dropped = counts["kept"][0], counts["rows"] - counts["kept"][0]
     yield f"\nOf {counts['rows']:,} pages {kept:,} documents were kept and {dropped:,} dropped."

@@ -224,7 +224,7 @@ def fit_to_data(command: Command, measure: Measure | None = None) -> Experiment:
     Once the run has read its data, later commands take the size from config.json, so new input files, or another
     machine, change no default. Raises the errors of `measure` and `fit`.
     """
-    fit: Fit | None = command.fit
+    fit = command.fit
     run = command.run
     new = run is not None and run.root.resolve() != command.workdir.resolve()
     if measure is None and run is not None and new and run.marker("imported").exists():

@@ -53,7 +53,7 @@ def gather(count: int, port: int, timeout: float) -> None:
     """In process 0: wait until all other processes have connected, then send each of them success or an error."""
     began, noticed, index = time.monotonic(), False, -1
     there: dict[int, tuple[socket.socket, str]] = {}
-    error: InputError | None = None
+    error = None
     with contextlib.closing(listen(port, count)) as listener:
         while error is None and len(there) < count - 1:
             waited = time.monotonic() - began

@@ -43,8 +43,8 @@ def run_in_child(program: str) -> None:
         return
     if count == 1:
         return
-    child: subprocess.Popen | None = None
-    asked: list[int] = []
+    child = None
+    asked = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         asked.append(number)

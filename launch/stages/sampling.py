@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import tyro
 
@@ -15,7 +15,7 @@ from configs.experiment.command_line import Flag
 from launch.stages.processes import process_index, require_one_process
 from launch.stages.trained import leave_together, load_trained, say
 from lm.errors import UsageError, for_terminal, shown
-from lm.inference.requests import GenerationEvent, GenerationRequest, SamplingParams, TokenLogprob, check_prompt
+from lm.inference.requests import GenerationRequest, SamplingParams, TokenLogprob, check_prompt
 
 if TYPE_CHECKING:
     from lm.inference.engine import Engine
@@ -132,7 +132,7 @@ def print_in_order(engine: "Engine", tokenizer: "Tokenizer", texts: Sequence[Tex
     """Generate all texts at once, and print them one after the other, each under its title: the first unfinished one is
     streamed, later ones are buffered."""
     numbers = {engine.submit(text.request): text for text in texts}
-    events: dict[int, list[GenerationEvent]] = {id: [] for id in numbers}
+    events = {id: [] for id in numbers}
     for id, text in numbers.items():
         say(f"\n--- {text.title}")
         write(text.prompt)
@@ -191,7 +191,7 @@ def changed(params: SamplingParams, command: str) -> SamplingParams:
 
 def settings(params: SamplingParams) -> str:
     """Text that /settings prints, a line per sampling parameter."""
-    values: dict[str, Any] = {name: getattr(params, name) for name in SETTINGS} | {"stop": params.stop or None}
+    values = {name: getattr(params, name) for name in SETTINGS} | {"stop": params.stop or None}
     return "\n".join(f"  {name.replace('_', '-'):<19} {value}" for name, value in values.items())
 
 

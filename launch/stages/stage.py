@@ -38,7 +38,7 @@ from lm.checksums import checksums
 from lm.errors import InputError, UsageError, print_untrusted
 from lm.fields import flatten, identifying
 from lm.run_paths import RunPaths
-from lm.storage import Place, local_copy_of, noting_writes, shown_place, write_atomically
+from lm.storage import local_copy_of, noting_writes, shown_place, write_atomically
 
 FROM_ANOTHER_RUN = ("launch.finetune", "launch.reinforce")
 """Scripts that begin with the model of another run; `--from` is not for them."""
@@ -319,7 +319,7 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
 
     copy = local_copy_of(workdir)
     direct = copy if stage.direct else None
-    run: Place = direct.url if direct else workdir.absolute()
+    run = direct.url if direct else workdir.absolute()
     user_inputs.remember(workdir, seen)  # while the manifest that they were compared with exists
     begin(stage, experiment, workdir, note, marker)
     start = time.perf_counter()

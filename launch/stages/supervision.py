@@ -69,7 +69,7 @@ class Supervisor:
         before = {number: signal.signal(number, self.end) for number in (signal.SIGTERM, signal.SIGINT)}
         began, crashes, repeated, last_step = time.monotonic(), 0, 0, None
         furthest, stuck = -2, 0
-        waiting_since: float | None = None
+        waiting_since = None
         try:
             while self.asked is None:
                 started = time.monotonic()

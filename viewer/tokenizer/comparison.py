@@ -93,7 +93,7 @@ def sampled(files: list[DocumentFile], documents: int, characters: int) -> list[
     files = [file for file in files if file.rows]
     if len(files) > documents:
         files = [files[len(files) * i // documents] for i in range(documents)]
-    rows: list[tuple[str, str]] = []
+    rows = []
     for number, file in enumerate(
         sorted(files, key=lambda file: file.rows)
     ):  # smallest first: the others make up for it

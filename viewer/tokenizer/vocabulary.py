@@ -18,7 +18,7 @@ def vocabulary(name: str, tokenizer: Tokenizer) -> dict[str, Any]:
     """Return a tokenizer as JSON: text and bytes (in hexadecimal) of each id, special tokens, and the order of merges:
     that of the ids for a byte-level BPE, "order" for sentencepiece."""
     parts = [tokenizer.token_bytes(id) for id in range(tokenizer.vocab_size)]
-    found: dict[str, Any] = {
+    found = {
         "name": name,
         "kind": tokenizer.kind,
         "tokens": [visible(part) for part in parts],

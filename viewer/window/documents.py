@@ -135,7 +135,7 @@ def beside(data: RunData, fields: Fields) -> dict[str, Any]:
     as "stage/reason"."""
     reason = bounded(fields, "reason", 200)
     threshold = threshold_of(data, reason)
-    found: list[dict[str, Any]] = []
+    found = []
     if threshold is not None:
         written, folder, texts = data.funnel(), data.folder("documents"), data.place(RunPaths.texts)
         for _, file, row in written.counts["near"].get(reason, []):
@@ -218,7 +218,7 @@ def copy_of(data: RunData, duplicate_of: str) -> dict[str, Any] | None:
     if not duplicate_of:
         return None
     name, _, row = duplicate_of.rpartition(":")
-    kept: dict[str, Any] = {"name": duplicate_of, "file": None, "row": None}
+    kept = {"name": duplicate_of, "file": None, "row": None}
     if not row.isdecimal():
         return kept
     for folder_name in FOLDERS:  # a later step may have dropped the document that was kept

@@ -138,7 +138,7 @@ def candidates(workdir: Path, ends: bool) -> Iterator[Candidate]:
 
 def split_of(tokens: Path, rows: int) -> list[tuple[str, int]]:
     """Return (split, number of tokens with BOS) of the first `rows` documents in tokens/, in order."""
-    found: list[tuple[str, int]] = []
+    found = []
     for path in document_tables(tokens):
         for batch in read_batches(Path(str(path)), ["split", "tokens"]):
             if len(found) >= rows:
@@ -218,7 +218,7 @@ def lines_of(extracted: str, document: str, passage: str) -> tuple[tuple[str, bo
     # Enough lines for the passage and for lines that were removed before them.
     before = extracted[: 4 * len(passage) + 2000].split("\n")
     after = document.split("\n")[: len(shown)]
-    lines: list[tuple[str, bool]] = []
+    lines = []
     for tag, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if c >= len(shown) or (tag == "delete" and c == len(after)):
             break

@@ -27,7 +27,7 @@ TEMPERATURE = 0.8
 
 
 def inspections(run: WindowRun) -> list[Inspection]:
-    logs: dict[Path, CurveLog] = {}
+    logs = {}
     damaged: dict[Path, tuple[object, list[str]]] = {}
 
     def curves(fields: Fields) -> dict[str, object]:

@@ -33,8 +33,8 @@ class EvaluationSet(NamedTuple):
 
 def named_sets(experiment: Experiment) -> tuple[list[EvaluationSet], list[str]]:
     """Return (evaluation sets in the config with files on this machine, messages on the others). Downloads nothing."""
-    found: list[EvaluationSet] = []
-    left_out: list[str] = []
+    found = []
+    left_out = []
     decontamination = experiment.documents.decontamination
     for one in decontamination.sets:
         if any(is_url(part) for part in (one, one.partition("=")[2])):

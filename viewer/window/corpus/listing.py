@@ -46,7 +46,7 @@ def list_documents(
     to continue from, None at the end. Stops after `seconds` seconds. The values that `threshold` compares are shown.
     Lists damaged files as "unreadable". Raises StorageError if a bucket cannot be read."""
     until = time.monotonic() + seconds
-    found: list[dict[str, Any]] = []
+    found = []
     position = offset
     for piece in folder.pieces(offset):
         if position > offset and time.monotonic() > until:
