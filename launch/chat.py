@@ -7,8 +7,10 @@ It calls its tools as it was trained to: a search in the pages of the run that i
 /system TEXT sets the system message, /reset starts again, /quit ends.
 """
 
+import contextlib
 import dataclasses
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,22 +61,15 @@ def talk(experiment: Experiment, workdir: Path, options: Options) -> bool:
         print(f"{shown_place(workdir)} at step {run.step:,}; tools: {', '.join(tools.functions) or 'none'}")
         print(COMMANDS)
     begin = [{"role": "system", "content": options.system}] if options.system else []
-    messages, seed, waiting = list(begin), options.seed, list(options.message)
-    while True:
-        if options.message and not waiting:
-            return True
-        try:
-            line = waiting.pop(0) if options.message else input("\n> ")
-        except EOFError:
-            print()
-            return True
+    messages, seed = list(begin), options.seed
+    for line in options.message or typed():
         if options.message:
             print(f"> {for_terminal(line)}")
         command, _, rest = line.strip().partition(" ")
         if not line.strip():
             continue
         if command == "/quit":
-            return True
+            break
         if command in ("/reset", "/system"):
             begin = [{"role": "system", "content": rest}] if command == "/system" and rest else []
             messages = list(begin)
@@ -103,6 +98,15 @@ def talk(experiment: Experiment, workdir: Path, options: Options) -> bool:
                 raise
             print(f"{for_terminal(str(error))} /reset starts a new conversation.")
             messages = list(begin)
+    return True
+
+
+def typed() -> Iterator[str]:
+    """Yield the lines that the user types, to their end."""
+    with contextlib.suppress(EOFError):
+        while True:
+            yield input("\n> ")
+    print()
 
 
 def show(step: Any) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from configs.experiment import Experiment
 from configs.experiment.command_line import Flag
+from launch.evaluate import table
 from launch.run_folder.checks import refuse_links
-from launch.stages.benchmarks import table
 from launch.stages.command import run_command
 from launch.stages.processes import require_one_process
 from launch.stages.trained import load_trained, say

@@ -13,18 +13,6 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded, RunFolder
-from launch import (
-    evaluate,
-    extract_texts,
-    fetch_pages,
-    finetune,
-    prepare_documents,
-    reinforce,
-    sample,
-    train,
-    train_tokenizer,
-    write_shards,
-)
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
 from lm.compilation_cache import keep_compiled_programs
@@ -108,11 +96,13 @@ def only_conversations_differ(old: dict, new: dict) -> bool:
 STAGE = Stage(
     name="report",
     script="launch.report",
-    after=tuple(one.STAGE for one in (
-        fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_shards, train, evaluate, sample
-    )),
-    after_finetuning=(finetune.CONVERSATIONS, finetune.TRAIN),
-    after_reinforcement=(reinforce.STAGE,),
+    after=(
+        "launch.fetch_pages:STAGE", "launch.extract_texts:STAGE", "launch.prepare_documents:STAGE",
+        "launch.train_tokenizer:STAGE", "launch.write_shards:STAGE", "launch.train:STAGE", "launch.evaluate:STAGE",
+        "launch.sample:STAGE",
+    ),
+    after_finetuning=("launch.finetune:CONVERSATIONS", "launch.finetune:TRAIN"),
+    after_reinforcement=("launch.reinforce:STAGE",),
     settings=lambda experiment: {"questions": experiment.chat.questions} if experiment.is_assistant else {},
     external_inputs=external_inputs,
     only_inputs_differ=only_conversations_differ,

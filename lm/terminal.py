@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Sequence
 
 from lm.errors import for_terminal, print_untrusted
 
@@ -48,6 +49,11 @@ def duration(seconds: float) -> str:
 def counted(number: float, noun: str) -> str:
     """Format a count with its noun: (1, "page") as "1 page", (1234, "page") as "1,234 pages"."""
     return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Join at most `most` names, and count the others: "a, b, c and 2 more"."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if names[most:] else "")
 
 
 def quantity(value: int | float, unit: str) -> str:

@@ -6,6 +6,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from data_prep.funnel.counts import GROUPS, bin_edges, bins_kind
 from data_prep.verdict import Threshold
 
@@ -52,14 +54,13 @@ def columns_of(signal: str, thresholds: Sequence[Threshold], groups: Mapping[str
         near, far = (quantile(bins, totals, 1 - share)[1] for share in (OUTLIERS, FAR_OUTLIERS))
         low, high = min(low, quantile(bins, totals, FAR_OUTLIERS)[0]), max(high, near, min(2 * high, far))
     edges = edges_between(kind, bins, max(0.0, low), high, lines[0])
-    columns = [[0, 0, 0] for _ in edges[1:]]
+    columns = np.zeros((len(edges) - 1, len(GROUPS)), int)
     for (start, _), counts in zip(bins, counted, strict=True):
-        column = min(max(bisect_right(edges, start + 1e-9) - 1, 0), len(columns) - 1)
-        columns[column] = [a + b for a, b in zip(columns[column], counts, strict=True)]
+        columns[np.clip(bisect_right(edges, start + 1e-9) - 1, 0, len(columns) - 1)] += counts
     below = sum(total for (_, end), total in zip(bins, totals, strict=True) if end <= edges[0])
     above = sum(total for (start, _), total in zip(bins, totals, strict=True) if start + 1e-9 >= edges[-1])
     ends = (bins[0][0], bins[-1][1] - (kind != "share")) if bins else (edges[0], edges[-1])
-    return Columns(kind, edges, columns, lines, below, above, *ends)
+    return Columns(kind, edges, columns.tolist(), lines, below, above, *ends)
 
 
 def quantile(bins: list[tuple[float, float]], totals: list[int], share: float) -> tuple[float, float]:

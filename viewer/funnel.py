@@ -1,6 +1,7 @@
 """The funnel: pages read, and dropped by each rule, with the distribution of each measured signal."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,33 +34,32 @@ def funnel_answer(written: Written, config: DocumentsConfig) -> dict[str, Any]:
     """Return the counts of funnel.json as JSON for the page: pages read, and documents dropped by each stage and
     reason, the stages in order and their most frequent reasons first."""
     counts, by_name = written.counts, {(one.stage, one.reason): one for one in written.thresholds}
-    stages: dict[str, dict[str, Any]] = {}
-    entered = counts["rows"]
-    for stage, reason, documents, size in reasons_in_order(counts, config):
-        if stage not in stages:
-            title, about = stage_words(stage)
-            stages[stage] = {"stage": stage, "title": title, "about": about, "dropped": 0, "bytes": 0, "reasons": []}
-            stages[stage]["entered"] = entered
-        threshold = by_name.get((stage, reason))
-        stages[stage]["dropped"] += documents
-        stages[stage]["bytes"] += size
-        entered -= documents
-        stages[stage]["reasons"].append(
+    stages, entered = [], counts["rows"]
+    for stage, rows in itertools.groupby(reasons_in_order(counts, config), lambda row: row[0]):
+        title, about = stage_words(stage)
+        reasons = [
             {
                 "name": f"{stage}/{reason}", "reason": reason, "documents": documents, "bytes": size,
-                "about": "" if threshold else reason_sentence(stage, reason),
-                "threshold": threshold_json(threshold) if threshold else None,
+                "about": "" if (stage, reason) in by_name else reason_sentence(stage, reason),
+                "threshold": threshold_json(by_name[stage, reason]) if (stage, reason) in by_name else None,
             }
-        )  # fmt: skip
+            for _, reason, documents, size in rows
+        ]  # fmt: skip
+        dropped, size = (sum(one[unit] for one in reasons) for unit in ("documents", "bytes"))
+        stages.append({
+            "stage": stage, "title": title, "about": about, "entered": entered, "dropped": dropped, "bytes": size,
+            "reasons": reasons,
+        })  # fmt: skip
+        entered -= dropped
     lengths = {int(exponent): documents for exponent, documents in counts["lengths"].items()}
     exponents = range(min(lengths), max(lengths) + 1) if lengths else ()
     clusters, ends = counts.get("cluster_sizes", {}), dict(zip(CLUSTER_BINS, [*CLUSTER_BINS[1:], None], strict=True))
     languages = language_funnels(counts.get("by_language", {}), config)
     return {
-        "pages": counts["rows"], "bytes": counts["kept"][1] + sum(one["bytes"] for one in stages.values()),
+        "pages": counts["rows"], "bytes": counts["kept"][1] + sum(one["bytes"] for one in stages),
         "kept": counts["kept"][0], "kept_bytes": counts["kept"][1], "clean_text_bytes": counts["clean_text_bytes"],
         "seen": written.records.seen, "skipped": written.records.skipped, "replaced": counts["replaced"],
-        "stages": list(stages.values()), "thresholds": [threshold_json(one) for one in written.thresholds],
+        "stages": stages, "thresholds": [threshold_json(one) for one in written.thresholds],
         "signals": [signal_json(signal, written) for signal in dict.fromkeys(one.signal for one in written.thresholds)],
         "languages": [
             dataclasses.astuple(one) for one in tallies(counts["languages"], lambda pair: pair[0], TOP_LANGUAGES)

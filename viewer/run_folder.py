@@ -1,6 +1,5 @@
 """Read the data of the report from a run folder, and compute summary.json."""
 
-import importlib.metadata
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from lm.checksums import log_damage
 from lm.resilience.goodput import read_attempts, share_of_steps, totals
 from lm.run_paths import RunPaths
 from lm.tokenizer import Tokenizer, load
+from lm.versions import installed
 from viewer.task_scores import Score, read_scores
 from viewer.training_data import (
     Compression,
@@ -113,13 +113,8 @@ def read_seconds(markers: Path) -> dict[str, float]:
 
 def versions() -> dict[str, str]:
     """Return {name: version} of Python and of the installed libraries that affect results."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: installed(name) for name in LIBRARIES}
+    return {"python": platform.python_version()} | {name: version for name, version in found.items() if version}
 
 
 def summarize(run: FinishedRun) -> dict[str, Any]:

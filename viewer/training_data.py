@@ -100,9 +100,18 @@ def finite_values(lines: tuple[dict, ...], key: str) -> list[int | float]:
     return [value for line in lines if (value := finite(line.get(key))) is not None]
 
 
+def metrics_in(line: bytes) -> dict | None:
+    """Return the values in a line of metrics.jsonl; None if it is not a JSON object with a step."""
+    try:
+        values = json.loads(line)
+        return values if type(values["step"]) is int and 0 <= values["step"] < 2**53 else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
 def read_curves(path: Path) -> Curves:
     """Read metrics.jsonl, in the order of steps; empty curves if there is no file. Skips an incomplete last line, cut
-    off by a crash. Raises InputError for any other line that is not JSON."""
+    off by a crash. Raises InputError for any other line without metrics."""
     train = {}
     validation = {}
     evaluated = {}
@@ -110,16 +119,10 @@ def read_curves(path: Path) -> Curves:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        try:
-            values = json.loads(line)
-            step = values["step"]
-            if type(step) is not int:
-                raise TypeError(step)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if (values := metrics_in(line)) is None:
             text = line[:80].decode("utf-8", "replace")
-            raise InputError(
-                f"{path}, line {number}, is not a line of metrics: {text!r}. Repair or delete the line."
-            ) from error
+            raise InputError(f"{path}, line {number}, is not a line of metrics: {text!r}. Repair or delete the line.")
+        step = values["step"]
         if "loss" in values:
             train[step] = values
         elif "run" not in values:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, delete_all
 from lm.errors import UsageError
-from lm.storage import Place, Url, objects, stores, unused, write_json, writing
+from lm.storage import Place, Url, objects, sizes_below, stores, unused, write_json, writing
 
 RECORD = "gristmill_export.json"
 """File in an exported folder: the exported run, and the files that were written."""
@@ -23,8 +23,7 @@ MARK = ".gristmill-partial"
 
 def files_in(folder: Path) -> dict[str, int]:
     """Return {relative path: size in bytes} of all files in a folder, except .gristmill-partial (MARK)."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MARK]
-    return {str(path.relative_to(folder)): path.stat().st_size for path in paths}
+    return {name: size for name, size in sizes_below(folder).items() if name != MARK}
 
 
 @contextlib.contextmanager

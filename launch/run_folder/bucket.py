@@ -17,6 +17,7 @@ from lm.errors import InputError, UsageError, print_untrusted
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 from lm.storage import LocalCopy, local_copy_of, local_folder, objects, size_of, unused
 from lm.storage.local_copy import LEASE
+from lm.terminal import listed
 
 BOOKS = (RunPaths.config_json, RunPaths.stages)
 AT_ADDRESS = (RunPaths.checkpoints, RunPaths.snapshots, RunPaths.damaged_checkpoints)
@@ -77,9 +78,8 @@ def refuse_no_run_there(copy: LocalCopy) -> None:
     tops = dict.fromkeys(name.split("/")[0] for name in copy.there)
     others = [top for top in tops if top not in PASSED_OVER and not any(PurePosixPath(top).match(log) for log in LOGS)]
     if others:
-        more = f" and {len(others) - 3} more" if others[3:] else ""
         raise UsageError(
-            f"--workdir {copy.url} is not empty ({', '.join(others[:3])}{more}), and is not a run folder. Nothing was "
+            f"--workdir {copy.url} is not empty ({listed(others)}), and is not a run folder. Nothing was "
             "changed. Give an address without objects."
         )
 
@@ -135,8 +135,7 @@ def move_aside(copy: LocalCopy, stage: str, names: Iterable[str]) -> None:
     for name in found:
         objects.rename(f"{copy.url}/{name}", f"{aside}/{name}")
     copy.listed = None
-    shown = ", ".join(found[:3]) + (", …" if found[3:] else "")
-    print_untrusted(f"{copy.url}: {shown} {NOT_OURS}. Moved to {aside}")
+    print_untrusted(f"{copy.url}: {listed(found)} {NOT_OURS}. Moved to {aside}")
 
 
 def delete_joins(workdir: Path) -> None:

@@ -17,6 +17,7 @@ from lm.config.evaluation import HUB
 from lm.errors import UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, Part, RunPaths
 from lm.storage import break_hard_links, local_copy_of, matching_paths, split_pattern
+from lm.terminal import listed
 
 PARTS = [part.name for part in vars(RunPaths).values() if isinstance(part, Part)]
 NAMES = {part.split("/")[0] for part in PARTS} - {RunPaths.replaced}
@@ -111,10 +112,9 @@ def refuse_no_run(workdir: Path) -> None:
         return
     others = sorted(path.name for path in workdir.iterdir() if not may_be_there(path))
     if others and not is_run(workdir):  # another process may have started one since
-        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if others[3:] else "")
         raise UsageError(
-            f"--workdir {workdir} is not empty ({shown}), and is not a run folder. Nothing was changed. Give a folder "
-            "that is empty or does not exist yet."
+            f"--workdir {workdir} is not empty ({listed(others)}), and is not a run folder. Nothing was changed. Give "
+            "a folder that is empty or does not exist yet."
         )
 
 

@@ -9,9 +9,7 @@ training continued: later stages with inputs of those keys are outdated, but bel
 
 import functools
 import hashlib
-import importlib.metadata
 import json
-import platform
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from lm.errors import InputError, UsageError, print_untrusted
 from lm.fields import flatten
 from lm.run_paths import RunPaths
 from lm.storage import relative_name, shown_place
+from lm.versions import installed
 
 KINDS: dict[str, Any] = {
     "key": str, "settings": dict, "external_inputs": dict, "replaces": list, "continued_from": list, "files": dict,
@@ -97,15 +96,13 @@ def differences(old: dict, new: dict, there: str = "there", here: str = "asked f
     old value, `here` the new one. At most MOST_FILES input files are listed."""
     old_flat, new_flat = flatten(old), flatten(new)
     names = sorted(k for k in old_flat.keys() | new_flat.keys() if old_flat.get(k) != new_flat.get(k))
-    files = [name for name in names if " of input files." in name]
-    untold, lines = {*files[MOST_FILES:]}, []
-    for name in names:
-        if name in untold:
-            continue
-        if name.startswith("<"):
-            lines.append(f"  {name[1:-1]}: written again since, with other contents")
-        else:
-            lines.append(f"  {name}: {old_flat.get(name)!r} {there}, {new_flat.get(name)!r} {here}")
+    untold = [name for name in names if " of input files." in name][MOST_FILES:]
+    lines = [
+        f"  {name[1:-1]}: written again since, with other contents"
+        if name.startswith("<")
+        else f"  {name}: {old_flat.get(name)!r} {there}, {new_flat.get(name)!r} {here}"
+        for name in sorted({*names} - {*untold})
+    ]
     return [*lines, *([f"  and {len(untold):,} more input files"] if untold else [])]
 
 
@@ -117,17 +114,6 @@ def refuse_trained(workdir: Path, stage: str) -> None:
             f"engine.retry_failed is given, but {shown_place(workdir)} has already trained on {stage} without the "
             "failed units. Nothing was changed. Remove engine.retry_failed, or use --from this run in a new --workdir."
         )
-
-
-@functools.cache
-def installed(library: str) -> str:
-    """Installed version of a library; "" if not installed. "python" gives major and minor version, such as "3.13"."""
-    if library == "python":
-        return ".".join(platform.python_version_tuple()[:2])
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def compare_versions(stage: str, begun: Path, note: dict[str, Any], libraries: Iterable[str], warn_only: bool) -> None:

@@ -16,6 +16,7 @@ from launch.run_folder.checks import refuse_link
 from lm.errors import print_untrusted
 from lm.run_paths import RunPaths
 from lm.storage import Url, relative_name, remove_empty_folders, shown_place, unused, write_atomically
+from lm.terminal import listed
 
 NOT_OUTPUTS = {RunPaths.units, RunPaths.scratch, RunPaths.quarantine, RunPaths.parts}
 """Subfolders of output folders whose files are not outputs."""
@@ -121,5 +122,5 @@ def move_aside(workdir: Path, paths: Iterable[Path], why: str) -> None:
         target = aside / path.relative_to(workdir)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(path, target)
-    shown = ", ".join(str(path.relative_to(workdir)) for path in paths[:3]) + (", …" if paths[3:] else "")
-    print_untrusted(f"{workdir}: {shown} {why}. Moved to {aside}")
+    names = [str(path.relative_to(workdir)) for path in paths]
+    print_untrusted(f"{workdir}: {listed(names)} {why}. Moved to {aside}")

@@ -72,9 +72,10 @@ def refuse_damaged(source: Path, marker: dict[str, Any]) -> None:
 
 
 def take(outputs: tuple[str, ...], logs: tuple[str, ...], source: Path, workdir: Path, marker: dict) -> None:
-    """Copy a finished stage from the run `source`: its logs, then the outputs that the marker lists, large ones as hard
-    links. Overwrites files of an interrupted copy."""
-    others = listed_by_others(source, marker)
+    """Copy a finished stage from the run `source`: its logs, without outputs of other stages, then the outputs that the
+    marker lists, large ones as hard links. Overwrites files of an interrupted copy."""
+    markers = map(read_note, RunPaths(source).stages.glob("*.json"))
+    others = {file for one in markers if one and one["key"] != marker["key"] for file in one["files"]}
     for log in logs:
         files = [path for path in entries(source / log) if str(path.relative_to(source)) not in others]
         copy_files(files, source, workdir, link=False)
@@ -94,12 +95,6 @@ def take_checkpoints(source: Place, target: Place) -> None:
         for name in sorted(sizes_below(source / str(step)), key=lambda name: (name == MANIFEST, name)):
             copy_file(source / str(step) / name, target / str(step) / name, link=True)
         unmark(target, step)
-
-
-def listed_by_others(source: Path, marker: dict) -> set[str]:
-    """Outputs of the other stages of the run, as their markers list them."""
-    markers = map(read_note, RunPaths(source).stages.glob("*.json"))
-    return {file for one in markers if one and one["key"] != marker["key"] for file in one["files"]}
 
 
 def copy_files(files: Iterable[Path], source: Path, workdir: Path, link: bool) -> None:

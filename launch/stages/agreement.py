@@ -11,7 +11,6 @@ from typing import Any
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
-from launch.run_folder.markers import installed
 from launch.stages.processes import process_count, process_index
 from lm.data.records import MANIFEST
 from lm.errors import InputError
@@ -19,6 +18,7 @@ from lm.fields import code_names, flatten
 from lm.run_paths import RunPaths
 from lm.storage import Place, StorageError, place_of, shown_place, write_atomically
 from lm.trusted_code import code_hashes
+from lm.versions import installed
 
 LIBRARIES = ("python", "jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "numpy", "optax",
              "orbax-checkpoint", "tensorstore")  # fmt: skip

@@ -16,9 +16,10 @@ import tyro
 from configs.experiment import Command, Experiment, Fit, parse_run
 from launch.run_folder import bucket
 from launch.run_folder.checks import break_links, refuse_inputs_in_outputs, refuse_links, refuse_no_run
+from launch.run_folder.markers import read_note
 from launch.run_folder.reuse import check_source
 from launch.stages.processes import ending_together, process_count, process_index, require_one_process
-from launch.stages.stage import Stage, output_names, run_stage, take_before
+from launch.stages.stage import Stage, run_stage, take_before
 from lm.errors import InputError, Stopped, UsageError, for_terminal
 from lm.gpu_memory import set_gpu_memory
 from lm.run_paths import RunPaths
@@ -210,7 +211,9 @@ def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:
             take_before(stage, experiment, workdir, source)
         made = run_stage(stage, experiment, workdir, source)
         if process_index() == 0:
-            names = ", ".join(output_names(stage, workdir))
+            files = (read_note(RunPaths(workdir).marker(stage.name)) or {"files": {}})["files"]
+            there = {file.split("/", 1)[0] for file in files}
+            names = ", ".join(name for name in stage.outputs if name not in stage.optional or name in there)
             print(f"{stage.name}: {'done' if made else 'up to date'} ({names} in {shown_place(workdir)})")
 
     run_command(stage.script, run, reads, **on_the_side)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from lm.errors import AbsentPeerError, InputError, PeerError, UsageError
+from lm.terminal import listed
 
 NOTICE_SECONDS = 15.0
 """Time after which a process prints the reason of its wait, and an unresolvable host name is an error."""
@@ -226,8 +227,7 @@ def has_left(connection: socket.socket) -> bool:
 def named(processes: Iterable[int]) -> str:
     """Text for a message, such as "processes 1, 4"; it lists at most ten."""
     indices = [str(one) for one in sorted(processes)]
-    more = f" and {len(indices) - 10} more" if len(indices) > 10 else ""
-    return f"process{'es' if len(indices) > 1 else ''} {', '.join(indices[:10])}{more}"
+    return f"process{'es' if len(indices) > 1 else ''} {listed(indices, 10)}"
 
 
 def own_name() -> str:

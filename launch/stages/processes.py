@@ -227,7 +227,9 @@ def coordinator(found: Found, timeout: float = JOIN_SECONDS) -> tuple[str, Any]:
     address, devices = found.address, [] if found.whole_host else None
     try:
         if address is None:  # as jax.distributed.initialize finds it
-            address, _, _, devices = clusters().auto_detect_unset_distributed_params(
+            from jax._src.clusters import ClusterEnv  # not exported
+
+            address, _, _, devices = ClusterEnv.auto_detect_unset_distributed_params(
                 os.environ.get(ADDRESS[0]), found.count, found.index, devices, None, int(timeout)
             )
         if address is None:
@@ -238,13 +240,6 @@ def coordinator(found: Found, timeout: float = JOIN_SECONDS) -> tuple[str, Any]:
             f"{error} Set {ADDRESS[0]}=HOST:PORT of process 0, {COUNT[0]} and {INDEX[0]}."
         ) from error
     return address, devices
-
-
-def clusters() -> Any:
-    """JAX's class for detecting schedulers, which JAX does not export."""
-    from jax._src import clusters
-
-    return clusters.ClusterEnv
 
 
 @contextlib.contextmanager

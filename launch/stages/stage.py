@@ -9,7 +9,6 @@ deleted.
 """
 
 import errno
-import fnmatch
 import json
 import pkgutil
 import shlex
@@ -26,7 +25,6 @@ from launch.run_folder.checks import refuse_link
 from launch.run_folder.markers import (
     compare_versions,
     differences,
-    installed,
     key_of,
     read_note,
     refuse_trained,
@@ -39,6 +37,8 @@ from lm.errors import InputError, UsageError, print_untrusted
 from lm.fields import flatten, identifying
 from lm.run_paths import RunPaths
 from lm.storage import local_copy_of, noting_writes, shown_place, write_atomically
+from lm.terminal import listed
+from lm.versions import installed
 
 FROM_ANOTHER_RUN = ("launch.finetune", "launch.reinforce")
 """Scripts that begin with the model of another run; `--from` is not for them."""
@@ -150,17 +150,9 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
     return None if damaged and not stage.grows else marker
 
 
-def output_names(stage: Stage, workdir: Path) -> list[str]:
-    """Return the names of the outputs that the finished stage has: all, except optional ones that it did not write."""
-    files = (read_note(RunPaths(workdir).marker(stage.name)) or {"files": {}})["files"]
-    asked = {file.split("/", 1)[0] for file in files}
-    return [name for name in stage.outputs if name not in stage.optional or name in asked]
-
-
 def by_products_in(stage: Stage, folder: Path) -> tuple[str, ...]:
     """Names in `folder` that match the stage's `by_products`, the patterns of its logs."""
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    return tuple(name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in stage.by_products))
+    return tuple(sorted({path.name for pattern in stage.by_products for path in folder.glob(pattern)}))
 
 
 def settings_of(stage: Stage, experiment: Experiment) -> dict[str, object]:
@@ -246,24 +238,21 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
         "external_inputs": external_inputs,
         "replaces": [],
     }
-    damaged = None if marker else read_note(RunPaths(workdir).marker(stage.name))
-    if damaged and may_replace(stage, damaged, note, before, workdir):
-        note["replaces"] = [*damaged["replaces"], damaged["key"]]
-    if marker:
-        if may_replace(stage, marker, note, before, workdir):
-            note["replaces"] = [*marker["replaces"], marker["key"]]
-        elif same and retried:
-            refuse_trained(workdir, stage.name)
-            note["replaces"] = [*marker["replaces"], marker["key"]]  # later stages made from it are updated too
-        else:
-            old, new = settings_and_inputs(marker), settings_and_inputs(note)
-            only_inputs = stage.only_inputs_differ(old, new)
-            followers = {path.stem for path in what_follows(stage, workdir) if path.suffix == ".json"}
-            if not only_inputs or not followers <= {stage.name, *stage.remade_with}:
-                if experiment.fitted_to and only_inputs and marker["settings"] == settings:
-                    tell_kept(stage, flatten(old), flatten(new), workdir)
-                    return False
-                refuse_other(stage, old, new, workdir)
+    earlier = marker or read_note(RunPaths(workdir).marker(stage.name))  # a marker of damaged outputs counts here
+    replaced = earlier and may_replace(stage, earlier, note, before, workdir)
+    if same and not replaced:  # failed units are tried again
+        refuse_trained(workdir, stage.name)
+    if earlier and (replaced or same):
+        note["replaces"] = [*earlier["replaces"], earlier["key"]]  # later stages made from it are updated too
+    elif marker:
+        old, new = settings_and_inputs(marker), settings_and_inputs(note)
+        only_inputs = stage.only_inputs_differ(old, new)
+        followers = {path.stem for path in what_follows(stage, workdir) if path.suffix == ".json"}
+        if not only_inputs or not followers <= {stage.name, *stage.remade_with}:
+            if experiment.fitted_to and only_inputs and marker["settings"] == settings:
+                tell_kept(stage, flatten(old), flatten(new), workdir)
+                return False
+            refuse_other(stage, old, new, workdir)
     if not stage.multi_process:
         others = ", and only launch.train, launch.evaluate and launch.sample in all"
         others = "" if stage.script in FROM_ANOTHER_RUN else others
@@ -302,8 +291,8 @@ def tell_kept(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
         "new": new.keys() - old.keys(), "gone": old.keys() - new.keys(),
         "changed": {name for name in old.keys() & new.keys() if old[name] != new[name]},
     }  # fmt: skip
-    some = lambda names: ", ".join(sorted(Path(name).name for name in names)[:3]) + (", …" if len(names) > 3 else "")
-    told = [f"{len(names):,} {kind} ({some(names)})" for kind, names in kinds.items() if names]
+    some = {kind: sorted(Path(name).name for name in names) for kind, names in kinds.items() if names}
+    told = [f"{len(names):,} {kind} ({listed(names)})" for kind, names in some.items()]
     other = shlex.quote(f"{shown_place(workdir)}-2")
     print_untrusted(
         f"{stage.name}: files have changed since this run read them: {', '.join(told)}. The run keeps what it has "

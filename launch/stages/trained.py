@@ -11,13 +11,10 @@ from lm.compilation_cache import keep_compiled_programs, use_bucket_cache
 from lm.errors import InputError
 from lm.model.cost import check_inference_memory
 from lm.run_paths import RunPaths
-from lm.storage import shown_place
 
 if TYPE_CHECKING:
     from lm.chat.template import ChatTemplate
     from lm.inference.weights import Weights
-
-COMPRESSORS = ("gzip", "zstd", "xz")
 
 
 def load_trained(
@@ -79,49 +76,6 @@ def leave_together() -> None:
         from lm.resilience.multihost import settle
 
         settle("leave", None, bool)
-
-
-def sample(experiment: Experiment, workdir: Path, step: int | None = None) -> list[dict[str, object]]:
-    """Print a continuation of each of sample.prompts at each of sample.temperatures; return [{"prompt", "temperature",
-    "text"}]. Raises UsageError for a prompt that leaves no room for new tokens, and the errors of `load_trained`."""
-    import jax
-
-    from lm.errors import for_terminal
-    from lm.inference.generate import sample_texts
-
-    config = experiment.sample
-    pairs = [(prompt, temperature) for prompt in config.prompts for temperature in config.temperatures]
-    prompts, temperatures = [prompt for prompt, _ in pairs], [temperature for _, temperature in pairs]
-    run = load_trained(experiment, workdir, len(pairs), "the number of sample.prompts", step, tokens=config.tokens)
-    texts = sample_texts(
-        run.model, experiment.model, run.tokenizer, prompts, temperatures, config.tokens,
-        key=jax.random.key(config.seed), mesh=run.mesh,
-    )  # fmt: skip
-    for (prompt, temperature), text in zip(pairs, texts, strict=True):
-        say(f"\n--- {prompt!r} at temperature {temperature:g}\n{for_terminal(text)}")
-    say("")
-    leave_together()
-    return [{"prompt": p, "temperature": t, "text": text} for (p, t), text in zip(pairs, texts, strict=True)]
-
-
-def evaluate(experiment: Experiment, workdir: Path, step: int | None = None) -> dict[str, float]:
-    """Evaluate the model on the held-out text; print and return {metric: value}. Raises the errors of
-    `load_trained`."""
-    from lm.evaluation.evaluators import evaluate
-    from lm.model.cost import count_parameters
-
-    config = experiment.evaluate
-    run = load_trained(experiment, workdir, config.batch_size, "evaluate.batch_size", step)
-    tokens = shown_place(RunFolder(workdir).tokens)
-    figures = evaluate(run.model, experiment.model, config, run.tokenizer, tokens, run.mesh)
-    bits = {name.removesuffix("_bits_per_byte"): value for name, value in figures.items() if "bits_per_byte" in name}
-    if bits:
-        say("evaluate: bits per byte: " + ", ".join(f"{name} {value:.3f}" for name, value in bits.items()))
-    others = {name: value for name, value in figures.items() if "bits_per_byte" not in name}
-    shown = {name: f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" for name, value in others.items()}
-    say("evaluate: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
-    leave_together()
-    return {**figures, "parameters": count_parameters(experiment.model)}
 
 
 def read_text(path: Path) -> str:

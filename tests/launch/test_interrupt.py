@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from launch.sample import Options
 from launch.stages.command import handle_cli_errors, run_command
-from launch.stages.sampling import Options
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -66,7 +66,7 @@ def test_a_mixed_folder_becomes_a_model_and_one_more_note_changes_nothing(tmp_pa
         (notes / f"late {number}.md").write_text("\n".join(texts(9, seed=number + 1)))
     assert input_sizes(RunFolder(run).experiment().pages).bytes > 3 * json.loads(config)["fitted_to"][0]
     said = pretrain(*words)
-    assert "30 new (late 0.md, late 1.md, late 10.md, …). The run keeps what it has read." in said
+    assert "30 new (late 0.md, late 1.md, late 10.md and 27 more). The run keeps what it has read." in said
     assert said.count("up to date") == 10 and (run / "config.json").read_bytes() == config
     assert pretrain(run).count("up to date") == 10  # unchanged, from its own config.json
     # Other files that are named explicitly are not skipped.

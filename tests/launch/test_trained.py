@@ -16,8 +16,8 @@ import pytest
 
 from configs.experiment.run_folder import RunFolder
 from launch import evaluate, sample
+from launch.evaluate import Options, documents_of
 from launch.run_folder.markers import key_of
-from launch.stages.benchmarks import Options, documents_of
 from launch.stages.stage import Stage, settings_of, stages_before
 from lm.checkpoints.manifest import steps_in
 from lm.config import MeshConfig

@@ -18,7 +18,7 @@ from lm.errors import InputError, UsageError
 from lm.serving.fields import Fields, wrong
 from lm.serving.inspections import Inspection
 from viewer.training_data import short, visible
-from viewer.window.corpus.run_data import data_of, or_missing
+from viewer.window.corpus.run_data import or_missing
 from viewer.window.window_run import WindowRun
 
 MOST_SEQUENCES, MOST_SEGMENTS, MOST_TOKENS = 64, 24, 1024
@@ -41,7 +41,7 @@ class Batches:
         """Open the shards, again if they changed. Raises InputError or UsageError if no shards of this run exist."""
         manifest = self.run.paths.tokens / MANIFEST
         if not manifest.is_file() and self.config.reads_own_shards:
-            raise InputError(data_of(self.run).missing(self.run.paths.tokens, "launch.write_shards"))
+            raise InputError(self.run.data.missing(self.run.paths.tokens, "launch.write_shards"))
         stamp = manifest.stat().st_mtime_ns if manifest.is_file() else 0
         if stamp != self._stamp:
             for folder in mixture_of(self.config, self.run.paths.tokens):

@@ -1,11 +1,10 @@
 """Follow metrics.jsonl while it grows: reads only new lines, and returns a bounded number of points."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from viewer.training_data import finite
+from viewer.training_data import finite, metrics_in
 
 MOST_LINES = 3_000
 """Maximum lines of an answer: for longer runs every second, third, … line, always including the last one."""
@@ -60,13 +59,9 @@ class CurveLog:
 
     def take(self, line: bytes) -> bool:
         """Parse and store a line; return False if it is not a line of metrics."""
-        try:
-            row = json.loads(line)
-            step = row["step"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+        if (row := metrics_in(line)) is None:
             return False
-        if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**53:
-            return False
+        step = row["step"]
         if isinstance(row.get("run"), dict):
             known = lambda value: value[:200] if isinstance(value, str) else finite(value)
             self.starts.append({"step": step} | {name: known(row["run"].get(name)) for name in STARTED})

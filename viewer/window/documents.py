@@ -16,7 +16,7 @@ from viewer.funnel import RECORDED, funnel_answer, measured
 from viewer.training_data import finite
 from viewer.window.corpus.listing import MOST_ADDRESS, DocumentFilter, find_id, list_documents
 from viewer.window.corpus.raw_page import RawPages
-from viewer.window.corpus.run_data import FOLDERS, RunData, data_of, or_missing
+from viewer.window.corpus.run_data import FOLDERS, RunData, or_missing
 from viewer.window.window_run import WindowRun
 
 MOST, USUAL = 100, 50
@@ -32,8 +32,8 @@ RECORDED_CHARACTERS = 1500
 
 
 def inspections(run: WindowRun) -> list[Inspection]:
-    data = data_of(run)
-    funnel_of, document_of, page_of = (functools.cache(functools.partial(RunData, run)) for _ in range(3))  # by lane
+    data, of_lane = run.data, functools.partial(RunData, run.paths, run.experiment)
+    funnel_of, document_of, page_of = (functools.cache(of_lane) for _ in range(3))
     base, pages = lambda fields: fields.boolean("base", False), functools.cache(RawPages)
     asked = [
         Inspection(
@@ -65,7 +65,7 @@ def inspections(run: WindowRun) -> list[Inspection]:
 
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
     yield "funnel", {}
-    data = data_of(run)
+    data = run.data
     try:
         names = [None, *data.funnel().counts["reasons"]]
     except InputError:
@@ -242,5 +242,5 @@ def raw(data: RunData, pages: RawPages, fields: Fields) -> dict[str, Any]:
     found = pages.look(values["file_path"] or "", values["id"] or "", SECONDS)
     if found["state"] == "found":
         text = found["text"]
-        found |= {"text": text[offset : offset + characters], "offset": offset, "characters": len(text)}
+        return found | {"text": text[offset : offset + characters], "offset": offset, "characters": len(text)}
     return found

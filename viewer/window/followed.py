@@ -16,7 +16,7 @@ from data_prep.documents import WebPage
 from data_prep.extract.charset import decode
 from data_prep.funnel.counts import order_of
 from data_prep.funnel.report import rows_at
-from data_prep.parquet import read_batches, read_footer, rows_in
+from data_prep.parquet import read_batches, read_footer, read_rows, rows_in
 from data_prep.pii import replace_personal_data
 from data_prep.shards.sizes import estimated_tokens, held_out_fraction
 from data_prep.shards.tokenize import document_files
@@ -125,26 +125,16 @@ def candidates(workdir: Path, ends: bool) -> Iterator[Candidate]:
     archives = {file.name: file for file in manifest_files(workdir) if here(file)}
     paths = sorted(RunPaths(workdir).documents.glob("*.parquet"))[:FILES]
     firsts = list(itertools.accumulate((rows_in(path) or 0 for path in paths), initial=0))
-    splits = split_of(RunPaths(workdir).tokens, firsts[-1] * (2 if ends else 1))
+    rows = (row for table in document_tables(RunPaths(workdir).tokens) for row in read_rows(table, ["split", "tokens"]))
+    splits = [(row["split"], row["tokens"] - 1) for row in itertools.islice(rows, firsts[-1] * (2 if ends else 1))]
     for path, first in zip(paths, firsts, strict=False):
         wanted = ["id", "file_path", "terminal_punctuation_lines"]
         columns = [name for name in wanted if name in read_footer(path).schema.names]
         for row, values in enumerate(next(read_batches(path, columns)).to_pylist() if rows_in(path) else []):
             number = 2 * (first + row) + 1 if ends else first + row
-            if number < len(splits) and splits[number][1] > 1:
-                split, tokens = splits[number]
-                yield Candidate(path, row, archives.get(values["file_path"]), split == "val", tokens - 1, values)
-
-
-def split_of(tokens: Path, rows: int) -> list[tuple[str, int]]:
-    """Return (split, number of tokens with BOS) of the first `rows` documents in tokens/, in order."""
-    found = []
-    for path in document_tables(tokens):
-        for batch in read_batches(Path(str(path)), ["split", "tokens"]):
-            if len(found) >= rows:
-                return found
-            found += zip(batch["split"].to_pylist(), batch["tokens"].to_pylist(), strict=True)
-    return found
+            split, tokens = splits[number] if number < len(splits) else ("", 0)  # without BOS
+            if tokens > 0:
+                yield Candidate(path, row, archives.get(values["file_path"]), split == "val", tokens, values)
 
 
 def follow(
@@ -164,8 +154,10 @@ def follow(
     if is_end:
         lines = tuple((line, True) for line in passage.split("\n"))
     else:  # compare with the extracted text, before filters removed lines
-        extracted = extracted_text(paths.texts / one.path.name, row["id"]) or document
-        lines = lines_of(replace_personal_data(extracted, personal_data)[0], document, passage)
+        texts = paths.texts / one.path.name  # may have been deleted
+        same_id = (found["text"] for found in read_rows(texts, ["id", "text"]) if found["id"] == row["id"])
+        extracted = next(same_id, None) if texts.is_file() else None
+        lines = lines_of(replace_personal_data(extracted or document, personal_data)[0], document, passage)
     # With the complete last line, which identifies the last paragraph of the HTML.
     kept = "\n".join([*(line for line, _ in lines[:-1]), text.split("\n")[passage.count("\n")]])
     page = page_of(one)
@@ -198,17 +190,6 @@ def page_of(one: Candidate) -> WebPage | None:
         return next((page for page in pages if page.id == one.columns["id"]), None)
     except InputError:
         return None
-
-
-def extracted_text(texts: Path, id: str) -> str | None:
-    """Return the text of a document before filters changed it, from a file of texts/; None if it is not found."""
-    if not texts.is_file():
-        return None
-    for batch in read_batches(texts, ["id", "text"]):
-        ids = batch["id"].to_pylist()
-        if id in ids:
-            return batch["text"][ids.index(id)].as_py()
-    return None
 
 
 def lines_of(extracted: str, document: str, passage: str) -> tuple[tuple[str, bool], ...]:

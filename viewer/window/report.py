@@ -9,11 +9,10 @@ from typing import Any
 from lm.errors import InputError, UsageError
 from lm.fields import flatten
 from lm.resilience.goodput import PHASES, share_of_steps
-from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
 from viewer.run_folder import FinishedRun, read_run
 from viewer.training_data import finite
-from viewer.window.corpus.run_data import data_of, or_missing
+from viewer.window.corpus.run_data import or_missing
 from viewer.window.followed import FollowedDocument, read_followed
 from viewer.window.window_run import WindowRun
 
@@ -23,19 +22,18 @@ MOST_FILES = 20
 
 
 def inspections(run: WindowRun) -> list[Inspection]:
-    def report(fields: Fields) -> dict[str, Any]:
-        stages = run.experiment.train.stages(run.experiment.model.context_length)
-        return report_answer(read_run(run.paths.root, run.experiment.documents, stages.windows_before))
-
-    def followed(fields: Fields) -> dict[str, Any]:
-        return dataclasses.asdict(followed_document(run))
-
-    return or_missing(
-        [
-            Inspection("report", (), report, "figures of the run: data, training, scores, time, settings, sources"),
-            Inspection("followed", (), followed, "one document, from its HTML to its tokens"),
-        ]
-    )
+    work = run.experiment.train.stages(run.experiment.model.context_length).windows_before
+    asked = [
+        Inspection(
+            "report", (), lambda fields: report_answer(read_run(run.paths.root, run.experiment.documents, work)),
+            "figures of the run: data, training, scores, time, settings, sources",
+        ),
+        Inspection(
+            "followed", (), lambda fields: dataclasses.asdict(followed_document(run)),
+            "one document, from its HTML to its tokens",
+        ),
+    ]  # fmt: skip
+    return or_missing(asked)
 
 
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
@@ -47,7 +45,7 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 @functools.lru_cache(maxsize=1)  # asked for twice for an exported page, and may read whole archives
 def followed_document(run: WindowRun) -> FollowedDocument:
-    thresholds, most = data_of(run).thresholds(), run.experiment.model.context_length - 1
+    thresholds, most = run.data.thresholds(), run.experiment.model.context_length - 1
     return read_followed(run.paths.root, run.experiment, run.tokenizer, thresholds, most)
 
 

@@ -21,7 +21,6 @@ from lm.serving.inspections import Inspection
 from lm.serving.protocol import encode_text
 from viewer.training_data import read_samples, visible
 from viewer.window.corpus import evaluation_sets
-from viewer.window.corpus.run_data import data_of
 from viewer.window.window_run import WindowRun
 
 MOST_CHARACTERS = 20_000
@@ -60,7 +59,7 @@ class Corpus:
         """Return the open index. Raises InputError, with the command that builds it, if it is missing or unusable."""
         path = self.run.paths.corpus_index / INDEX
         if not self.has_shards():
-            raise InputError(data_of(self.run).missing(self.run.paths.tokens, "launch.write_shards"))
+            raise InputError(self.run.data.missing(self.run.paths.tokens, "launch.write_shards"))
         with self._lock:
             made = path.stat().st_mtime_ns if path.is_file() else 0
             if self._opened is None or self._opened[0] != made:

@@ -46,15 +46,13 @@ def inspections(run: WindowRun) -> list[Inspection]:
             "damaged": [*log.damaged, *damaged[path][1]],
         }  # fmt: skip
 
-    def write(fields: Fields) -> dict[str, object]:
-        return written(run.at(fields), fields)
-
     return [
         Inspection("curves", ("run", "after"), curves, "loss, learning rate and speed by step, after a step if given"),
         Inspection("samples", ("run",), lambda fields: samples(run.of(fields)), "samples during and after training"),
         Inspection("runs", (), lambda fields: {"runs": [one.about() for one in run.all_runs()]}, "the served runs"),
         Inspection(
-            "write", ("text", "step", "tokens", "temperature", "seed"), write, "a continuation by the model of a step"
+            "write", ("text", "step", "tokens", "temperature", "seed"), lambda fields: written(run.at(fields), fields),
+            "a continuation by the model of a step",
         ),
     ]  # fmt: skip
 

@@ -19,6 +19,7 @@ from lm.inspect.inspector import Inspector
 from lm.model.cost import free_bytes
 from lm.serving.fields import ApiError, Fields, wrong
 from lm.tokenizer import Tokenizer
+from viewer.window.corpus.run_data import RunData
 
 LEAST_MODELS, MOST_BYTES = 2, 2**29
 """Models of other steps to keep next to the served one, if memory allows: LEAST_MODELS of any size, more if they are
@@ -40,6 +41,7 @@ class WindowRun:
         self.beside = {one: tokenizer for one, tokenizer in beside.items() if one != name}
         self.experiment, self.tokenizer, self.step, self.name = experiment, loaded.tokenizer, loaded.step, name
         self.paths = RunFolder(workdir)
+        self.data = RunData(self.paths, experiment)
         self.served = Inspector(loaded.model, experiment.model, loaded.tokenizer, loaded.mesh)
         self._mesh, self._free = loaded.mesh, free
         self._others: dict[int, Inspector] = {}

@@ -19,38 +19,36 @@ class RawPages:
     def __init__(self, workdir: Path):
         self.workdir = workdir
         self._wanted: tuple[str, str] | None = None
-        self._left: Iterator[WebPage | Document | Damage] = iter(())
-        self._read = 0
-        self._found: tuple[str, int, str] | None = None
-        """(text, bytes, content type)"""
+        self._left: Iterator[tuple[int, WebPage | Document | Damage]] = iter(())
+        """The rest of the archive, numbered from 1."""
+        self._found: dict[str, Any] = {}
+        """Answer for the page, once it is found."""
 
     def look(self, file_path: str, id: str, seconds: float) -> dict[str, Any]:
         """Search an archive for the page with this id, for at most `seconds` seconds. Returns {"state": "found",
         "text", "bytes", "content_type"}; {"state": "missing", "why"}; to call again, {"state": "looking", "read":
         pages}."""
+        until = time.monotonic() + seconds
         try:
             if self._wanted != (file_path, id):
-                file = self._archive(file_path)
-                self._wanted, self._left, self._read, self._found = (file_path, id), read_input(file), 0, None
-            return self._go_on(id, time.monotonic() + seconds)
-        except InputError as error:
-            self._wanted, self._left = None, iter(())
-            return {"state": "missing", "why": str(error)}
-
-    def _go_on(self, id: str, until: float) -> dict[str, Any]:
-        if self._found is None:
-            for found in self._left:
-                self._read += 1
-                if isinstance(found, WebPage) and found.id == id:
-                    self._found = decode(found.body, found.content_type), len(found.body), found.content_type
+                left = enumerate(read_input(self._archive(file_path)), 1)
+                self._wanted, self._left, self._found = (file_path, id), left, {}
+            for read, page in self._left:
+                if isinstance(page, WebPage) and page.id == id:
+                    self._found = {
+                        "state": "found", "text": decode(page.body, page.content_type), "bytes": len(page.body),
+                        "content_type": page.content_type,
+                    }  # fmt: skip
                     self._left = iter(())  # closes the archive
                     break
                 if time.monotonic() > until:
-                    return {"state": "looking", "read": self._read}
-        if self._found is None:
-            raise InputError("The archive no longer has this page: it was replaced by another file.")
-        text, size, content_type = self._found
-        return {"state": "found", "text": text, "bytes": size, "content_type": content_type}
+                    return {"state": "looking", "read": read}
+            if not self._found:
+                raise InputError("The archive no longer has this page: it was replaced by another file.")
+            return self._found
+        except InputError as error:
+            self._wanted, self._left = None, iter(())
+            return {"state": "missing", "why": str(error)}
 
     def _archive(self, name: str) -> InputFile:
         """Find the archive. Raises InputError if there is no page to show."""

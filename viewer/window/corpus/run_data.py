@@ -4,8 +4,8 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
+from configs.experiment import Experiment
 from configs.experiment.run_folder import RunFolder
 from data_prep.funnel.report import Written, read_counts
 from data_prep.verdict import Threshold
@@ -14,7 +14,6 @@ from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
 from lm.storage import Place, local_copy_of
 from viewer.window.corpus.parquet_folder import ParquetFolder
-from viewer.window.window_run import WindowRun
 
 FOLDERS = ("documents", "dropped")
 
@@ -22,9 +21,9 @@ FOLDERS = ("documents", "dropped")
 class RunData:
     """Documents and funnel.json of a run, read when they are first used."""
 
-    def __init__(self, run: WindowRun, base: bool = False):
+    def __init__(self, paths: RunFolder, experiment: Experiment, base: bool = False):
         """`base`: of a finetuned run, read the data of the run that it was finetuned from, whose pages it searches."""
-        self.paths, experiment = run.paths, run.experiment
+        self.paths = paths
         if base and experiment.chat.base:
             self.paths = RunFolder(Path(experiment.chat.base))
             experiment = self.paths.experiment()
@@ -94,11 +93,3 @@ def or_missing(asked: list[Inspection]) -> list[Inspection]:
             return {"missing": str(error)}
 
     return [dataclasses.replace(one, answer=functools.partial(or_why, one.answer)) for one in asked]
-
-
-_data: WeakKeyDictionary[WindowRun, RunData] = WeakKeyDictionary()
-
-
-def data_of(run: WindowRun) -> RunData:
-    """Return the RunData of a run, the same one for all callers."""
-    return _data.setdefault(run, RunData(run))
