@@ -40,11 +40,8 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
         )
     if options.text:
         print(search_report(workdir, options.text, options.shown, experiment.train))
-    for line in (
-        overlaps(workdir, Path(options.file).expanduser(), options.field, options.ngram, experiment.train)
-        if options.file
-        else ()
-    ):
+        return True
+    for line in overlaps(workdir, Path(options.file).expanduser(), options.field, options.ngram, experiment.train):
         print(line, flush=True)
     return True
 

@@ -40,8 +40,9 @@ def read_scores(paths: RunPaths, curves: Curves) -> tuple[Score, ...]:
         for figure in FIGURES:
             key = f"{task}_{figure}"
             points = tuple((line["step"], line[key]) for line in curves.evaluated if finite(line.get(key)) is not None)
-            if points or finite(final.get(key)) is not None:
-                own.append(Score(task, figure, points, final[key] if finite(final.get(key)) is not None else None))
+            value = finite(final.get(key))
+            if points or value is not None:
+                own.append(Score(task, figure, points, value))
     found: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for step, path in files_by_step(paths.lm_eval).items():
         for task, figures in read_json(path, "launch.lm_eval").get("results", {}).items():

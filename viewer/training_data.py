@@ -88,6 +88,15 @@ def read_json(path: Path, script: str) -> dict:
     return value
 
 
+def changed_at(path: Path) -> tuple[int, int] | None:
+    """Return (modification time in ns, size) of a file, to notice changes; None if it does not exist."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
+
+
 def finite(value: object) -> int | float | None:
     """Return `value` if it is a number that JSON and JavaScript can represent, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not -MOST <= value <= MOST:

@@ -17,7 +17,7 @@ from lm.data.seen import StepOrder, numbers_rise, windows_with
 from lm.errors import InputError, UsageError
 from lm.serving.fields import Fields, wrong
 from lm.serving.inspections import Inspection
-from viewer.training_data import short, visible
+from viewer.training_data import changed_at, short, visible
 from viewer.window.corpus.run_data import or_missing
 from viewer.window.window_run import WindowRun
 
@@ -35,14 +35,14 @@ class Batches:
 
     def __init__(self, run: WindowRun):
         self.run, self.config = run, run.experiment.train
-        self._stamp: int | None = None
+        self._stamp: tuple[int, int] | str | None = "not opened"
 
     def open(self) -> BatchSource:
         """Open the shards, again if they changed. Raises InputError or UsageError if no shards of this run exist."""
         manifest = self.run.paths.tokens / MANIFEST
         if not manifest.is_file() and self.config.reads_own_shards:
             raise InputError(self.run.data.missing(self.run.paths.tokens, "launch.write_shards"))
-        stamp = manifest.stat().st_mtime_ns if manifest.is_file() else 0
+        stamp = changed_at(manifest)
         if stamp != self._stamp:
             for folder in mixture_of(self.config, self.run.paths.tokens):
                 if not isinstance(folder, Path):

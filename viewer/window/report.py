@@ -10,12 +10,17 @@ from lm.errors import InputError, UsageError
 from lm.fields import flatten
 from lm.resilience.goodput import PHASES, share_of_steps
 from lm.serving.inspections import Inspection
-from viewer.run_folder import FinishedRun, read_run
+from viewer.run_folder import FinishedRun, read_run, summarize
 from viewer.training_data import finite
 from viewer.window.corpus.run_data import or_missing
 from viewer.window.followed import FollowedDocument, read_followed
 from viewer.window.window_run import WindowRun
 
+SUMMARY = (
+    "pages_read", "documents_kept", "clean_text_bytes", "vocab_size", "parameters", "steps", "validation_loss",
+    "seconds", "versions",
+)  # fmt: skip
+"""Fields of summary.json that are also in the report."""
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 MOST_FILES = 20
 """Maximum input files to list."""
@@ -51,30 +56,23 @@ def followed_document(run: WindowRun) -> FollowedDocument:
 
 def report_answer(run: FinishedRun) -> dict[str, Any]:
     """Answer /v1/inspect/report: figures, settings and sources of a run. Numbers that are not finite are null."""
-    counts, curves, config = run.funnel.counts, run.curves, run.config
-    files, last = run.pages["files"], curves.train[-1] if curves.train else {}
+    summary, config, files = summarize(run), run.config, run.pages["files"]
+    last = run.curves.train[-1] if run.curves.train else {}
     return {
-        "name": run.name, "damage": run.damage,
-        "pages_read": counts["rows"], "documents_kept": counts["kept"][0],
-        "clean_text_bytes": counts["clean_text_bytes"],
-        "splits": run.splits,
-        "vocab_size": run.tokenizer.vocab_size, "fingerprint": run.tokenizer.fingerprint,
-        "parameters": run.compression.parameters,
+        **{name: summary[name] for name in SUMMARY},
+        **{name: summary[f"train_{name}"] for name in ("tokens_per_second", "mfu", "cpu_matmul_share")},
+        "name": run.name, "damage": run.damage, "splits": run.splits, "fingerprint": run.tokenizer.fingerprint,
         "model": {name: config["model"][name] for name in ("layers", "width", "heads", "context_length")},
-        "steps": curves.steps, "tokens_read": finite(last.get("tokens")),
-        "tokens_per_second": curves.median("tokens_per_second"),
-        "mfu": curves.median("mfu"), "cpu_matmul_share": curves.median("cpu_matmul_share"),
-        "validation_loss": finite(run.compression.validation_loss),
-        "validation_bytes": run.compression.validation_bytes,
+        "tokens_read": finite(last.get("tokens")), "validation_bytes": run.compression.validation_bytes,
         **compression(run),
         "scores": [
             {"task": one.task, "figure": one.figure, "ends": [one.points[0], one.points[-1]] if one.points else [],
              "final": one.final, "by_harness": one.by_harness, "guessing": one.guessing}
             for one in run.scores
         ],
-        "seconds": run.seconds, "attempts": run.attempts, "goodput": finite(share_of_steps(run.phases)),
+        "attempts": run.attempts, "goodput": finite(share_of_steps(run.phases)),
         "phases": {PHASES.get(phase, phase): seconds for phase, seconds in run.phases.items() if seconds >= 0.1},
-        "settings": settings(config), "versions": run.versions,
+        "settings": settings(config),
         "files": [{name: one.get(name) for name in ("path", "pages", "bytes")} for one in files[:MOST_FILES]],
         "files_in_all": len(files), "files_bytes": sum(one["bytes"] for one in files),
         "packages": run.pages.get("packages", []),

@@ -13,6 +13,7 @@ from lm.errors import InputError, UsageError
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
 from lm.storage import Place, local_copy_of
+from viewer.training_data import changed_at
 from viewer.window.corpus.parquet_folder import ParquetFolder
 
 FOLDERS = ("documents", "dropped")
@@ -28,7 +29,7 @@ class RunData:
             self.paths = RunFolder(Path(experiment.chat.base))
             experiment = self.paths.experiment()
         self.config, self.has_ends = experiment.documents, experiment.shards.held_out == "ends"
-        self._funnel: tuple[tuple[int, int], Written] | None = None
+        self._counts = functools.lru_cache(1)(lambda path, changed: read_counts(path))
 
     @functools.cached_property
     def folders(self) -> dict[str, ParquetFolder]:
@@ -52,11 +53,7 @@ class RunData:
         self.download(path.name)
         if not path.is_file():
             raise InputError(self.missing(path, "launch.prepare_documents"))
-        stat = path.stat()
-        stamp = (stat.st_mtime_ns, stat.st_size)
-        if self._funnel is None or self._funnel[0] != stamp:
-            self._funnel = stamp, read_counts(path)
-        return self._funnel[1]
+        return self._counts(path, changed_at(path))
 
     def thresholds(self) -> list[Threshold]:
         """Thresholds of the run's filters; [] if there is no funnel.json."""
