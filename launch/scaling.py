@@ -18,7 +18,7 @@ from launch import extract_texts, fetch_pages, prepare_documents, train, train_t
 from launch.run_folder.checks import refuse_inputs_in_outputs
 from launch.stages.command import locked, run_command
 from launch.stages.stage import Stage, check_outputs, read_marker, run_stage, take_before
-from launch.stages.supervision import Supervisor
+from launch.supervise import Supervisor
 from lm.checksums import log_damage
 from lm.data.records import read_manifest
 from lm.errors import InputError, Stopped, UsageError, print_untrusted

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from launch.stages.processes import process_index
-from launch.stages.supervision import Supervisor
+from launch.supervise import Supervisor
 
 
 def main() -> None:

@@ -530,7 +530,7 @@ GUARDED = {
     "data_prep/engine/processes.py: __init__ Popen": "this program's own module",
     "lm/own_process.py: in_own_process run": "this program's own module",
     "launch/stages/parent.py: run_in_child Popen": "the command that is running, with its own options",
-    "launch/stages/supervision.py: attempt Popen": "a script of this program, with the user's own options",
+    "launch/supervise.py: attempt Popen": "a script of this program, with the user's own options",
 }
 
 

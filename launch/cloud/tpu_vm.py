@@ -8,8 +8,7 @@ queued-resources and /autocheckpoint), read on 2 December 2026. Never run on a c
 
 import shlex
 
-from launch.cloud.job import BASH, check_workdir, exports, job_parser, parse_job, write_job
-from launch.cloud.names import NAMES
+from launch.cloud.job import BASH, NAMES, check_workdir, exports, job_parser, parse_job, write_job
 from launch.stages.command import handle_cli_errors
 
 

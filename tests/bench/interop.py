@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.experiment.run_folder import RunFolder
+from launch.import_model import open_source
 from launch.release.formats import export
 from launch.release.imported import write_run
-from launch.release.sources import open_source
 from lm.config import ModelConfig, RopeScalingConfig, TokenizerConfig
 from lm.formats.hugging_face.tokenizer_files import write_tokenizer
 from lm.formats.safetensors import read_folder

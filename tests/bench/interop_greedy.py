@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from configs.experiment.run_folder import RunFolder
+from launch.import_model import open_source
 from launch.release.formats import export
 from launch.release.imported import write_run
-from launch.release.sources import open_source
 from lm.errors import UsageError
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams

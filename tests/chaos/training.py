@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-from launch.stages.supervision import Supervisor
+from launch.supervise import Supervisor
 from lm.checkpoints.manifest import DamageError, steps_in, verify
 from lm.resilience.goodput import read_attempts, read_heartbeat, totals
 from tests import train_process

@@ -24,7 +24,7 @@ from launch.run_folder.markers import read_note
 from launch.run_folder.reuse import check_source
 from launch.stages.command import locked
 from launch.stages.stage import run_stage
-from launch.stages.supervision import Supervisor
+from launch.supervise import Supervisor
 from lm.checkpoints.manifest import DamageError, read_manifest, render
 from lm.checksums import log_damage
 from lm.corpus_index import format as corpus_index
@@ -393,7 +393,7 @@ MODULES_WITHOUT = (
     "lm/tokenizer/characters.py",
     "lm/tokenizer/files.py", "lm/tokenizer/hugging_face/library.py", "lm/tokenizer/hugging_face/reading.py",
     "lm/tokenizer/published.py", "lm/training/hooks.py", "lm/trusted_code.py", "viewer/training_data.py",
-    "viewer/window/curve_log.py", "viewer/window/inspections.py",
+    "viewer/window/training.py", "viewer/window/inspections.py",
 )  # fmt: skip
 """Modules that read other JSON, whose values are never joined to a folder."""
 

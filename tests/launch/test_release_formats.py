@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from configs.experiment.run_folder import RunFolder
+from launch.import_model import open_source
 from launch.release.formats import export
 from launch.release.imported import write_run
-from launch.release.sources import open_source
 from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
 from lm.formats.source import SourceModel

@@ -12,10 +12,9 @@ import pytest
 from tokenizers import Tokenizer as Library
 
 from configs.experiment.run_folder import RunFolder
-from launch.import_model import Command, run
+from launch.import_model import Command, open_source, run
 from launch.release.formats import export
 from launch.release.imported import with_tried_template, write_run
-from launch.release.sources import open_source
 from lm.config import TokenizerConfig
 from lm.errors import InputError
 from lm.evaluation.log_likelihood import encode_pair

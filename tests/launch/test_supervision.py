@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from launch import supervise
-from launch.stages import supervision
-from launch.stages.supervision import Supervisor
+from launch import supervise as supervision
+from launch.supervise import Supervisor
 from lm.errors import AbsentPeerError, PeerError
 from lm.resilience.goodput import read_heartbeat
 from tests.train_process import free_port

@@ -15,9 +15,8 @@ from tests.data_prep.measured import CONFIG, VALUES, prose
 from tests.launch.run_folder import Rejection, make_document, recorded_in, write_funnel_of
 from tests.launch.test_report import HOSTILE
 from viewer.answers import key_of
-from viewer.distributions import Columns, columns_of
 from viewer.explanations import reason_sentence, signal_words, stage_words
-from viewer.funnel import funnel_answer, measured, preview_html
+from viewer.funnel import Columns, columns_of, funnel_answer, measured, preview_html
 
 KEPT = [make_document(i, prose(i)) for i in range(25)]
 DROPPED = [

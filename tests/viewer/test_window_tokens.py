@@ -16,9 +16,8 @@ from lm.tokenizer import save, train_bpe, train_tokenizer
 from tests.corpus import texts
 from viewer.tokenizer.comparison import EXAMPLES, comparison, longest, sampled, text_ids
 from viewer.tokenizer.samples import KINDS, LANGUAGES
-from viewer.tokenizer.vocabulary import IN_PAGE, MOST_CHARACTERS, vocabulary
 from viewer.training_data import has_letter
-from viewer.window.tokens import asked_for, encoded
+from viewer.window.tokens import IN_PAGE, MOST_CHARACTERS, asked_for, encoded, vocabulary
 
 TEXTS = texts(40)
 BPE = train_bpe(TEXTS, TokenizerConfig(320, "cl100k", 10**6))

@@ -18,8 +18,8 @@ from lm.training.loop import train
 from tests.corpus import tiny_experiment, write_tokens
 from tests.viewer.inspected import ask
 from viewer.window import training
-from viewer.window.curve_log import MOST_LINES, CurveLog
 from viewer.window.inspections import record
+from viewer.window.training import MOST_LINES, CurveLog
 from viewer.window.window_run import WindowRun
 
 TINY = tiny_experiment()

@@ -102,8 +102,8 @@ def write_hostile_run(folder: Path) -> Path:
 
 def write_stories_run(folder: Path) -> Path:
     """Path of stories260K as launch.import_model writes it."""
+    from launch.import_model import open_source
     from launch.release.imported import write_run
-    from launch.release.sources import open_source
     from tests.bench.interop_greedy import stories_tokenizer
 
     write_run(open_source(STORIES / "hf", stories_tokenizer()), folder / "stories260K", "stories260K")

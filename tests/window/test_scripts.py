@@ -27,8 +27,8 @@ from lm.tokenizer.sentencepiece import train_sentencepiece
 from tests.run_files import REPOSITORY
 from viewer.page import STATIC
 from viewer.tokenizer.samples import KINDS, LANGUAGES
-from viewer.tokenizer.vocabulary import vocabulary
 from viewer.training_data import visible
+from viewer.window.tokens import vocabulary
 
 SHARED_VOCAB = REPOSITORY / "../shared/data/vocab"
 SCRIPTS = ("dom", "bpe_pattern", "bpe", "tokens_text", "tokens_merges", "predict_sampling", "training_compare")

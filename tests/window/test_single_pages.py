@@ -21,8 +21,8 @@ from viewer.funnel import preview_html
 from viewer.page import window_html
 from viewer.tokenizer.comparison import comparison
 from viewer.tokenizer.samples import KINDS, LANGUAGES
-from viewer.tokenizer.vocabulary import vocabulary
-from viewer.window.curve_log import CurveLog
+from viewer.window.tokens import vocabulary
+from viewer.window.training import CurveLog
 
 __all__ = ["found", "rung", "study"]
 

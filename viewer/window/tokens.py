@@ -9,12 +9,52 @@ from data_prep.shards.tokenize import document_files
 from lm.serving.fields import Fields, wrong
 from lm.serving.inspections import Inspection
 from lm.serving.protocol import encode_text
-from lm.tokenizer import Tokenizer
+from lm.tokenizer import BytePairTokenizer, Tokenizer
+from lm.tokenizer.sentencepiece import SentencePieceTokenizer
+from lm.tokenizer.sentencepiece_model import BPE, NORMAL, USER_DEFINED, read_model
 from viewer.answers import packed
 from viewer.tokenizer.comparison import comparison, sampled
-from viewer.tokenizer.vocabulary import IN_PAGE, MOST_CHARACTERS, vocabulary
+from viewer.training_data import visible
 from viewer.window.model_views import RECORDED_PROMPTS
 from viewer.window.window_run import WindowRun
+
+IN_PAGE = ("bpe", "characters")
+"""Kinds of tokenizers that static/bpe.js runs in the page; the server encodes for others (/v1/inspect/encode), and for
+split patterns that JavaScript does not support."""
+MOST_CHARACTERS = 20_000
+"""Maximum characters of a text for "encode"."""
+
+
+def vocabulary(name: str, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return a tokenizer as JSON: text and bytes (in hexadecimal) of each id, special tokens, and the order of merges:
+    that of the ids for a byte-level BPE, "order" for sentencepiece."""
+    parts = [tokenizer.token_bytes(id) for id in range(tokenizer.vocab_size)]
+    found = {
+        "name": name,
+        "kind": tokenizer.kind,
+        "tokens": [visible(part) for part in parts],
+        "bytes": [part.hex() for part in parts],
+        "special": dict(tokenizer.special_tokens),
+    }
+    if isinstance(tokenizer, BytePairTokenizer):
+        found["pattern"] = tokenizer.pattern
+    elif isinstance(tokenizer, SentencePieceTokenizer) and (order := merge_order(tokenizer)):
+        found["order"] = order
+    return found
+
+
+def merge_order(tokenizer: SentencePieceTokenizer) -> list[int]:
+    """Return the rank, from 0, at which each id is merged, by its score in a BPE model of sentencepiece; -1 for bytes
+    and special tokens, which are not merged. Empty for other models, and for those with user-defined pieces."""
+    model = read_model(tokenizer.model)
+    if model.kind != BPE or any(piece.kind == USER_DEFINED for piece in model.pieces):
+        return []
+    merged = sorted((-piece.score, id) for id, piece in enumerate(model.pieces) if piece.kind == NORMAL)
+    order = [-1] * len(model.pieces)
+    for place, (_, id) in enumerate(merged):
+        order[id] = place
+    return order
+
 
 DOCUMENTS, DOCUMENT_CHARACTERS = 200, 10_000
 """Documents of the run in which the uses of tokens are counted, and maximum characters of each, to bound the time."""

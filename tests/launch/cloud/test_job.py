@@ -12,7 +12,7 @@ import yaml
 from configs.experiment import load_config, parse_command
 from configs.layouts import LAYOUTS
 from launch.cloud import job
-from launch.cloud.names import accelerator
+from launch.cloud.job import accelerator
 from lm.errors import UsageError
 from lm.planner.topology import CHIPS, topology_of
 from tests.launch.cloud.files import ANY, CONFIG, REPOSITORY, WORDS, commands_in, comments_in, dry_run, pod_of

@@ -9,9 +9,9 @@ import pytest
 
 from configs.experiment.run_folder import PUBLISHED, RunFolder
 from data_prep.quality import embedding
+from launch.import_model import open_source
 from launch.release.formats import export
 from launch.release.imported import write_run
-from launch.release.sources import open_source
 from lm.config import TokenizerConfig
 from lm.errors import InputError
 from lm.formats.hugging_face.reading import KEPT

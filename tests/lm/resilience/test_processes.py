@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch.stages.stage import by_products_in
-from launch.stages.supervision import Supervisor
+from launch.supervise import Supervisor
 from launch.train import STAGE
 from lm.checkpoints.manifest import read_manifest, verify
 from lm.errors import PeerError, UsageError
