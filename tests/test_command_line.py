@@ -97,6 +97,7 @@ report sample scaling search_corpus serve train train_tokenizer write_shards"""
 def test_the_help_of_every_script_is_short_and_explains_its_own_options(script, called, capsys, monkeypatch):
     module = importlib.import_module(script)
     monkeypatch.setattr(sys, "argv", [script, "--help"])
+    monkeypatch.setitem(sys.modules, "__main__", module)
     with pytest.raises(SystemExit) as ended:
         exec(called, vars(module))
     assert ended.value.code == 0

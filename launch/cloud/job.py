@@ -41,7 +41,7 @@ NAMES = {
     "a100": Names("nvidia-a100-80gb", "A100-80GB:{}", slurm="{}"),
     "l40s": Names("", "L40S:{}", slurm="{}"),
 }
-"""{chip of lm.planner.topology: its names}, from docs.cloud.google.com/tpu/docs (queued-resources: tpu7x is on GKE only)
+"""{chip of lm.planner.topology: its names}. From docs.cloud.google.com/tpu/docs (queued-resources: tpu7x only on GKE)
 and /kubernetes-engine/docs/concepts, xpk's system_characteristics.py, docs.skypilot.co/en/latest/reference/tpu.html
 (0.14.1): stored copies of November 2026."""
 

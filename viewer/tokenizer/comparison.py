@@ -1,6 +1,7 @@
 """Comparison of tokenizers: bytes per token by language and kind of text, the ends of their vocabularies, and how often
 documents of a run use each token."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -98,12 +99,7 @@ def sampled(files: list[DocumentFile], documents: int, characters: int) -> list[
         sorted(files, key=lambda file: file.rows)
     ):  # smallest first: the others make up for it
         share = -(-(documents - len(rows)) // (len(files) - number))
-        taken = 0
-        for batch in read_batches(file.path, ["text", "language"], min(256, max(1, share))):
-            some = batch.slice(0, share - taken)
-            texts = (text[:characters] for text in some.column("text").to_pylist())
-            rows += zip(texts, some.column("language").to_pylist(), strict=True)
-            taken += some.num_rows
-            if taken >= share:
-                break
+        batches = read_batches(file.path, ["text", "language"], min(256, max(1, share)))
+        some = itertools.islice((row for batch in batches for row in batch.to_pylist()), share)
+        rows += [(row["text"][:characters], row["language"]) for row in some]
     return rows

@@ -2,6 +2,7 @@
 questions for contamination."""
 
 import contextlib
+import functools
 import itertools
 import math
 import threading
@@ -19,7 +20,7 @@ from lm.errors import InputError, UsageError
 from lm.serving.fields import Fields, wrong
 from lm.serving.inspections import Inspection
 from lm.serving.protocol import encode_text
-from viewer.training_data import read_samples, visible
+from viewer.training_data import changed_at, read_samples, visible
 from viewer.window.corpus import evaluation_sets
 from viewer.window.window_run import WindowRun
 
@@ -50,29 +51,26 @@ class Corpus:
     def __init__(self, run: WindowRun):
         self.run = run
         self._lock = threading.Lock()
-        self._opened: tuple[int, CorpusIndex] | None = None
+        self._opened = functools.lru_cache(1)(self._open)
 
     def has_shards(self) -> bool:
         return (self.run.paths.tokens / MANIFEST).is_file()
 
     def index(self) -> CorpusIndex:
         """Return the open index. Raises InputError, with the command that builds it, if it is missing or unusable."""
-        path = self.run.paths.corpus_index / INDEX
         if not self.has_shards():
             raise InputError(self.run.data.missing(self.run.paths.tokens, "launch.write_shards"))
         with self._lock:
-            made = path.stat().st_mtime_ns if path.is_file() else 0
-            if self._opened is None or self._opened[0] != made:
-                self._opened = None
-                index = CorpusIndex(self.run.paths.root, self.run.experiment.train)
-                if index.header.tokenizer_fingerprint != self.run.tokenizer.fingerprint:
-                    raise InputError(
-                        f"The shards in {self.run.paths.tokens} are of tokenizer "
-                        f"{index.header.tokenizer_fingerprint}, but the model's is {self.run.tokenizer.fingerprint}. "
-                        "Use the run that they were written for."
-                    )
-                self._opened = made, index
-            return self._opened[1]
+            return self._opened(changed_at(self.run.paths.corpus_index / INDEX))
+
+    def _open(self, changed: tuple[int, int] | None) -> CorpusIndex:
+        index = CorpusIndex(self.run.paths.root, self.run.experiment.train)
+        if index.header.tokenizer_fingerprint != self.run.tokenizer.fingerprint:
+            raise InputError(
+                f"The shards in {self.run.paths.tokens} are of tokenizer {index.header.tokenizer_fingerprint}, but the "
+                f"model's is {self.run.tokenizer.fingerprint}. Use the run that they were written for."
+            )
+        return index
 
 
 def inspections(run: WindowRun) -> list[Inspection]:
