@@ -32,8 +32,7 @@ class Command:
 
 def run(command: Command) -> None:
     from data_prep.engine.progress import ProgressLine
-    from launch.release.documents import export_documents
-    from launch.release.documents_run import open_documents
+    from launch.release.documents import export_documents, open_documents
 
     opened, out = open_documents(existing_run(command.run)), place_of(command.out)
     with ProgressLine("export") as progress:

@@ -39,8 +39,7 @@ def scale(experiment: Experiment, workdir: Path, asked: Options) -> bool:
     failed."""
     from lm.scaling.ladder import make_ladder
     from lm.scaling.study import study, study_text
-    from viewer.answers import key_of
-    from viewer.page import window_html
+    from viewer.page import key_of, window_html
 
     if copy := local_copy_of(workdir):  # the ladder's run folders would stay on this machine
         raise UsageError(

@@ -21,7 +21,7 @@ from tests.commands import Ended, run_command
 from tests.corpus import tiny_experiment, web_pages
 from tests.launch.run_folder import recorded_in
 from tests.run_files import digests, finish, parameters, restore_model, start
-from viewer.answers import key_of
+from viewer.page import key_of
 
 STAGES = ("pages", "texts", "documents", "tokenizer", "shards", "train", "evaluate", "sample", "report")
 

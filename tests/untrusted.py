@@ -110,7 +110,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
         for name in ("_ANCHOR", "_COUNTED", "_ESCAPE", "_FLAGS", "_GROUP", "_class_end", "runs_of")
     },
     "viewer.doc_pages.doc_html": Trusted("our own docs"),
-    "launch.release.dataset_card.how_to_load": Trusted("the name of the folder that the user gave"),
+    "launch.release.documents.how_to_load": Trusted("the name of the folder that the user gave"),
     "launch.release.model_card.language_lines": Trusted("languages that our own config names"),
     **{
         f"launch.stages.parent.{name}": Trusted("what JAX logs in a process of our own")

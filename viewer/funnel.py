@@ -24,9 +24,8 @@ from data_prep.funnel.report import (
     tallies,
 )
 from data_prep.verdict import Threshold
-from viewer.answers import key_of
 from viewer.explanations import reason_sentence, signal_words, stage_words
-from viewer.page import window_html
+from viewer.page import key_of, window_html
 from viewer.run_folder import reasons_in_order
 from viewer.training_data import finite
 

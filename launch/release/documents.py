@@ -1,7 +1,10 @@
 """Export the clean documents of a run for datasets.load_dataset: Parquet files or JSON lines, and a card."""
 
 import functools
+import itertools
 import json
+import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,21 +16,82 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from configs.experiment import Experiment
 from configs.experiment.run_folder import RunFolder
 from data_prep.config import EngineConfig
 from data_prep.documents import DOCUMENT_SCHEMA
 from data_prep.engine import Counts, Progress, Step, Unit, Workspace, identity_of, run_step
+from data_prep.funnel.report import read_counts
 from data_prep.kept_columns import as_integers, common_type, is_temporal
 from data_prep.parquet import THREADS, opened, read_batches
-from launch import prepare_documents
-from launch.release.dataset_card import dataset_card
-from launch.release.documents_run import DATA, TOKEN_COUNT, DocumentsRun, Exported
+from launch import prepare_documents, train_tokenizer
+from launch.release.model_card import funnel_lines, language_lines, pages, table
 from launch.release.out_folder import CARD, RECORD, at_address, keep_only, whole_folder
+from launch.run_folder.checks import refuse_link
 from launch.stages.stage import read_marker
 from lm.errors import InputError, UsageError, shown
 from lm.run_paths import RunPaths
-from lm.storage import Place, appearing, write_atomically, write_json
+from lm.storage import Place, appearing, inside, write_atomically, write_json
 from lm.tokenizer import Tokenizer
+from viewer.run_folder import reasons_in_order
+
+TOKEN_COUNT, DATA = "token_count", "data"
+
+
+@dataclass(frozen=True)
+class DocumentsRun:
+    """A run with finished documents, opened for an export."""
+
+    folder: RunFolder
+    experiment: Experiment
+    files: tuple[Place, ...]
+    """Files in documents/, sorted by name; in a bucket, its objects."""
+    key: str
+    """Key of the stage "documents": the hash of everything that determined its outputs."""
+    tokenizer: Tokenizer | None
+    """The run's tokenizer; None if it has none yet."""
+
+    @property
+    def place(self) -> Place:
+        return self.folder.place
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Schema and counts of an exported dataset."""
+
+    schema: pa.Schema
+    rows: int
+    """Number of documents."""
+    text_bytes: int
+    """UTF-8 bytes of the texts."""
+    files: int
+    """Number of data files."""
+    format: str
+
+
+def open_documents(folder: RunFolder) -> DocumentsRun:
+    """Open a run to export its documents, checking the files by name and size. Raises InputError if the stage
+    "documents" is not finished, if the tokenizer is damaged, or if a link leads out of the run folder."""
+    root, place = folder.root, folder.place
+    experiment = folder.experiment()
+    refuse_link(root / RunPaths.documents)
+    folder.fetch(RunPaths.config_json, RunPaths.funnel, RunPaths.tokenizer, published=True)
+    marker = read_marker(prepare_documents.STAGE, root)
+    if marker is None:
+        raise InputError(
+            f"{place} has no finished documents. First run, or wait for: python -m {prepare_documents.STAGE.script} "
+            f"{shlex.quote(str(place))}"
+        )
+    names = sorted(name for name in marker["files"] if name.startswith(f"{RunPaths.documents}/"))
+    files = tuple(inside(place, name, folder.marker("documents")) for name in names if name.endswith(".parquet"))
+    tokenizer = folder.load_tokenizer() if read_marker(train_tokenizer.STAGE, root) else None
+    return DocumentsRun(folder, experiment, files, marker["key"], tokenizer)
+
 
 FORMATS = ("parquet", "jsonl")
 """File formats of a dataset, which are also the suffixes."""
@@ -251,3 +315,88 @@ def json_values(array: pa.Array) -> list:
         None if value is None else str(as_text(np.datetime64(value, unit))) + zone
         for value in as_integers(array).to_pylist()
     ]
+
+
+SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
+COLUMNS = {
+    "text": "the text, cleaned",
+    "id": "identifies the document",
+    "dump": "the crawl that it is from",
+    "url": "its address",
+    "date": "when it was fetched",
+    "file_path": "the file that it is from",
+    "language": "its language",
+    "language_script": "its script",
+    "language_score": "probability of the language",
+    TOKEN_COUNT: "tokens of the text",
+}
+
+
+def dataset_card(run: DocumentsRun, exported: Exported, folder: str) -> str:
+    """Return README.md of an exported dataset: YAML front matter and Markdown. `folder` is the name of the dataset's
+    folder, for the example that loads it."""
+    lines = itertools.chain(pages(run.folder, run.experiment), funnel_lines(run.folder, run.experiment))
+    source = "\n".join(["## Source and settings", "", *lines])
+    parts = [head(run, exported), about(run, exported), how_to_load(folder), columns(run, exported.schema), source]
+    return "\n\n".join(part for part in [*parts, dropped(run), limits(run)] if part) + "\n"
+
+
+def head(run: DocumentsRun, exported: Exported) -> str:
+    """YAML front matter of the card. It lists the data files, so that load_dataset ignores other files in the folder,
+    and the column types, which load_dataset would otherwise infer from the first JSONL file."""
+    size = SIZES[min(max(len(str(exported.rows)) - 3, 0), len(SIZES) - 1)]
+    return "\n".join([
+        "---", *language_lines(run.experiment), "task_categories:",
+        "- text-generation", "size_categories:", f"- {size}", "dataset_info:", "  features:",
+        *features(exported.schema), "configs:", "- config_name: default", "  data_files:", "  - split: train",
+        f"    path: {DATA}/*.{exported.format}", "tags:", "- gristmill", "---",
+    ])  # fmt: skip
+
+
+def features(schema: pa.Schema) -> Iterator[str]:
+    """Yield the lines of YAML that describe the columns, as in `dataset_info` of the library datasets."""
+    words = {"double": "float64", "float": "float32", "date32[day]": "date32"}
+    for field in schema:
+        is_list = pa.types.is_list(field.type)
+        kind = str(field.type.value_type if is_list else field.type)
+        yield f"  - name: {json.dumps(field.name)}"
+        yield f"    {'sequence' if is_list else 'dtype'}: {json.dumps(words.get(kind, kind))}"
+
+
+def about(run: DocumentsRun, exported: Exported) -> str:
+    return (
+        f"# {run.name}\n\n{exported.rows:,} documents with {exported.text_bytes:,} bytes of text, in "
+        f"{exported.files:,} files ({exported.format}). They are the documents that Gristmill kept in the run "
+        f"{run.name}."
+    )
+
+
+def how_to_load(folder: str) -> str:
+    return (
+        "## How to load it\n\n```python\nfrom datasets import load_dataset\n\n"
+        f'documents = load_dataset("{re.sub(r"[^\w. -]", "_", folder)}", split="train")\n```'
+    )
+
+
+def columns(run: DocumentsRun, schema: pa.Schema) -> str:
+    counted = "by the run's own tokenizer" if run.tokenizer else "from the input table, for the text in it"
+    kept = dict.fromkeys(run.experiment.pages.keep_columns, "a column of the input tables")
+    words = {**COLUMNS, TOKEN_COUNT: f"{COLUMNS[TOKEN_COUNT]}, {counted} (FineWeb counts those of GPT-2)"} | kept
+    rows = [(f"`{one.name}`", str(one.type), words.get(one.name, "measured on the text")) for one in schema]
+    return "\n".join(["## Columns", "", *table(("column", "type", "what it is"), rows)])
+
+
+def dropped(run: DocumentsRun) -> str:
+    """Markdown table of the documents that each step dropped, with reasons; "" if there are none."""
+    found = reasons_in_order(read_counts(run.folder.funnel).counts, run.experiment.documents)
+    rows = [(stage, reason, f"{documents:,}") for stage, reason, documents, _ in found]
+    return "\n".join(["## Dropped documents", "", *table(("step", "reason", "documents"), rows)]) if rows else ""
+
+
+def limits(run: DocumentsRun) -> str:
+    kinds = ", ".join(run.experiment.documents.personal_data.kinds) or "none"
+    return (
+        f"## Limits\n\nKinds of personal data that were replaced: {kinds}. Other kinds, and personal data that was "
+        "not recognized, are still there; columns of the input tables are unchanged. The texts belong to their "
+        "authors; this dataset gives no license to them."
+    )

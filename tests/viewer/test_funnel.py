@@ -14,9 +14,9 @@ from data_prep.verdict import LANGUAGE_SCORE, Threshold, thresholds_of
 from tests.data_prep.measured import CONFIG, VALUES, prose
 from tests.launch.run_folder import Rejection, make_document, recorded_in, write_funnel_of
 from tests.launch.test_report import HOSTILE
-from viewer.answers import key_of
 from viewer.explanations import reason_sentence, signal_words, stage_words
 from viewer.funnel import Columns, columns_of, funnel_answer, measured, preview_html
+from viewer.page import key_of
 
 KEPT = [make_document(i, prose(i)) for i in range(25)]
 DROPPED = [

@@ -27,7 +27,7 @@ from lm.tokenizer.characters import CharacterTokenizer
 from tests.corpus import texts, tiny_experiment
 from tests.lm.model_configs import random_model
 from tests.viewer.inspected import ask
-from viewer.answers import key_of
+from viewer.page import key_of
 from viewer.window import inspections, model_views
 from viewer.window.inspections import record
 from viewer.window.window_run import TO_READ, WindowRun

@@ -8,8 +8,7 @@ import pytest
 
 from tests.launch.run_folder import recorded_in
 from tests.launch.test_report import HOSTILE
-from viewer.answers import key_of
-from viewer.page import sha256_source, window_html
+from viewer.page import key_of, sha256_source, window_html
 
 ANSWERS = {key_of("model", {}): {"name": HOSTILE, "prompt": "\ud800\u2028" + HOSTILE}}
 

@@ -32,7 +32,7 @@ from lm.tokenizer import load
 from tests.corpus import tiny_experiment
 from tests.object_store import HOPELESS, QUICK, serving, variables
 from tests.window.runs import HANDLER, LONG, hostile_experiment, hostile_pages
-from viewer.answers import key_of
+from viewer.page import key_of
 from viewer.window import batches, documents
 from viewer.window.corpus.parquet_folder import ParquetFolder
 from viewer.window.window_run import WindowRun

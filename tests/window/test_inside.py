@@ -14,8 +14,7 @@ from lm.serving.fields import Fields
 from lm.tokenizer.characters import CharacterTokenizer
 from tests.lm.model_configs import FAMILIES, MODERN
 from tests.window.browser import settle
-from viewer.answers import key_of
-from viewer.page import window_html
+from viewer.page import key_of, window_html
 from viewer.training_data import visible
 from viewer.window import model_views
 

@@ -16,9 +16,8 @@ from tests.lm.scaling.test_study import found, rung
 from tests.viewer.test_funnel import DROPPED, KEPT
 from tests.window.axe import grave_faults
 from tests.window.browser import PHONE, page_ids, settle
-from viewer.answers import key_of
 from viewer.funnel import preview_html
-from viewer.page import window_html
+from viewer.page import key_of, window_html
 from viewer.tokenizer.comparison import comparison
 from viewer.tokenizer.samples import KINDS, LANGUAGES
 from viewer.window.tokens import vocabulary

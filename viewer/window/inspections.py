@@ -9,8 +9,7 @@ from lm.errors import UsageError
 from lm.serving.answers import to_json
 from lm.serving.fields import ApiError, Fields
 from lm.serving.inspections import Inspection
-from viewer.answers import key_of
-from viewer.page import window_html
+from viewer.page import key_of, window_html
 from viewer.window import batches, chat, documents, model, model_views, report, tokens, trace, training
 from viewer.window.window_run import OUT_OF_MEMORY, WindowRun
 

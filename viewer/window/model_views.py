@@ -10,7 +10,7 @@ from lm.inspect.inspector import ALTERNATIVES, MOST_POSITIONS, Inspector
 from lm.serving.fields import Fields, wrong
 from lm.serving.inspections import Inspection
 from lm.serving.protocol import encode_text
-from viewer.answers import packed
+from viewer.page import packed
 from viewer.training_data import read_samples, visible
 from viewer.window.window_run import WindowRun
 

@@ -12,7 +12,7 @@ from lm.serving.protocol import encode_text
 from lm.tokenizer import BytePairTokenizer, Tokenizer
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer
 from lm.tokenizer.sentencepiece_model import BPE, NORMAL, USER_DEFINED, read_model
-from viewer.answers import packed
+from viewer.page import packed
 from viewer.tokenizer.comparison import comparison, sampled
 from viewer.training_data import visible
 from viewer.window.model_views import RECORDED_PROMPTS
