@@ -23,7 +23,7 @@ from tests.data_prep import untrusted as of_data_prep
 from tests.data_prep.untrusted import Anywhere, AtPlace, Bounded, Trusted, Within
 from viewer.html_marks import pieces_of, shown_pieces
 from viewer.training_data import short
-from viewer.window.corpus.listing import around
+from viewer.window.corpus.parquet_folder import around
 
 SPECIAL = {"<|endoftext|>": 256, "<|start|>": 257}
 TOKENIZER = BytePairTokenizer(
@@ -109,7 +109,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
         f"lm.tokenizer.pattern_cost.{name}": Within("runs_of")
         for name in ("_ANCHOR", "_COUNTED", "_ESCAPE", "_FLAGS", "_GROUP", "_class_end", "runs_of")
     },
-    "viewer.doc_pages.doc_html": Trusted("our own docs"),
+    "viewer.page.doc_html": Trusted("our own docs"),
     "launch.release.documents.how_to_load": Trusted("the name of the folder that the user gave"),
     "launch.release.model_card.language_lines": Trusted("languages that our own config names"),
     **{
@@ -151,7 +151,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "viewer.html_marks.PIECE": Within("html_marks"),
     "viewer.html_marks.RAW": Within("html_marks"),
     "viewer.training_data.short": Within("short"),
-    "viewer.window.corpus.listing.around": Within("around"),
+    "viewer.window.corpus.parquet_folder.around": Within("around"),
 }
 """Every regular expression of the tree: `module.NAME`, or `module.function` for those made inside one. The encoders of
 other kinds split at special tokens by the same expression as BytePairTokenizer, which "encode" tests."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.experiment.run_folder import OpenedRun
-from launch.release.kept import kept_of
+from launch.release.model_card import kept_of
 from launch.release.out_folder import RECORD, files_in, whole_folder
 from lm.errors import UsageError
 from lm.storage import writing

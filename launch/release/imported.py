@@ -10,7 +10,7 @@ from pathlib import Path
 from configs import fineweb, own_text
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
-from launch.release.kept import RECORD
+from launch.release.model_card import RECORD
 from launch.release.out_folder import files_in, partial_folder
 from lm.chat.messages import Message
 from lm.chat.sandbox import TemplateError, TemplateLimitError

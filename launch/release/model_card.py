@@ -2,19 +2,54 @@
 
 import dataclasses
 import itertools
+import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import OpenedRun, RunFolder
 from data_prep.config import PagesConfig
 from data_prep.funnel.report import read_counts
-from launch.release.kept import kept_of
 from lm.checksums import log_damage
+from lm.errors import InputError
 from lm.formats.hugging_face.names import family_of
+from lm.formats.hugging_face.reading import KEPT
 from lm.model.cost import count_parameters, flops_before
 from lm.run_paths import RunPaths
+from lm.storage import file_inside
 from viewer.training_data import read_curves, read_json, read_splits
+
+RECORD = "imported.json"
+"""File in RunPaths.imported."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What an imported run keeps of the original model; empty for a run that was trained from scratch."""
+
+    origin: str = ""
+    """Name of the source, for people."""
+    dtypes: dict[str, str] = field(default_factory=dict)
+    """{name of a tensor in the source: its dtype there}."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """The tokenizer's original files, if the run still has that tokenizer."""
+
+
+def kept_of(run: OpenedRun) -> Kept:
+    """Read what an imported run keeps of the original model. Raises InputError if it is damaged."""
+    folder = run.folder.imported
+    if not (folder / RECORD).is_file():
+        return Kept()
+    try:
+        record = json.loads((folder / RECORD).read_bytes())
+        same = record["tokenizer"] == run.tokenizer.fingerprint
+        names = [name for name in KEPT if same and (folder / name).is_file()]
+        files = {name: file_inside(folder, name).read_bytes() for name in names}
+        return Kept(record["origin"], dict(record["dtypes"]), files)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{folder / RECORD} is damaged: {type(error).__name__}: {error}. Import it again.") from error
+
 
 INPUTS = 'inputs = tokenizer("The history of", return_tensors="pt", return_token_type_ids=False)'
 CHAT_INPUTS = """\

@@ -380,7 +380,7 @@ MODULES_WITHOUT = (
     "data_prep/select/apply_filters.py", "data_prep/select/keys.py", "data_prep/sources/inputs.py",
     "data_prep/sources/json_rows.py", "data_prep/sources/sizes.py", "data_prep/sources/tfds.py",
     "data_prep/url_filter/lists.py", "launch/run_folder/bucket.py", "launch/run_folder/user_inputs.py",
-    "launch/lm_eval.py", "launch/release/kept.py", "launch/release/out_folder.py", "launch/reinforce.py",
+    "launch/lm_eval.py", "launch/release/model_card.py", "launch/release/out_folder.py", "launch/reinforce.py",
     "launch/stages/agreement.py", "launch/stages/command.py", "launch/stages/meeting.py", "launch/stages/processes.py",
     "launch/stages/stage.py",
     "lm/bounded.py", "lm/chat/harness.py", "lm/chat/messages.py", "lm/chat/reply.py", "lm/corpus_index/lookups.py",

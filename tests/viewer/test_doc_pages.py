@@ -5,7 +5,7 @@ from urllib.parse import urljoin
 
 import pytest
 
-from viewer.doc_pages import doc_files, doc_html
+from viewer.page import doc_files, doc_html
 
 PAGES = sorted(address for address, path in doc_files().items() if path.suffix == ".md")
 

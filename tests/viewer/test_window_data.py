@@ -425,7 +425,7 @@ def test_documents_are_listed_and_searched_without_pandas(made):
     program = f"""
 import sys
 from pathlib import Path
-from viewer.window.corpus.listing import DocumentFilter, find_id, list_documents
+from viewer.window.corpus.parquet_folder import DocumentFilter, find_id, list_documents
 from viewer.window.corpus.parquet_folder import ParquetFolder
 for name, reason in (("documents", ""), ("dropped", "exact_dedup/exact_duplicate")):
     folder = ParquetFolder(Path({str(run)!r}) / name)

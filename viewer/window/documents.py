@@ -19,7 +19,7 @@ from lm.serving.inspections import Inspection
 from viewer.explanations import reason_sentence, stage_words
 from viewer.funnel import RECORDED, funnel_answer, measured
 from viewer.training_data import finite
-from viewer.window.corpus.listing import MOST_ADDRESS, DocumentFilter, find_id, list_documents
+from viewer.window.corpus.parquet_folder import MOST_ADDRESS, DocumentFilter, find_id, list_documents
 from viewer.window.corpus.run_data import FOLDERS, RunData, or_missing
 from viewer.window.window_run import WindowRun
 
