@@ -9,7 +9,7 @@ with JAX's CUDA packages (`make setup ACCELERATOR=cuda12`); without these packag
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from configs.experiment import Experiment, load_config
 from configs.experiment.command_line import Flag
@@ -64,7 +64,7 @@ def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
     made = make_plan(model, train, topology, compiler, **of_plan)
     sizes = sizes_in(topology, made.mfu, options.days) if options.days else []
     if options.json:
-        print(json.dumps(made.as_json() | ({"sizes": [one._asdict() for one in sizes]} if sizes else {})))
+        print(json.dumps(made.as_json() | ({"sizes": sizes} if sizes else {})))
         return True
     print(plan_text(made, model, train))
     if options.days:
@@ -76,35 +76,25 @@ def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
             "train on more tokens. The shipped sizes:"
         ]
         for one in sizes:
-            ratio = ratio_text(one.tokens / one.parameters)
-            layout = f"layout {one.layout}" if one.layout else "--search"
-            lines.append(f"  {one.model:16} {in_words(one.tokens):>13} tokens, {ratio} a parameter; {layout}")
+            ratio = ratio_text(one["tokens"] / one["parameters"])
+            layout = f"layout {one['layout']}" if one["layout"] else "--search"
+            lines.append(f"  {one['model']:16} {in_words(one['tokens']):>13} tokens, {ratio} a parameter; {layout}")
         print("\n".join(lines))
     return True
 
 
-class Size(NamedTuple):
-    """A model in configs/, and how many tokens it can be trained on in a given time."""
-
-    model: str
-    parameters: int
-    """Number of parameters."""
-    tokens: float
-    layout: str
-    """The row of configs/layouts.py for this model on the hardware; "" if there is none."""
-
-
-def sizes_in(topology: Topology, mfu: float, days: float) -> list[Size]:
+def sizes_in(topology: Topology, mfu: float, days: float) -> list[dict[str, Any]]:
     """Return each model of configs/layouts.py with the tokens it can be trained on in `days` days at this model FLOPs
-    utilization, smallest model first."""
+    utilization, smallest model first: {"model", "parameters", "tokens", "layout": its row on the hardware, or ""}."""
     from lm.model.cost import count_parameters, flops_per_token  # imports JAX
 
     found = []
     for name in dict.fromkeys(row.model for row in LAYOUTS.values()):
         model = load_config(REPOSITORY / f"configs/{name}.py").model
         row, tokens = row_on(name, topology), flops_in(topology, days, mfu) / flops_per_token(model)
-        found.append(Size(name, count_parameters(model), tokens, row.name if row else ""))
-    return sorted(found, key=lambda one: one.parameters)
+        layout = row.name if row else ""
+        found.append({"model": name, "parameters": count_parameters(model), "tokens": tokens, "layout": layout})
+    return sorted(found, key=lambda one: one["parameters"])
 
 
 if __name__ == "__main__":

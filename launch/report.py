@@ -61,19 +61,19 @@ def conversations(experiment: Experiment, loaded: Loaded) -> Iterator[str]:
     template, tools = ChatTemplate(loaded.tokenizer), tools_of(experiment.chat.base, loaded.tokenizer)
     engine = Engine(loaded.model, experiment.model, loaded.tokenizer, slots=1, mesh=loaded.mesh)
     params = SamplingParams(max_tokens=experiment.model.context_length, temperature=0.0)
-    for question in experiment.chat.questions:
-        tokens = len(template.encode([{"role": "user", "content": question}], reply=True).ids)
+    asked = {question: [{"role": "user", "content": question}] for question in experiment.chat.questions}
+    for question, messages in asked.items():
+        tokens = len(template.encode(messages, reply=True).ids)
         if tokens >= engine.context:
             raise UsageError(
                 f"chat.questions has {shown(question)}, which has {tokens:,} tokens; the context holds "
                 f"{engine.context:,}, including the answer. Shorten it."
             )
     for question in experiment.chat.questions:
-        asked = [{"role": "user", "content": question}]
-        answer = Answer(template, tools, asked, params, engine.context)
+        answer = Answer(template, tools, asked[question], params, engine.context)
         steps = [step for _, step in generate_answers(engine, answer) if step.message is not None]
         last = as_step(steps[-1]) | {"finish_reason": steps[-1].finish_reason}
-        yield to_line({"messages": [*asked, *map(as_step, steps[:-1]), last]})
+        yield to_line({"messages": [*asked[question], *map(as_step, steps[:-1]), last]})
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:

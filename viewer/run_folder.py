@@ -112,6 +112,7 @@ class FinishedRun:
     phases: dict[str, float]
     """Seconds of training by phase, over all attempts (lm.resilience.goodput.totals)."""
     versions: dict[str, str]
+    """{name: version} of Python and of the installed libraries that affect results."""
     damage: tuple[str, ...]
     """A sentence for each damaged log."""
 
@@ -136,7 +137,7 @@ def read_run(workdir: Path, documents: DocumentsConfig, work: Callable[[int], in
         seconds=read_seconds(paths.stages),
         attempts=len(attempts),
         phases=totals(attempts, work),
-        versions=versions(),
+        versions={"python": platform.python_version()} | {name: one for name in LIBRARIES if (one := installed(name))},
         damage=tuple(one.replace(f"{workdir}/", "") for one in log_damage(workdir)),  # the page may be shared
     )
 
@@ -155,12 +156,6 @@ def read_seconds(markers: Path) -> dict[str, float]:
     found.pop("report", None)  # of an earlier report
     order = sorted(found, key=lambda stage: (STAGES.index(stage) if stage in STAGES else len(STAGES), stage))
     return {stage: found[stage] for stage in order}
-
-
-def versions() -> dict[str, str]:
-    """Return {name: version} of Python and of the installed libraries that affect results."""
-    found = {name: installed(name) for name in LIBRARIES}
-    return {"python": platform.python_version()} | {name: version for name, version in found.items() if version}
 
 
 def summarize(run: FinishedRun) -> dict[str, Any]:

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.experiment.run_folder import OpenedRun
-from launch.release.model_card import kept_of
 from launch.release.out_folder import RECORD, files_in, whole_folder
 from lm.errors import UsageError
 from lm.storage import writing
 
 
 def write_hugging_face_folder(run: OpenedRun, out: Path, dtype: str) -> None:
-    from launch.release.model_card import model_card
+    from launch.release.model_card import kept_of, model_card
     from lm.formats.hugging_face.names import stored_tensors
     from lm.formats.hugging_face.tokenizer_files import write_tokenizer
     from lm.formats.hugging_face.writing import write_hugging_face

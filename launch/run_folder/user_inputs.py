@@ -15,7 +15,7 @@ from typing import Any
 from launch.run_folder import bucket
 from lm.errors import InputError
 from lm.run_paths import RunPaths
-from lm.storage import HASHING_THREADS, Place, file_sha256, is_url, shown_place, write_atomically
+from lm.storage import HASHING_THREADS, file_sha256, is_url, shown_place, write_atomically
 
 SIZES = "bytes of input files"
 """Name of {path: bytes, or [bytes, SHA-256 or hint]} in the external inputs of `pages`."""
@@ -40,7 +40,7 @@ def recognised(workdir: Path, external: dict[str, Any]) -> tuple[dict[str, Any],
                 changed.append(path)
     for path in filter(is_url, changed):
         told[path] = [external[SIZES][path], told_by[path]]
-    for path, (then, now) in digests(workdir, sorted(path for path in changed if not is_url(path))).items():
+    for path, (then, now) in digests(workdir, {path for path in changed if not is_url(path)}).items():
         if then != now:
             told[path] = [external[SIZES][path], now]
     return external | {SIZES: told}, {path: [told[path], told_by[path]] for path in sorted(told_by)}
@@ -63,11 +63,12 @@ def remember(workdir: Path, seen: dict[str, Any]) -> None:
         bucket.push(workdir, bucket.names_of(workdir, path))
 
 
-def digests(workdir: Path, paths: list[str]) -> dict[str, tuple[str, str]]:
+def digests(workdir: Path, paths: set[str]) -> dict[str, tuple[str, str]]:
     """Return {path: (SHA-256 when the run read the file, SHA-256 now)} for files that the run has read. Raises
     InputError if a file cannot be read."""
     if not paths:
         return {}
+    from data_prep.engine.units import marker_of, quarantine_of, read_marker, read_quarantine
     from data_prep.measure.run import TEXTS, unit_names  # imports pyarrow, which most commands do not need
     from data_prep.sources.manifest import manifest_files
 
@@ -76,8 +77,13 @@ def digests(workdir: Path, paths: list[str]) -> dict[str, tuple[str, str]]:
         files = manifest_files(place)
     except InputError:  # never created, or deleted: the files are unknown
         files = []
-    units = {str(file.path): name for file, name in zip(files, unit_names(files), strict=True)}
-    known = {path: digest for path in paths if path in units and (digest := digest_in(place, TEXTS, units[path]))}
+    known = {}
+    for file, unit in zip(files, unit_names(files), strict=True):
+        if (path := str(file.path)) in paths:  # recorded when the file was read
+            marker = read_marker(marker_of(TEXTS, unit, place))
+            record = {} if marker else read_quarantine(quarantine_of(TEXTS, unit, place)) or {}
+            if digest := marker.read if marker else str(record.get("read", "")):
+                known[path] = digest
     if known:
         print(f"pages: {len(known):,} files have a new modification time; comparing their contents", flush=True)
     try:
@@ -86,16 +92,6 @@ def digests(workdir: Path, paths: list[str]) -> dict[str, tuple[str, str]]:
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read: {error.strerror}. Fix its permissions.") from error
     return {path: (known[path], found[path]) for path in known}
-
-
-def digest_in(place: Place, step: str, unit: str) -> str:
-    """SHA-256 of the input file of a unit (one file's work) of `step`, recorded when the unit ran; "" if unknown."""
-    from data_prep.engine.units import marker_of, quarantine_of, read_marker, read_quarantine
-
-    if marker := read_marker(marker_of(step, unit, place)):
-        return marker.read
-    record = read_quarantine(quarantine_of(step, unit, place))
-    return str(record.get("read", "")) if record else ""
 
 
 def note_replaced(workdir: Path, external: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ The choice depends on the hash of the id, so the same run always shows the same 
 since the model has not been trained on them.
 """
 
+import contextlib
 import difflib
 import itertools
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from configs.experiment import Experiment
-from data_prep.documents import WebPage
 from data_prep.extract.charset import decode
 from data_prep.funnel.counts import order_of
 from data_prep.funnel.report import rows_at
@@ -142,6 +142,8 @@ def follow(
     most_tokens: int,
 ) -> FollowedDocument:  # fmt: skip
     """Collect the data to show of a document, with at most `most_tokens` tokens of its text."""
+    from data_prep.warc import read_pages
+
     paths, shards, personal_data = RunPaths(workdir), experiment.shards, experiment.documents.personal_data
     ((_, row),) = rows_at(one.path, [one.row], read_footer(one.path).schema.names)
     is_end = shards.held_out == "ends"
@@ -160,7 +162,10 @@ def follow(
         lines = lines_of(replace_personal_data(extracted or document, personal_data)[0], document, passage)
     # With the complete last line, which identifies the last paragraph of the HTML.
     kept = "\n".join([*(line for line, _ in lines[:-1]), text.split("\n")[passage.count("\n")]])
-    page = page_of(one)
+    page = None
+    with contextlib.suppress(InputError):  # its archive may be missing or have changed
+        pages = read_pages(one.archive.path) if one.archive else ()
+        page = next((page for page in pages if page.id == row["id"]), None)
     html = shown_pieces(pieces_of(decode(page.body, page.content_type), kept)) if page else []
     return FollowedDocument(
         url=row["url"] or "",
@@ -179,17 +184,6 @@ def follow(
         language_score=row["language_score"] or 0.0,
         values=measured(thresholds, row, f"{row['language']}_{row.get('language_script')}"),
     )
-
-
-def page_of(one: Candidate) -> WebPage | None:
-    """Return the web page of a document; None if its archive is missing or has changed."""
-    from data_prep.warc import read_pages
-
-    try:
-        pages = read_pages(one.archive.path) if one.archive else ()
-        return next((page for page in pages if page.id == one.columns["id"]), None)
-    except InputError:
-        return None
 
 
 def lines_of(extracted: str, document: str, passage: str) -> tuple[tuple[str, bool], ...]:

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded, RunFolder
-from lm.checkpoints.manifest import saved_steps
+from lm.checkpoints.manifest import find_parameters, folders_of, saved_steps
 from lm.checkpoints.reading import bytes_on_each, check_layers
 from lm.config import ModelConfig
 from lm.errors import UsageError
@@ -63,8 +63,7 @@ class WindowRun:
             if not (paths.config_json.is_file() and steps):
                 continue  # a tokenizer, or an untrained run
             experiment = paths.experiment()
-            stored = paths.checkpoint(steps[-1]), paths.snapshot(steps[-1])
-            check_layers(experiment.model, next((one for one in stored if one.is_dir()), stored[0]))
+            check_layers(experiment.model, find_parameters(folders_of(paths), steps[-1])[0])
             mesh, _ = inference_mesh(experiment.train.mesh, experiment.model)
             if lacking := self.lacks_room(experiment.model, mesh):
                 raise UsageError(f"--beside {folder}: its model {lacking} Omit this folder, or serve it separately.")
