@@ -21,9 +21,9 @@ from lm.tokenizer.pattern_cost import runs_of
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from tests.data_prep import untrusted as of_data_prep
 from tests.data_prep.untrusted import Anywhere, AtPlace, Bounded, Trusted, Within
-from viewer.html_marks import pieces_of, shown_pieces
 from viewer.training_data import short
 from viewer.window.corpus.parquet_folder import around
+from viewer.window.followed import pieces_of, shown_pieces
 
 SPECIAL = {"<|endoftext|>": 256, "<|start|>": 257}
 TOKENIZER = BytePairTokenizer(
@@ -147,9 +147,9 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "lm.tokenizer.sentencepiece._TOO_LARGE": Trusted("messages of SentencePiece's trainer"),
     "lm.tokenizer.sentencepiece._TOO_SMALL": Trusted("messages of SentencePiece's trainer"),
     "lm.training.aot_compile.REFUSED": COMPILER,
-    "viewer.html_marks.ENDS": Within("html_marks"),
-    "viewer.html_marks.PIECE": Within("html_marks"),
-    "viewer.html_marks.RAW": Within("html_marks"),
+    "viewer.window.followed.ENDS": Within("html_marks"),
+    "viewer.window.followed.PIECE": Within("html_marks"),
+    "viewer.window.followed.RAW": Within("html_marks"),
     "viewer.training_data.short": Within("short"),
     "viewer.window.corpus.parquet_folder.around": Within("around"),
 }

@@ -12,9 +12,8 @@ from lm.errors import InputError
 from tests.data_prep.measured import prose
 from tests.launch.run_folder import REPOSITORY, make_document, write_json, write_run
 from tests.launch.test_report import DROPPED
-from viewer.html_marks import HtmlPiece
 from viewer.run_folder import read_run
-from viewer.window.followed import SHOWN, FollowedDocument, lines_of, read_followed
+from viewer.window.followed import SHOWN, FollowedDocument, HtmlPiece, lines_of, read_followed
 
 EXPERIMENT = load_config(REPOSITORY / "configs/demo.py")
 KEPT = [make_document(n, prose(n) + "\n" + prose(n + 100)) for n in range(8)]

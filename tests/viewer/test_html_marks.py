@@ -2,7 +2,7 @@
 
 import pytest
 
-from viewer.html_marks import CUT_OFF, LONGEST, HtmlPiece, pieces_of, shown_pieces
+from viewer.window.followed import CUT_OFF, LONGEST, HtmlPiece, pieces_of, shown_pieces
 
 PAGE = (
     "<html><head><style>p { }</style><script>let a = '<p>The miller set out</p>'</script></head>"

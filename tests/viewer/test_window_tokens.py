@@ -14,10 +14,20 @@ from lm.errors import UsageError
 from lm.serving.fields import ApiError, Fields
 from lm.tokenizer import save, train_bpe, train_tokenizer
 from tests.corpus import texts
-from viewer.tokenizer.comparison import EXAMPLES, comparison, longest, sampled, text_ids
 from viewer.tokenizer.samples import KINDS, LANGUAGES
 from viewer.training_data import has_letter
-from viewer.window.tokens import IN_PAGE, MOST_CHARACTERS, asked_for, encoded, vocabulary
+from viewer.window.tokens import (
+    EXAMPLES,
+    IN_PAGE,
+    MOST_CHARACTERS,
+    asked_for,
+    comparison,
+    encoded,
+    longest,
+    sampled,
+    text_ids,
+    vocabulary,
+)
 
 TEXTS = texts(40)
 BPE = train_bpe(TEXTS, TokenizerConfig(320, "cl100k", 10**6))

@@ -18,9 +18,8 @@ from tests.window.axe import grave_faults
 from tests.window.browser import PHONE, page_ids, settle
 from viewer.funnel import preview_html
 from viewer.page import key_of, window_html
-from viewer.tokenizer.comparison import comparison
 from viewer.tokenizer.samples import KINDS, LANGUAGES
-from viewer.window.tokens import vocabulary
+from viewer.window.tokens import comparison, vocabulary
 from viewer.window.training import CurveLog
 
 __all__ = ["found", "rung", "study"]
