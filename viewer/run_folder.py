@@ -16,7 +16,6 @@ from lm.run_paths import RunPaths
 from lm.tokenizer import Tokenizer, load
 from lm.versions import installed
 from viewer.training_data import (
-    Compression,
     Curves,
     files_by_step,
     finite,
@@ -100,7 +99,8 @@ class FinishedRun:
     splits: dict[str, float]
     """Documents, tokens and bytes in the two splits (`read_splits`)."""
     curves: Curves
-    compression: Compression
+    compression: dict[str, Any]
+    """Bits per byte, loss and size of the model (`read_compression`)."""
     scores: tuple[Score, ...]
     """Benchmark scores; empty if the run was not evaluated on benchmarks."""
     config: dict
@@ -160,7 +160,7 @@ def read_seconds(markers: Path) -> dict[str, float]:
 
 def summarize(run: FinishedRun) -> dict[str, Any]:
     """Return the contents of summary.json. Numbers that are not finite, or were not logged, are null."""
-    bits, counts = dict(run.compression.bits_per_byte), run.funnel.counts
+    bits, counts = run.compression["rates"], run.funnel.counts
     dropped = {}
     for _, reason, documents, _ in run.reasons:
         dropped[reason] = dropped.get(reason, 0) + documents
@@ -172,11 +172,11 @@ def summarize(run: FinishedRun) -> dict[str, Any]:
         "vocab_size": run.tokenizer.vocab_size,
         "train_tokens": run.splits["train_tokens"],
         "validation_tokens": run.splits["validation_tokens"],
-        "parameters": run.compression.parameters,
+        "parameters": run.compression["parameters"],
         "steps": run.curves.steps,
         "train_flops": run.curves.train_flops,
         **{f"train_{key}": run.curves.median(key) for key in TRAINING},
-        "validation_loss": finite(run.compression.validation_loss),
+        "validation_loss": finite(run.compression["validation_loss"]),
         "validation_bits_per_byte": finite(bits["this model"]),
         "gzip_bits_per_byte": bits["gzip -9"],
         "xz_bits_per_byte": bits["xz -9e"],

@@ -6,6 +6,7 @@ import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lm.data.records import read_manifest
 from lm.errors import InputError
@@ -56,20 +57,6 @@ class Sample:
     """Sampling temperature; 0: always the most likely token."""
     continuation: str
     """Text without the prompt."""
-
-
-@dataclass(frozen=True)
-class Compression:
-    """Bits per byte of the model and of general-purpose compressors on the same held-out text."""
-
-    bits_per_byte: tuple[tuple[str, float], ...]
-    """(name, bits per byte), the model last."""
-    validation_loss: float
-    """Nats per token."""
-    validation_bytes: int
-    """UTF-8 bytes of that text."""
-    parameters: int
-    """Number of parameters of the model."""
 
 
 def read_json(path: Path, script: str) -> dict:
@@ -184,17 +171,15 @@ def read_splits(path: Path) -> dict[str, float]:
     return counts | {"bytes_per_token": size / max(1, tokens)}
 
 
-def read_compression(path: Path) -> Compression:
-    """Read evaluation.json. Raises InputError if it is missing or damaged, or lacks a value."""
+def read_compression(path: Path) -> dict[str, Any]:
+    """Return {"rates": {name: bits per byte} of compressors and, last, of the model, on the same held-out text;
+    "validation_loss": nats per token, "validation_bytes" (UTF-8) of that text, "parameters": number of the model} from
+    evaluation.json. Raises InputError if it is missing or damaged, or lacks a value."""
     values = read_json(path, "launch.evaluate")
     names = {"gzip -9": "gzip", "xz -9e": "xz", "zstd -19": "zstd", "this model": "validation"}
     try:
-        return Compression(
-            bits_per_byte=tuple((name, values[f"{key}_bits_per_byte"]) for name, key in names.items()),
-            validation_loss=values["validation_loss"],
-            validation_bytes=values["validation_bytes"],
-            parameters=values["parameters"],
-        )
+        rates = {name: values[f"{key}_bits_per_byte"] for name, key in names.items()}
+        return {"rates": rates} | {name: values[name] for name in ("validation_loss", "validation_bytes", "parameters")}
     except KeyError as error:
         raise InputError(
             f"{path} has no {error}. Delete the file and its marker under stages/, and run launch.evaluate."

@@ -7,6 +7,7 @@ gpudirect-tcpx, gpudirect-tcpxo with its best-practice.md, gpudirect-rdma), as o
 Never run on a cloud.
 """
 
+import itertools
 import json
 from dataclasses import dataclass, field
 
@@ -49,13 +50,10 @@ class GpuDirect:
             f"below) and the DaemonSets of {PAGE}"
         )
 
-    @property
-    def interfaces(self) -> list[str]:
-        return [f"eth{self.first_interface + number}" for number in range(len(self.networks))]
-
     def annotations(self) -> dict[str, str]:
         """Return the annotations of the pod: its networks, and the devices of the daemon."""
-        attached = [("eth0", "default"), *zip(self.interfaces, self.networks, strict=True)]
+        interfaces = (f"eth{number}" for number in itertools.count(self.first_interface))
+        attached = [("eth0", "default"), *zip(interfaces, self.networks, strict=False)]
         found = {
             "networking.gke.io/default-interface": "eth0",
             "networking.gke.io/interfaces": json.dumps(

@@ -12,7 +12,7 @@ from typing import Any
 from configs.experiment.run_folder import RunFolder
 from launch.run_folder.checks import LOGS, MARKS, PASSED_OVER
 from launch.run_folder.markers import read_note
-from launch.run_folder.outputs import NOT_OURS
+from launch.run_folder.outputs import NOT_OURS, read_record
 from lm.errors import InputError, UsageError, print_untrusted
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 from lm.storage import LocalCopy, local_copy_of, local_folder, objects, size_of, unused
@@ -176,12 +176,7 @@ def publish(name: str, workdir: Path, by_products: Iterable[str], made_here: boo
 def written_there(copy: LocalCopy, name: str) -> set[str]:
     """Names of the files that stage `name` wrote, as recorded in the bucket."""
     (record,) = names_of(copy.folder, RunPaths(copy.folder).written(name))
-    if record not in copy.there:
-        return set()
-    with contextlib.suppress(ValueError):
-        found = json.loads((copy.url / record).read_text())
-        return {*found} if isinstance(found, dict) else set()
-    return set()
+    return {*read_record(copy.url / record)} if record in copy.there else set()
 
 
 def push(workdir: Path, patterns: Iterable[str]) -> None:

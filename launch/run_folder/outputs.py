@@ -15,7 +15,7 @@ from pathlib import Path
 from launch.run_folder.checks import refuse_link
 from lm.errors import print_untrusted
 from lm.run_paths import RunPaths
-from lm.storage import Url, relative_name, remove_empty_folders, shown_place, unused, write_atomically
+from lm.storage import Place, Url, relative_name, remove_empty_folders, shown_place, unused, write_atomically
 from lm.terminal import listed
 
 NOT_OUTPUTS = {RunPaths.units, RunPaths.scratch, RunPaths.quarantine, RunPaths.parts}
@@ -30,10 +30,10 @@ def remove_command(*paths: Path) -> str:
     return shlex.join(["rm", *map(str, paths)])
 
 
-def read_record(name: str, workdir: Path) -> dict[str, int]:
-    """Return {relative path: size in bytes} of the files that stage `name` wrote. Empty if its record cannot be read:
-    then all files count as the user's. Raises InputError for a path outside of the run folder."""
-    path = RunPaths(workdir).written(name)
+def read_record(path: Place) -> dict[str, int]:
+    """Return {relative path: size in bytes} of the files that a stage wrote, by its record stages/<stage>.files. Empty
+    if that cannot be read: then all files count as the user's. Raises InputError for a path outside of the run folder,
+    StorageError if a bucket cannot be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -71,7 +71,7 @@ def is_not_output(file: str) -> bool:
 def make_room(name: str, workdir: Path, outputs: Iterable[str]) -> None:
     """Move files at the output paths of stage `name` to `replaced-<n>/` if it did not write them, or if they were
     changed since. Raises UsageError if an output is a link."""
-    outputs, record = tuple(outputs), read_record(name, workdir)
+    outputs, record = tuple(outputs), read_record(RunPaths(workdir).written(name))
     for output in outputs:
         refuse_link(workdir / output)
     is_ours = lambda path: path.is_file() and record.get(str(path.relative_to(workdir))) == path.stat().st_size
@@ -85,7 +85,7 @@ def make_room(name: str, workdir: Path, outputs: Iterable[str]) -> None:
 def keep_only(name: str, workdir: Path, outputs: Iterable[str], files: dict[str, int]) -> None:
     """Record `files`, {relative path: bytes}, as the outputs of stage `name`. Of the other files at the stage's output
     paths, delete those that the stage wrote earlier, and move the user's files to `replaced-<n>/`."""
-    record, others = read_record(name, workdir), []
+    record, others = read_record(RunPaths(workdir).written(name)), []
     for output in outputs:
         for path in entries(workdir / output):
             file = str(path.relative_to(workdir))

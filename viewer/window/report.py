@@ -63,7 +63,7 @@ def report_answer(run: FinishedRun) -> dict[str, Any]:
         **{name: summary[f"train_{name}"] for name in ("tokens_per_second", "mfu", "cpu_matmul_share")},
         "name": run.name, "damage": run.damage, "splits": run.splits, "fingerprint": run.tokenizer.fingerprint,
         "model": {name: config["model"][name] for name in ("layers", "width", "heads", "context_length")},
-        "tokens_read": finite(last.get("tokens")), "validation_bytes": run.compression.validation_bytes,
+        "tokens_read": finite(last.get("tokens")), "validation_bytes": run.compression["validation_bytes"],
         **compression(run),
         "scores": [
             {"task": one.task, "figure": one.figure, "ends": [one.points[0], one.points[-1]] if one.points else [],
@@ -82,13 +82,13 @@ def report_answer(run: FinishedRun) -> dict[str, Any]:
 def compression(run: FinishedRun) -> dict[str, Any]:
     """Return bits per byte of each compressor ("rates"), the size of the model's parameters, and the bytes of text from
     which the model with its parameters takes less space than gzip ("breaks_even"; None: never)."""
-    rates = dict(run.compression.bits_per_byte)
-    parameter_bytes = run.compression.parameters * DTYPE_BYTES[run.config["model"]["parameter_dtype"]]
+    rates, dtype = run.compression["rates"], run.config["model"]["parameter_dtype"]
+    parameter_bytes = run.compression["parameters"] * DTYPE_BYTES[dtype]
     saved = rates["gzip -9"] - rates["this model"]
     return {
         "rates": {name: finite(rate) for name, rate in rates.items()},
         "parameter_bytes": parameter_bytes,
-        "parameter_dtype": run.config["model"]["parameter_dtype"],
+        "parameter_dtype": dtype,
         "breaks_even": 8 * parameter_bytes / saved if saved > 0 else None,
     }
 

@@ -146,7 +146,7 @@ class ParquetFolder:
         """Return {column: value} of row `row` in the file `name`; timestamps and dates are integers. Raises InputError
         if there is no such file or row, or if the file is damaged."""
         first = self.first_of(name)
-        rows = self._firsts[self._names.index(name) + 1] - first
+        rows = self._index(name).num_rows
         if not 0 <= row < rows:
             raise InputError(f"{self.path / name} has {rows:,} rows, numbered from 0; there is no row {row:,}.")
         piece = next(self.pieces(first + row))
@@ -208,7 +208,7 @@ def list_documents(
     position = offset
     for piece in folder.pieces(offset):
         if position > offset and time.monotonic() > until:
-            return answer(found, offset, position, folder)
+            break
         position = piece.position + piece.rows
         try:
             rows, table = matching(folder, piece, wanted, threshold)
@@ -233,14 +233,10 @@ def list_documents(
             })  # fmt: skip
         if len(rows) > left or len(found) == limit:
             position = piece.position + int(rows[left - 1]) + 1
-            return answer(found, offset, position if folder.locate(position) else None, folder)
-    return answer(found, offset, None, folder)
-
-
-def answer(found: list[dict[str, Any]], offset: int, position: int | None, folder: ParquetFolder) -> dict[str, Any]:
+            break
     return {
-        "offset": offset, "next": position, "documents": found, "rows": folder.counted,
-        "unreadable": sorted(folder.unreadable)[:20],
+        "offset": offset, "next": position if folder.locate(position) else None, "documents": found,
+        "rows": folder.counted, "unreadable": sorted(folder.unreadable)[:20],
     }  # fmt: skip
 
 
