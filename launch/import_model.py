@@ -65,7 +65,6 @@ class Command:
 
 
 def run(command: Command) -> None:
-    from launch.import_model import open_source
     from launch.release.imported import with_tried_template, write_run
     from lm.tokenizer.published import load_published
 

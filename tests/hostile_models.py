@@ -39,7 +39,7 @@ def make_base(base: Path) -> None:
     import numpy as np
 
     from configs.experiment.run_folder import RunFolder
-    from launch.release.formats import export
+    from launch.export import export
     from launch.release.imported import write_run
     from lm.config import TokenizerConfig
     from lm.formats.source import SourceModel

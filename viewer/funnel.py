@@ -114,7 +114,7 @@ def funnel_answer(written: Written, config: DocumentsConfig) -> dict[str, Any]:
     """Return the counts of funnel.json as JSON for the page: pages read, and documents dropped by each stage and
     reason, the stages in order and their most frequent reasons first."""
     counts, by_name = written.counts, {(one.stage, one.reason): one for one in written.thresholds}
-    stages, entered = [], counts["rows"]
+    stages, entered = list[dict[str, Any]](), counts["rows"]
     for stage, rows in itertools.groupby(reasons_in_order(counts, config), lambda row: row[0]):
         title, about = stage_words(stage)
         reasons = [

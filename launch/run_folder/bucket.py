@@ -4,7 +4,6 @@ training for checkpoints and shards. For a run folder on a disk, these functions
 
 import contextlib
 import glob
-import json
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any

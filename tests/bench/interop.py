@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.experiment.run_folder import RunFolder
+from launch.export import export
 from launch.import_model import open_source
-from launch.release.formats import export
 from launch.release.imported import write_run
 from lm.config import ModelConfig, RopeScalingConfig, TokenizerConfig
 from lm.formats.hugging_face.tokenizer_files import write_tokenizer

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from configs.experiment.run_folder import RunFolder
+from launch.export import export
 from launch.import_model import open_source
-from launch.release.formats import export
 from launch.release.imported import write_run
 from lm.errors import UsageError
 from lm.inference.engine import Engine

@@ -240,7 +240,8 @@ def fetch_from(run: Path, name: str) -> object:
 
 
 READERS: dict[str, tuple[str, Callable[[str], Any], Callable[[Path, str], object]]] = {
-    "record": ("stages/text.files", lambda name: {name: 1}, lambda run, _: outputs.read_record(RunPaths(run).written("text"))),
+    "record": ("stages/text.files", lambda name: {name: 1},
+               lambda run, _: outputs.read_record(run / "stages/text.files")),
     "stage marker": ("stages/text.json", lambda name: MARKER | {"files": {name: 1}},
                      lambda run, _: read_note(run / "stages/text.json")),
     "unit marker": ("unit.json", unit_marker, lambda run, _: units.read_marker(run / "unit.json")),

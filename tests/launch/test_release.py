@@ -12,9 +12,9 @@ import tensorstore as ts
 
 from configs import demo, own_text
 from configs.experiment.run_folder import RunFolder
+from launch import export as formats
+from launch.export import export
 from launch.import_model import open_source
-from launch.release import formats
-from launch.release.formats import export
 from launch.release.imported import write_run
 from launch.release.model_card import model_card, pages
 from lm.checkpoints.from_parameters import array_spec

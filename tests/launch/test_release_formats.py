@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from configs.experiment.run_folder import RunFolder
+from launch.export import export
 from launch.import_model import open_source
-from launch.release.formats import export
 from launch.release.imported import write_run
 from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError

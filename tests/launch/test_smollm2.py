@@ -11,8 +11,8 @@ import pytest
 from tokenizers import Tokenizer as Library
 
 from configs.experiment.run_folder import RunFolder
+from launch.export import export
 from launch.import_model import Command, run
-from launch.release.formats import export
 from lm.errors import InputError, UsageError
 from lm.inference.generate import sample_texts
 from lm.tokenizer.hugging_face.library import LibraryTokenizer

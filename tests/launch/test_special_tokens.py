@@ -12,8 +12,8 @@ import pytest
 from tokenizers import Tokenizer as Library
 
 from configs.experiment.run_folder import RunFolder
+from launch.export import export
 from launch.import_model import Command, open_source, run
-from launch.release.formats import export
 from launch.release.imported import with_tried_template, write_run
 from lm.config import TokenizerConfig
 from lm.errors import InputError

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from launch.release import formats
+from launch import export as formats
 from lm.config import ModelConfig, RopeScalingConfig
 from lm.errors import UsageError
 from lm.fields import literal_values

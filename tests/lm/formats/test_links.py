@@ -9,8 +9,8 @@ import pytest
 
 from configs.experiment.run_folder import PUBLISHED, RunFolder
 from data_prep.quality import embedding
+from launch.export import export
 from launch.import_model import open_source
-from launch.release.formats import export
 from launch.release.imported import write_run
 from lm.config import TokenizerConfig
 from lm.errors import InputError

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from configs.experiment.run_folder import RunFolder
+from launch.export import export
 from launch.finetune import prepared
-from launch.release.formats import export
 from lm.checkpoints.from_parameters import write_parameters
 from lm.config import ChatConfig, LoraConfig, MeshConfig, StartConfig
 from lm.errors import UsageError
