@@ -16,11 +16,6 @@ from lm.run_paths import RunPaths
 from lm.storage import note_write
 
 
-def settings(experiment: Experiment) -> dict[str, object]:
-    """Return {"pages": settings of the source of pages in use}. Settings that only other sources read are omitted."""
-    return {"pages": experiment.pages.used()}
-
-
 def external_inputs(experiment: Experiment) -> dict[str, object]:
     """Return the sizes and the modification times of the user's input files. The times do not enter the stage's key
     (the hash of its inputs), since a copy of a file has another time."""
@@ -57,7 +52,7 @@ STAGE = Stage(
     name="pages",
     script="launch.fetch_pages",
     after=(),
-    settings=settings,
+    settings=lambda experiment: {"pages": experiment.pages.used()},  # without settings that only other sources read
     external_inputs=external_inputs,
     make=make,
     libraries=(),

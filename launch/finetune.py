@@ -22,8 +22,9 @@ from configs.experiment.run_folder import RunFolder
 from data_prep.sources.sizes import ConversationSizes
 from launch import train
 from launch.stages.command import Measure, run_command
-from launch.stages.processes import process_index, require_one_process
+from launch.stages.processes import require_one_process
 from launch.stages.stage import Stage, run_stage
+from launch.stages.trained import say
 from lm.checkpoints.manifest import files_sha256, find_parameters, folders_of
 from lm.compilation_cache import keep_compiled_programs
 from lm.config import ChatConfig, StartConfig
@@ -257,10 +258,10 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None, optio
         )
     experiment = prepared(experiment, workdir)
     for stage in (CONVERSATIONS, TRAIN)[: 1 if options.until == "conversations" else 2]:
-        if not run_stage(stage, experiment, workdir) and process_index() == 0:
-            print(f"{stage.name}: up to date", flush=True)
-    if options.until == "train" and process_index() == 0:
-        print(f"finetune: done. To talk to it: python -m launch.chat {shown_place(workdir)}")
+        if not run_stage(stage, experiment, workdir):
+            say(f"{stage.name}: up to date")
+    if options.until == "train":
+        say(f"finetune: done. To talk to it: python -m launch.chat {shown_place(workdir)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Read the data of the report from a run folder, and compute summary.json."""
+"""Read the data of the report from a run folder, with its benchmark scores, and compute summary.json."""
 
 import platform
 from collections.abc import Callable

@@ -1,1 +1,1 @@
-"""Analyze tokenizers: how they spend tokens on texts, languages and documents."""
+"""Find tokenizers by name, and texts to compare them with."""

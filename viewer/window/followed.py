@@ -1,4 +1,5 @@
-"""Follow one document from its HTML to the model: choose it, and collect the data to show. Does not import JAX.
+"""Follow one document from its HTML to the model: choose it, mark the parts of its HTML that are kept, and
+collect the data to show. Does not import JAX.
 
 The choice depends on the hash of the id, so the same run always shows the same document. Held-out documents come first,
 since the model has not been trained on them.

@@ -1,4 +1,5 @@
-"""Tokenizers for the page "Tokens" of the window: the run's own, and those to compare with."""
+"""Tokenizers for the page "Tokens" of the window, the run's own and others: their vocabularies, and how they spend
+tokens on texts, languages and documents."""
 
 import itertools
 from collections import defaultdict

@@ -1,1 +1,1 @@
-"""Data of a run for the window: lists of documents, one document, its raw page, its position in the batches."""
+"""Data of a run for the window: its documents, read from Parquet files in parts, and its evaluation sets."""

@@ -1,4 +1,5 @@
-"""A folder of Parquet files as one sequence of documents, reading few at a time.
+"""A folder of Parquet files as one sequence of documents, reading few at a time; and lists of its documents, part by
+part: all of them, those dropped by one rule, or those with some words.
 
 Keeps only the number of rows per file, and only up to the last file that was requested.
 """
