@@ -114,7 +114,7 @@ class Command:
 def run(command: Command) -> None:
     opened = existing_run(command.run).open_to_publish(command.step, "trust" if command.trust_code else "leave out")
     out = Path(command.out).expanduser()
-    export(opened, out, command.format, command.dtype, bool(command.adapter))
+    export(opened, out, command.format, command.dtype, command.adapter)
     print(f"export: {opened.name} at step {opened.step:,}, as {command.format}{' adapters' * command.adapter}: {out}")
 
 

@@ -159,7 +159,7 @@ def writer(name: str) -> Callable[[Path], Iterable[dict[str, Any]]]:
     """The function that chat.written_by names. Raises UsageError if there is none, or its code is not trusted."""
     from configs.recipes import page_questions
 
-    return named(name, dict(zip(WRITERS, [page_questions.conversations], strict=True)), "chat.written_by")
+    return named(name, {"page_questions": page_questions.conversations}, "chat.written_by")
 
 
 def make(experiment: Experiment, run: Path) -> None:

@@ -69,17 +69,16 @@ def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
     print(plan_text(made, model, train))
     if options.days:
         flops = flops_in(topology, options.days, made.mfu)
-        lines = [
+        print(
             f"{options.days:g} days at {100 * made.mfu:g} % MFU on {topology.name} are {flops:.2e} FLOP: "
             f"compute-optimal is a model of {in_words((flops / (6 * COMPUTE_OPTIMAL)) ** 0.5)} parameters "
             f"({COMPUTE_OPTIMAL} tokens each, arXiv:2203.15556); models that should be cheap to use are smaller and "
             "train on more tokens. The shipped sizes:"
-        ]
+        )
         for one in sizes:
             ratio = ratio_text(one["tokens"] / one["parameters"])
             layout = f"layout {one['layout']}" if one["layout"] else "--search"
-            lines.append(f"  {one['model']:16} {in_words(one['tokens']):>13} tokens, {ratio} a parameter; {layout}")
-        print("\n".join(lines))
+            print(f"  {one['model']:16} {in_words(one['tokens']):>13} tokens, {ratio} a parameter; {layout}")
     return True
 
 

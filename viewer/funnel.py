@@ -114,10 +114,10 @@ def funnel_answer(written: Written, config: DocumentsConfig) -> dict[str, Any]:
     """Return the counts of funnel.json as JSON for the page: pages read, and documents dropped by each stage and
     reason, the stages in order and their most frequent reasons first."""
     counts, by_name = written.counts, {(one.stage, one.reason): one for one in written.thresholds}
-    stages, entered = list[dict[str, Any]](), counts["rows"]
+    stages, entered = [], counts["rows"]
     for stage, rows in itertools.groupby(reasons_in_order(counts, config), lambda row: row[0]):
         title, about = stage_words(stage)
-        reasons = [
+        reasons: list[dict[str, Any]] = [
             {
                 "name": f"{stage}/{reason}", "reason": reason, "documents": documents, "bytes": size,
                 "about": "" if (stage, reason) in by_name else reason_sentence(stage, reason),

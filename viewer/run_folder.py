@@ -154,7 +154,7 @@ def read_seconds(markers: Path) -> dict[str, float]:
     notes = {path.stem: read_json(path, "launch.pretrain") for path in sorted(markers.glob("*.json"))}
     found = {stage: note["seconds"] for stage, note in notes.items() if isinstance(note.get("seconds"), (int, float))}
     found.pop("report", None)  # of an earlier report
-    order = sorted(found, key=lambda stage: (STAGES.index(stage) if stage in STAGES else len(STAGES), stage))
+    order = sorted(found, key=lambda stage: STAGES.index(stage) if stage in STAGES else len(STAGES))
     return {stage: found[stage] for stage in order}
 
 

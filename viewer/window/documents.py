@@ -124,11 +124,8 @@ def inspections(run: WindowRun) -> list[Inspection]:
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
     yield "funnel", {}
     data = run.data
-    try:
-        names = [None, *data.funnel().counts["reasons"]]
-    except InputError:
-        names = [None]
-    for name in names:
+    written = data.known()
+    for name in (None, *(written.counts["reasons"] if written else ())):
         fields = {"reason": name, "limit": RECORDED}
         try:
             found = list_of(data, name or "", DocumentFilter(name or ""), 0, RECORDED)
@@ -170,11 +167,9 @@ def threshold_of(data: RunData, reason: str) -> Threshold | None:
 
 def total(data: RunData, reason: str) -> int | None:
     """Number of documents dropped for `reason`, or kept if it is "", by funnel.json; None if there is no such file."""
-    try:
-        counts = data.funnel().counts
-    except InputError:
+    if (written := data.known()) is None:
         return None
-    return counts["reasons"].get(reason, [0])[0] if reason else counts["kept"][0]
+    return written.counts["reasons"].get(reason, [0])[0] if reason else written.counts["kept"][0]
 
 
 def bounded(fields: Fields, name: str, most: int) -> str:

@@ -1,1 +1,1 @@
-"""Data of a run for the window: its documents, read from Parquet files in parts, and its evaluation sets."""
+"""Data of a run for the window: its documents, read from Parquet files in parts."""

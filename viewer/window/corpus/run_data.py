@@ -1,5 +1,6 @@
 """Data in a run folder, and messages about missing parts."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -55,12 +56,14 @@ class RunData:
             raise InputError(self.missing(path, "launch.prepare_documents"))
         return self._counts(path, changed_at(path))
 
+    def known(self) -> Written | None:
+        """Read funnel.json like `funnel`; None if it is missing or damaged."""
+        with contextlib.suppress(InputError):
+            return self.funnel()
+
     def thresholds(self) -> list[Threshold]:
         """Thresholds of the run's filters; [] if there is no funnel.json."""
-        try:
-            return self.funnel().thresholds
-        except InputError:
-            return []
+        return written.thresholds if (written := self.known()) else []
 
     def folder(self, name: str) -> ParquetFolder:
         """Return documents/ or dropped/. Raises InputError if it has no files."""
