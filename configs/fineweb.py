@@ -14,7 +14,7 @@ On one machine, use this config for the data; the model is GPT-2 with 124 M para
 import dataclasses
 
 from configs.experiment import Experiment
-from configs.layouts import Layout
+from configs.layouts import first_layout
 from configs.recipes import gristmill as recipe
 from configs.recipes.families import GPT2_VOCABULARY, gpt2
 from data_prep.config import CommonCrawlPages, PagesConfig, ShardsConfig
@@ -91,13 +91,13 @@ def on_fineweb(
     learning_rate: float,
     warmup_steps: int,
     final_share: float = 0.1,
-    layout: Layout,
+    layout: str,
 ) -> Experiment:
     """Return this file's experiment with another `model`, a published `tokenizer`, and a longer training.
 
-    Trains on `tokens` tokens, `batch_tokens` per step, on the hardware of `layout`; the final learning rate is
-    `final_share` of the peak. Set the pages (--pages.tables of a published FineWeb, or more files of the crawl): ten
-    files are repeated many times before that many tokens are read.
+    Trains on `tokens` tokens, `batch_tokens` per step, with the first layout of the config called `layout`; the final
+    learning rate is `final_share` of the peak. Set the pages (--pages.tables of a published FineWeb, or more files of
+    the crawl): ten files are repeated many times before that many tokens are read.
     """
     base = get_config()
     steps = round(tokens / batch_tokens)
@@ -113,7 +113,7 @@ def on_fineweb(
         batch_size=batch_tokens // model.context_length,
         optimizer=optimizer,
     )
-    model, train = layout.of(model, train)
+    model, train = first_layout(layout).of(model, train)
     shards = dataclasses.replace(
         base.shards,
         record_length=max(8192, model.context_length),

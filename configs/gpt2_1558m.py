@@ -8,7 +8,6 @@ publish those of GPT-2.
 
 from configs.experiment import Experiment
 from configs.fineweb import on_fineweb
-from configs.layouts import first_layout
 from configs.recipes.families import gpt2
 
 
@@ -20,5 +19,5 @@ def get_config() -> Experiment:
         batch_tokens=2**20,
         learning_rate=2e-4,
         warmup_steps=700,
-        layout=first_layout("gpt2_1558m"),
+        layout="gpt2_1558m",
     )

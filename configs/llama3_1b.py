@@ -8,7 +8,6 @@ published context was extended to 131,072 with a different rope_scaling (factor 
 
 from configs.experiment import Experiment
 from configs.fineweb import on_fineweb
-from configs.layouts import first_layout
 from configs.recipes.families import llama3
 
 
@@ -21,5 +20,5 @@ def get_config() -> Experiment:
         learning_rate=3e-4,
         warmup_steps=2000,
         final_share=0.01,
-        layout=first_layout("llama3_1b"),
+        layout="llama3_1b",
     )

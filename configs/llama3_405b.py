@@ -14,7 +14,6 @@ The first batches then have 1,024 sequences, too few for the 2,048 devices along
 
 from configs.experiment import Experiment
 from configs.fineweb import on_fineweb
-from configs.layouts import first_layout
 from configs.recipes.families import llama3
 
 
@@ -27,5 +26,5 @@ def get_config() -> Experiment:
         learning_rate=8e-5,
         warmup_steps=8000,
         final_share=0.01,
-        layout=first_layout("llama3_405b"),
+        layout="llama3_405b",
     )

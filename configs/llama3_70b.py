@@ -8,7 +8,6 @@ the batch size of this model: this config uses the initial one of the 405B model
 
 from configs.experiment import Experiment
 from configs.fineweb import on_fineweb
-from configs.layouts import first_layout
 from configs.recipes.families import llama3
 
 
@@ -21,5 +20,5 @@ def get_config() -> Experiment:
         learning_rate=1.5e-4,
         warmup_steps=8000,
         final_share=0.01,
-        layout=first_layout("llama3_70b"),
+        layout="llama3_70b",
     )

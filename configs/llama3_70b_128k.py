@@ -11,7 +11,6 @@ import dataclasses
 
 from configs.experiment import Experiment
 from configs.fineweb import on_fineweb
-from configs.layouts import first_layout
 from configs.recipes.families import LLAMA31_SCALING, llama3
 
 
@@ -26,5 +25,5 @@ def get_config() -> Experiment:
         learning_rate=1e-5,
         warmup_steps=1000,
         final_share=0.01,
-        layout=first_layout("llama3_70b_128k"),
+        layout="llama3_70b_128k",
     )

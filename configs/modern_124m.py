@@ -13,7 +13,6 @@ import dataclasses
 
 from configs.experiment import Experiment
 from configs.fineweb import on_fineweb
-from configs.layouts import first_layout
 from configs.recipes.families import gpt2, modern
 from lm.config import MuonConfig
 
@@ -27,7 +26,7 @@ def get_config() -> Experiment:
         learning_rate=3e-3,
         warmup_steps=250,
         final_share=0.0,
-        layout=first_layout("modern_124m"),
+        layout="modern_124m",
     )
     optimizer = dataclasses.replace(
         experiment.train.optimizer,

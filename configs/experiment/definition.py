@@ -195,21 +195,9 @@ def refuse_beyond_context(model: ModelConfig, name: str, tokens: int) -> None:
         )
 
 
-def check_train_prompt(tokenizer: TokenizerConfig, train: TrainConfig) -> None:
-    check_prompt(tokenizer, "train.sample_prompt", train.sample_prompt, "train.sample_tokens", train.sample_tokens)
-
-
-def check_sample(model: ModelConfig, sample: SampleConfig) -> None:
-    refuse_beyond_context(model, "sample.tokens", sample.tokens)
-
-
 def check_prompts(tokenizer: TokenizerConfig, sample: SampleConfig) -> None:
     for prompt in sample.prompts:
         check_prompt(tokenizer, "sample.prompts", prompt, "sample.tokens", sample.tokens)
-
-
-def check_stride(model: ModelConfig, evaluate: EvaluateConfig) -> None:
-    refuse_beyond_context(model, "evaluate.stride", evaluate.stride)
 
 
 def check_prompt(tokenizer: TokenizerConfig, option: str, prompt: str, limit: str, tokens: int) -> None:
@@ -233,8 +221,17 @@ def check_prompt(tokenizer: TokenizerConfig, option: str, prompt: str, limit: st
 CHECKS = {
     check: tuple(inspect.signature(check).parameters)
     for check in (
-        check_records, check_training, check_pages, check_token_ids, check_vocabulary, check_sample, check_stride,
-        check_train_prompt, check_prompts,
+        check_records,
+        check_training,
+        check_pages,
+        check_token_ids,
+        check_vocabulary,
+        lambda model, sample: refuse_beyond_context(model, "sample.tokens", sample.tokens),
+        lambda model, evaluate: refuse_beyond_context(model, "evaluate.stride", evaluate.stride),
+        lambda tokenizer, train: check_prompt(
+            tokenizer, "train.sample_prompt", train.sample_prompt, "train.sample_tokens", train.sample_tokens
+        ),
+        check_prompts,
     )
-}  # fmt: skip
+}
 """{check: sections that it compares, which its parameters are named after}. Each raises UsageError."""

@@ -11,7 +11,7 @@ import importlib
 import json
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -209,8 +209,8 @@ class RunFolder(RunPaths):
             if "documents" in names and isinstance(found := saved.get("documents"), dict):
                 kinds["documents"] = documents_class(found)
             for name in [name for name in names if name in saved]:
-                more_unknown, more_missing = differing_fields(kinds[name], saved[name], name)
-                unknown, missing = unknown + more_unknown, missing + more_missing
+                for field, is_unknown in differing_fields(kinds[name], saved[name], name):
+                    (unknown if is_unknown else missing).append(field)
         else:
             wrong = [f"it holds {shown(saved)} instead of an object"]
         named = lambda fields: ", ".join(fields[:6]) + (f" and {len(fields) - 6} more" if fields[6:] else "")
@@ -351,24 +351,21 @@ def part_in(hint: Any) -> Any:
     return next((kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
 
 
-def differing_fields(hint: Any, saved: object, name: str) -> tuple[list[str], list[str]]:
-    """Return (dotted names of fields that only the parsed JSON `saved` has, those that only the type `hint` has)."""
-    unknown, missing = [], []
-    kind, items = part_in(hint), typing.get_args(hint)
+def differing_fields(hint: Any, saved: object, name: str) -> Iterator[tuple[str, bool]]:
+    """Yield (dotted name, whether only `saved` has it) of the fields that only the parsed JSON `saved` or only the type
+    `hint` has."""
+    kind = part_in(hint)
     if kind is not None and isinstance(saved, dict):
-        hints, of_kind = typing.get_type_hints(kind), dataclasses.fields(kind)
-        fields = [field.name for field in of_kind]
-        unknown += [f"{name}.{key}" for key in saved if key not in fields]
-        missing += [f"{name}.{one.name}" for one in of_kind if one.name not in saved]
-        inner = [(hints[field], saved[field], f"{name}.{field}") for field in fields if field in saved]
+        fields = [field.name for field in dataclasses.fields(kind)]
+        yield from ((f"{name}.{key}", True) for key in saved if key not in fields)
+        yield from ((f"{name}.{field}", False) for field in fields if field not in saved)
+        hints = typing.get_type_hints(kind)
+        for field in fields:
+            if field in saved:
+                yield from differing_fields(hints[field], saved[field], f"{name}.{field}")
     elif typing.get_origin(hint) is tuple and isinstance(saved, list):
-        inner = [(items[0], one, f"{name}[{number}]") for number, one in enumerate(saved)]
-    else:
-        inner = []
-    for part in inner:
-        more_unknown, more_missing = differing_fields(*part)
-        unknown, missing = unknown + more_unknown, missing + more_missing
-    return unknown, missing
+        for number, one in enumerate(saved):
+            yield from differing_fields(typing.get_args(hint)[0], one, f"{name}[{number}]")
 
 
 def from_json(hint: Any, saved: Any) -> Any:

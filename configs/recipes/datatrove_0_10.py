@@ -22,13 +22,7 @@ EXTRACT = dataclasses.replace(
 
 LANGUAGE = dataclasses.replace(gristmill.LANGUAGE, letters_only=False, check_script=False)
 
-GOPHER_REPETITION = gristmill.GOPHER_REPETITION
-GOPHER_QUALITY = gristmill.GOPHER_QUALITY
-C4 = gristmill.C4
-FINEWEB = gristmill.FINEWEB
-FILTERS = (GOPHER_REPETITION, GOPHER_QUALITY, C4, FINEWEB)
-
-MINHASH = gristmill.MINHASH
+FILTERS = gristmill.FILTERS
 
 PERSONAL_DATA = dataclasses.replace(
     gristmill.PERSONAL_DATA,
@@ -41,11 +35,12 @@ PERSONAL_DATA = dataclasses.replace(
 
 def documents(dump: str, url_filter: UrlFilterConfig = URL_FILTER, *more: Filter) -> DocumentsConfig:
     """Return this recipe's DocumentsConfig for one crawl, `dump`; `more` are your filters, run after the recipe's."""
-    return dataclasses.replace(
-        gristmill.documents(dump, url_filter, *more, filters=FILTERS),
-        steps=(*(one.name for one in (*FILTERS, *more)), "minhash_dedup"),
+    return gristmill.documents(
+        dump,
+        url_filter,
+        *more,
+        dedup=("minhash_dedup",),
         extract=EXTRACT,
         language=LANGUAGE,
-        minhash=MINHASH,
         personal_data=PERSONAL_DATA,
     )

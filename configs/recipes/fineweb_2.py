@@ -8,7 +8,7 @@ FineWeb-2 processes only the pages that FineWeb's English filter rejects; here a
 import dataclasses
 
 from configs.recipes import gristmill as base
-from data_prep.config import ByLanguageConfig, DocumentsConfig, LanguageConfig, UrlFilterConfig, documents_config
+from data_prep.config import ByLanguageConfig, DocumentsConfig, LanguageConfig, UrlFilterConfig
 
 TEN_LANGUAGES = (
     "cmn_Hani", "jpn_Jpan", "arb_Arab", "hin_Deva", "tha_Thai", "rus_Cyrl", "deu_Latn", "spa_Latn", "vie_Latn",
@@ -45,12 +45,10 @@ def documents(
     `thresholds` is a folder with the files of these languages; "": download FineWeb-2's. `glotlid` is the path or URL
     of GlotLID's model, which FineWeb-2's thresholds are calibrated to; "": use lid.176.
     """
-    return documents_config(
-        FILTERS,
-        dump=dump,
-        steps=(*(one.name for one in FILTERS), "exact_dedup", "minhash_dedup"),
-        url_filter=url_filter,
-        extract=base.EXTRACT,
+    return base.documents(
+        dump,
+        url_filter,
+        filters=FILTERS,
         language=LanguageConfig(
             languages=languages,
             min_score=0.65,  # unused: each language has its own
@@ -61,6 +59,5 @@ def documents(
         by_language=ByLanguageConfig(folder=thresholds, fix_encoding=True, symbol_lines=("|",)),
         minhash=MINHASH,
         across_dumps=True,
-        measure_other_languages=False,
         personal_data=PERSONAL_DATA,
     )

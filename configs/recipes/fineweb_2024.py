@@ -6,7 +6,7 @@ Each line below is a difference from datatrove_0_10.py. docs/recipes.md compares
 
 import dataclasses
 
-from configs.recipes import datatrove_0_10
+from configs.recipes import datatrove_0_10, gristmill
 from data_prep.config import DocumentsConfig, Filter, PackageLists, UrlFilterConfig
 from data_prep.package_index import PackageFile
 
@@ -35,25 +35,25 @@ LANGUAGE = dataclasses.replace(
 )
 
 GOPHER_REPETITION = dataclasses.replace(
-    datatrove_0_10.GOPHER_REPETITION,
+    gristmill.GOPHER_REPETITION,
     words="nltk",
     count_blank_lines=True,
 )
 
 GOPHER_QUALITY = dataclasses.replace(
-    datatrove_0_10.GOPHER_QUALITY,
+    gristmill.GOPHER_QUALITY,
     words="nltk",
     count_stop_words="occurrences",
     terminal_marks=False,
 )
 
 C4 = dataclasses.replace(
-    datatrove_0_10.C4,
+    gristmill.C4,
     sentences="punkt",
 )
 
 FINEWEB = dataclasses.replace(
-    datatrove_0_10.FINEWEB,
+    gristmill.FINEWEB,
     words="nltk",
     line_ends=(".", "'", '"', "!", "?"),
     count_blank_lines=True,
@@ -63,7 +63,7 @@ FINEWEB = dataclasses.replace(
 FILTERS = (GOPHER_REPETITION, GOPHER_QUALITY, C4, FINEWEB)
 
 MINHASH = dataclasses.replace(
-    datatrove_0_10.MINHASH,
+    gristmill.MINHASH,
     normalisation="fineweb_2024",
 )
 
@@ -75,14 +75,14 @@ PERSONAL_DATA = dataclasses.replace(
 
 def documents(dump: str, url_filter: UrlFilterConfig = URL_FILTER, *more: Filter) -> DocumentsConfig:
     """Return this recipe's DocumentsConfig for one crawl, `dump`; `more` are your filters, run after the recipe's."""
-    return dataclasses.replace(
-        datatrove_0_10.documents(dump, url_filter, *more),
+    return gristmill.documents(
+        dump,
+        url_filter,
+        *more,
+        filters=FILTERS,
+        dedup=("minhash_dedup",),
         extract=EXTRACT,
         language=LANGUAGE,
-        gopher_repetition=GOPHER_REPETITION,
-        gopher_quality=GOPHER_QUALITY,
-        c4=C4,
-        fineweb=FINEWEB,
         minhash=MINHASH,
         personal_data=PERSONAL_DATA,
     )

@@ -6,6 +6,8 @@ personal data and exact deduplication are ours. datatrove_0_10.py has datatrove'
 of the published corpus; docs/recipes.md compares the three.
 """
 
+from typing import Any
+
 from data_prep.config import (
     DocumentsConfig,
     ExtractConfig,
@@ -182,19 +184,16 @@ def documents(
     url_filter: UrlFilterConfig,
     *more: Filter,
     filters: tuple[Filter, ...] = FILTERS,
-    measure_other_languages: bool = False,
+    dedup: tuple[str, ...] = ("exact_dedup", "minhash_dedup"),
+    **fields: Any,
 ) -> DocumentsConfig:
-    """Return this recipe's DocumentsConfig for one crawl, `dump`, with its filters and deduplication. `more` are your
-    filters, run after `filters`, the recipe's."""
+    """Return this recipe's DocumentsConfig for one crawl, `dump`, with its filters and the deduplication steps `dedup`.
+    `more` are your filters, run after `filters`, the recipe's. Other `fields` of DocumentsConfig replace the
+    recipe's."""
     filters = (*filters, *more)
-    return documents_config(
-        filters,
-        dump=dump,
-        steps=(*(one.name for one in filters), "exact_dedup", "minhash_dedup"),
-        url_filter=url_filter,
-        extract=EXTRACT,
-        language=LANGUAGE,
-        minhash=MINHASH,
-        personal_data=PERSONAL_DATA,
-        measure_other_languages=measure_other_languages,
-    )
+    recipe = {
+        "extract": EXTRACT, "language": LANGUAGE, "minhash": MINHASH, "personal_data": PERSONAL_DATA,
+        "measure_other_languages": False,
+    }  # fmt: skip
+    steps = (*(one.name for one in filters), *dedup)
+    return documents_config(filters, dump=dump, steps=steps, url_filter=url_filter, **(recipe | fields))

@@ -216,12 +216,6 @@ def mention(title: Title, chance: random.Random) -> str:
     return f"{title.article.lower()} {title.name}" if title.article and drawn < 0.7 else title.name
 
 
-def asking(title: Title, phrasings: Sequence[str], chance: random.Random) -> str:
-    """Return a question about the title, in one of `phrasings` at random."""
-    question = chance.choice(phrasings).format(mention(title, chance))
-    return chance.choice(OPENERS) + question + (chance.choice(CLOSERS) if question[-1] in ".?" else "")
-
-
 def among_words(text: str, chance: random.Random) -> str:
     """The text with random words before and after it."""
     words = lambda most: " ".join(chance.choices(WORDS.split(), k=chance.randint(0, most)))
@@ -234,7 +228,8 @@ def question_about(title: Title, kind: str, chance: random.Random) -> str:
     """A question of a kind about a title; of the kind "what", some are random words with the title."""
     if kind == "what" and chance.random() < RANDOM_FRAMES:
         return among_words(mention(title, chance), chance)
-    return asking(title, KINDS[kind].phrasings, chance)
+    question = chance.choice(KINDS[kind].phrasings).format(mention(title, chance))
+    return chance.choice(OPENERS) + question + (chance.choice(CLOSERS) if question[-1] in ".?" else "")
 
 
 def refusal(title: str) -> str:
