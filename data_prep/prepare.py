@@ -20,7 +20,7 @@ from data_prep.dedup.survivors import Survivor, SurvivorFile, write_survivors
 from data_prep.dedup_index.format import Index, open_indices
 from data_prep.dedup_index.joins import write_matching_pairs
 from data_prep.dedup_index.of_run import write_index_of
-from data_prep.engine import Counts, Marker, Progress, Workspace, identity_of
+from data_prep.engine import Counts, Marker, OnProgress, Workspace, identity_of
 from data_prep.engine.tasks import (
     FILTERING,
     FileRunner,
@@ -104,7 +104,7 @@ def prepare_documents(
     texts: Place,
     config: DocumentsConfig,
     folder: Place,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
     engine: EngineConfig = ONE_PROCESS,
 ) -> Outcome:
     """Select documents from the files of `texts`: write folder/documents/ and folder/dropped/, folder/funnel.json, and

@@ -6,6 +6,6 @@
 May import: data_prep.config, data_prep.parquet.
 """
 
-from data_prep.engine.progress import Progress
+from data_prep.engine.progress import OnProgress, Progress
 from data_prep.engine.run import run_step
 from data_prep.engine.units import Counts, Failure, Marker, Step, Unit, Workspace, identity_of, run_unit

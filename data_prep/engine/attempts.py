@@ -2,20 +2,18 @@
 
 import contextlib
 import functools
-import json
 import re
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
+from collections.abc import Generator, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from data_prep.config.engine import EngineConfig
-from data_prep.engine.progress import Progress
+from data_prep.engine.progress import OnProgress, Progress
 from data_prep.engine.units import (
     ATTEMPT,
-    NO_RECORD,
     QUARANTINE,
     RUNNING,
     SCRATCH,
@@ -31,6 +29,7 @@ from data_prep.engine.units import (
     quarantine_of,
     read_marker,
     read_quarantine,
+    read_record,
     running_of,
     sizes_of,
     try_unit,
@@ -52,7 +51,7 @@ class Attempts:
     """State of one step while it runs: the queue of units (input files or ranges of hashes), their attempts and
     results."""
 
-    def __init__(self, step: Step, engine: EngineConfig, folder: Place, on_progress: Callable[[Progress], None]):
+    def __init__(self, step: Step, engine: EngineConfig, folder: Place, on_progress: OnProgress):
         self.step, self.engine, self.folder, self.on_progress = step, engine, folder, on_progress
         self.done: dict[str, Marker] = {}
         self.failed: dict[str, str] = {}
@@ -74,7 +73,6 @@ class Attempts:
         """Error of the first attempt that failed, with the name of its unit."""
         self.reported = 0.0
         self.sizes = {unit.name: unit.bytes for unit in step.units}
-        self.bytes = sum(self.sizes.values())
         self.rows = self.bytes_done = 0
         """Rows and input bytes of the units that are done."""
         self.load_state(engine.retry_failed)
@@ -225,7 +223,7 @@ class Attempts:
                 files_done=len(self.done),
                 files=len(self.step.units),
                 bytes_done=bytes_done + begun,
-                bytes=self.bytes,
+                bytes=sum(sizes.values()),
                 pages_found=self.rows_found,
                 bytes_found=self.bytes_found,
                 step=self.step.label or self.step.name,
@@ -246,11 +244,7 @@ def read_manifest(step: str, folder: Place) -> dict[str, Marker]:
     missing or damaged. A marker has the unit's counts and outputs. Raises InputError if it lists an output outside of
     `folder`."""
     place = manifest_of(step, folder)
-    try:
-        found = json.loads(place.read_bytes()).items()
-    except (*NO_RECORD, AttributeError):
-        return {}
-    return {name: marker for name, one in found if (marker := Marker.of(one, place))}
+    return {name: marker for name, one in read_record(place).items() if (marker := Marker.of(one, place))}
 
 
 def run_here(attempts: "Attempts") -> None:

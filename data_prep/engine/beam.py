@@ -163,8 +163,9 @@ def run_range(bounds: tuple[int, int], places: tuple[Place, Place], version: str
         tries, result = 1, try_unit(step, unit, folder, engine)
         while isinstance(result, Failure) and tries < engine.attempts and not (result.ends_run or result.permanent):
             tries, result = tries + 1, try_unit(step, unit, folder, engine)
-        TRIED["done" if isinstance(result, Marker) else "failed"] += 1
-        Metrics.counter("gristmill", "units done" if isinstance(result, Marker) else "units failed").inc()
+        outcome = "done" if isinstance(result, Marker) else "failed"
+        TRIED[outcome] += 1
+        Metrics.counter("gristmill", f"units {outcome}").inc()
         if isinstance(result, Failure):
             if result.ends_run or (not TRIED["done"] and TRIED["failed"] >= HOPELESS):
                 write_atomically(stopped, pickle.dumps(result.picklable()))

@@ -91,11 +91,6 @@ class Pool:
         self.workers.append(Worker(self.folder / str(self.started)))
         return self.workers[-1]
 
-    def start(self, count: int) -> list[Worker]:
-        while len(self.workers) < count:
-            self.add()
-        return self.workers[:count]
-
     def replace(self, worker: Worker) -> Worker:
         worker.end()
         self.workers.remove(worker)
@@ -147,15 +142,17 @@ def run_in_processes(attempts: Attempts, workers: int) -> None:
     end."""
     with attempts.forgetting_running(), pool() as found:
         found.steps += 1
-        number = found.steps
         step = pickle.dumps((replace(attempts.step, units=()), attempts.folder, attempts.engine))
-        idle = list(found.start(min(workers, len(attempts.queue))))
+        count = min(workers, len(attempts.queue))
+        while len(found.workers) < count:
+            found.add()
+        idle = found.workers[:count]
         busy: dict[Any, Worker] = {}
         while attempts.queue or busy:
             while idle and (unit := attempts.next()):
                 worker = found.replace(idle.pop()) if unit.name in attempts.suspects else idle.pop()
                 with contextlib.suppress(OSError):  # the worker ended: its closed pipe reports that
-                    worker.begin(unit, attempts.deaths.get(unit.name, 0), number, step)
+                    worker.begin(unit, attempts.deaths.get(unit.name, 0), found.steps, step)
                 busy[worker.connection] = worker
             for connection in wait(list(busy), SECONDS_BETWEEN_REPORTS):
                 worker = busy[connection]

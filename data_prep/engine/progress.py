@@ -34,6 +34,9 @@ class Progress:
     inputs: str = "files"
 
 
+OnProgress = Callable[[Progress], None]
+
+
 class ProgressLine:
     """Prints progress, as a live line on a terminal and otherwise every few seconds. Call it with each Progress. As a
     context manager, it removes the live line at the end."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_prep.config.engine import EngineConfig
 from data_prep.engine.attempts import Attempts, clean_up, manifest_of, read_manifest
-from data_prep.engine.progress import Progress
+from data_prep.engine.progress import OnProgress, Progress
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, Marker, Step
 from lm.errors import InputError, print_untrusted
 from lm.storage import Place, write_atomically, writing
@@ -47,7 +47,7 @@ def noting(check: Callable[[], None]) -> Generator[Notes]:
 
 
 def run_step(
-    step: Step, engine: EngineConfig, folder: Place, on_progress: Callable[[Progress], None] = lambda progress: None
+    step: Step, engine: EngineConfig, folder: Place, on_progress: OnProgress = lambda progress: None
 ) -> Mapping[str, Marker]:
     """Run the units of `step` that are not done. Returns {unit name: marker} of all finished units, in the step's
     order; a marker has the counts and the outputs of its unit. Outputs and records are written to `folder`. Units that

@@ -28,7 +28,7 @@ from data_prep.config.engine import EngineConfig
 from data_prep.engine.attempts import HOPELESS, Attempts, names_in
 from data_prep.engine.processes import REPOSITORY, run_in_processes
 from data_prep.engine.progress import ProgressLine
-from data_prep.engine.units import NO_RECORD, QUARANTINE, UNITS, ends_run, line_of, quarantine_of
+from data_prep.engine.units import QUARANTINE, UNITS, ends_run, line_of, quarantine_of, read_record
 from lm.errors import InputError, Stopped, UsageError, shown
 from lm.storage import Place, place_of, write_atomically, writing
 from lm.trusted_code import inherit
@@ -68,7 +68,7 @@ def run_units(attempts: Attempts) -> None:
     before, left = read_submission(step.name, folder), len(attempts.queue)
     lost = sum(attempts.lost.values()) + len(attempts.suspects)
     if before and before.next == own_job():
-        error = read_json(folder / UNITS / f"{step.name}.stopped")
+        error = read_record(folder / UNITS / f"{step.name}.stopped")
         if isinstance(error.get("error"), str) and (error.get("ends_run") or not attempts.done):
             raise InputError(f"{error['error']}\nLog of the tasks: {before.log}")
         if left == before.left and lost <= before.lost:
@@ -223,24 +223,14 @@ def write_submission(step: str, folder: Place, submission: Submission) -> None:
 
 def read_submission(step: str, folder: Place) -> Submission | None:
     """Return the job IDs and counts stored when a step was last submitted; None if they are missing or damaged."""
-    found = read_json(folder / UNITS / f"{step}.submitted")
+    found = read_record(folder / UNITS / f"{step}.submitted")
     try:
-        submission = Submission(
+        return Submission(
             [str(int(job)) for job in found["arrays"]], found["next"] and str(int(found["next"])), int(found["left"]),
             int(found["lost"]), str(found["log"]),
         )  # fmt: skip
     except (ValueError, ArithmeticError, KeyError, TypeError):
         return None
-    return submission
-
-
-def read_json(place: Place) -> dict:
-    """Read a JSON object; {} if it is missing or damaged."""
-    try:
-        found = json.loads(place.read_bytes())
-    except NO_RECORD:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def main(words: list[str]) -> None:

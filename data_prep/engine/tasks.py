@@ -14,7 +14,7 @@ from typing import Any
 
 from data_prep.config.engine import EngineConfig
 from data_prep.engine.attempts import manifest_of, read_manifest
-from data_prep.engine.progress import Progress
+from data_prep.engine.progress import OnProgress
 from data_prep.engine.run import run_step
 from data_prep.engine.units import (
     Counts,
@@ -38,7 +38,6 @@ FILTERING = "filtering"
 """Name of the step that writes documents/."""
 File = tuple[str, str]
 """(name in the step's folder, SHA-256) of an output file."""
-OnProgress = Callable[[Progress], None]
 DIGEST = re.compile("[0-9a-f]{12}")
 """Matches the digest in the name of a join's folder: a hash of the keys that the join reads."""
 
@@ -106,34 +105,6 @@ Work = Callable[[Any, Path], Counts | None]
 Run = Callable[[Sequence[Any], Work], list[Counts]]
 """Runs the work on all tasks: (tasks, work) -> counts of each task, in order. A task is a dataclass with a field
 `run_file`, the path of its output. Tasks whose output exists are skipped."""
-
-
-@dataclass(frozen=True)
-class TaskRunner:
-    """Callable (tasks, work) of the type `Run`: runs each task as one unit of a step. All outputs are in `folder`."""
-
-    folder: Place
-    engine: EngineConfig
-    on_progress: OnProgress
-    label: str
-    """Name of the work in progress lines."""
-    identity: str = ""
-    """Hash of everything that determines the outputs, except their names."""
-
-    def __call__(self, tasks: Sequence[Any], work: Work) -> list[Counts]:
-        """Run `work` on all tasks. Raises like `run_step`, also if a single task fails."""
-        names = [relative(self.folder, task.run_file) for task in tasks]
-        units = tuple(
-            Unit(name.replace("/", "."), identity_of("task", self.identity, name), 1, task)
-            for name, task in zip(names, tasks, strict=True)
-        )
-        # The path of the first file distinguishes this step from others of the same work, and of other digests.
-        named = f"{self.label.replace(' ', '-')}.{names[0].replace('/', '.')}"
-        part = tasks[0].run_file.parent.name  # such as "round-2"
-        label = self.label if DIGEST.search(part) else f"{self.label}, {part.replace('-', ' ')}"
-        step = Step(named, units, functools.partial(run_task, work=work), rows="", inputs="tasks", label=label)
-        made = run_step(step, allow_no_failures(self.engine, len(units)), self.folder, self.on_progress)
-        return [made[unit.name].counts for unit in units]
 
 
 def delete_other_digests(folder: Place) -> None:
@@ -242,8 +213,26 @@ class FileRunner:
         few = merge_in_groups(name, files, merge, self.folder, self.engine, self.on_progress)
         return [self.folder / name for name, _ in few]
 
-    def tasks(self, label: str, identity: str = "") -> TaskRunner:
-        return TaskRunner(self.folder, self.engine, self.on_progress, label, identity)
+    def tasks(self, label: str, identity: str = "") -> Run:
+        """Return a function (tasks, work) that runs each task as one unit of a step. `label` names the work in progress
+        lines; `identity` is a hash of everything that determines the outputs, except their names. The function raises
+        like `run_step`, also if a single task fails."""
+
+        def run(tasks: Sequence[Any], work: Work) -> list[Counts]:
+            names = [relative(self.folder, task.run_file) for task in tasks]
+            units = tuple(
+                Unit(name.replace("/", "."), identity_of("task", identity, name), 1, task)
+                for name, task in zip(names, tasks, strict=True)
+            )
+            # The path of the first file distinguishes this step from others of the same work, and of other digests.
+            named = f"{label.replace(' ', '-')}.{names[0].replace('/', '.')}"
+            part = tasks[0].run_file.parent.name  # such as "round-2"
+            told = label if DIGEST.search(part) else f"{label}, {part.replace('-', ' ')}"
+            step = Step(named, units, functools.partial(run_task, work=work), rows="", inputs="tasks", label=told)
+            made = run_step(step, allow_no_failures(self.engine, len(units)), self.folder, self.on_progress)
+            return [made[unit.name].counts for unit in units]
+
+        return run
 
 
 def run_file(unit: Unit[Any], space: Workspace, work: Callable[[Any, Workspace], Counts | None]) -> Counts:

@@ -50,9 +50,10 @@ USUAL_THRESHOLDS = gc.get_threshold()
 ATTEMPT = "attempt of "
 """Prefix of a line of a running record (`running_of`), followed by the identity of the unit."""
 RUNNING = ".running"
-NO_RECORD = (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError)
-"""Exceptions raised by reading a JSON file that is missing or damaged."""
+
 Counts = dict[str, Any]
+OnRows = Callable[[int], None]
+"""Receives the number of rows so far."""
 
 
 @dataclass(frozen=True)
@@ -224,9 +225,7 @@ class Workspace:
     """Paths of the files that one unit reads and writes, and counts of its work. On a disk, the paths are in the step's
     folder. For a bucket, they are in a local folder, from which outputs are uploaded at the end."""
 
-    def __init__(
-        self, folder: Place, root: Path, scratch: Path, max_bytes: int, on_rows: Callable[[int], None] = lambda _: None
-    ):
+    def __init__(self, folder: Place, root: Path, scratch: Path, max_bytes: int, on_rows: OnRows = lambda _: None):
         self.folder, self.root, self.scratch = folder, root, scratch
         self.outputs: dict[str, Path] = {}
         self.rows = self.bytes = self.read = self.unpacked = 0
@@ -290,7 +289,7 @@ class Workspace:
 
 
 @contextlib.contextmanager
-def workspace(step: Step, folder: Place, max_bytes: int, on_rows: Callable[[int], None]) -> Generator[Workspace]:
+def workspace(step: Step, folder: Place, max_bytes: int, on_rows: OnRows) -> Generator[Workspace]:
     """Yield the workspace of a unit; for a bucket, its local folder is deleted afterwards. `on_rows` is called with the
     number of rows so far."""
     if isinstance(folder, Path):
@@ -319,9 +318,7 @@ def rare_collections() -> Generator[None]:
         gc.unfreeze()
 
 
-def run_unit(
-    step: Step, unit: Unit, folder: Place, engine: EngineConfig, on_rows: Callable[[int], None] = lambda _: None
-) -> Marker:
+def run_unit(step: Step, unit: Unit, folder: Place, engine: EngineConfig, on_rows: OnRows = lambda _: None) -> Marker:
     """Run the work of one unit, then write and return its marker, the record that the unit is done. Outputs of an
     earlier run of the unit that this run did not write are deleted. `on_rows` is called with the number of rows so far.
     Raises the exceptions of `step.work`, and InputError if an output cannot be written."""
@@ -343,7 +340,7 @@ def run_unit(
 
 
 def try_unit(
-    step: Step, unit: Unit, folder: Place, engine: EngineConfig, on_rows: Callable[[int], None] = lambda _: None
+    step: Step, unit: Unit, folder: Place, engine: EngineConfig, on_rows: OnRows = lambda _: None
 ) -> Marker | Failure:
     try:
         return run_unit(step, unit, folder, engine, on_rows)
@@ -368,10 +365,16 @@ def quarantine_of(step: str, unit: str, folder: Place) -> Place:
 def read_marker(path: Place) -> Marker | None:
     """Return the marker of a unit (Marker) stored at `path`; None if it is missing or damaged. Raises InputError if it
     lists an output outside of the step's folder."""
+    return Marker.of(read_record(path), path)
+
+
+def read_record(path: Place) -> dict[str, Any]:
+    """Return the JSON object in a file; {} if it is missing or damaged."""
     try:
-        return Marker.of(json.loads(path.read_bytes()), path)
-    except NO_RECORD:
-        return None
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def sizes_of(places: Iterable[Place]) -> dict[Place, int]:
@@ -401,11 +404,8 @@ def quarantine(step: Step, unit: Unit, failure: Failure, attempts: int, folder: 
 
 
 def read_quarantine(path: Place) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_bytes())
-    except NO_RECORD:
-        return None
-    return found if isinstance(found, dict) and {"identity", "error"} <= found.keys() else None
+    found = read_record(path)
+    return found if {"identity", "error"} <= found.keys() else None
 
 
 def in_folders_of(outputs: Iterable[str], names: Iterable[str]) -> list[str]:

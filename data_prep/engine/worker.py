@@ -12,12 +12,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from data_prep.engine.units import ATTEMPT, Failure, Marker, running_of, storing, try_unit
+from data_prep.engine.units import ATTEMPT, Failure, Marker, OnRows, running_of, storing, try_unit
 from lm.errors import InputError
 from lm.storage import Place, write_atomically
 from lm.trusted_code import inherit
@@ -49,9 +49,7 @@ def load(pickled: bytes) -> Any:
     return pickle.loads(pickled)
 
 
-def attempt(
-    pickled: bytes, message: bytes, on_rows: Callable[[int], None] = lambda rows: None, node: str = "-"
-) -> Marker | Failure:
+def attempt(pickled: bytes, message: bytes, on_rows: OnRows = lambda rows: None, node: str = "-") -> Marker | Failure:
     """Run one attempt at a unit, which may crash this process, and return the unit's marker or its failure.
 
     `pickled` is (step, folder, engine), `message` is (unit, number of its earlier attempts that died), `node` is Ray's

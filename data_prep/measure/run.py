@@ -9,7 +9,7 @@ import hashlib
 import json
 import secrets
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 from data_prep.by_language.splitters import check_splitters
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
 from data_prep.dates import read_date
-from data_prep.engine import Counts, Progress, Step, Unit, Workspace, identity_of, run_step
+from data_prep.engine import Counts, OnProgress, Step, Unit, Workspace, identity_of, run_step
 from data_prep.kept_columns import common_type
 from data_prep.measure.row import KEPT, rows_of_input, text_schema
 from data_prep.parquet import read_rows, write_rows
@@ -38,7 +38,7 @@ def extract_texts(
     files: list[InputFile],
     config: DocumentsConfig,
     folder: Place,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
     engine: EngineConfig = ONE_PROCESS,
     external: object = None,
 ) -> Counts:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_prep.config import DocumentsConfig, EngineConfig
 from data_prep.config.documents import AFTER_DEDUP, DEDUP
-from data_prep.engine import Progress, Workspace
+from data_prep.engine import OnProgress, Workspace
 from data_prep.engine.tasks import FileRunner, StoredFile, allow_no_failures, files_of
 from data_prep.funnel.counts import Counts, append_counts, count_rows, empty_counts, merge
 from data_prep.funnel.report import Written
@@ -34,7 +34,7 @@ class Recounted:
 
 
 def count_again(
-    texts: Path, config: DocumentsConfig, scratch: Path, on_progress: Callable[[Progress], None], engine: EngineConfig
+    texts: Path, config: DocumentsConfig, scratch: Path, on_progress: OnProgress, engine: EngineConfig
 ) -> Recounted:
     """Count the kept and dropped documents of all files of `texts` with the thresholds of `config`. All settings that
     affect measured values (DocumentsConfig.of_texts) must equal those of the run. `scratch` is emptied first and

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.config import EngineConfig, ShardsConfig
-from data_prep.engine import Step, Unit, Workspace, identity_of, run_step
-from data_prep.engine.tasks import OnProgress, allow_no_failures, files_of, merge_in_groups
+from data_prep.config import ShardsConfig
+from data_prep.engine import Counts, Step, Unit, Workspace, identity_of, run_step
+from data_prep.engine.tasks import FileRunner, allow_no_failures, files_of, merge_in_groups
 from data_prep.parquet import opened, read_batches
 from data_prep.shards.held_out import RULE, article_keys, is_drawn, may_be_drawn, read_index, union, write_index
 from data_prep.shards.tokenize import DocumentFile, Encode, TokenizedDocument, texts_where, tokenize_file
@@ -58,37 +58,31 @@ class Entry(NamedTuple):
 
 
 def held_out_index(
-    files: Sequence[DocumentFile],
-    fraction: float,
-    earlier: Sequence[Place],
-    folder: Place,
-    engine: EngineConfig,
-    on_progress: OnProgress,
+    files: Sequence[DocumentFile], fraction: float, earlier: Sequence[Place], run: FileRunner
 ) -> tuple[str, str]:
     """Write the held-out index (held_out.py): the keys of the documents drawn for validation at `fraction`, and those
-    of the `earlier` indices. Return (path in `folder`, SHA-256). Raises InputError like `read_index`, `read_batches`,
-    `run_step`."""
-    units = [Unit(file.name, identity_of("keys", RULE, file.identity, fraction), file.bytes, file) for file in files]
-    step = Step("keys", tuple(units), functools.partial(write_keys, fraction=fraction))
-    tables = files_of(run_step(step, engine, folder, on_progress).values())
-    some = merge_in_groups("join-keys", tables, join_keys, folder, engine, on_progress)
+    of the `earlier` indices. Return (path in `run.folder`, SHA-256). Raises InputError like `read_index`,
+    `read_batches`, `run_step`."""
+    _, made = run("keys", files, functools.partial(write_keys, fraction=fraction), [RULE, fraction])
+    tables = files_of(made.values())
+    some = merge_in_groups("join-keys", tables, join_keys, run.folder, run.engine, run.on_progress)
     settings = [[sha256 for _, sha256 in some], [identity_of_index(place) for place in earlier]]
     unit = Unit("index", identity_of("index", settings), len(some), tuple(name for name, _ in some))
     step = Step("index", (unit,), functools.partial(join_all_keys, earlier=tuple(earlier)), "keys", "tables")
-    return files_of(run_step(step, allow_no_failures(engine, 1), folder, on_progress).values())[0]
+    return files_of(run_step(step, allow_no_failures(run.engine, 1), run.folder, run.on_progress).values())[0]
 
 
 def identity_of_index(place: Place) -> str:
     return hashlib.sha256(read_index(place).tobytes()).hexdigest()
 
 
-def write_keys(unit: Unit[DocumentFile], space: Workspace, fraction: float) -> dict[str, int]:
+def write_keys(file: DocumentFile, space: Workspace, fraction: float) -> Counts:
     """Write the keys of the documents in a file that are drawn for validation (held_out.py). Texts are read only in row
     groups with a URL that may be drawn."""
-    some = texts_where(unit.input, "url", lambda url: may_be_drawn(url, fraction))
+    some = texts_where(file, "url", lambda url: may_be_drawn(url, fraction))
     keys = union(article_keys(url, text) for url, text in some if is_drawn(url, text, fraction))
-    write_index(space.output(f"{PARTS}/keys/{unit.name}.parquet"), keys, space.scratch)
-    return {"rows": unit.input.rows}
+    write_index(space.output(f"{PARTS}/keys/{file.name}.parquet"), keys, space.scratch)
+    return {"rows": file.rows}
 
 
 def join_keys(tables: Sequence[Place], path: Path, scratch: Path) -> int:
@@ -98,22 +92,22 @@ def join_keys(tables: Sequence[Place], path: Path, scratch: Path) -> int:
     return len(keys)
 
 
-def join_all_keys(unit: Unit[tuple[str, ...]], space: Workspace, earlier: Sequence[Place]) -> dict[str, int]:
+def join_all_keys(unit: Unit[tuple[str, ...]], space: Workspace, earlier: Sequence[Place]) -> Counts:
     tables = [*map(space.input, unit.input), *earlier]
     return {"rows": join_keys(tables, space.output(f"{PARTS}/{HELD_OUT_KEYS}"), space.scratch)}
 
 
 def encode_file(
-    unit: Unit[DocumentFile], space: Workspace, encode: Encode, head: int, fraction: float, index: str | None,
+    file: DocumentFile, space: Workspace, encode: Encode, head: int, fraction: float, index: str | None,
     config: ShardsConfig,
-) -> dict[str, int]:  # fmt: skip
+) -> Counts:  # fmt: skip
     """Write the tokens of a file's documents, one output per split, and one row per document to the table of documents
     (tokens/documents/). Returns counts of documents and tokens per split. `head` is the token at the beginning of each
     document. `index` is the name of the held-out index in the run folder; None if the ends of documents are held
     out."""
     keys = read_index(space.input(index)) if index else np.empty(0, np.uint64)
-    paths = {kind: space.output(f"{PARTS}/encoded/{unit.name}.{kind}") for kind in (*SPLITS, "table")}
-    documents = tokenize_file(unit.input, encode, head, fraction, keys, config.held_out, config.repeat_documents)
+    paths = {kind: space.output(f"{PARTS}/encoded/{file.name}.{kind}") for kind in (*SPLITS, "table")}
+    documents = tokenize_file(file, encode, head, fraction, keys, config.held_out, config.repeat_documents)
     with contextlib.ExitStack() as stack:
         stack.enter_context(writing(paths["table"].parent))
         partials = {kind: stack.enter_context(appearing(path, space.scratch)) for kind, path in paths.items()}

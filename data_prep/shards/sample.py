@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from data_prep.config import ONE_PROCESS, EngineConfig
-from data_prep.engine import Step, Unit, Workspace, identity_of, run_step
-from data_prep.engine.tasks import OnProgress, allow_no_failures, files_of
+from data_prep.engine import OnProgress, Workspace
+from data_prep.engine.tasks import FileRunner, allow_no_failures, files_of
 from data_prep.parquet import read_rows, write_rows
 from data_prep.shards.tokenize import DocumentFile, read_texts, texts_where
 from lm.storage import Place
@@ -34,9 +34,8 @@ def sample_texts(
     if share >= 1:
         yield from read_texts(files)
         return
-    units = [Unit(one.name, identity_of(SAMPLE, one.identity, share), one.bytes, one) for one in files]
-    step = Step(SAMPLE, tuple(units), functools.partial(write_sample, share=share))
-    made = run_step(step, allow_no_failures(engine, len(units)), folder, on_progress)
+    run = FileRunner(folder, allow_no_failures(engine, len(files)), on_progress)
+    _, made = run(SAMPLE, files, functools.partial(write_sample, share=share), share)
     drawn = 0
     for name, _ in files_of(made.values()):
         for row in read_rows(folder / name):
@@ -46,12 +45,12 @@ def sample_texts(
         yield from read_texts(files)
 
 
-def write_sample(unit: Unit[DocumentFile], space: Workspace, share: float) -> None:
+def write_sample(file: DocumentFile, space: Workspace, share: float) -> None:
     """Write the texts of a file that are sampled at `share`, by a hash of their ids, in order."""
-    path = space.output(f"{SAMPLE}/{unit.name}.parquet")
+    path = space.output(f"{SAMPLE}/{file.name}.parquet")
 
     def rows() -> Iterator[tuple]:
-        for _, text in texts_where(unit.input, "id", lambda id: position(id) < share):
+        for _, text in texts_where(file, "id", lambda id: position(id) < share):
             space.count(1, len(text))
             yield path, {"text": text}
 

@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from data_prep.config import ONE_PROCESS, EngineConfig, ShardsConfig
-from data_prep.engine import Step, Unit, Workspace, identity_of, run_step
+from data_prep.engine import OnProgress, Step, Unit, Workspace, identity_of, run_step
 from data_prep.engine.attempts import names_in
-from data_prep.engine.tasks import OnProgress, absolute, allow_no_failures
+from data_prep.engine.tasks import FileRunner, absolute, allow_no_failures
 from data_prep.engine.units import QUARANTINE, WriteError, delete_all
 from data_prep.parquet import read_batches, read_footer
 from data_prep.shards.encode import PARTS, TABLE_SCHEMA, Entry, encode_file, encoded, held_out_index, repeated
@@ -111,18 +111,17 @@ def write_shards(
             "False."
         )
     fraction = held_out_fraction(estimated_tokens(files, tokenizer.encode_array), config)
-    index, index_sha256 = None, ""
+    run, index, index_sha256 = FileRunner(out, engine, on_progress), None, ""
     if config.held_out == "documents":
         earlier: list[Place] = [place_of(name) for name in config.held_out_index]
-        index, index_sha256 = held_out_index(files, fraction, earlier, out, engine, on_progress)
+        index, index_sha256 = held_out_index(files, fraction, earlier, run)
     encode = tokenizer.encode_array if config.encoder == "tiktoken" else fast_encoder(tokenizer)
     settings = [tokenizer.fingerprint, fraction, config.held_out, index_sha256]
     settings += ["repeated"] if config.repeat_documents else []
-    units = [Unit(file.name, identity_of("encode", file.identity, settings), file.bytes, file) for file in files]
     work = functools.partial(
         encode_file, encode=encode, head=tokenizer.bos_id, fraction=fraction, index=index, config=config
     )
-    made = run_step(Step("encode", tuple(units), work), engine, out, on_progress)
+    _, made = run("encode", files, work, settings)
     files, groups = list(made.items()), list[Unit[Group]]()
     firsts = itertools.accumulate((one.counts["rows"] for one in made.values()), initial=0)
     named = list(zip(made, firsts, strict=False))
