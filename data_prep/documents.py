@@ -1,5 +1,6 @@
 """Data types of data_prep: web pages (WebPage), texts (Document), and damaged places in input files (Damage)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,22 +60,23 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A place in an input file where a record cannot be read or is invalid."""
+    """A place in an input file where a record cannot be read or is invalid, or a row of a table without a usable
+    text."""
 
     offset: int
-    """Byte offset of the record, or of the start of the search for one."""
+    """Byte offset of the record, or of the start of the search for one; of a table, the number of the row or line."""
     reason: str
-    """A stable name, for example "wrong_block_digest"."""
+    """A stable name, for example "wrong_block_digest"; for tables one of not_utf8, not_json, not_an_object, too_long,
+    no_text, text_not_a_string, empty_text, damaged, ratio_too_high."""
     detail: str
     """Description of the damage, for messages."""
+    path: str = ""
+    """Name of its file, as in Document.file_path; "": that of the input file."""
+    place: str = ""
+    """Position in a table, for messages: "line 17" or "row 3"."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedDamage(Damage):
-    """Damage in an input file that lists selected records of several WARC files."""
-
-    path: str
-    """Name of the WARC file, as in Document.file_path."""
+OnDamage = Callable[[Damage], None]
 
 
 DOCUMENT_SCHEMA = pa.schema(

@@ -2,10 +2,10 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from data_prep.documents import Damage, PlacedDamage, WebPage
+from data_prep.documents import Damage, OnDamage, WebPage
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError
 from lm.storage import Place, Url
@@ -56,7 +56,7 @@ def bytes_of(base: Place, span: Span) -> bytes:
         ) from error
 
 
-def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[WebPage]:
+def read(file: InputFile, on_damage: OnDamage, counts: Counter[str]) -> Iterator[WebPage]:
     """Yield the pages of the selected records, as if the complete archives were read. Records that are not pages are
     counted by reason in `counts`, damaged ones passed to `on_damage`."""
     from data_prep.warc.pages import page_of_response, pages_in
@@ -66,7 +66,7 @@ def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[s
             begin = offset - span.start
 
             def report(damage: Damage, offset: int = offset, archive: str = span.archive) -> None:
-                on_damage(PlacedDamage(offset + damage.offset, damage.reason, damage.detail, archive))
+                on_damage(Damage(offset + damage.offset, damage.reason, damage.detail, archive))
 
             record = io.BytesIO(content[begin : begin + length])
             yield from pages_in(record, span.archive, page_of_response, report, counts, offset)

@@ -146,7 +146,7 @@ NO_DATASET = TfdsPages(dataset="", split="train", rows_per_file=10_000)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PageSource:
     """A source of pages."""
 
     module: str
@@ -164,10 +164,10 @@ class Source:
 
 
 SOURCES = {
-    "warc": Source("data_prep.sources.local", "pages.warc", ("warc",), own=True),
-    "tables": Source("data_prep.sources.local", "pages.tables", ("tables", "text_field", "keep_columns"), own=True),
-    "common_crawl": Source("data_prep.common_crawl.files", "pages.common_crawl.crawl", ("common_crawl",)),
-    "tfds": Source("data_prep.sources.tfds", "pages.tfds.dataset", ("tfds", "text_field")),
+    "warc": PageSource("data_prep.sources.local", "pages.warc", ("warc",), own=True),
+    "tables": PageSource("data_prep.sources.local", "pages.tables", ("tables", "text_field", "keep_columns"), own=True),
+    "common_crawl": PageSource("data_prep.common_crawl.files", "pages.common_crawl.crawl", ("common_crawl",)),
+    "tfds": PageSource("data_prep.sources.tfds", "pages.tfds.dataset", ("tfds", "text_field")),
 }
 """{name: source}. A run uses one of them, otherwise PACKAGES."""
 PACKAGES = "packages"

@@ -13,7 +13,7 @@ import pyarrow as pa
 from data_prep import extract, language
 from data_prep.by_language.splitters import splitter_of
 from data_prep.config import DocumentsConfig
-from data_prep.documents import Damage, Document, PlacedDamage, WebPage, document_schema
+from data_prep.documents import Damage, Document, WebPage, document_schema
 from data_prep.sources import InputFile
 from data_prep.sources.columns import MAX_TEXT_BYTES
 from data_prep.sources.inputs import read_input
@@ -77,7 +77,7 @@ def row_of(found: WebPage | Document | Damage, file: InputFile, config: Document
     """Return the row of texts/ for one page, document or damaged record. Equal inputs and configs give equal rows. Kept
     columns of a table are included. The language is detected unless a table gives it with a score."""
     if isinstance(found, Damage):
-        name = found.path if isinstance(found, PlacedDamage) else file.name
+        name = found.path or file.name
         document = Document("", f"{name}#{found.offset}", config.dump, "", "", name, "", 0.0)
         return rejected(document, "read", found.reason, config)
     if isinstance(found, WebPage):

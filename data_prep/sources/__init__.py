@@ -4,7 +4,6 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from data_prep.config import PagesConfig
 from data_prep.config.pages import SOURCES
@@ -18,16 +17,14 @@ def module_of_source(config: PagesConfig) -> ModuleType:
     return importlib.import_module(SOURCES[config.source].module)
 
 
-def fetch_pages(
-    config: PagesConfig, out: Path, progress: Callable[[str], None] = print, **options: Any
-) -> dict[str, list]:
+def fetch_pages(config: PagesConfig, out: Path, progress: Callable[[str], None] = print) -> dict[str, list]:
     """Fetch the pages of the configured source, write out/pages/manifest.json (manifest.py), and return its contents.
 
-    The user's files are listed, not copied. Resumes an interrupted attempt. `options` are passed to the source's
-    fetch(). Raises UsageError if the config names no pages, a pattern matches nothing, or the crawl or dataset does not
-    exist; InputError if a file is of the wrong type or cannot be fetched.
+    The user's files are listed, not copied. Resumes an interrupted attempt. Raises UsageError if the config names no
+    pages, a pattern matches nothing, or the crawl or dataset does not exist; InputError if a file is of the wrong type
+    or cannot be fetched.
     """
-    files, packages = module_of_source(config).fetch(config, out, progress, **options)
+    files, packages = module_of_source(config).fetch(config, out, progress)
     return write_manifest(out, files, packages=packages)
 
 

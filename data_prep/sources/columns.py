@@ -10,7 +10,6 @@ text.
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_prep.dates import COMPACT, NUMBER, iso_of, read_date
-from data_prep.documents import Damage, Document
+from data_prep.documents import Document
 from data_prep.kept_columns import in_words, type_of
 from lm.errors import shown
 
@@ -48,29 +47,12 @@ LANGUAGE_CODE = re.compile(r"([a-z]{2})(?:[-_][a-z0-9-_]+)?")  # ISO 639-1, opti
 LARGEST_SCORE = 1.001  # a float32 sum may slightly exceed 1; percentages are larger
 
 
-@dataclass(frozen=True, slots=True)
-class QuarantinedRow(Damage):
-    """A row without a usable text, or a damaged part of a table; `offset` counts rows or lines from 0.
-
-    `reason`: not_utf8, not_json, not_an_object, too_long, no_text, text_not_a_string, empty_text, damaged,
-    ratio_too_high.
-    """
-
-    path: str
-    """Name of the table, as in Document.file_path."""
-    place: str
-    """Position in the file, for messages: "line 17" or "row 3"."""
-
-    def __str__(self) -> str:
-        return f"{self.path}, {self.place}: {self.reason}{f' ({self.detail})' if self.detail else ''}"
-
-
 class UnkeptValueError(Exception):
     """Raised if a value of a column in pages.keep_columns has a type that cannot be stored."""
 
 
 class NoDocumentError(Exception):
-    """Raised for a row without a usable text; `reason` is one of those of QuarantinedRow."""
+    """Raised for a row without a usable text; `reason` is one of those of Damage."""
 
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(reason)

@@ -5,6 +5,7 @@ data_prep/sources/text_rows.py.
 """
 
 import codecs
+import contextlib
 import gzip
 import importlib
 import io
@@ -157,26 +158,18 @@ def uncompressed(begin: bytes) -> bytes:
 def decompressed(begin: bytes, limit: int) -> bytes:
     """Return at most `limit` bytes of `begin`, a file's first bytes, decompressed; others are returned unchanged. Of
     damaged gzip data, the part before the damage is returned; of damaged zstd data, nothing."""
-    if not begin.startswith(ZSTD):
-        return gunzipped(begin, limit)
-    import zstandard
+    if begin.startswith(ZSTD):
+        import zstandard
 
-    try:
-        with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).stream_reader(begin) as reader:
-            return reader.read(limit)
-    except zstandard.ZstdError:
-        return b""
-
-
-def gunzipped(begin: bytes, limit: int = BEGINNING_BYTES) -> bytes:
-    """Return up to `limit` decompressed bytes of `begin`, a gzip file's beginning; other data is returned unchanged."""
+        try:
+            with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).stream_reader(begin) as reader:
+                return reader.read(limit)
+        except zstandard.ZstdError:
+            return b""
     if not begin.startswith(GZIP):
         return begin
     plain = b""
-    try:
-        with gzip.open(io.BytesIO(begin)) as members:
-            while len(plain) < limit and (more := members.read1(limit - len(plain))):
-                plain += more
-    except (OSError, EOFError, zlib.error):
-        pass
+    with contextlib.suppress(OSError, EOFError, zlib.error), gzip.open(io.BytesIO(begin)) as members:
+        while len(plain) < limit and (more := members.read1(limit - len(plain))):
+            plain += more
     return plain

@@ -2,10 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from data_prep.documents import Damage, Document, WebPage
+from data_prep.documents import Damage, Document, OnDamage, WebPage
 from data_prep.sources.manifest import InputFile, module_of
 from lm.errors import InputError, shown
 from lm.storage import Place, size_of
@@ -64,7 +64,7 @@ def read_input(file: InputFile, skipped: Counter[str] | None = None) -> Iterator
         first, readable = first or one, readable or one.reason in WITHOUT_TEXT
     others = {reason: counts[reason] for reason in SKIPPED if counts[reason]}
     if first and not readable and not others:
-        place = getattr(first, "place", f"offset {first.offset}")
+        place = first.place or f"offset {first.offset}"
         unit, remedy = REMEDIES.get(file.kind, REMEDIES["warc"])
         raise InputError(
             f"{file.path}: no {unit} can be read. The first one, {place}: {first.reason}"
@@ -75,7 +75,7 @@ def read_input(file: InputFile, skipped: Counter[str] | None = None) -> Iterator
         skipped.update(others)
 
 
-def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterable[WebPage]:
+def read(file: InputFile, on_damage: OnDamage, counts: Counter[str]) -> Iterable[WebPage]:
     """Yield the pages or texts of a WARC or WET file, streamed. Other records are counted in `counts` by reason."""
     from data_prep.warc import read_pages, read_texts
 

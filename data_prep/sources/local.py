@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from data_prep.config import PagesConfig
-from data_prep.sources.formats import FORMATS, GZIP, WARC, ZSTD, beginning, format_of, gunzipped, uncompressed
+from data_prep.sources.formats import (
+    BEGINNING_BYTES,
+    FORMATS,
+    GZIP,
+    WARC,
+    ZSTD,
+    beginning,
+    decompressed,
+    format_of,
+    uncompressed,
+)
 from data_prep.sources.listing import ENDINGS, Listed, listed_files, skipped_files, with_estimated_sizes
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError
@@ -82,7 +92,7 @@ def warc_kind(path: Place) -> str:
     suffixes = path.name.lower().split(".")[1:]
     if "wet" in suffixes:
         return "wet"
-    types = RECORD_TYPE.findall(gunzipped(begin))
+    types = RECORD_TYPE.findall(decompressed(begin, BEGINNING_BYTES))
     kinds = [kind for kind in types if kind not in (b"warcinfo", b"metadata")]  # occur in every kind of file
     if "wat" in suffixes or (b"metadata" in types and not kinds):
         raise InputError(

@@ -29,6 +29,8 @@ KINDS = {
     "ranges": "data_prep.common_crawl.ranges",
 }  # fmt: skip
 """{kind of input file: module with read(file, damage, counts) and size(file)}."""
+Ranges = tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
+"""Records of archives: (archive, ((offset, length) of each record, ...))."""
 NEEDED = {"path": str, "name": str, "kind": str, "bytes": int}
 
 
@@ -66,8 +68,8 @@ class InputFile:
     """SHA-256, ETag or date, only if the file is known to have replaced another of the same size; otherwise empty."""
     estimated: bool = False
     """Whether `bytes` is an estimate, used to avoid one request per file."""
-    ranges: tuple[tuple[str, tuple[tuple[int, int], ...]], ...] = ()
-    """Selected records: (archive, ((offset, length) of each record, ...)), in order."""
+    ranges: Ranges = ()
+    """Selected records, in order."""
 
     @property
     def identity(self) -> str:

@@ -2,14 +2,13 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from data_prep.documents import Damage, Document
+from data_prep.documents import Damage, Document, OnDamage
 from data_prep.kept_columns import KINDS
 from data_prep.sources.columns import (
     ABSENT,
     NoDocumentError,
-    QuarantinedRow,
     UnkeptValueError,
     document_of,
     kept_of,
@@ -35,7 +34,7 @@ class RatioError(Exception):
     """Raised if a file unpacks to more than RATIO times its size and more than RATIO_FROM_BYTES."""
 
 
-def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[Document]:
+def read(file: InputFile, on_damage: OnDamage, counts: Counter[str]) -> Iterator[Document]:
     """Yield the documents of the file; see `read_table`. `counts` is not used."""
     return read_table(
         file.path, name=file.name, text_field=file.text_field, on_quarantine=on_damage, version=file.version,
@@ -47,7 +46,7 @@ class BadRows:
     """Pass quarantined rows on to `on_quarantine`. Of consecutive rows with the same reason, the first (at most LISTED,
     a number) are passed one by one, and the rest as one row."""
 
-    def __init__(self, called: str, on_quarantine: Callable[[QuarantinedRow], None]):
+    def __init__(self, called: str, on_quarantine: OnDamage):
         self.called, self.on_quarantine = called, on_quarantine
         self.reason, self.listed = "", 0
         self.rest: list[tuple[int, str, str]] = []  # (number, place, detail) of the first, and the place of the last
@@ -61,7 +60,7 @@ class BadRows:
             self.reason = reason
         if self.listed < LISTED:
             self.listed += 1
-            self.on_quarantine(QuarantinedRow(number, reason, detail, self.called, place))
+            self.on_quarantine(Damage(number, reason, detail, self.called, place))
         else:
             self.rest[self.more > 0 :] = [(number, place, detail)]
             self.more += 1
@@ -72,7 +71,7 @@ class BadRows:
         if self.more:
             (number, place, detail), (_, last, _) = self.rest[0], self.rest[-1]
             detail += f"; {self.more:,} consecutive rows, up to {last}" if self.more > 1 else ""
-            self.on_quarantine(QuarantinedRow(number, self.reason, detail, self.called, place))
+            self.on_quarantine(Damage(number, self.reason, detail, self.called, place))
         self.reason, self.listed, self.more, self.rest = "", 0, 0, []
 
 
@@ -81,7 +80,7 @@ def read_table(
     *,
     name: str | None = None,
     text_field: str = "text",
-    on_quarantine: Callable[[QuarantinedRow], None] | None = None,
+    on_quarantine: OnDamage | None = None,
     version: Object | None = None,
     keep_columns: tuple[str, ...] = (),
 ) -> Iterator[Document]:

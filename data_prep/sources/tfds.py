@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.config.pages import PagesConfig, TfdsPages
-from data_prep.documents import Damage, Document
-from data_prep.sources.columns import NoDocumentError, QuarantinedRow, document_of, lookup
+from data_prep.documents import Damage, Document, OnDamage
+from data_prep.sources.columns import NoDocumentError, document_of, lookup
 from data_prep.sources.listing import Listed
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError, UsageError, network_reason, shown
@@ -62,7 +62,7 @@ def inputs(config: PagesConfig) -> list[Listed]:
     return [Listed(path, path.name, path.stat().st_size) for path in paths]
 
 
-def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[Document]:
+def read(file: InputFile, on_damage: OnDamage, counts: Counter[str]) -> Iterator[Document]:
     """Yield the documents in the range of rows `file.rows`, by default all; see columns.py for their fields. A row
     without an id gets "NAME/NUMBER". Rows without a usable text are passed to `on_damage`; `counts` is not used. Raises
     InputError if the dataset cannot be read."""
@@ -80,7 +80,7 @@ def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[s
             try:
                 yield document_of(nested(example), number, name=file.name, text_field=file.text_field)
             except NoDocumentError as error:
-                on_damage(QuarantinedRow(number, error.reason, error.detail, file.name, f"row {number}"))
+                on_damage(Damage(number, error.reason, error.detail, file.name, f"row {number}"))
 
 
 def size(file: InputFile) -> int:

@@ -104,7 +104,7 @@ class InflatedBytes:
         return bool(inflated)
 
 
-type Source = FileBytes | HeldBytes | InflatedBytes
+type ByteSource = FileBytes | HeldBytes | InflatedBytes
 
 
 class Pattern:
@@ -124,7 +124,7 @@ class Pattern:
         return at
 
 
-def search(source: Source, pattern: Pattern, start: int) -> int | None:
+def search(source: ByteSource, pattern: Pattern, start: int) -> int | None:
     """Return the first position >= `start` in the source at which `pattern` matches, or None."""
     size = 4096  # the next match is often near
     while True:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from data_prep.documents import Damage, WebPage
+from data_prep.documents import Damage, OnDamage, WebPage
 from data_prep.warc.byte_sources import DamagedError, FileBytes
 from data_prep.warc.http_response import BodyTooLargeError, Response, UndecodableError, decode_body, parse_response
 from data_prep.warc.record import (
@@ -49,8 +49,6 @@ BEGINS_AS_HTML = re.compile(
     rb"(?:!--|(?:!DOCTYPE HTML|HTML|HEAD|SCRIPT|IFRAME|H1|DIV|FONT|TABLE|A|STYLE|TITLE|B|BODY|BR|P)[\t\n\f\r >])",
     re.IGNORECASE,
 )
-
-OnDamage = Callable[[Damage], None]
 
 
 def read(

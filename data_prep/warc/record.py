@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from data_prep.warc.byte_sources import Source
+from data_prep.warc.byte_sources import ByteSource
 
 # Stable names of damage in a WARC file: the `reason` of a Damage.
 DAMAGED_MEMBER = "damaged_gzip_member"  # or zstd frame
@@ -132,7 +132,7 @@ class Record:
     kind: str
     """WARC-Type in lower case."""
     headers: Headers
-    source: Source
+    source: ByteSource
     start: int
     """Position of the block in `source`."""
     length: int
@@ -192,7 +192,7 @@ class Record:
         return self.source.at(self.end, len(EMPTY_LINES)) == EMPTY_LINES
 
 
-def record_at(source: Source, position: int, offset: int, checksum: Checksum) -> Record:
+def record_at(source: ByteSource, position: int, offset: int, checksum: Checksum) -> Record:
     """Parse the headers of the record that begins at `position` with a line such as "WARC/1.1"; `offset` is that of
     Record. Raises HeaderError."""
     head = source.at(position, 2048)

@@ -10,10 +10,19 @@ headers that are still well-formed.
 """
 
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 
-from data_prep.documents import Damage
-from data_prep.warc.byte_sources import GZIP, DamagedError, FileBytes, HeldBytes, InflatedBytes, Pattern, Source, search
+from data_prep.documents import Damage, OnDamage
+from data_prep.warc.byte_sources import (
+    GZIP,
+    ByteSource,
+    DamagedError,
+    FileBytes,
+    HeldBytes,
+    InflatedBytes,
+    Pattern,
+    search,
+)
 from data_prep.warc.members import (
     ZSTD,
     GzipMember,
@@ -51,7 +60,7 @@ HOLD = MAX_BLOCK_BYTES + 2 * MAX_HEAD_BYTES
 class RecordReader:
     """Reader of the records of one WARC file. `on_damage` is called for each damaged place."""
 
-    def __init__(self, file: FileBytes, on_damage: Callable[[Damage], None]):
+    def __init__(self, file: FileBytes, on_damage: OnDamage):
         self.file, self.on_damage = file, on_damage
         self.is_warc = False
         """Whether anything that is or may have been a WARC record was found."""
@@ -143,7 +152,7 @@ class RecordReader:
                 return offset
 
     def _records_in(
-        self, source: Source, position: int, offset: int | None, checksum: Checksum
+        self, source: ByteSource, position: int, offset: int | None, checksum: Checksum
     ) -> Generator[Record, None, int]:
         """Yield the records of `source` from `position`; return the position where it ends or, in a file, where gzip
         begins.

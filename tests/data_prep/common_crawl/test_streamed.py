@@ -19,7 +19,7 @@ from data_prep.common_crawl import index as crawl_index
 from data_prep.common_crawl.files import chosen
 from data_prep.common_crawl.ranges import spans
 from data_prep.config.pages import NO_CRAWL, CommonCrawlPages, CrawlIndex, PagesConfig
-from data_prep.documents import PlacedDamage, WebPage
+from data_prep.documents import Damage, WebPage
 from data_prep.measure.row import row_of
 from data_prep.sources import fetch_pages, input_files
 from data_prep.sources.inputs import read_input
@@ -259,7 +259,7 @@ def test_a_damaged_record_is_named_by_its_archive_and_the_others_are_kept(crawl,
     crawl.files[name] = bytes(data)
     found, _ = pages_in([unit])
     (damage,) = [one for one in found if not isinstance(one, WebPage)]
-    assert isinstance(damage, PlacedDamage) and (damage.path, damage.offset) == (name, offset)
+    assert isinstance(damage, Damage) and (damage.path, damage.offset) == (name, offset)
     assert len(found) == 120
     assert row_of(damage, unit, demo_config())["id"] == f"{name}#{offset}"
 

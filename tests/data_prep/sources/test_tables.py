@@ -14,11 +14,10 @@ import pytest
 import zstandard
 
 from data_prep.config import PagesConfig
-from data_prep.documents import DOCUMENT_SCHEMA, Document
+from data_prep.documents import DOCUMENT_SCHEMA, Damage, Document
 from data_prep.measure import row as row_module
 from data_prep.sources import columns as columns_module
 from data_prep.sources import fetch_pages, input_files, json_rows, text_rows
-from data_prep.sources.columns import QuarantinedRow
 from data_prep.sources.local import own_files
 from data_prep.sources.sizes import input_sizes
 from data_prep.sources.tables import read_table
@@ -39,8 +38,8 @@ WHOLE = Document(
 BARE = Document("Only text.", "t.jsonl/0", "", "", "", "t.jsonl", "", 0.0, None)
 
 
-def read(path: Path, **changes) -> tuple[list[Document], list[QuarantinedRow]]:
-    quarantined: list[QuarantinedRow] = []
+def read(path: Path, **changes) -> tuple[list[Document], list[Damage]]:
+    quarantined: list[Damage] = []
     documents = list(read_table(path, on_quarantine=quarantined.append, **changes))
     return documents, quarantined
 
@@ -253,7 +252,7 @@ def test_bad_lines_are_named_and_the_others_kept(tmp_path):
         ("line 10", "not_json"),
     ]
     assert [row.offset for row in quarantined] == list(range(1, 10))
-    assert str(quarantined[3]) == "t.jsonl, line 5: no_text ('text' is not among 'content')"
+    assert quarantined[3] == Damage(4, "no_text", "'text' is not among 'content'", "t.jsonl", "line 5")
 
 
 @pytest.mark.parametrize("rows", [[{"body": "a"}] * 3, [{"text": 7}, {"text": 8}], [{"text": ["a"]}, {"body": "b"}]])

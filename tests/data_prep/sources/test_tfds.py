@@ -107,7 +107,7 @@ def test_a_folder_works_like_a_name_and_a_split_may_be_a_part(dataset, tmp_path)
 def test_a_row_without_text_is_quarantined(dataset):
     quarantined: list[Damage] = []
     assert list(read(part(dataset / "reviews/1.0.2", "blank"), quarantined.append, Counter())) == []
-    assert [str(row) for row in quarantined] == [f"reviews/1.0.2/blank, row {n}: empty_text" for n in range(3)]
+    assert quarantined == [Damage(n, "empty_text", "", "reviews/1.0.2/blank", f"row {n}") for n in range(3)]
 
 
 @pytest.mark.parametrize(
