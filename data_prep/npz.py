@@ -1,4 +1,4 @@
-"""Load arrays of a .npz file, validated before they are read."""
+"""Read and write arrays: .npy files of our own, and .npz files, validated before they are read."""
 
 import io
 import math
@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lm.storage import Place, write_atomically
+
 HEADER_BYTES = 10_000
 """Maximum bytes of an array's header; NumPy writes 118."""
 BROKEN = (
@@ -16,6 +18,17 @@ BROKEN = (
     SyntaxError, tokenize.TokenError, TypeError, MemoryError,
 )  # fmt: skip
 """Errors of zipfile for a damaged archive, and of NumPy for an invalid header."""
+
+
+def write_array(place: Place, array: np.ndarray, scratch: Path) -> None:
+    """Write an array as .npy, atomically, by way of the folder `scratch`."""
+    data = io.BytesIO()
+    np.save(data, array)
+    write_atomically(place, data.getvalue(), scratch)
+
+
+def read_array(place: Place) -> np.ndarray:
+    return np.load(io.BytesIO(place.read_bytes()))
 
 
 def load_npz(file: Path | io.BytesIO, expected: Mapping[str, tuple[str, tuple[int | None, ...]]]) -> list[np.ndarray]:

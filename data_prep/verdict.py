@@ -9,6 +9,7 @@ import pyarrow as pa
 from data_prep.config import DocumentsConfig
 from data_prep.config.by_language import LIMITED
 from data_prep.config.filters import Filter, Rule, Side, breaks
+from data_prep.grouping import grouped
 from data_prep.parquet import floats_of, nulls_of, read_batches
 from lm.storage import Place
 
@@ -111,13 +112,7 @@ def verdicts(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig) -> list[V
 
 
 def read_measured(texts: Place, columns: list[str]) -> Iterator[pa.Table]:
-    """Yield columns of one file of texts/, as tables of ROWS_AT_ONCE rows or somewhat more. They need little memory if
-    the text is not among the columns. Raises InputError like `read_batches`."""
-    waiting: list[pa.RecordBatch] = []
-    for batch in read_batches(texts, columns):
-        waiting.append(batch)
-        if sum(one.num_rows for one in waiting) >= ROWS_AT_ONCE:
-            yield pa.Table.from_batches(waiting).combine_chunks()
-            waiting = []
-    if waiting:
-        yield pa.Table.from_batches(waiting).combine_chunks()
+    """Yield columns of one file of texts/, as tables of at most ROWS_AT_ONCE rows. They need little memory if the text
+    is not among the columns. Raises InputError like `read_batches`."""
+    for some in grouped(read_batches(texts, columns), lambda batch: batch.num_rows, ROWS_AT_ONCE):
+        yield pa.Table.from_batches(some).combine_chunks()

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_prep.config.pages import CommonCrawlPages, CrawlIndex
-from data_prep.sources.manifest import InputFile
+from data_prep.grouping import grouped
+from data_prep.sources.manifest import InputFile, Ranges
 from lm.errors import InputError, UsageError
 from lm.storage import Url
 
@@ -36,7 +37,7 @@ FILES_AT_ONCE = 4
 MOST_PAGES = 5_000_000
 """Maximum number of pages that a run may select, because their positions are stored in its manifest."""
 
-Ranges = dict[str, list[tuple[int, int]]]
+Selected = dict[str, list[tuple[int, int]]]
 """{WARC file: [(offset, length) of each selected record]}."""
 
 
@@ -50,7 +51,7 @@ def chosen_records(config: CommonCrawlPages, tables: list[Url], progress: Callab
     tables = [url for url in tables if SUBSET in str(url)]
     if index.parts:
         tables = [tables[number] for number in sorted({n * len(tables) // index.parts for n in range(index.parts)})]
-    found: Ranges = {}
+    found: Selected = {}
     count = read = 0
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         for some in itertools.batched(tables, FILES_AT_ONCE):
@@ -84,20 +85,11 @@ def chosen_records(config: CommonCrawlPages, tables: list[Url], progress: Callab
     ]  # fmt: skip
 
 
-def units(found: Ranges, size: int) -> Iterator[tuple[tuple[str, tuple[tuple[int, int], ...]], ...]]:
-    """Yield groups of at most `size` records, each as ((WARC file, its records), ...). The records of one WARC file are
-    in one group unless they are more than `size`."""
-    unit: list[tuple[str, tuple[tuple[int, int], ...]]] = []
-    held = 0
-    for name in sorted(found):
-        for some in itertools.batched(sorted(set(found[name])), size):
-            if held and held + len(some) > size:
-                yield tuple(unit)
-                unit, held = [], 0
-            unit.append((name, some))
-            held += len(some)
-    if unit:
-        yield tuple(unit)
+def units(found: Selected, size: int) -> Iterator[Ranges]:
+    """Return groups of at most `size` records, each as ((WARC file, its records), ...). The records of one WARC file
+    are in one group unless they are more than `size`."""
+    parts = ((name, part) for name in sorted(found) for part in itertools.batched(sorted(set(found[name])), size))
+    return map(tuple, grouped(parts, lambda one: len(one[1]), size))
 
 
 def records_in(url: Url, index: CrawlIndex) -> list[tuple[str, int, int]]:

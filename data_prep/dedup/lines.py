@@ -6,7 +6,6 @@ gives a row for each document except the first; these rows are joined by documen
 
 import functools
 import hashlib
-import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from data_prep.dedup.keys import salt_of
 from data_prep.dedup.partitions import Partition, Partitions, Rows, join
 from data_prep.dedup.sorted_runs import (
     first_rows,
+    joined,
     keys_of_file,
     put_together,
     read_blocks,
@@ -41,7 +41,8 @@ from data_prep.dedup.survivors import (
 from data_prep.dedup.words import hashed_words
 from data_prep.engine import Counts, Workspace, identity_of
 from data_prep.engine.tasks import FileRunner, Run, delete_other_digests, files_of
-from lm.storage import Place, appearing
+from data_prep.npz import read_array, write_array
+from lm.storage import Place
 
 REASONS = ("repeated_lines", "short_after_line_dedup")
 UNITS = {"line": re.compile(r"[^\n]+"), "paragraph": re.compile(r"[^\n](?:[^\n]|\n(?![^\S\n]*\n))*")}
@@ -129,16 +130,15 @@ def write_removed(file: SurvivorFile, space: Workspace, removed: Partitions) -> 
     words of the span's key. They are sorted, so that equal sets give equal bytes. `removed` is from `join_lines`."""
     low, last = keys_of_file(file.id)
     blocks = read_blocks(runs_in(removed.of(low)), low, last, ROWS_AT_ONCE)
-    rows = sorted_rows(np.concatenate([np.empty((4, 0), np.uint64), *blocks], axis=1))[:3]
+    rows = sorted_rows(joined(blocks))[:3]
     rows[0] &= np.uint64(LOW_WORD)
-    with appearing(space.output(removed_name(file)), space.scratch) as partial, partial.open("wb") as out:
-        np.save(out, rows)
+    write_array(space.output(removed_name(file)), rows, space.scratch)
 
 
 def write_line_edits(file: SurvivorFile, space: Workspace, config: LineDedupConfig) -> Counts:
     removed: dict[int, set[bytes]] = {}
     """{row of a document: keys of the spans to remove}"""
-    rows = np.load(io.BytesIO(space.place(removed_name(file)).read_bytes()))
+    rows = read_array(space.place(removed_name(file)))
     every = np.ascontiguousarray(rows[1:].T).astype(">u8").tobytes()
     for number, row in enumerate(rows[0].tolist()):
         removed.setdefault(row, set()).add(every[16 * number : 16 * number + 16])

@@ -15,7 +15,7 @@ import functools
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -37,16 +37,12 @@ SHINGLES_AT_ONCE = 1024
 """Shingles per block. It takes this times 4 bytes times the number of hash functions, which fits into a core's
 cache."""
 WITHOUT_SPACES = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x109F),  # Myanmar
-    (0x1780, 0x17FF),  # Khmer
-    (0x3005, 0x3007),  # signs of repetition and zero
-    (0x3040, 0x30FF),  # kana
-    (0x3400, 0x4DBF),  # Han, as in the lines below
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x3FFFF),
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai and Lao, Myanmar, Khmer
+    "\u3005-\u3007\u3040-\u30ff"  # signs of repetition and zero, kana
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
 )
+"""Characters of scripts without spaces between words, for use in a regex character class."""
+WITHOUT_SPACE = re.compile(f"[{WITHOUT_SPACES}]")
 DELETED_2024 = {
     ord(character): None
     for character in "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»"
@@ -55,8 +51,6 @@ DELETED_2024 = {
 """Characters that "fineweb_2024" deletes: datatrove's PUNCTUATION at commit 05194d39, including control characters."""
 PARTED_2024 = {"cannot": 3, "gimme": 3, "gonna": 3, "gotta": 3, "lemme": 3, "wanna": 3}
 """Words without punctuation that NLTK's Treebank tokenizer splits, and after how many letters."""
-WORDS_REMEMBERED = 1 << 18
-LONGEST_REMEMBERED = 64
 
 
 def band_keys(text: str, scope: str, config: MinHashConfig) -> tuple[bytes, ...] | None:
@@ -127,11 +121,16 @@ def hashed_shingles(text: str, words: int, normalisation: str = "datatrove_0_10"
 def hashed_words(text: str, normalisation: str = "datatrove_0_10") -> np.ndarray:
     """Return the hash of each normalized word of the text, in order, uint64 (words,)."""
     if normalisation == "fineweb_2024":
-        words_2024 = [word.encode("utf-8", "surrogatepass") for word in text.lower().split()]
-        return np.frombuffer(b"".join(map(_remembered_2024.__getitem__, words_2024)), "<u8").astype(np.uint64)
-    data = text.encode("utf-8", "surrogatepass").translate(DIGITS_TO_ZERO)
-    words = NUMBER.sub(b"0", data).translate(LOWER_WORDS).split()
-    return np.frombuffer(b"".join(map(_remembered.__getitem__, words)), "<u8").astype(np.uint64, copy=False)
+        memo, words = HASHES_2024, [word.encode("utf-8", "surrogatepass") for word in text.lower().split()]
+    else:
+        data = text.encode("utf-8", "surrogatepass").translate(DIGITS_TO_ZERO)
+        memo, words = HASHES_0_10, NUMBER.sub(b"0", data).translate(LOWER_WORDS).split()
+    return joined_hashes(memo, words)
+
+
+def joined_hashes(memo: Memo[bytes, bytes], words: Iterable[bytes]) -> np.ndarray:
+    """Return the hashes that `memo` has for `words`, one or several each, in order, uint64 (hashes,)."""
+    return np.frombuffer(b"".join(map(memo.__getitem__, words)), "<u8").astype(np.uint64, copy=False)
 
 
 def word_hash(word: bytes) -> bytes:
@@ -142,43 +141,22 @@ WORD_HASHES = Memo(word_hash)
 """Cache of word hashes, for scripts without spaces, where each character is a word and occurs often."""
 
 
-class WordHashes(dict[bytes, bytes]):
-    """Cache from text without spaces (UTF-8) to the concatenated 8-byte hashes of its normalized words, for short
-    texts."""
-
-    def __init__(self, hashes: Callable[[bytes], bytes]):
-        self.hashes = hashes
-
-    def __missing__(self, word: bytes) -> bytes:
-        hashes = self.hashes(word)
-        if len(word) <= LONGEST_REMEMBERED:
-            if len(self) >= WORDS_REMEMBERED:
-                self.clear()
-            self[word] = hashes
-        return hashes
-
-
 def hashes_0_10(word: bytes) -> bytes:
     """Return the hashes, concatenated, of the "datatrove_0_10" words of a UTF-8 text without spaces. ASCII characters
     must be normalized already."""
     if word.isascii():
         return word_hash(word)
-    return b"".join(map(WORD_HASHES.__getitem__, normalised_words(word.decode("utf-8", "surrogatepass"))))
+    text = unicodedata.normalize("NFD", word.decode("utf-8", "surrogatepass").lower())
+    words = re.sub("00+", "0", "".join(map(replacement, re.sub(r"\d", "0", text)))).encode("utf-8").split()
+    return b"".join(map(WORD_HASHES.__getitem__, words))
 
 
-def hashes_2024(word: bytes) -> bytes:
-    """Return the hashes, concatenated, of the "fineweb_2024" words of a lower-case UTF-8 text without spaces."""
-    return b"".join(map(WORD_HASHES.__getitem__, words_2024(word.decode("utf-8", "surrogatepass"))))
-
-
-_remembered, _remembered_2024 = WordHashes(hashes_0_10), WordHashes(hashes_2024)
-
-
-def normalised_words(text: str) -> list[bytes]:
-    """Return the "datatrove_0_10" words, in UTF-8, of a text without white space. ASCII characters must be normalized
-    already."""
-    spaced = unicodedata.normalize("NFD", text.lower()).translate(_replacements)
-    return re.sub("00+", "0", spaced).encode("utf-8").split()
+HASHES_0_10 = Memo(hashes_0_10)
+HASHES_2024 = Memo(
+    lambda word: b"".join(map(WORD_HASHES.__getitem__, words_2024(word.decode("utf-8", "surrogatepass"))))
+)
+"""Caches from text without spaces (UTF-8) to the concatenated 8-byte hashes of its normalized words; for "fineweb_2024"
+the text must be in lower case."""
 
 
 def words_2024(word: str) -> list[bytes]:
@@ -192,28 +170,13 @@ def words_2024(word: str) -> list[bytes]:
     return words
 
 
-class _Replacements(dict[int, str]):
-    """Cache from a code point of decomposed lower-case text to its replacement in the normalized text."""
-
-    def __missing__(self, code: int) -> str:
-        character = chr(code)
-        category = unicodedata.category(character)
-        if category == "Nd":
-            replacement = "0"
-        elif category[0] not in "LNM":
-            replacement = " "
-        elif category == "Mn":
-            replacement = ""
-        else:
-            replacement = f" {character} " if written_without_spaces(character) else character
-        self[code] = replacement
-        return replacement
-
-
-_replacements = _Replacements()
-
-
-def written_without_spaces(character: str) -> bool:
-    """Return whether a character is of Han, kana, Thai, Lao, Myanmar or Khmer script."""
-    code = ord(character)
-    return any(first <= code <= last for first, last in WITHOUT_SPACES)
+@functools.cache
+def replacement(character: str) -> str:
+    """Return what replaces a character of decomposed text in the normalized text: itself for a letter, mark or
+    number."""
+    category = unicodedata.category(character)
+    if category[0] not in "LNM":
+        return " "
+    if category == "Mn":
+        return ""
+    return f" {character} " if WITHOUT_SPACE.match(character) else character

@@ -20,17 +20,18 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.dedup.sorted_runs import (
-    COLUMNS,
     ROW_BYTES,
     Run,
-    in_blocks,
+    joined,
     pieces_between,
+    put_together,
     read_rows,
     runs_of,
     sorted_rows,
 )
 from data_prep.engine.tasks import Run as RunTasks
 from data_prep.engine.units import Counts, sizes_of
+from data_prep.grouping import grouped
 from lm.storage import Place, appearing, writing
 
 FILES_AT_ONCE = 64
@@ -134,15 +135,11 @@ def join(
 def gathers_of(run_files: Sequence[Place], sizes: Iterable[int], most: int, folder: Place) -> list[Gather]:
     """Return tasks that gather the files, in order, each of at most `most` bytes and FILES_AT_ONCE files. A larger file
     is a task of its own. `sizes` are the bytes of the files."""
-    groups: list[list[Place]] = []
-    left = -1
-    for place, size in zip(run_files, sizes, strict=True):
-        if size > left or len(groups[-1]) == FILES_AT_ONCE:
-            groups.append([])
-            left = most
-        groups[-1].append(place)
-        left = max(left - size, 0)
-    return [Gather(tuple(group), folder / f"{number:06d}.gathered") for number, group in enumerate(groups)]
+    groups = grouped(zip(run_files, sizes, strict=True), lambda one: one[1], most, FILES_AT_ONCE)
+    return [
+        Gather(tuple(place for place, _ in group), folder / f"{number:06d}.gathered")
+        for number, group in enumerate(groups)
+    ]
 
 
 def gather(task: Gather, path: Path, bits: int, rows_at_once: int) -> Counts:
@@ -165,7 +162,7 @@ def gathered(runs: Sequence[Run], bits: int, rows: int, number: int = 0, depth: 
     if depth == bits:
         yield from pieces_between(runs, low, last, rows)
     elif sum(end - begin for begin, end in (run.around(low, last) for run in runs)) <= rows:
-        yield np.concatenate([np.empty((4, 0), np.uint64), *pieces_between(runs, low, last, rows)], axis=1)
+        yield joined(pieces_between(runs, low, last, rows))
     else:
         for half in (0, 1):
             yield from gathered(runs, bits, rows, 2 * number + half, depth + 1)
@@ -181,7 +178,7 @@ def join_partition(
         parts = [(place, begin, end) for place, (begin, end) in zip(files, bounds, strict=True) if begin < end]
     total = sum(end - begin for _, begin, end in parts) // ROW_BYTES
     if total > BLOCKS_IN_PARTITION * rows_at_once:
-        return work(task, path, lambda: in_blocks(read_rows(parts, rows_at_once), rows_at_once))
-    rows = sorted_rows(np.concatenate([np.empty((COLUMNS, 0), np.uint64), *read_rows(parts, rows_at_once)], axis=1))
+        return work(task, path, lambda: map(sorted_rows, put_together(read_rows(parts, rows_at_once), rows_at_once)))
+    rows = sorted_rows(joined(read_rows(parts, rows_at_once)))
     cuts = range(0, rows.shape[1], rows_at_once)
     return work(task, path, lambda: (rows[:, cut : cut + rows_at_once] for cut in cuts))

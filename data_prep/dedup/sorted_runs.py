@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.grouping import grouped
 from lm.errors import InputError
 from lm.storage import Place, StorageError, Url, appearing, size_of, writing
 
@@ -61,6 +62,11 @@ def write_run_file(path: Path, runs: Iterable[np.ndarray]) -> None:
     with writing_run_file(path) as add:
         for run in runs:
             add(run)
+
+
+def joined(blocks: Iterable[np.ndarray], columns: int = COLUMNS) -> np.ndarray:
+    """Return the rows of all blocks, uint64 (columns, rows), also if there are no blocks."""
+    return np.concatenate([np.empty((columns, 0), np.uint64), *blocks], axis=1)
 
 
 def sorted_rows(rows: np.ndarray) -> np.ndarray:
@@ -192,24 +198,9 @@ def pieces_between(runs: Sequence[Run], low: int, last: int, rows: int) -> Itera
             yield piece[:, begin:end]
 
 
-def in_blocks(pieces: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
-    """Yield sorted blocks of at most `rows` rows, each combined from consecutive pieces. A piece has at most `rows`
-    rows."""
-    waiting: list[np.ndarray] = []
-    count = 0
-    for piece in pieces:
-        if count + piece.shape[1] > rows:
-            yield sorted_rows(np.concatenate(waiting, axis=1))
-            waiting, count = [], 0
-        waiting.append(piece)
-        count += piece.shape[1]
-    if waiting:
-        yield sorted_rows(np.concatenate(waiting, axis=1))
-
-
 def read_blocks(runs: Sequence[Run], low: int, last: int, rows: int) -> Iterator[np.ndarray]:
     """Yield the rows whose first key word is from `low` to `last`, in sorted blocks of at most `rows` rows."""
-    return in_blocks(pieces_between(runs, low, last, rows), rows)
+    return map(sorted_rows, put_together(pieces_between(runs, low, last, rows), rows))
 
 
 # Keys that are places, (file, row), are distributed evenly by file.
@@ -238,13 +229,13 @@ def first_rows(blocks: Iterable[np.ndarray], counts: list[np.ndarray] | None = N
     """Find the first row of each key in sorted blocks of rows. A key may be in several blocks; its first row in each
     block is called a start. Return (index of the key at each start of all blocks, int64 (starts,); first row of each
     key, uint64 (4, keys)). Appends to `counts` one array per block: the number of rows of each key in it."""
-    firsts = [np.empty((4, 0), np.uint64)]
+    firsts = []
     for block in blocks:
         starts = begins(block[:2])
         firsts.append(block[:, starts])
         if counts is not None:
             counts.append(np.diff(np.append(np.flatnonzero(starts), block.shape[1])))
-    rows = np.concatenate(firsts, axis=1)
+    rows = joined(firsts)
     del firsts
     order = order_of(rows)
     rows = rows[:, order]
@@ -266,14 +257,6 @@ def with_keys(blocks: Iterable[np.ndarray], group: np.ndarray) -> Iterator[tuple
 
 
 def put_together(blocks: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
-    """Concatenate consecutive blocks. Yields the result whenever it has at least `rows` rows, and at the end."""
-    waiting: list[np.ndarray] = []
-    count = 0
-    for block in blocks:
-        waiting.append(block)
-        count += block.shape[1]
-        if count >= rows:
-            yield np.concatenate(waiting, axis=1)
-            waiting, count = [], 0
-    if waiting:
-        yield np.concatenate(waiting, axis=1)
+    """Concatenate consecutive blocks to blocks of at most `rows` rows; a larger block stays as it is."""
+    for some in grouped(blocks, lambda block: block.shape[1], rows):
+        yield joined(some)

@@ -11,6 +11,7 @@ step compares hashes. The full suffix array of Lee et al. finds the same sequenc
 
 import dataclasses
 import functools
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -35,13 +36,13 @@ from data_prep.dedup.survivors import (
 )
 from data_prep.engine import Counts, Workspace, identity_of
 from data_prep.engine.tasks import FileRunner, delete_other_digests
+from data_prep.grouping import grouped
 from data_prep.parquet import read_rows, write_rows
 from lm.storage import Place
 
 REASONS = ("repeated_substrings", "short_after_substring_dedup")
 GROUP_SCHEMA = pa.schema([("file", pa.int64()), *EDIT_SCHEMA])
-ONE_CHARACTER = "".join(f"{chr(first)}-{chr(last)}" for first, last in WITHOUT_SPACES)
-PIECE = re.compile(f"[{ONE_CHARACTER}]|[^{ONE_CHARACTER}]+")
+PIECE = re.compile(f"[{WITHOUT_SPACES}]|[^{WITHOUT_SPACES}]+")
 WORD = re.compile(r"\S+")
 
 
@@ -75,23 +76,12 @@ def remove_substrings(files: list[SurvivorFile], config: SubstringDedupConfig, r
 def groups_of(files: Sequence[SurvivorFile], most: int, folder: Place) -> list[Group]:
     """Divide the row groups of all files, in order, into tasks of at most `most` bytes of text. A larger row group is a
     task of its own. The tasks write their edits to files in `folder`."""
-    groups: list[Group] = []
-    parts: dict[int, tuple[SurvivorFile, list[int]]] = {}
-    size = 0
-
-    def close() -> None:
-        made = tuple((file, tuple(numbers)) for file, numbers in parts.values())
-        groups.append(Group(made, size, folder / f"{len(groups):06d}.parquet"))
-
-    for file in files:
-        for number, own in enumerate(file.counts["text_bytes"]):
-            if parts and size + own > most:
-                close()
-                parts, size = {}, 0
-            parts.setdefault(file.id, (file, []))[1].append(number)
-            size += own
-    if parts:
-        close()
+    rows = ((file, number, size) for file in files for number, size in enumerate(file.counts["text_bytes"]))
+    groups = []
+    for some in grouped(rows, lambda row: row[2], most):
+        of_files = itertools.groupby(some, key=lambda row: row[0])
+        parts = tuple((file, tuple(number for _, number, _ in of_file)) for file, of_file in of_files)
+        groups.append(Group(parts, sum(size for *_, size in some), folder / f"{len(groups):06d}.parquet"))
     return groups
 
 

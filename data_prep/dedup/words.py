@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_prep.dedup.minhash import LOWER_WORDS, MULTIPLIER, WordHashes, word_hash, written_without_spaces
+from data_prep.dedup.minhash import LOWER_WORDS, MULTIPLIER, joined_hashes, replacement, word_hash
+from data_prep.text.words import Memo
 
-APOSTROPHES = "'’‘ʼ＇`"
+APOSTROPHES = dict.fromkeys(map(ord, "'’‘ʼ＇`"))
+"""Table for str.translate."""
 
 
 def pieces(text: str) -> list[bytes]:
@@ -21,38 +23,20 @@ def pieces(text: str) -> list[bytes]:
 def words_of_piece(piece: bytes) -> list[str]:
     if piece.isascii():
         return [piece.decode()]
-    decomposed = unicodedata.normalize("NFKD", piece.decode("utf-8", "surrogatepass").lower())
-    return "".join(map(_replacements.__getitem__, decomposed)).lower().split()
-
-
-class _Replacements(dict[str, str]):
-    """Cache from a character of decomposed text to its replacement in the normalized text."""
-
-    def __missing__(self, character: str) -> str:
-        category = unicodedata.category(character)
-        if character in APOSTROPHES or category == "Mn":
-            replacement = ""
-        elif category[0] not in "LNM":
-            replacement = " "
-        else:
-            replacement = f" {character} " if written_without_spaces(character) else character
-        self[character] = replacement
-        return replacement
-
-
-_replacements = _Replacements()
+    decomposed = unicodedata.normalize("NFKD", piece.decode("utf-8", "surrogatepass").lower()).translate(APOSTROPHES)
+    return "".join(map(replacement, decomposed)).lower().split()
 
 
 def words_of(text: str) -> list[str]:
     return [word for piece in pieces(text) for word in words_of_piece(piece)]
 
 
-_remembered = WordHashes(lambda piece: b"".join(word_hash(word.encode()) for word in words_of_piece(piece)))
+HASHES = Memo(lambda piece: b"".join(word_hash(word.encode()) for word in words_of_piece(piece)))
 
 
 def hashed_words(text: str) -> np.ndarray:
     """Return the hash of each word of `words_of`, in order, uint64 (words,)."""
-    return np.frombuffer(b"".join(map(_remembered.__getitem__, pieces(text))), "<u8").astype(np.uint64, copy=False)
+    return joined_hashes(HASHES, pieces(text))
 
 
 def hashed_ngrams(words: np.ndarray, lengths: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:

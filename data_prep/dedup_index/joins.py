@@ -14,6 +14,7 @@ from data_prep.dedup.partitions import Partition, Partitions, Rows, join
 from data_prep.dedup.sorted_runs import (
     LAST_KEY,
     begins,
+    joined,
     read_blocks,
     runs_in,
     sorted_rows,
@@ -98,12 +99,12 @@ def write_index(
 def write_keys(task: Partition, path: Path, blocks: Rows, files: Sequence[int], key_bytes: int) -> None:
     """Write each key of one partition to an index once, with the smallest of its nodes (documents). `files` are the
     numbers of the run's files; the index stores the position of a number in this list."""
-    found = [np.empty((4, 0), np.uint64)]
+    found = []
     for block in blocks():
         if key_bytes == 8:
             block = sorted_rows(block * np.array([[1], [0], [1], [1]], np.uint64))
         found.append(block[:, begins(block[:2])])  # so the memory for a key of many documents is bounded by a block
-    rows = sorted_rows(np.concatenate(found, axis=1))
+    rows = sorted_rows(joined(found))
     rows = rows[:, begins(rows[:2])]
     columns = {"key_0": rows[0]} | ({"key_1": rows[1]} if key_bytes > 8 else {})
     order = np.argsort(np.array(files, np.uint64))
@@ -134,8 +135,7 @@ def write_matching_pairs(
     documents in the indices of earlier runs. Writes rows (key, node), uint64 (4, rows): the shared keys and all their
     documents, as input for `find_duplicates`. Files of the indices have numbers from INDEX_FILES on. Reads the run's
     rows twice and the keys of the indices once."""
-    firsts = [np.empty((2, 0), np.uint64), *(block[:2, begins(block[:2])] for block in rows())]
-    own = sorted_rows(np.concatenate(firsts, axis=1))
+    own = sorted_rows(joined((block[:2, begins(block[:2])] for block in rows()), 2))
     met = np.zeros(own.shape[1], bool)
     with writing_run_file(path) as add:
         first_file = INDEX_FILES

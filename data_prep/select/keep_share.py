@@ -6,7 +6,6 @@ and does not depend on the order or number of workers.
 
 import dataclasses
 import functools
-import io
 import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -17,10 +16,10 @@ import numpy as np
 from data_prep.config import DocumentsConfig
 from data_prep.engine import Workspace
 from data_prep.engine.tasks import FileRunner, StoredFile, files_of
+from data_prep.npz import read_array, write_array
 from data_prep.parquet import floats_of
 from data_prep.quality.fasttext import DIGITS, FastTextFilter
 from data_prep.verdict import columns_needed, read_measured, verdicts
-from lm.storage import Place, write_atomically
 
 MILLION = 10**DIGITS
 
@@ -43,7 +42,7 @@ def with_min_scores(
     for share_filter in share_filters(config):
         step, score = step_of(share_filter), share_filter.signals[0].name
         files, made = run(step, files, functools.partial(count_scores, config=config, step=step, score=score), config)
-        scores = merge(map(read_scores, run.merge(step, files_of(made.values()), merge_files)))
+        scores = merge(map(read_array, run.merge(step, files_of(made.values()), merge_files)))
         min_score = max(share_filter.min_score, threshold(scores, share_filter.keep_share))
         config = dataclasses.replace(
             config, **{share_filter.name: dataclasses.replace(share_filter, min_score=min_score)}
@@ -59,23 +58,13 @@ def count_scores(file: StoredFile, space: Workspace, config: DocumentsConfig, st
         passed = np.array([verdict is None for verdict in verdicts(rows, config)], bool)
         scores.append(values[passed & ~np.isnan(values)])
         space.count(rows.num_rows)
-    write_scores(histogram(np.concatenate(scores)), space.output(f"parts/{step}/{file.name}.npy"))
+    write_array(space.output(f"parts/{step}/{file.name}.npy"), histogram(np.concatenate(scores)), space.scratch)
 
 
 def merge_files(paths: Sequence[Path], path: Path, scratch: Path) -> int:
-    scores = merge(map(read_scores, paths))
-    write_scores(scores, path)
+    scores = merge(map(read_array, paths))
+    write_array(path, scores, scratch)
     return len(scores)
-
-
-def read_scores(place: Place) -> np.ndarray:
-    return np.load(io.BytesIO(place.read_bytes()))
-
-
-def write_scores(scores: np.ndarray, place: Place) -> None:
-    data = io.BytesIO()
-    np.save(data, scores)
-    write_atomically(place, data.getvalue())
 
 
 def histogram(scores: np.ndarray) -> np.ndarray:

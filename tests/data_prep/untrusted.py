@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from configs.recipes import datatrove_0_10
 from configs.recipes import gristmill as recipe
 from data_prep.by_language.splitters import indic_words
-from data_prep.dedup.minhash import WORD_HASHES, band_keys
+from data_prep.dedup.minhash import HASHES_0_10, HASHES_2024, WORD_HASHES, band_keys
 from data_prep.dedup.substrings import word_places
 from data_prep.documents import Document
 from data_prep.extract import normalise
@@ -44,7 +44,8 @@ CONFIG = demo_config()
 
 def forget() -> None:
     """Clear the caches of words."""
-    for memo in (words.CHUNKS, words.KINDS, words.CUTS, nltk.CHUNKS, WORD_HASHES, WORD_BITS, NAME_BITS):
+    word_hashes = HASHES_0_10, HASHES_2024, WORD_HASHES
+    for memo in (words.CHUNKS, words.KINDS, words.CUTS, nltk.CHUNKS, *word_hashes, WORD_BITS, NAME_BITS):
         memo.clear()
         memo.room = words.MEMO_CHARACTERS
     header_codec.cache_clear()
@@ -178,6 +179,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "shards.write.os_errors": Trusted("what ArrayRecord prints of our own file"),
     "extract.blocks.NOT_SHOWN": Anywhere("\xad\u200b"),
     "dedup.lines.UNITS": Anywhere("a line"),
+    "dedup.minhash.WITHOUT_SPACE": Anywhere("日"),
     "dedup.minhash.words_2024": Within("band_keys_2024"),
     "dedup.substrings.PIECE": Within("word_places"),
     "dedup.substrings.WORD": Within("word_places"),
@@ -216,7 +218,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "config.pages.DOMAIN": Trusted("an option"),
     "config.pages.CRAWL": Trusted("an option"),
     "dedup.minhash.NUMBER": Anywhere("100,00.00"),
-    "dedup.minhash.normalised_words": Within("band_keys"),
+    "dedup.minhash.hashes_0_10": Within("band_keys"),
     "engine.attempts.SINCE": Anywhere("since 1.5", "since 123456789012"),
     "engine.ray_tasks.connect": Trusted("an option"),
     "engine.ray_tasks.NODE": Anywhere("node abc,"),
