@@ -10,7 +10,6 @@ libxml2 reads HTML without recursion, at any depth because no tree is built; cou
 import itertools
 import re
 from array import array
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -99,51 +98,46 @@ def parse(html: str | bytes, target: Limits) -> object:
         raise UnreadablePageError(f"lxml cannot parse it: {error}") from error
 
 
-def per_block() -> "array[int]":
-    return array("q")
-
-
-def per_element() -> "array[int]":
-    return array("q", [0])
-
-
-@dataclass
 class Blocks:
     """The N blocks (paragraphs and similar texts) and M elements of a page. `texts`, `owner`, `link` and `images` have
-    a value per block; `parent`, `kind`, `name`, `own`, `mask`, `first`, `last` one per element. Element 0 is the
-    root."""
+    a value per block; `parent`, `kind`, `name`, `own`, `mask`, `first`, `last` one per element. Element 0 is the root.
+    BlockReader.close sets the arrays."""
 
-    texts: list[str] = field(default_factory=list)
-    owner: array[int] = field(default_factory=per_block)
+    texts: list[str]
+    owner: array[int]
     """Index of the element that directly contains the block."""
-    link: array[int] = field(default_factory=per_block)
+    link: array[int]
     """Number of the block's characters that are in links."""
-    parent: array[int] = field(default_factory=lambda: array("q", [-1]))
-    kind: array[int] = field(default_factory=per_element)
+    parent: array[int]
+    kind: array[int]
     """Kind of the element's tag, as an index into KINDS."""
-    name: array[int] = field(default_factory=per_element)
+    name: array[int]
     """Number for the element's tag and class, without digits: the same for elements with the same tag and class."""
-    own: array[int] = field(default_factory=per_element)
+    own: array[int]
     """Hints (words such as "comment", hints.py) in the element's tag and attributes, as bits."""
-    mask: array[int] = field(default_factory=per_element)
+    mask: array[int]
     """Hints of the element or any of its ancestors, as bits."""
-    first: array[int] = field(default_factory=per_element)
+    first: array[int]
     """Index of the element's first block: the number of blocks before the element."""
-    last: array[int] = field(default_factory=per_element)
+    last: array[int]
     """Index after the element's last block; it contains the blocks first <= i < last."""
-    images: array[int] = field(default_factory=per_block)
+    images: array[int]
     """Number of images on the page before the block's end."""
-    forms: int = 0
+    forms: int
     """Number of <input> elements."""
-    title: str = ""
-    address: str = ""
+    title: str
+    address: str
     """The page's own URL, as it declares it (canonical, or og:url)."""
-    description: str = ""
+    description: str
     """The page's description for search engines."""
-    linked_data: str = ""
+    linked_data: str
     """JSON-LD scripts of the page."""
-    types: list[str] = field(default_factory=list)
+    types: list[str]
     """Values of og:type and itemtype."""
+
+    def __init__(self):
+        self.texts, self.types, self.forms = [], [], 0
+        self.title = self.address = self.description = self.linked_data = ""
 
 
 class BlockReader(Limits):

@@ -33,13 +33,10 @@ PROSE_SIZE, PROSE_LINKS = 80, 0.4  # blocks with a sentence from this size and b
 FAR = 999
 
 
-@functools.cache
-def class_table() -> np.ndarray:
-    table = np.zeros(0x10000, np.uint8)
-    for name, ranges in CLASS_RANGES.items():
-        for low, high in ranges:
-            table[low : high + 1] = name
-    return table
+CLASS_TABLE = np.zeros(0x10000, np.uint8)
+for name, ranges in CLASS_RANGES.items():
+    for low, high in ranges:
+        CLASS_TABLE[low : high + 1] = name
 
 
 @functools.cache
@@ -59,11 +56,8 @@ def among(kinds: frozenset[int]) -> np.ndarray:
     return np.array([kind in kinds for kind in range(len(KINDS))])
 
 
-@functools.cache
-def levels() -> np.ndarray:
-    """Return (len(KINDS),) the heading level of each kind of element: 1 for h1 to 6 for h6, 9 for others."""
-    of_tag = {f"h{level}": level for level in range(1, 7)}
-    return np.array([of_tag.get(tag, 9) for tag in KINDS])
+HEADING_LEVELS = np.array([int(tag[1]) if tag in ("h1", "h2", "h3", "h4", "h5", "h6") else 9 for tag in KINDS])
+"""(len(KINDS),) the heading level of each kind of element: 1 for h1 to 6 for h6, 9 for others."""
 
 
 def running(values: np.ndarray) -> np.ndarray:
@@ -75,23 +69,9 @@ def ratio(part, whole):
     return part / np.maximum(whole, 1)
 
 
-def shifted(values: np.ndarray, fill: float) -> np.ndarray:
-    """Return (N,) the value of the block before each block; `fill` for the first."""
-    return np.concatenate([[fill], values[:-1]])
-
-
 def outside(index_N: np.ndarray, first: int, last: int) -> np.ndarray:
     """Return (N,) the distance of each block to the blocks first <= i < last: negative before, 0 in, positive after."""
     return np.minimum(index_N - first, 0) + np.maximum(index_N - last + 1, 0)
-
-
-def ancestors(parent_M: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield (M,) the ancestor 1, 2, 4, 8, ... levels above each element, until all are the root. Combining a value over
-    these steps combines it over all ancestors, in log2(depth) steps."""
-    jump_M = parent_M
-    while jump_M.any():
-        yield jump_M
-        jump_M = jump_M[jump_M]
 
 
 def nearest(chosen_M: np.ndarray, parent_M: np.ndarray) -> np.ndarray:
@@ -121,7 +101,7 @@ class Page:
         self.kind = self.kind_M[self.owner]
         self.length = np.fromiter(map(len, blocks.texts), np.int64, self.N)
         codes = np.frombuffer("".join(blocks.texts).encode("utf-32-le", "replace"), np.uint32)
-        self.classes = class_table().take(codes, mode="clip")  # code points above the table get its last value
+        self.classes = CLASS_TABLE.take(codes, mode="clip")  # code points above the table get its last value
         self.ends = running(self.length)
         self.starts = self.ends[:-1]
         self.counts: dict[int, np.ndarray] = {}
@@ -134,7 +114,7 @@ class Page:
         self.totals = np.zeros((3, self.N + 1), np.int64)
         np.stack((self.size, self.link, self.prose)).cumsum(1, out=self.totals[:, 1:])
         self.sums = dict(zip(("size", "link", "prose"), self.totals, strict=True))
-        self.heading_level = levels()[self.kind]
+        self.heading_level = HEADING_LEVELS[self.kind]
         self.all_size = int(self.sums["size"][-1])
         self.all_prose = max(int(self.sums["prose"][-1]), 1)
 
@@ -325,9 +305,11 @@ def of_records(page: Page) -> dict[str, np.ndarray]:
     record_M = (count_G[group_M] >= FEWEST) & (size_G[group_M] > 0) & ~among(NO_RECORDS)[page.kind_M]
     record_M[0] = False
     text_M, largest_M = np.where(record_M, size_G[group_M], 0), np.arange(len(page.parent))
-    for jump_M in ancestors(page.parent):
+    jump_M = page.parent
+    while jump_M.any():  # the ancestor 1, 2, 4, 8, ... levels above each element
         above_M = largest_M[jump_M]
         largest_M = np.where(text_M[above_M] >= text_M[largest_M], above_M, largest_M)
+        jump_M = jump_M[jump_M]
     largest_M = np.where(text_M[largest_M] > 0, largest_M, 0)
     images, rows = np.append(0, page.blocks.images), {}
     for label, found_M in (("record", nearest(record_M, page.parent)), ("largest", largest_M)):
@@ -437,17 +419,12 @@ def of_main_container(page: Page) -> dict[str, np.ndarray]:
 
 
 def of_neighbors(page: Page) -> dict[str, np.ndarray]:
-    rows = {"size_before": shifted(page.size, 0), "size_after": np.append(page.size[1:], 0)}
-    rows["links_after"] = np.append(page.link_density[1:], 0)
     prices, images = running(page.count(CURRENCY) > 0), np.append(0, page.blocks.images)
-    first, last = np.maximum(page.index - 10, 0), np.minimum(page.index + 11, page.N)
-    rows["around10_prices"], rows["around10_images"] = prices[last] - prices[first], images[last] - images[first]
+    low, high = np.maximum(page.index - 10, 0), np.minimum(page.index + 11, page.N)
     reach = np.array([[3], [20]])
     first, last = np.maximum(page.index - reach, 0), np.minimum(page.index + reach + 1, page.N)
     size, link, prose = page.all_between(first, last)
     links, prose = ratio(link, size), prose / (last - first)
-    rows["around3_links"], rows["around3_prose"] = links[0], prose[0]
-    rows["around20_links"], rows["around20_prose"] = links[1], prose[1]
     is_heading = page.heading_level < 9
     heading = np.maximum.accumulate(np.where(is_heading, page.index, 0))
     until = np.minimum.accumulate(np.where(is_heading, page.index, page.N)[::-1])[::-1]
@@ -456,11 +433,25 @@ def of_neighbors(page: Page) -> dict[str, np.ndarray]:
     hints = np.zeros(page.N, np.int64)
     for n in np.flatnonzero(is_heading & (page.length < HEADING_TEXT)):
         hints[n] = hints_of_name(page.blocks.texts[n])
-    rows["section_size"], rows["section_links"] = size, ratio(page.between("link", heading, until), size)
-    rows["since_heading"] = np.where(np.cumsum(is_heading) > 0, page.index - heading, FAR)
-    rows["section_level"], rows["section_heading_links"] = page.heading_level[heading], page.link_density[heading]
-    rows["heading_comment"], rows["heading_related"] = bits_of(hints[heading], ("comment", "related"))
-    return rows
+    comment, related = bits_of(hints[heading], ("comment", "related"))
+    return {
+        "size_before": np.append(0, page.size[:-1]),
+        "size_after": np.append(page.size[1:], 0),
+        "links_after": np.append(page.link_density[1:], 0),
+        "around10_prices": prices[high] - prices[low],
+        "around10_images": images[high] - images[low],
+        "around3_links": links[0],
+        "around3_prose": prose[0],
+        "around20_links": links[1],
+        "around20_prose": prose[1],
+        "section_size": size,
+        "section_links": ratio(page.between("link", heading, until), size),
+        "since_heading": np.where(np.cumsum(is_heading) > 0, page.index - heading, FAR),
+        "section_level": page.heading_level[heading],
+        "section_heading_links": page.link_density[heading],
+        "heading_comment": comment,
+        "heading_related": related,
+    }
 
 
 def of_position(page: Page) -> dict[str, np.ndarray]:

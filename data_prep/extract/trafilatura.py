@@ -13,22 +13,8 @@ from data_prep.config import ExtractConfig
 from data_prep.extract.blocks import UnreadablePageError
 from data_prep.extract.libraries import TextOf, checked, library_text
 
-
-class Memory:
-    """Paragraphs that trafilatura has seen in the pages of one file, for `deduplicate`."""
-
-    def __init__(self) -> None:
-        self.used = False
-        self.seen: Any = None
-
-    def forget(self) -> None:
-        from trafilatura.deduplication import LRUCache
-        from trafilatura.settings import LRU_SIZE
-
-        self.seen = LRUCache(maxsize=LRU_SIZE)
-
-
-MEMORY = Memory()
+SEEN: list[Any] = []
+"""The LRUCache of paragraphs that trafilatura has seen in the pages of one file; empty without `deduplicate`."""
 
 
 @functools.cache
@@ -48,7 +34,7 @@ def load() -> TextOf:
             favor_precision=favor_precision,
             include_comments=False,
             include_tables=include_tables,
-            deduplicate=MEMORY.seen if MEMORY.used else False,
+            deduplicate=SEEN[0] if SEEN else False,
         )
         return text or ""
 
@@ -56,12 +42,16 @@ def load() -> TextOf:
 
 
 def main_text(html: str, config: ExtractConfig) -> str:
-    MEMORY.used = config.deduplicate
-    if config.deduplicate and MEMORY.seen is None:
-        MEMORY.forget()
+    if not config.deduplicate:
+        SEEN.clear()
+    elif not SEEN:
+        begin_file()
     return library_text("trafilatura", load(), html, config)
 
 
 def begin_file() -> None:
     """Forget the paragraphs of earlier files. Call this before the first page of each file."""
-    MEMORY.forget()
+    from trafilatura.deduplication import LRUCache
+    from trafilatura.settings import LRU_SIZE
+
+    SEEN[:] = [LRUCache(maxsize=LRU_SIZE)]

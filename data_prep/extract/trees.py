@@ -28,7 +28,7 @@ def floats(rows: dict[str, np.ndarray], names: Iterable[str]) -> np.ndarray:
     return np.concatenate(chosen, dtype=np.float32, casting="unsafe") if chosen else np.empty(0, np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trees:
     """Ensemble of T oblivious decision trees of depth D over F named features."""
 
@@ -101,24 +101,16 @@ class Trees:
             which.reshape(self.feature.shape).T.copy(),
         )
 
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - trees live as long as their process
     def parted_questions(self, wide: tuple[bool, ...]) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
         """Return `questions` in another order, those about blocks before those about the page: (number of questions
         about blocks, features, thresholds, questions of the levels). `wide`: whether each feature is per block."""
-        found = self.parted.get(wide)
-        if found is None:
-            feature_Q, threshold_Q1, question_DT = self.questions
-            wide_F = np.array(wide)
-            number_F = np.where(wide_F, np.cumsum(wide_F), np.cumsum(~wide_F)) - 1
-            order_Q = np.argsort(~wide_F[feature_Q], kind="stable")
-            of_blocks = int(np.count_nonzero(wide_F[feature_Q]))
-            found = of_blocks, number_F[feature_Q[order_Q]], threshold_Q1[order_Q], np.argsort(order_Q)[question_DT]
-            self.parted[wide] = found
-        return found
-
-    @functools.cached_property
-    def parted(self) -> dict[tuple[bool, ...], tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-        """Cache of the results of `parted_questions` by its argument."""
-        return {}
+        feature_Q, threshold_Q1, question_DT = self.questions
+        wide_F = np.array(wide)
+        number_F = np.where(wide_F, np.cumsum(wide_F), np.cumsum(~wide_F)) - 1
+        order_Q = np.argsort(~wide_F[feature_Q], kind="stable")
+        of_blocks = int(np.count_nonzero(wide_F[feature_Q]))
+        return of_blocks, number_F[feature_Q[order_Q]], threshold_Q1[order_Q], np.argsort(order_Q)[question_DT]
 
     @classmethod
     def from_content(cls, content: dict) -> "Trees":

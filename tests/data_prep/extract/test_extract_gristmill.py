@@ -160,12 +160,12 @@ def test_a_higher_probability_gives_less_text():
 
 def blocks_of(lengths: list[int], kinds: list[str]) -> Blocks:
     size = len(kinds)
-    blocks = Blocks(["x" * length for length in lengths], array("q", range(1, size + 1)), array("q", [5] * size))
-    blocks.parent.extend([0] * size)
-    blocks.kind.extend(KIND[kind] for kind in kinds)
-    blocks.name.extend([1] * size)
-    for column in (blocks.own, blocks.mask, blocks.first, blocks.last):
-        column.extend([0] * size)
+    blocks, none = Blocks(), [0] * (size + 1)
+    blocks.texts += ["x" * length for length in lengths]
+    columns = {"owner": range(1, size + 1), "link": [5] * size, "images": [], "parent": [-1, *none[1:]]}
+    columns |= {"kind": [0, *(KIND[kind] for kind in kinds)], "name": [0, *[1] * size]}
+    for name, values in (columns | dict.fromkeys(("own", "mask", "first", "last"), none)).items():
+        setattr(blocks, name, array("q", values))
     return blocks
 
 
