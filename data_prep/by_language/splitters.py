@@ -145,11 +145,7 @@ def sudachi() -> Splitter:
     import sudachipy  # ty: ignore[import-not-found]
 
     tokenizer = sudachipy.Dictionary().tokenizer(mode=sudachipy.SplitMode.A)
-
-    def words(text: str) -> list[str]:
-        return [found.surface() for part in JAPANESE_PARTS.findall(text) for found in tokenizer.tokenize(part)]
-
-    return words
+    return lambda text: [found.surface() for part in JAPANESE_PARTS.findall(text) for found in tokenizer.tokenize(part)]
 
 
 def newmm() -> Splitter:
@@ -163,10 +159,7 @@ def pyvi() -> Splitter:
         warnings.simplefilter("ignore", SyntaxWarning)  # invalid escapes in its strings
         from pyvi import ViTokenizer  # ty: ignore[import-not-found]
 
-    def words(text: str) -> list[str]:
-        return [word.replace("_", " ") for word in ViTokenizer.spacy_tokenize(text)[0]]
-
-    return words
+    return lambda text: [word.replace("_", " ") for word in ViTokenizer.spacy_tokenize(text)[0]]
 
 
 def kiwi() -> Splitter:

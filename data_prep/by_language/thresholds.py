@@ -27,6 +27,7 @@ SHA256 = "b276f04fc6ca120cd3f4abd2877658822ebb93885f2b04305c7961c02a20b021"
 """SHA-256 of sha256sum's lines for the files, by name. An archive of a commit may be compressed differently each
 time."""
 MAX_BYTES = 1 << 16
+DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error)
 N_GRAMS = {"top_n_grams": [2, 3, 4], "dup_n_grams": [5, 6, 7, 8, 9, 10]}
 
 
@@ -93,10 +94,10 @@ def published_files() -> dict[str, bytes]:
     """Return {file name: contents} of FineWeb-2's thresholds, from the user's cache or downloaded. Raises InputError if
     the download fails or has another SHA-256 than expected."""
     own = "To use your own files, give their folder: --documents.by-language.folder fineweb-2/configs"
-    path = user_cache() / "fineweb-2" / f"{SHA256[:16]}.tar"
+    path = user_cache() / "fineweb-2" / f"{SHA256[:16]}.tar.gz"
     try:
         files = files_in(path.read_bytes()) if path.is_file() else {}
-    except tarfile.TarError:
+    except DAMAGE:
         files = {}
     if digest(files) == SHA256:
         return files
@@ -105,27 +106,21 @@ def published_files() -> dict[str, bytes]:
         if problem:
             raise InputError(problem)
         files = files_in(data)
-    except (InputError, tarfile.TarError, EOFError, zlib.error) as error:
+    except (InputError, *DAMAGE) as error:
         raise InputError(f"{ARCHIVE} cannot be downloaded. {own}\n  {error}") from error
     if (received := digest(files)) != SHA256:
         raise InputError(
             f"{ARCHIVE} does not have the expected files.\n  SHA-256 expected: {SHA256}\n  SHA-256 received: "
             f"{received}\nThe server, or something in between, sent other files. {own}"
         )
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(f"fineweb-2/configs/{name}")
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, packed.getvalue(), path.parent)
+        write_atomically(path, data, path.parent)
     return files
 
 
 def files_in(archive: bytes) -> dict[str, bytes]:
-    """Return {file name: contents} of configs/*.yml in a .tar or .tar.gz, sorted by name. Raises TarError."""
+    """Return {file name: contents} of configs/*.yml in a .tar.gz, sorted by name. Raises DAMAGE."""
     found: dict[str, bytes] = {}
     with tarfile.open(fileobj=io.BytesIO(archive)) as members:
         for member in members:

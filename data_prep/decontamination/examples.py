@@ -98,11 +98,9 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
 def texts_of(row: dict[str, Any], fields: Sequence[str]) -> tuple[str, ...]:
     """Return the texts of an example (Example.texts) from its row; () if it has none of the fields."""
     if fields:
-        named = {
-            role: [f.partition("=")[2] for f in fields if f.startswith(f"{role}=")] for role in ("prompt", "answer")
-        }
-        prompts = [text for name in named["prompt"] for text in strings_in(row.get(name))]
-        return joined(" ".join(prompts), [text for name in named["answer"] for text in strings_in(row.get(name))])
+        named = [field.partition("=") for field in fields]
+        texts_in = lambda part: [text for role, _, name in named if role == part for text in strings_in(row.get(name))]
+        return joined(" ".join(texts_in("prompt")), texts_in("answer"))
     match row:
         case {"context_options": contexts, "continuation": rest}:  # WinoGrande, as lm-eval scores it
             return joined("", [f"{context} {rest}" for context in strings_in(contexts)])

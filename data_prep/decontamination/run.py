@@ -71,10 +71,8 @@ def decontaminate(files: list[SurvivorFile], config: DecontaminationConfig, run:
         }
         for name in dict.fromkeys(name for name, *_ in index.names)
     }  # fmt: skip
-    settings = {
-        "ngram_words": config.ngram_words, "min_words": config.min_words,
-        "max_corpus_documents": config.max_corpus_documents, "action": config.action,
-    }  # fmt: skip
+    names = ("ngram_words", "min_words", "max_corpus_documents", "action")
+    settings = {name: getattr(config, name) for name in names}
     write_json(report / "_decontamination.json", {"settings": settings, "sets": sets})
     return [file.edited("decontamination", run.folder, contaminated[file.name]) for file in files]
 

@@ -6,7 +6,6 @@ their texts.
 
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -178,9 +177,9 @@ def largest(pairs: Mapping[str, list[int]], number: int) -> dict[str, list[int]]
     return dict(sorted(pairs.items(), key=lambda one: (-one[1][1], one[0]))[:number])
 
 
-def add_pair(pairs: dict[str, list[int]], name: str, size: int, documents: int = 1) -> None:
+def add_pair(pairs: dict[str, list[int]], name: str, size: int) -> None:
     pair = pairs.setdefault(name, [0, 0])
-    pair[0] += documents
+    pair[0] += 1
     pair[1] += size
 
 
@@ -192,30 +191,22 @@ def append_counts(parts: list[Counts], part: Counts) -> None:
         parts[:] = [merge(parts)]
 
 
-def add_counts(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    return dict(Counter(one) + Counter(other))
+def add(total: dict[str, Any], part: Mapping[str, Any]) -> None:
+    """Add the numbers, lists of numbers, and dicts of these in `part` to those in `total`."""
+    for name, value in part.items():
+        if isinstance(value, dict):
+            add(total.setdefault(name, {}), value)
+        elif isinstance(value, list):
+            total[name] = [a + b for a, b in zip(total.get(name, [0] * len(value)), value, strict=True)]
+        else:
+            total[name] = total.get(name, 0) + value
 
 
 def merge(parts: Iterable[Counts]) -> Counts:
     """Return the sum of counts, with only the COUNTED_DOMAINS largest hosts. The order of `parts` does not matter."""
     total = empty_counts()
     for part in parts:
-        total["rows"] += part["rows"]
-        total["clean_text_bytes"] += part["clean_text_bytes"]
-        total["kept"] = [a + b for a, b in zip(total["kept"], part["kept"], strict=True)]
-        for key in ("replaced", "lengths"):
-            total[key] = add_counts(total[key], part[key])
-        for key in ("reasons", "languages", "domains", *({"cluster_sizes"} & {*part})):
-            for name, (documents, size) in part[key].items():
-                add_pair(total.setdefault(key, {}), name, size, documents)
-        for label, reasons in part.get("by_language", {}).items():
-            mine = total.setdefault("by_language", {}).setdefault(label, {})
-            for name, (documents, size) in reasons.items():
-                add_pair(mine, name, size, documents)
-        for signal, groups in part["values"].items():
-            mine = total["values"].setdefault(signal, {"kept": {}, "dropped": {}, "elsewhere": {}})
-            for group in GROUPS:
-                mine[group] = add_counts(mine[group], groups[group])
+        add(total, part | {"examples": {}, "near": {}})
         for key in ("examples", "near"):
             for name, places in part[key].items():
                 total[key][name] = sorted([*total[key].get(name, []), *places])[:EXAMPLES]

@@ -108,7 +108,7 @@ def apply_filters(file: StoredFile, space: Workspace, config: DocumentsConfig) -
                         if weights := config.minhash.upsampling_weights:
                             row[REPEAT] = repeats(size, weights)
                     yield kept, {name: row[name] for name in columns}
-            besides = {"replaced": dict(replaced), "clean_text_bytes": clean_text_bytes}
+            besides = {"replaced": dict(+replaced), "clean_text_bytes": clean_text_bytes}  # without zeros
             if config.counts_clusters:
                 besides["cluster_sizes"] = clusters
             append_counts(counts, merge([filtered.counts(file.id, config), empty_counts() | besides]))

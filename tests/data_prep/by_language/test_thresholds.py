@@ -237,8 +237,9 @@ def test_the_archive_is_downloaded_once_and_verified(server, tmp_path):
     first = published()
     assert first.thresholds_by_language == {language: thresholds(language) for language in LANGUAGES}
     assert published() == first and server.requests == 1
-    kept = next((tmp_path / "cache").rglob("*.tar"))
-    for damaged in (b"damaged", kept.read_bytes().replace(b"0.", b"1.", 1)):
+    kept = next((tmp_path / "cache").rglob("*.tar.gz"))
+    cut = kept.read_bytes()[: kept.stat().st_size // 2]
+    for damaged in (b"damaged", cut, archive_of({"fineweb-2/configs/deu_Latn.yml": b"other"})):
         kept.write_bytes(damaged)
         before = server.requests
         assert published() == first and server.requests == before + 1
@@ -258,7 +259,7 @@ def test_an_archive_with_other_files_is_rejected(server, tmp_path, change):
     server.archive = archive_of(files)[: 200 if change == "cut" else None]
     with pytest.raises(InputError, match=r"expected files|cannot be downloaded.*--documents.by-language.folder"):
         published()
-    assert not list((tmp_path / "cache").rglob("*.tar"))
+    assert not list((tmp_path / "cache").rglob("*.tar.gz"))
 
 
 def test_an_unreachable_server_is_reported(server, monkeypatch):
