@@ -36,10 +36,6 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int = 0
 
-    @classmethod
-    def of(cls, call: CompletionCall) -> "Usage":
-        return cls(sum(len(prompt.tokens) for prompt in call.prompts))
-
     def as_json(self) -> dict[str, int]:
         both = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
         return both | {"total_tokens": sum(both.values())}

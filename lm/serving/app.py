@@ -19,11 +19,11 @@ from starlette.routing import Route
 from lm.chat.tools import NO_TOOLS, Tools
 from lm.serving.answers import ChoiceWriter, Usage, joined, to_json
 from lm.serving.fields import ApiError, Fields, parse_object
-from lm.serving.http import EventStream, check_page, error_answer, json_answer, read_body, unless_disconnected
+from lm.serving.http import check_page, error_answer, json_answer, read_body, respond
 from lm.serving.inspections import Inspection, InspectRoutes
-from lm.serving.metrics import CallRecord, ServerMetrics, outcome_of, recorded
+from lm.serving.metrics import CallRecord, ServerMetrics, recorded
 from lm.serving.protocol import CompletionCall, Limits, encode_text, parse_completion
-from lm.serving.worker import EngineWorker, RunningCall
+from lm.serving.worker import EngineWorker
 from lm.tokenizer import Tokenizer
 
 SMALL_BODY = 8192
@@ -152,21 +152,7 @@ class CompletionServer:
             body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
             parse = lambda: parse_completion(body, self.model, self.tokenizer, self.limits)
             call = parse() if len(body) <= SMALL_BODY else await self.in_thread(parse)
-            running = self.worker.submit(call.requests)
-
-            def ended() -> None:
-                record.end("cancelled")  # no effect if answered
-                self.worker.cancel(running)
-
-            try:
-                await unless_disconnected(request.receive, running.is_accepted())
-                self.metrics.prompt_tokens.inc(Usage.of(call).prompt_tokens)
-                if call.stream:
-                    return EventStream(self.pieces(call, running, record), ended)
-                return await unless_disconnected(request.receive, self.whole(call, running, record))
-            except BaseException:
-                self.worker.cancel(running)
-                raise
+            return await respond(request, Completions(self, call, record), record)
 
     async def chat_completions(self, request: Request) -> Response:
         if isinstance(self.chat, str):
@@ -209,46 +195,49 @@ class CompletionServer:
             "vocab_size": self.tokenizer.vocab_size, "fingerprint": self.tokenizer.fingerprint,
         })  # fmt: skip
 
-    def envelope(self) -> Callable[[list[dict], Usage | None], bytes]:
-        """Return a function that adds the fields around the choices, the same in every piece of a response."""
-        fields = {
+
+class Completions:
+    """The choices of one call of /v1/completions."""
+
+    def __init__(self, server: CompletionServer, call: CompletionCall, record: CallRecord):
+        self.server, self.call, self.record = server, call, record
+        self.usage = Usage(sum(len(prompt.tokens) for prompt in call.prompts))
+        self.running = server.worker.submit(call.requests)
+        self.head = {
             "id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()),
-            "model": self.model, "system_fingerprint": self.fingerprint,
+            "model": server.model, "system_fingerprint": server.fingerprint,
         }  # fmt: skip
-        return lambda choices, usage: to_json(fields | {"choices": choices, "usage": usage and usage.as_json()})
 
-    async def choices(
-        self, call: CompletionCall, running: RunningCall, record: CallRecord, usage: Usage
-    ) -> AsyncGenerator[dict]:
-        """Yield entries of `choices` as tokens arrive for any of them, and count the tokens in `usage`."""
-        prompts = [prompt for prompt in call.prompts for _ in range(call.n)]
-        writers = [ChoiceWriter(index, prompt, call, self.tokenizer) for index, prompt in enumerate(prompts)]
-        async for index, event in running.events():
-            usage.completion_tokens += len(event.tokens)
-            record.saw(index, len(event.tokens), event.finish_reason is not None)
+    async def accepted(self) -> None:
+        await self.running.is_accepted()
+
+    def cancel(self) -> None:
+        self.server.worker.cancel(self.running)
+
+    async def choices(self) -> AsyncGenerator[dict]:
+        """Yield entries of `choices` as tokens arrive for any of them, and count the tokens."""
+        prompts = [prompt for prompt in self.call.prompts for _ in range(self.call.n)]
+        writers = [
+            ChoiceWriter(index, prompt, self.call, self.server.tokenizer) for index, prompt in enumerate(prompts)
+        ]
+        async for index, event in self.running.events():
+            self.usage.completion_tokens += len(event.tokens)
+            self.record.saw(index, len(event.tokens), event.finish_reason is not None)
             yield writers[index].piece(event)
-        record.end("answered")
 
-    async def whole(self, call: CompletionCall, running: RunningCall, record: CallRecord) -> Response:
-        usage = Usage.of(call)
-        pieces: list[list[dict]] = [[] for _ in running.requests]
-        async for piece in self.choices(call, running, record, usage):
+    async def whole(self) -> dict[str, Any]:
+        pieces: list[list[dict]] = [[] for _ in self.running.requests]
+        async for piece in self.choices():
             pieces[piece["index"]].append(piece)
-        return Response(self.envelope()(list(map(joined, pieces)), usage), media_type="application/json")
+        return self.head | {"choices": list(map(joined, pieces)), "usage": self.usage.as_json()}
 
-    async def pieces(self, call: CompletionCall, running: RunningCall, record: CallRecord) -> AsyncGenerator[bytes]:
-        """Yield the payloads of server-sent events: JSON, then b"[DONE]"."""
-        usage, envelope = Usage.of(call), self.envelope()
-        try:
-            async for piece in self.choices(call, running, record, usage):
-                if piece["text"] or piece["finish_reason"] or piece["logprobs"]:
-                    yield envelope([piece], None)
-            if call.include_usage:
-                yield envelope([], usage)
-        except ApiError as error:
-            record.end(outcome_of(error.status))
-            yield to_json(error.as_json())
-        yield b"[DONE]"
+    async def events(self) -> AsyncGenerator[bytes]:
+        """Yield the data of server-sent events. Raises ApiError if the Engine fails."""
+        async for piece in self.choices():
+            if piece["text"] or piece["finish_reason"] or piece["logprobs"]:
+                yield to_json(self.head | {"choices": [piece], "usage": None})
+        if self.call.include_usage:
+            yield to_json(self.head | {"choices": [], "usage": self.usage.as_json()})
 
 
 async def error_response(request: Request, error: Exception) -> Response:

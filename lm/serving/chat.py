@@ -29,8 +29,8 @@ from lm.errors import InputError, shown
 from lm.inference.requests import TokenLogprob
 from lm.serving.answers import LEAST_LOGPROB, Usage, to_json, token_text
 from lm.serving.fields import ApiError, Fields, parse_object, wrong
-from lm.serving.http import EventStream, read_body, unless_disconnected
-from lm.serving.metrics import CallRecord, ServerMetrics, outcome_of, recorded
+from lm.serving.http import read_body, respond, unless_disconnected
+from lm.serving.metrics import CallRecord, ServerMetrics, recorded
 from lm.serving.protocol import (
     GOLDEN,
     KNOWN,
@@ -60,10 +60,6 @@ class ChatCall:
     """As many as asked for, with different seeds."""
     stream: bool
     include_usage: bool
-
-    @property
-    def prompt_tokens(self) -> int:
-        return len(self.answers[0].request.prompt)
 
 
 def parse_chat(body: bytes, model: str, template: ChatTemplate, limits: Limits, tools_here: Tools) -> ChatCall:
@@ -143,26 +139,12 @@ class ChatRoute:
             body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
             gone = threading.Event()
             template = self.template.until(lambda: gone.is_set() or self.worker.stopping.is_set())
-            running = None
-
-            def ended() -> None:
-                gone.set()
-                if running is not None:
-                    running.ended()
-
             try:
                 parsing = rendered(parse_chat, body, self.model, template, self.limits, self.tools)
                 call = await unless_disconnected(request.receive, parsing)
-                running = Conversations(self, call, record)
-                await unless_disconnected(request.receive, running.accepted())
-                self.metrics.prompt_tokens.inc(call.prompt_tokens)
-                if call.stream:
-                    return EventStream(running.events(), ended)
-                return await unless_disconnected(request.receive, running.whole())
+                return await respond(request, Conversations(self, call, record, gone), record)
             except BaseException:
                 gone.set()
-                if running is not None:
-                    running.cancel()
                 raise
 
 
@@ -177,9 +159,10 @@ async def rendered[*A, R](function: Callable[[*A], R], *given: *A) -> R:
 class Conversations:
     """The choices of one call."""
 
-    def __init__(self, route: ChatRoute, call: ChatCall, record: CallRecord):
-        self.route, self.call, self.record = route, call, record
-        self.usage = Usage(call.prompt_tokens)
+    def __init__(self, route: ChatRoute, call: ChatCall, record: CallRecord, gone: threading.Event):
+        """`gone` is set when the choices are cancelled: renderings of the call's template then end."""
+        self.route, self.call, self.record, self.gone = route, call, record, gone
+        self.usage = Usage(len(call.answers[0].request.prompt))
         self.running: dict[int, RunningCall] = {}
         """{index of a choice: its present round}."""
         self.head = {
@@ -201,12 +184,9 @@ class Conversations:
             await one.is_accepted()
 
     def cancel(self) -> None:
+        self.gone.set()
         for one in self.running.values():
             self.route.worker.cancel(one)
-
-    def ended(self) -> None:
-        self.record.end("cancelled")  # no effect if answered
-        self.cancel()
 
     async def choice(self, index: int) -> AsyncGenerator[Step]:
         """Yield the steps of one choice. Raises ApiError if the next request, with the results of tools, cannot be
@@ -253,11 +233,9 @@ class Conversations:
             )  # fmt: skip
         return step
 
-    async def whole(self) -> Response:
+    async def whole(self) -> dict[str, Any]:
         choices = await asyncio.gather(*(self.whole_choice(index) for index in self.running))
-        self.record.end("answered")
-        found = self.head | {"object": "chat.completion", "choices": choices, "usage": self.usage.as_json()}
-        return Response(to_json(found), media_type="application/json")
+        return self.head | {"object": "chat.completion", "choices": choices, "usage": self.usage.as_json()}
 
     async def whole_choice(self, index: int) -> dict[str, Any]:
         """Return a choice of a response that is not streamed: the steps of `choice`, joined."""
@@ -279,8 +257,7 @@ class Conversations:
         }  # fmt: skip
 
     async def events(self) -> AsyncGenerator[bytes]:
-        """Yield the data of server-sent events. An ApiError becomes the last event; other errors of a choice are
-        raised."""
+        """Yield the data of server-sent events. Raises the errors of a choice."""
         news: asyncio.Queue[tuple[int, Step] | BaseException | None] = asyncio.Queue()
 
         async def follow(index: int) -> None:
@@ -305,17 +282,12 @@ class Conversations:
                 else:
                     index, step = one
                     yield self.chunk(index, *self.delta(step), step.logprobs)
-            self.record.end("answered")
             if self.call.include_usage:
                 whole = self.head | {"object": "chat.completion.chunk", "choices": [], "usage": self.usage.as_json()}
                 yield to_json(whole)
-        except ApiError as error:
-            self.record.end(outcome_of(error.status))
-            yield to_json(error.as_json())
         finally:
             for task in tasks:
                 task.cancel()
-        yield b"[DONE]"
 
     def delta(self, step: Step) -> tuple[dict[str, Any], str | None]:
         """(delta of a chunk, finish reason)."""

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from lm.errors import UsageError, shown
 from lm.serving.answers import to_json
 from lm.serving.fields import ApiError
+from lm.serving.metrics import CallRecord, outcome_of
 
 JSON = "application/json"
 
@@ -150,17 +151,33 @@ async def unless_disconnected[T](receive: Receive, work: Coroutine[Any, Any, T])
                 await task
 
 
+async def respond(request: Request, running: Any, record: CallRecord) -> Response:
+    """Wait until the Engine has accepted a call; return its response, as a stream if it asks for one. `running` are its
+    choices: Completions (app.py) or Conversations (chat.py)."""
+    try:
+        await unless_disconnected(request.receive, running.accepted())
+        record.metrics.prompt_tokens.inc(running.usage.prompt_tokens)
+        if running.call.stream:
+            return EventStream(running.events(), record, running.cancel)
+        found = await unless_disconnected(request.receive, running.whole())
+    except BaseException:
+        running.cancel()
+        raise
+    record.end("answered")
+    return json_answer(found)
+
+
 class EventStream(Response):
     """Response that sends server-sent events, each as soon as `pieces` yields its data
-    (html.spec.whatwg.org/multipage/server-sent-events.html)."""
+    (html.spec.whatwg.org/multipage/server-sent-events.html). An ApiError becomes the last event before [DONE]."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, pieces: AsyncGenerator[bytes], on_end: Callable[[], None]):
+    def __init__(self, pieces: AsyncGenerator[bytes], record: CallRecord, on_end: Callable[[], None]):
         """`on_end` is called at the end in any case, even if the client disconnects before the start."""
         super().__init__(None, 200, {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self.pieces, self.on_end = pieces, on_end
+        self.pieces, self.record, self.on_end = pieces, record, on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -168,12 +185,20 @@ class EventStream(Response):
                 await unless_disconnected(receive, self.send_all(send))
         finally:
             await self.pieces.aclose()
+            self.record.end("cancelled")  # no effect if answered
             self.on_end()
 
     async def send_all(self, send: Send) -> None:
+        event = lambda data: send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async for piece in self.pieces:
-            await send({"type": "http.response.body", "body": b"data: " + piece + b"\n\n", "more_body": True})
+        try:
+            async for piece in self.pieces:
+                await event(piece)
+            self.record.end("answered")
+        except ApiError as error:
+            self.record.end(outcome_of(error.status))
+            await event(to_json(error.as_json()))
+        await event(b"[DONE]")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -15,6 +15,7 @@ from configs.experiment.run_folder import experiment_json
 from lm.errors import UsageError
 from lm.serving.fields import ApiError
 from lm.serving.http import EventStream, check_names, error_answer, peer_of, protocol_class, read_body
+from lm.serving.metrics import CallRecord, ServerMetrics
 from lm.serving.server import bind
 from tests.commands import run_command
 from tests.corpus import tiny_experiment
@@ -101,7 +102,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     except ApiError as error:
         await error_answer(error)(scope, receive, send)
     else:
-        await EventStream(pieces(), lambda: ended.append(made))(scope, receive, send)
+        await EventStream(pieces(), CallRecord(ServerMetrics(1, int)), lambda: ended.append(made))(scope, receive, send)
 
 
 @contextlib.asynccontextmanager
