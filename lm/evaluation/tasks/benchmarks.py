@@ -40,7 +40,7 @@ class HellaSwag(Task):
         else:
             query = cleaned(f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}")
             choices, right = [cleaned(ending) for ending in row["endings"]], int(row["label"])
-        return Question([(query, f" {one}") for one in choices], right, [len(one) for one in choices])
+        return Question.of(query, choices, right)
 
 
 def text_rows(path: Path) -> Iterator[Example]:
@@ -60,7 +60,7 @@ class Lambada(Task):
 
     def question(self, row: Example) -> Question:
         before, _, word = row["text"].rpartition(" ")
-        return Question([(before, f" {word}")], 0, [len(word)])
+        return Question.of(before, [word], 0)
 
     def count(self, scores: Sequence[Sequence[Score]]) -> dict[str, Figure]:
         nats = [-one.log_likelihood for (one,) in scores]
@@ -84,7 +84,7 @@ class ArcEasy(Task):
         else:
             prompt, choices = f"Question: {row['question']}", row["choices"]["text"]
             right = list(row["choices"]["label"]).index(row["answerKey"])
-        return Question([(f"{prompt}\nAnswer:", f" {one}") for one in choices], right, [len(one) for one in choices])
+        return Question.of(f"{prompt}\nAnswer:", choices, right)
 
 
 class ArcChallenge(ArcEasy):
@@ -124,9 +124,7 @@ class Piqa(Task):
     name = "piqa"
 
     def question(self, row: Example) -> Question:
-        choices = [row["sol1"], row["sol2"]]
-        prompt = f"Question: {row['goal']}\nAnswer:"
-        return Question([(prompt, f" {one}") for one in choices], int(row["label"]), [len(one) for one in choices])
+        return Question.of(f"Question: {row['goal']}\nAnswer:", [row["sol1"], row["sol2"]], int(row["label"]))
 
 
 class Blimp(Task):
@@ -151,10 +149,9 @@ class Blimp(Task):
                     yield question
 
     def question(self, row: Example) -> Question:
-        sentences = [row["sentence_good"], row["sentence_bad"]]
         if not isinstance(row["UID"], str):
             raise TypeError(f"UID is {row['UID']!r}")
-        return Question([("", f" {one}") for one in sentences], 0, [len(one) for one in sentences])
+        return Question.of("", [row["sentence_good"], row["sentence_bad"]], 0)
 
     def count(self, scores: Sequence[Sequence[Score]]) -> dict[str, Figure]:
         right: dict[str, list[bool]] = {}

@@ -32,6 +32,11 @@ class Question(NamedTuple):
     lengths: Sequence[int]
     """Characters of each answer, without the leading blank."""
 
+    @classmethod
+    def of(cls, prompt: str, answers: Sequence[str], right: int) -> "Question":
+        """Return the question that continues `prompt` by each of the answers, after a blank."""
+        return cls([(prompt, f" {one}") for one in answers], right, [len(one) for one in answers])
+
 
 class Figure(NamedTuple):
     """A metric's value and its `standard_error`, in the same unit."""
