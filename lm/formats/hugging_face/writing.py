@@ -1,6 +1,5 @@
 """Write the weights and configs of a Hugging Face folder tensor by tensor, in shards."""
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -8,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from huggingface_hub import split_state_dict_into_shards_factory
 
 from lm.config import ModelConfig
 from lm.formats.hugging_face.config import config_json, special_ids
 from lm.formats.hugging_face.names import family_of, stored_tensors
-from lm.formats.safetensors import DTYPES, FILE, INDEX, NAMES, in_dtype, write_file
+from lm.formats.safetensors import DTYPES, INDEX, NAMES, in_dtype, write_file
 from lm.formats.tensors import check_written, parameter_shapes, stored_shape, stored_value
 from lm.model.param_names import are_stacked, unstack_names
 from lm.storage import write_json
@@ -56,13 +56,14 @@ def write_hugging_face(
     folder.mkdir(parents=True, exist_ok=True)
     shapes = parameter_shapes(config)
     described = {name: (dtypes[name], stored_shape(each, shapes)) for name, each in stored.items()}
-    files = in_shards(described, shard_bytes)
-    for name, tensors in files.items():
-        write_file(folder / name, tensors, value)
-    if len(files) > 1:
-        total = sum(map(bytes_of, described.values()))
-        homes = {tensor: name for name, tensors in files.items() for tensor in tensors}
-        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(homes.items()))})
+    split = split_state_dict_into_shards_factory(
+        described, get_storage_size=bytes_of, filename_pattern="model{suffix}.safetensors", max_shard_size=shard_bytes
+    )
+    for name, tensors in split.filename_to_tensors.items():
+        write_file(folder / name, {one: described[one] for one in tensors}, value)
+    if split.is_sharded:
+        homes = dict(sorted(split.tensor_to_filename.items()))
+        write_json(folder / INDEX, {"metadata": split.metadata, "weight_map": homes})
     if family_of(config) == "gristmill":
         for path in sorted(CODE.glob("*.py.txt")):
             (folder / path.name.removesuffix(".txt")).write_bytes(path.read_bytes())
@@ -70,27 +71,6 @@ def write_hugging_face(
     write_json(folder / "generation_config.json", ids)
 
 
-type Described = Mapping[str, tuple[str, tuple[int, ...]]]
-"""{tensor: (dtype, shape)}."""
-
-
 def bytes_of(described: tuple[str, tuple[int, ...]]) -> int:
     dtype, shape = described
     return math.prod(shape) * DTYPES[dtype].itemsize
-
-
-def in_shards(described: Described, most: int) -> dict[str, Described]:
-    """Split {tensor: (dtype, shape)} into files of at most `most` bytes, unless one tensor is larger. Return {file: its
-    tensors}, the files named model.safetensors or model-00001-of-00004.safetensors."""
-    numbers, filled = [], 0
-    for size in map(bytes_of, described.values()):
-        filled += size
-        new = not numbers or filled > most
-        numbers.append((numbers[-1] if numbers else 0) + new)
-        filled = size if new else filled
-    count = numbers[-1]
-    if count == 1:
-        return {FILE: dict(described)}
-    stem = FILE.removesuffix(".safetensors")
-    groups = itertools.groupby(zip(numbers, described.items(), strict=True), key=lambda pair: pair[0])
-    return {f"{stem}-{n:05}-of-{count:05}.safetensors": dict(item for _, item in group) for n, group in groups}
