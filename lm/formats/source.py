@@ -88,11 +88,13 @@ class SourceModel:
     """Notes for the user."""
 
 
+@dataclass(frozen=True)
 class Fields:
     """Fields of a source's config file, read with checks of their types; every error names the file and the field."""
 
-    def __init__(self, path: Path, values: Mapping[str, Any], remedy: str):
-        self.path, self.values, self.remedy = path, values, remedy
+    path: Path
+    values: Mapping[str, Any]
+    remedy: str
 
     def read[Value](self, name: str, kind: type[Value], default: Value | None = None) -> Value:
         """Return the value of a field, or `default` if it is missing or null. Raises InputError if it is not of type

@@ -124,15 +124,17 @@ def parse_chat(body: bytes, model: str, template: ChatTemplate, limits: Limits, 
     return ChatCall(answers, stream, include_usage(fields, stream))
 
 
+@dataclasses.dataclass(frozen=True)
 class ChatRoute:
     """Answers chat calls with an Engine."""
 
-    def __init__(
-        self, worker: EngineWorker, template: ChatTemplate, model: str, fingerprint: str, limits: Limits,
-        metrics: ServerMetrics, tools: Tools,
-    ):  # fmt: skip
-        self.worker, self.template, self.model, self.limits = worker, template, model, limits
-        self.fingerprint, self.metrics, self.tools = fingerprint, metrics, tools
+    worker: EngineWorker
+    template: ChatTemplate
+    model: str
+    fingerprint: str
+    limits: Limits
+    metrics: ServerMetrics
+    tools: Tools
 
     async def answer(self, request: Request) -> Response:
         with recorded(self.metrics) as record:
