@@ -4,6 +4,7 @@ The loop runs under jax.transfer_guard("disallow"): hooks read values with jax.d
 or save block the devices anyway, and allow transfers for themselves.
 """
 
+import contextlib
 import json
 import math
 import time
@@ -448,14 +449,9 @@ def remove_later_samples(folder: Path, step: int) -> None:
     resumed run writes again. Files that `sample` did not write are kept."""
     for path in folder.glob("step-*.json"):
         number = path.stem.removeprefix("step-")
-        if number.isdecimal() and int(number) > step and is_sample(path, int(number)):
-            path.unlink()
-
-
-def is_sample(path: Path, step: int) -> bool:
-    """Return whether a file was written by `sample` at `step`."""
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(row, dict) and row.keys() == {"step", "prompt", "temperature", "text"} and row["step"] == step
+        if number.isdecimal() and int(number) > step:
+            with contextlib.suppress(ValueError, RecursionError):
+                row = json.loads(path.read_text(encoding="utf-8"))
+                names = {"step", "prompt", "temperature", "text"}
+                if isinstance(row, dict) and row.keys() == names and row["step"] == int(number):
+                    path.unlink()

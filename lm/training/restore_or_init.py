@@ -32,6 +32,8 @@ def restore_or_init(
     """Return (state to train from, with the shardings of `abstract`; metadata of the run's checkpoint, {} if none).
 
     The state comes from the run's newest checkpoint, else from train.start.checkpoint (`start`), else from `fresh()`.
+    With train.start.take "parameters", the other run's parameters replace those of `fresh()`. Floating-point values of
+    another run are cast to the types of `abstract`.
     `metadata` describes this run; `has_resumed` is True if an earlier process of the run resumed from a checkpoint.
     Raises InputError if the checkpoint belongs to another run. A missing checkpoint raises InputError if `has_resumed`
     is True or the checkpoint folder is a dangling link.
@@ -48,8 +50,14 @@ def restore_or_init(
                 )
         say(f"train: resuming from the checkpoint at step {saved['step']:,}")
         return state, saved
-    if start.checkpoint:
-        state = start_from(checkpoints, start, abstract, fresh)
+    if start.checkpoint:  # `check_start` has verified it
+        if start.take == "parameters":
+            parts = restore_items(start.folder(), {"model": abstract.model}, cast_types=True)
+            model = cast(Transformer, parts["model"])
+            ema = None if abstract.ema is None else jax.tree.map(jnp.copy, model)
+            state = fresh()._replace(model=model, ema=ema)
+        else:
+            state = checkpoints.restore(start.folder(), abstract, cast_types=True)
         say(f"train: starting with {start.take} from {start.checkpoint}, at step {int(state.step):,}")
         return state, {}
     if has_resumed or (checkpoints.linked and not checkpoints.place.exists()):
@@ -87,16 +95,3 @@ def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, 
     state = jax.eval_shape(lambda: make_state(model, optimizer, 0, config.spikes, config.ema_decay > 0, config.lora))
     like = {"model": state.model_to_use} if start.take == "parameters" else state.checkpoint_items()
     check_items(folder, like, cast_types=True)
-
-
-def start_from(
-    checkpoints: Checkpoints, start: StartConfig, abstract: TrainState, fresh: Callable[[], TrainState]
-) -> TrainState:
-    """Return the state to start with, by train.start.take: the whole state in another run's checkpoint, or a fresh
-    state with the parameters of that checkpoint. Floating-point values are cast to the types of `abstract`.
-    `check_start` must have verified the checkpoint."""
-    folder = start.folder()
-    if start.take == "parameters":
-        model = cast(Transformer, restore_items(folder, {"model": abstract.model}, cast_types=True)["model"])
-        return fresh()._replace(model=model, ema=None if abstract.ema is None else jax.tree.map(jnp.copy, model))
-    return checkpoints.restore(folder, abstract, cast_types=True)
