@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lm.errors import MALFORMED
 from lm.run_paths import RunPaths
 from lm.storage import inside, local_copy_of
 
@@ -52,7 +53,7 @@ def damage(folder: Path, written: Mapping[str, Mapping[str, Any]], source: objec
         try:
             if difference := difference_of(path, entry):
                 found.append(f"{path}, {difference}. Restore the file from a copy.")
-        except (ValueError, KeyError, TypeError) as error:
+        except MALFORMED as error:
             found.append(f"{source}: the checksums of {name} are damaged ({type(error).__name__}: {error}).")
     return found
 
@@ -83,7 +84,7 @@ def log_damage(workdir: Path, names: Iterable[str] = ()) -> list[str]:
         try:
             marker = json.loads(path.read_bytes())
             written, before = dict(marker.get("checksums", {})), [*marker.get("damaged", [])]
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        except (OSError, *MALFORMED):
             continue
         is_local = local_copy_of(workdir) is None  # of a run in a bucket, not all files are here
         here = [name for name in written if is_local or (workdir / name).is_file()]

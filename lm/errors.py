@@ -4,6 +4,8 @@ program."""
 from typing import TextIO
 
 SHOWN_CHARACTERS = 200
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""Errors that parsing raises if a file has another structure than expected."""
 
 
 def shown(value: object, quotes: bool = True) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from lm.errors import InputError, UsageError
+from lm.errors import MALFORMED, InputError, UsageError
 from lm.storage import file_sha256, write_atomically
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -198,7 +198,7 @@ def codes_of(data: bytes | str, what: str, remedy: str) -> list[Code]:
         rows = [Code(*row) for row in json.loads(data)]
         if not all(isinstance(part, str) for row in rows for part in row):
             raise ValueError("its rows must be strings")
-    except (ValueError, TypeError, RecursionError) as error:
+    except MALFORMED as error:
         raise InputError(f"{what} is damaged: {error}. {remedy}.") from error
     return rows
 

@@ -87,7 +87,7 @@ class ChatTemplate:
         self.endings = {name[size:] for name in names for size in range(1, len(name))}
         self.longest = max(map(len, names), default=0)
         self.has_generation = re.search(r"\{%-?\s*generation\s*-?%\}", tokenizer.chat_template) is not None
-        named = {id: name for name, id in tokenizer.special_tokens.items()}
+        named = tokenizer.special_names
         ends = tokenizer.stop_ids or sorted(tokenizer.eos_ids)
         self.values = {
             "bos_token": named.get(tokenizer.bos_id, ""),

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lm.bounded import MOST_CONFIG_BYTES, parse_json, read_bounded
-from lm.errors import InputError, UsageError
+from lm.errors import MALFORMED, InputError, UsageError
 from lm.run_paths import UNFINISHED, RunPaths
 from lm.storage import (
     HASHING_THREADS,
@@ -303,7 +303,7 @@ def read_manifest(folder: Place) -> dict[str, Any]:
             raise ValueError("best")
     except InputError as error:
         raise DamageError(str(error)) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except MALFORMED as error:
         raise DamageError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     return read
 

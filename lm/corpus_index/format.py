@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from lm.config import TrainConfig
 from lm.data.document_rows import opened_table
 from lm.data.records import document_tables
-from lm.errors import InputError, shown
+from lm.errors import MALFORMED, InputError, shown
 from lm.storage import Place, appearing, relative_name, writing
 
 FORMAT = 1
@@ -150,7 +150,7 @@ def read_header(folder: Path, run: Path) -> Header:
         ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except MALFORMED as error:
         raise InputError(f"{path} is damaged: {type(error).__name__}: {error}. {MAKE_AGAIN.format(run=run)}") from error
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from lm.config import TrainConfig
 from lm.corpus_index.index import CorpusIndex, Matches
-from lm.errors import InputError, for_terminal, shown
+from lm.errors import MALFORMED, InputError, for_terminal, shown
 from lm.run_paths import RunPaths
 from lm.tokenizer import Tokenizer, load
 
@@ -109,7 +109,7 @@ def texts_of(path: Path, field: str) -> Iterator[tuple[str, str]]:
             continue
         try:
             text = json.loads(line)[field]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except MALFORMED as error:
             raise InputError(
                 f"{path}, line {number:,}, is not an object with a field {field!r}: {shown(line)}. "
                 "Name the field with --field."

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lm.errors import InputError, UsageError
+from lm.errors import MALFORMED, InputError, UsageError
 from lm.storage import Place, relative_name, sizes_of
 
 MAGIC = b"GMR1"
@@ -225,7 +225,7 @@ def read_manifest(folder: Place) -> Manifest:
         for table in tables:
             relative_name(table.file, path)
         return Manifest(**fields)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except MALFORMED as error:
         raise InputError(f"{path} is damaged: {type(error).__name__}: {error}. {MAKE_SHARDS}") from error
 
 

@@ -40,7 +40,7 @@ class SpecialTokens:
     def on(self, tokenizer: Tokenizer, named: bool = False) -> tuple[Tokenizer, tuple[str, ...]]:
         """Return (`tokenizer` with these special tokens, notes for the user). An id that is not a special token of
         `tokenizer` is ignored, with a note. If `named`, the tokenizer's files name its BOS, which is kept."""
-        names = {id: name for name, id in tokenizer.special_tokens.items()}
+        names = tokenizer.special_names
         eos = tuple(id for id in self.eos if id in names)
         changes: dict[str, object] = {}
         if isinstance(tokenizer, BytePairTokenizer | LibraryTokenizer):

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
-from lm.errors import InputError, UsageError, shown
+from lm.errors import MALFORMED, InputError, UsageError, shown
 from lm.run_paths import RunPaths
 from lm.storage import Appended, write_atomically
 
@@ -39,7 +39,7 @@ class JsonLines:
                 try:
                     row = json.loads(line)
                     earlier = row["step"] <= first_step
-                except (ValueError, TypeError, KeyError, RecursionError):
+                except MALFORMED:
                     if line.endswith(b"\n"):  # else truncated by a kill
                         text = shown(line.decode("utf-8", "replace").strip())
                         print(f"train: {path}, line {number:,}, is damaged and skipped: {text}", flush=True)

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lm.errors import MALFORMED
 from lm.run_paths import RunPaths
 from lm.storage import write_atomically
 
@@ -252,8 +253,8 @@ def read_attempts(run: Path) -> list[Attempt]:
             one.began, one.seen, one.step = float(one.began), float(one.seen), int(one.step)
             one.first_step = None if one.first_step is None else int(one.first_step)
             if not all(map(math.isfinite, (one.began, one.seen, *one.seconds.values()))):
-                raise ValueError("a time is not finite")
-    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+                return []
+    except (OSError, *MALFORMED):
         return []
     heart = read_heartbeat(RunPaths(run).heartbeat())
     if attempts and heart and heart["time"] >= round(attempts[-1].seen, 6) and heart["step"] >= attempts[-1].step:
@@ -269,5 +270,5 @@ def read_heartbeat(path: Path) -> dict | None:
     try:
         heart = json.loads(path.read_text(encoding="utf-8"))
         return {name: kind(heart[name]) for name, kind in HEARTBEAT.items()}
-    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+    except (OSError, *MALFORMED):
         return None

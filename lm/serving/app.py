@@ -188,7 +188,7 @@ class CompletionServer:
         return json_answer({"prompt": await self.in_thread(self.tokenizer.decode, ids)})
 
     async def tokenizer_info(self, request: Request) -> Response:
-        names = {id: name for name, id in self.tokenizer.special_tokens.items()}
+        names = self.tokenizer.special_names
         ends = sorted(self.tokenizer.eos_ids)
         return json_answer({
             "bos_token": names.get(self.tokenizer.bos_id), "eos_token": names.get(ends[0]) if ends else None,

@@ -36,6 +36,11 @@ class Tokenizer(ABC):
         """Number of ids: the highest id plus one. Published vocabularies leave some ids below it unused."""
 
     @property
+    def special_names(self) -> dict[int, str]:
+        """{id: name} of `special_tokens`."""
+        return {id: name for name, id in self.special_tokens.items()}
+
+    @property
     @abstractmethod
     def bos_id(self) -> int:
         """Id of the token at the beginning of every document, in training and generation."""

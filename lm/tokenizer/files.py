@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.bounded import MOST_CONFIG_BYTES, parse_json, read_bounded
-from lm.errors import InputError, UsageError
+from lm.errors import MALFORMED, InputError, UsageError
 from lm.storage import Place, file_inside, write_atomically
 from lm.tokenizer.base import Tokenizer
 
@@ -67,7 +67,7 @@ def load(folder: Path) -> Tokenizer:
     except UsageError as error:
         raise InputError(f"The tokenizer in {folder} cannot be loaded: {error} {REMEDY}") from error
     # JSON, UTF-8 and base64 errors are ValueErrors; damage can also cause the others.
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, OSError) as error:
+    except (OSError, *MALFORMED) as error:
         raise InputError(f"The tokenizer in {folder} is damaged: {type(error).__name__}: {error}. {REMEDY}") from error
     if found != stored:
         raise InputError(

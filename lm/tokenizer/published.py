@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lm.bounded import MOST_CONFIG_BYTES, MOST_TOKENIZER_BYTES, parse_json, read_bounded
 from lm.config import END_OF_TEXT
-from lm.errors import InputError, UsageError, network_reason
+from lm.errors import MALFORMED, InputError, UsageError, network_reason
 from lm.storage import fetched, file_inside, place_of, user_cache, write_atomically
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.encoding import HUGGING_FACE, BytePairTokenizer, read_ranks, write_ranks
@@ -99,7 +99,7 @@ def load_published(name_or_path: str, server: str = SERVER) -> Tokenizer:
         ) from None
     except UsageError as error:
         raise UsageError(f"{path} cannot be loaded: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (OSError, *MALFORMED) as error:
         raise InputError(
             f"The tokenizer in {path} is damaged: {type(error).__name__}: {error}. Download it again, or give another."
         ) from error

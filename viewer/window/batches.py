@@ -114,7 +114,7 @@ def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
     windows = source.sources[folder].windows
     arrays = windows[number]
     inputs, targets, segments, weights = (array[token : token + MOST_TOKENS].tolist() for array in arrays)
-    special = {id: name for name, id in batches.run.tokenizer.special_tokens.items()}
+    special = batches.run.tokenizer.special_names
     text_of = lambda id: special.get(id) or short(visible(batches.run.tokenizer.token_bytes(id)))
     until = time.monotonic() + URL_SECONDS
     sequences = [

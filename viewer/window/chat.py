@@ -39,7 +39,7 @@ def tokens(run: WindowRun, fields: Fields) -> dict[str, Any]:
         found = template.encode(messages, reply=messages[-1]["role"] != "assistant")
     except TemplateError:  # it may change earlier messages, which only matters for the mask: show what comes before
         found = template.encode(messages[:-1], reply=True)
-    special = {id: name for name, id in run.tokenizer.special_tokens.items()}
+    special = run.tokenizer.special_names
     text = lambda id: special.get(id) or visible(run.tokenizer.token_bytes(id))
     pairs = zip(found.ids.tolist(), found.trained.tolist(), strict=True)
     return {"tokens": [{"id": i, "text": text(i), "special": i in special, "trained": on} for i, on in pairs]}

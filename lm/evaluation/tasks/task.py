@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lm.config.evaluation import HUB
-from lm.errors import InputError, shown
+from lm.errors import MALFORMED, InputError, shown
 from lm.evaluation.evaluator import EvaluatorConfig
 from lm.evaluation.evaluators import task_files
 from lm.evaluation.log_likelihood import LogLikelihoods, Request, Score, encode_pair
@@ -88,7 +88,7 @@ class Task:
                 question = self.question(row)
                 if not 0 <= question.right < max(1, len(question.pairs)):
                     raise ValueError(f"the right answer is {question.right}, of {len(question.pairs)}")
-            except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+            except (IndexError, *MALFORMED) as error:
                 raise InputError(
                     f"{path}, row {number}, is not an example of {self.name}: {type(error).__name__}: {error}, in "
                     f"{shown(row)}. Give the file that docs/evaluation.md describes."

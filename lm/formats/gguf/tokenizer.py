@@ -4,7 +4,7 @@ import json
 
 import gguf
 
-from lm.errors import InputError, UsageError
+from lm.errors import MALFORMED, InputError, UsageError
 from lm.formats.byte_level import DIGITS_ALONE, DIGITS_STEPS, byte_level_of, supported_sentencepiece
 from lm.formats.gguf.model import OWN
 from lm.formats.source import Fields, SpecialTokens
@@ -82,7 +82,7 @@ def add_byte_pairs(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> tuple[list[
     writer.add_tokenizer_pre(pre)
     writer.add_token_merges([f"{left} {right}" for left, right in found.merges])
     spelled = {id: token for token, id in found.vocabulary.items()}
-    special = {id: name for name, id in tokenizer.special_tokens.items()}
+    special = tokenizer.special_names
     tokens, kinds = [], []
     for id in range(tokenizer.vocab_size):
         tokens.append(special.get(id) or spelled.get(id) or f"[PAD{id}]")
@@ -134,7 +134,7 @@ def read_tokenizer(header: Fields) -> Tokenizer:
         return readers[kind](header)
     except UsageError as error:
         raise UsageError(f"{header.path}: the tokenizer cannot be reproduced: {error} {REMEDY}") from error
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (IndexError, *MALFORMED) as error:
         raise InputError(
             f"{header.path}: the tokenizer is damaged: {type(error).__name__}: {error}. Download the file again."
         ) from error

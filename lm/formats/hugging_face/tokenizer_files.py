@@ -31,7 +31,7 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> 
     if isinstance(tokenizer, BytePairTokenizer | LibraryTokenizer):
         start, end = tokenizer.start, tokenizer.end
     else:  # "" for one that is not a special token
-        names = {id: name for name, id in tokenizer.special_tokens.items()}
+        names = tokenizer.special_names
         ends = sorted(tokenizer.eos_ids, key=lambda id: (id == tokenizer.bos_id, id))
         start, end = names.get(tokenizer.bos_id, ""), names.get(ends[0], "") if ends else ""
     heads = lambda contents: named_heading(json.loads(contents).get("post_processor"))
