@@ -12,10 +12,11 @@ import tensorstore as ts
 from lm.checkpoints.addresses import kvstore_spec, orbax_path
 from lm.checkpoints.errors import FREE_SPACE, readable_errors
 from lm.checkpoints.manifest import write_manifest
-from lm.checkpoints.reading import item_handler, shapes_of
+from lm.checkpoints.reading import item_handler
 from lm.config import ModelConfig
 from lm.errors import InputError
 from lm.model.param_names import IN_BLOCK, named_leaves
+from lm.model.transformer import abstract_model
 from lm.storage import Place
 
 
@@ -35,7 +36,7 @@ def write_parameters(
     converted to config.parameter_dtype. Raises InputError for a missing parameter or a wrong shape, and if the disk
     cannot be written.
     """
-    leaves = named_leaves(shapes_of(config))
+    leaves = named_leaves(abstract_model(config))
     item = checkpoint.resolve() / "model"
     with readable_errors(checkpoint, "written", FREE_SPACE):
         item.mkdir(parents=True)

@@ -20,7 +20,7 @@ from lm.checkpoints.replicas import broadcast, first_replica
 from lm.config import ModelConfig
 from lm.errors import InputError
 from lm.model.param_names import IN_BLOCK, are_stacked, named_leaves, replace_leaves, stack_names, unstack_names
-from lm.model.transformer import Transformer
+from lm.model.transformer import Transformer, abstract_model
 from lm.parallel import one_device_mesh, shardings
 from lm.resilience.multihost import fail_together, settle
 from lm.storage import Place, place_of, sizes_below
@@ -80,8 +80,8 @@ def read_parameters(config: ModelConfig, checkpoint: Place, mesh: Mesh | None) -
     another model."""
     check_layers(config, checkpoint)
     mesh = mesh or one_device_mesh(config)
-    shapes = shapes_of(config)
-    place = lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+    shapes = abstract_model(config)
+    place = lambda shape, sharding: shape.update(sharding=sharding)
     like = jax.tree.map(place, shapes, shardings(shapes, mesh))
     return cast(Transformer, restore_items(checkpoint, {"model": like})["model"])
 
@@ -110,15 +110,10 @@ def check_size(item: Place, arrays: Mapping[str, Any]) -> None:
         )
 
 
-def shapes_of(config: ModelConfig) -> Transformer:
-    """Return the model with a jax.ShapeDtypeStruct for each array."""
-    return jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
-
-
 @functools.cache
 def bytes_on_each(config: ModelConfig, mesh: Mesh) -> int:
     """Return the bytes of the parameters on each device, sharded over `mesh` as by `read_parameters`."""
-    shapes = shapes_of(config)
+    shapes = abstract_model(config)
     pairs = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings(shapes, mesh)), strict=True)
     return sum(math.prod(cut.shard_shape(one.shape)) * one.dtype.itemsize for one, cut in pairs)
 
@@ -150,7 +145,7 @@ def read_arrays(item: Place, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> di
     for name, one in abstract.items():
         sharding = first_replica(one.sharding) or one.sharding
         if sharding is None or sharding.addressable_devices:
-            mine[name] = jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=sharding)
+            mine[name] = one.update(sharding=sharding)
     if not mine:
         return {}
     layout = ocp.checkpoint_utils.construct_restore_args(mine)
@@ -208,14 +203,14 @@ def as_stored(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, 
     def one(name: str, x: jax.ShapeDtypeStruct, layer: int) -> jax.ShapeDtypeStruct:
         if len(x.shape) < 2:
             return x
-        return jax.ShapeDtypeStruct(x.shape[1:], x.dtype, sharding=respecified(x.sharding, lambda spec: spec[1:]))
+        return x.update(shape=x.shape[1:], sharding=respecified(x.sharding, lambda spec: spec[1:]))
 
     def whole(name: str, layers: list[jax.ShapeDtypeStruct]) -> jax.ShapeDtypeStruct:
         x = layers[0]
         if name in found and tuple(found[name].shape) == x.shape == (1,):
             return x
         sharding = respecified(x.sharding, lambda spec: (None, *spec))
-        return jax.ShapeDtypeStruct((len(layers), *x.shape), x.dtype, sharding=sharding)
+        return x.update(shape=(len(layers), *x.shape), sharding=sharding)
 
     if not stacked:
         return stack_names(abstract, whole)

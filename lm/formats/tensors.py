@@ -4,18 +4,15 @@ Our names are those of lm.model.param_names, such as "blocks.0.attention.query.w
 weight, so our weights are (in, out).
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from lm.config import ModelConfig
 from lm.errors import InputError, UsageError
-from lm.model.param_names import named_leaves
-from lm.model.transformer import Transformer
+from lm.model.transformer import parameters_by_layer
 from lm.tokenizer.base import Tokenizer
 
 
@@ -62,14 +59,8 @@ def of_layers(block: Tensors, layers: int) -> Tensors:
 @functools.cache
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return {name: shape} of the parameters of a model, without allocating them. Every layer has its own names, even
-    with scan_layers. All layers have equal shapes, so only one is traced."""
-    one_layer = dataclasses.replace(config, scan_layers=False, layers=1)
-    leaves = named_leaves(jax.eval_shape(lambda: Transformer(one_layer, jax.random.key(0))))
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, leaf in leaves.items():
-        for layer in range(config.layers) if name.startswith("blocks.0.") else (0,):
-            shapes[name.replace("blocks.0.", f"blocks.{layer}.", 1)] = tuple(leaf.shape)
-    return shapes
+    with scan_layers."""
+    return {name: tuple(parameter.shape) for name, parameter in parameters_by_layer(config).items()}
 
 
 def stored_shape(stored: Stored, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from lm.model.arrays import InputRows, MapInputs, MapOutputs, OutputRows, Stream
 from lm.model.attention.layer import Attention, Products
 from lm.model.cpu import on_cpu
 
@@ -31,11 +32,16 @@ def unsharded(array: jax.Array | np.ndarray) -> nnx.Param:
 class PreparedLinear(nnx.Module):
     """Base class of linear maps for generation: x @ weight (+ bias), with the weight in another layout or type."""
 
-    def __init__(self, outputs: int, bias_O: jax.Array | None, compute_dtype: str):
-        self.outputs, self.compute_dtype = outputs, compute_dtype
+    def __init__(self, weight_OI: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
+        self.outputs, self.compute_dtype = len(weight_OI), compute_dtype
         self.bias = None if bias_O is None else unsharded(bias_O)
+        self.lay_out(weight_OI)
 
-    def product(self, x_NI: Float[Array, "N I"]) -> Float[Array, "N O"]:
+    def lay_out(self, weight_OI: np.ndarray) -> None:
+        """Store a float32 weight."""
+        raise NotImplementedError
+
+    def product(self, x_NI: InputRows) -> OutputRows:
         """Return x @ weight, without bias, in float32."""
         raise NotImplementedError
 
@@ -43,7 +49,7 @@ class PreparedLinear(nnx.Module):
         """Return the weight as a plain float32 matrix with one row per output."""
         raise NotImplementedError
 
-    def __call__(self, x_BTI: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
+    def __call__(self, x_BTI: MapInputs) -> MapOutputs:
         batch, length, width = x_BTI.shape
         y_NO = self.product(x_BTI.reshape(batch * length, width).astype(self.compute_dtype))
         if self.bias is not None:
@@ -54,12 +60,11 @@ class PreparedLinear(nnx.Module):
 class TiledLinear(PreparedLinear):
     """Linear map for CPUs: float32 weight in contiguous tiles of TILE outputs, the last one padded with zeros."""
 
-    def __init__(self, weight_IO: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
-        super().__init__(weight_IO.shape[1], bias_O, compute_dtype)
-        filled_IO = np.pad(weight_IO, ((0, 0), (0, -self.outputs % TILE)))
-        self.weight = unsharded(np.ascontiguousarray(filled_IO.reshape(len(weight_IO), -1, TILE).transpose(1, 0, 2)))
+    def lay_out(self, weight_OI: np.ndarray) -> None:
+        filled_OI = np.pad(weight_OI, ((0, -self.outputs % TILE), (0, 0)))
+        self.weight = unsharded(np.ascontiguousarray(filled_OI.reshape(-1, TILE, weight_OI.shape[1]).swapaxes(1, 2)))
 
-    def product(self, x_NI: Float[Array, "N I"]) -> Float[Array, "N O"]:
+    def product(self, x_NI: InputRows) -> OutputRows:
         # A multiply-add loop over the tiles: with few rows, the backend's own matrix product reads a weight at only two
         # thirds of the speed.
         y_tNo = jnp.sum(x_NI.astype(jnp.float32)[None, :, :, None] * self.weight[...][:, None], axis=2)
@@ -73,11 +78,10 @@ class TiledLinear(PreparedLinear):
 class Bfloat16Linear(PreparedLinear):
     """Linear map for CPUs: bfloat16 weight, one row per output. Inputs are rounded too; sums are float32."""
 
-    def __init__(self, weight_OI: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
-        super().__init__(weight_OI.shape[0], bias_O, compute_dtype)
+    def lay_out(self, weight_OI: np.ndarray) -> None:
         self.weight = unsharded(jnp.asarray(weight_OI).astype(jnp.bfloat16))
 
-    def product(self, x_NI: Float[Array, "N I"]) -> Float[Array, "N O"]:
+    def product(self, x_NI: InputRows) -> OutputRows:
         # A single row is duplicated, because the backend has no fast bfloat16 product for one row.
         rows = x_NI.shape[0]
         x_NI = jnp.concatenate([x_NI, x_NI]) if rows == 1 else x_NI
@@ -92,8 +96,7 @@ class Int8Linear(PreparedLinear):
     """Linear map with an int8 weight and a float32 scale per output; the largest absolute int8 weight of each output is
     127."""
 
-    def __init__(self, weight_OI: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
-        super().__init__(weight_OI.shape[0], bias_O, compute_dtype)
+    def lay_out(self, weight_OI: np.ndarray) -> None:
         greatest_O = np.abs(weight_OI).max(axis=1)
         scale_O = np.where(greatest_O > 0, greatest_O, 1.0).astype(np.float32) / np.float32(127)
         rounded_OI = np.round(weight_OI / scale_O[:, None]).astype(np.int8)
@@ -102,7 +105,7 @@ class Int8Linear(PreparedLinear):
         self.weight = unsharded(filled_OI.reshape(blocks, -1, weight_OI.shape[1]))
         self.scale = unsharded(scale_O)
 
-    def product(self, x_NI: Float[Array, "N I"]) -> Float[Array, "N O"]:
+    def product(self, x_NI: InputRows) -> OutputRows:
         return int8_product(x_NI, self.weight[...])[:, : self.outputs] * self.scale[...][None, :]
 
     def table(self) -> Float[Array, "O I"]:
@@ -110,7 +113,7 @@ class Int8Linear(PreparedLinear):
         return weight_boI.reshape(-1, weight_boI.shape[2])[: self.outputs] * self.scale[...][:, None]
 
 
-def int8_product_on_cpu(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I"]) -> Float[Array, "N O"]:
+def int8_product_on_cpu(x_NI: InputRows, weight_boI: Int[Array, "b o I"]) -> OutputRows:
     """Return x @ weight.T in float32, by an int8 product, for an int8 weight in b blocks of o outputs.
 
     Each row of x is quantized to two int8 digits (steps of 1/64,000 of the row's maximum), which are two rows of the
@@ -132,7 +135,7 @@ def int8_product_on_cpu(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I
 
 
 @on_cpu(int8_product_on_cpu)
-def int8_product(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I"]) -> Float[Array, "N O"]:
+def int8_product(x_NI: InputRows, weight_boI: Int[Array, "b o I"]) -> OutputRows:
     """Return x @ weight.T with float32 sums, for an int8 weight in b blocks of o outputs; scales are not applied."""
     weight_OI = weight_boI.reshape(-1, weight_boI.shape[2]).astype(x_NI.dtype)
     return jnp.einsum("NI,OI->NO", x_NI, weight_OI, preferred_element_type=jnp.float32)
@@ -148,7 +151,7 @@ class JoinedAttention(Attention):
                 setattr(self, name, value)
         self.joined = joined
 
-    def products(self, x_BTD: Float[Array, "B T D"]) -> Products:
+    def products(self, x_BTD: Stream) -> Products:
         inner, inner_kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         y_BTO = self.joined(x_BTD)
         return y_BTO[..., :inner], y_BTO[..., inner : inner + inner_kv], y_BTO[..., inner + inner_kv :]

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from lm.inference.requests import SamplingParams
+from lm.model.arrays import MarkedTokens, RowFloats, RowInts, RowLogits
 from lm.model.cpu import on_cpu
 from lm.parallel import constrain
 
@@ -27,11 +28,11 @@ class Sampling(NamedTuple):
     """Sampling parameters of all rows of a batch. temperature_B, top_k_B, top_p_B, min_p_B, repetition_penalty_B and
     seed_B are as in lm.inference.requests.SamplingParams."""
 
-    temperature_B: Float[Array, " B"] | np.ndarray  # noqa: N815
-    top_k_B: Int[Array, " B"] | np.ndarray  # noqa: N815
-    top_p_B: Float[Array, " B"] | np.ndarray  # noqa: N815
-    min_p_B: Float[Array, " B"] | np.ndarray  # noqa: N815
-    repetition_penalty_B: Float[Array, " B"] | np.ndarray  # noqa: N815
+    temperature_B: RowFloats | np.ndarray  # noqa: N815
+    top_k_B: RowInts | np.ndarray  # noqa: N815
+    top_p_B: RowFloats | np.ndarray  # noqa: N815
+    min_p_B: RowFloats | np.ndarray  # noqa: N815
+    repetition_penalty_B: RowFloats | np.ndarray  # noqa: N815
     seed_B: UInt32[Array, " B"] | np.ndarray  # noqa: N815
     logprobs_B: Bool[Array, " B"] | np.ndarray  # noqa: N815
     """Whether log-probabilities are requested."""
@@ -39,24 +40,24 @@ class Sampling(NamedTuple):
     @classmethod
     def of(cls, params: list[SamplingParams]) -> "Sampling":
         """Stack sampling parameters into NumPy arrays, row i from params[i]."""
-        column = lambda dtype, get: np.array([get(one) for one in params], dtype)
+        floats = lambda name: np.array([getattr(one, name) for one in params], np.float32)
         return cls(
-            column(np.float32, lambda one: one.temperature),
-            column(np.int32, lambda one: min(one.top_k, 2**31 - 1)),
-            column(np.float32, lambda one: one.top_p),
-            column(np.float32, lambda one: one.min_p),
-            column(np.float32, lambda one: one.repetition_penalty),
-            column(np.uint32, lambda one: one.seed),
-            column(np.bool_, lambda one: one.logprobs is not None),
+            floats("temperature"),
+            np.array([min(one.top_k, 2**31 - 1) for one in params], np.int32),
+            floats("top_p"),
+            floats("min_p"),
+            floats("repetition_penalty"),
+            np.array([one.seed for one in params], np.uint32),
+            np.array([one.logprobs is not None for one in params]),
         )
 
 
 class Drawn(NamedTuple):
     """Token drawn for each row, with log-probabilities in nats (zeros if no row requests them)."""
 
-    token_B: Int[Array, " B"]  # noqa: N815
+    token_B: RowInts  # noqa: N815
     """Token ids."""
-    logprob_B: Float[Array, " B"]  # noqa: N815
+    logprob_B: RowFloats  # noqa: N815
     """Log-probability of the drawn token."""
     top_BK: Int[Array, "B K"]  # noqa: N815
     """Most likely token ids, best first."""
@@ -66,9 +67,9 @@ class Drawn(NamedTuple):
 
 def draw(
     logits_BW: Float[Array, "B W"],
-    seen_BV: Bool[Array, "B V"],
+    seen_BV: MarkedTokens,
     sampling: Sampling,
-    position_B: Int[Array, " B"],
+    position_B: RowInts,
     alternatives: int,
 ) -> Drawn:
     """Draw one of the first V token ids for each row; it becomes the token at position `position_B`. Log-probabilities
@@ -100,7 +101,7 @@ def draw(
     return Drawn(token_B, *found)
 
 
-def argmax_by_blocks(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
+def argmax_by_blocks(x_BV: RowLogits) -> RowInts:
     """Return the index of each row's first maximum. Faster on CPUs than jnp.argmax: first finds the maximum by
     blocks."""
     width = x_BV.shape[1]
@@ -112,7 +113,7 @@ def argmax_by_blocks(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
 
 
 @on_cpu(argmax_by_blocks)
-def likeliest(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
+def likeliest(x_BV: RowLogits) -> RowInts:
     """Return the id of the largest logit of each row; of equal logits, the one with the lowest id."""
     return jnp.argmax(x_BV, axis=-1)
 
@@ -122,16 +123,14 @@ def when[R](rows_B: Bool[Array, " B"] | np.ndarray, some: Callable[[], R], none:
     return jax.lax.cond(jnp.any(rows_B), some, none)
 
 
-def penalised(
-    logits_BV: Float[Array, "B V"], seen_BV: Bool[Array, "B V"], penalty_B: Float[Array, " B"]
-) -> Float[Array, "B V"]:
+def penalised(logits_BV: RowLogits, seen_BV: MarkedTokens, penalty_B: RowFloats) -> RowLogits:
     """Divide positive logits of seen tokens by the repetition penalty, and multiply negative ones
     (arXiv:1909.05858)."""
     penalty_B1 = penalty_B[:, None]
     return jnp.where(seen_BV, jnp.where(logits_BV > 0, logits_BV / penalty_B1, logits_BV * penalty_B1), logits_BV)
 
 
-def sampled(logits_BV: Float[Array, "B V"], sampling: Sampling, position_B: Int[Array, " B"]) -> Int[Array, " B"]:
+def sampled(logits_BV: RowLogits, sampling: Sampling, position_B: RowInts) -> RowInts:
     """Sample an id per row from softmax(logits / temperature), restricted by top-k, top-p and min-p. The random key
     comes from the row's seed and position."""
     share = lambda seed, position: jax.random.uniform(jax.random.fold_in(jax.random.key(seed), position))
@@ -139,7 +138,7 @@ def sampled(logits_BV: Float[Array, "B V"], sampling: Sampling, position_B: Int[
     return jax.vmap(at_share)(weights(logits_BV, sampling), share_B)
 
 
-def weights(logits_BV: Float[Array, "B V"], sampling: Sampling) -> Float[Array, "B V"]:
+def weights(logits_BV: RowLogits, sampling: Sampling) -> RowLogits:
     """Return unnormalized sampling probabilities, temperature applied: 1 for the most likely token, 0 for tokens
     excluded by top-k, top-p or min-p. Valid for temperatures above 0."""
     temperature_B1 = jnp.maximum(sampling.temperature_B, LEAST_TEMPERATURE)[:, None]
@@ -178,7 +177,7 @@ def at_share(weights_V: Float[Array, " V"], share: Float[Array, ""]) -> Int[Arra
     return (block * SUMMED_TOGETHER + first_beyond(weights_NC[block], rest)[0]).astype(jnp.int32)
 
 
-def kept_by_rank(scaled_BV: Float[Array, "B V"], sampling: Sampling) -> Bool[Array, "B V"]:
+def kept_by_rank(scaled_BV: RowLogits, sampling: Sampling) -> MarkedTokens:
     """Return which tokens top-k and top-p keep. Of the top_k most likely tokens, top-p keeps the likeliest until they
     have the share top_p of the probability of all top_k. Of equally likely tokens, lower ids come first."""
     order_BV = jnp.argsort(-scaled_BV, axis=-1, stable=True)
@@ -193,8 +192,8 @@ def kept_by_rank(scaled_BV: Float[Array, "B V"], sampling: Sampling) -> Bool[Arr
 
 
 def logprobs(
-    logits_BW: Float[Array, "B W"], token_B: Int[Array, " B"], symbols: int, alternatives: int
-) -> tuple[Float[Array, " B"], Int[Array, "B K"], Float[Array, "B K"]]:
+    logits_BW: Float[Array, "B W"], token_B: RowInts, symbols: int, alternatives: int
+) -> tuple[RowFloats, Int[Array, "B K"], Float[Array, "B K"]]:
     """Return (log p of each row's token in nats, K most likely of the first `symbols` ids, their log p)."""
     logits_BW = logits_BW.astype(jnp.float32)
     total_B1 = jax.nn.logsumexp(logits_BW, axis=-1, keepdims=True)

@@ -18,9 +18,10 @@ from jaxtyping import Array, Bool, Float, Int
 from lm.config import ModelConfig
 from lm.inference.requests import SamplingParams
 from lm.inference.sampling import Drawn, Sampling, draw, logprobs
+from lm.model.arrays import MarkedTokens, RowInts, TokenInts
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import Cache
-from lm.model.transformer import Transformer, empty_cache
+from lm.model.transformer import Transformer, empty_cache, map_positions
 from lm.parallel import constrain, traced_on
 
 SCORED_TOGETHER = 64
@@ -47,9 +48,9 @@ class Slots(NamedTuple):
     """Device state of the engine's batch; each slot holds one request."""
 
     cache: Cache
-    token_B: Int[Array, " B"]  # noqa: N815
+    token_B: RowInts  # noqa: N815
     """Last token drawn, not yet read by the model."""
-    seen_BV: Bool[Array, "B V"]  # noqa: N815
+    seen_BV: MarkedTokens  # noqa: N815
     """Tokens of the prompt and the text so far."""
 
 
@@ -118,7 +119,7 @@ def last_logits(
     return model.logits(jnp.take_along_axis(x_BTD, last_B11, axis=1))[:, 0], cache
 
 
-def also_seen(seen_BV: Bool[Array, "B V"], tokens_BT: Int[Array, "B T"]) -> Bool[Array, "B V"]:
+def also_seen(seen_BV: MarkedTokens, tokens_BT: TokenInts) -> MarkedTokens:
     """Return `seen_BV` with the tokens of each row marked too; ids >= V are ignored."""
     return jax.vmap(lambda seen_V, tokens_T: seen_V.at[tokens_T].set(True, mode="drop"))(seen_BV, tokens_BT)
 
@@ -198,13 +199,7 @@ def score(
 ) -> tuple[Float[Array, " T"], Int[Array, "T K"], Float[Array, "T K"]]:
     """Return (log-probability of the token after each position, K most likely tokens there, their log-probabilities),
     in nats, for one prompt. Values at the prompt's last token and at the padding after it are undefined."""
-    length = tokens_1T.shape[1]
     x_1TD = model.read(tokens_1T, jnp.ones_like(tokens_1T))
-    blocks = -(-length // SCORED_TOGETHER)
-    padding = (0, -length % blocks)
-    x_NCD = jnp.pad(x_1TD[0], (padding, (0, 0))).reshape(blocks, -1, x_1TD.shape[-1])
-    next_NC = jnp.pad(jnp.roll(tokens_1T[0], -1), padding).reshape(blocks, -1)
-    of_block = lambda block: logprobs(model.logits(block[0][None])[0], block[1], symbols, alternatives)
-    found = jax.lax.map(of_block, (x_NCD, next_NC))
-    logprob_T, top_TK, top_logprob_TK = (x.reshape(-1, *x.shape[2:])[:length] for x in found)
-    return logprob_T, top_TK, top_logprob_TK
+    blocks = -(-tokens_1T.shape[1] // SCORED_TOGETHER)
+    score_block = functools.partial(logprobs, symbols=symbols, alternatives=alternatives)
+    return map_positions(model, tokens_1T, x_1TD, blocks, score_block)

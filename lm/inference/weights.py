@@ -15,9 +15,10 @@ from jaxtyping import Array, Float
 from lm.config import ModelConfig
 from lm.errors import UsageError
 from lm.inference.cpu import Bfloat16Linear, Int8Linear, JoinedAttention, PreparedLinear, TiledLinear
+from lm.model.arrays import OutputTable, Stream
 from lm.model.attention.layer import Attention
 from lm.model.block import Block
-from lm.model.layers import GatedMLP, Linear, PlainMLP, softcapped
+from lm.model.layers import MLP, Linear, softcapped
 from lm.model.transformer import Transformer, with_blocks
 from lm.parallel import context
 
@@ -52,10 +53,10 @@ class PreparedTransformer(Transformer):
                 setattr(self, name, value)
         self.output = output
 
-    def output_table(self) -> Float[Array, "V D"]:
+    def output_table(self) -> OutputTable:
         return self.output.table()
 
-    def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+    def logits(self, x_BTD: Stream) -> Float[Array, "B T V"]:
         logits_NV = self.output.product(x_BTD.reshape(-1, x_BTD.shape[-1]))
         return softcapped(logits_NV, self.logit_softcap).reshape(*x_BTD.shape[:2], -1)
 
@@ -70,7 +71,7 @@ def prepared_block(block: Block, config: ModelConfig, weights: Weights) -> Block
     `weights`. Parts of other classes, which only a user's block has, stay as they are."""
     block, plain = jax.tree.map(lambda x: x, block), is_plain(weights)
     for place, part in list(vars(block).items()):
-        if not isinstance(part, Attention | GatedMLP | PlainMLP):
+        if not isinstance(part, Attention | MLP):
             continue
         if type(part) is Attention and not plain:
             three = [part.query, part.key, part.value]
@@ -100,7 +101,5 @@ def prepared_linear(
     weight_IO: np.ndarray, bias_O: jax.Array | None, config: ModelConfig, weights: Weights
 ) -> PreparedLinear:
     """Build the linear map for generation on CPUs, or for int8, from a float weight."""
-    if weights == "float32":
-        return TiledLinear(weight_IO.astype(np.float32), bias_O, config.compute_dtype)
-    kind = Int8Linear if weights == "int8" else Bfloat16Linear
+    kind = {"float32": TiledLinear, "bfloat16": Bfloat16Linear, "int8": Int8Linear}[weights]
     return kind(weight_IO.T.astype(np.float32), bias_O, config.compute_dtype)

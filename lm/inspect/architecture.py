@@ -10,12 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from lm.config import ModelConfig
-from lm.model.param_names import part_name
-from lm.model.transformer import Transformer
-from lm.parallel import is_parameter
+from lm.model.transformer import parameters_by_layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +48,8 @@ class Part:
 @functools.cache
 def architecture(config: ModelConfig) -> Part:
     """Return the tree of a network's parts, without allocating them. Stacked layers are listed one by one."""
-    shapes = shapes_of(config)
+    parameters = parameters_by_layer(config).items()
+    shapes = {name: (tuple(one.shape), one.get_metadata()["axes"]) for name, one in parameters}
     about = "A vector for each token of the vocabulary: the network's input."
     parts = [leaf(shapes, "embedding", "embedding", about, "x_BTD = W_VD[token_BT]")]
     if tables := [name for name in shapes if name.startswith("ngrams.")]:
@@ -75,19 +72,6 @@ def architecture(config: ModelConfig) -> Part:
     parts += others(shapes, parts)
     about = "Reads tokens, and returns for each token of the vocabulary a score of being the next."
     return group("model", "", "model", about, "logits_BTV = head(norm(blocks(embedding(tokens_BT))))", parts)
-
-
-def shapes_of(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
-    """Return {parameter name: (shape, names of its axes)}. All blocks have equal shapes, so only one is traced."""
-    one_layer = dataclasses.replace(config, layers=1, scan_layers=False)
-    model = jax.eval_shape(lambda: Transformer(one_layer, jax.random.key(0)))
-    shapes = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(model, is_leaf=is_parameter)[0]:
-        name = ".".join(map(part_name, path))
-        for layer in range(config.layers if name.startswith("blocks.") else 1):
-            every = name.replace("blocks.0.", f"blocks.{layer}.", 1)
-            shapes[every] = tuple(leaf.shape), leaf.get_metadata()["axes"]
-    return shapes
 
 
 type Shapes = Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]]

@@ -24,7 +24,7 @@ from lm.config import ModelConfig
 from lm.errors import InputError, UsageError
 from lm.inspect.architecture import Part, architecture
 from lm.model.attention.mask import AttentionMask
-from lm.model.transformer import Transformer
+from lm.model.transformer import Transformer, map_positions
 from lm.parallel import constrain, devices_of, on_host, traced_on
 from lm.tokenizer import Tokenizer
 
@@ -173,16 +173,11 @@ def whole[Arrays](arrays: Arrays) -> Arrays:
 def read_text(symbols: int, model: Transformer, tokens_1T: jax.Array, last: jax.Array) -> tuple[Guesses, jax.Array]:
     """Return (predictions at all positions of a text, logits of `symbols` ids after position `last`). Padding after the
     text does not affect them."""
-    length = tokens_1T.shape[1]
     x_1TD = model.read(tokens_1T, jnp.ones_like(tokens_1T))
-    parts = math.ceil(length * model.embedding.shape[0] / LOGITS_AT_ONCE)
-    padding = (0, -length % parts)
-    x_PND = jnp.pad(x_1TD[0], (padding, (0, 0))).reshape(parts, -1, x_1TD.shape[-1])
-    next_PN = jnp.pad(jnp.roll(tokens_1T[0], -1), padding).reshape(parts, -1)
-    of_part = lambda part: guesses(model.logits(part[0][None])[0], part[1], symbols)
-    found = jax.lax.map(of_part, (x_PND, next_PN))
+    parts = math.ceil(tokens_1T.shape[1] * model.embedding.shape[0] / LOGITS_AT_ONCE)
+    found = map_positions(model, tokens_1T, x_1TD, parts, functools.partial(guesses, symbols=symbols))
     logits_V = model.logits(jax.lax.dynamic_slice_in_dim(x_1TD, last, 1, axis=1))[0, 0, :symbols]
-    return whole((jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:length], found), logits_V))
+    return whole((found, logits_V))
 
 
 def look_inside(symbols: int, model: Transformer, tokens_1T: jax.Array) -> tuple[list[jax.Array], Guesses]:

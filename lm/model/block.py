@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
 
 from lm.config import ModelConfig
+from lm.model.arrays import RowInts, Stream
 from lm.model.attention.layer import Attention
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import LayerCache
-from lm.model.layers import GatedMLP, PlainMLP, Rotary, make_norm
+from lm.model.layers import MLP, Rotary, make_norm
 from lm.model.taps import Taps, at, tap
 from lm.parallel import constrain
 
@@ -26,7 +26,7 @@ class Dropout(NamedTuple):
     """Key of the step."""
     rate: float
     """Probability that a value becomes 0."""
-    rows_B: Int[Array, " B"]  # noqa: N815
+    rows_B: RowInts  # noqa: N815
     """Indices of the rows in the whole batch, so that dropout does not depend on the micro-batch of a row."""
 
     def at(self, place: int | jax.Array) -> "Dropout":
@@ -34,12 +34,12 @@ class Dropout(NamedTuple):
         return self._replace(key=jax.random.fold_in(self.key, place))
 
 
-def residual(x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+def residual(x_BTD: Stream) -> Stream:
     """Constrain the sharding of the residual stream between the parts of a block."""
     return constrain(x_BTD, "batch", "residual_length", "embed")
 
 
-def drop(x_BTD: Float[Array, "B T D"], dropout: Dropout | None, place: int) -> Float[Array, "B T D"]:
+def drop(x_BTD: Stream, dropout: Dropout | None, place: int) -> Stream:
     """Set each value to 0 with probability `rate`, else divide it by 1 - rate; unchanged if dropout is None."""
     if dropout is None:
         return x_BTD
@@ -61,7 +61,7 @@ class Block(nnx.Module):
         self.attention_norm = make_norm(config)
         self.attention = self.attention_class(config, attention_key, layer, residual_std)
         self.mlp_norm = make_norm(config)
-        self.mlp = (GatedMLP if config.gated_mlp else PlainMLP)(config, mlp_key, residual_std)
+        self.mlp = MLP(config, mlp_key, residual_std)
 
     @staticmethod
     def init_cache(config: ModelConfig, rows: int, capacity: int) -> Any:
@@ -78,13 +78,13 @@ class Block(nnx.Module):
 
     def __call__(
         self,
-        x_BTD: Float[Array, "B T D"],
+        x_BTD: Stream,
         rotary: Rotary | None,
         mask: AttentionMask,
         cache: Any = None,
         dropout: Dropout | None = None,
         taps: Taps | None = None,
-    ) -> tuple[Float[Array, "B T D"], Any]:
+    ) -> tuple[Stream, Any]:
         """Return the residual stream after the block, and the cache with the tokens added; None without a cache.
         `rotary` and `mask` are as in Attention; `cache` has the structure of `init_cache`."""
         whole = lambda h_BTD: constrain(h_BTD, "batch", "length", "embed")
@@ -103,8 +103,6 @@ class Block(nnx.Module):
         tap(taps, "mlp.residual", x_BTD)
         return x_BTD, cache
 
-    def feed_forward(
-        self, g_BTD: Float[Array, "B T D"], mask: AttentionMask, cache: Any, taps: Taps | None
-    ) -> tuple[Float[Array, "B T D"], Any]:
+    def feed_forward(self, g_BTD: Stream, mask: AttentionMask, cache: Any, taps: Taps | None) -> tuple[Stream, Any]:
         """Return the output of the MLP for its normalized input, and the cache, which only subclasses read."""
         return self.mlp(g_BTD, taps), cache

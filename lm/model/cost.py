@@ -43,11 +43,11 @@ def counted_parameters(config: ModelConfig) -> tuple[int, int]:
     """Return (number of all parameters, number of those in lookup tables), without allocating them."""
     import jax
 
-    from lm.model.transformer import Transformer
+    from lm.model.transformer import abstract_model
     from lm.parallel import TABLES, is_parameter
 
     def count(config: ModelConfig) -> tuple[int, int]:
-        abstract = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+        abstract = abstract_model(config)
         leaves: list[Any] = [node for node in jax.tree.leaves(abstract, is_leaf=is_parameter) if is_parameter(node)]
         tables = [node.size for node in leaves if node.get_metadata()["axes"][0] in TABLES]
         return sum(node.size for node in leaves), sum(tables)

@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
+from lm.model.arrays import HeadsOfKeys, HeadsOfQueries, KeyHeads, MapInputs, MapOutputs, OutputRows, TokenInts
 from lm.parallel import context, devices_of
 
 
@@ -33,9 +34,7 @@ def on_cpu[**P, R](
     return choice
 
 
-def linear(
-    x_BTI: Float[Array, "B T I"], weight_IO: Float[Array, "I O"], bias_O: Float[Array, " O"] | None
-) -> Float[Array, "B T O"]:
+def linear(x_BTI: MapInputs, weight_IO: Float[Array, "I O"], bias_O: Float[Array, " O"] | None) -> MapOutputs:
     """Return x @ weight (+ bias), as a product of two matrices: the CPU backend is much slower with three axes."""
     batch, length, width = x_BTI.shape
     y_NO = x_BTI.reshape(batch * length, width) @ weight_IO
@@ -45,12 +44,12 @@ def linear(
 
 
 @jax.custom_vjp
-def with_bias(y_NO: Float[Array, "N O"], bias_O: Float[Array, " O"]) -> Float[Array, "N O"]:
+def with_bias(y_NO: OutputRows, bias_O: Float[Array, " O"]) -> OutputRows:
     """Add the bias to every row. Its gradient is summed in float32, whatever the type."""
     return y_NO + bias_O[None, :]
 
 
-def _with_bias_backward(_: None, g_NO: Float[Array, "N O"]) -> tuple[Float[Array, "N O"], Float[Array, " O"]]:
+def _with_bias_backward(_: None, g_NO: OutputRows) -> tuple[OutputRows, Float[Array, " O"]]:
     if g_NO.dtype == jnp.float32:
         return g_NO, jnp.sum(g_NO, axis=0)
     # Sum by a product with ones: the backend's sum over rows is about 30 times slower for other types.
@@ -61,13 +60,13 @@ def _with_bias_backward(_: None, g_NO: Float[Array, "N O"]) -> tuple[Float[Array
 with_bias.defvjp(lambda y_NO, bias_O: (with_bias(y_NO, bias_O), None), _with_bias_backward)
 
 
-def weighted(weights_BKGTS: Float[Array, "B K G T S"], v_BKSC: Float[Array, "B K S C"]) -> Float[Array, "B K G T C"]:
+def weighted(weights_BKGTS: Float[Array, "B K G T S"], v_BKSC: HeadsOfKeys) -> HeadsOfQueries:
     """Weighted sum of the values, whose gradient is summed over queries in float32: the CPU backend is several times
     slower at that product in bfloat16."""
     return product(weights_BKGTS, v_BKSC) if v_BKSC.dtype == jnp.float32 else product_narrow(weights_BKGTS, v_BKSC)
 
 
-def product(weights_BKGTS: Float[Array, "B K G T S"], v_BKSC: Float[Array, "B K S C"]) -> Float[Array, "B K G T C"]:
+def product(weights_BKGTS: Float[Array, "B K G T S"], v_BKSC: HeadsOfKeys) -> HeadsOfQueries:
     return jnp.einsum("BKGTS,BKSC->BKGTC", weights_BKGTS, v_BKSC)
 
 
@@ -83,13 +82,17 @@ def _product_backward(saved, g_BKGTC):
 product_narrow.defvjp(lambda weights, v: (product(weights, v), (weights, v)), _product_backward)
 
 
-def written_by_head(
-    slots_BKSC: Float[Array, "B K S C"], x_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]
-) -> Float[Array, "B K S C"]:
+def scattered_by_head(slots_BKSC: HeadsOfKeys, x_BTKC: KeyHeads, positions_BT: TokenInts) -> HeadsOfKeys:
+    """Return `slots_BKSC` with `x_BTKC` written at these positions of each row; tokens beyond the last slot are
+    dropped."""
+    rows_B1 = jnp.arange(slots_BKSC.shape[0])[:, None]
+    return slots_BKSC.at[rows_B1, :, positions_BT].set(x_BTKC.astype(slots_BKSC.dtype), mode="drop")
+
+
+def written_by_head(slots_BKSC: HeadsOfKeys, x_BTKC: KeyHeads, positions_BT: TokenInts) -> HeadsOfKeys:
     """Write one new token per row into the cache in place; a scatter would copy the whole cache."""
     if x_BTKC.shape[1] > 1:
-        rows_B1 = jnp.arange(slots_BKSC.shape[0])[:, None]
-        return slots_BKSC.at[rows_B1, :, positions_BT].set(x_BTKC.astype(slots_BKSC.dtype), mode="drop")
+        return scattered_by_head(slots_BKSC, x_BTKC, positions_BT)
     x_BK1C = x_BTKC.astype(slots_BKSC.dtype).transpose(0, 2, 1, 3)
     for row in range(slots_BKSC.shape[0]):
         at = positions_BT[row, 0]

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from lm.model import cpu
+from lm.model.arrays import HeadsOfKeys, KeyHeads, RowInts, TokenInts
 from lm.model.cpu import on_cpu
 
 NOTHING = -1
@@ -19,13 +20,11 @@ NOTHING = -1
 class LayerCache(NamedTuple):
     """Cache of `Block`: keys and values of one attention layer. values_BKSC has the layout of keys_BKSC."""
 
-    keys_BKSC: Float[Array, "B K S C"]  # noqa: N815
+    keys_BKSC: HeadsOfKeys  # noqa: N815
     """Stored head by head, so that attention over the cache needs no transpose."""
-    values_BKSC: Float[Array, "B K S C"]  # noqa: N815
+    values_BKSC: HeadsOfKeys  # noqa: N815
 
-    def joined_by(
-        self, k_BTKC: Float[Array, "B T K C"], v_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]
-    ) -> "LayerCache":
+    def joined_by(self, k_BTKC: KeyHeads, v_BTKC: KeyHeads, positions_BT: TokenInts) -> "LayerCache":
         """Return the cache with the keys and values of new tokens written at `positions_BT`."""
         return LayerCache(
             written_by_head(self.keys_BKSC, k_BTKC, positions_BT),
@@ -43,10 +42,10 @@ class Cache(NamedTuple):
     """Ids of the last tokens of each row, for n-grams (lm/model/lookback.py); None without n-grams."""
     segment_ids_BS: Int[Array, "B S"]  # noqa: N815
     """Segment id of each token; NOTHING in an empty slot."""
-    lengths_B: Int[Array, " B"]  # noqa: N815
+    lengths_B: RowInts  # noqa: N815
     """Number of tokens in each row, which is the position of its next token."""
 
-    def reading(self, positions_BT: Int[Array, "B T"], segment_ids_BT: Int[Array, "B T"]) -> "Cache":
+    def reading(self, positions_BT: TokenInts, segment_ids_BT: TokenInts) -> "Cache":
         """Return the cache with the segment ids of new tokens stored. Call this before the layers run, which add the
         tokens to their own caches. Padding (segment 0) does not count towards a row's length; tokens beyond the last
         slot are dropped."""
@@ -57,17 +56,11 @@ class Cache(NamedTuple):
         )
 
 
-def written(slots_BS: jax.Array, values_BT: jax.Array, positions_BT: Int[Array, "B T"]) -> jax.Array:
+def written(slots_BS: jax.Array, values_BT: jax.Array, positions_BT: TokenInts) -> jax.Array:
     """Return `slots_BS` (B, S, ...) with `values_BT` (B, T, ...) written at these positions of each row."""
     rows_B1 = jnp.arange(slots_BS.shape[0])[:, None]
     return slots_BS.at[rows_B1, positions_BT].set(values_BT.astype(slots_BS.dtype), mode="drop")
 
 
-@on_cpu(cpu.written_by_head, unless_sharded="batch")  # row by row, each device would receive all rows
-def written_by_head(
-    slots_BKSC: Float[Array, "B K S C"], x_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]
-) -> Float[Array, "B K S C"]:
-    """Return `slots_BKSC` with `x_BTKC` written at these positions of each row; tokens beyond the last slot are
-    dropped."""
-    rows_B1 = jnp.arange(slots_BKSC.shape[0])[:, None]
-    return slots_BKSC.at[rows_B1, :, positions_BT].set(x_BTKC.astype(slots_BKSC.dtype), mode="drop")
+# Row by row, each device would receive all rows.
+written_by_head = on_cpu(cpu.written_by_head, unless_sharded="batch")(cpu.scattered_by_head)

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from lm.config import ModelConfig, RopeScalingConfig
 from lm.model import cpu
+from lm.model.arrays import MapInputs, MapOutputs, OutputTable, Positions, QueryHeads, Stream
 from lm.model.cpu import on_cpu
 from lm.model.taps import Taps, tap
 from lm.parallel import (
@@ -42,14 +43,12 @@ def constant(value: float, shape: tuple[int, ...], axes: tuple[str, ...], dtype:
 
 
 @on_cpu(cpu.linear, unless_sharded="length")  # merging B and T would replicate sharded sequences
-def linear(
-    x_BTI: Float[Array, "B T I"], weight_IO: Float[Array, "I O"], bias_O: Float[Array, " O"] | None
-) -> Float[Array, "B T O"]:
+def linear(x_BTI: MapInputs, weight_IO: Float[Array, "I O"], bias_O: Float[Array, " O"] | None) -> MapOutputs:
     """x @ weight (+ bias), in the type of x and weight; the bias is added, and its gradient summed, in float32."""
     return with_bias(jnp.einsum("BTI,IO->BTO", x_BTI, weight_IO), bias_O)
 
 
-def with_bias(y_BTO: Float[Array, "B T O"], bias_O: Float[Array, " O"] | None) -> Float[Array, "B T O"]:
+def with_bias(y_BTO: MapOutputs, bias_O: Float[Array, " O"] | None) -> MapOutputs:
     """Add the bias, if any, and sum its gradient, in float32."""
     if bias_O is None:
         return y_BTO
@@ -73,21 +72,22 @@ class Linear(nnx.Module):
         axes: tuple[str, str],
         *,
         std: float,
-        bias: bool,
+        may_have_bias: bool = True,
     ):
         self.weight = parameter(key, sizes, axes, std, config.parameter_dtype)
-        self.bias = constant(0.0, (sizes[1],), (axes[1],), config.parameter_dtype) if bias else None
+        has_bias = config.biases and may_have_bias
+        self.bias = constant(0.0, (sizes[1],), (axes[1],), config.parameter_dtype) if has_bias else None
         self.adapter: Callable[[jax.Array], jax.Array] | None = None
         self.compute_dtype = config.compute_dtype
         self.axes = axes
 
-    def __call__(self, x_BTI: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
+    def __call__(self, x_BTI: MapInputs) -> MapOutputs:
         if self.adapter is None:
             return self.of_weight(x_BTI)
         x_BTI = x_BTI.astype(self.compute_dtype)
         return self.of_weight(x_BTI) + self.adapter(x_BTI)
 
-    def of_weight(self, x_BTI: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
+    def of_weight(self, x_BTI: MapInputs) -> MapOutputs:
         """Compute x @ weight (+ bias)."""
         x_BTI, weight_IO = x_BTI.astype(self.compute_dtype), self.weight[...]
         bias_O = None if self.bias is None else self.bias[...]
@@ -108,8 +108,8 @@ class Linear(nnx.Module):
         return linear(x_BTI, weight_IO, bias_O)
 
     def of_parts(
-        self, x_BTI: Float[Array, "B T I"], weight_io: Float[Array, "i o"], bias_o: Float[Array, " o"] | None
-    ) -> Float[Array, "B T O"]:
+        self, x_BTI: MapInputs, weight_io: Float[Array, "i o"], bias_o: Float[Array, " o"] | None
+    ) -> MapOutputs:
         """Compute the map on one device, for the device's own tokens. The weight is first gathered from its shards
         along the width. With tensor parallelism, the other axis of the weight stays sharded; if that is the input axis,
         the products are summed over the devices that share it."""
@@ -120,6 +120,11 @@ class Linear(nnx.Module):
         return with_bias(sum_over(linear(x_BTI, weight_IO, None), summed), bias_O)
 
 
+def divided_by_rms(x: jax.Array, epsilon: float) -> jax.Array:
+    """x / rms(x) along the last axis; `epsilon` is added to the mean square."""
+    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + epsilon)
+
+
 class RMSNorm(nnx.Module):
     """x / rms(x) * scale, in float32 (arXiv:1910.07467)."""
 
@@ -127,25 +132,23 @@ class RMSNorm(nnx.Module):
         self.scale = constant(1.0, (config.width,), ("width",), config.parameter_dtype)
         self.epsilon = config.norm_epsilon
 
-    def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        x32_BTD = x_BTD.astype(jnp.float32)
-        inverse_BT1 = jax.lax.rsqrt(jnp.mean(jnp.square(x32_BTD), axis=-1, keepdims=True) + self.epsilon)
-        return (x32_BTD * inverse_BT1 * self.scale[...].astype(jnp.float32)[None, None, :]).astype(x_BTD.dtype)
+    def __call__(self, x_BTD: Stream) -> Stream:
+        unit_BTD = divided_by_rms(x_BTD.astype(jnp.float32), self.epsilon)
+        return (unit_BTD * self.scale[...].astype(jnp.float32)[None, None, :]).astype(x_BTD.dtype)
 
 
-class LayerNorm(nnx.Module):
+class LayerNorm(RMSNorm):
     """(x - mean) / std * scale (+ bias), in float32 (arXiv:1607.06450)."""
 
     def __init__(self, config: ModelConfig):
-        self.scale = constant(1.0, (config.width,), ("width",), config.parameter_dtype)
+        super().__init__(config)
         self.bias = constant(0.0, (config.width,), ("width",), config.parameter_dtype) if config.biases else None
-        self.epsilon = config.norm_epsilon
 
-    def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    def __call__(self, x_BTD: Stream) -> Stream:
         x32_BTD = x_BTD.astype(jnp.float32)
         centred_BTD = x32_BTD - jnp.mean(x32_BTD, axis=-1, keepdims=True)
-        inverse_BT1 = jax.lax.rsqrt(jnp.mean(jnp.square(centred_BTD), axis=-1, keepdims=True) + self.epsilon)
-        y_BTD = centred_BTD * inverse_BT1 * self.scale[...].astype(jnp.float32)[None, None, :]
+        unit_BTD = divided_by_rms(centred_BTD, self.epsilon)
+        y_BTD = unit_BTD * self.scale[...].astype(jnp.float32)[None, None, :]
         if self.bias is not None:
             y_BTD = y_BTD + self.bias[...].astype(jnp.float32)[None, None, :]
         return y_BTD.astype(x_BTD.dtype)
@@ -159,11 +162,9 @@ def make_norm(config: ModelConfig) -> Any:
     return named(config.norm, NORMS, "model.norm")(config)
 
 
-def unit_rms(x_BTHC: Float[Array, "B T H C"], epsilon: float) -> Float[Array, "B T H C"]:
+def unit_rms(x_BTHC: QueryHeads, epsilon: float) -> QueryHeads:
     """x / rms(x) per head, in float32: QK norm (arXiv:2302.05442), without a scale."""
-    x32_BTHC = x_BTHC.astype(jnp.float32)
-    inverse_BTH1 = jax.lax.rsqrt(jnp.mean(jnp.square(x32_BTHC), axis=-1, keepdims=True) + epsilon)
-    return (x32_BTHC * inverse_BTH1).astype(x_BTHC.dtype)
+    return divided_by_rms(x_BTHC.astype(jnp.float32), epsilon).astype(x_BTHC.dtype)
 
 
 @on_cpu(cpu.gelu)
@@ -180,39 +181,27 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 """By the names of ModelConfig.mlp; applied to the gate if the MLP has one (ModelConfig.gated_mlp)."""
 
 
-class GatedMLP(nnx.Module):
-    """down(activation(gate(x)) * up(x)) (arXiv:2002.05202)."""
+class MLP(nnx.Module):
+    """down(activation(up(x))), or with a gate down(activation(gate(x)) * up(x)) (arXiv:2002.05202)."""
 
     def __init__(self, config: ModelConfig, key: jax.Array, residual_std: float):
-        gate, up, down = jax.random.split(key, 3)
-        inward, std, bias = (config.width, config.mlp_width), config.initial_std, config.biases
-        self.gate = Linear(config, gate, inward, ("width", "mlp"), std=std, bias=bias)
-        self.up = Linear(config, up, inward, ("width", "mlp"), std=std, bias=bias)
-        self.down = Linear(config, down, inward[::-1], ("mlp", "width"), std=residual_std, bias=bias)
+        *gate, up, down = jax.random.split(key, 3 if config.gated_mlp else 2)
+        inward = (config.width, config.mlp_width)
+        make = lambda key: Linear(config, key, inward, ("width", "mlp"), std=config.initial_std)
+        self.gate = make(gate[0]) if gate else None
+        self.up = make(up)
+        self.down = Linear(config, down, inward[::-1], ("mlp", "width"), std=residual_std)
         self.activation = config.mlp
 
-    def __call__(self, x_BTD: Float[Array, "B T D"], taps: Taps | None = None) -> Float[Array, "B T D"]:
-        gate_BTF = checkpoint_name(self.gate(x_BTD), "mlpwi_0")
-        up_BTF = checkpoint_name(self.up(x_BTD), "mlpwi_1")
+    def __call__(self, x_BTD: Stream, taps: Taps | None = None) -> Stream:
         activation = named(self.activation, ACTIVATIONS, "model.mlp")
-        h_BTF = constrain(activation(gate_BTF) * up_BTF, "batch", "length", "mlp")
-        tap(taps, "hidden", h_BTF)
-        return checkpoint_name(self.down(h_BTF), "mlpwo")
-
-
-class PlainMLP(nnx.Module):
-    """down(activation(up(x)))."""
-
-    def __init__(self, config: ModelConfig, key: jax.Array, residual_std: float):
-        up, down = jax.random.split(key)
-        inward, bias = (config.width, config.mlp_width), config.biases
-        self.up = Linear(config, up, inward, ("width", "mlp"), std=config.initial_std, bias=bias)
-        self.down = Linear(config, down, inward[::-1], ("mlp", "width"), std=residual_std, bias=bias)
-        self.activation = config.mlp
-
-    def __call__(self, x_BTD: Float[Array, "B T D"], taps: Taps | None = None) -> Float[Array, "B T D"]:
-        up_BTF = checkpoint_name(constrain(self.up(x_BTD), "batch", "length", "mlp"), "mlpwi")
-        h_BTF = named(self.activation, ACTIVATIONS, "model.mlp")(up_BTF)
+        if self.gate is None:
+            up_BTF = checkpoint_name(constrain(self.up(x_BTD), "batch", "length", "mlp"), "mlpwi")
+            h_BTF = activation(up_BTF)
+        else:
+            gate_BTF = checkpoint_name(self.gate(x_BTD), "mlpwi_0")
+            up_BTF = checkpoint_name(self.up(x_BTD), "mlpwi_1")
+            h_BTF = constrain(activation(gate_BTF) * up_BTF, "batch", "length", "mlp")
         tap(taps, "hidden", h_BTF)
         return checkpoint_name(self.down(h_BTF), "mlpwo")
 
@@ -237,16 +226,14 @@ class Rotary(NamedTuple):
     sin_BT1c: Float[Array, "#B T 1 c"]  # noqa: N815
 
 
-def rotary_tables(
-    positions_BT: Int[Array, "#B T"], pairs: int, theta: float, scaling: RopeScalingConfig | None
-) -> Rotary:
+def rotary_tables(positions_BT: Positions, pairs: int, theta: float, scaling: RopeScalingConfig | None) -> Rotary:
     """Rotary embedding tables at these positions (arXiv:2104.09864); the angle is position * frequency, in radians."""
     frequency_c = rotary_frequencies(pairs, theta, scaling)
     angle_BT1c = positions_BT.astype(jnp.float32)[:, :, None, None] * frequency_c[None, None, None, :]
     return Rotary(jnp.cos(angle_BT1c), jnp.sin(angle_BT1c))
 
 
-def rotate(x_BTHC: Float[Array, "B T H C"], rotary: Rotary) -> Float[Array, "B T H C"]:
+def rotate(x_BTHC: QueryHeads, rotary: Rotary) -> QueryHeads:
     """Rotate channel pairs (c, c + C/2), the layout of Llama's weights in Hugging Face's format."""
     cos_BT1c, sin_BT1c = rotary
     half = x_BTHC.shape[-1] // 2
@@ -260,7 +247,7 @@ def softcapped(logits: jax.Array, softcap: float | None) -> jax.Array:
     return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
 
 
-def logits_of(x_ND: Float[Array, "*N D"], table_VD: Float[Array, "V D"], softcap: float | None) -> Float[Array, "*N V"]:
+def logits_of(x_ND: Float[Array, "*N D"], table_VD: OutputTable, softcap: float | None) -> Float[Array, "*N V"]:
     """softcapped(x @ table.T), with operands in the type of x and float32 sums, so that the loss does not get rounded
     logits."""
     logits_NV = jnp.einsum("...D,VD->...V", x_ND, table_VD.astype(x_ND.dtype), preferred_element_type=jnp.float32)

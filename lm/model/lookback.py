@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from lm.config import ModelConfig
+from lm.model.arrays import Stream, TokenInts
 from lm.model.attention.layer import Attention
 from lm.model.attention.mask import AttentionMask
 from lm.model.block import Block
@@ -58,7 +59,7 @@ def previous(
     return found, last
 
 
-def mixed(x_BTD: Float[Array, "B T D"], before_BTD: Float[Array, "B T D"], share: nnx.Param) -> Float[Array, "B T D"]:
+def mixed(x_BTD: Stream, before_BTD: Stream, share: nnx.Param) -> Stream:
     """share * before + (1 - share) * x per channel: token shift of RWKV (arXiv:2305.13048)."""
     return x_BTD + (before_BTD - x_BTD) * share[...].astype(x_BTD.dtype)[None, None, :]
 
@@ -81,12 +82,12 @@ class ShiftedAttention(Attention):
 
     def __call__(
         self,
-        x_BTD: Float[Array, "B T D"],
+        x_BTD: Stream,
         rotary: Rotary | None,
         mask: AttentionMask,
         cache: Any = None,
         taps: Taps | None = None,
-    ) -> tuple[Float[Array, "B T D"], Any]:
+    ) -> tuple[Stream, Any]:
         """As Attention, with the block's ShiftedCache."""
         kept, last_B1D = (None, None) if cache is None else (cache.attention, cache.attention_last_B1D)
         (before_BTD,), last_B1D = previous(x_BTD, mask, 1, last_B1D)
@@ -111,9 +112,7 @@ class ShiftedBlock(Block):
         last = lambda: jnp.zeros((rows, 1, config.width), config.compute_dtype)
         return ShiftedCache(Block.init_cache(config, rows, capacity), last(), last())
 
-    def feed_forward(
-        self, g_BTD: Float[Array, "B T D"], mask: AttentionMask, cache: Any, taps: Taps | None
-    ) -> tuple[Float[Array, "B T D"], Any]:
+    def feed_forward(self, g_BTD: Stream, mask: AttentionMask, cache: Any, taps: Taps | None) -> tuple[Stream, Any]:
         (before_BTD,), last_B1D = previous(g_BTD, mask, 1, cache and cache.mlp_last_B1D)
         out_BTD = self.mlp(mixed(g_BTD, before_BTD, self.mlp_share), taps)
         return out_BTD, cache and cache._replace(mlp_last_B1D=last_B1D)
@@ -128,7 +127,7 @@ def ngram_tables(config: ModelConfig, key: jax.Array) -> list[nnx.Param]:
     return [table(jax.random.fold_in(key, length)) for length in range(2, config.tokens_back + 2)]
 
 
-def ngram_row(ngram: list[Int[Array, "B T"]], rows: int) -> Int[Array, "B T"]:
+def ngram_row(ngram: list[TokenInts], rows: int) -> TokenInts:
     """Row of each n-gram in a table of `rows` rows, by a multiplicative hash of its tokens, last token first."""
     hash_BT = jnp.zeros(ngram[0].shape, jnp.uint32)
     for tokens_BT in ngram:
@@ -138,11 +137,11 @@ def ngram_row(ngram: list[Int[Array, "B T"]], rows: int) -> Int[Array, "B T"]:
 
 
 def with_ngrams(
-    x_BTD: Float[Array, "B T D"],
+    x_BTD: Stream,
     tables: list[Float[Array, "N D"]],
-    tokens_BT: Int[Array, "B T"],
-    before: list[Int[Array, "B T"]],
-) -> Float[Array, "B T D"]:
+    tokens_BT: TokenInts,
+    before: list[TokenInts],
+) -> Stream:
     """Add the embeddings of n-grams: the last two tokens select a row of the first table, the last three a row of the
     second, and so on. `before` has the tokens 1, 2, ... positions earlier; NOTHING before a document's first token."""
     found = [table[ngram_row([tokens_BT, *before[:length]], table.shape[0])] for length, table in enumerate(tables, 1)]

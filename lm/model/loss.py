@@ -6,35 +6,30 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from lm.model.arrays import OutputTable, Stream, TokenInts
 from lm.model.layers import logits_of
 from lm.parallel import TOKENS, gather_width, manual_axes, on_each_device, reduce_scatter_width, when_ready
 
 TABLE, WHOLE_TABLE = ("vocab", "width"), ("vocab", None)
 
 
-def cross_entropy(logits_BTV: Float[Array, "B T V"], targets_BT: Int[Array, "B T"]) -> Float[Array, "B T"]:
-    """-log softmax(logits)[target] in nats, float32."""
-    target_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
 def summed_cross_entropy(
-    x_BTD: Float[Array, "B T D"],
-    table_VD: Float[Array, "V D"],
-    targets_BT: Int[Array, "B T"],
+    x_BTD: Stream,
+    table_VD: OutputTable,
+    targets_BT: TokenInts,
     weights_BT: Float[Array, "B T"],
     parts: int,
     softcap: float | None = None,
     z_loss: float = 0.0,
     skip_untrained: bool = False,
-    whole_VD: Float[Array, "V D"] | None = None,
+    whole_VD: OutputTable | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return (objective to minimize, loss to report), in nats, float32, without storing the logits of all positions.
 
-    The loss is sum(weights * cross_entropy(softcapped(x @ table.T), targets)). The objective adds z_loss * weights *
-    logsumexp(logits)**2, which prevents logits from drifting (PaLM, arXiv:2204.02311, section 5). Only the objective is
-    differentiable, and only in x and table.
+    The loss is the sum of weights * -log softmax(softcapped(x @ table.T))[target]. The objective adds z_loss * weights
+    * logsumexp(logits)**2, which prevents logits from drifting (PaLM, arXiv:2204.02311, section 5). Only the objective
+    is differentiable, and only in x and table.
 
     The tokens of each device are split into `parts` parts (more if they do not divide evenly), whose logits are
     computed one after the other: V * B * T / parts float32 values. Their gradients with respect to x and table are
@@ -46,24 +41,10 @@ def summed_cross_entropy(
     gradient is reduced once, independent of the number of parts. With `whole_VD`, the result of `gathered_table`, the
     table is not gathered here; `whole_VD` gets no gradient.
     """
-
-    @on_each_device(((*TOKENS, None), TABLE, TOKENS, TOKENS, WHOLE_TABLE), ((), ()))
-    def total(x_BTD, table_VD, targets_BT, weights_BT, whole_VD):
-        table_VD = gather_width(table_VD.astype(x_BTD.dtype), 1) if whole_VD is None else whole_VD
-
-        def add_part(totals, part):
-            x_ND, targets_N, weights_N = part
-            losses_N, log_sums_N, _, _ = part_losses(x_ND, targets_N, table_VD, softcap)
-            return add(totals, losses_N, log_sums_N, weights_N, z_loss), None
-
-        start = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
-        totals, _ = jax.lax.scan(add_part, start, in_parts((x_BTD, targets_BT, weights_BT), parts))
-        return summed(totals, *TOKENS)
-
-    return total(x_BTD, table_VD, targets_BT, weights_BT, whole_VD)
+    return summed_forward(x_BTD, table_VD, targets_BT, weights_BT, parts, softcap, z_loss, skip_untrained, whole_VD)[0]
 
 
-def gathered_table(table_VD: Float[Array, "V D"], dtype: str) -> Float[Array, "V D"]:
+def gathered_table(table_VD: OutputTable, dtype: str) -> OutputTable:
     """All-gather the width of the output table in type `dtype`, for several micro-batches. Its vocabulary stays
     sharded."""
     whole = on_each_device((TABLE,), WHOLE_TABLE)(lambda table_VD: gather_width(table_VD, 1))
@@ -76,7 +57,7 @@ def summed[Values](values: Values, *axes: str) -> Values:
     return jax.lax.psum(values, names) if names else values
 
 
-def table_gradient(gradient_VD: Float[Array, "V D"], dtype: jnp.dtype) -> Float[Array, "V W"]:
+def table_gradient(gradient_VD: OutputTable, dtype: jnp.dtype) -> Float[Array, "V W"]:
     """Sum the gradient of the table over the tokens of all devices, and return this device's shard of the width. The
     gradient is communicated in the type of the products, like all gradients of weights."""
     width = manual_axes("width")
@@ -86,16 +67,6 @@ def table_gradient(gradient_VD: Float[Array, "V D"], dtype: jnp.dtype) -> Float[
         scattered_VW = reduce_scatter_width(gradient_VD.astype(dtype), 1)
         gradient_VW = jax.lax.optimization_barrier(scattered_VW).astype(jnp.float32)
     return jax.lax.psum(gradient_VW, others) if others else gradient_VW
-
-
-def add(
-    totals: tuple[jax.Array, jax.Array], losses_N: jax.Array, log_sums_N: jax.Array, weights_N: jax.Array, z_loss: float
-) -> tuple[jax.Array, jax.Array]:
-    """Return `totals`, (objective, loss), with the losses of one part of the tokens added."""
-    objective, loss = totals
-    of_part = jnp.sum(losses_N * weights_N)
-    penalty = z_loss * jnp.sum(jnp.square(log_sums_N) * weights_N) if z_loss else 0.0
-    return objective + of_part + penalty, loss + of_part
 
 
 def in_parts[Arrays](arrays: Arrays, parts: int) -> Arrays:
@@ -111,7 +82,7 @@ def in_parts[Arrays](arrays: Arrays, parts: int) -> Arrays:
 
 
 def part_losses(
-    x_ND: Float[Array, "N D"], targets_N: Int[Array, " N"], table_VD: Float[Array, "V D"], softcap: float | None
+    x_ND: Float[Array, "N D"], targets_N: Int[Array, " N"], table_VD: OutputTable, softcap: float | None
 ) -> tuple[Float[Array, " N"], Float[Array, " N"], Float[Array, "N V"], Float[Array, "N V"]]:
     """Return (losses, logsumexp of the logits, probabilities, logits) of N tokens, one of the parts into which the
     tokens of a batch are split to save memory. If the vocabulary is sharded, probabilities and logits are those of this
@@ -158,7 +129,7 @@ def summed_forward(x_BTD, table_VD, targets_BT, weights_BT, parts, softcap, z_lo
         table_VD = gather_width(table_VD.astype(x_BTD.dtype), 1) if whole_VD is None else whole_VD
 
         def add_part(carry, part):
-            totals, gradient_VD = carry
+            (objective, loss), gradient_VD = carry
             x_ND, targets_N, weights_N = part
             losses_N, log_sums_N, p_NV, logits_NV = part_losses(x_ND, targets_N, table_VD, softcap)
             symbols_V = first_symbol(table_VD.shape[0]) + jnp.arange(table_VD.shape[0])
@@ -171,7 +142,9 @@ def summed_forward(x_BTD, table_VD, targets_BT, weights_BT, parts, softcap, z_lo
                 by_logits_NV = by_logits_NV * (1.0 - jnp.square(logits_NV / softcap))
             by_logits_NV = (by_logits_NV * weights_N[:, None]).astype(x_ND.dtype)
             by_table_VD = jnp.einsum("NV,ND->VD", by_logits_NV, x_ND, preferred_element_type=jnp.float32)
-            totals = add(totals, losses_N, log_sums_N, weights_N, z_loss)
+            of_part = jnp.sum(losses_N * weights_N)
+            penalty = z_loss * jnp.sum(jnp.square(log_sums_N) * weights_N) if z_loss else 0.0
+            totals = objective + of_part + penalty, loss + of_part
             return (totals, gradient_VD + by_table_VD), summed(by_logits_NV @ table_VD, "vocab")
 
         def add_trained_part(carry, part):
@@ -206,25 +179,15 @@ LOGITS_AT_ONCE = 1 << 26  # per device: 256 MB of float32, if no config sets the
 
 
 def token_losses(
-    x_BTD: Float[Array, "B T D"], table_VD: Float[Array, "V D"], targets_BT: Int[Array, "B T"], softcap: float | None
+    x_BTD: Stream, table_VD: OutputTable, targets_BT: TokenInts, softcap: float | None
 ) -> Float[Array, "B T"]:
     """-log p of each target in nats, float32. Tokens are computed in parts, so that only a bounded number of logits is
     in memory at once."""
-
-    x_BTD, table_VD = when_ready(x_BTD, table_VD)
-
-    @on_each_device(((*TOKENS, None), TABLE, TOKENS), TOKENS)
-    def losses_of(x_BTD, table_VD, targets_BT):
-        table_VD = gather_width(table_VD.astype(x_BTD.dtype), 1)
-        parts = -(-targets_BT.size * table_VD.shape[0] // LOGITS_AT_ONCE)
-        losses = lambda part: part_losses(*part, table_VD, softcap)[0]
-        return jax.lax.map(losses, in_parts((x_BTD, targets_BT), parts)).reshape(targets_BT.shape)
-
-    return losses_of(x_BTD, table_VD, targets_BT)
+    return token_scores(x_BTD, table_VD, targets_BT, softcap)[0]
 
 
 def token_scores(
-    x_BTD: Float[Array, "B T D"], table_VD: Float[Array, "V D"], targets_BT: Int[Array, "B T"], softcap: float | None
+    x_BTD: Stream, table_VD: OutputTable, targets_BT: TokenInts, softcap: float | None
 ) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
     """Return (`token_losses`, True where no token is more likely than the target), with the same bound on memory."""
 

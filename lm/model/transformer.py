@@ -4,6 +4,7 @@ A Transformer is a plain JAX pytree: jit, grad, eval_shape and tree maps accept 
 T position, D width, V vocabulary.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -17,10 +18,12 @@ from jaxtyping import Array, Float, Int
 from lm.config import ModelConfig, RematPolicy
 from lm.errors import UsageError
 from lm.model import lookback
+from lm.model.arrays import OutputTable, Positions, Stream, TokenInts
 from lm.model.attention.mask import AttentionMask
 from lm.model.block import Block, Dropout, drop, residual
 from lm.model.kv_cache import NOTHING, Cache, LayerCache
 from lm.model.layers import Linear, Rotary, logits_of, make_norm, parameter, rotary_tables
+from lm.model.param_names import part_name
 from lm.model.taps import ANY_LAYER, Taps, tap
 from lm.parallel import (
     TOKENS,
@@ -28,12 +31,13 @@ from lm.parallel import (
     context,
     exchange_width,
     gather_tokens,
+    is_parameter,
     on_each_device,
 )
 from lm.trusted_code import named
 
 
-def row_positions(like_BT: Int[Array, "B T"]) -> Int[Array, "1 T"]:
+def row_positions(like_BT: TokenInts) -> Int[Array, "1 T"]:
     """Return the positions 0, 1, ... T - 1, for every row. They do not restart at each document: GPT-2 is trained this
     way, and RoPE is relative."""
     return jnp.arange(like_BT.shape[1])[None]
@@ -132,6 +136,36 @@ def with_blocks(model: "Transformer", blocks: Block | list[Block]) -> "Transform
     return copied
 
 
+def map_positions[Found](
+    model: "Transformer", tokens_1T: TokenInts, x_1TD: Stream, parts: int, function: Callable[[Any, Any], Found]
+) -> Found:
+    """Return `function(logits_NV, next tokens_N)` of all positions of a text, computed in `parts` parts to save memory.
+    `x_1TD` is the result of Transformer.read; the last position has no next token."""
+    length = tokens_1T.shape[1]
+    padding = (0, -length % parts)
+    x_PND = jnp.pad(x_1TD[0], (padding, (0, 0))).reshape(parts, -1, x_1TD.shape[-1])
+    next_PN = jnp.pad(jnp.roll(tokens_1T[0], -1), padding).reshape(parts, -1)
+    found = jax.lax.map(lambda part: function(model.logits(part[0][None])[0], part[1]), (x_PND, next_PN))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:length], found)
+
+
+def abstract_model(config: ModelConfig) -> "Transformer":
+    """Return the model with a jax.ShapeDtypeStruct for each array."""
+    return jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+
+
+def parameters_by_layer(config: ModelConfig) -> dict[str, Any]:
+    """Return {name: parameter} of the abstract model. Every layer has its own names, such as
+    "blocks.0.attention.query.weight", even with scan_layers. All layers have equal shapes, so only one is traced."""
+    one_layer = abstract_model(dataclasses.replace(config, layers=1, scan_layers=False))
+    found = {}
+    for path, parameter_ in jax.tree_util.tree_flatten_with_path(one_layer, is_leaf=is_parameter)[0]:
+        name = ".".join(map(part_name, path))
+        for layer in range(config.layers if name.startswith("blocks.") else 1):
+            found[name.replace("blocks.0.", f"blocks.{layer}.", 1)] = parameter_
+    return found
+
+
 class Transformer(nnx.Module):
     """Decoder-only transformer: token ids to next-token logits."""
 
@@ -154,20 +188,17 @@ class Transformer(nnx.Module):
             else nnx.List([make_block(config, block_key, layer) for layer, block_key in enumerate(block_keys)])
         )
         self.norm = make_norm(config)
+        head_std = 0.0 if config.zero_init else std
         self.head: Linear | None = (
             None
             if config.tie_embeddings
-            else Linear(
-                config, head_key, table[::-1], ("width", "vocab"), std=0.0 if config.zero_init else std, bias=False
-            )
+            else Linear(config, head_key, table[::-1], ("width", "vocab"), std=head_std, may_have_bias=False)
         )
         self.compute_dtype = config.compute_dtype
         self.rotary_pairs = config.head_channels // 2 if config.position == "rope" else None
         self.rope_theta, self.rope_scaling = config.rope_theta, config.rope_scaling
 
-    def embed(
-        self, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "#B T"], before: list[Int[Array, "B T"]]
-    ) -> Float[Array, "B T D"]:
+    def embed(self, tokens_BT: TokenInts, positions_BT: Positions, before: list[TokenInts]) -> Stream:
         """Input of the first block. `before` is as in lm.model.lookback.with_ngrams."""
         one_row = positions_BT.shape[0] == 1
 
@@ -202,7 +233,7 @@ class Transformer(nnx.Module):
         one = lambda layer: with_layer_axis(jax.tree.map(lambda stack: stack[layer], self.blocks), False)
         return [one(layer) for layer in range(self.layers)]
 
-    def rotary(self, positions_BT: Int[Array, "#B T"]) -> Rotary | None:
+    def rotary(self, positions_BT: Positions) -> Rotary | None:
         """Return the rotary tables, shared by all layers; None if positions are not rotary."""
         if self.rotary_pairs is None:
             return None
@@ -210,15 +241,15 @@ class Transformer(nnx.Module):
 
     def hidden(
         self,
-        x_BTD: Float[Array, "B T D"],
-        positions_BT: Int[Array, "#B T"],
+        x_BTD: Stream,
+        positions_BT: Positions,
         mask: AttentionMask,
         caches: Any = None,
         *,
         remat: RematPolicy | None = None,
         dropout: Dropout | None = None,
         taps: Taps | None = None,
-    ) -> tuple[Float[Array, "B T D"], Any]:
+    ) -> tuple[Stream, Any]:
         """Map embedded tokens to the residual stream after the last norm, and return the caches of the layers with the
         tokens added.
 
@@ -265,15 +296,15 @@ class Transformer(nnx.Module):
 
     def __call__(
         self,
-        tokens_BT: Int[Array, "B T"],
-        positions_BT: Int[Array, "#B T"],
+        tokens_BT: TokenInts,
+        positions_BT: Positions,
         mask: AttentionMask,
         cache: Cache | None = None,
         *,
         remat: RematPolicy | None = None,
         dropout: Dropout | None = None,
         taps: Taps | None = None,
-    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+    ) -> tuple[Stream, Cache | None]:
         """Return (input of `logits`, cache with these tokens added): the whole model except the output projection, for
         training (no cache), for prefill, and for decoding one token per row.
 
@@ -293,18 +324,18 @@ class Transformer(nnx.Module):
 
     def read(
         self,
-        tokens_BT: Int[Array, "B T"],
-        segment_ids_BT: Int[Array, "B T"],
+        tokens_BT: TokenInts,
+        segment_ids_BT: TokenInts,
         remat: RematPolicy | None = None,
         dropout: Dropout | None = None,
         taps: Taps | None = None,
-    ) -> Float[Array, "B T D"]:
+    ) -> Stream:
         """Return the residual stream after the last norm (the input of `logits`) for whole rows of packed documents."""
         mask = AttentionMask(segment_ids_BT)
         return self(tokens_BT, row_positions(tokens_BT), mask, remat=remat, dropout=dropout, taps=taps)[0]
 
     def forward_with_taps(
-        self, tokens_BT: Int[Array, "B T"], mask: AttentionMask, names: tuple[str, ...]
+        self, tokens_BT: TokenInts, mask: AttentionMask, names: tuple[str, ...]
     ) -> dict[str, jax.Array]:
         """Return {name: value} of the requested intermediate values of a forward pass over whole rows.
 
@@ -323,11 +354,11 @@ class Transformer(nnx.Module):
             )
         return taps.found
 
-    def output_table(self) -> Float[Array, "V D"]:
+    def output_table(self) -> OutputTable:
         """Return the output projection: one row per token of the vocabulary."""
         return self.embedding[...] if self.head is None else self.head.weight[...].T
 
-    def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+    def logits(self, x_BTD: Stream) -> Float[Array, "B T V"]:
         """Return float32 logits of the next token from the output of `__call__`."""
         x_ND, table_VD = x_BTD.reshape(-1, x_BTD.shape[-1]), self.output_table()
         if context().weights_stay(x_ND.shape[0], table_VD):

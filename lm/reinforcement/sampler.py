@@ -25,7 +25,7 @@ from lm.evaluation.evaluators import make_evaluators
 from lm.fields import identifying
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams, TokenLogprob
-from lm.model.transformer import Transformer
+from lm.model.transformer import Transformer, abstract_model
 from lm.parallel import training_mesh
 from lm.reinforcement.scoring import FIGURES, AnswerBatch, objective_and_gradients
 from lm.reinforcement.tasks import Instance, Task, instance_at
@@ -97,8 +97,9 @@ class Sampler(Batches):
         self.stages, self.template = train.stages(config.context), ChatTemplate(tokenizer)
         self.rows = train.batch_size * (MOST_ROUNDS + 1)
         """Rows of a batch: the most replies that the answers of a step can have."""
-        abstract = jax.eval_shape(lambda: Transformer(model, jax.random.key(0)))
-        self.engine = Engine(abstract, model, tokenizer, slots=config.slots, context=config.context, mesh=mesh)
+        self.engine = Engine(
+            abstract_model(model), model, tokenizer, slots=config.slots, context=config.context, mesh=mesh
+        )
         self.last = ""
         """The last question and its answer, for messages."""
         self.unrewarded = 0

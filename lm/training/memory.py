@@ -31,11 +31,11 @@ def state_bytes(model: ModelConfig, config: OptimizerConfig, lora: LoraConfig) -
     import jax
 
     from lm.model.lora import make_adapters
-    from lm.model.transformer import Transformer
+    from lm.model.transformer import abstract_model
     from lm.training.optimizer import make_optimizer
 
     def counted(model: ModelConfig) -> tuple[int, int, int]:
-        parameters = jax.eval_shape(lambda: Transformer(model, jax.random.key(0)))
+        parameters = abstract_model(model)
         adapters = jax.eval_shape(lambda model: make_adapters(model, lora, 0), parameters) if lora.rank else {}
         state = jax.eval_shape(make_optimizer(config, steps=1).init, adapters or parameters)
         total = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -88,7 +88,7 @@ def abstract_state(
 ) -> TrainState:
     """Return the state as ShapeDtypeStructs with shardings, to compile for and to restore into."""
     shapes = jax.eval_shape(lambda: make_state(config, optimizer, 0, spikes, ema, lora))
-    place = lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+    place = lambda shape, sharding: shape.update(sharding=sharding)
     return jax.tree.map(place, shapes, state_shardings(shapes, mesh, zero1))
 
 

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
 
+from lm.model.arrays import KeyHeads, QueryHeads
 from lm.model.attention.mask import AttentionMask
 from lm.model.attention.pairs import KEPT, Blocks, by_pairs
 from lm.model.attention.plain import xla
@@ -48,18 +48,12 @@ def routes(devices: int) -> list[list[tuple[int, int]]]:
     return [[(n, attends[2 * n + half]) for n in range(devices)] for half in range(2)]
 
 
-def exchanged(x_BT: jax.Array, devices: int) -> jax.Array:
+def exchanged(x_BT: jax.Array, devices: int, back: bool = False) -> jax.Array:
     """Send positions of (B, T, ...) to the devices that compute their queries. The input has the device's own T / N
-    consecutive positions, the output the positions of its two parts (see `parts_of`)."""
-    halves = zip(jnp.split(x_BT, 2, axis=1), routes(devices), strict=True)
-    return jnp.concatenate([jax.lax.ppermute(half, AXIS, route) for half, route in halves], axis=1)
-
-
-def returned(x_BT: jax.Array, devices: int) -> jax.Array:
-    """Invert `exchanged`: send the results back to the devices that own the positions."""
-    back = [[(there, here) for here, there in route] for route in routes(devices)]
-    halves = zip(jnp.split(x_BT, 2, axis=1), back, strict=True)
-    return jnp.concatenate([jax.lax.ppermute(half, AXIS, route) for half, route in halves], axis=1)
+    consecutive positions, the output the positions of its two parts (see `parts_of`). With `back`, send the results to
+    the devices that own the positions."""
+    sent = lambda half, route: jax.lax.ppermute(half, AXIS, [pair[::-1] for pair in route] if back else route)
+    return jnp.concatenate(list(map(sent, jnp.split(x_BT, 2, axis=1), routes(devices))), axis=1)
 
 
 def gathered(x_BT: jax.Array) -> jax.Array:
@@ -67,11 +61,6 @@ def gathered(x_BT: jax.Array) -> jax.Array:
     # Gather along a new first axis: for any other axis, libtpu sums the gradient by all-reduce, not reduce-scatter.
     x_BNT = jnp.moveaxis(jax.lax.all_gather(x_BT, AXIS), 0, 1)
     return x_BNT.reshape(x_BT.shape[0], -1, *x_BT.shape[2:])
-
-
-def block_length(part: int) -> int:
-    """Return the largest block length, up to LONGEST_BLOCK, that divides `part`, the length of a part."""
-    return next(rows for rows in range(min(part, LONGEST_BLOCK), 0, -1) if part % rows == 0)
 
 
 def plan_of_pairs(devices: int, length: int, window: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +72,7 @@ def plan_of_pairs(devices: int, length: int, window: int | None) -> tuple[np.nda
     With a window, shorter lists are padded to P pairs, and the padding contributes nothing.
     """
     part = length // (2 * devices)
-    rows = block_length(part)
+    rows = next(rows for rows in range(min(part, LONGEST_BLOCK), 0, -1) if part % rows == 0)
     inside = np.arange(0, part, rows)
     starts = (parts_of(devices)[..., None] * part + inside).reshape(devices, -1)
     pairs = []
@@ -130,11 +119,11 @@ def over_context(choice: str) -> Callable[..., jax.Array]:
     """Return the named implementation for sharded sequences: (q_BTHC, k_BTKC, v_BTKC, AttentionMask) -> out_BTHC."""
 
     def attend(
-        q_BTHC: Float[Array, "B T H C"],
-        k_BTKC: Float[Array, "B T K C"],
-        v_BTKC: Float[Array, "B T K C"],
+        q_BTHC: QueryHeads,
+        k_BTKC: KeyHeads,
+        v_BTKC: KeyHeads,
         mask: AttentionMask,
-    ) -> Float[Array, "B T H C"]:
+    ) -> QueryHeads:
         mesh = jax.sharding.get_abstract_mesh()
         devices, tensor = mesh.shape[AXIS], devices_of("heads", mesh)
         length, heads = q_BTHC.shape[1:3]
@@ -150,7 +139,7 @@ def over_context(choice: str) -> Callable[..., jax.Array]:
             def attended(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
                 return locally(plan, q, gathered(k), gathered(v), own, documents)
 
-            return returned(attended(exchanged(q, devices), k, v), devices)
+            return exchanged(attended(exchanged(q, devices), k, v), devices, back=True)
 
         of_q, of_kv = spec_of("batch", "length", "heads"), spec_of("batch", "length", "kv_heads")
         on_devices = jax.shard_map(

@@ -8,23 +8,20 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
+from lm.model.arrays import KeyHeads, QueryHeads, TokenInts
 from lm.model.attention.choice import CUDNN_CHANNELS
 from lm.model.attention.mask import AttentionMask
 from lm.model.attention.plain import LEAST_ROWS, by_blocks, filled_up
 
 FEWEST_DOCUMENTS, SHORTEST_DOCUMENT = 32, 256
-
-
-def most_documents(length: int) -> int:
-    """Return the maximum number of documents per row for the packed kernel. For the backward pass, the kernel saves a
-    row-length array for each document up to that maximum, even if the row has fewer documents."""
-    return max(FEWEST_DOCUMENTS, length // SHORTEST_DOCUMENT)
+"""The packed kernel allows length // SHORTEST_DOCUMENT documents per row, and at least FEWEST_DOCUMENTS. For the
+backward pass, it saves a row-length array for each document up to that maximum, even if the row has fewer."""
 
 
 def documents(
-    segment_ids_BT: Int[Array, "B T"], most: int
+    segment_ids_BT: TokenInts, most: int
 ) -> tuple[Int[Array, "B starts"], Int[Array, "B M"], Bool[Array, ""]]:
     """Return (starts (B, M + 1), lengths (B, M), fit) of the documents in each row. Entries without a document are -1;
     fit is True if no row has more than M = `most` documents. Padding counts as a document."""
@@ -43,14 +40,14 @@ def even(x_BT: jax.Array, value: int = 0) -> jax.Array:
 
 
 def packed(
-    q_BTHC: Float[Array, "B T H C"],
-    k_BTKC: Float[Array, "B T K C"],
-    v_BTKC: Float[Array, "B T K C"],
+    q_BTHC: QueryHeads,
+    k_BTKC: KeyHeads,
+    v_BTKC: KeyHeads,
     mask: AttentionMask,
-) -> Float[Array, "B T H C"]:
+) -> QueryHeads:
     """Attention over packed documents, given by offsets and lengths: nothing is computed across documents, and there is
     no mask. Requires compute capability 9.0 and cuDNN 9.6. If a row of the batch has more documents than
-    `most_documents`, plain operations over blocks of queries are used.
+    the kernel allows, plain operations over blocks of queries are used.
 
     jax.nn.dot_product_attention does not have these arguments; the function that it calls has them, with the same
     signature in jax 0.11.2 and 0.12.
@@ -58,7 +55,8 @@ def packed(
     from jax._src.cudnn.fused_attention_stablehlo import MaskType, dot_product_attention
 
     length, channels = q_BTHC.shape[1], q_BTHC.shape[3]
-    starts_BM, lengths_BM, fits = documents(even(mask.segment_ids_BT, -1), most_documents(length))
+    most = max(FEWEST_DOCUMENTS, length // SHORTEST_DOCUMENT)
+    starts_BM, lengths_BM, fits = documents(even(mask.segment_ids_BT, -1), most)
 
     def by_kernel(*qkv: jax.Array) -> jax.Array:
         out_BTHC = dot_product_attention(
@@ -73,11 +71,11 @@ def packed(
 
 
 def masked(
-    q_BTHC: Float[Array, "B T H C"],
-    k_BTKC: Float[Array, "B T K C"],
-    v_BTKC: Float[Array, "B T K C"],
+    q_BTHC: QueryHeads,
+    k_BTKC: KeyHeads,
+    v_BTKC: KeyHeads,
     mask: AttentionMask,
-) -> Float[Array, "B T H C"]:
+) -> QueryHeads:
     """Attention with an arbitrary mask of T x T values per sequence, shared by all heads; without a prefix, nothing
     above the diagonal is computed."""
     length, channels = q_BTHC.shape[1], q_BTHC.shape[3]

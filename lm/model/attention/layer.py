@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from lm.config import ModelConfig
+from lm.model.arrays import KeyHeads, MapInputs, QueryHeads, Stream
 from lm.model.attention.choice import AttentionSpec, choose
 from lm.model.attention.mask import AttentionMask
 from lm.model.attention.plain import attention_weights, over_cache
@@ -20,7 +21,7 @@ from lm.model.layers import Linear, Rotary, rotate, unit_rms
 from lm.model.taps import Taps, tap
 from lm.parallel import constrain, context, devices_of
 
-type Products = tuple[Float[Array, "B T I"], Float[Array, "B T J"], Float[Array, "B T J"]]
+type Products = tuple[MapInputs, Float[Array, "B T J"], Float[Array, "B T J"]]
 """Queries, keys and values, with heads concatenated."""
 
 
@@ -31,23 +32,21 @@ class Attention(nnx.Module):
         keys = jax.random.split(key, 4)
         self.head_dim = config.head_channels
         inner, inner_kv = config.heads * self.head_dim, config.kv_heads * self.head_dim
-        std, bias = config.initial_std, config.biases
-        self.query = Linear(config, keys[0], (config.width, inner), ("width", "heads"), std=std, bias=bias)
-        self.key = Linear(config, keys[1], (config.width, inner_kv), ("width", "kv_heads"), std=std, bias=bias)
-        self.value = Linear(config, keys[2], (config.width, inner_kv), ("width", "kv_heads"), std=std, bias=bias)
-        self.out = Linear(config, keys[3], (inner, config.width), ("heads", "width"), std=residual_std, bias=bias)
+        std = config.initial_std
+        self.query = Linear(config, keys[0], (config.width, inner), ("width", "heads"), std=std)
+        self.key = Linear(config, keys[1], (config.width, inner_kv), ("width", "kv_heads"), std=std)
+        self.value = Linear(config, keys[2], (config.width, inner_kv), ("width", "kv_heads"), std=std)
+        self.out = Linear(config, keys[3], (inner, config.width), ("heads", "width"), std=residual_std)
         self.heads, self.kv_heads = config.heads, config.kv_heads
         self.window = config.window(layer)
         self.qk_norm_epsilon = config.norm_epsilon if config.qk_norm else None
         self.choice = config.attention
 
-    def products(self, x_BTD: Float[Array, "B T D"]) -> Products:
+    def products(self, x_BTD: Stream) -> Products:
         """Project to queries, keys and values, with heads concatenated."""
         return self.query(x_BTD), self.key(x_BTD), self.value(x_BTD)
 
-    def by_heads(
-        self, products: Products, rotary: Rotary | None
-    ) -> tuple[Float[Array, "B T H C"], Float[Array, "B T K C"], Float[Array, "B T K C"]]:
+    def by_heads(self, products: Products, rotary: Rotary | None) -> tuple[QueryHeads, KeyHeads, KeyHeads]:
         """Return (queries, keys, values) by head; queries and keys with QK norm and rotary embedding, if configured."""
         by_head = lambda x_BTI, heads: x_BTI.reshape(*x_BTI.shape[:2], heads, self.head_dim)
         q_BTI, k_BTJ, v_BTJ = products
@@ -63,7 +62,7 @@ class Attention(nnx.Module):
         q_BTHC, k_BTKC, v_BTKC = map(checkpoint_name, (q_BTHC, k_BTKC, v_BTKC), names)
         return q_BTHC, k_BTKC, v_BTKC
 
-    def implementation(self, q_BTHC: Float[Array, "B T H C"], mask: AttentionMask) -> Callable[..., jax.Array]:
+    def implementation(self, q_BTHC: QueryHeads, mask: AttentionMask) -> Callable[..., jax.Array]:
         """Return the attention implementation for the current mesh and device. Raises UsageError if it cannot run."""
         from lm.model.attention.context import over_context  # only a cache is read without a kernel
         from lm.model.attention.kernels import ATTENTION
@@ -78,12 +77,12 @@ class Attention(nnx.Module):
 
     def __call__(
         self,
-        x_BTD: Float[Array, "B T D"],
+        x_BTD: Stream,
         rotary: Rotary | None,
         mask: AttentionMask,
         cache: LayerCache | None = None,
         taps: Taps | None = None,
-    ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
+    ) -> tuple[Stream, LayerCache | None]:
         """Return the attention output for each token, and the cache, if any, with the tokens' keys and values added.
 
         `rotary` has the rotary tables, if the model has them. With a cache, pass a mask from AttentionMask.over, which
@@ -98,7 +97,7 @@ class Attention(nnx.Module):
         mask: AttentionMask,
         cache: LayerCache | None,
         taps: Taps | None,
-    ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
+    ) -> tuple[Stream, LayerCache | None]:
         """Return the same as `__call__`, from the result of `products`."""
         mask = mask.within(self.window)
         q_BTHC, k_BTKC, v_BTKC = self.by_heads(products, rotary)

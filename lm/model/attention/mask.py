@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from lm.model.arrays import Positions, RowInts, TokenInts, VisibleKeys
 from lm.model.kv_cache import NOTHING
 
 BRANCHES = 64
@@ -34,15 +35,15 @@ class AttentionMask:
     """Which keys each query may attend to: its own token, and earlier tokens of its document. A pytree; `window` and
     `branched` are static."""
 
-    segment_ids_BT: Int[Array, "B T"]  # noqa: N815
+    segment_ids_BT: TokenInts  # noqa: N815
     """Index of the document of each token within its row; 0: padding."""
     window: int | None = None
     """Maximum number of tokens that a token attends to, including itself (sliding window, arXiv:2310.06825); None:
     all."""
-    prefix_B: Int[Array, " B"] | None = None  # noqa: N815
+    prefix_B: RowInts | None = None  # noqa: N815
     """Number of first positions of each row that attend to each other in both directions, regardless of the window
     (prefix LM, arXiv:1910.10683, section 3.2.1); None: none."""
-    positions_BT: Int[Array, "B T"] | None = None  # noqa: N815
+    positions_BT: TokenInts | None = None  # noqa: N815
     """Position of each query among the keys; None: query t is at position t, and the keys are of the same tokens."""
     key_segment_ids_BS: Int[Array, "B S"] | None = None  # noqa: N815
     """Segment ids of the keys, if these come from a cache."""
@@ -56,12 +57,12 @@ class AttentionMask:
         narrowest = min((size for size in (self.window, window) if size is not None), default=None)
         return replace(self, window=narrowest)
 
-    def over(self, positions_BT: Int[Array, "B T"], key_segment_ids_BS: Int[Array, "B S"]) -> "AttentionMask":
+    def over(self, positions_BT: TokenInts, key_segment_ids_BS: Int[Array, "B S"]) -> "AttentionMask":
         """Return the mask for queries at `positions_BT` and the keys of a cache, whose segment ids are
         `key_segment_ids_BS`."""
         return replace(self, positions_BT=positions_BT, key_segment_ids_BS=key_segment_ids_BS)
 
-    def query_positions(self) -> Int[Array, "#B T"]:
+    def query_positions(self) -> Positions:
         """Return the positions of the queries among the keys."""
         return jnp.arange(self.segment_ids_BT.shape[1])[None] if self.positions_BT is None else self.positions_BT
 
@@ -76,10 +77,10 @@ class AttentionMask:
 
     def visible(
         self,
-        positions_BT: Int[Array, "#B T"],
-        segment_ids_BT: Int[Array, "B T"],
+        positions_BT: Positions,
+        segment_ids_BT: TokenInts,
         keys: slice = slice(None),
-    ) -> Bool[Array, "B T S"]:
+    ) -> VisibleKeys:
         """Return True where a query at `positions_BT` in the documents `segment_ids_BT` may attend to a key. Keys are
         at positions 0, 1, ...; the slice `keys` selects some of them, and must not start below 0."""
         key_segment_ids_BS = self.segment_ids_BT if self.key_segment_ids_BS is None else self.key_segment_ids_BS
@@ -97,6 +98,6 @@ class AttentionMask:
             same_BTS |= (segment_ids_BT - segment_ids_BT % BRANCHES)[:, :, None] == of_key_B1S
         return same_BTS & seen_BTS
 
-    def all_visible(self) -> Bool[Array, "B T S"]:
+    def all_visible(self) -> VisibleKeys:
         """Return whether each query may attend to each key."""
         return self.visible(self.query_positions(), self.segment_ids_BT)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
+from lm.model.arrays import QueryHeads, SeenKeyHeads, TokenInts
 from lm.model.attention.mask import causal
 from lm.model.attention.plain import heads_first, heads_last
 
@@ -28,20 +29,20 @@ class Blocks(NamedTuple):
 
     starts_N: Int[Array, " N"]  # noqa: N815
     """Position of the first query of each block; positions within a block are consecutive."""
-    segment_ids_BT: Int[Array, "B T"]  # noqa: N815
+    segment_ids_BT: TokenInts  # noqa: N815
     """Document of each query in its row."""
     key_segment_ids_BS: Int[Array, "B S"]  # noqa: N815
     """Document of each key; queries only see keys of their own."""
 
 
 def by_pairs(
-    q_BTHC: Float[Array, "B T H C"],
-    k_BSKC: Float[Array, "B S K C"],
-    v_BSKC: Float[Array, "B S K C"],
+    q_BTHC: QueryHeads,
+    k_BSKC: SeenKeyHeads,
+    v_BSKC: SeenKeyHeads,
     blocks: Blocks,
     pairs_P2: Int[Array, "P 2"],
     window: int | None,
-) -> Float[Array, "B T H C"]:
+) -> QueryHeads:
     """Return causal attention within documents, computed for the given pairs of blocks. `pairs_P2` are (query block,
     key block) indices; blocks have equal length, and the pairs must cover everything that the queries may attend to."""
     q_BKGTC, k_BKSC, v_BKSC = heads_first(q_BTHC, k_BSKC, v_BSKC)

@@ -6,9 +6,10 @@ blocks of queries, R queries of a block.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from lm.model import cpu
+from lm.model.arrays import HeadsOfKeys, HeadsOfQueries, QueryHeads, SeenKeyHeads, VisibleKeys
 from lm.model.attention.mask import AttentionMask
 from lm.model.cpu import on_cpu
 from lm.parallel import devices_of
@@ -19,11 +20,11 @@ CAUSAL_BLOCKS, CAUSAL_ROWS = 4, 64  # maximum number of causal blocks, minimum q
 
 
 def attend(
-    q_BTHC: Float[Array, "B T H C"],
-    k_BSKC: Float[Array, "B S K C"],
-    v_BSKC: Float[Array, "B S K C"],
-    visible_BTS: Bool[Array, "B T S"],
-) -> Float[Array, "B T H C"]:
+    q_BTHC: QueryHeads,
+    k_BSKC: SeenKeyHeads,
+    v_BSKC: SeenKeyHeads,
+    visible_BTS: VisibleKeys,
+) -> QueryHeads:
     """softmax(q k / sqrt(C)) v over the visible keys; scores and softmax in float32. Every query must have a visible
     key."""
     q_BKGTC, k_BKSC, v_BKSC = heads_first(q_BTHC, k_BSKC, v_BSKC)
@@ -31,33 +32,35 @@ def attend(
 
 
 def heads_first(
-    q_BTHC: Float[Array, "B T H C"], k_BSKC: Float[Array, "B S K C"], v_BSKC: Float[Array, "B S K C"]
-) -> tuple[Float[Array, "B K G T C"], Float[Array, "B K S C"], Float[Array, "B K S C"]]:
+    q_BTHC: QueryHeads, k_BSKC: SeenKeyHeads, v_BSKC: SeenKeyHeads
+) -> tuple[HeadsOfQueries, HeadsOfKeys, HeadsOfKeys]:
     """Move heads before positions, and group the queries that share a key head."""
+    return grouped(q_BTHC, k_BSKC.shape[2]), k_BSKC.transpose(0, 2, 1, 3), v_BSKC.transpose(0, 2, 1, 3)
+
+
+def grouped(q_BTHC: QueryHeads, kv_heads: int) -> HeadsOfQueries:
     batch, length, heads, channels = q_BTHC.shape
-    kv_heads = k_BSKC.shape[2]
-    q_BKGTC = q_BTHC.reshape(batch, length, kv_heads, heads // kv_heads, channels).transpose(0, 2, 3, 1, 4)
-    return q_BKGTC, k_BSKC.transpose(0, 2, 1, 3), v_BSKC.transpose(0, 2, 1, 3)
+    return q_BTHC.reshape(batch, length, kv_heads, heads // kv_heads, channels).transpose(0, 2, 3, 1, 4)
 
 
-def heads_last(out_BKGTC: Float[Array, "B K G T C"]) -> Float[Array, "B T H C"]:
+def heads_last(out_BKGTC: HeadsOfQueries) -> QueryHeads:
     batch, _, _, length, channels = out_BKGTC.shape
     return out_BKGTC.transpose(0, 3, 1, 2, 4).reshape(batch, length, -1, channels)
 
 
 def attend_by_heads(
-    q_BKGTC: Float[Array, "B K G T C"],
-    k_BKSC: Float[Array, "B K S C"],
-    v_BKSC: Float[Array, "B K S C"],
-    visible_BTS: Bool[Array, "B T S"],
-) -> Float[Array, "B K G T C"]:
+    q_BKGTC: HeadsOfQueries,
+    k_BKSC: HeadsOfKeys,
+    v_BKSC: HeadsOfKeys,
+    visible_BTS: VisibleKeys,
+) -> HeadsOfQueries:
     """Return softmax(q k / sqrt(C)) v over the visible keys, for arrays in the layout of `heads_first`."""
     weights_BKGTS = weights_by_heads(q_BKGTC, k_BKSC, visible_BTS)
     return weighted(weights_BKGTS.astype(v_BKSC.dtype), v_BKSC)
 
 
 def weights_by_heads(
-    q_BKGTC: Float[Array, "B K G T C"], k_BKSC: Float[Array, "B K S C"], visible_BTS: Bool[Array, "B T S"]
+    q_BKGTC: HeadsOfQueries, k_BKSC: HeadsOfKeys, visible_BTS: VisibleKeys
 ) -> Float[Array, "B K G T S"]:
     """softmax(q k / sqrt(C)) over the visible keys, float32."""
     scores_BKGTS = jnp.einsum("BKGTC,BKSC->BKGTS", q_BKGTC, k_BKSC, preferred_element_type=jnp.float32)
@@ -66,9 +69,7 @@ def weights_by_heads(
     return jax.nn.softmax(scores_BKGTS, axis=-1)
 
 
-@on_cpu(cpu.weighted)
-def weighted(weights_BKGTS: Float[Array, "B K G T S"], v_BKSC: Float[Array, "B K S C"]) -> Float[Array, "B K G T C"]:
-    return jnp.einsum("BKGTS,BKSC->BKGTC", weights_BKGTS, v_BKSC)
+weighted = on_cpu(cpu.weighted)(cpu.product)
 
 
 def filled_up(x: jax.Array, multiple: int, axis: int, value: int = 0) -> jax.Array:
@@ -79,9 +80,7 @@ def filled_up(x: jax.Array, multiple: int, axis: int, value: int = 0) -> jax.Arr
     return jnp.pad(x, widths, constant_values=value)
 
 
-def attention_weights(
-    q_BTHC: Float[Array, "B T H C"], k_BSKC: Float[Array, "B S K C"], mask: AttentionMask
-) -> Float[Array, "B H T S"]:
+def attention_weights(q_BTHC: QueryHeads, k_BSKC: SeenKeyHeads, mask: AttentionMask) -> Float[Array, "B H T S"]:
     """Attention weights in float32, all at once, for inspection."""
     q_BKGTC, k_BKSC, _ = heads_first(q_BTHC, k_BSKC, k_BSKC)
     weights_BKGTS = weights_by_heads(q_BKGTC, k_BKSC, mask.all_visible())
@@ -89,11 +88,11 @@ def attention_weights(
 
 
 def xla(
-    q_BTHC: Float[Array, "B T H C"],
-    k_BSKC: Float[Array, "B S K C"],
-    v_BSKC: Float[Array, "B S K C"],
+    q_BTHC: QueryHeads,
+    k_BSKC: SeenKeyHeads,
+    v_BSKC: SeenKeyHeads,
     mask: AttentionMask,
-) -> Float[Array, "B T H C"]:
+) -> QueryHeads:
     """Plain attention, for any device, type, shape and mask, also over the keys of a cache. Long sequences are computed
     in blocks of queries, so that only a bounded number of scores is in memory at once."""
     length, keys = q_BTHC.shape[1], k_BSKC.shape[1]
@@ -104,27 +103,25 @@ def xla(
 
 
 def over_cache(
-    q_BTHC: Float[Array, "B T H C"],
-    k_BKSC: Float[Array, "B K S C"],
-    v_BKSC: Float[Array, "B K S C"],
+    q_BTHC: QueryHeads,
+    k_BKSC: HeadsOfKeys,
+    v_BKSC: HeadsOfKeys,
     mask: AttentionMask,
-) -> Float[Array, "B T H C"]:
+) -> QueryHeads:
     """Attend to the keys of a cache, which are stored head by head. Long sequences are computed in blocks, as by
     `xla`."""
-    batch, length, heads, channels = q_BTHC.shape
     kv_heads, keys = k_BKSC.shape[1:3]
-    if length * keys > WHOLE_LENGTH**2:
+    if q_BTHC.shape[1] * keys > WHOLE_LENGTH**2:
         return xla(q_BTHC, k_BKSC.transpose(0, 2, 1, 3), v_BKSC.transpose(0, 2, 1, 3), mask)
-    q_BKGTC = q_BTHC.reshape(batch, length, kv_heads, heads // kv_heads, channels).transpose(0, 2, 3, 1, 4)
-    return heads_last(attend_by_heads(q_BKGTC, k_BKSC, v_BKSC, mask.all_visible()))
+    return heads_last(attend_by_heads(grouped(q_BTHC, kv_heads), k_BKSC, v_BKSC, mask.all_visible()))
 
 
 def by_causal_blocks(
-    q_BTHC: Float[Array, "B T H C"],
-    k_BSKC: Float[Array, "B S K C"],
-    v_BSKC: Float[Array, "B S K C"],
+    q_BTHC: QueryHeads,
+    k_BSKC: SeenKeyHeads,
+    v_BSKC: SeenKeyHeads,
     mask: AttentionMask,
-) -> Float[Array, "B T H C"]:
+) -> QueryHeads:
     """Attend in a few blocks of consecutive queries. Each block is compared only with the keys up to its last query,
     and only with those in the window if there is one. This saves at least 3/8 of the work."""
     length = q_BTHC.shape[1]
@@ -143,25 +140,23 @@ def by_causal_blocks(
 
 
 def by_blocks(
-    q_BTHC: Float[Array, "B T H C"],
-    k_BSKC: Float[Array, "B S K C"],
-    v_BSKC: Float[Array, "B S K C"],
+    q_BTHC: QueryHeads,
+    k_BSKC: SeenKeyHeads,
+    v_BSKC: SeenKeyHeads,
     mask: AttentionMask,
     blocks: int,
-) -> Float[Array, "B T H C"]:
+) -> QueryHeads:
     """Compute `xla` attention for one block of queries at a time, to save memory. The backward pass recomputes the
     scores.
 
     Of N = `blocks` blocks, block n has the queries n, n + N, n + 2 N, ..., so devices that share a sequence each have a
     part of every block. If N does not divide the number of queries, they are padded; the output has no padding.
     """
-    batch, length, heads, channels = q_BTHC.shape
-    rows = -(-length // blocks)
-    padding = rows * blocks - length
+    length = q_BTHC.shape[1]
 
     def in_blocks(x_BT: jax.Array) -> jax.Array:  # (B, T, ...) to (N, B, R, ...)
-        x_BT = jnp.pad(x_BT, [(0, 0), (0, padding)] + [(0, 0)] * (x_BT.ndim - 2))
-        return jnp.moveaxis(x_BT.reshape(x_BT.shape[0], rows, blocks, *x_BT.shape[2:]), 2, 0)
+        x_BT = filled_up(x_BT, blocks, axis=1)
+        return jnp.moveaxis(x_BT.reshape(x_BT.shape[0], -1, blocks, *x_BT.shape[2:]), 2, 0)
 
     # Gradients of keys and values are summed over blocks in the type of the closed-over arrays: float32.
     k32_BSKC, v32_BSKC = k_BSKC.astype(jnp.float32), v_BSKC.astype(jnp.float32)
@@ -173,4 +168,4 @@ def by_blocks(
 
     work = (in_blocks(q_BTHC), in_blocks(mask.query_positions()), in_blocks(mask.segment_ids_BT))
     out_NBRHC = jax.lax.map(jax.checkpoint(one_block, prevent_cse=False), work)
-    return jnp.moveaxis(out_NBRHC, 0, 2).reshape(batch, rows * blocks, heads, channels)[:, :length]
+    return jnp.moveaxis(out_NBRHC, 0, 2).reshape(len(q_BTHC), -1, *q_BTHC.shape[2:])[:, :length]

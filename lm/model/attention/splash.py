@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas.ops.tpu import splash_attention as tpu
 from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_kernel import SplashAttentionKernel
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
+from lm.model.arrays import QueryHeads, SeenKeyHeads, TokenInts
 from lm.model.attention.choice import SPLASH_CHANNELS
 from lm.model.attention.mask import causal
 from lm.model.attention.pairs import KEPT
@@ -69,12 +70,12 @@ def splash_kernel(
 
 def attend_by_splash(
     kernel: SplashAttentionKernel,
-    q_BTHC: Float[Array, "B T H C"],
-    k_BSKC: Float[Array, "B S K C"],
-    v_BSKC: Float[Array, "B S K C"],
-    segment_ids_BT: Int[Array, "B T"],
+    q_BTHC: QueryHeads,
+    k_BSKC: SeenKeyHeads,
+    v_BSKC: SeenKeyHeads,
+    segment_ids_BT: TokenInts,
     key_segment_ids_BS: Int[Array, "B S"],
-) -> Float[Array, "B T H C"]:
+) -> QueryHeads:
     """Scale, pad and transpose the inputs, and apply `kernel` (from splash_kernel, or one device's shard of it)."""
     channels = q_BTHC.shape[-1]
     scaled_BTHC = (q_BTHC.astype(jnp.float32) * channels**-0.5).astype(q_BTHC.dtype)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from lm.config import RopeScalingConfig
 from lm.errors import InputError, UsageError
@@ -24,7 +25,6 @@ from lm.formats.hugging_face.reading import open_folder
 from lm.formats.hugging_face.writing import write_hugging_face
 from lm.formats.safetensors import read_folder
 from lm.model.layers import rotary_frequencies
-from lm.model.loss import cross_entropy
 from lm.model.param_names import named_leaves, replace_leaves
 from lm.model.transformer import Transformer
 from lm.tokenizer import BytePairTokenizer
