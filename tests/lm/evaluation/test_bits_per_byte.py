@@ -20,6 +20,7 @@ from tests.lm.inference.models import log_probabilities
 from tests.lm.model_configs import initial_model
 
 EXPERIMENT = tiny_experiment()
+EXPERIMENT = dataclasses.replace(EXPERIMENT, model=dataclasses.replace(EXPERIMENT.model, layers=1))
 
 
 @pytest.mark.parametrize(("length", "context", "stride"), [(100, 8, 4), (9, 8, 4), (5, 8, 8), (101, 8, 8), (50, 8, 3)])
@@ -85,7 +86,6 @@ def test_training_and_evaluation_give_the_same_metrics_for_the_same_tokens(tmp_p
     experiment = dataclasses.replace(
         EXPERIMENT,
         tokenizer=dataclasses.replace(EXPERIMENT.tokenizer, algorithm=kind, vocab_size=symbols),
-        model=dataclasses.replace(EXPERIMENT.model, layers=1),
         evaluate=dataclasses.replace(EXPERIMENT.evaluate, stride=EXPERIMENT.model.context_length),
     )
     write_tokens(tmp_path, experiment)

@@ -182,7 +182,7 @@ def test_replies_end_at_the_templates_end_token_and_have_no_space_before_them(to
 
 def test_long_conversations_lose_their_oldest_questions_and_then_the_beginning_of_the_last(tokenizer):
     model = scripted(tokenizer, 256)
-    talk, long = ("Who is it?", "The cook", "And now?", "The judge", "And then?"), "the old baker sold flour. " * 30
+    talk, long = ("Who is it?", "The cook", "And now?", "The judge", "And then?"), "the old baker sold flour. " * 18
     for most in range(len(encoded(model, user(*talk[4:]))), len(encoded(model, user(*talk))) + 1):
         kept = model.encode_chat(context(model, *talk), most).context
         possible = [encoded(model, user(*talk[start:])) for start in (0, 2, 4)]

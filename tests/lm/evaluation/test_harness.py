@@ -16,7 +16,7 @@ from tests.lm.inference.models import log_probabilities
 from tests.lm.model_configs import initial_model
 
 CONTEXT = 64
-MODEL = dataclasses.replace(tiny_experiment().model, context_length=CONTEXT, initial_std=0.2)
+MODEL = dataclasses.replace(tiny_experiment().model, layers=1, context_length=CONTEXT, initial_std=0.2)
 
 
 @pytest.fixture(scope="module")

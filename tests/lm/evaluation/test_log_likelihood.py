@@ -74,7 +74,7 @@ def test_batches_of_all_lengths_equal_token_by_token_scores():
 
 
 def test_scores_are_the_same_on_a_fully_sharded_mesh():
-    config = dataclasses.replace(LLAMA, kv_heads=4)
+    config = dataclasses.replace(LLAMA, layers=1, kv_heads=4)
     model = initial_model(config, 1)
     alone = LogLikelihoods(config, 2).score(model, one_device_mesh(config), REQUESTS)
     devices = make_mesh(MeshConfig(fsdp=2, tensor=2, context=2), config, 8)

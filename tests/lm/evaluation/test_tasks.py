@@ -27,7 +27,7 @@ from tests.lm.evaluation.task_files import PARADIGMS, write_jsonl, write_parquet
 from tests.lm.model_configs import initial_model
 from tests.loopback_hub import LoopbackHub, serving
 
-MODEL = dataclasses.replace(tiny_experiment().model, context_length=128, initial_std=0.2)
+MODEL = dataclasses.replace(tiny_experiment().model, layers=1, context_length=128, initial_std=0.2)
 COUNT = 12
 
 

@@ -16,7 +16,7 @@ from lm.inference.weights import for_inference
 from lm.tokenizer import train_bpe
 from tests.corpus import texts, tiny_experiment
 from tests.lm.inference.models import always_predicting, log_probabilities
-from tests.lm.model_configs import FAMILIES, initial_model
+from tests.lm.model_configs import LLAMA, initial_model
 
 CONTEXT = 48
 WORDS = ("The miller", "A farmer carried a sack of grain to the mill", "", "He", "of the river, and the", "x" * 20)
@@ -27,9 +27,9 @@ def tokenizer():
     return train_bpe(texts(20), tiny_experiment().tokenizer)
 
 
-def config_of(family="llama", **changes):
+def config_of(**changes):
     rows = tokenizer().vocab_size + 7  # more rows than the tokenizer has tokens
-    return dataclasses.replace(FAMILIES[family], vocab_size=rows, context_length=CONTEXT, **changes)
+    return dataclasses.replace(LLAMA, vocab_size=rows, context_length=CONTEXT, layers=1, **changes)
 
 
 def engine_of(config, slots=4, decode_steps=4, **options):
@@ -71,7 +71,7 @@ def test_a_request_has_the_same_tokens_and_bits_in_any_batch(engine):
 @pytest.mark.slow
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
 def test_prepared_weights_keep_the_guarantee(engine, weights):
-    config = config_of("llama", scan_layers=True)
+    config = config_of(scan_layers=True)
     laid_out = for_inference(initial_model(config), config, weights)
     other = Engine(laid_out, config, tokenizer(), slots=4, decode_steps=4)
     alone = [other.complete([one])[0] for one in MIXED]

@@ -98,7 +98,7 @@ def test_a_step_moves_bfloat16_parameters_as_far_as_float32():
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, model.vocab_size, (4, model.context_length)), jnp.int32)
     batch = Batch(tokens, tokens, jnp.ones_like(tokens), jnp.ones(tokens.shape, jnp.float32))
     optimizer = make_optimizer(train.optimizer, 100)
-    state = make_state(model, optimizer, 0, train.spikes)
+    state = jax.jit(lambda: make_state(model, optimizer, 0, train.spikes))()
     wide = state._replace(model=jax.tree.map(lambda x: x.astype(jnp.float32), state.model))
     step = jax.jit(lambda state: update(state, batch, optimizer, train)[0].model)
     low, again, later = step(state), step(state), step(state._replace(step=state.step + 1))

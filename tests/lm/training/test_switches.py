@@ -35,7 +35,7 @@ def seen(run: Path) -> dict[str, list[int]]:
         pytest.param("log_every", [12], marks=pytest.mark.slow),
         pytest.param("validate_every", [], marks=pytest.mark.slow),
         pytest.param("sample_every", [], marks=pytest.mark.slow),
-        ("checkpoint_every", [12]),
+        pytest.param("checkpoint_every", [12], marks=pytest.mark.slow),
     ],
 )
 def test_0_disables_each_and_changes_nothing_else(tokens, finished, tmp_path, name, left):
