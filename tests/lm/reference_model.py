@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from tests.lm.model.plain_attention import hidden_keys, softmax
+
 
 def array(parameter):
     return np.asarray(parameter[...], np.float64)
@@ -65,20 +67,12 @@ def attention(config, layer, x, segments, window):
     )
     if config.qk_norm:
         q, k = (x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_epsilon) for x in (q, k))
-    out, shares = np.zeros((length, config.heads, channels)), np.zeros((config.heads, length, length))
-    for head in range(config.heads):
-        for t in range(length):
-            seen = [s for s in range(t + 1) if segments[s] == segments[t] and (window is None or t - s < window)]
-            query, keys = q[t, head], [k[s, head // group] for s in seen]
-            if config.position == "rope":
-                query = rotated(config, query, t)
-                keys = [rotated(config, key, s) for key, s in zip(keys, seen, strict=True)]
-            scores = np.array([query @ key for key in keys]) / math.sqrt(channels)
-            weights = np.exp(scores - scores.max())
-            weights /= weights.sum()
-            shares[head, t, seen] = weights
-            out[t, head] = sum(w * v[s, head // group] for w, s in zip(weights, seen, strict=True))
-    return linear(layer.out, out.reshape(length, -1)), shares
+    if config.position == "rope":
+        q, k = (np.array([[rotated(config, head, t) for head in heads] for t, heads in enumerate(x)]) for x in (q, k))
+    hidden = hidden_keys(np.asarray(segments), window)
+    weights = np.array([softmax(q[:, head], k[:, head // group], hidden) for head in range(config.heads)])
+    out = np.stack([weights[head] @ v[:, head // group] for head in range(config.heads)], axis=1)
+    return linear(layer.out, out.reshape(length, -1)), weights
 
 
 def mlp(config, layer, x):
