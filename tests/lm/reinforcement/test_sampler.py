@@ -34,8 +34,8 @@ from tests.lm.reinforcement.test_scoring import TOKENIZER
 from tests.run_files import restore_model
 
 TALKER = with_template(TOKENIZER, "gristmill")
-MODEL = dataclasses.replace(LLAMA, vocab_size=TALKER.vocab_size, context_length=48, layers=1)
-CONFIG = ReinforceConfig(task="ascii", prompts=2, samples=8, slots=8, context=48, max_tokens=30, held_out=6)
+MODEL = dataclasses.replace(LLAMA, vocab_size=TALKER.vocab_size, context_length=32, layers=1)
+CONFIG = ReinforceConfig(task="ascii", prompts=2, samples=8, slots=8, context=32, max_tokens=20, held_out=6)
 REWARDS, LENGTHS = np.array([[1.0, 0.0, 0.0, 0.5], [1.0, 1.0, 1.0, 0.0]]), np.array([[1, 2, 3, 4], [5, 6, 7, 8]])
 
 
@@ -256,5 +256,5 @@ def test_equal_rewards_give_no_gradient(algorithm, reward):
 
 
 def test_a_context_without_room_is_refused():
-    with pytest.raises(UsageError, match=r"max_tokens = 48 must be below reinforce\.context = 48"):
-        dataclasses.replace(CONFIG, max_tokens=48)
+    with pytest.raises(UsageError, match=r"max_tokens = 32 must be below reinforce\.context = 32"):
+        dataclasses.replace(CONFIG, max_tokens=32)
