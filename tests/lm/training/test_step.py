@@ -84,7 +84,7 @@ GOLDEN_METRICS = [
 
 def test_the_metrics_of_the_first_steps_have_the_recorded_values():
     """The second loss depends on the first update, the third also on moments and weight decay."""
-    mesh, optimizer = make_mesh(MeshConfig(), LLAMA, 8, jax.devices()[:1]), make_optimizer(TRAIN.optimizer, 12)
+    mesh, optimizer = mesh_of(LLAMA, {}), make_optimizer(TRAIN.optimizer, 12)
     state, found = initializer(LLAMA, optimizer, 0, mesh)(), []
     step = compile_step(optimizer, state, mesh, TRAIN)
     for _ in GOLDEN_METRICS:
@@ -102,9 +102,9 @@ def test_the_metrics_of_the_first_steps_have_the_recorded_values():
 @pytest.mark.parametrize(
     ("config", "change"),
     [
-        (MODERN, {"micro_batches": 4}),
+        pytest.param(MODERN, {"micro_batches": 4}, marks=pytest.mark.slow),
         (LLAMA, {"loss_chunks": 8, "skip_untrained": True}),
-        (GPT2, {"micro_batches": 2, "remat": "full", "loss_chunks": 4}),
+        (LLAMA, {"micro_batches": 2, "remat": "full", "loss_chunks": 4}),
         *(pytest.param(LLAMA, {"remat": name}, marks=() if name == "minimal" else pytest.mark.slow) for name in REMAT),
         (MODERN, {"remat": "full", "remat_keep": ("mlpwi",), "remat_offload": ("decoder_layer_input", "context")}),
     ],
@@ -120,10 +120,7 @@ def test_micro_batches_and_remat_give_the_same_gradients(config, change):
 @pytest.mark.slow
 def test_untrained_tokens_are_skipped_on_a_mesh_that_shards_tokens_and_vocabulary():
     """The devices that share a chunk all skip it or all compute it."""
-    mesh, optimizer = (
-        make_mesh(MeshConfig(fsdp=2, tensor=2), LLAMA, 8, jax.devices()[:4]),
-        make_optimizer(TRAIN.optimizer, 12),
-    )
+    mesh, optimizer = mesh_of(LLAMA, {"fsdp": 2, "tensor": 2}), make_optimizer(TRAIN.optimizer, 12)
     batch = batch_of(LLAMA)
     batch = batch._replace(weights_BT=batch.weights_BT * (np.arange(len(batch.weights_BT)) == 6)[:, None])
     found = []
@@ -199,20 +196,20 @@ SHARDED_GPT2 = dataclasses.replace(GPT2, heads=8, kv_heads=8, width=64, layers=1
 MUON = dataclasses.replace(TRAIN.optimizer, muon=MuonConfig(0.02, 0.95, 5))
 
 
+def mesh_of(config, sizes):
+    devices = jax.devices()[: math.prod(sizes.values())]
+    return make_mesh(MeshConfig(**{name: size for name, size in sizes.items() if name != "data"}), config, 8, devices)
+
+
 @functools.cache
 def first_state(config, train):
     """On one device; steps get copies."""
-    mesh = make_mesh(MeshConfig(), config, 8, jax.devices()[:1])
-    return initializer(config, make_optimizer(train.optimizer, 100), 0, mesh, train.spikes)()
+    return initializer(config, make_optimizer(train.optimizer, 100), 0, mesh_of(config, {}), train.spikes)()
 
 
 def on_mesh(config, train, sizes, steps=1):
     """(losses and gradient norms of some steps, the final state) on a mesh of these sizes and train.mesh.zero1."""
-    devices = jax.devices()[: int(np.prod(list(sizes.values()), initial=1))]
-    mesh_config = MeshConfig(**{name: size for name, size in sizes.items() if name != "data"})
-    mesh = make_mesh(mesh_config, config, 8, devices)
-    optimizer = make_optimizer(train.optimizer, 100)
-    state = first_state(config, train)
+    mesh, optimizer, state = mesh_of(config, sizes), make_optimizer(train.optimizer, 100), first_state(config, train)
     # A step donates its arguments, and device_put to more devices may keep the original on the first.
     state = jax.device_put(jax.tree.map(jnp.copy, state), state_shardings(state, mesh, train.mesh.zero1))
     step, told = compile_step(optimizer, state, mesh, train), []
@@ -222,9 +219,8 @@ def on_mesh(config, train, sizes, steps=1):
     return np.array(told), state
 
 
-def gradients_on(config, **sizes):
-    devices = jax.devices()[: int(np.prod(list(sizes.values()), initial=1))]
-    mesh = make_mesh(MeshConfig(**{k: v for k, v in sizes.items() if k != "data"}), config, 8, devices)
+def gradients_on(config, sizes):
+    mesh = mesh_of(config, sizes)
     model = jax.device_put(initial_model(config), shardings(initial_model(config), mesh))
     batch = jax.device_put(batch_of(config), batch_sharding(mesh))
     step = traced_on(mesh, lambda model, batch: loss_and_gradients(model, batch, TRAIN), training=True)
@@ -234,8 +230,7 @@ def gradients_on(config, **sizes):
 
 MIXED = {"fsdp": 2, "context": 2, "tensor": 2}
 SIZES = [
-    *({name: count} for name in ("data", "fsdp", "context", "tensor") for count in (2, 8)), {"data": 2, "fsdp": 4},
-    {"data": 4, "context": 2}, {"context": 4, "tensor": 2}, {"data": 2, "tensor": 4}, {"fsdp": 2, "tensor": 4},
+    *({name: 8} for name in ("data", "fsdp", "context", "tensor")), {"data": 4, "context": 2}, {"fsdp": 2, "tensor": 4},
 ]  # fmt: skip
 
 
@@ -246,7 +241,7 @@ SIZES = [
     ids=lambda value: str(value) if isinstance(value, dict) else value.mlp,
 )  # fmt: skip
 def test_loss_and_gradients_are_the_same_on_every_mesh(config, sizes):
-    assert_the_same(gradients_on(config, **sizes), loss_and_named_gradients(config))
+    assert_the_same(gradients_on(config, sizes), loss_and_named_gradients(config))
 
 
 @pytest.mark.slow
@@ -272,19 +267,6 @@ def test_steps_on_a_mixed_mesh_equal_those_on_one_device(config, train):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("rule", ["adamw", "adafactor"])
-def test_bfloat16_parameters_keep_their_dtypes_over_steps_with_float32_moments(rule):
-    optimizer = dataclasses.replace(MUON, name=rule)
-    config = dataclasses.replace(MODERN, layers=1, parameter_dtype="bfloat16", compute_dtype="bfloat16")
-    train = dataclasses.replace(TRAIN, optimizer=optimizer, micro_batches=2)
-    told, state = on_mesh(config, train, {"fsdp": 2}, steps=3)
-    assert np.isfinite(told).all()
-    assert {x.dtype for x in jax.tree.leaves(state.model)} == {jnp.dtype("bfloat16")}
-    moments = {x.dtype for x in jax.tree.leaves(state.optimizer_state) if x.dtype != jnp.int32}
-    assert moments == {jnp.dtype("float32")}
-
-
 ZERO1_ROWS = [
     (TRAIN.optimizer, {"data": 8}), (TRAIN.optimizer, {"data": 4, "context": 2}),
     *((dataclasses.replace(base, name=name), {"data": 2, "fsdp": 2, "tensor": 2})
@@ -299,7 +281,7 @@ def test_zero1_gives_the_same_update_with_moments_sharded_over_data(rule, sizes)
     """For every optimizer, over clipped steps."""
     train = dataclasses.replace(TRAIN, optimizer=dataclasses.replace(rule, clip_norm=0.5))
     cut = dataclasses.replace(train, mesh=MeshConfig(zero1=True))
-    (expected, whole), (found, parts) = (on_mesh(SHARDED, one, sizes, steps=4) for one in (train, cut))
+    (expected, whole), (found, parts) = (on_mesh(SHARDED, one, sizes, steps=2) for one in (train, cut))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     for before, after in zip(jax.tree.leaves(whole.model), jax.tree.leaves(parts.model), strict=True):
         assert before.sharding == after.sharding
