@@ -166,7 +166,10 @@ def test_answers_are_the_most_likely_ones_by_default(client):
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("context", [pytest.param(24, id="within a call"), pytest.param(48, id="before its result")])
+@pytest.mark.parametrize(
+    "context",
+    [pytest.param(24, id="within a call", marks=pytest.mark.slow), pytest.param(48, id="before its result")],
+)
 async def test_a_conversation_that_does_not_fit_gets_an_error_and_not_an_empty_answer(loaded, assistant, context):
     engine = Engine(loaded.model, loaded.experiment.model, loaded.tokenizer, slots=2, context=context, mesh=loaded.mesh)
     more = "", (), None, tools_of(str(assistant.parent / "base"), loaded.tokenizer)
@@ -246,14 +249,6 @@ def test_wrong_fields_are_refused_by_name(server, fields, param):
     answer = post(server, **fields)
     assert answer.status_code == 400 and answer.json()["error"]["param"] == param, answer.text
     assert len(answer.text) < 1000
-
-
-def test_the_window_opens(server):
-    assert server.get("window").status_code == 200
-
-
-def test_another_model_is_not_found(server):
-    assert post(server, model="other").status_code == 404
 
 
 def test_null_is_the_same_as_an_absent_field(server):
