@@ -63,7 +63,7 @@ def run_command(
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         code, seconds, megabytes = json.loads(server.stdout.readline())
-        out, errors = (Path(path).read_text(encoding="utf-8") for path in streams[1:])
+        out, errors = (Path(path).read_text() for path in streams[1:])
     return Ended(code, out, errors, seconds, megabytes)
 
 

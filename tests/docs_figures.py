@@ -16,7 +16,8 @@ from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
-REPOSITORY = Path(__file__).parents[1]
+from tests.run_files import REPOSITORY
+
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 PICTURES = [REPOSITORY / "docs/report.png", *sorted((REPOSITORY / "docs/window").glob("tour-*.png"))]
 MARK = re.compile(r"(<!-- demo: ([a-z_]+) -->\s?)(\d[\d,.]*\d)")
@@ -29,7 +30,7 @@ CHAT_HEIGHT = 772
 
 def figures(run: Path) -> dict[str, str]:
     """{name of a mark: its figure as written in docs} of a finished demo run."""
-    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    summary = json.loads((run / "summary.json").read_text())
     return {
         "pages": f"{summary['pages_read']:,}",
         "documents": f"{summary['documents_kept']:,}",
@@ -79,9 +80,9 @@ def main() -> None:
     with serving(run) as server:
         take_tour(f"{server.url}/window", REPOSITORY / "docs/window")
         for page in PAGES:
-            text = MARK.sub(lambda found: found[1] + of_run[found[2]], page.read_text(encoding="utf-8"))
+            text = MARK.sub(lambda found: found[1] + of_run[found[2]], page.read_text())
             text = SEEN.sub(lambda found: found[1] + json.dumps(seen(server.url, int(found[2]))) + found[4], text)
-            page.write_text(text, encoding="utf-8")
+            page.write_text(text)
     with chromium() as browser:
         for folder, page, first, height, picture in (
             (run, "", "header", REPORT_HEIGHT, "report.png"),

@@ -48,7 +48,7 @@ def make_base(base: Path) -> None:
     from tests.lm.model_configs import LLAMA
     from tests.lm.tokenizer.test_hugging_face_library import smollm2_like
 
-    text = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+    text = (REPOSITORY / "LICENSE").read_text()
     tokenizer = train_bpe([text], TokenizerConfig(VOCABULARY, "cl100k", 100_000))
     config = dataclasses.replace(LLAMA, vocab_size=ROWS)
     drawn = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def make_base(base: Path) -> None:
         export(RunFolder(base / "run").open_to_publish(), out, kind)
     others = shutil.ignore_patterns("tokenizer_config.json", "special_tokens_map.json")
     shutil.copytree(base / "hugging_face", base / "library", ignore=others)
-    (base / "library/tokenizer.json").write_text(smollm2_like().to_str(), encoding="utf-8")
+    (base / "library/tokenizer.json").write_text(smollm2_like().to_str())
 
 
 def good_commands(base: Path, out: Path) -> dict[str, Command]:

@@ -16,5 +16,5 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / ".made").exists():
-            (folder / ".made").write_text(str(make(folder)), encoding="utf-8")
-    return Path((folder / ".made").read_text(encoding="utf-8"))
+            (folder / ".made").write_text(str(make(folder)))
+    return Path((folder / ".made").read_text())

@@ -80,7 +80,7 @@ def dry(tmp_path_factory) -> Dry:
 
 def documented_fields() -> dict[str, set[str]]:
     """{part: fields of its lines}, from the table in docs/accelerators.md."""
-    page = (REPOSITORY / "docs/accelerators.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs/accelerators.md").read_text()
     rows = re.findall(r"^\| `([a-z]+)` \| (.+?) \| .+ \|$", page, re.MULTILINE)
     return {part: set(re.findall(r"`(\w+)`", fields)) for part, fields in rows}
 
@@ -109,7 +109,7 @@ def test_the_dry_run_says_that_it_succeeded_and_imports_only_the_wheels_and_depe
 
 @pytest.mark.slow
 def test_a_wrong_value_and_an_error_in_a_part_are_failures_and_the_other_parts_run(tmp_path):
-    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    golden = json.loads(GOLDEN.read_text())
     golden["values"]["float32"]["loss"][-1] *= 1.01
     del golden["values"]["bfloat16"]
     (tmp_path / "golden.json").write_text(json.dumps(golden))

@@ -19,8 +19,8 @@ from configs.experiment.run_folder import RunFolder
 from launch import pretrain
 from launch.stages.command import cut_lines
 from lm.errors import UsageError, shown
+from tests.run_files import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[1]
 DEMO = str(REPOSITORY / "configs/demo.py")
 FOLDERS = {"workdir", "from", "trust-code"}
 OPTIONS = [*options_of(load_config(Path(DEMO))), *FOLDERS]
@@ -28,7 +28,7 @@ LONG = "x" * 51_000
 CALLS = {
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts): textwrap.dedent(called)
     for path in sorted((REPOSITORY / "launch").rglob("*.py"))
-    if (called := path.read_text(encoding="utf-8").partition('if __name__ == "__main__":\n')[2])
+    if (called := path.read_text().partition('if __name__ == "__main__":\n')[2])
 }
 """{script: what `python -m` runs in it}."""
 

@@ -23,7 +23,7 @@ def test_docs_have_the_figures_of_the_demo(tmp_path):
     of_run = figures(run)
     with serving(run) as server:
         for page in PAGES:
-            text = page.read_text(encoding="utf-8")
+            text = page.read_text()
             for name, figure in marked(text):
                 assert abs(float(of_run[name].replace(",", "")) - float(figure.replace(",", ""))) <= 0.011, (page, name)
             for _, document, answer, _ in SEEN.findall(text):

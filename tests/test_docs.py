@@ -27,8 +27,8 @@ from launch.verify_shards import Command as VerifyCommand
 from tests.commands import call
 from tests.corpus import web_pages
 from tests.docs_figures import PICTURES, marked, picture_figures
+from tests.run_files import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[1]
 FILES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 NAMES = "make cp rm mv python pip uv gzip diff .venv/bin/python .venv/bin/pip .venv/bin/dask"
 COMMANDS = NAMES.split()
@@ -86,7 +86,7 @@ class Block:
 
 def blocks_of(path: Path) -> list[Block]:
     found: list[Block] = []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text().splitlines()
     number = 0
     while number < len(lines):
         line, first, language = lines[number], number, ""
@@ -134,7 +134,7 @@ def calls_in(text: str, folder: Path) -> list[list[str]]:
     environment = {"PATH": str(stubs), "PWD": str(folder)}
     done = subprocess.run(["/bin/bash", "-euc", text], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return [list(filter(None, call.split("\0"))) for call in record.read_text(encoding="utf-8").split("\n\0") if call]
+    return [list(filter(None, call.split("\0"))) for call in record.read_text().split("\n\0") if call]
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def check_call(words: list[str]) -> None:
     program, *words = words
     if program == "make":
         target = words[0]
-        assert re.search(rf"^{target}:", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        assert re.search(rf"^{target}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     elif program != "python":
         return
     elif words[0] == "-c":
@@ -206,14 +206,14 @@ def test_every_option_in_the_text_exists():
     known = {*options_of(demo), *(part.replace("_", "-") for part in parts_of(demo))}
     known |= {"model.rope-scaling", "train.optimizer.muon"}  # None in the demo
     for path in FILES:
-        for option in re.findall(r"--([a-z]+\.[a-z][a-z.-]*[a-z])", path.read_text(encoding="utf-8")):
+        for option in re.findall(r"--([a-z]+\.[a-z][a-z.-]*[a-z])", path.read_text()):
             parents = [option.rsplit(".", count)[0] for count in range(option.count(".") + 1)]
             assert option == "section.field" or any(one in known for one in parents[:2]), f"{path.name}: --{option}"
 
 
 def test_every_linked_file_exists():
     for path in FILES:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
@@ -222,40 +222,40 @@ BRITISH = r"(?i)\b\w*(?:neighbour|behaviour|licence|colour|labelled|learnt|centr
 
 def test_the_docs_have_american_spelling():
     for path in FILES:
-        text = re.sub(r"```.*?```|`[^`]*`|https?://\S+", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        text = re.sub(r"```.*?```|`[^`]*`|https?://\S+", "", path.read_text(), flags=re.DOTALL)
         assert not re.findall(BRITISH, text), path.name
 
 
 def test_commands_write_only_into_folders_that_git_ignores():
-    text = "\n".join(path.read_text(encoding="utf-8") for path in FILES)
+    text = "\n".join(path.read_text() for path in FILES)
     written = re.findall(r"(?:launch\.(?:export|import_model) \S+|--(?:out|workdir|local-dir)) (\w[\w-]*)/", text)
     assert {"release", "downloads", "runs"} == set(written)
-    ignored = (REPOSITORY / ".gitignore").read_text(encoding="utf-8").splitlines()
+    ignored = (REPOSITORY / ".gitignore").read_text().splitlines()
     assert {f"/{folder}" for folder in written} <= set(ignored)
 
 
 def test_the_readme_is_short_and_each_entry_has_at_most_three_pages():
-    assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").split()) <= 1200
-    index = (REPOSITORY / "docs/README.md").read_text(encoding="utf-8")
+    assert len((REPOSITORY / "README.md").read_text().split()) <= 1200
+    index = (REPOSITORY / "docs/README.md").read_text()
     doors = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", index, re.MULTILINE)
     assert [name for name, _ in doors] == ["see it learn", "train a baseline", "clean a crawl", "rent a cluster"]
     assert all(1 <= len(re.findall(r"\]\(", pages)) <= 3 for _, pages in doors)
 
 
 def test_every_page_is_in_the_index_and_links_back_to_it():
-    index = (REPOSITORY / "docs/README.md").read_text(encoding="utf-8")
-    assert "(docs/README.md)" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    index = (REPOSITORY / "docs/README.md").read_text()
+    assert "(docs/README.md)" in (REPOSITORY / "README.md").read_text()
     for path in FILES[1:]:
         if path.name != "README.md":
             assert f"]({path.name})" in index, f"docs/README.md does not link {path.name}"
-            assert "[All docs](README.md)" in path.read_text(encoding="utf-8").splitlines()[2], path.name
+            assert "[All docs](README.md)" in path.read_text().splitlines()[2], path.name
 
 
 def test_figures_and_pictures_of_the_demo_come_from_one_run():
     """tests/test_demo.py compares them with a run; `python -m tests.docs_figures runs/demo` writes them."""
     found: dict[str, set[str]] = {}
     for path in FILES:
-        for name, figure in marked(path.read_text(encoding="utf-8")):
+        for name, figure in marked(path.read_text()):
             found.setdefault(name, set()).add(figure)
     assert set(found) >= {"documents", "bits_per_byte", "gzip", "xz"}
     for path in PICTURES:

@@ -62,7 +62,7 @@ def pretrain(workdir: Path, warc: Path, *options: str) -> Ended:
 
 def test_the_summary_describes_the_run(finished):
     workdir, _ = finished
-    summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
+    summary = json.loads((workdir / "summary.json").read_text())
     assert summary["pages_read"] == 48
     assert summary["documents_kept"] == 40
     assert summary["documents_dropped"]["exact_duplicate"] == 1
@@ -99,7 +99,7 @@ def test_the_run_folder_is_complete(finished):
         assert list(workdir.glob(pattern)), pattern
     assert not [*workdir.glob("stages/*.begun"), *workdir.glob("scratch"), *workdir.glob("parts")]
     assert list(re.findall(r"\[\d/9\] (\w+):", printed)) == list(STAGES)
-    samples = json.loads((workdir / "samples/final.json").read_text(encoding="utf-8"))["samples"]
+    samples = json.loads((workdir / "samples/final.json").read_text())["samples"]
     assert [(row["prompt"], row["temperature"]) for row in samples] == [
         ("The miller", 0.0), ("The miller", 0.8), ("", 0.0), ("", 0.8)
     ]  # fmt: skip

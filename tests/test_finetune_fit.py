@@ -146,7 +146,9 @@ def command(bases, name, *words):
     return parse_run("launch.finetune", "", [str(bases / name), config, *given], from_run="chat")
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize(
+    "option", [pytest.param(one, marks=() if n % 3 == 0 else pytest.mark.slow) for n, one in enumerate(OPTIONS)]
+)
 def test_an_explicit_option_is_kept_and_fits(bases, option, capsys):
     """Also a context below the stride of the base's evaluation."""
     words = (f"--{option.replace('_', '-')}", OPTIONS[option])

@@ -39,7 +39,7 @@ from tests.corpus import tiny_experiment, write_tokens
 from tests.test_house import REPOSITORY
 from tests.train_runs import bits, steps_there, told
 
-PAGE = (REPOSITORY / "docs/how_to_change_it.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs/how_to_change_it.md").read_text()
 FILES: dict[str, str] = dict(re.findall(r"^```python (\w+\.py)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 SETTINGS: list[dict[str, object]] = [
     ast.literal_eval(text) for text in re.findall(r"^Set `(\{.*\})`\.$", PAGE, re.MULTILINE)
@@ -58,7 +58,7 @@ def folder(tmp_path, monkeypatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "path", [*sys.path])
     (folder := tmp_path / "mine").mkdir()
     for name, text in FILES.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text)
     yield folder
     for name in FILES:
         sys.modules.pop(name.removesuffix(".py"), None)
@@ -79,7 +79,7 @@ def experiment_of(folder: Path, settings: Mapping[str, object]) -> Experiment:
     command, this trusts the code that it names."""
     text = FILES["my_config.py"].replace("configs.demo import get_config", "tests.corpus import tiny_experiment")
     changed = {"model.layers": 1, "train.sample_every": 0, **settings}
-    (path := folder / "my_config.py").write_text(re.sub(r"\{.*\}", lambda _: repr(changed), text), encoding="utf-8")
+    (path := folder / "my_config.py").write_text(re.sub(r"\{.*\}", lambda _: repr(changed), text))
     experiment = load_config(path)
     trust_named(json.loads(experiment_json(experiment)), {})
     return experiment
@@ -124,14 +124,16 @@ def test_an_example_trains_resumes_and_is_rejected_if_not_trusted(folder, tokens
                 trusted_code.load_named(name, option)
 
 
-def test_the_rows_of_hooks_metrics_and_evaluators_are_logged(folder, tokens):
+@pytest.mark.parametrize("forms", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_the_rows_of_hooks_metrics_and_evaluators_are_logged(folder, tokens, forms):
     """All at once, with the block whose scalar is logged; scanned and rematerialized layers log the same values."""
     names = ("my_hook", "my_metric", "my_evaluator", "my_block")
     together = {option: value for name in names for option, value in settings_of(name).items()}
     together |= {"model.layers": 2, "train.batch_size": 16}
     together["train.activation_metrics"] = ("blocks.*.mlp_size", "embedding", "norm")
     found = []
-    for changes in ({}, {"model.scan_layers": True, "train.remat": "full", "train.micro_batches": 2}):
+    scanned = {"model.scan_layers": True, "train.remat": "full", "train.micro_batches": 2}
+    for changes in ({}, scanned)[:forms]:
         experiment = experiment_of(folder, together | changes)
         run = folder / f"run-{len(found)}"
         shutil.copytree(tokens, run)
@@ -143,7 +145,7 @@ def test_the_rows_of_hooks_metrics_and_evaluators_are_logged(folder, tokens):
         assert ("largest_matrix_norm" in row) == (step % 4 == 0)
         assert row.get("evaluated_step", step) == step and ("moments_ratio" in row) == (step % 6 == 0)
         for name in logged & row.keys():
-            assert found[1][step][name] == pytest.approx(row[name], rel=0.02), name
+            assert found[-1][step][name] == pytest.approx(row[name], rel=0.02), name
     assert len((folder / "run-0/largest_matrix.txt").read_text().splitlines()) == 3
 
 
@@ -262,5 +264,5 @@ def test_files_named_by_the_page_exist(path):
 
 @pytest.mark.parametrize(("name", "path"), TREE_NAMES)
 def test_names_of_the_tree_on_the_page_are_defined_there(name, path):
-    text = (REPOSITORY / path).read_text(encoding="utf-8")
+    text = (REPOSITORY / path).read_text()
     assert re.search(rf"^ *(?:class |def )?{name}\b(?=[:(\[]| =)", text, re.MULTILINE), f"{path} defines no {name}"

@@ -83,7 +83,7 @@ def test_devices_divide_model_and_batch_and_the_rest_of_the_experiment_is_unchan
 def test_the_schedule_of_llama_3_405b_equals_the_papers_and_fits_its_layout():
     """arXiv:2407.21783, section 3.4.1: 4 million tokens in sequences of 4,096, 8 million in sequences of 8,192 after
     252 million tokens, 16 million after 2.87 trillion."""
-    text = Path(config_path("llama3_405b")).read_text(encoding="utf-8")
+    text = Path(config_path("llama3_405b")).read_text()
     words = " ".join(line for line in text.splitlines() if line.startswith("    --train")).split()
     experiment = parsed("llama3_405b", *words)
     train, stages = experiment.train, experiment.train.stages(experiment.model.context_length)

@@ -38,7 +38,7 @@ if Path("fail").exists() and sys.argv[1:3] == ["pip", "sync"]:
 
 def pins(name: str) -> dict[str, str]:
     """{package: version} of a lock."""
-    found = re.findall(r"^([\w.-]+)==(\S+)", (REPOSITORY / name).read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.findall(r"^([\w.-]+)==(\S+)", (REPOSITORY / name).read_text(), re.MULTILINE)
     return dict(found)
 
 
@@ -129,18 +129,18 @@ def test_additional_locks_have_the_same_jax_and_no_duplicates():
 
 def test_locks_have_a_hash_for_every_package_and_no_address_of_an_index():
     for lock in REPOSITORY.glob("requirements*.lock"):
-        entries = re.split(r"\n(?=\S)", lock.read_text(encoding="utf-8").strip())
+        entries = re.split(r"\n(?=\S)", lock.read_text().strip())
         for entry in entries:
             assert re.match(r"[\w.\[\]-]+==\S+", entry) and "--hash=sha256:" in entry, f"{lock.name}: {entry[:80]}"
             assert "://" not in entry and "index-url" not in entry
 
 
 def test_every_accelerator_has_an_extra_and_a_lock():
-    said = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    said = (REPOSITORY / "Makefile").read_text()
     (listed,) = re.findall(r"^ACCELERATORS := cpu (.+)$", said, re.MULTILINE)
     assert tuple(listed.split()) == ACCELERATORS
     for accelerator in ACCELERATORS:
-        assert f'{accelerator} = ["jax[{accelerator}]"' in (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+        assert f'{accelerator} = ["jax[{accelerator}]"' in (REPOSITORY / "pyproject.toml").read_text()
 
 
 PLATFORMS = {
@@ -176,7 +176,7 @@ def test_the_locks_resolve_to_wheels_on_every_platform(platform, python, tmp_pat
 @pytest.mark.slow
 def test_source_distributions_are_built_by_the_locked_setuptools_or_not_at_all(tmp_path):
     """Needs the package index. Without the locked setuptools in the environment a build fails; it downloads nothing."""
-    entries = re.split(r"\n(?=\S)", (REPOSITORY / "requirements.lock").read_text(encoding="utf-8"))
+    entries = re.split(r"\n(?=\S)", (REPOSITORY / "requirements.lock").read_text())
     wanted = [entry for entry in entries if entry.partition("==")[0] in (*BUILT, "setuptools", "six")]
     assert len(wanted) == len(BUILT) + 2
     (tmp_path / "all.lock").write_text("\n".join(wanted))
@@ -207,9 +207,7 @@ def test_a_uv_with_another_hash_is_not_installed(make, tmp_path):
     """By pip, from the package index; the fake uv is removed from PATH."""
     (tmp_path / "bin/uv").unlink()
     path = os.pathsep.join(one for one in os.environ["PATH"].split(os.pathsep) if not Path(one, "uv").exists())
-    lock = re.sub(
-        r"sha256:\w{64}", "sha256:" + "0" * 64, (REPOSITORY / "requirements-uv.lock").read_text(encoding="utf-8")
-    )
+    lock = re.sub(r"sha256:\w{64}", "sha256:" + "0" * 64, (REPOSITORY / "requirements-uv.lock").read_text())
     (tmp_path / "requirements-uv.lock").write_text(lock)
     code, said, _ = make("setup", f"PATH={path}")
     assert code == 2 and "DO NOT MATCH THE HASHES" in said and not (tmp_path / ".tools/bin/uv").exists()
@@ -225,15 +223,13 @@ def test_remedies_install_into_the_environment_of_this_clone():
     """`.venv` has no pip, and uv is not on PATH."""
     pages = [*(REPOSITORY / "docs").glob("*.md"), REPOSITORY / "README.md"]
     for path in [*FILES, *(page for page in pages if page.name != "recipes.md")]:  # an environment of peers
-        assert not re.search(r"\bpip install\b", path.read_text(encoding="utf-8")), path
+        assert not re.search(r"\bpip install\b", path.read_text()), path
 
 
 def test_the_pinned_uv_builds_the_clone_itself(tmp_path):
     """Another version would download a build backend that no lock names."""
     (version,) = pins("requirements-uv.lock").values()
-    low, high = re.findall(
-        r'"uv_build>=([\d.]+),<([\d.]+)"', (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
-    )[0]
+    low, high = re.findall(r'"uv_build>=([\d.]+),<([\d.]+)"', (REPOSITORY / "pyproject.toml").read_text())[0]
     assert [int(n) for n in low.split(".")] <= [int(n) for n in version.split(".")] < [int(n) for n in high.split(".")]
 
 
@@ -244,5 +240,5 @@ def test_the_clone_can_be_imported_from_any_folder(tmp_path):
 
 
 def test_the_image_installs_the_pinned_packages_on_a_base_with_a_digest():
-    said = (REPOSITORY / "launch/cloud/Dockerfile").read_text(encoding="utf-8")
+    said = (REPOSITORY / "launch/cloud/Dockerfile").read_text()
     assert re.search(r"^FROM \S+@sha256:[0-9a-f]{64}$", said, re.MULTILINE) and "pip install" not in said

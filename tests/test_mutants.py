@@ -22,8 +22,8 @@ def test_a_mutant_is_found_by_the_test_that_reaches_it(tmp_path):
     source = root / "lm/size.py"
     source.parent.mkdir(parents=True)
     (source.parent / "__init__.py").touch()
-    source.write_text(SOURCE, encoding="utf-8")
-    (root / "test_size.py").write_text(TEST, encoding="utf-8")
+    source.write_text(SOURCE)
+    (root / "test_size.py").write_text(TEST)
     drawn = draw(root, [], 2, seed=0)
     assert drawn == draw(root, [], 2, seed=0)
     smaller, larger = sorted(drawn, key=lambda mutant: mutant["line"])
@@ -33,9 +33,9 @@ def test_a_mutant_is_found_by_the_test_that_reaches_it(tmp_path):
     recorded = {test["test"]: test for test in tests}
     assert code == 0 and recorded["test_size.py::test_smaller"]["lines"] == {"lm/size.py": [2]}
 
-    source.write_text("# A comment\n" + SOURCE, encoding="utf-8")
+    source.write_text("# A comment\n" + SOURCE)
     assert find_again(root, smaller) == smaller | {"line": 3}
-    source.write_text(SOURCE.replace(smaller["old"], smaller["new"]), encoding="utf-8")
+    source.write_text(SOURCE.replace(smaller["old"], smaller["new"]))
     assert find_again(root, smaller) is None
     assert try_mutant(root, smaller, recorded, slow=False) == "found by test_size.py::test_smaller"
     assert try_mutant(root, larger, recorded, slow=False) == "no test reaches the line"

@@ -78,7 +78,7 @@ class Place:
     def module(self, name: str, text: str = MODULE) -> Path:
         path = self.root.joinpath(*name.split(".")).with_suffix(".py")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(MARK.format(mark=str(self.mark)) + text, encoding="utf-8")
+        path.write_text(MARK.format(mark=str(self.mark)) + text)
         return path
 
     def config(self) -> Path:

@@ -51,7 +51,7 @@ def bits(run: Path, step: int | None = None) -> dict[str, bytes]:
 
 def rows(run: Path, name: str = "metrics.jsonl") -> list[dict]:
     """All rows of a file of JSON lines."""
-    return [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in (run / name).read_text().splitlines()]
 
 
 def told(run: Path) -> list[dict]:

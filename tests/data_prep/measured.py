@@ -68,7 +68,7 @@ def verdict_on(row: dict, config: DocumentsConfig) -> Verdict:
 
 def write_records(texts: Path, seen: int, **skipped: int) -> Records:
     """Write records.json of a folder texts/, and return its contents."""
-    (texts / RECORDS).write_text(json.dumps({"seen": seen, "skipped": skipped}), encoding="utf-8")
+    (texts / RECORDS).write_text(json.dumps({"seen": seen, "skipped": skipped}))
     return Records(seen, skipped)
 
 

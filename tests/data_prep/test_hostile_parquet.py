@@ -124,7 +124,7 @@ def test_no_other_code_opens_parquet():
     for path in [
         one for room in ("configs", "data_prep", "launch", "lm", "viewer") for one in (ROOT / room).rglob("*.py")
     ]:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text()
         if "pyarrow" not in text:
             continue
         for node in ast.walk(ast.parse(text)):

@@ -58,5 +58,5 @@ def test_files_that_the_shell_expanded_keep_their_names(tmp_path, name):
 def test_no_other_code_expands_patterns_of_users():
     """`Path.glob` is only for patterns in the code, below a folder; the one function for users is in lm/storage."""
     paths = [one for room in ("configs", "data_prep", "launch", "lm", "viewer") for one in (ROOT / room).rglob("*.py")]
-    found = [path.relative_to(ROOT).as_posix() for path in paths if IMPORT.search(path.read_text(encoding="utf-8"))]
+    found = [path.relative_to(ROOT).as_posix() for path in paths if IMPORT.search(path.read_text())]
     assert sorted(found) == ["launch/run_folder/bucket.py", "lm/storage/places.py"]  # the first one escapes names

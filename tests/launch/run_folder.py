@@ -25,8 +25,7 @@ from lm.resilience.goodput import Attempt
 from lm.tokenizer import save, train_bpe
 from tests.data_prep.measured import text_row, write_records, write_texts
 from tests.lm.shard_files import TABLE
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.run_files import REPOSITORY
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def write_funnel_of(
 
 def write_json(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
+    path.write_text(json.dumps(value))
 
 
 def write_run(

@@ -161,7 +161,7 @@ def test_datasets_loads_the_folder(made, tmp_path, format):
     author, so its type cannot be inferred from JSON lines."""
     table = export(made, tmp_path / "typed")
     export(made, tmp_path / "out", format=format, shard_bytes=1)
-    card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    card = (tmp_path / "out/README.md").read_text()
     (pattern,) = re.findall(r"^    path: (.+)$", card.split("---")[1], re.MULTILINE)
     assert sum(1 for _ in (tmp_path / "out").glob(pattern)) == 3
     if importlib.util.find_spec("datasets") is None:
@@ -201,7 +201,7 @@ def test_without_a_tokenizer_token_counts_come_from_the_table_and_the_card_says_
 
 def test_the_card_has_counts_source_settings_columns_and_how_to_load_it(made, tmp_path):
     table = export(made, tmp_path / "out")
-    card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    card = (tmp_path / "out/README.md").read_text()
     size = sum(len(text.encode()) for text in table["text"].to_pylist())
     assert f"59 documents with {size:,} bytes of text, in 1 files (parquet)" in card and "- n<1K" in card
     assert "Of 60 pages 59 documents were kept and 1 dropped." in card and "source `tables`" in card

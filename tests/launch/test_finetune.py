@@ -73,9 +73,9 @@ def test_the_talks_are_learned_and_the_tools_are_called(assistant):
         urls = [source.url for step in steps if step.result for source in step.result.sources]
         name = talk[0]["content"].split()[-1].strip("?")
         assert urls == ([f"https://a.example/{name}"] if name in PAGES else [])
-        again = Answer(template, tools, talk[:1], params, engine.context)
-        alone = [step for _, step in generate_answers(engine, again)]
-        assert [step for step in alone if step.message] == [step for step in steps if step.message]
+    again = Answer(template, tools, talk[:1], params, engine.context)  # the last one, alone
+    alone = [step for _, step in generate_answers(engine, again)]
+    assert [step for step in alone if step.message] == [step for step in steps if step.message]
 
 
 def test_chat_in_the_terminal_shows_calls_answers_and_sources(assistant):

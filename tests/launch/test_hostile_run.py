@@ -403,7 +403,7 @@ def test_every_module_that_reads_json_is_classified():
     found = set()
     for room in ("configs", "data_prep", "launch", "lm", "viewer"):
         for path in (REPOSITORY / room).rglob("*.py"):
-            if re.search(r"json\.loads?\(|\b(parse_json|read_json_object)\(", path.read_text(encoding="utf-8")):
+            if re.search(r"json\.loads?\(|\b(parse_json|read_json_object)\(", path.read_text()):
                 found.add(path.relative_to(REPOSITORY).as_posix())
     unknown = found - {*MODULES_WITH_NAMES, *MODULES_WITHOUT}
     assert not unknown, (

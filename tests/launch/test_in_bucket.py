@@ -160,7 +160,7 @@ def test_another_process_rereads_files_that_process_0_changes_meanwhile(run, ser
     known = {"stages/first.json", "config.json", name} if what == "logs" else {"stages/first.json", name}
     assert there == known - ({name} if change == "delete" else set())
     if change == "replace":
-        assert (folder / name).read_text(encoding="utf-8") == "version 2"
+        assert (folder / name).read_text() == "version 2"
     changed.clear()
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -397,9 +397,9 @@ def test_a_run_in_a_bucket_killed_and_moved_ends_bit_for_bit_like_one_on_disk(ru
     assert told(copy) == told(disk)
     assert digests(copy).items() <= digests(disk).items()
     for name in (RunPaths.evaluation, RunPaths.final_samples):
-        assert json.loads((run / name).read_text()) == json.loads((disk / name).read_text(encoding="utf-8"))
+        assert json.loads((run / name).read_text()) == json.loads((disk / name).read_text())
     (working,) = (path for path in (tmp_path / "b/runs").glob("run-*") if path.is_dir())
-    assert (run / "metrics.jsonl").read_text() == (working / "metrics.jsonl").read_text(encoding="utf-8")
+    assert (run / "metrics.jsonl").read_text() == (working / "metrics.jsonl").read_text()
     assert not [*working.rglob("ocdbt*")]
     server.fail(lambda request: None)
     for cache in ("b", "c"):
@@ -468,7 +468,7 @@ def test_a_killed_supervised_run_in_a_bucket_resumes_from_its_checkpoints(run, s
         if killed or not re.search(r"PUT .*checkpoints/8/manifest\.json", f"{request.method} {request.path}"):
             return None
         (heart,) = tmp_path.glob("machines/machine-0/cache/runs/run-*/heartbeat.json")
-        killed.append(json.loads(heart.read_text(encoding="utf-8"))["process"])
+        killed.append(json.loads(heart.read_text())["process"])
         os.kill(killed[0], signal.SIGKILL)
         return "cut"
 
@@ -482,7 +482,7 @@ def test_a_killed_supervised_run_in_a_bucket_resumes_from_its_checkpoints(run, s
     for index in range(count):
         name = "supervisor-1.jsonl" if index else "supervisor.jsonl"
         (log,) = tmp_path.glob(f"machines/machine-{index}/cache/runs/run-*/{name}")
-        rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
         assert [row["event"] for row in rows] == ["start", "crash", "start", "done"], rows
         assert count == 1 or 8 <= rows[1]["step"] <= rows[3]["step"] == 12, rows
     assert {"stages/train.json", "checkpoints/12/manifest.json"} <= {*run.files()}

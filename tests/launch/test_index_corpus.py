@@ -19,8 +19,8 @@ from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
 from tests.corpus import tiny_experiment, write_tokens
 from tests.launch.run_folder import NO_OUTPUTS, write_json
+from tests.run_files import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
 STAGES = (fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_shards)
 
 

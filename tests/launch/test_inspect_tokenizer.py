@@ -32,8 +32,8 @@ def room(tmp_path_factory) -> Path:
     (room / "runs/begun/documents").mkdir(parents=True)
     save(load(room / "characters"), room / "damaged/tokenizer")
     (room / "damaged/tokenizer/meta.json").write_text("{")
-    (room / "thai.txt").write_text(LANGUAGES["Thai"], encoding="utf-8")
-    (room / "hostile.txt").write_text(HOSTILE, encoding="utf-8")
+    (room / "thai.txt").write_text(LANGUAGES["Thai"])
+    (room / "hostile.txt").write_text(HOSTILE)
     (room / "latin.txt").write_bytes("Mühle".encode("latin-1"))
     return room
 

@@ -3,14 +3,12 @@
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from launch.sample import Options
 from launch.stages.command import handle_cli_errors, run_command
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.run_files import REPOSITORY
 
 
 @pytest.mark.parametrize(

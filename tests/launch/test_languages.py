@@ -44,7 +44,7 @@ def inputs(tmp_path_factory) -> Path:
         write_thresholds(root / "thresholds", label, stopwords=common, language_score=0.3, **loose)
     for part in range(3):
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows[part::3]]
-        (root / f"part-{part}.jsonl").write_text("".join(lines), encoding="utf-8")
+        (root / f"part-{part}.jsonl").write_text("".join(lines))
     (root / "urls").mkdir()
     (root / "urls/domains").write_text("bad.example\n")
     return root
@@ -88,7 +88,7 @@ def test_all_documents_of_every_language_are_kept_except_a_copy(made):
 def test_other_thresholds_only_affect_their_language(inputs, made, tmp_path):
     other = Path(shutil.copytree(inputs / "thresholds", tmp_path / "thresholds"))
     (russian,) = other.glob("rus_Cyrl.*")
-    russian.write_text(russian.read_text(encoding="utf-8").replace("max_avg_word_length: 12", "max_avg_word_length: 4"))
+    russian.write_text(russian.read_text().replace("max_avg_word_length: 12", "max_avg_word_length: 4"))
     told = run(inputs, made, "refilter", "--documents.by-language.folder", str(other))
     option = "documents.gopher_quality.max_mean_word_length"
     assert f"{option}: 12 for rus_Cyrl in the run, now 4  (gopher_above_mean_word_length)" in told

@@ -1,5 +1,6 @@
 """Limits, names, streams and options with which a command can never work are reported in one line, before any work."""
 
+import dataclasses
 import os
 import resource
 import shlex
@@ -18,10 +19,18 @@ from lm.address_space import NEEDED_GIB, check_address_space
 from lm.errors import UsageError
 from lm.fields import with_values
 from lm.run_paths import RunPaths
-from lm.storage import write_atomically
-from tests.corpus import tiny_experiment
+from lm.storage import write_atomically, write_json
+from tests.corpus import tiny_experiment, write_tokens
 from tests.run_files import REPOSITORY
 from tests.server_process import quick_environment, write_served_run
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("refusals") / "run"
+    write_tokens(folder, tiny_experiment())
+    write_json(folder / "config.json", dataclasses.asdict(tiny_experiment()))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +92,10 @@ def test_finished_stages_are_not_checked_again(tmp_path):
         ),
     ],
 )
-def test_prompts_are_checked_once_the_tokenizer_is_known(run, values, said):
-    preflight.check_prompts(tiny_experiment(), run / "tokenizer")
+def test_prompts_are_checked_once_the_tokenizer_is_known(untrained, values, said):
+    preflight.check_prompts(tiny_experiment(), untrained / "tokenizer")
     with pytest.raises(UsageError, match=said):
-        preflight.check_prompts(with_values(tiny_experiment(), values), run / "tokenizer")
+        preflight.check_prompts(with_values(tiny_experiment(), values), untrained / "tokenizer")
 
 
 @pytest.mark.parametrize("user", NEEDED_GIB)
@@ -100,17 +109,17 @@ def test_a_limit_of_address_space_is_rejected_with_both_values(user, monkeypatch
 
 
 @pytest.mark.parametrize("gib", [1, 0.5])
-def test_a_sample_under_a_limit_of_address_space_prints_one_line(run, gib):
-    done = limited(gib, "launch.sample", str(run), "--prompt", "a")
+def test_a_sample_under_a_limit_of_address_space_prints_one_line(untrained, gib):
+    done = limited(gib, "launch.sample", str(untrained), "--prompt", "a")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
     assert "ulimit -v unlimited" in done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("gib", [3, 1])
-def test_training_under_a_limit_of_address_space_prints_one_line(run, gib, tmp_path):
+def test_training_under_a_limit_of_address_space_prints_one_line(untrained, gib):
     """Under 3 GiB it once hung for more than 300 s."""
-    done = limited(gib, "launch.train", str(run), "--train.steps", "9")
+    done = limited(gib, "launch.train", str(untrained), "--train.steps", "9")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
 
 

@@ -79,7 +79,8 @@ def test_a_finetuned_run_is_reinforced_and_talks(assistant, tmp_path):
     assert done.returncode == 2 and "another experiment" in done.stderr, done.stderr
 
 
-def test_answers_with_tools_are_sampled_and_trained_reply_by_reply(assistant):
+@pytest.mark.parametrize("trained", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_answers_with_tools_are_sampled_and_trained_reply_by_reply(assistant, trained):
     loaded = RunFolder(assistant).load(one_device_mesh(base_experiment().model))
     template, tools = ChatTemplate(loaded.tokenizer), tools_of(str(assistant.parent / "base"), loaded.tokenizer)
     names, asked = [*PAGES], []
@@ -107,6 +108,8 @@ def test_answers_with_tools_are_sampled_and_trained_reply_by_reply(assistant):
         ends = [template.encode(messages[:count], reply=True).ids.tolist() for count in (1, 3)]
         assert [list(request.prompt) for request, _ in one.replies] == ends, "the result of the tool is read"
         assert one.figures == (1, True, sum(len(drawn) for _, drawn in one.replies))
+    if not trained:
+        return
     state = initializer(model, optimizer, 0, mesh)()._replace(model=jax.tree.map(jnp.copy, loaded.model))
     step = compile_step(optimizer, abstract_state(model, optimizer, mesh), mesh, train, sampler.gradients)
     _, metrics = step(state, sampler.batch(0, state))

@@ -32,7 +32,7 @@ from tests.launch.toy_stages import files_of
 from tests.lm.hugging_face_files import REPOSITORY, tensors_of, write_tensors
 from tests.lm.model_configs import GPT2, LLAMA, MODERN
 
-LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+LICENSE = (REPOSITORY / "LICENSE").read_text()
 CONFIGS = {
     name: dataclasses.replace(config, vocab_size=300)
     for name, config in {"gpt2": GPT2, "llama": LLAMA, "modern": MODERN}.items()
@@ -131,7 +131,7 @@ def test_another_run_continues_training_from_an_imported_one(exported):
 
 def test_the_card_describes_the_model_and_how_to_load_it(exported):
     run, out = exported
-    card = (out / "README.md").read_text(encoding="utf-8")
+    card = (out / "README.md").read_text()
     _, head, text = card.split("---\n", 2)
     assert "library_name: transformers" in head and "language" not in head
     parameters = sum(np.prod(shape) for shape in parameter_shapes(RunFolder(run).experiment().model).values())

@@ -18,7 +18,7 @@ from tests.commands import call
 from tests.lm.hugging_face_files import REPOSITORY
 from tests.lm.model_configs import LLAMA, MODERN
 
-LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+LICENSE = (REPOSITORY / "LICENSE").read_text()
 CONFIGS = {
     name: dataclasses.replace(config, vocab_size=300, context_length=80)
     for name, config in {"llama": LLAMA, "modern": MODERN}.items()
@@ -61,7 +61,7 @@ def test_an_unsupported_model_leaves_no_files(runs, tmp_path, capsys):
     with pytest.raises(InputError, match="is not a complete GGUF file"):
         open_source(tmp_path / "no.gguf", None)
     (tmp_path / "bare").mkdir()
-    (tmp_path / "bare/config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "bare/config.json").write_text("{}")
     with pytest.raises(UsageError, match=r"no tokenizer \(.*tokenizer\.model\)\. Give the tokenizer .* as --tokenizer"):
         open_source(tmp_path / "bare", None)
     assert {path.name for path in tmp_path.iterdir()} == {"no.gguf", "bare"}

@@ -50,7 +50,7 @@ def folders(run: tuple[Experiment, Path, list[Rung]]) -> list[Path]:
 
 
 def starts(folder: Path) -> int:
-    rows = [json.loads(line) for line in (folder / "supervisor.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in (folder / "supervisor.jsonl").read_text().splitlines()]
     return sum(row["event"] == "start" for row in rows)
 
 
@@ -58,7 +58,7 @@ def test_a_rung_is_trained_once_and_its_loss_is_that_of_its_last_step(run, first
     measured, failed = first
     assert not failed and [one.rung for one in measured] == run[2]
     for one, folder in zip(measured, folders(run), strict=True):
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         losses = [row["validation_loss"] for row in rows if "validation_loss" in row]
         assert one.loss == losses[-1]
         assert one.flops == 6 * one.rung.parameters * one.rung.tokens
@@ -84,17 +84,17 @@ def test_a_rung_with_other_settings_or_text_is_rejected(run, first):
     measured, ((_, why),) = trained(run, other)
     assert measured == first[0] and "train.optimizer.weight_decay: 0.1 there, 0.2 asked for" in why
     marker = folder / "stages/shards.json"
-    before = marker.read_text(encoding="utf-8")
-    marker.write_text(json.dumps(json.loads(before) | {"key": "f" * 64}), encoding="utf-8")
+    before = marker.read_text()
+    marker.write_text(json.dumps(json.loads(before) | {"key": "f" * 64}))
     measured, ((_, why),) = trained(run)
-    marker.write_text(before, encoding="utf-8")
+    marker.write_text(before)
     assert measured == first[0][1:] and f"was trained on other tokens ({'f' * 12})" in why
 
 
 def test_a_rung_without_its_loss_is_rejected(run, first):
     metrics = folders(run)[1] / "metrics.jsonl"
-    before = metrics.read_text(encoding="utf-8")
+    before = metrics.read_text()
     metrics.unlink()
     measured, ((rung, why),) = trained(run)
-    metrics.write_text(before, encoding="utf-8")
+    metrics.write_text(before)
     assert measured == first[0][:1] and rung == run[2][1] and "metrics.jsonl, of " in why and "cannot be read" in why

@@ -23,7 +23,7 @@ def rungs_of(workdir: Path) -> list[Path]:
 
 
 def starts_of(rung: Path) -> int:
-    rows = [json.loads(line) for line in (rung / "supervisor.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in (rung / "supervisor.jsonl").read_text().splitlines()]
     return sum(row["event"] == "start" for row in rows)
 
 
@@ -62,14 +62,14 @@ def test_a_stopped_ladder_resumes_where_it_was(interrupted, ladder):
     # At most one was running; if a rung ended just then, it was not started twice.
     assert {path.name for path in rungs_of(workdir) if starts_of(path) == 2} <= {rung}
     assert all(starts_of(path) in (1, 2) for path in rungs_of(workdir))
-    attempts = json.loads((workdir / "scaling" / rung / "goodput.json").read_text(encoding="utf-8"))
+    attempts = json.loads((workdir / "scaling" / rung / "goodput.json").read_text())
     if len(attempts) == 2:
         assert attempts[1]["first_step"] > 0
 
 
 def test_figures_page_and_text_agree(ladder):
     workdir, printed = ladder
-    said = json.loads((workdir / "scaling/scaling.json").read_text(encoding="utf-8"))
+    said = json.loads((workdir / "scaling/scaling.json").read_text())
     assert len(said["rungs"]) == 10 and not said["failed"]
     assert [row["held_out"] for row in said["rungs"]] == [False] * 9 + [True]
     last = said["rungs"][-1]
@@ -77,8 +77,8 @@ def test_figures_page_and_text_agree(ladder):
     assert last["error"] == pytest.approx(last["predicted"]["value"] / last["loss"] - 1)
     budget = said["budget"]
     assert 6 * budget["parameters"]["value"] * budget["tokens"]["value"] == pytest.approx(1e12)
-    page = (workdir / "scaling/index.html").read_text(encoding="utf-8")
+    page = (workdir / "scaling/index.html").read_text()
     for row in said["rungs"]:
-        metrics = (workdir / "scaling" / row["name"] / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        metrics = (workdir / "scaling" / row["name"] / "metrics.jsonl").read_text().splitlines()
         losses = [one["validation_loss"] for one in map(json.loads, metrics) if "validation_loss" in one]
         assert row["loss"] == losses[-1] and row["name"] in page

@@ -17,7 +17,7 @@ from tests.run_files import REPOSITORY, restore_model
 @pytest.mark.slow
 def test_a_plain_text_becomes_a_character_model(tmp_path):
     text, run = "\n\n".join(texts(6)), tmp_path / "run"
-    (tmp_path / "play.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "play.txt").write_text(text)
     config = REPOSITORY / "configs/shakespeare_char_modern.py"
     characters = len(set(text))
     small = """--train.batch-size 16 --train.steps 40 --train.validate-every 40 --train.validation-batches 1
@@ -33,7 +33,7 @@ def test_a_plain_text_becomes_a_character_model(tmp_path):
     for split, part in (("train", text[:end]), ("val", text[end:])):
         tokens_N, _ = document_stream(run / "tokens", split)
         assert tokenizer.decode(tokens_N.tolist()) == "\n" + part
-    evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    evaluation = json.loads((run / "evaluation.json").read_text())
     assert evaluation["validation_bytes"] == len(text) - end
     losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1]["validation_loss"] < 0.9 * np.log(characters)  # it learns

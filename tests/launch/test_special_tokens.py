@@ -107,7 +107,7 @@ def test_a_template_that_cannot_be_used_is_left_out(template, reason):
 
 def test_a_model_is_imported_without_a_template_that_cannot_be_used(source, tmp_path, capsys):
     if source.is_dir():
-        (source / "chat_template.jinja").write_text(ENDLESS, encoding="utf-8")
+        (source / "chat_template.jinja").write_text(ENDLESS)
         run(Command(str(source), str(tmp_path / "run")))
         (source / "chat_template.jinja").unlink()
         assert not RunFolder(tmp_path / "run").open_to_publish().tokenizer.chat_template
@@ -122,7 +122,7 @@ def test_a_prompt_begins_with_the_prefix_of_the_sources_tokenizer(imported, tmp_
     assert encode_pair(stored.tokenizer, "a", " mill").context == stored.tokenizer.encode("a")
     assert encode_pair(stored.tokenizer, "", "mill").context == [BOS]
     export(stored, tmp_path / "out", "standalone")
-    record = json.loads((tmp_path / "out/gristmill_export.json").read_text(encoding="utf-8"))
+    record = json.loads((tmp_path / "out/gristmill_export.json").read_text())
     assert {*record["files"]} == {"model.py", "parameters.safetensors", "tokenizer.json", "README.md"}
     program = "import json, model; t = model.Tokenizer(model.FOLDER / 'tokenizer.json'); print(t.encode('a mill'))"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path / "out", capture_output=True, text=True)

@@ -20,9 +20,9 @@ from launch import supervise as supervision
 from launch.supervise import Supervisor
 from lm.errors import AbsentPeerError, PeerError
 from lm.resilience.goodput import read_heartbeat
+from tests.run_files import REPOSITORY
 from tests.train_process import free_port
 
-REPOSITORY = Path(__file__).parents[2]
 CHILD = """
 import os, signal, sys, time
 from pathlib import Path

@@ -91,15 +91,18 @@ def test_a_tokenizer_other_than_the_training_one_is_rejected(run):
 
 
 def test_prompts_are_continued_on_the_side_without_changing_the_run(run, capsys):
+    """On one device if the mesh does not fit, which is printed."""
     before = files_of(run.root)
     words = ("--prompt", "The miller", "A farmer", "--prompt", "", "--sample.temperatures", "0")
     assert call("launch.sample", run.root, *words) == 0
     newest = capsys.readouterr().out
     assert re.findall(r"--- '(.*)' at temperature 0\n\1", newest) == ["The miller", "A farmer", ""]
-    assert call("launch.sample", run.root, *words, "--step", "4") == 0
-    assert (older := capsys.readouterr().out).count("at temperature 0\n") == 3 and older != newest
-    assert call("launch.sample", run.root, "--step", "4", "--sample.temperatures", "0") == 0
-    assert capsys.readouterr().out.count("--- ") == len(EXPERIMENT.sample.prompts)
+    assert call("launch.sample", run.root, "--step", "4", *words[-2:], "--train.mesh.fsdp", "16") == 0
+    older = capsys.readouterr().out
+    assert "Using one device, because the mesh of the config does not fit" in older and "fsdp = 16" in older
+    assert older.count("--- ") == len(EXPERIMENT.sample.prompts)
+    title = "'The miller' at temperature 0"
+    assert titled(older)[title] != titled(newest)[title]
     assert files_of(run.root) == before
 
 
@@ -272,12 +275,6 @@ def test_without_a_checkpoint_the_command_that_makes_one_is_named(run, capsys):
     shutil.rmtree(run.checkpoints)
     assert call("launch.sample", run.root, "--prompt", "The miller") == 1
     assert re.search(f"no checkpoint in .* python -m launch.train .* --workdir {run.root}", capsys.readouterr().err)
-
-
-def test_the_use_of_one_device_is_printed_if_the_mesh_does_not_fit(run, capsys):
-    assert call("launch.sample", run.root, "--prompt", "The miller", "--train.mesh.fsdp", "16") == 0
-    said = capsys.readouterr().out
-    assert "Using one device, because the mesh of the config does not fit" in said and "fsdp = 16" in said
 
 
 def start(script: str, run: RunPaths, devices: int, environment: dict[str, str]) -> subprocess.Popen:

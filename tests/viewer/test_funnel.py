@@ -107,7 +107,7 @@ def test_a_hostile_corpus_is_shown_as_text_in_a_preview(tmp_path: Path):
     dropped = [Rejection(make_document(9, HOSTILE + "\ufeff\u202e"), HOSTILE.replace("/", ""), HOSTILE)]
     write_funnel_of(tmp_path, kept, dropped, CONFIG)
     html = preview_html(tmp_path / FUNNEL, tmp_path / "texts", CONFIG, HOSTILE, None)
-    (tmp_path / "page.html").write_text(html, encoding="utf-8")
+    (tmp_path / "page.html").write_text(html)
     assert HOSTILE not in html and html.count("</script>") == 2
     assert recorded_in(tmp_path / "page.html")["model{}"]["name"] == HOSTILE
 

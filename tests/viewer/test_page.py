@@ -29,7 +29,7 @@ def test_only_its_own_script_and_style_are_allowed_and_nothing_is_loaded(recorde
 
 
 def test_recorded_texts_are_json_that_cannot_close_its_element(tmp_path):
-    (tmp_path / "page.html").write_text(window_html(ANSWERS, pages=("tokens",)), encoding="utf-8")
+    (tmp_path / "page.html").write_text(window_html(ANSWERS, pages=("tokens",)))
     assert recorded_in(tmp_path / "page.html") == {**ANSWERS, "pages": ["tokens"]}
     with pytest.raises(ValueError, match="JSON"):
         window_html({"model{}": float("nan")})

@@ -10,7 +10,7 @@ GRAVE = ("serious", "critical")
 
 @functools.cache
 def script() -> str:
-    return (TOOLS / "axe_playwright_python/axe.min.js").read_text(encoding="utf-8")
+    return (TOOLS / "axe_playwright_python/axe.min.js").read_text()
 
 
 def grave_faults(page: Any) -> list[str]:

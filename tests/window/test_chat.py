@@ -66,6 +66,7 @@ def shown(page: Any) -> list[str]:
     return page.locator(".chat-turn > .chat-text").all_text_contents()
 
 
+@pytest.mark.slow
 def test_an_answer_equals_the_apis_and_its_source_opens_its_document(assistant, open_page):
     page = open_page(f"{assistant.window}#chat")
     message = completion(assistant.url, send(page, QUESTION))
@@ -88,6 +89,7 @@ def test_an_answer_equals_the_apis_and_its_source_opens_its_document(assistant, 
     assert shown(page) == [QUESTION, message["content"]]
 
 
+@pytest.mark.slow
 def test_regenerate_takes_another_seed_and_a_message_continues_the_conversation(assistant, open_page):
     page = open_page(f"{assistant.window}#chat")
     first = send(page, QUESTION)
@@ -113,6 +115,7 @@ def test_regenerate_takes_another_seed_and_a_message_continues_the_conversation(
     assert shown(page) == [] and send(page, "Hi")["messages"][1:] == [{"role": "user", "content": "Hi"}]
 
 
+@pytest.mark.slow
 def test_stop_keeps_the_text_so_far(assistant, open_page):
     page = open_page(f"{assistant.window}#chat")
     page.evaluate(CUT_STREAM)
@@ -131,6 +134,7 @@ def test_stop_keeps_the_text_so_far(assistant, open_page):
     assert shown(page) == [QUESTION, text] and not page.locator(".chat-turn .note").count()
 
 
+@pytest.mark.slow
 def test_stop_cancels_the_request_on_the_server(assistant, open_page):
     page, process = open_page(f"{assistant.window}#chat"), assistant.server.process
     before = page.evaluate(CANCELLED)
@@ -149,6 +153,7 @@ def test_stop_cancels_the_request_on_the_server(assistant, open_page):
     assert len(shown(page)) == 2
 
 
+@pytest.mark.slow
 def test_markup_and_names_of_special_tokens_are_text_and_the_tokens_are_those_of_the_template(assistant, open_page):
     page = open_page(f"{assistant.window}#chat")
     text = f"{SCRIPT}<|end|>"
@@ -174,6 +179,7 @@ def test_markup_and_names_of_special_tokens_are_text_and_the_tokens_are_those_of
     assert f"id {ids[-1]}, a special token, written by the model" in page.inner_text(".chat-tokens [role=status]")
 
 
+@pytest.mark.slow
 def test_errors_of_the_server_are_shown_and_the_conversation_stays(assistant, open_page):
     page = open_page(f"{assistant.window}#chat", expected="console: ")
     send(page, "mill " * 200)
@@ -183,7 +189,8 @@ def test_errors_of_the_server_are_shown_and_the_conversation_stays(assistant, op
     assert len(shown(page)) == 2 and not page.locator(".problem").count()
 
 
-@pytest.mark.parametrize(("width", "dark"), [(PHONE, True), pytest.param(WIDE, False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "dark"), [(PHONE, True), (WIDE, False)])
 def test_the_page_works_for_screen_readers_keyboards_and_phones(assistant, open_page, width, dark):
     page = open_page(f"{assistant.window}#chat", width=width, dark=dark)
     assert not grave_faults(page)

@@ -106,6 +106,7 @@ def test_a_matrix_is_opened_and_closed_by_the_keyboard(stories, inspector, open_
     assert page.inner_text(".inside-about h2") == "The network"
 
 
+@pytest.mark.slow
 def test_the_selection_is_in_the_url(stories, open_page):
     page = opened(open_page, inside(stories.window, text=TEXT))
     page.locator(".strip:has(.inside-token)").first.focus()
@@ -148,7 +149,7 @@ def test_every_family_is_drawn_completely_and_its_mask_is_visible(config, open_p
         key_of("architecture", {}): inspector.architecture().as_json() | {"config": dataclasses.asdict(config)},
         key_of("layers", {"text": text}): model_views.layers(None, inspector, fields),  # ty: ignore[invalid-argument-type]
     }
-    (tmp_path / "window.html").write_text(window_html(answers), encoding="utf-8")
+    (tmp_path / "window.html").write_text(window_html(answers))
     page = opened(open_page, inside((tmp_path / "window.html").as_uri(), token=5))
     assert sum(counts_of(page)) == inspector.parameters == sum(leaf.size for leaf in jax.tree.leaves(model))
     length = page.locator(OVER_THE_TEXT).count()

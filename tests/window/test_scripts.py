@@ -148,8 +148,8 @@ def test_work_is_split_into_slices_and_ends_when_the_text_is_gone(ask, tokenizer
 def test_merges_join_the_lowest_rank_everywhere_until_they_equal_encode(ask, tokenizers, name):
     few = train_bpe(["aaaabbabaabb" * 40, "abab" * 99], TokenizerConfig(268, r"\s+|\S+", 10**6))
     tokenizer = tokenizers.get(name, few)
-    letters = ["".join(random.Random(seed).choices("ab ", k=60)) for seed in range(50)]
-    texts = letters if tokenizer is few else [*(text[:200] for text in HOSTILE), *random_texts(40)]
+    letters = ["".join(random.Random(seed).choices("ab ", k=60)) for seed in range(20)]
+    texts = letters if tokenizer is few else [*(text[:120] for text in HOSTILE), *random_texts(10)]
     stories, halves = ask(
         "(answer, texts) => { const made = bpeVocabulary(answer);"
         " return [texts.map((text) => bpeStory(made, text)), made.parts.map((_, id) => bpeHalves(made, id))]; }",

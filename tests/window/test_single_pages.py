@@ -31,7 +31,7 @@ def opened(open_page, tmp_path: Path):
     faults."""
 
     def opened(html: str, hash: str = "", **options):
-        (tmp_path / "page.html").write_text(html, encoding="utf-8")
+        (tmp_path / "page.html").write_text(html)
         page = open_page((tmp_path / "page.html").as_uri() + hash, **options)
         assert len(page_ids(page)) == 1 and not page.locator(".problem:visible").count()
         assert not grave_faults(page)
@@ -57,7 +57,7 @@ def test_two_tokenizers_are_compared(opened):
     assert page.input_value("#tokens-text") == HOSTILE and "Merge" in page.inner_text(".tokens-told")
 
 
-@pytest.mark.parametrize("width", [1200, PHONE])
+@pytest.mark.parametrize("width", [pytest.param(1200, marks=pytest.mark.slow), PHONE])
 def test_a_preview_of_the_funnel_links_to_its_rules_and_documents(opened, tmp_path, width):
     write_funnel_of(tmp_path, KEPT, DROPPED, CONFIG)
     html = preview_html(tmp_path / "funnel.json", tmp_path / "texts", CONFIG, HOSTILE, [f"now 20 {HOSTILE}"])

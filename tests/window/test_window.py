@@ -89,7 +89,7 @@ FORBIDDEN = re.compile(
 
 @pytest.mark.parametrize("path", sorted(STATIC.glob("*.js")), ids=lambda path: path.name)
 def test_no_script_inserts_text_as_html_or_names_another_host(path):
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text()
     code = re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE)
     assert FORBIDDEN.findall(code) == []
     assert len(text.splitlines()) <= 400, f"{path.name} has {len(text.splitlines())} lines"

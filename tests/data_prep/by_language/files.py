@@ -42,7 +42,7 @@ def write_thresholds(folder: Path, language: str, **changes: object) -> Path:
     """Write NAME.yml and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{language}.yml"
-    path.write_text(yaml.safe_dump(values(**changes), allow_unicode=True), encoding="utf-8")
+    path.write_text(yaml.safe_dump(values(**changes), allow_unicode=True))
     return path
 
 

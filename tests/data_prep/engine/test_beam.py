@@ -13,9 +13,7 @@ from data_prep.config import ONE_PROCESS, EngineConfig
 from data_prep.engine import Step, beam, run_step
 from lm.errors import InputError, UsageError
 from tests.data_prep.engine.test_units import BEAM, contents, records, step_of, texts
-from tests.run_files import HANG_SECONDS
-
-REPOSITORY = Path(__file__).parents[3]
+from tests.run_files import HANG_SECONDS, REPOSITORY
 
 
 def test_units_run_and_failing_ones_are_quarantined(tmp_path):

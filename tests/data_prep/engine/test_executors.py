@@ -19,10 +19,9 @@ from data_prep.warc import write_pages
 from launch.stages.stage import run_stage
 from tests.corpus import tiny_experiment, web_pages
 from tests.launch.test_data_stages import STAGES, digests
-from tests.run_files import DATA, HANG_SECONDS
+from tests.run_files import DATA, HANG_SECONDS, REPOSITORY
 from tests.slurm_programs import StandIn
 
-REPOSITORY = Path(__file__).parents[3]
 CHOICES = {
     "processes": {"workers": 2},
     "ray": {"workers": 2},

@@ -23,10 +23,9 @@ from lm.storage import Url
 from tests import local_slurm
 from tests.data_prep.engine.test_units import GROUP, contents, records, step_of, texts, work
 from tests.object_store import QUICK, serving, variables
-from tests.run_files import HANG_SECONDS
+from tests.run_files import HANG_SECONDS, REPOSITORY
 from tests.slurm_programs import StandIn
 
-REPOSITORY = Path(__file__).parents[3]
 BAD = {"bad": "damaged text", "group": f"{GROUP} x"}
 MAIN = """
 import json, os, sys

@@ -25,9 +25,7 @@ from data_prep.engine.attempts import HOPELESS, read_manifest
 from data_prep.engine.units import read_marker
 from lm.errors import InputError, UsageError
 from lm.storage import Place, write_atomically
-from tests.run_files import HANG_SECONDS
-
-REPOSITORY = Path(__file__).parents[3]
+from tests.run_files import HANG_SECONDS, REPOSITORY
 
 TWO, BEAM = EngineConfig(workers=2, max_failed=1.0), EngineConfig(runner="beam", max_failed=0.5)
 ENGINES = {"here": ONE_PROCESS, "processes": TWO, "beam": BEAM}
@@ -240,7 +238,7 @@ def test_failed_units_are_named_and_do_not_affect_the_others(tmp_path, capsys):
     good, bad = texts(40), BAD | {"endless": f"{HANG} x"}
     run_step(step_of(good), ONE_PROCESS, tmp_path / "alone")
     mixed = dict(sorted((good | bad).items(), key=lambda item: hashlib.md5(item[0].encode()).digest()))
-    engine = dataclasses.replace(TWO, attempts=2, unit_hours=2 / 3600, max_unit_bytes=100_000)
+    engine = dataclasses.replace(TWO, attempts=2, unit_hours=1 / 3600, max_unit_bytes=100_000)
     assert set(run_step(step_of(mixed), engine, tmp_path / "mixed")) == set(good)
     assert contents(tmp_path / "mixed") == contents(tmp_path / "alone")
     found = records(tmp_path / "mixed")

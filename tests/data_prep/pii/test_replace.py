@@ -108,7 +108,7 @@ def test_recall_and_precision_on_synthetic_texts():
 
 @pytest.mark.skipif(not LABELLED.is_file(), reason=f"{LABELLED} is not there")
 def test_recall_and_precision_on_labelled_texts():
-    scores = score(json.loads(LABELLED.read_text(encoding="utf-8")), CONFIG)
+    scores = score(json.loads(LABELLED.read_text()), CONFIG)
     recall = {kind: row.get("units_recall", row["recall"]) for kind, row in scores.items()}
     bars = {"email": 0.99, "ip": 0.99, "payment_card": 0.95, "iban": 0.95, "phone": 0.90, "address": 0.60}
     for kind, wanted in bars.items():

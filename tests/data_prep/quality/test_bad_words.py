@@ -29,11 +29,11 @@ def test_without_word_boundaries_substrings_match(text):
 
 def test_lists_are_lower_cased_and_identified_by_their_bytes(tmp_path):
     words = tmp_path / "en"
-    words.write_text("# a comment\nSpam\n\nham and eggs\n", encoding="utf-8")
+    words.write_text("# a comment\nSpam\n\nham and eggs\n")
     one = BadWordsFilter(max_bad_words=0, files=(str(words),))
     assert one.measure(Passage("SPAM, spam; spammers. Ham and eggs")) == [3]
     before = one.external_inputs()
-    words.write_text("eggs\n", encoding="utf-8")
+    words.write_text("eggs\n")
     assert one.external_inputs().keys() == before.keys() and one.external_inputs() != before
 
 
@@ -42,6 +42,6 @@ def test_missing_or_empty_lists_are_named(tmp_path):
         BadWordsFilter(max_bad_words=0, files=())
     with pytest.raises(InputError, match="nowhere"):
         BadWordsFilter(max_bad_words=0, files=(str(tmp_path / "nowhere"),)).measure(Passage("a"))
-    (tmp_path / "blank").write_text("# nothing\n", encoding="utf-8")
+    (tmp_path / "blank").write_text("# nothing\n")
     with pytest.raises(InputError, match="has no words"):
         BadWordsFilter(max_bad_words=0, files=(str(tmp_path / "blank"),)).measure(Passage("a"))

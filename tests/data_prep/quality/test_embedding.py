@@ -51,7 +51,7 @@ def write_model(folder, **about):
         "num_hidden_layers": LAYERS,
     }
     config |= {"num_attention_heads": 4, "max_position_embeddings": POSITIONS, "hidden_act": "gelu"} | about
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config))
     save_file(tensors(), folder / "model.safetensors")
     words = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3} | {f"w{n}": n for n in range(4, VOCABULARY)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
@@ -116,11 +116,11 @@ def test_tokenizer_steps_unknown_to_bert_are_rejected_before_encoding(tmp_path, 
     """Three of these steps exhausted the memory for the text "a" and crashed the process."""
     folder = write_model(tmp_path / "model")
     path = tmp_path / "model/tokenizer.json"
-    told = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(told | {part: step}), encoding="utf-8")
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {part: step}))
     one = EmbeddingFilter(min_score=0, model=folder)
     with pytest.raises(InputError, match=rf"has the {part} '(Replace|Split)', but only"):
         one.measure(Passage("a" * 60 + "!"))
     bert = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None}
-    path.write_text(json.dumps(told | {"normalizer": bert | {"lowercase": True}}), encoding="utf-8")
+    path.write_text(json.dumps(told | {"normalizer": bert | {"lowercase": True}}))
     assert np.isfinite(one.measure(Passage("w5"))[0])

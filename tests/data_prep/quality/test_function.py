@@ -41,7 +41,7 @@ def nothing(text):
 def functions(tmp_path_factory):
     """The module of a file outside of sys.path."""
     path = tmp_path_factory.mktemp("functions") / "my_functions.py"
-    path.write_text(SOURCE, encoding="utf-8")
+    path.write_text(SOURCE)
     spec = importlib.util.spec_from_file_location("somewhere_else", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -102,7 +102,7 @@ def test_functions_that_cannot_be_saved_or_return_no_number_are_rejected(functio
 
 def test_a_sample_depends_only_on_the_page_and_grows_with_the_rate(tmp_path):
     path = tmp_path / "t.jsonl"
-    path.write_text("".join(json.dumps({"id": f"<{n}>", "text": "word"}) + "\n" for n in range(2000)), encoding="utf-8")
+    path.write_text("".join(json.dumps({"id": f"<{n}>", "text": "word"}) + "\n" for n in range(2000)))
     file = InputFile(path, "t.jsonl", "table", path.stat().st_size)
     config = config_with()
 

@@ -20,7 +20,6 @@ from tests.data_prep.measured import prose
 from tests.launch.run_folder import recorded_in
 
 DOCUMENTS = recipe.documents("x", recipe.URL_FILTER_WITHOUT_LISTS)
-REPOSITORY = Path(__file__).parents[3]
 MODULE = '''
 from dataclasses import dataclass
 
@@ -111,15 +110,15 @@ class Outside:
 def outside_run(tmp_path_factory) -> Outside:
     """A run with documents."""
     folder = tmp_path_factory.mktemp("outside")
-    (folder / "shouting.py").write_text(MODULE, encoding="utf-8")
-    (folder / "mine.py").write_text(CONFIG, encoding="utf-8")
+    (folder / "shouting.py").write_text(MODULE)
+    (folder / "mine.py").write_text(CONFIG)
     texts = [shout(prose(n), 0 if n < 20 else 60 if n < 24 else 200) for n in range(30)]
     lines = [json.dumps({"text": text, "url": f"https://a.example/{n}"}) for n, text in enumerate(texts)]
-    (folder / "pages.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "pages.jsonl").write_text("\n".join(lines))
     outside = Outside(folder)
     outside.call("fetch_pages")
     outside.call("extract_texts", "--engine.workers", "2")  # two processes, to which the filter must be sent
-    (folder / "told").write_text(outside.call("prepare_documents", "--engine.workers", "1"), encoding="utf-8")
+    (folder / "told").write_text(outside.call("prepare_documents", "--engine.workers", "1"))
     return outside
 
 
@@ -130,11 +129,11 @@ def test_dropped_documents_are_measured_and_counted_under_its_reason(outside_run
     assert [row["url"] for row in rows] == [f"https://a.example/{n}" for n in range(24, 30)]
     assert {row["reason"] for row in rows} == {"too_many_upper_case_words"}
     assert all(row["upper_case_words"] > 0.3 for row in rows)
-    funnel = json.loads((outside_run.run / "funnel.json").read_text(encoding="utf-8"))
+    funnel = json.loads((outside_run.run / "funnel.json").read_text())
     assert funnel["counts"]["reasons"]["upper_case/too_many_upper_case_words"][0] == 6
     line = next(one for one in funnel["thresholds"] if one["stage"] == "upper_case")
     assert (line["value"], line["option"]) == (0.3, "documents.upper_case.max_share")
-    words = [line.split()[:3] for line in (outside_run.folder / "told").read_text(encoding="utf-8").splitlines()]
+    words = [line.split()[:3] for line in (outside_run.folder / "told").read_text().splitlines()]
     assert ["upper_case", "too_many_upper_case_words", "-6"] in words
 
 

@@ -34,9 +34,9 @@ from lm.errors import InputError, UsageError
 from lm.storage import writing
 from lm.tokenizer import load, save, train_bpe
 from tests.data_prep.shards.test_tokenize import write_documents
+from tests.run_files import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[3]
-PARAGRAPHS = (REPOSITORY / "LICENSE").read_text(encoding="utf-8").split("\n\n")
+PARAGRAPHS = (REPOSITORY / "LICENSE").read_text().split("\n\n")
 SHUFFLED = [random.Random(i).sample(words := text.split(" "), len(words)) for i, text in enumerate(PARAGRAPHS * 4)]
 TEXTS = [f"{' '.join(words)} – {i}" for i, words in enumerate(SHUFFLED)]  # all have different texts
 TOKENIZER = train_bpe(TEXTS, TokenizerConfig(400, "cl100k", 10**7))

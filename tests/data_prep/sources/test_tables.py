@@ -356,13 +356,13 @@ def test_a_text_that_is_not_utf_8_is_rejected_with_the_fix_and_a_blank_one_is_no
 def test_a_text_too_long_for_one_document_becomes_several_without_loss(tmp_path, monkeypatch, text):
     monkeypatch.setattr(text_rows, "MAX_TEXT_BYTES", 80)
     monkeypatch.setattr(text_rows, "PART_BYTES", 40)
-    (tmp_path / "long.md").write_text(text, encoding="utf-8")
+    (tmp_path / "long.md").write_text(text)
     parts = [document.text for document in read_table(tmp_path / "long.md")]
     assert "".join(parts) == text and len(parts) > 1
     assert max(len(part.encode()) for part in parts) <= 40
     if "\n\n" in text:
         assert all(part.endswith("\n\n") for part in parts[:-1])
-    (tmp_path / "short.md").write_text(text[:40], encoding="utf-8")
+    (tmp_path / "short.md").write_text(text[:40])
     assert [document.text for document in read_table(tmp_path / "short.md")] == [text[:40]]
 
 

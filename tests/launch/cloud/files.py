@@ -3,11 +3,11 @@
 import importlib
 import shlex
 import subprocess
-from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[3]
+from tests.run_files import REPOSITORY
+
 CONFIG = "configs/gpt2_124m.py"
 CHECKERS = REPOSITORY / ".tools/checkers/bin"
 needs_checkers = pytest.mark.skipif(not CHECKERS.is_dir(), reason="needs what checks generated files: make checkers")

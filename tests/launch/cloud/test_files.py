@@ -210,6 +210,7 @@ def test_pods_have_disks_and_secret_and_restart_unless_the_command_is_wrong(caps
 
 
 @needs_checkers
+@pytest.mark.slow
 def test_skypilot_reads_the_tasks_and_has_the_options(capsys, tmp_path, monkeypatch):
     keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
     expected = {
@@ -260,6 +261,7 @@ def test_gcloud_gets_the_flags_of_its_reference(topology, capsys):
 
 
 @needs_checkers
+@pytest.mark.slow
 def test_the_checkers_find_errors(tmp_path):
     for text, *program in (
         ("#!/bin/bash\ncd $1\n", "shellcheck"),

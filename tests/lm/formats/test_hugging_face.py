@@ -1,6 +1,6 @@
 """Hugging Face checkpoints: our models give transformers' logits and gradients; invalid files are rejected.
 
-The numbers in tests/fixtures/hugging_face come from transformers; tests/fixtures/make_hugging_face.py made them.
+The numbers in tests/fixtures/hugging_face come from transformers (make_hugging_face.py of commit 6e194231).
 """
 
 import ast
@@ -81,7 +81,7 @@ def model_of(config, arrays):
 
 
 def mean_loss(model, tokens_BT):
-    """(loss, logits) as in make_hugging_face.py: all positions but the last have a target."""
+    """(loss, logits) as transformers computes them: all positions but the last have a target."""
     logits_BTV = model.logits(model.read(tokens_BT, jnp.ones_like(tokens_BT)))
     return jnp.mean(cross_entropy(logits_BTV[:, :-1], tokens_BT[:, 1:])), logits_BTV
 
@@ -383,7 +383,7 @@ def test_parameters_of_another_model_are_not_written(tmp_path):
     ids=str,
 )  # fmt: skip
 def test_models_other_than_gpt2_and_llama_are_written_with_their_code(tmp_path, change):
-    """tests.bench.interop runs that code."""
+    """tests.bench.interop of commit 6e194231 runs that code."""
     config = dataclasses.replace(MODERN, **change)
     arrays = random_parameters(config)
     write_hugging_face(tmp_path, config, arrays, CHARACTERS)
