@@ -8,16 +8,19 @@ tensor in memory at a time.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from launch.stages.command import run_without_config
 from lm.errors import UsageError, shown
-from lm.formats.source import SourceModel
-from lm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # these import NumPy
+    from lm.formats.source import SourceModel
+    from lm.tokenizer import Tokenizer
 
 
-def open_source(path: Path, tokenizer: Tokenizer | None) -> SourceModel:
+def open_source(path: Path, tokenizer: "Tokenizer | None") -> "SourceModel":
     """Open the model at `path`, a Hugging Face folder or a GGUF file. `tokenizer` replaces the tokenizer of the source;
     with None, the source's own is used. Raises UsageError if the path has neither format, or if the tokenizer cannot be
     used. Raises InputError if the model is damaged or not supported."""
