@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lm.storage import Place, write_atomically
+from lm.storage import Place, appearing
 
 HEADER_BYTES = 10_000
 """Maximum bytes of an array's header; NumPy writes 118."""
@@ -22,9 +22,8 @@ BROKEN = (
 
 def write_array(place: Place, array: np.ndarray, scratch: Path) -> None:
     """Write an array as .npy, atomically, by way of the folder `scratch`."""
-    data = io.BytesIO()
-    np.save(data, array)
-    write_atomically(place, data.getvalue(), scratch)
+    with appearing(place, scratch) as partial, partial.open("wb") as out:
+        np.save(out, array)
 
 
 def read_array(place: Place) -> np.ndarray:
