@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.data.records import read_manifest
-from lm.errors import InputError
+from lm.errors import MALFORMED, InputError
 
 MOST = 1e300
 """Maximum absolute value of a number: JavaScript reads longer integers as infinity."""
@@ -101,7 +101,7 @@ def metrics_in(line: bytes) -> dict | None:
     try:
         values = json.loads(line)
         return values if type(values["step"]) is int and 0 <= values["step"] < 2**53 else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except MALFORMED:
         return None
 
 
@@ -151,7 +151,7 @@ def read_samples(folder: Path, most: int = sys.maxsize) -> tuple[tuple[Sample, .
                 text = one["text"].removeprefix(one["prompt"])
                 sample = Sample(step, one["prompt"], float(one["temperature"]), text)
                 (final if step is None else during).append(sample)
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except MALFORMED as error:
             raise InputError(
                 f"{path} is not a sample ({type(error).__name__}: {error}). Restore it from a copy, or delete it."
             ) from error

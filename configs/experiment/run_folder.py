@@ -24,6 +24,7 @@ from lm.errors import InputError, UsageError, shown
 from lm.fields import code_names
 from lm.run_paths import RunPaths
 from lm.storage import Place, Url, file_inside, local_copy_of, local_folder, shown_place
+from lm.terminal import listed
 from lm.trusted_code import Code, code_hashes, module_code
 
 if TYPE_CHECKING:
@@ -213,9 +214,8 @@ class RunFolder(RunPaths):
                     (unknown if is_unknown else missing).append(field)
         else:
             wrong = [f"it holds {shown(saved)} instead of an object"]
-        named = lambda fields: ", ".join(fields[:6]) + (f" and {len(fields) - 6} more" if fields[6:] else "")
-        wrong += [f"it has {named(unknown)}, which is unknown to this version"] if unknown else []
-        wrong += [f"it lacks {named(missing)}"] if missing else []
+        wrong += [f"it has {listed(unknown, 6)}, which is unknown to this version"] if unknown else []
+        wrong += [f"it lacks {listed(missing, 6)}"] if missing else []
         if not wrong:
             try:
                 return make(**{name: from_json(kinds[name], saved[name]) for name in names})

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.keys import KINDS_OF
-from lm.errors import InputError, UsageError, shown
+from lm.errors import MALFORMED, InputError, UsageError, shown
 from lm.storage import Place, place_of, relative_name
 from lm.storage.parquet import BoundedFile
 
@@ -149,7 +149,7 @@ def open_index(where: str) -> Index:
             return Index(folder, header["name"], header["key_bytes"], header["settings"], keys, tuple(header["texts"]))
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, *MALFORMED) as error:
             raise InputError(
                 f"{folder / HEADER} cannot be read ({type(error).__name__}: {error}). Restore it, or write it again."
             ) from error

@@ -16,7 +16,7 @@ from data_prep.parquet import column_of, opened, remedy
 from data_prep.pii import replace_personal_data
 from data_prep.sources.inputs import Records
 from data_prep.verdict import Threshold, thresholds_of
-from lm.errors import InputError, shown
+from lm.errors import MALFORMED, InputError, shown
 from lm.storage import Place, relative_name, write_atomically
 
 FUNNEL = "funnel.json"
@@ -126,7 +126,7 @@ def read_counts(path: Path) -> Written:
         records = Records(**written["records"])
         files = {int(number): relative_name(name, path) for number, name in written["files"].items()}
         return Written(files, thresholds, tuple(written["languages_kept"]), records, written["counts"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, *MALFORMED) as error:
         raise InputError(
             f"{path} cannot be read ({type(error).__name__}: {error}). Delete it, and run: python -m "
             "launch.prepare_documents"

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lm.errors import InputError
+from lm.errors import MALFORMED, InputError
 from lm.storage import Place, inside, is_url, place_of, write_json, writing
 from lm.storage.objects import Object
 from lm.storage.places import refused
@@ -112,7 +112,7 @@ def manifest_files(workdir: Place) -> list[InputFile]:
     try:
         entries = json.loads(manifest.read_text(encoding="utf-8"))["files"]
         wrong = [key for entry in entries for key, kind in NEEDED.items() if not isinstance(entry.get(key), kind)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, *MALFORMED) as error:
         raise InputError(
             f"{manifest} cannot be read: {error}. First run: python -m launch.fetch_pages CONFIG.py --workdir "
             f"{shlex.quote(str(workdir))}"

@@ -12,7 +12,7 @@ from configs.experiment.run_folder import OpenedRun, RunFolder
 from data_prep.config import PagesConfig
 from data_prep.funnel.report import read_counts
 from lm.checksums import log_damage
-from lm.errors import InputError
+from lm.errors import MALFORMED, InputError
 from lm.formats.hugging_face.names import family_of
 from lm.formats.hugging_face.reading import KEPT
 from lm.model.cost import count_parameters, flops_before
@@ -47,7 +47,7 @@ def kept_of(run: OpenedRun) -> Kept:
         names = [name for name in KEPT if same and (folder / name).is_file()]
         files = {name: file_inside(folder, name).read_bytes() for name in names}
         return Kept(record["origin"], dict(record["dtypes"]), files)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, *MALFORMED) as error:
         raise InputError(f"{folder / RECORD} is damaged: {type(error).__name__}: {error}. Import it again.") from error
 
 

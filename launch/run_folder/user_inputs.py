@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.run_folder import bucket
-from lm.errors import InputError
+from lm.errors import MALFORMED, InputError
 from lm.run_paths import RunPaths
 from lm.storage import HASHING_THREADS, file_sha256, is_url, shown_place, write_atomically
 
@@ -51,7 +51,7 @@ def read_seen(workdir: Path) -> dict[str, list]:
     try:
         found = json.loads(RunPaths(workdir).seen("pages").read_text())
         return {path: [was, told_by] for path, (was, told_by) in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+    except (OSError, *MALFORMED):
         return {}
 
 

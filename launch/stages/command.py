@@ -20,7 +20,7 @@ from launch.run_folder.markers import read_note
 from launch.run_folder.reuse import check_source
 from launch.stages.processes import ending_together, process_count, process_index, require_one_process
 from launch.stages.stage import Stage, run_stage, take_before
-from lm.errors import InputError, Stopped, UsageError, for_terminal
+from lm.errors import MALFORMED, InputError, Stopped, UsageError, for_terminal
 from lm.gpu_memory import set_gpu_memory
 from lm.run_paths import RunPaths
 from lm.storage import local_copy_of, shown_place
@@ -257,5 +257,5 @@ def recorded_sizes(workdir: Path, measure: Measure) -> tuple[int, ...] | None:
         return None
     try:
         return measure.sizes(*map(int, json.loads(run.config_json.read_text(encoding="utf-8"))["fitted_to"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, *MALFORMED):
         return None

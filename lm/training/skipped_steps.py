@@ -16,6 +16,7 @@ from lm.errors import InputError
 from lm.metrics.writers import JsonLines
 from lm.run_paths import RunPaths
 from lm.storage import Place
+from lm.terminal import listed
 
 SHOWN = 3  # number of documents named on the terminal
 
@@ -81,8 +82,7 @@ class SkippedSteps:
         except OSError as error:
             print(f"train: {self.path} cannot be written; training continues: {error}", flush=True)
         named = list(dict.fromkeys(itertools.chain.from_iterable(one["documents"] for one in sequences)))
-        more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
-        shown = f"documents {', '.join(named[:SHOWN])}{more} " if named else ""
+        shown = f"documents {listed(named, SHOWN)} " if named else ""
         print(
             f"train: step {step:,} is skipped: loss {figures['loss']:.4g} (bound {figures['loss_bound']:.4g}), "
             f"gradient norm {figures['gradient_norm']:.4g} (bound {figures['norm_bound']:.4g}); "
