@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from lm.model.arrays import InputRows, MapInputs, MapOutputs, OutputRows, Stream
+from lm.model.arrays import InputRows, LinearInputs, LinearOutputs, OutputRows, ResidualStream
 from lm.model.attention.layer import Attention, Products
 from lm.model.cpu import on_cpu
 
@@ -49,7 +49,7 @@ class PreparedLinear(nnx.Module):
         """Return the weight as a plain float32 matrix with one row per output."""
         raise NotImplementedError
 
-    def __call__(self, x_BTI: MapInputs) -> MapOutputs:
+    def __call__(self, x_BTI: LinearInputs) -> LinearOutputs:
         batch, length, width = x_BTI.shape
         y_NO = self.product(x_BTI.reshape(batch * length, width).astype(self.compute_dtype))
         if self.bias is not None:
@@ -151,7 +151,7 @@ class JoinedAttention(Attention):
                 setattr(self, name, value)
         self.joined = joined
 
-    def products(self, x_BTD: Stream) -> Products:
+    def products(self, x_BTD: ResidualStream) -> Products:
         inner, inner_kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         y_BTO = self.joined(x_BTD)
         return y_BTO[..., :inner], y_BTO[..., inner : inner + inner_kv], y_BTO[..., inner + inner_kv :]

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from lm.inference.requests import SamplingParams
-from lm.model.arrays import MarkedTokens, RowFloats, RowInts, RowLogits
+from lm.model.arrays import RowFloats, RowInts, RowLogits, TokenMask
 from lm.model.cpu import on_cpu
 from lm.parallel import constrain
 
@@ -67,7 +67,7 @@ class Drawn(NamedTuple):
 
 def draw(
     logits_BW: Float[Array, "B W"],
-    seen_BV: MarkedTokens,
+    seen_BV: TokenMask,
     sampling: Sampling,
     position_B: RowInts,
     alternatives: int,
@@ -123,7 +123,7 @@ def when[R](rows_B: Bool[Array, " B"] | np.ndarray, some: Callable[[], R], none:
     return jax.lax.cond(jnp.any(rows_B), some, none)
 
 
-def penalised(logits_BV: RowLogits, seen_BV: MarkedTokens, penalty_B: RowFloats) -> RowLogits:
+def penalised(logits_BV: RowLogits, seen_BV: TokenMask, penalty_B: RowFloats) -> RowLogits:
     """Divide positive logits of seen tokens by the repetition penalty, and multiply negative ones
     (arXiv:1909.05858)."""
     penalty_B1 = penalty_B[:, None]
@@ -177,7 +177,7 @@ def at_share(weights_V: Float[Array, " V"], share: Float[Array, ""]) -> Int[Arra
     return (block * SUMMED_TOGETHER + first_beyond(weights_NC[block], rest)[0]).astype(jnp.int32)
 
 
-def kept_by_rank(scaled_BV: RowLogits, sampling: Sampling) -> MarkedTokens:
+def kept_by_rank(scaled_BV: RowLogits, sampling: Sampling) -> TokenMask:
     """Return which tokens top-k and top-p keep. Of the top_k most likely tokens, top-p keeps the likeliest until they
     have the share top_p of the probability of all top_k. Of equally likely tokens, lower ids come first."""
     order_BV = jnp.argsort(-scaled_BV, axis=-1, stable=True)

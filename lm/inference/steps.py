@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from lm.config import ModelConfig
 from lm.inference.requests import SamplingParams
 from lm.inference.sampling import Drawn, Sampling, draw, logprobs
-from lm.model.arrays import MarkedTokens, RowInts, TokenInts
+from lm.model.arrays import RowInts, TokenInts, TokenMask
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import Cache
 from lm.model.transformer import Transformer, empty_cache, map_positions
@@ -50,7 +50,7 @@ class Slots(NamedTuple):
     cache: Cache
     token_B: RowInts  # noqa: N815
     """Last token drawn, not yet read by the model."""
-    seen_BV: MarkedTokens  # noqa: N815
+    seen_BV: TokenMask  # noqa: N815
     """Tokens of the prompt and the text so far."""
 
 
@@ -119,7 +119,7 @@ def last_logits(
     return model.logits(jnp.take_along_axis(x_BTD, last_B11, axis=1))[:, 0], cache
 
 
-def also_seen(seen_BV: MarkedTokens, tokens_BT: TokenInts) -> MarkedTokens:
+def also_seen(seen_BV: TokenMask, tokens_BT: TokenInts) -> TokenMask:
     """Return `seen_BV` with the tokens of each row marked too; ids >= V are ignored."""
     return jax.vmap(lambda seen_V, tokens_T: seen_V.at[tokens_T].set(True, mode="drop"))(seen_BV, tokens_BT)
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from lm.config import ModelConfig
 from lm.errors import UsageError
 from lm.inference.cpu import Bfloat16Linear, Int8Linear, JoinedAttention, PreparedLinear, TiledLinear
-from lm.model.arrays import OutputTable, Stream
+from lm.model.arrays import OutputTable, ResidualStream
 from lm.model.attention.layer import Attention
 from lm.model.block import Block
 from lm.model.layers import MLP, Linear, softcapped
@@ -56,7 +56,7 @@ class PreparedTransformer(Transformer):
     def output_table(self) -> OutputTable:
         return self.output.table()
 
-    def logits(self, x_BTD: Stream) -> Float[Array, "B T V"]:
+    def logits(self, x_BTD: ResidualStream) -> Float[Array, "B T V"]:
         logits_NV = self.output.product(x_BTD.reshape(-1, x_BTD.shape[-1]))
         return softcapped(logits_NV, self.logit_softcap).reshape(*x_BTD.shape[:2], -1)
 

@@ -9,23 +9,23 @@ from jaxtyping import Array, Bool, Float, Int
 TokenInts = Int[Array, "B T"]
 """An integer for each token: its id, segment or position."""
 Positions = Int[Array, "#B T"]
-"""Position of each token in its row; one row may stand for all."""
+"""Position of each token in its row; a single row if all rows have the same positions."""
 VisibleKeys = Bool[Array, "B T S"]
 """Whether each query may attend to each key."""
-Stream = Float[Array, "B T D"]
+ResidualStream = Float[Array, "B T D"]
 """The residual stream, or what is added to it."""
-MapInputs = Float[Array, "B T I"]
-MapOutputs = Float[Array, "B T O"]
-QueryHeads = Float[Array, "B T H C"]
+LinearInputs = Float[Array, "B T I"]
+LinearOutputs = Float[Array, "B T O"]
+Queries = Float[Array, "B T H C"]
 """Queries, or outputs of attention."""
-KeyHeads = Float[Array, "B T K C"]
+Keys = Float[Array, "B T K C"]
 """Keys or values of the tokens that are also the queries."""
-SeenKeyHeads = Float[Array, "B S K C"]
+SeenKeys = Float[Array, "B S K C"]
 """Keys or values of all tokens that are attended to."""
-HeadsOfKeys = Float[Array, "B K S C"]
-"""`SeenKeyHeads` head by head, as in a cache."""
-HeadsOfQueries = Float[Array, "B K G T C"]
-"""`QueryHeads` head by head, grouped by their key head."""
+CachedKeys = Float[Array, "B K S C"]
+"""`SeenKeys` head by head, as in a cache."""
+GroupedQueries = Float[Array, "B K G T C"]
+"""`Queries` head by head, grouped by their key head."""
 OutputTable = Float[Array, "V D"]
 """The output projection: one row per token of the vocabulary."""
 InputRows = Float[Array, "N I"]
@@ -35,5 +35,5 @@ RowInts = Int[Array, " B"]
 RowFloats = Float[Array, " B"]
 RowLogits = Float[Array, "B V"]
 """Logits, or weights, of the next token."""
-MarkedTokens = Bool[Array, "B V"]
-"""Whether each token of the vocabulary is marked: as seen, or as one that can be drawn."""
+TokenMask = Bool[Array, "B V"]
+"""True for some tokens of the vocabulary, such as those that a text already has."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lm.config import ModelConfig
-from lm.model.arrays import RowInts, Stream
+from lm.model.arrays import ResidualStream, RowInts
 from lm.model.attention.layer import Attention
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import LayerCache
@@ -34,12 +34,12 @@ class Dropout(NamedTuple):
         return self._replace(key=jax.random.fold_in(self.key, place))
 
 
-def residual(x_BTD: Stream) -> Stream:
+def residual(x_BTD: ResidualStream) -> ResidualStream:
     """Constrain the sharding of the residual stream between the parts of a block."""
     return constrain(x_BTD, "batch", "residual_length", "embed")
 
 
-def drop(x_BTD: Stream, dropout: Dropout | None, place: int) -> Stream:
+def drop(x_BTD: ResidualStream, dropout: Dropout | None, place: int) -> ResidualStream:
     """Set each value to 0 with probability `rate`, else divide it by 1 - rate; unchanged if dropout is None."""
     if dropout is None:
         return x_BTD
@@ -78,13 +78,13 @@ class Block(nnx.Module):
 
     def __call__(
         self,
-        x_BTD: Stream,
+        x_BTD: ResidualStream,
         rotary: Rotary | None,
         mask: AttentionMask,
         cache: Any = None,
         dropout: Dropout | None = None,
         taps: Taps | None = None,
-    ) -> tuple[Stream, Any]:
+    ) -> tuple[ResidualStream, Any]:
         """Return the residual stream after the block, and the cache with the tokens added; None without a cache.
         `rotary` and `mask` are as in Attention; `cache` has the structure of `init_cache`."""
         whole = lambda h_BTD: constrain(h_BTD, "batch", "length", "embed")
@@ -103,6 +103,8 @@ class Block(nnx.Module):
         tap(taps, "mlp.residual", x_BTD)
         return x_BTD, cache
 
-    def feed_forward(self, g_BTD: Stream, mask: AttentionMask, cache: Any, taps: Taps | None) -> tuple[Stream, Any]:
+    def feed_forward(
+        self, g_BTD: ResidualStream, mask: AttentionMask, cache: Any, taps: Taps | None
+    ) -> tuple[ResidualStream, Any]:
         """Return the output of the MLP for its normalized input, and the cache, which only subclasses read."""
         return self.mlp(g_BTD, taps), cache

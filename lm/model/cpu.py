@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lm.model.arrays import HeadsOfKeys, HeadsOfQueries, KeyHeads, MapInputs, MapOutputs, OutputRows, TokenInts
+from lm.model.arrays import CachedKeys, GroupedQueries, Keys, LinearInputs, LinearOutputs, OutputRows, TokenInts
 from lm.parallel import context, devices_of
 
 
@@ -34,7 +34,7 @@ def on_cpu[**P, R](
     return choice
 
 
-def linear(x_BTI: MapInputs, weight_IO: Float[Array, "I O"], bias_O: Float[Array, " O"] | None) -> MapOutputs:
+def linear(x_BTI: LinearInputs, weight_IO: Float[Array, "I O"], bias_O: Float[Array, " O"] | None) -> LinearOutputs:
     """Return x @ weight (+ bias), as a product of two matrices: the CPU backend is much slower with three axes."""
     batch, length, width = x_BTI.shape
     y_NO = x_BTI.reshape(batch * length, width) @ weight_IO
@@ -60,13 +60,13 @@ def _with_bias_backward(_: None, g_NO: OutputRows) -> tuple[OutputRows, Float[Ar
 with_bias.defvjp(lambda y_NO, bias_O: (with_bias(y_NO, bias_O), None), _with_bias_backward)
 
 
-def weighted(weights_BKGTS: Float[Array, "B K G T S"], v_BKSC: HeadsOfKeys) -> HeadsOfQueries:
+def weighted(weights_BKGTS: Float[Array, "B K G T S"], v_BKSC: CachedKeys) -> GroupedQueries:
     """Weighted sum of the values, whose gradient is summed over queries in float32: the CPU backend is several times
     slower at that product in bfloat16."""
     return product(weights_BKGTS, v_BKSC) if v_BKSC.dtype == jnp.float32 else product_narrow(weights_BKGTS, v_BKSC)
 
 
-def product(weights_BKGTS: Float[Array, "B K G T S"], v_BKSC: HeadsOfKeys) -> HeadsOfQueries:
+def product(weights_BKGTS: Float[Array, "B K G T S"], v_BKSC: CachedKeys) -> GroupedQueries:
     return jnp.einsum("BKGTS,BKSC->BKGTC", weights_BKGTS, v_BKSC)
 
 
@@ -82,14 +82,14 @@ def _product_backward(saved, g_BKGTC):
 product_narrow.defvjp(lambda weights, v: (product(weights, v), (weights, v)), _product_backward)
 
 
-def scattered_by_head(slots_BKSC: HeadsOfKeys, x_BTKC: KeyHeads, positions_BT: TokenInts) -> HeadsOfKeys:
+def scattered_by_head(slots_BKSC: CachedKeys, x_BTKC: Keys, positions_BT: TokenInts) -> CachedKeys:
     """Return `slots_BKSC` with `x_BTKC` written at these positions of each row; tokens beyond the last slot are
     dropped."""
     rows_B1 = jnp.arange(slots_BKSC.shape[0])[:, None]
     return slots_BKSC.at[rows_B1, :, positions_BT].set(x_BTKC.astype(slots_BKSC.dtype), mode="drop")
 
 
-def written_by_head(slots_BKSC: HeadsOfKeys, x_BTKC: KeyHeads, positions_BT: TokenInts) -> HeadsOfKeys:
+def written_by_head(slots_BKSC: CachedKeys, x_BTKC: Keys, positions_BT: TokenInts) -> CachedKeys:
     """Write one new token per row into the cache in place; a scatter would copy the whole cache."""
     if x_BTKC.shape[1] > 1:
         return scattered_by_head(slots_BKSC, x_BTKC, positions_BT)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from lm.model import cpu
-from lm.model.arrays import HeadsOfKeys, KeyHeads, RowInts, TokenInts
+from lm.model.arrays import CachedKeys, Keys, RowInts, TokenInts
 from lm.model.cpu import on_cpu
 
 NOTHING = -1
@@ -20,11 +20,11 @@ NOTHING = -1
 class LayerCache(NamedTuple):
     """Cache of `Block`: keys and values of one attention layer. values_BKSC has the layout of keys_BKSC."""
 
-    keys_BKSC: HeadsOfKeys  # noqa: N815
+    keys_BKSC: CachedKeys  # noqa: N815
     """Stored head by head, so that attention over the cache needs no transpose."""
-    values_BKSC: HeadsOfKeys  # noqa: N815
+    values_BKSC: CachedKeys  # noqa: N815
 
-    def joined_by(self, k_BTKC: KeyHeads, v_BTKC: KeyHeads, positions_BT: TokenInts) -> "LayerCache":
+    def joined_by(self, k_BTKC: Keys, v_BTKC: Keys, positions_BT: TokenInts) -> "LayerCache":
         """Return the cache with the keys and values of new tokens written at `positions_BT`."""
         return LayerCache(
             written_by_head(self.keys_BKSC, k_BTKC, positions_BT),

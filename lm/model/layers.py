@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from lm.config import ModelConfig, RopeScalingConfig
 from lm.model import cpu
-from lm.model.arrays import MapInputs, MapOutputs, OutputTable, Positions, QueryHeads, Stream
+from lm.model.arrays import LinearInputs, LinearOutputs, OutputTable, Positions, Queries, ResidualStream
 from lm.model.cpu import on_cpu
 from lm.model.taps import Taps, tap
 from lm.parallel import (
@@ -43,12 +43,12 @@ def constant(value: float, shape: tuple[int, ...], axes: tuple[str, ...], dtype:
 
 
 @on_cpu(cpu.linear, unless_sharded="length")  # merging B and T would replicate sharded sequences
-def linear(x_BTI: MapInputs, weight_IO: Float[Array, "I O"], bias_O: Float[Array, " O"] | None) -> MapOutputs:
+def linear(x_BTI: LinearInputs, weight_IO: Float[Array, "I O"], bias_O: Float[Array, " O"] | None) -> LinearOutputs:
     """x @ weight (+ bias), in the type of x and weight; the bias is added, and its gradient summed, in float32."""
     return with_bias(jnp.einsum("BTI,IO->BTO", x_BTI, weight_IO), bias_O)
 
 
-def with_bias(y_BTO: MapOutputs, bias_O: Float[Array, " O"] | None) -> MapOutputs:
+def with_bias(y_BTO: LinearOutputs, bias_O: Float[Array, " O"] | None) -> LinearOutputs:
     """Add the bias, if any, and sum its gradient, in float32."""
     if bias_O is None:
         return y_BTO
@@ -81,13 +81,13 @@ class Linear(nnx.Module):
         self.compute_dtype = config.compute_dtype
         self.axes = axes
 
-    def __call__(self, x_BTI: MapInputs) -> MapOutputs:
+    def __call__(self, x_BTI: LinearInputs) -> LinearOutputs:
         if self.adapter is None:
             return self.of_weight(x_BTI)
         x_BTI = x_BTI.astype(self.compute_dtype)
         return self.of_weight(x_BTI) + self.adapter(x_BTI)
 
-    def of_weight(self, x_BTI: MapInputs) -> MapOutputs:
+    def of_weight(self, x_BTI: LinearInputs) -> LinearOutputs:
         """Compute x @ weight (+ bias)."""
         x_BTI, weight_IO = x_BTI.astype(self.compute_dtype), self.weight[...]
         bias_O = None if self.bias is None else self.bias[...]
@@ -108,8 +108,8 @@ class Linear(nnx.Module):
         return linear(x_BTI, weight_IO, bias_O)
 
     def of_parts(
-        self, x_BTI: MapInputs, weight_io: Float[Array, "i o"], bias_o: Float[Array, " o"] | None
-    ) -> MapOutputs:
+        self, x_BTI: LinearInputs, weight_io: Float[Array, "i o"], bias_o: Float[Array, " o"] | None
+    ) -> LinearOutputs:
         """Compute the map on one device, for the device's own tokens. The weight is first gathered from its shards
         along the width. With tensor parallelism, the other axis of the weight stays sharded; if that is the input axis,
         the products are summed over the devices that share it."""
@@ -132,19 +132,20 @@ class RMSNorm(nnx.Module):
         self.scale = constant(1.0, (config.width,), ("width",), config.parameter_dtype)
         self.epsilon = config.norm_epsilon
 
-    def __call__(self, x_BTD: Stream) -> Stream:
+    def __call__(self, x_BTD: ResidualStream) -> ResidualStream:
         unit_BTD = divided_by_rms(x_BTD.astype(jnp.float32), self.epsilon)
         return (unit_BTD * self.scale[...].astype(jnp.float32)[None, None, :]).astype(x_BTD.dtype)
 
 
-class LayerNorm(RMSNorm):
+class LayerNorm(nnx.Module):
     """(x - mean) / std * scale (+ bias), in float32 (arXiv:1607.06450)."""
 
     def __init__(self, config: ModelConfig):
-        super().__init__(config)
+        self.scale = constant(1.0, (config.width,), ("width",), config.parameter_dtype)
+        self.epsilon = config.norm_epsilon
         self.bias = constant(0.0, (config.width,), ("width",), config.parameter_dtype) if config.biases else None
 
-    def __call__(self, x_BTD: Stream) -> Stream:
+    def __call__(self, x_BTD: ResidualStream) -> ResidualStream:
         x32_BTD = x_BTD.astype(jnp.float32)
         centred_BTD = x32_BTD - jnp.mean(x32_BTD, axis=-1, keepdims=True)
         unit_BTD = divided_by_rms(centred_BTD, self.epsilon)
@@ -162,7 +163,7 @@ def make_norm(config: ModelConfig) -> Any:
     return named(config.norm, NORMS, "model.norm")(config)
 
 
-def unit_rms(x_BTHC: QueryHeads, epsilon: float) -> QueryHeads:
+def unit_rms(x_BTHC: Queries, epsilon: float) -> Queries:
     """x / rms(x) per head, in float32: QK norm (arXiv:2302.05442), without a scale."""
     return divided_by_rms(x_BTHC.astype(jnp.float32), epsilon).astype(x_BTHC.dtype)
 
@@ -193,7 +194,7 @@ class MLP(nnx.Module):
         self.down = Linear(config, down, inward[::-1], ("mlp", "width"), std=residual_std)
         self.activation = config.mlp
 
-    def __call__(self, x_BTD: Stream, taps: Taps | None = None) -> Stream:
+    def __call__(self, x_BTD: ResidualStream, taps: Taps | None = None) -> ResidualStream:
         activation = named(self.activation, ACTIVATIONS, "model.mlp")
         if self.gate is None:
             up_BTF = checkpoint_name(constrain(self.up(x_BTD), "batch", "length", "mlp"), "mlpwi")
@@ -233,7 +234,7 @@ def rotary_tables(positions_BT: Positions, pairs: int, theta: float, scaling: Ro
     return Rotary(jnp.cos(angle_BT1c), jnp.sin(angle_BT1c))
 
 
-def rotate(x_BTHC: QueryHeads, rotary: Rotary) -> QueryHeads:
+def rotate(x_BTHC: Queries, rotary: Rotary) -> Queries:
     """Rotate channel pairs (c, c + C/2), the layout of Llama's weights in Hugging Face's format."""
     cos_BT1c, sin_BT1c = rotary
     half = x_BTHC.shape[-1] // 2

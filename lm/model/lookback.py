@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Shaped
 
 from lm.config import ModelConfig
-from lm.model.arrays import Stream, TokenInts
+from lm.model.arrays import ResidualStream, TokenInts
 from lm.model.attention.layer import Attention
 from lm.model.attention.mask import AttentionMask
 from lm.model.block import Block
@@ -59,7 +59,7 @@ def previous(
     return found, last
 
 
-def mixed(x_BTD: Stream, before_BTD: Stream, share: nnx.Param) -> Stream:
+def mixed(x_BTD: ResidualStream, before_BTD: ResidualStream, share: nnx.Param) -> ResidualStream:
     """share * before + (1 - share) * x per channel: token shift of RWKV (arXiv:2305.13048)."""
     return x_BTD + (before_BTD - x_BTD) * share[...].astype(x_BTD.dtype)[None, None, :]
 
@@ -82,12 +82,12 @@ class ShiftedAttention(Attention):
 
     def __call__(
         self,
-        x_BTD: Stream,
+        x_BTD: ResidualStream,
         rotary: Rotary | None,
         mask: AttentionMask,
         cache: Any = None,
         taps: Taps | None = None,
-    ) -> tuple[Stream, Any]:
+    ) -> tuple[ResidualStream, Any]:
         """As Attention, with the block's ShiftedCache."""
         kept, last_B1D = (None, None) if cache is None else (cache.attention, cache.attention_last_B1D)
         (before_BTD,), last_B1D = previous(x_BTD, mask, 1, last_B1D)
@@ -112,7 +112,9 @@ class ShiftedBlock(Block):
         last = lambda: jnp.zeros((rows, 1, config.width), config.compute_dtype)
         return ShiftedCache(Block.init_cache(config, rows, capacity), last(), last())
 
-    def feed_forward(self, g_BTD: Stream, mask: AttentionMask, cache: Any, taps: Taps | None) -> tuple[Stream, Any]:
+    def feed_forward(
+        self, g_BTD: ResidualStream, mask: AttentionMask, cache: Any, taps: Taps | None
+    ) -> tuple[ResidualStream, Any]:
         (before_BTD,), last_B1D = previous(g_BTD, mask, 1, cache and cache.mlp_last_B1D)
         out_BTD = self.mlp(mixed(g_BTD, before_BTD, self.mlp_share), taps)
         return out_BTD, cache and cache._replace(mlp_last_B1D=last_B1D)
@@ -137,11 +139,11 @@ def ngram_row(ngram: list[TokenInts], rows: int) -> TokenInts:
 
 
 def with_ngrams(
-    x_BTD: Stream,
+    x_BTD: ResidualStream,
     tables: list[Float[Array, "N D"]],
     tokens_BT: TokenInts,
     before: list[TokenInts],
-) -> Stream:
+) -> ResidualStream:
     """Add the embeddings of n-grams: the last two tokens select a row of the first table, the last three a row of the
     second, and so on. `before` has the tokens 1, 2, ... positions earlier; NOTHING before a document's first token."""
     found = [table[ngram_row([tokens_BT, *before[:length]], table.shape[0])] for length, table in enumerate(tables, 1)]

@@ -10,7 +10,7 @@ from flax import nnx
 
 from lm.config import LoraConfig
 from lm.errors import UsageError
-from lm.model.arrays import MapInputs, MapOutputs
+from lm.model.arrays import LinearInputs, LinearOutputs
 from lm.model.layers import Linear, linear, used
 from lm.model.param_names import IN_BLOCK
 from lm.model.transformer import Transformer
@@ -28,7 +28,7 @@ class Adapter(nnx.Module):
         self.b = nnx.Param(b, axes=(*first, "rank", axes[1]))
         self.axes, self.scale = axes, scale
 
-    def __call__(self, x_BTI: MapInputs) -> MapOutputs:
+    def __call__(self, x_BTI: LinearInputs) -> LinearOutputs:
         a_IR = constrain(self.a[...].astype(x_BTI.dtype), used(self.axes[0]), None)
         b_RO = constrain(self.b[...].astype(x_BTI.dtype), None, used(self.axes[1]))
         h_BTR = constrain(linear(x_BTI, a_IR, None), "batch", "length", None)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lm.model.arrays import OutputTable, Stream, TokenInts
+from lm.model.arrays import OutputTable, ResidualStream, TokenInts
 from lm.model.layers import logits_of
 from lm.parallel import TOKENS, gather_width, manual_axes, on_each_device, reduce_scatter_width, when_ready
 
@@ -15,7 +15,7 @@ TABLE, WHOLE_TABLE = ("vocab", "width"), ("vocab", None)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
 def summed_cross_entropy(
-    x_BTD: Stream,
+    x_BTD: ResidualStream,
     table_VD: OutputTable,
     targets_BT: TokenInts,
     weights_BT: Float[Array, "B T"],
@@ -179,7 +179,7 @@ LOGITS_AT_ONCE = 1 << 26  # per device: 256 MB of float32, if no config sets the
 
 
 def token_losses(
-    x_BTD: Stream, table_VD: OutputTable, targets_BT: TokenInts, softcap: float | None
+    x_BTD: ResidualStream, table_VD: OutputTable, targets_BT: TokenInts, softcap: float | None
 ) -> Float[Array, "B T"]:
     """-log p of each target in nats, float32. Tokens are computed in parts, so that only a bounded number of logits is
     in memory at once."""
@@ -187,7 +187,7 @@ def token_losses(
 
 
 def token_scores(
-    x_BTD: Stream, table_VD: OutputTable, targets_BT: TokenInts, softcap: float | None
+    x_BTD: ResidualStream, table_VD: OutputTable, targets_BT: TokenInts, softcap: float | None
 ) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
     """Return (`token_losses`, True where no token is more likely than the target), with the same bound on memory."""
 

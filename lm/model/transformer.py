@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from lm.config import ModelConfig, RematPolicy
 from lm.errors import UsageError
 from lm.model import lookback
-from lm.model.arrays import OutputTable, Positions, Stream, TokenInts
+from lm.model.arrays import OutputTable, Positions, ResidualStream, TokenInts
 from lm.model.attention.mask import AttentionMask
 from lm.model.block import Block, Dropout, drop, residual
 from lm.model.kv_cache import NOTHING, Cache, LayerCache
@@ -118,10 +118,10 @@ def empty_cache(config: ModelConfig, batch_size: int, capacity: int | None = Non
 
 def with_layer_axis(blocks: Block, layers: bool) -> Block:
     """Add the first axis "layers" to the axis names of the blocks' parameters, or remove it. Returns `blocks`."""
-    for _, parameter_ in nnx.iter_graph(blocks):
-        if isinstance(parameter_, nnx.Variable):
-            own = tuple(axis for axis in parameter_.get_metadata()["axes"] if axis != "layers")
-            parameter_.set_metadata(axes=("layers", *own) if layers else own)
+    for _, leaf in nnx.iter_graph(blocks):
+        if isinstance(leaf, nnx.Variable):
+            own = tuple(axis for axis in leaf.get_metadata()["axes"] if axis != "layers")
+            leaf.set_metadata(axes=("layers", *own) if layers else own)
     return blocks
 
 
@@ -137,7 +137,7 @@ def with_blocks(model: "Transformer", blocks: Block | list[Block]) -> "Transform
 
 
 def map_positions[Found](
-    model: "Transformer", tokens_1T: TokenInts, x_1TD: Stream, parts: int, function: Callable[[Any, Any], Found]
+    model: "Transformer", tokens_1T: TokenInts, x_1TD: ResidualStream, parts: int, function: Callable[[Any, Any], Found]
 ) -> Found:
     """Return `function(logits_NV, next tokens_N)` of all positions of a text, computed in `parts` parts to save memory.
     `x_1TD` is the result of Transformer.read; the last position has no next token."""
@@ -159,10 +159,10 @@ def parameters_by_layer(config: ModelConfig) -> dict[str, Any]:
     "blocks.0.attention.query.weight", even with scan_layers. All layers have equal shapes, so only one is traced."""
     one_layer = abstract_model(dataclasses.replace(config, layers=1, scan_layers=False))
     found = {}
-    for path, parameter_ in jax.tree_util.tree_flatten_with_path(one_layer, is_leaf=is_parameter)[0]:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(one_layer, is_leaf=is_parameter)[0]:
         name = ".".join(map(part_name, path))
         for layer in range(config.layers if name.startswith("blocks.") else 1):
-            found[name.replace("blocks.0.", f"blocks.{layer}.", 1)] = parameter_
+            found[name.replace("blocks.0.", f"blocks.{layer}.", 1)] = leaf
     return found
 
 
@@ -198,7 +198,7 @@ class Transformer(nnx.Module):
         self.rotary_pairs = config.head_channels // 2 if config.position == "rope" else None
         self.rope_theta, self.rope_scaling = config.rope_theta, config.rope_scaling
 
-    def embed(self, tokens_BT: TokenInts, positions_BT: Positions, before: list[TokenInts]) -> Stream:
+    def embed(self, tokens_BT: TokenInts, positions_BT: Positions, before: list[TokenInts]) -> ResidualStream:
         """Input of the first block. `before` is as in lm.model.lookback.with_ngrams."""
         one_row = positions_BT.shape[0] == 1
 
@@ -241,7 +241,7 @@ class Transformer(nnx.Module):
 
     def hidden(
         self,
-        x_BTD: Stream,
+        x_BTD: ResidualStream,
         positions_BT: Positions,
         mask: AttentionMask,
         caches: Any = None,
@@ -249,7 +249,7 @@ class Transformer(nnx.Module):
         remat: RematPolicy | None = None,
         dropout: Dropout | None = None,
         taps: Taps | None = None,
-    ) -> tuple[Stream, Any]:
+    ) -> tuple[ResidualStream, Any]:
         """Map embedded tokens to the residual stream after the last norm, and return the caches of the layers with the
         tokens added.
 
@@ -304,7 +304,7 @@ class Transformer(nnx.Module):
         remat: RematPolicy | None = None,
         dropout: Dropout | None = None,
         taps: Taps | None = None,
-    ) -> tuple[Stream, Cache | None]:
+    ) -> tuple[ResidualStream, Cache | None]:
         """Return (input of `logits`, cache with these tokens added): the whole model except the output projection, for
         training (no cache), for prefill, and for decoding one token per row.
 
@@ -329,7 +329,7 @@ class Transformer(nnx.Module):
         remat: RematPolicy | None = None,
         dropout: Dropout | None = None,
         taps: Taps | None = None,
-    ) -> Stream:
+    ) -> ResidualStream:
         """Return the residual stream after the last norm (the input of `logits`) for whole rows of packed documents."""
         mask = AttentionMask(segment_ids_BT)
         return self(tokens_BT, row_positions(tokens_BT), mask, remat=remat, dropout=dropout, taps=taps)[0]
@@ -358,7 +358,7 @@ class Transformer(nnx.Module):
         """Return the output projection: one row per token of the vocabulary."""
         return self.embedding[...] if self.head is None else self.head.weight[...].T
 
-    def logits(self, x_BTD: Stream) -> Float[Array, "B T V"]:
+    def logits(self, x_BTD: ResidualStream) -> Float[Array, "B T V"]:
         """Return float32 logits of the next token from the output of `__call__`."""
         x_ND, table_VD = x_BTD.reshape(-1, x_BTD.shape[-1]), self.output_table()
         if context().weights_stay(x_ND.shape[0], table_VD):

@@ -17,7 +17,7 @@ WHOLE_BATCH = 8 * 512 * 256 * 4 / MIB  # the residual stream of all sequences, i
 
 
 @functools.cache
-def alone(what: str = "training", layers: int = 1) -> dict:
+def on_one_device(what: str = "training", layers: int = 1) -> dict:
     return SHAPES({}, count=1, what=what, layers=layers)
 
 
@@ -27,8 +27,8 @@ def alone(what: str = "training", layers: int = 1) -> dict:
 )
 def test_each_of_eight_devices_has_an_eighth_of_work_and_memory(mesh, most_work, most_memory):
     found = SHAPES(MESHES[mesh])
-    assert found["flops"] * 8 <= most_work * alone()["flops"]
-    assert found["temp_mib"] * 8 <= most_memory * alone()["temp_mib"]
+    assert found["flops"] * 8 <= most_work * on_one_device()["flops"]
+    assert found["temp_mib"] * 8 <= most_memory * on_one_device()["temp_mib"]
     # Parameters and their gradients: 2 x 4.2 MiB per layer, 4 MiB each for embedding and output; keys and values.
     assert found["all_gather_mib"] <= (32 if "context" in mesh else 22) and found["all_reduce_mib"] <= 40
     assert found["largest_collective_mib"] <= WHOLE_BATCH
@@ -36,15 +36,15 @@ def test_each_of_eight_devices_has_an_eighth_of_work_and_memory(mesh, most_work,
 
 def test_validation_divides_its_work_and_sends_only_weights():
     found = SHAPES(MESHES["fsdp 8"], what="validation", layers=2)
-    assert found["flops"] * 8 <= 1.1 * alone("validation", 2)["flops"]
+    assert found["flops"] * 8 <= 1.1 * on_one_device("validation", 2)["flops"]
     assert found["all_reduce_mib"] == 0 and found["all_gather_mib"] <= 13  # 4.2 MiB per layer, 4 for the output table
-    assert found["temp_mib"] * 8 <= 1.3 * alone("validation", 2)["temp_mib"]  # one layer's weights at a time
+    assert found["temp_mib"] * 8 <= 1.3 * on_one_device("validation", 2)["temp_mib"]  # one layer's weights at a time
 
 
 def test_sampling_sends_activations_instead_of_weights():
     """For one token of each row; gathering the weights would take 12 MiB."""
     found = SHAPES(MESHES["fsdp 8"], what="sampling")
-    assert found["flops"] * 8 <= 1.1 * alone("sampling")["flops"]
+    assert found["flops"] * 8 <= 1.1 * on_one_device("sampling")["flops"]
     assert found["all_gather_mib"] + found["all_reduce_mib"] + found["all_to_all_mib"] < 2
     assert found["temp_mib"] < 4  # less than the weights of a layer
 
@@ -52,7 +52,7 @@ def test_sampling_sends_activations_instead_of_weights():
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", ["context 8", "context 4 x data 2", "fsdp 2 x tensor 2 x context 2"])
 def test_sampling_divides_its_rows_also_over_context(mesh):
-    assert SHAPES(MESHES[mesh], what="sampling")["flops"] * 8 <= 1.1 * alone("sampling")["flops"]
+    assert SHAPES(MESHES[mesh], what="sampling")["flops"] * 8 <= 1.1 * on_one_device("sampling")["flops"]
 
 
 def test_the_output_table_is_gathered_once_and_its_gradient_reduced_once():

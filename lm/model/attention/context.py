@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lm.model.arrays import KeyHeads, QueryHeads
+from lm.model.arrays import Keys, Queries
 from lm.model.attention.mask import AttentionMask
 from lm.model.attention.pairs import KEPT, Blocks, by_pairs
 from lm.model.attention.plain import xla
@@ -119,11 +119,11 @@ def over_context(choice: str) -> Callable[..., jax.Array]:
     """Return the named implementation for sharded sequences: (q_BTHC, k_BTKC, v_BTKC, AttentionMask) -> out_BTHC."""
 
     def attend(
-        q_BTHC: QueryHeads,
-        k_BTKC: KeyHeads,
-        v_BTKC: KeyHeads,
+        q_BTHC: Queries,
+        k_BTKC: Keys,
+        v_BTKC: Keys,
         mask: AttentionMask,
-    ) -> QueryHeads:
+    ) -> Queries:
         mesh = jax.sharding.get_abstract_mesh()
         devices, tensor = mesh.shape[AXIS], devices_of("heads", mesh)
         length, heads = q_BTHC.shape[1:3]

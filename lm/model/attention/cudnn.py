@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from lm.model.arrays import KeyHeads, QueryHeads, TokenInts
+from lm.model.arrays import Keys, Queries, TokenInts
 from lm.model.attention.choice import CUDNN_CHANNELS
 from lm.model.attention.mask import AttentionMask
 from lm.model.attention.plain import LEAST_ROWS, by_blocks, filled_up
@@ -40,11 +40,11 @@ def even(x_BT: jax.Array, value: int = 0) -> jax.Array:
 
 
 def packed(
-    q_BTHC: QueryHeads,
-    k_BTKC: KeyHeads,
-    v_BTKC: KeyHeads,
+    q_BTHC: Queries,
+    k_BTKC: Keys,
+    v_BTKC: Keys,
     mask: AttentionMask,
-) -> QueryHeads:
+) -> Queries:
     """Attention over packed documents, given by offsets and lengths: nothing is computed across documents, and there is
     no mask. Requires compute capability 9.0 and cuDNN 9.6. If a row of the batch has more documents than
     the kernel allows, plain operations over blocks of queries are used.
@@ -71,11 +71,11 @@ def packed(
 
 
 def masked(
-    q_BTHC: QueryHeads,
-    k_BTKC: KeyHeads,
-    v_BTKC: KeyHeads,
+    q_BTHC: Queries,
+    k_BTKC: Keys,
+    v_BTKC: Keys,
     mask: AttentionMask,
-) -> QueryHeads:
+) -> Queries:
     """Attention with an arbitrary mask of T x T values per sequence, shared by all heads; without a prefix, nothing
     above the diagonal is computed."""
     length, channels = q_BTHC.shape[1], q_BTHC.shape[3]

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from lm.model.arrays import KeyHeads, QueryHeads
+from lm.model.arrays import Keys, Queries
 from lm.model.attention.choice import SPLASH_LENGTH, packs_documents
 from lm.model.attention.cudnn import masked, packed
 from lm.model.attention.mask import AttentionMask
@@ -25,11 +25,11 @@ OF_ITS_HEADS = (BY_HEAD, BY_HEAD, BY_HEAD, ("batch",)), BY_HEAD
 
 @on_each_device(*OF_ITS_HEADS)
 def cudnn(
-    q_BTHC: QueryHeads,
-    k_BTKC: KeyHeads,
-    v_BTKC: KeyHeads,
+    q_BTHC: Queries,
+    k_BTKC: Keys,
+    v_BTKC: Keys,
     mask: AttentionMask,
-) -> QueryHeads:
+) -> Queries:
     """cuDNN's attention: over packed documents if the GPU supports it and there is no prefix; else with a T x T mask.
     It has not run on a GPU yet."""
     attend = packed if mask.prefix_B is None and packs_documents(context().target) else masked
@@ -38,12 +38,12 @@ def cudnn(
 
 @on_each_device(*OF_ITS_HEADS)
 def splash(
-    q_BTHC: QueryHeads,
-    k_BTKC: KeyHeads,
-    v_BTKC: KeyHeads,
+    q_BTHC: Queries,
+    k_BTKC: Keys,
+    v_BTKC: Keys,
     mask: AttentionMask,
     interpret: bool = False,
-) -> QueryHeads:
+) -> Queries:
     """JAX's splash attention for TPU. Does not support a prefix. `interpret` runs it on any device, slowly, for
     tests."""
     from lm.model.attention.splash import attend_by_splash, splash_kernel

@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from lm.config import ModelConfig
-from lm.model.arrays import KeyHeads, MapInputs, QueryHeads, Stream
+from lm.model.arrays import Keys, LinearInputs, Queries, ResidualStream
 from lm.model.attention.choice import AttentionSpec, choose
 from lm.model.attention.mask import AttentionMask
 from lm.model.attention.plain import attention_weights, over_cache
@@ -21,7 +21,7 @@ from lm.model.layers import Linear, Rotary, rotate, unit_rms
 from lm.model.taps import Taps, tap
 from lm.parallel import constrain, context, devices_of
 
-type Products = tuple[MapInputs, Float[Array, "B T J"], Float[Array, "B T J"]]
+type Products = tuple[LinearInputs, Float[Array, "B T J"], Float[Array, "B T J"]]
 """Queries, keys and values, with heads concatenated."""
 
 
@@ -42,11 +42,11 @@ class Attention(nnx.Module):
         self.qk_norm_epsilon = config.norm_epsilon if config.qk_norm else None
         self.choice = config.attention
 
-    def products(self, x_BTD: Stream) -> Products:
+    def products(self, x_BTD: ResidualStream) -> Products:
         """Project to queries, keys and values, with heads concatenated."""
         return self.query(x_BTD), self.key(x_BTD), self.value(x_BTD)
 
-    def by_heads(self, products: Products, rotary: Rotary | None) -> tuple[QueryHeads, KeyHeads, KeyHeads]:
+    def by_heads(self, products: Products, rotary: Rotary | None) -> tuple[Queries, Keys, Keys]:
         """Return (queries, keys, values) by head; queries and keys with QK norm and rotary embedding, if configured."""
         by_head = lambda x_BTI, heads: x_BTI.reshape(*x_BTI.shape[:2], heads, self.head_dim)
         q_BTI, k_BTJ, v_BTJ = products
@@ -62,7 +62,7 @@ class Attention(nnx.Module):
         q_BTHC, k_BTKC, v_BTKC = map(checkpoint_name, (q_BTHC, k_BTKC, v_BTKC), names)
         return q_BTHC, k_BTKC, v_BTKC
 
-    def implementation(self, q_BTHC: QueryHeads, mask: AttentionMask) -> Callable[..., jax.Array]:
+    def implementation(self, q_BTHC: Queries, mask: AttentionMask) -> Callable[..., jax.Array]:
         """Return the attention implementation for the current mesh and device. Raises UsageError if it cannot run."""
         from lm.model.attention.context import over_context  # only a cache is read without a kernel
         from lm.model.attention.kernels import ATTENTION
@@ -77,12 +77,12 @@ class Attention(nnx.Module):
 
     def __call__(
         self,
-        x_BTD: Stream,
+        x_BTD: ResidualStream,
         rotary: Rotary | None,
         mask: AttentionMask,
         cache: LayerCache | None = None,
         taps: Taps | None = None,
-    ) -> tuple[Stream, LayerCache | None]:
+    ) -> tuple[ResidualStream, LayerCache | None]:
         """Return the attention output for each token, and the cache, if any, with the tokens' keys and values added.
 
         `rotary` has the rotary tables, if the model has them. With a cache, pass a mask from AttentionMask.over, which
@@ -97,7 +97,7 @@ class Attention(nnx.Module):
         mask: AttentionMask,
         cache: LayerCache | None,
         taps: Taps | None,
-    ) -> tuple[Stream, LayerCache | None]:
+    ) -> tuple[ResidualStream, LayerCache | None]:
         """Return the same as `__call__`, from the result of `products`."""
         mask = mask.within(self.window)
         q_BTHC, k_BTKC, v_BTKC = self.by_heads(products, rotary)

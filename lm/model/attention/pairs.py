@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
-from lm.model.arrays import QueryHeads, SeenKeyHeads, TokenInts
+from lm.model.arrays import Queries, SeenKeys, TokenInts
 from lm.model.attention.mask import causal
 from lm.model.attention.plain import heads_first, heads_last
 
@@ -36,13 +36,13 @@ class Blocks(NamedTuple):
 
 
 def by_pairs(
-    q_BTHC: QueryHeads,
-    k_BSKC: SeenKeyHeads,
-    v_BSKC: SeenKeyHeads,
+    q_BTHC: Queries,
+    k_BSKC: SeenKeys,
+    v_BSKC: SeenKeys,
     blocks: Blocks,
     pairs_P2: Int[Array, "P 2"],
     window: int | None,
-) -> QueryHeads:
+) -> Queries:
     """Return causal attention within documents, computed for the given pairs of blocks. `pairs_P2` are (query block,
     key block) indices; blocks have equal length, and the pairs must cover everything that the queries may attend to."""
     q_BKGTC, k_BKSC, v_BKSC = heads_first(q_BTHC, k_BSKC, v_BSKC)

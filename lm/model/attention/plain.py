@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lm.model import cpu
-from lm.model.arrays import HeadsOfKeys, HeadsOfQueries, QueryHeads, SeenKeyHeads, VisibleKeys
+from lm.model.arrays import CachedKeys, GroupedQueries, Queries, SeenKeys, VisibleKeys
 from lm.model.attention.mask import AttentionMask
 from lm.model.cpu import on_cpu
 from lm.parallel import devices_of
@@ -20,47 +20,45 @@ CAUSAL_BLOCKS, CAUSAL_ROWS = 4, 64  # maximum number of causal blocks, minimum q
 
 
 def attend(
-    q_BTHC: QueryHeads,
-    k_BSKC: SeenKeyHeads,
-    v_BSKC: SeenKeyHeads,
+    q_BTHC: Queries,
+    k_BSKC: SeenKeys,
+    v_BSKC: SeenKeys,
     visible_BTS: VisibleKeys,
-) -> QueryHeads:
+) -> Queries:
     """softmax(q k / sqrt(C)) v over the visible keys; scores and softmax in float32. Every query must have a visible
     key."""
     q_BKGTC, k_BKSC, v_BKSC = heads_first(q_BTHC, k_BSKC, v_BSKC)
     return heads_last(attend_by_heads(q_BKGTC, k_BKSC, v_BKSC, visible_BTS))
 
 
-def heads_first(
-    q_BTHC: QueryHeads, k_BSKC: SeenKeyHeads, v_BSKC: SeenKeyHeads
-) -> tuple[HeadsOfQueries, HeadsOfKeys, HeadsOfKeys]:
+def heads_first(q_BTHC: Queries, k_BSKC: SeenKeys, v_BSKC: SeenKeys) -> tuple[GroupedQueries, CachedKeys, CachedKeys]:
     """Move heads before positions, and group the queries that share a key head."""
     return grouped(q_BTHC, k_BSKC.shape[2]), k_BSKC.transpose(0, 2, 1, 3), v_BSKC.transpose(0, 2, 1, 3)
 
 
-def grouped(q_BTHC: QueryHeads, kv_heads: int) -> HeadsOfQueries:
+def grouped(q_BTHC: Queries, kv_heads: int) -> GroupedQueries:
     batch, length, heads, channels = q_BTHC.shape
     return q_BTHC.reshape(batch, length, kv_heads, heads // kv_heads, channels).transpose(0, 2, 3, 1, 4)
 
 
-def heads_last(out_BKGTC: HeadsOfQueries) -> QueryHeads:
+def heads_last(out_BKGTC: GroupedQueries) -> Queries:
     batch, _, _, length, channels = out_BKGTC.shape
     return out_BKGTC.transpose(0, 3, 1, 2, 4).reshape(batch, length, -1, channels)
 
 
 def attend_by_heads(
-    q_BKGTC: HeadsOfQueries,
-    k_BKSC: HeadsOfKeys,
-    v_BKSC: HeadsOfKeys,
+    q_BKGTC: GroupedQueries,
+    k_BKSC: CachedKeys,
+    v_BKSC: CachedKeys,
     visible_BTS: VisibleKeys,
-) -> HeadsOfQueries:
+) -> GroupedQueries:
     """Return softmax(q k / sqrt(C)) v over the visible keys, for arrays in the layout of `heads_first`."""
     weights_BKGTS = weights_by_heads(q_BKGTC, k_BKSC, visible_BTS)
     return weighted(weights_BKGTS.astype(v_BKSC.dtype), v_BKSC)
 
 
 def weights_by_heads(
-    q_BKGTC: HeadsOfQueries, k_BKSC: HeadsOfKeys, visible_BTS: VisibleKeys
+    q_BKGTC: GroupedQueries, k_BKSC: CachedKeys, visible_BTS: VisibleKeys
 ) -> Float[Array, "B K G T S"]:
     """softmax(q k / sqrt(C)) over the visible keys, float32."""
     scores_BKGTS = jnp.einsum("BKGTC,BKSC->BKGTS", q_BKGTC, k_BKSC, preferred_element_type=jnp.float32)
@@ -80,7 +78,7 @@ def filled_up(x: jax.Array, multiple: int, axis: int, value: int = 0) -> jax.Arr
     return jnp.pad(x, widths, constant_values=value)
 
 
-def attention_weights(q_BTHC: QueryHeads, k_BSKC: SeenKeyHeads, mask: AttentionMask) -> Float[Array, "B H T S"]:
+def attention_weights(q_BTHC: Queries, k_BSKC: SeenKeys, mask: AttentionMask) -> Float[Array, "B H T S"]:
     """Attention weights in float32, all at once, for inspection."""
     q_BKGTC, k_BKSC, _ = heads_first(q_BTHC, k_BSKC, k_BSKC)
     weights_BKGTS = weights_by_heads(q_BKGTC, k_BKSC, mask.all_visible())
@@ -88,11 +86,11 @@ def attention_weights(q_BTHC: QueryHeads, k_BSKC: SeenKeyHeads, mask: AttentionM
 
 
 def xla(
-    q_BTHC: QueryHeads,
-    k_BSKC: SeenKeyHeads,
-    v_BSKC: SeenKeyHeads,
+    q_BTHC: Queries,
+    k_BSKC: SeenKeys,
+    v_BSKC: SeenKeys,
     mask: AttentionMask,
-) -> QueryHeads:
+) -> Queries:
     """Plain attention, for any device, type, shape and mask, also over the keys of a cache. Long sequences are computed
     in blocks of queries, so that only a bounded number of scores is in memory at once."""
     length, keys = q_BTHC.shape[1], k_BSKC.shape[1]
@@ -103,11 +101,11 @@ def xla(
 
 
 def over_cache(
-    q_BTHC: QueryHeads,
-    k_BKSC: HeadsOfKeys,
-    v_BKSC: HeadsOfKeys,
+    q_BTHC: Queries,
+    k_BKSC: CachedKeys,
+    v_BKSC: CachedKeys,
     mask: AttentionMask,
-) -> QueryHeads:
+) -> Queries:
     """Attend to the keys of a cache, which are stored head by head. Long sequences are computed in blocks, as by
     `xla`."""
     kv_heads, keys = k_BKSC.shape[1:3]
@@ -117,11 +115,11 @@ def over_cache(
 
 
 def by_causal_blocks(
-    q_BTHC: QueryHeads,
-    k_BSKC: SeenKeyHeads,
-    v_BSKC: SeenKeyHeads,
+    q_BTHC: Queries,
+    k_BSKC: SeenKeys,
+    v_BSKC: SeenKeys,
     mask: AttentionMask,
-) -> QueryHeads:
+) -> Queries:
     """Attend in a few blocks of consecutive queries. Each block is compared only with the keys up to its last query,
     and only with those in the window if there is one. This saves at least 3/8 of the work."""
     length = q_BTHC.shape[1]
@@ -140,12 +138,12 @@ def by_causal_blocks(
 
 
 def by_blocks(
-    q_BTHC: QueryHeads,
-    k_BSKC: SeenKeyHeads,
-    v_BSKC: SeenKeyHeads,
+    q_BTHC: Queries,
+    k_BSKC: SeenKeys,
+    v_BSKC: SeenKeys,
     mask: AttentionMask,
     blocks: int,
-) -> QueryHeads:
+) -> Queries:
     """Compute `xla` attention for one block of queries at a time, to save memory. The backward pass recomputes the
     scores.
 

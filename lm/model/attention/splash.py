@@ -14,7 +14,7 @@ from jax.experimental.pallas.ops.tpu import splash_attention as tpu
 from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_kernel import SplashAttentionKernel
 from jaxtyping import Array, Int
 
-from lm.model.arrays import QueryHeads, SeenKeyHeads, TokenInts
+from lm.model.arrays import Queries, SeenKeys, TokenInts
 from lm.model.attention.choice import SPLASH_CHANNELS
 from lm.model.attention.mask import causal
 from lm.model.attention.pairs import KEPT
@@ -70,12 +70,12 @@ def splash_kernel(
 
 def attend_by_splash(
     kernel: SplashAttentionKernel,
-    q_BTHC: QueryHeads,
-    k_BSKC: SeenKeyHeads,
-    v_BSKC: SeenKeyHeads,
+    q_BTHC: Queries,
+    k_BSKC: SeenKeys,
+    v_BSKC: SeenKeys,
     segment_ids_BT: TokenInts,
     key_segment_ids_BS: Int[Array, "B S"],
-) -> QueryHeads:
+) -> Queries:
     """Scale, pad and transpose the inputs, and apply `kernel` (from splash_kernel, or one device's shard of it)."""
     channels = q_BTHC.shape[-1]
     scaled_BTHC = (q_BTHC.astype(jnp.float32) * channels**-0.5).astype(q_BTHC.dtype)
