@@ -20,8 +20,10 @@ from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 from lm.config import RopeScalingConfig
 from lm.errors import InputError, UsageError
 from lm.formats.hugging_face.config import config_json, model_config_of
+from lm.formats.hugging_face.names import stored_tensors
 from lm.formats.hugging_face.reading import open_folder
 from lm.formats.hugging_face.writing import write_hugging_face
+from lm.formats.safetensors import read_folder
 from lm.model.layers import rotary_frequencies
 from lm.model.param_names import named_leaves, replace_leaves
 from lm.model.transformer import Transformer
@@ -317,6 +319,15 @@ EXPORTED = {"llama": LLAMA, "gpt2": GPT2} | {
     "llama31": dataclasses.replace(LLAMA, rope_scaling=LLAMA31, rope_theta=500_000.0, parameter_dtype="bfloat16"),
     "head_dim": dataclasses.replace(LLAMA, head_dim=12),
 }
+
+
+@pytest.mark.parametrize("config", EXPORTED.values(), ids=EXPORTED)
+def test_an_export_is_read_back(tmp_path, config):
+    arrays = random_parameters(config)
+    write_hugging_face(tmp_path / "x", config, arrays, CHARACTERS)
+    found, again = load_hugging_face(tmp_path / "x", config.parameter_dtype)
+    assert found == dataclasses.replace(config, compute_dtype=config.parameter_dtype) and equal(again, arrays)
+    assert read_folder(tmp_path / "x").keys() == stored_tensors(config).keys()
 
 
 @pytest.mark.parametrize("config", EXPORTED.values(), ids=EXPORTED)

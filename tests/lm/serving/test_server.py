@@ -95,6 +95,14 @@ def test_a_joined_stream_equals_the_whole_answer(client):
     assert len(set(texts[:2])) == 2  # choices of a prompt differ
 
 
+def test_a_stop_string_ends_the_text_before_it(client):
+    ask = lambda stop: client.completions.create(model="mine", prompt="The", max_tokens=20, temperature=0, stop=stop)
+    whole = ask(None).choices[0].text
+    stop = whole[len(whole) // 2 :][:3]
+    choice = ask([stop, "never to be seen"]).choices[0]
+    assert (choice.text, choice.finish_reason) == (whole[: whole.index(stop)], "stop")
+
+
 def test_additional_fields_pass_through_extra_body(client):
     ask = lambda **extra: client.completions.create(
         model="mine", prompt="The", max_tokens=6, seed=1, temperature=5.0, extra_body=extra
@@ -103,6 +111,14 @@ def test_additional_fields_pass_through_extra_body(client):
     assert ask(top_k=1).choices[0].text == ask(min_p=1.0).choices[0].text == greedy
     assert ask().choices[0].text == ask().choices[0].text != greedy
     assert ask(add_special_tokens=False).usage.prompt_tokens == ask().usage.prompt_tokens - 1
+
+
+def test_streams_are_server_sent_events(server):
+    answer = server.post("v1/completions", prompt="The", max_tokens=4, stream=True)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *pieces, last = filter(None, answer.text.splitlines())
+    assert last == "data: [DONE]"
+    assert all(json.loads(line.removeprefix("data: "))["object"] == "text_completion" for line in pieces)
 
 
 def test_errors_have_the_types_of_the_official_client(client, server):

@@ -6,12 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import MANIFEST, RetentionPolicy, verify, write_manifest
-from lm.config import StartConfig
+from lm.config import MeshConfig, StartConfig
 from lm.errors import InputError, UsageError
 from lm.model.param_names import named_leaves
 from lm.parallel import make_mesh
@@ -46,6 +47,19 @@ def test_parameters_can_be_loaded_with_another_optimizer(tokens, finished, tmp_p
     before, after = named_leaves(state_at(finished, 12).model), named_leaves(state_at(run, 4, MODEL, config).model)
     for name, value in before.items():  # the learning rate is negligible
         np.testing.assert_allclose(np.asarray(after[name]), np.asarray(value), rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_run_resumed_on_another_mesh_with_and_without_zero1_has_the_same_losses(finished, tmp_path):
+    """A run without it continues with it, then without it on another mesh; losses equal those of `finished`."""
+    losses = lambda run: {row["step"]: row["loss"] for row in told(run) if "loss" in row}
+    run, expected = copy(finished, tmp_path / "run"), losses(finished)
+    for mesh, damaged in ((MeshConfig(zero1=True), (8, 12)), (MeshConfig(fsdp=4), (12,))):
+        train(MODEL, dataclasses.replace(CONFIG, mesh=mesh), forget(run, *damaged))
+        assert losses(run) == pytest.approx(expected, rel=1e-5)
+        moments = lambda one: jax.tree.leaves(state_at(one, 12).optimizer_state)
+        for ours, theirs in zip(moments(run), moments(finished), strict=True):
+            np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -267,6 +267,19 @@ def test_steps_on_a_mixed_mesh_equal_those_on_one_device(config, train):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["adamw", "adafactor"])
+def test_bfloat16_parameters_keep_their_dtypes_over_steps_with_float32_moments(rule):
+    optimizer = dataclasses.replace(MUON, name=rule)
+    config = dataclasses.replace(MODERN, layers=1, parameter_dtype="bfloat16", compute_dtype="bfloat16")
+    train = dataclasses.replace(TRAIN, optimizer=optimizer, micro_batches=2)
+    told, state = on_mesh(config, train, {"fsdp": 2}, steps=3)
+    assert np.isfinite(told).all()
+    assert {x.dtype for x in jax.tree.leaves(state.model)} == {jnp.dtype("bfloat16")}
+    moments = {x.dtype for x in jax.tree.leaves(state.optimizer_state) if x.dtype != jnp.int32}
+    assert moments == {jnp.dtype("float32")}
+
+
 ZERO1_ROWS = [
     (TRAIN.optimizer, {"data": 8}), (TRAIN.optimizer, {"data": 4, "context": 2}),
     *((dataclasses.replace(base, name=name), {"data": 2, "fsdp": 2, "tensor": 2})
