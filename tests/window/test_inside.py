@@ -78,11 +78,17 @@ def test_a_matrix_is_opened_and_closed_by_the_keyboard(stories, inspector, open_
     total = inspector.parameters
     assert page.inner_text(".inside-about dd b") == f"{total:,}" and sum(counts_of(page)) == total
 
+    def wait_until_shown(name: str) -> None:
+        heading = (
+            "name => document.activeElement.matches('.inside-about h2') && document.activeElement.textContent === name"
+        )
+        page.wait_for_function(heading, arg=name)
+
     def enter(name: str) -> str:
         """The text next to the drawing, after the part of that name was selected."""
         page.get_by_role("button", name=name, exact=True).first.focus()
         page.keyboard.press("Enter")
-        page.wait_for_function("name => document.activeElement.textContent === name", arg=name)
+        wait_until_shown(name)  # not the button itself, which has the same text
         return page.inner_text(".inside-about")
 
     block = enter(f"Block {LAYER + 1}")
@@ -101,7 +107,7 @@ def test_a_matrix_is_opened_and_closed_by_the_keyboard(stories, inspector, open_
     assert [name.strip("› \n") for name in names] == ["The network", "Blocks", "Block 3", "Attention", "Head 5"]
     for back in ("Attention", "Block 3", "Blocks", "The network"):
         page.keyboard.press("Escape")
-        page.wait_for_function("name => document.activeElement.textContent === name", arg=back)
+        wait_until_shown(back)
     page.keyboard.press("Escape")  # the first layer has nothing above it
     assert page.inner_text(".inside-about h2") == "The network"
 
