@@ -85,10 +85,11 @@ chat: $(READY)  ## the finished demo -> an assistant that answers from the demo'
 	@echo "Training and recorded conversations: runs/assistant/report/index.html"
 
 test: $(READY)  ## the tests, in WORKERS=2 processes
-	@$(PYTHON) -m pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@$(PYTHON) -m pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(OPTIONS)
 
-slow: $(READY)  ## the tests that are marked slow: more rows of the same laws, kills and several processes
-	@$(PYTHON) -m pytest -m slow --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+slow: $(READY)  ## the slow tests: more rows of the same laws, kills, several processes; PART=1/8 for a part (docs/tests.md)
+	@$(PYTHON) -m pytest -m slow --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	  $(addprefix --part=,$(PART)) $(addprefix --changed=,$(CHANGED)) $(OPTIONS)
 
 lint: $(READY)  ## ruff, the type checker, and biome for JavaScript if `make checkers` installed it
 	@$(PYTHON) -m ruff check .

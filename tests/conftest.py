@@ -1,7 +1,9 @@
 """Strict JAX for every test: eight CPU devices, no silent rank promotion, warnings as errors (pyproject.toml)."""
 
+import collections
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -16,6 +18,7 @@ import zstandard
 
 from lm import trusted_code
 from lm.compilation_cache import cpu_kind
+from tests import parts
 from tests.made_once import made_once
 from tests.run_files import QUICK
 
@@ -125,29 +128,71 @@ def pytest_make_parametrize_id(val: object, argname: str) -> None:
         raise ValueError(f"{argname} = {val[:16]!r}...: name this case by hand, with pytest.param(..., id=...)")
 
 
-LONGEST = (
-    "tests/lm/training/test_step.py", "tests/lm/training/test_loop.py", "tests/test_end_to_end.py",
-    "tests/window/test_window.py", "tests/window/test_tokens_predict.py", "tests/window/test_inside.py",
-    "tests/window/test_scripts.py",
-    "tests/launch/test_trained.py", "tests/lm/resilience/test_preemption.py", "tests/lm/tokenizer/test_published.py",
-    "tests/lm/planner/test_plan.py", "tests/launch/cloud/test_files.py",
-    "tests/lm/training/test_restore_or_init.py", "tests/test_linear_time.py", "tests/lm/model/test_transformer.py",
-    "tests/lm/model/test_attention.py", "tests/lm/checkpoints/test_layer_forms.py", "tests/test_command_line.py",
-    "tests/test_numbers.py", "tests/test_docs.py", "tests/lm/tokenizer/test_fast.py",
-    "tests/lm/tokenizer/test_kinds.py", "tests/lm/formats/test_every_field.py", "tests/lm/formats/test_hugging_face.py",
-    "tests/launch/test_own_text.py", "tests/launch/test_release.py", "tests/launch/test_hostile_models.py",
-    "tests/lm/checkpoints/test_addresses.py",
-    "tests/lm/training/test_anomaly_guard.py", "tests/lm/training/test_switches.py", "tests/launch/test_shakespeare.py",
-    "tests/launch/test_supervision.py", "tests/lm/resilience/test_processes.py", "tests/lm/evaluation/test_meshes.py",
-    "tests/lm/inference/test_engine.py", "tests/data_prep/select/test_run.py", "tests/launch/test_stage.py",
-    "tests/data_prep/engine/test_executors.py",
-    "tests/data_prep/dedup/test_clusters.py", "tests/data_prep/quality/test_outside_filter.py",
-    "tests/lm/test_meshes.py", "tests/launch/test_report.py",
-)  # fmt: skip
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("gristmill")
+    group.addoption("--part", metavar="K/N", help="run whole test files of one of N parts of about equal duration")
+    group.addoption("--changed", type=int, default=0, metavar="N", help="with --part: also files of the last N commits")
+    group.addoption("--store-durations", action="store_true", help=f"update {parts.DURATIONS.name} with this run")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort the longest files first: pytest-xdist assigns whole files to its processes in this order, and a long one at
-    the end would leave the others idle."""
-    place = {path: number for number, path in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(LONGEST)))
+EVERY_SLOW_TEST = pytest.StashKey[list[pytest.Item]]()
+"""The collected slow tests, also those that the options leave out."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark later rows of tests as slow (fast_rows), take the files of a part, and sort the longest first: pytest-xdist
+    assigns whole files to its processes in this order, and a long one at the end would leave the others idle."""
+    rows: collections.Counter[str] = collections.Counter()
+    for item in items:
+        if mark := item.get_closest_marker("fast_rows"):
+            rows[test := item.nodeid.partition("[")[0]] += 1
+            if rows[test] > mark.args[0]:
+                item.add_marker("slow")
+    slow = config.stash[EVERY_SLOW_TEST] = [item for item in items if item.get_closest_marker("slow")]
+    if part := config.getoption("part"):
+        try:
+            files = parts.chosen_files(map(file_of, slow), part, config.getoption("changed"))
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from None
+        config.hook.pytest_deselected(items=[item for item in items if file_of(item) not in files])
+        items[:] = [item for item in items if file_of(item) in files]
+    seconds = parts.stored_seconds("slow" if config.getoption("markexpr") == "slow" else "fast")
+    items.sort(key=lambda item: -seconds(file_of(item)))
+
+
+def file_of(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
+
+
+SECONDS: dict[str, dict[str, float]] = {"fast": {}, "slow": {}}
+"""Seconds of the files of tests in this run, with set-up."""
+PEAKS: list[int] = []
+"""Peak memory of the test processes in MB."""
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    seconds = SECONDS["slow" if "slow" in report.keywords else "fast"]
+    file = report.nodeid.partition("::")[0]
+    seconds[file] = seconds.get(file, 0.0) + report.duration
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if output := getattr(session.config, "workeroutput", None):
+        output["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    PEAKS.append(getattr(node, "workeroutput", {}).get("peak", 0))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the slowest files just before the failures, which pytest prints last."""
+    if config.getoption("store_durations"):
+        parts.store_seconds(SECONDS)
+    rows = sorted(((seconds, file, kind) for kind in SECONDS for file, seconds in SECONDS[kind].items()), reverse=True)
+    for seconds, file, kind in rows[:5]:
+        terminalreporter.write_line(f"slowest: {seconds:6.1f} s {file} ({kind} tests)")
+    if PEAKS:
+        terminalreporter.write_line(f"memory of the largest test process: {max(PEAKS):,} MB")
