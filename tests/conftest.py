@@ -145,7 +145,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     assigns whole files to its processes in this order, and a long one at the end would leave the others idle."""
     rows: collections.Counter[str] = collections.Counter()
     for item in items:
-        if mark := item.get_closest_marker("fast_rows"):
+        if (mark := item.get_closest_marker("fast_rows")) and not item.get_closest_marker("slow"):
             rows[test := item.nodeid.partition("[")[0]] += 1
             if rows[test] > mark.args[0]:
                 item.add_marker("slow")

@@ -224,6 +224,7 @@ def test_a_misspelt_run_folder_or_config_is_suggested(tmp_path):
         parse_run("launch.x", "", [str(wrong), "configs/finetune.py"], from_run="chat")
 
 
+@pytest.mark.fast_rows(4)
 @pytest.mark.parametrize(
     ("option", "meant"),
     [

@@ -157,6 +157,7 @@ def merged(rows: list[dict]) -> list[dict]:
     return [*steps.values()]
 
 
+@pytest.mark.slow
 def test_a_model_of_custom_components_computes_the_same_with_a_cache(folder):
     parts = settings_of("my_block") | settings_of("my_norm") | settings_of("my_activation")
     config = experiment_of(folder, parts).model
@@ -196,6 +197,7 @@ def test_changed_code_makes_an_evaluation_and_samples_out_of_date(folder):
     assert inputs() == [hashes("my_norm", "my_evaluator"), hashes("my_norm")]
 
 
+@pytest.mark.slow
 def test_a_model_is_not_loaded_with_other_code_than_it_was_trained_with(folder, tokens):
     settings = settings_of("my_norm") | {"train.steps": 4}
     experiment = experiment_of(folder, settings)

@@ -404,6 +404,7 @@ def test_processes_with_different_flags_and_run_folders_end_with_both_values(tmp
 SETTINGS = {"JAX_DEFAULT_PRNG_IMPL": "rbg", "JAX_NUM_CPU_DEVICES": "2", "JAX_THREEFRY_PARTITIONABLE": "0"}
 
 
+@pytest.mark.slow
 def test_processes_with_different_jax_settings_end_with_both_values_before_jax_starts_its_devices(tmp_path):
     """Starting the devices exchanges data, for which processes with other devices or collectives may wait forever."""
     (tmp_path / "stages").mkdir()

@@ -51,6 +51,7 @@ def limited(gib: float, *words: str) -> subprocess.CompletedProcess:
     return command(*words, before=f"ulimit -v {int(gib * 2**20)};")
 
 
+@pytest.mark.fast_rows(3)
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [

@@ -154,6 +154,7 @@ def advised(folder: Folder, number: int) -> list[bool]:
     raise AssertionError("the advice did not help")
 
 
+@pytest.mark.fast_rows(20)
 @pytest.mark.parametrize(("where", "kind", "state", "number", "outcomes"), [*rows()])
 def test_a_command_makes_resumes_keeps_or_refuses(request, tmp_path, where, kind, state, number, outcomes):
     (tmp_path / "machines").mkdir()

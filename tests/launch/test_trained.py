@@ -71,6 +71,7 @@ def run(trained, tmp_path) -> RunFolder:
     return RunFolder(Path(shutil.copytree(trained.root, tmp_path / "somewhere else")))
 
 
+@pytest.mark.slow
 def test_a_run_loads_experiment_tokenizer_and_model_of_every_step_on_every_mesh(trained):
     mesh = make_mesh(MeshConfig(), EXPERIMENT.model, 4, jax.devices()[:4])
     newest, first, whole = trained.load(), trained.load(step=4), trained.load(mesh)
@@ -141,6 +142,7 @@ def test_a_text_is_evaluated_on_the_side_without_changing_the_run(run, tmp_path,
     assert files_of(run.root) == before
 
 
+@pytest.mark.slow
 def test_tasks_and_files_are_evaluated_on_the_side_as_tables_and_as_json(run, tmp_path, capsys):
     data, before = write_tasks(tmp_path / "data", 6), files_of(run.root)
     write_parquet(tmp_path / "many.parquet", [{"body": text} for text in (TEXT, *texts(2, seed=4))])

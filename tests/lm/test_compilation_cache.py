@@ -26,6 +26,7 @@ print(events.count("/jax/compilation_cache/cache_hits"), events.count("/jax/comp
 """
 
 
+@pytest.mark.slow
 def test_a_training_process_reuses_programs_of_the_previous_one(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}

@@ -41,6 +41,7 @@ def test_validation_divides_its_work_and_sends_only_weights():
     assert found["temp_mib"] * 8 <= 1.3 * on_one_device("validation", 2)["temp_mib"]  # one layer's weights at a time
 
 
+@pytest.mark.slow
 def test_sampling_sends_activations_instead_of_weights():
     """For one token of each row; gathering the weights would take 12 MiB."""
     found = SHAPES(MESHES["fsdp 8"], what="sampling")
@@ -55,6 +56,7 @@ def test_sampling_divides_its_rows_also_over_context(mesh):
     assert SHAPES(MESHES[mesh], what="sampling")["flops"] * 8 <= 1.1 * on_one_device("sampling")["flops"]
 
 
+@pytest.mark.slow
 def test_the_output_table_is_gathered_once_and_its_gradient_reduced_once():
     """For any number of loss chunks: the loop over them has no collective."""
     model, train = small()
@@ -106,7 +108,8 @@ def test_weights_are_gathered_per_pass_and_gradients_reduce_scattered_once(tied,
     }
 
 
-@pytest.mark.parametrize("tied", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("tied", [True, False])
 def test_gradients_are_scattered_and_the_table_is_gathered_once_per_step(tied):
     """For any number of micro-batches; lookups of tokens gather or sum no whole table."""
     model, train = small()
@@ -120,6 +123,7 @@ def test_gradients_are_scattered_and_the_table_is_gathered_once_per_step(tied):
     assert "all-reduce" not in summed and "reduce-scatter" in summed
 
 
+@pytest.mark.slow
 def test_with_tensor_parallelism_weights_are_gathered_only_over_their_width():
     """Each device gathers its half of the other axis: no collective has a whole weight."""
     model, train = small()

@@ -256,6 +256,7 @@ def test_shard_ends_held_out_shards_and_other_folders_of_a_mixture(made, tmp_pat
     assert "own_weight" in Asked(tmp_path, alone)("seen", document=0)["missing"]
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("lost", ["all", "texts", "pages", "funnel.json", "documents", "dropped", "tokens"])
 def test_missing_parts_of_a_run_are_reported_and_break_nothing(made, tmp_path, lost):
     folder, experiment = made

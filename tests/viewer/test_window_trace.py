@@ -78,6 +78,7 @@ def test_a_run_without_an_index_names_the_command_and_only_records_that(run):
 SEARCHED = ["the miller carried a sack of grain", "Her sister", "zebra crossing", "was number 9.", "9.", ", and that"]
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("text", SEARCHED)
 def test_a_text_is_counted_once_per_occurrence_in_the_tokens_of_the_documents(indexed, text):
     found = ask(indexed, "search", text=text, documents=20)

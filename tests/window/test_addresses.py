@@ -17,6 +17,7 @@ def test_a_missing_step_is_reported_with_a_way_back(hostile, open_page):
     assert "step" not in page.evaluate("() => location.hash")
 
 
+@pytest.mark.slow
 def test_names_of_object_properties_are_neither_routes_nor_tokenizers(hostile, open_page):
     page = open_page(hostile.exported + "#tokens?way=__proto__&beside=constructor")
     assert page.locator(".token").count() and not page.locator(".problem").count()

@@ -65,6 +65,7 @@ def test_a_hostile_text_is_traced_by_the_keyboard_and_stays_text(hostile, open_p
     assert not grave_faults(page)
 
 
+@pytest.mark.slow
 def test_the_model_continues_the_text(hostile, open_page):
     page = open_page(at(hostile.window, text="The miller"), dark=True)
     page.get_by_role("button", name="Continue and trace").click()

@@ -49,6 +49,7 @@ def test_a_slider_moves_through_the_steps_and_shows_the_loss_of_each(hostile, op
     written(page)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["served", "exported"])
 def test_curves_are_read_by_keys_and_as_a_table_and_hostile_samples_stay_text(hostile, open_page, where):
     page = open_page(f"{hostile.window if where == 'served' else hostile.exported}#training", width=PHONE)

@@ -108,6 +108,7 @@ def minhash_config(**changes: Any) -> MinHashConfig:
     return dataclasses.replace(recipe.MINHASH, **changes)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("by_language", [False, True])
 def test_documents_are_compared_only_within_their_scope(tmp_path, across, by_language):
@@ -166,6 +167,7 @@ def fetched_again(seed: int) -> list[list[dict]]:
     return files
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("keep", ["first", "latest"])
 @pytest.mark.parametrize("more", [(), ("exact_dedup", "minhash_dedup")])
 def test_one_document_is_kept_of_a_page_fetched_again(tmp_path, keep, more):
@@ -188,6 +190,7 @@ def test_one_document_is_kept_of_a_page_fetched_again(tmp_path, keep, more):
             assert {*found.kept} == {*near.values()}
 
 
+@pytest.mark.fast_rows(3)
 @pytest.mark.parametrize(
     "steps", [("url_dedup", "exact_dedup", "minhash_dedup"), ("exact_dedup",), ("url_dedup",), ("minhash_dedup",)]
 )

@@ -323,6 +323,7 @@ HOPELESS_STEPS: dict[str, tuple[int, type[Exception], str]] = {
 """{kind of every unit: (attempts at most, error, traceback or message)}."""
 
 
+@pytest.mark.fast_rows(4)
 @pytest.mark.parametrize("kind", HOPELESS_STEPS)
 @pytest.mark.parametrize("name", ENGINES)
 def test_errors_that_every_unit_would_have_stop_the_step_and_quarantine_nothing(name, kind, tmp_path, log):
@@ -375,6 +376,7 @@ def members(session: int) -> list[str]:
     return subprocess.run(["ps", "-o", "pid=", "-s", str(session)], capture_output=True, text=True).stdout.split()
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupt", "kill"])
 def test_an_interrupt_or_kill_stops_the_workers_and_keeps_finished_units(number, tmp_path):
     (tmp_path / "tmp").mkdir()

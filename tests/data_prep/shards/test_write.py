@@ -251,6 +251,7 @@ def unfinished(documents, large, tmp_path_factory) -> dict[str, tuple[Path, Path
     }
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     ("corpus", "name"),
     [

@@ -95,6 +95,7 @@ def test_a_dry_run_prints_the_file_that_is_written_and_needs_and_writes_nothing(
     assert said.partition("\n")[2] in text and str(path.relative_to(tmp_path)) in " ".join(commands_in(said)["submit"])
 
 
+@pytest.mark.fast_rows(3)
 @pytest.mark.parametrize("chip", CHIPS)
 def test_every_chip_gets_a_file_or_an_error_with_the_available_ones(chip, capsys):
     """The file of one script, the error of another: all name the chips that they have from one table."""

@@ -51,6 +51,7 @@ def restored(folder, config, optimizer):
     return found[0], like
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     "optimizer",
     [

@@ -91,6 +91,7 @@ def test_the_seed_determines_the_order(folder):
     assert not same(source(folder, seed=5).batch(2), source(folder, seed=6).batch(2))
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize(("start", "batch_size"), [(0, 3), (13, 3), (13, 1)])
 def test_iterate_yields_the_batch_of_each_step(folder, threads, start, batch_size):

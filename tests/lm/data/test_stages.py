@@ -144,9 +144,10 @@ MIXED = dataclasses.replace(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "block"),
-    [(MIXED, 3), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((GROWING, 1), (GROWING, 3), (MIXED, 1)))],
+    [(MIXED, 3), (GROWING, 1), (GROWING, 3), (MIXED, 1)],
 )
 def test_a_batch_does_not_depend_on_previous_reads_or_processes(folders, config, block):
     """Resumed at, before and after each switch; also with several processes that read some of the rows."""
@@ -189,6 +190,7 @@ def test_a_shorter_context_keeps_every_target_and_separates_sequences(folders, c
         assert heads.sum() == sum(whole.sources[0].windows.heads(number).sum() for _, number in source.places(step))
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("most_held", [0, 50, 10**6])
 @pytest.mark.parametrize("config", [GROWING, MIXED], ids=["one folder", "mixture"])
 def test_the_steps_of_a_window_are_the_inverse_of_the_windows_of_a_step(folders, config, most_held):

@@ -144,6 +144,7 @@ def test_prompts_are_those_of_the_chat_template_and_data_has_no_special_tokens(t
     assert tokenizer.decode(begun[len(prompt(model, "Hi")) :]).strip() == f"{injected} and"
 
 
+@pytest.mark.slow
 def test_log_likelihoods_are_those_of_replies(tokenizer):
     model = scripted(tokenizer, 128)
     log_p = log_probabilities(model.model, 128)
@@ -165,6 +166,7 @@ def test_log_likelihoods_are_those_of_replies(tokenizer):
         assert nats == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_replies_end_at_the_templates_end_token_and_have_no_space_before_them(tokenizer):
     model = scripted(tokenizer, 64)
     letter = tokenizer.encode("a")[0]
@@ -241,6 +243,7 @@ def run(model, task: str, folder, write=write_jsonl, **more):
     return run_harness(model, [task], shots, data=str(folder), **more)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.filterwarnings("ignore")  # from other packages
 @pytest.mark.parametrize(
     ("task", "answers", "figure"),

@@ -90,6 +90,7 @@ def test_a_run_resumed_after_a_failed_evaluator_equals_one_without_the_failure(t
     assert evaluated[0] == evaluated[1] and [row["step"] for row in evaluated[0]] == [3, 4]
 
 
+@pytest.mark.slow
 def test_metrics_of_held_out_text_do_not_depend_on_the_mesh(tokens):
     tokenizer, model_config = load(tokens / "tokenizer"), EXPERIMENT.model
     config = EvaluatorConfig(model_config, tokenizer, tokens / "tokens", 8, 16, 2)

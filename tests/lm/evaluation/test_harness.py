@@ -40,6 +40,7 @@ def asked(kind, *arguments) -> Instance:
     return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)
 
 
+@pytest.mark.slow
 def test_generated_text_is_greedy_decoding(harness, log_p):
     tokenizer, prompts = harness.tokenizer, ["The miller", "", "A farmer found", texts(1)[0]]
     written = []

@@ -73,6 +73,7 @@ def test_batches_of_all_lengths_equal_token_by_token_scores():
     assert found[-1].greedy and not all(one.greedy for one in found)
 
 
+@pytest.mark.slow
 def test_scores_are_the_same_on_a_fully_sharded_mesh():
     config = dataclasses.replace(LLAMA, layers=1, kv_heads=4)
     model = initial_model(config, 1)

@@ -98,6 +98,7 @@ def test_rows_are_sharded_over_the_context_axis_without_moving_parameters():
         np.testing.assert_array_equal(np.asarray(after), np.asarray(before))
 
 
+@pytest.mark.slow
 def test_a_text_is_scored_token_by_token_as_one_document(run):
     """A model with uniform predictions: every token costs log(vocabulary) nats in any window."""
     tokenizer, text = load(run.tokenizer), texts(1, seed=9)[0]

@@ -40,6 +40,7 @@ MIXES = {
 }
 
 
+@pytest.mark.fast_rows(8)
 @pytest.mark.parametrize("shared", [True, False], ids=["contexts shared", "contexts alone"])
 @pytest.mark.parametrize("name", MIXES)
 def test_padding_is_at_most_half_of_the_tokens_with_few_shapes(name, shared):
@@ -64,6 +65,7 @@ def test_a_shared_context_is_computed_once():
     assert computed(layouts) <= 1.3 * once < tokens_of(requests)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     "name", ["modern", "windows", *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "gpt2"))]
 )

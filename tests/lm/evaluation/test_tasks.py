@@ -59,6 +59,7 @@ def test_hellaswag_markup_is_removed_as_in_lm_eval(text):
     assert cleaned(text) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # from other packages
 def test_scores_and_their_errors_equal_those_of_lm_eval(data, model, tokenizer, monkeypatch, tmp_path):
     import datasets.config

@@ -177,6 +177,7 @@ def changed_fields(config: ModelConfig) -> set[str]:
     return min((differ(base) for base in BASES.values()), key=len)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("config", cases())
 def test_a_field_is_restored_or_rejected_by_name(tmp_path, config):
     arrays, changed = random_parameters(config), changed_fields(config)
@@ -270,6 +271,7 @@ def as_class[Kind: ModelConfig](kind: type[Kind], base: ModelConfig, **changes: 
     return kind(**{f.name: getattr(base, f.name) for f in dataclasses.fields(base)} | changes)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("base", BASES.values(), ids=BASES)
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(
@@ -318,6 +320,7 @@ def test_a_parameter_that_a_format_would_not_write_is_rejected_by_name(tmp_path,
     assert "blocks.1.attention_norm.gain" in parameter_shapes(config)
 
 
+@pytest.mark.fast_rows(14)
 @pytest.mark.parametrize("config", cases())
 def test_the_inspector_and_the_planner_have_every_parameter(config):
     count = sum(int(np.prod(shape)) for shape in parameter_shapes(config).values())

@@ -106,6 +106,7 @@ def equal(left, right):
     return all(left[name].dtype == right[name].dtype and np.array_equal(left[name], right[name]) for name in left)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_and_gradients_equal_those_of_transformers(name):
     gradients = named_leaves(check_logits(FIXTURES / name, FIXTURES / name / "golden.npz"))
@@ -330,6 +331,7 @@ def test_an_export_is_read_back(tmp_path, config):
     assert read_folder(tmp_path / "x").keys() == stored_tensors(config).keys()
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize("config", EXPORTED.values(), ids=EXPORTED)
 def test_stacked_layers_are_written_as_identical_files(tmp_path, config):
     model = random_model(config)

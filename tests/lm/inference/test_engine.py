@@ -208,6 +208,7 @@ def test_prompts_are_padded_to_few_lengths():
     assert [bucket(n, 100) for n in (1, 16, 17, 33, 64, 65, 100)] == [16, 16, 32, 64, 64, 100, 100]
 
 
+@pytest.mark.slow
 def test_sampled_texts_begin_with_their_prompts_and_depend_only_on_the_key():
     model = initial_model(config_of(initial_std=0.5))
 

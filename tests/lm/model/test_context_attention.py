@@ -76,6 +76,7 @@ def test_the_pairs_of_blocks_cover_the_visible_positions_evenly_over_devices(dev
         assert plan_of_pairs(devices, length, None)[1].shape == (devices, 2 * devices + 1, 2)
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     ("choice", "shape", "mesh", "mask"),
     [
@@ -102,6 +103,7 @@ def test_values_and_gradients_equal_the_float64_reference(choice, shape, mesh, m
     assert not shared_out or all(x.sharding.is_equivalent_to(by_position, 4) for x in jax.tree.leaves(found))
 
 
+@pytest.mark.slow
 def test_bfloat16_is_as_exact_as_on_one_device():
     inputs = arguments(2, 128, 2, 1, 64, "bfloat16")
     gradient_BTHC = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), "bfloat16")

@@ -59,6 +59,7 @@ def test_cpus_use_their_own_operation(chosen, fast, plain, shapes):
     assert program(chosen, shapes, "cpu") == program(fast, shapes, "cpu") != program(plain, shapes, "cpu")
 
 
+@pytest.mark.fast_rows(3)
 @EACH
 @pytest.mark.parametrize(("dtype", "atol"), [("float32", 1e-5), ("bfloat16", 0.1)])
 def test_both_operations_have_the_same_values_and_gradients(chosen, fast, plain, shapes, dtype, atol):

@@ -57,6 +57,7 @@ QUICK = [("fsdp 8", 3, True), ("fsdp 2 x tensor 2 x context 2", 1, False)]
 CASES = [(mesh, layers, layers == 8) for mesh in MESHES for layers in (3, 8)]
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     ("mesh", "layers", "scanned"), [*QUICK, *(pytest.param(*c, marks=pytest.mark.slow) for c in CASES)]
 )
@@ -74,10 +75,11 @@ def test_every_mesh_gives_the_result_of_one_device(mesh, layers, scanned):
         assert one.sharding.is_equivalent_to(before.sharding, one.ndim)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan_layers", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "mesh",
-    ["data 8", *(pytest.param(one, marks=pytest.mark.slow) for one in ("fsdp 8", "fsdp 2 x tensor 2 x context 2"))],
+    ["data 8", "fsdp 8", "fsdp 2 x tensor 2 x context 2"],
 )
 def test_each_of_eight_devices_computes_an_eighth_with_little_communication(mesh, scan_layers):
     """Two layers have 8 matrices of 256 KiB and 6 of 1 MiB, which eight devices cannot divide evenly. Without division,

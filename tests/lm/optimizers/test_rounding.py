@@ -79,6 +79,7 @@ def small_rate(rule: str):
     )  # fmt: skip
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("rule", ["adamw", "muon", "lion", "adafactor"])
 def test_every_optimizer_moves_bfloat16_parameters_as_far_as_float32(rule):
     """Adjacent bfloat16 parameters differ by up to 1e-3, a hundred times the update."""
@@ -91,6 +92,7 @@ def test_every_optimizer_moves_bfloat16_parameters_as_far_as_float32(rule):
     assert 0.5 < along(low, apply_updates(before, changes, jax.random.key(0)), before) < 1.5
 
 
+@pytest.mark.slow
 def test_a_step_moves_bfloat16_parameters_as_far_as_float32():
     """The randomness depends on the step."""
     train = dataclasses.replace(tiny_experiment().train, optimizer=small_rate("adamw"))

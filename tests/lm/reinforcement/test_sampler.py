@@ -73,6 +73,7 @@ def sampler_on(
     return sampler, state, lambda state, batch: step(state, jax.device_put(batch, batch_sharding(mesh)))
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("reward", [float("nan"), -0.1, 2])
 def test_rewards_that_are_none_are_refused(reward):
     sampler, state, _ = sampler_on(1, task=always(reward))
@@ -80,6 +81,7 @@ def test_rewards_that_are_none_are_refused(reward):
         sampler.batch(0, state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reward", [0.0, 0.5])
 def test_answers_without_any_reward_give_a_warning(reward):
     sampler, state, _ = sampler_on(1, task=always(reward))
@@ -207,13 +209,8 @@ def two_steps(devices: int, **more: Any) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("devices", "more"),
-    [
-        pytest.param(2, {}, id="data"),
-        pytest.param(1, {"micro_batches": 4}, id="micro-batches", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "more"), [(2, {}), (1, {"micro_batches": 4})], ids=["data", "micro-batches"])
 def test_steps_equal_those_on_one_device(devices, more):
     np.testing.assert_allclose(two_steps(devices, **more), two_steps(1), rtol=1e-5)
 

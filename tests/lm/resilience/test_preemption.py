@@ -205,6 +205,7 @@ def test_a_second_sigterm_has_no_effect(tmp_path):
     assert (ended.returncode, ended.stdout) == (0, "left in peace\n")
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_does_not_wait_for_the_save(run):
     code = (
         "import lm.checkpoints.manager, time\n"

@@ -34,6 +34,7 @@ def outputs_of(processes: list[subprocess.Popen]) -> list[str]:
     return [process.communicate(timeout=HANG_SECONDS)[0] for process in processes]
 
 
+@pytest.mark.slow
 def test_two_processes_save_and_restore_their_parts_and_both_report_a_write_error(tmp_path):
     """Writes of process 1 fail at step 3, those of process 0 at step 4 (RLIMIT_FSIZE); a bit that process 1 wrote at
     step 5 is flipped. Each process reads about half of the checkpoint, and no process waits forever."""

@@ -57,6 +57,7 @@ def test_a_rung_keeps_vocabulary_context_and_proportions(ladder):
         assert rung.train.validate_every == rung.train.steps
 
 
+@pytest.mark.slow
 def test_the_default_ladder_ends_at_the_model_and_the_tokens_of_the_config():
     for experiment in (gpt2_124m.get_config(), llama3_1b.get_config()):
         made = make_ladder(experiment.model, experiment.train, LadderConfig())

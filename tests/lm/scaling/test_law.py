@@ -37,6 +37,7 @@ def held(truth: float, found: list[Interval], share: float = 1.0) -> int:
 FIGURES = [*(lambda law, name=name: getattr(law, name) for name in CONSTANTS), lambda law: law.optimum(1e22)[0]]
 
 
+@pytest.mark.slow
 def test_intervals_contain_the_truth_and_are_not_far_wider_than_necessary(noisy):
     """Most of the 90% intervals contain the truth, and few do at a tenth of their width."""
     counts = [held(figure(TRUE), [one.interval(figure) for one in noisy]) for figure in FIGURES]

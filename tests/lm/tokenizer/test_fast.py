@@ -36,12 +36,14 @@ def same(encoder: FastEncoder, text: str) -> None:
     assert ids.dtype == np.uint32 and ids.tolist() == encoder.tokenizer.encode(text), repr(text[:200])
 
 
+@pytest.mark.slow
 def test_all_strings_of_four_critical_letters(encoder):
     source = random.Random(0)
     for _ in range(4_000):
         same(encoder, "".join(source.choices(LETTERS, k=source.randrange(1, 9))))
 
 
+@pytest.mark.fast_rows(1)
 def test_every_code_point(encoder):
     """Each with its neighbors, and each differing code point by itself, for which gigatoken's ids differ."""
     for points in CODE_POINTS:

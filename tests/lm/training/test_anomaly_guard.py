@@ -114,6 +114,7 @@ def trained(poisoned, tmp_path_factory) -> tuple[Path, str]:
     return run, out.getvalue()
 
 
+@pytest.mark.slow
 def test_a_run_with_skipped_steps_equals_one_that_skipped_their_batches(poisoned, trained):
     (_, source), (run, out) = poisoned, trained
     mesh = make_mesh(CONFIG.mesh, MODEL, CONFIG.batch_size)

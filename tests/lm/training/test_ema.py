@@ -52,6 +52,7 @@ def arrays(run: Path, step: int, prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): np.frombuffer(x, np.float32) for name, x in found if name.startswith(prefix)}
 
 
+@pytest.mark.slow
 def test_the_average_follows_the_recurrence_and_resumes_bit_for_bit(finished):
     state = make_state(MODEL, make_optimizer(CONFIG.optimizer, STEPS), CONFIG.seed, CONFIG.spikes)
     expected = {name: np.asarray(x, np.float64).ravel() for name, x in named_leaves(state.model).items()}

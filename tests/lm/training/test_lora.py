@@ -51,6 +51,7 @@ def device_batch(config):
     return jax.tree.map(jnp.asarray, batch_of(config))
 
 
+@pytest.mark.slow
 def test_a_step_equals_the_explicit_formula():
     lora = dataclasses.replace(LORA, maps=("mlp.up",))
     config = dataclasses.replace(TRAIN, lora=lora)
@@ -175,6 +176,7 @@ def config_of(base: Path):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_weights_stay_frozen_and_a_resumed_run_has_the_same_bits(runs):
     base, run = runs
     start, whole = random_parameters(TINY.model), bits(run)

@@ -29,6 +29,7 @@ def test_memory_of_many_layers_is_extrapolated_from_two(monkeypatch, scan_layers
     assert (cost.count_parameters(model), state_bytes(model, DEMO.train.optimizer, DEMO.train.lora)) == exact
 
 
+@pytest.mark.fast_rows(4)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("muon", [None, DEMO.train.optimizer.muon or MuonConfig(0.02, 0.95, 5)], ids=["", "muon"])
 @pytest.mark.parametrize("rule", OPTIMIZERS)

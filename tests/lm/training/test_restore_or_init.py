@@ -83,6 +83,7 @@ def test_everything_in_the_same_dtypes_ends_bit_for_bit_equal(tokens, finished, 
     assert bits(run, 12) == bits(finished, 12)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_from_its_own_checkpoint_and_not_from_train_start(tokens, finished, tmp_path, capsys):
     run = copy(tokens, tmp_path / "run")
     config = started_from(finished / "checkpoints/8", "parameters")
@@ -114,6 +115,7 @@ def test_training_does_not_restart_if_the_checkpoints_are_missing(tokens, finish
     assert not (tmp_path / "away").exists()
 
 
+@pytest.mark.slow
 def test_a_longer_run_uses_the_rate_of_its_new_length_and_records_it_in_checkpoints(finished, tmp_path, capsys):
     run, longer = copy(finished, tmp_path / "run"), dataclasses.replace(CONFIG, steps=16)
     train(MODEL, longer, run)
@@ -162,6 +164,7 @@ def test_a_damaged_checkpoint_is_rejected(tokens, finished, tmp_path):
         train(MODEL, started_from(other, "parameters"), copy(tokens, tmp_path / "run"))
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [({"seed": 5}, "seed is 0, this run's 5"), ({}, r"data is \[.*, this run's \[")],

@@ -60,6 +60,7 @@ def test_a_snapshot_equals_the_parameters_of_its_step_and_is_never_deleted(finis
     assert {path.name for path in RunFolder(finished).snapshot(3).iterdir()} == {"model", "manifest.json"}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_snapshots_and_rewrites_only_damaged_ones(finished, run):
     """A bit of the snapshot of step 11 is flipped; that of step 8 is intact."""
     before = back_at_4(run)

@@ -57,6 +57,7 @@ GOLDEN = {"llama": (4.8621097, 2.7489733), "gpt2": (4.8296728, 1.8753377), "mode
 """(loss, global norm of the gradients) of batch_of(config) with initial_model(config)."""
 
 
+@pytest.mark.fast_rows(1)
 @pytest.mark.parametrize("name", ["llama", "modern", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_the_first_step_has_the_recorded_values(name):
     loss, gradients = loss_and_named_gradients(FAMILIES[name])
@@ -99,6 +100,7 @@ def test_the_metrics_of_the_first_steps_have_the_recorded_values():
         )
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize(
     ("config", "change"),
     [
@@ -132,12 +134,11 @@ def test_untrained_tokens_are_skipped_on_a_mesh_that_shards_tokens_and_vocabular
     np.testing.assert_allclose(*found, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "remat"),
-    [
-        pytest.param(GPT2, "full", id="gpt2", marks=pytest.mark.slow),
-        pytest.param(MODERN, "minimal_offloaded", id="modern"),
-    ],
+    [(GPT2, "full"), (MODERN, "minimal_offloaded")],
+    ids=["gpt2", "modern"],
 )
 def test_a_scan_over_layers_equals_separate_blocks(config, remat):
     """The same initial parameters, loss and gradients, stacked over the layers."""
@@ -287,9 +288,8 @@ ZERO1_ROWS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("rule", "sizes"), [ZERO1_ROWS[0], *(pytest.param(*row, marks=pytest.mark.slow) for row in ZERO1_ROWS[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("rule", "sizes"), ZERO1_ROWS)
 def test_zero1_gives_the_same_update_with_moments_sharded_over_data(rule, sizes):
     """For every optimizer, over clipped steps."""
     train = dataclasses.replace(TRAIN, optimizer=dataclasses.replace(rule, clip_norm=0.5))

@@ -46,9 +46,8 @@ def test_0_disables_each_and_changes_nothing_else(tokens, finished, tmp_path, na
     assert bits(run) == bits(finished)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "saved"), [(1e-9, [*range(2, 13)]), pytest.param(1e5, [12], marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("seconds", "saved"), [(1e-9, [*range(2, 13)]), (1e5, [12])])
 def test_checkpoints_by_time_change_nothing_else(tokens, finished, tmp_path, seconds, saved):
     """The interval of the first counts from the end of the first step."""
     run = trained(tokens, tmp_path, checkpoint_every=0, checkpoint_every_seconds=seconds, checkpoints_kept=99)

@@ -91,6 +91,7 @@ def test_a_run_folder_of_others_may_set_only_layout_options():
     assert saved["train"]["xla_options"] == [*GPU_OVERLAP]
 
 
+@pytest.mark.fast_rows(8)
 @pytest.mark.parametrize("row", LAYOUTS.values(), ids=lambda row: row.name)
 def test_plans_and_training_use_the_options_of_the_row_which_are_for_its_platform(row):
     tpu = bool(topology_of(row.topology).chip.torus)
