@@ -10,8 +10,9 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,7 +34,41 @@ count = run / "count"
 number = int(count.read_text()) + 1 if count.exists() else 1
 count.write_text(str(number))
 goodput = Goodput(run)
+
+def pass_time(seconds):
+    (run / "partial").write_text(str(seconds))
+    (run / "partial").rename(run / "pass")
+    while (run / "pass").exists():
+        time.sleep(0.01)
 """
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch, tmp_path) -> None:
+    """Let programs move the supervisor's clock by `pass_time`, between two looks at the heartbeat.
+
+    No limit is short in real time, so slow programs do not exceed one.
+    """
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    ahead, asked, beat = 0.0, tmp_path / "pass", Supervisor.beat
+
+    def moves() -> Generator[None]:
+        nonlocal ahead
+        while True:
+            if asked.exists():
+                yield
+                ahead += float(asked.read_text())
+                yield
+                asked.unlink()
+            yield
+
+    def look(supervisor: Supervisor, before: dict | None) -> dict | None:
+        next(looks)
+        return beat(supervisor, before)
+
+    looks, names = moves(), vars(time) | {"monotonic": lambda: time.monotonic() + ahead}
+    monkeypatch.setattr(supervision, "time", SimpleNamespace(**names))
+    monkeypatch.setattr(Supervisor, "beat", look)
 
 
 def supervisor(run: Path, body: str, **settings) -> Supervisor:
@@ -45,20 +80,15 @@ def supervisor(run: Path, body: str, **settings) -> Supervisor:
     return dataclasses.replace(made, **settings)
 
 
-def when_it_beats(run: Path, act: Callable[[], None]) -> None:
-    """Call `act` in a separate thread, once the program has a heartbeat."""
+def when_it_beats(run: Path, act: Callable[[int], None]) -> None:
+    """Call `act` with the program's process ID in a separate thread, once it has a heartbeat."""
 
     def wait() -> None:
-        while not (run / "heartbeat.json").exists():
+        while (heart := read_heartbeat(run / "heartbeat.json")) is None:
             time.sleep(0.02)
-        act()
+        act(heart["process"])
 
-    threading.Thread(target=wait).start()
-
-
-@pytest.fixture(autouse=True)
-def house_on_path(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def events(run: Path) -> list[str]:
@@ -90,10 +120,14 @@ goodput.beat(30, "stopped" if number == 1 else "done")
 HANGING_START = """
 goodput.watch_start(0.2)
 def restore_or_compile():
-    time.sleep(600)
-if number == 1:
     with goodput.phase("restoring"):
-        restore_or_compile()
+        while b"in restore_or_compile" not in os.pread(2, 100_000, 0):
+            time.sleep(0.02)
+        pass_time(700)
+        print("waits after 700 s", file=sys.stderr, flush=True)
+        pass_time(600)
+if number == 1:
+    restore_or_compile()
 goodput.begin(0)
 goodput.beat(4, "done")
 """
@@ -103,11 +137,11 @@ if number % 2 == 0:
 goodput.beat(7)
 sys.exit(3)
 """
-STARTING = "goodput.watch_start({0}); time.sleep(1); goodput.begin(0); goodput.beat(4, 'done')"
+STARTING = "goodput.watch_start({0}); pass_time(3000); goodput.begin(0); goodput.beat(4, 'done')"
 SAVING = """goodput.begin(0); goodput.beat(8)
-with goodput.phase("saving"): time.sleep(1)
+with goodput.phase("saving"): pass_time(3000)
 goodput.beat(8, "done")"""
-FULL_DISK = """goodput.beat(8); (run / "heartbeat.json.probe").mkdir(); time.sleep(1)"""
+FULL_DISK = """goodput.beat(8); (run / "heartbeat.json.probe").mkdir(); pass_time(700)"""
 """No file can be written at that path."""
 RUNS: dict[str, tuple[str, dict[str, float], int, str, list[str]]] = {
     "ever later crashes": (CRASHES, {}, 0, "crash, crash, crash, crash, done", [
@@ -123,15 +157,16 @@ RUNS: dict[str, tuple[str, dict[str, float], int, str, list[str]]] = {
     "a usage error": ("sys.exit(2)", {}, 2, "gave up", []),
     "stopped by others": ("goodput.beat(4, 'stopped' if number == 1 else 'done')", {}, 0, "stopped, done", []),
     "stopped before the first step": (BEFORE_THE_FIRST_STEP, {}, 0, "stopped, done", []),
-    "a stage after training": ("goodput.beat(9, 'done'); time.sleep(1)", {"hang_seconds": 0.5}, 0, "done", []),
-    "a save": (SAVING, {"hang_seconds": 0.5}, 0, "done", []),
-    "a full disk": (FULL_DISK, {"hang_seconds": 0.5}, 0, "done", []),
-    "no progress": ("goodput.beat(8); number > 1 or time.sleep(600)", {"hang_seconds": 0.5}, 0, "crash, done",
+    "a stage after training": ("goodput.beat(9, 'done'); pass_time(7000)", {"hang_seconds": 600.0}, 0, "done", []),
+    "a save": (SAVING, {"hang_seconds": 600.0}, 0, "done", []),
+    "a full disk": (FULL_DISK, {"hang_seconds": 600.0}, 0, "done", []),
+    "no progress": ("goodput.beat(8); number > 1 or pass_time(700)", {"hang_seconds": 600.0}, 0, "crash, done",
         [r"killed after \d+ s without progress, after step 8"]),
-    "a start that hangs": (HANGING_START, {"start_seconds": 1.5}, 0, "crash, done",
-        [r"in restore_or_compile[\s\S]*killed after \d+ s without progress, outside of training"]),
-    "a start without a limit": (STARTING.format(0), {"start_seconds": 0.0, "hang_seconds": 0.2}, 0, "done", []),
-    "a long start": (STARTING.format(600), {"start_seconds": 600.0, "hang_seconds": 0.2}, 0, "done", []),
+    "a start that hangs": (HANGING_START, {"start_seconds": 600.0}, 0, "crash, done",
+        [r"in restore_or_compile[\s\S]*waits after 700 s\s",
+         r"waits after 700 s[\s\S]*killed after \d+ s without progress, outside of training"]),
+    "a start without a limit": (STARTING.format(0), {"start_seconds": 0.0, "hang_seconds": 600.0}, 0, "done", []),
+    "a long start": (STARTING.format(600), {"start_seconds": 3600.0, "hang_seconds": 600.0}, 0, "done", []),
     "a clock ahead": (OTHER_CLOCK.format(7200), {"hang_seconds": 600.0}, 0, "stopped, done", []),
     "a clock behind": (OTHER_CLOCK.format(-7200), {"hang_seconds": 600.0}, 0, "stopped, done", []),
     "lost after the join and absent at the next": (LOST, {"same_step": 3}, PeerError.exit_code,
@@ -194,7 +229,7 @@ def test_an_interrupt_that_only_reached_the_supervisor_is_forwarded(tmp_path, mo
     time.sleep(600)
     """
     watched = supervisor(tmp_path, body)
-    when_it_beats(tmp_path, lambda: os.kill(os.getpid(), signal.SIGINT))
+    when_it_beats(tmp_path, lambda _: os.kill(os.getpid(), signal.SIGINT))
     assert watched.run() == 0
     assert events(tmp_path) == ["asked to end"]
 
@@ -206,11 +241,11 @@ def test_sigterm_is_forwarded_once(tmp_path):
     goodput.beat(5)
     while not signals:
         time.sleep(0.02)
-    time.sleep(0.5)
+    pass_time(0)
     sys.exit(40 + len(signals))
     """
     watched = supervisor(tmp_path, body)
-    when_it_beats(tmp_path, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    when_it_beats(tmp_path, lambda _: os.kill(os.getpid(), signal.SIGTERM))
     assert watched.run() == 41
 
 
@@ -236,7 +271,7 @@ def test_failed_joins_are_no_crashes_and_the_run_completes_when_the_other_proces
     from launch.stages.meeting import meet
     from lm.errors import PeerError
     try:
-        meet(0, 2, {address!r}, 0.1 if number < 4 else 60.0)
+        meet(0, 2, {address!r}, 0.1 if number < 4 else 600.0)
     except PeerError as error:
         sys.exit(error.exit_code)
     goodput.beat(9, "done")
@@ -247,7 +282,7 @@ def test_failed_joins_are_no_crashes_and_the_run_completes_when_the_other_proces
     def come_back() -> None:
         while not (tmp_path / "count").exists() or int((tmp_path / "count").read_text() or 0) < 3:
             time.sleep(0.02)
-        back.append(subprocess.Popen([sys.executable, "-c", f"{join}meet(1, 2, {address!r}, 60.0)"]))
+        back.append(subprocess.Popen([sys.executable, "-c", f"{join}meet(1, 2, {address!r}, 600.0)"]))
 
     thread = threading.Thread(target=come_back)
     thread.start()
@@ -259,7 +294,8 @@ def test_failed_joins_are_no_crashes_and_the_run_completes_when_the_other_proces
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_signal_is_forwarded_and_nothing_is_restarted(tmp_path, number, code):
+def test_a_signal_is_forwarded_and_nothing_is_restarted(tmp_path, monkeypatch, number, code):
+    monkeypatch.setattr(supervision, "BY_ITSELF", 600.0)
     body = f"""
     signal.signal({int(number)}, lambda *_: (goodput.beat(6, "stopped"), os._exit({code})))
     goodput.beat(5)
@@ -267,10 +303,10 @@ def test_a_signal_is_forwarded_and_nothing_is_restarted(tmp_path, number, code):
     """
     watched = supervisor(tmp_path, body)
 
-    def send():
-        if number == signal.SIGINT and watched.process is not None:
-            watched.process.send_signal(number)  # as a terminal does, to its whole group
+    def send(process: int) -> None:
         os.kill(os.getpid(), number)
+        if number == signal.SIGINT:
+            os.kill(process, number)  # as a terminal does, to its whole group
 
     when_it_beats(tmp_path, send)
     assert watched.run() == code
@@ -285,7 +321,7 @@ def test_exit_codes_distinguish_done_from_stopped_for_a_scheduler(tmp_path):
     if number == 1:
         time.sleep(600)
     """
-    when_it_beats(tmp_path, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    when_it_beats(tmp_path, lambda _: os.kill(os.getpid(), signal.SIGTERM))
     assert supervisor(tmp_path, body, stopped_code=75).run() == 75
     assert supervisor(tmp_path, body, stopped_code=75).run() == 0
     assert supervisor(tmp_path, "sys.exit(2)", stopped_code=75).run() == 2
