@@ -2,6 +2,8 @@
 
 import collections
 import contextlib
+import ctypes
+import gc
 import os
 import resource
 import shutil
@@ -96,10 +98,14 @@ def trusts_nothing_of_other_tests():
 
 @pytest.fixture(autouse=True, scope="module")
 def programs_of_one_file():
-    """Forget the compiled programs of each file of tests: a process would hold gigabytes of them at the end."""
+    """Forget the compiled programs of each file of tests and return their memory to the system: a process would hold
+    gigabytes of them at the end."""
     yield
     if jax := sys.modules.get("jax"):
         jax.clear_caches()
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc keeps what is freed in small parts
+        trim(0)
 
 
 def pytest_unconfigure() -> None:
