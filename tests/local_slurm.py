@@ -20,13 +20,15 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.run_files import HANG_SECONDS
+from tests.train_process import free_port
+
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 """The daemons are often not on the PATH of users."""
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
 RUN_FOLDERS = (Path("/run/slurm"), Path("/run/slurmctld"))
 LOCK = Path(tempfile.gettempdir()) / "gristmill-local-slurm.lock"
 """Held by the process that runs a cluster: the others wait."""
-START_SECONDS = 120
 CONFIG = """
 ClusterName=local
 SlurmctldHost={host}(127.0.0.1)
@@ -53,7 +55,10 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf
 MaxArraySize={max_array_size}
 MaxJobCount=10000
 MinJobAge=300
-KillWait=5
+KillWait=60
+MessageTimeout=100
+TCPTimeout=60
+BatchStartTimeout=600
 ReturnToService=2
 {nodes}
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
@@ -68,10 +73,10 @@ def why_not() -> str:
         return "Slurm's daemons need root"
     with LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-    for path in Path("/proc").glob("[0-9]*/comm"):
-        with contextlib.suppress(OSError):
-            if path.read_text().strip() in ("slurmctld", "slurmd"):
-                return "a Slurm runs on this machine"
+        for path in Path("/proc").glob("[0-9]*/comm"):
+            with contextlib.suppress(OSError):
+                if path.read_text().strip() in ("slurmctld", "slurmd"):
+                    return "a Slurm runs on this machine"
     return ""
 
 
@@ -92,8 +97,8 @@ class Cluster:
         return self.ask("squeue", "--noheader", "--array", "--format=%i").split()
 
     def wait_for(self, true: Callable[[], bool]) -> None:
-        """Wait until `true()` holds. Raises AssertionError, with the controller's log, after START_SECONDS."""
-        deadline = time.monotonic() + START_SECONDS
+        """Wait until `true()` holds. Raises AssertionError, with the controller's log, after HANG_SECONDS."""
+        deadline = time.monotonic() + HANG_SECONDS
         while not true():
             assert time.monotonic() < deadline, self.log()
             time.sleep(0.1)
@@ -107,7 +112,7 @@ def running(nodes: int = 2, cpus: int = 2, max_array_size: int = 5) -> Generator
     """Start the daemons; stop them and all jobs at the end of the block."""
     lock = LOCK.open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    ports = free_ports(nodes + 1)
+    ports = [free_port() for _ in range(nodes + 1)]
     host = socket.gethostname().partition(".")[0]
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # the path of a socket has at most 107 bytes
     lines = [
@@ -134,14 +139,14 @@ def running(nodes: int = 2, cpus: int = 2, max_array_size: int = 5) -> Generator
     finally:
         with contextlib.suppress(subprocess.CalledProcessError):
             cluster.ask("scancel", "--user=root")
-            deadline = time.monotonic() + START_SECONDS
+            deadline = time.monotonic() + HANG_SECONDS
             while cluster.jobs() and time.monotonic() < deadline:
                 time.sleep(0.2)
         for daemon in reversed(cluster.daemons):
             daemon.terminate()
         for daemon in cluster.daemons:
             try:
-                daemon.wait(START_SECONDS)
+                daemon.wait(HANG_SECONDS)
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
@@ -161,7 +166,7 @@ def start(cluster: Cluster, *command: str) -> None:
 
 
 def wait_for_nodes(cluster: Cluster, nodes: int) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + HANG_SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(subprocess.CalledProcessError):
             if cluster.ask("sinfo", "--noheader", "--Node", "--format=%T").split().count("idle") == nodes:
@@ -172,12 +177,3 @@ def wait_for_nodes(cluster: Cluster, nodes: int) -> None:
     said = [f"{path}:\n{path.read_text(errors='replace')[-2000:]}" for path in cluster.folder.rglob("*.log")]
     said += [f"{path}:\n{path.read_text(errors='replace')[-2000:]}" for path in cluster.folder.glob("*.output")]
     raise RuntimeError(f"Slurm did not start: {gone}\n" + "\n".join(said))
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]

@@ -137,7 +137,7 @@ class Proxy(BaseHTTPRequestHandler):
             code = "SlowDown" if fault == "503" else "InternalError"
             return self.send(int(fault), {}, f"<Error><Code>{code}</Code></Error>".encode())
         if fault == "stall":
-            self.store.released.wait(30)
+            self.store.released.wait()
         if fault in ("stall", "cut"):
             return self.hang_up()
         status, headers, data = self.pass_on(body)

@@ -65,7 +65,8 @@ def run(job):
         codes += [one.returncode for one in running if one.poll() is not None]
         running = [one for one in running if one.returncode is None]
         time.sleep(0.02)
-    (job / "ended").write_text(json.dumps(codes))
+    (job / "partial").write_text(json.dumps(codes))
+    (job / "partial").rename(job / "ended")
 
 
 if name == "sbatch":

@@ -6,9 +6,11 @@ RUN has tokenizer/ and tokens/, as tests.corpus.write_tokens writes them; the JS
 of the model under "model", and under "leave_at" a step after which the process stops itself.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -37,10 +39,19 @@ def start(
     )  # fmt: skip
 
 
+RESERVED: list[socket.socket] = []
+"""Sockets of UDP that keep the ports of this process from the `free_port` of others."""
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
+    """Return a TCP port that no other program takes: below those that the system gives to connections and to port 0."""
+    for port in random.SystemRandom().sample(range(10_000, 32_000), 1000):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            RESERVED.append(socket.socket(type=socket.SOCK_DGRAM))
+            for one in (RESERVED[-1], probe):
+                one.bind(("", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def told_by(who: str, index: int, count: int, port: int) -> dict[str, str]:
