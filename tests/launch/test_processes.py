@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -162,7 +163,16 @@ def test_a_scheduler_without_a_coordinator_address_is_an_error_with_its_remedy()
     assert "Traceback" not in process.stderr
 
 
-def meet_all(*processes: tuple[int, int], timeout: float = 60.0) -> list[InputError | None]:
+def pass_time(monkeypatch, admitted: int) -> None:
+    """Let an hour pass for process 0 after it has read the lines of that many connections."""
+    admit, calls = meeting.admit, []
+    monkeypatch.setattr(meeting, "admit", lambda *given: (admit(*given), calls.append(given))[0])
+    clock = {"monotonic": lambda: time.monotonic() + 3600 * (len(calls) >= admitted)}
+    monkeypatch.setattr(meeting, "time", SimpleNamespace(**vars(time) | clock))
+    monkeypatch.setattr(meeting, "READ_SECONDS", HANG_SECONDS)
+
+
+def meet_all(*processes: tuple[int, int], timeout: float = HANG_SECONDS) -> list[InputError | None]:
     """The error of each of the (index, count) processes; they are threads here."""
     address = f"localhost:{free_port()}"
 
@@ -186,17 +196,19 @@ def test_all_processes_meet_in_any_order():
     [
         (
             [(0, 4), (1, 4)],
-            1.0,
+            HANG_SECONDS,
             AbsentPeerError,
-            "After 1 s 2 of 4 processes are connected; missing: processes 2, 3. See",
+            "After 600 s 2 of 4 processes are connected; missing: processes 2, 3. See",
         ),
         ([(1, 4)], 1.0, AbsentPeerError, "After 1 s process 1 cannot reach process 0: localhost:"),
-        ([(0, 3), (1, 3), (1, 3)], 60.0, UsageError, "PROCESS_ID is 1 in two processes: pid "),
-        ([(0, 2), (1, 3)], 60.0, UsageError, "NUM_PROCESSES is 3 in process 1 (pid "),
+        ([(0, 3), (1, 3), (1, 3)], HANG_SECONDS, UsageError, "PROCESS_ID is 1 in two processes: pid "),
+        ([(0, 2), (1, 3)], HANG_SECONDS, UsageError, "NUM_PROCESSES is 3 in process 1 (pid "),
     ],
 )
 def test_a_missing_duplicate_or_miscounted_process_is_named_in_all(monkeypatch, processes, timeout, error, message):
     monkeypatch.setattr(meeting, "ANNOUNCE_SECONDS", 0.5)
+    if error is AbsentPeerError:
+        pass_time(monkeypatch, 1)
     errors = meet_all(*processes, timeout=timeout)
     assert {type(one) for one in errors} == {error} and all(str(one).startswith(message) for one in errors)
 
@@ -207,10 +219,11 @@ def test_a_second_process_0_is_rejected():
         meet(0, 2, f"localhost:{port}", 60.0)
 
 
-def test_a_process_that_left_early_and_a_health_check_are_not_counted():
+def test_a_process_that_left_early_and_a_health_check_are_not_counted(monkeypatch):
+    pass_time(monkeypatch, 3)
     port = free_port()
     with ThreadPoolExecutor(1) as pool:
-        waits = pool.submit(meet, 0, 3, f"localhost:{port}", 2.0)
+        waits = pool.submit(meet, 0, 3, f"localhost:{port}", HANG_SECONDS)
         for line in (
             b"GET / HTTP/1.1\r\n\r\n",
             b'{"index": 1, "count": 3, "name": "x"}\n',
@@ -259,17 +272,18 @@ def test_an_unresolvable_host_is_an_error_except_in_kubernetes(monkeypatch):
 
 JOIN = """
 import os, signal, sys
-from launch.stages.meeting import meet
+from launch.stages import meeting
 from launch.stages.parent import run_in_child
 from launch.stages.processes import find
 from lm.errors import InputError
 
+meeting.READ_SECONDS = meeting.ANNOUNCE_SECONDS = 600.0
 run_in_child("test")
 found = find()
 if found.index == int(sys.argv[1]):
     %s
 try:
-    meet(found.index, found.count, found.address, 60.0)
+    meeting.meet(found.index, found.count, found.address, 600.0)
 except InputError as error:
     print(error, flush=True)
     sys.exit(error.exit_code)
