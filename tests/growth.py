@@ -1,71 +1,51 @@
-"""Check that the time of a function grows linearly with its input; tests check time in no other way.
+"""Check that the work of a function grows linearly with its input, by the lines, jumps and calls that Python executes.
 
-No bound is in seconds, which would depend on the machine: four times the input may take eight times the CPU time,
-whereas a linear function takes four times as long and a quadratic one sixteen times. The benchmarks and tests/chaos
-measure the seconds per megabyte.
+The counts are the same on every machine and under any load. Work inside a call of a library counts as one call:
+tests/bench/linear_time.py measures it.
 """
 
-import gc
-import math
-import time
+import sys
+import threading
 from collections.abc import Callable
 
-TIMES, ALLOWED = 4, 8
-CLOCK = 0.02
-"""Possible measurement error in seconds, for any duration; quadratic functions take far longer."""
-ATTEMPTS = 8
-ENOUGH = 5.0
-"""Seconds that no disturbance explains: then two attempts are enough."""
+TIMES, ALLOWED, FEW = 4, 5.5, 2_000
+"""`TIMES` the input may take `ALLOWED` times the steps and `FEW` more; quadratic functions take 16 times as many."""
+TOOL = 3
+EVENTS = sys.monitoring.events.LINE | sys.monitoring.events.JUMP | sys.monitoring.events.CALL
 
 
-def cpu_seconds[Input](function: Callable[[Input], object], given: Input) -> float:
-    collecting = gc.isenabled()
-    gc.disable()
-    start = time.process_time()
+def steps[Input](function: Callable[[Input], object], given: Input) -> int:
+    """Count the lines, jumps and calls of `function(given)` in this thread."""
+    count, thread = 0, threading.get_ident()
+
+    def add(*_: object) -> None:
+        nonlocal count
+        count += threading.get_ident() == thread
+
+    sys.monitoring.use_tool_id(TOOL, "growth")
     try:
+        for event in (sys.monitoring.events.LINE, sys.monitoring.events.JUMP, sys.monitoring.events.CALL):
+            sys.monitoring.register_callback(TOOL, event, add)
+        sys.monitoring.set_events(TOOL, EVENTS)
         function(given)
-        return time.process_time() - start
     finally:
-        if collecting:
-            gc.enable()
+        sys.monitoring.set_events(TOOL, 0)
+        sys.monitoring.free_tool_id(TOOL)
+    return count
 
 
 def superlinear[Input](
     function: Callable[[Input], object], make: Callable[[int], Input], size: int, forget: Callable[[], object] = int
 ) -> str | None:
-    """None if `function(make(n))` takes time proportional to n, up to four times `size`; else the measurements.
+    """None if the steps of `function(make(n))` grow at most as n does, up to four times `size`; else the counts.
 
     `forget` clears the function's cache of earlier inputs. Work that is done only once, such as loading a model, must
     have been done before.
     """
-    # A small size first: exponential time must be noticed before it runs for hours.
-    return grown(function, make, size // 16, forget) or grown(function, make, size, forget)
-
-
-def grown[Input](
-    function: Callable[[Input], object], make: Callable[[int], Input], size: int, forget: Callable[[], object] = int
-) -> str | None:
-    """As `superlinear`, from `size` on only.
-
-    Caches of the processor, and neighbours that use them, may make the longer input of one pair some times slower, so
-    what is too slow there must be too slow from the longer input on, too: what grows faster than linearly is.
-    """
-    measured: list[str] = []
-    for start in (size, TIMES * size):
-        short, long = make(start), make(TIMES * start)
-        least_short = least_long = math.inf
-        for attempt in range(ATTEMPTS):  # the minimum counts: other processes may be busy on the machine
-            forget()
-            least_long = min(least_long, cpu_seconds(function, long))
-            if attempt and least_long > ENOUGH:
-                break
-            if least_long <= CLOCK:
-                return None
-            forget()
-            least_short = min(least_short, cpu_seconds(function, short))
-            if least_long <= ALLOWED * least_short + CLOCK:
-                return None
-        measured.append(f"a size of {start:,} takes {least_short:.3f} s, {TIMES} times that {least_long:.3f} s")
-        if least_long > ENOUGH:
-            break
-    return "; ".join(measured)
+    forget()
+    short = steps(function, make(size))
+    forget()
+    long = steps(function, make(TIMES * size))
+    if long <= ALLOWED * short + FEW:
+        return None
+    return f"a size of {size:,} takes {short:,} steps, {TIMES} times that {long:,}"

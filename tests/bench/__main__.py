@@ -14,6 +14,7 @@ PROGRAMS = {
     "generate": "tokens per second of the engine",
     "interop": "exports and imports compared with transformers and llama.cpp",
     "layouts": "every row of configs/layouts.py compiled by libtpu",
+    "linear_time": "time of every function and pattern of external text, for growing inputs",
     "meshes": "arithmetic, memory and communication of compiled steps on eight devices",
     "pii": "recall and precision of personal data",
     "reinforce": "reinforcement learning: exact log-probabilities, and scores of three tasks",

@@ -363,14 +363,14 @@ def test_a_table_keeps_its_columns(tmp_path):
         assert row["language"] == "en" and row["language_score"] > 0.65
 
 
-def test_names_of_many_files_take_linear_time(tmp_path):
+def test_names_of_many_files_take_linear_steps(tmp_path):
     """A crawl of Common Crawl has 90,000 files."""
 
     def files(count: int) -> list[InputFile]:
         return [InputFile(Path(f"{i}.warc.gz"), f"{i}.warc.gz", "warc", 1) for i in range(count)]
 
     assert len(extraction.unit_names(files(100))) == 100
-    assert not superlinear(lambda inputs: extraction.units_of(inputs, CONFIG), files, 2_000)
+    assert not superlinear(lambda inputs: extraction.units_of(inputs, CONFIG), files, 200)
 
 
 def test_files_with_the_same_name_do_not_collide(tmp_path):

@@ -2,7 +2,7 @@
 
 python -m tests.data_prep.sources.hostile_tables make NAME FILE     writes the table of MAKERS
 python -m tests.data_prep.sources.hostile_tables read FILE          {"documents", "quarantined": {reason: count},
-                                                                     "error", "megabytes", "cpu_seconds"}
+                                                                     "error", "megabytes"}
 python -m tests.data_prep.sources.hostile_tables damage FOLDER N    {"read", "refused", "megabytes"} of N tables
 """
 
@@ -10,7 +10,6 @@ import json
 import random
 import re
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,7 +97,7 @@ def read(path: Path) -> dict:
 def used() -> dict:
     # Not ru_maxrss, which starts at the value of the parent.
     (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return {"megabytes": int(peak) >> 10, "cpu_seconds": round(time.process_time(), 1)}
+    return {"megabytes": int(peak) >> 10}
 
 
 def damaged(folder: Path, number: int) -> bytes:

@@ -146,5 +146,5 @@ def test_caches_keyed_by_page_content_are_bounded_in_bytes(look_up):
     "unit",
     ["a", "(", ")", ".", "..)", "a.", "a-", "/a", "a@", "'ll", "n't", "[1", ".A", "5$", "😀", "\0", "a..)", "1.2."],
 )
-def test_time_is_linear_in_the_length(unit):
-    assert not superlinear(words.split_chunk, lambda size: unit * (size // len(unit)), 30_000)
+def test_steps_are_linear_in_the_length(unit):
+    assert not superlinear(words.split_chunk, lambda size: unit * (size // len(unit)), 1000)

@@ -152,10 +152,10 @@ def test_steps_grow_with_the_conversation():
     assert len(template.text([{"role": "user", "content": "x" * 5_000_000}], TALK[2]["tool_calls"])) > 5_000_000
 
 
-def test_the_time_to_encode_is_linear_in_the_messages():
+def test_the_steps_to_encode_are_linear_in_the_messages():
     template = ChatTemplate(with_template(PLAIN, "gristmill"))
     encode = lambda talk: template.encode(talk, reply=True)
-    assert not superlinear(encode, lambda size: [{"role": "user", "content": "word " * 40}] * size, 500)
+    assert not superlinear(encode, lambda size: [{"role": "user", "content": "word " * 4}] * size, 50)
 
 
 def test_a_rendering_ends_when_nobody_waits_for_it():

@@ -1,7 +1,6 @@
 """The calculator, the search, and calls with wrong arguments."""
 
 import math
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -88,11 +87,9 @@ def test_calculator(expression, result):
     ],
     ids=lambda value: value[:20].encode("ascii", "backslashreplace").decode(),
 )  # fmt: skip
-def test_what_is_not_arithmetic_is_refused_at_once(expression, reason):
-    began = time.process_time()
+def test_what_is_not_arithmetic_is_refused(expression, reason):
     found = calculator(expression)
     assert found.startswith("Error: ") and reason in found and len(found) < 300
-    assert time.process_time() - began < 5
 
 
 @given(st.text("0123456789.()+-*/%^eE_ ", max_size=60))

