@@ -128,6 +128,8 @@ def measure(names: tuple[str, ...] = ()) -> Iterator[dict]:
             "copies": superlinear(lambda tokens: repeated_earlier(tokens, 50), repeated_tokens, TOKENS)
         },
     }
+    if unknown := [name for name in names if name not in rows]:
+        raise SystemExit(f"--names has {', '.join(unknown)}. Choose from: {', '.join(rows)}")
     for name in names or rows:
         found = rows[name]()
         yield {"name": name, "kinds": len(found), "superlinear": {kind: said for kind, said in found.items() if said}}
