@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -61,9 +60,10 @@ main()
 """A process that sends itself a signal after a step, once the checkpoint is written: the order is deterministic."""
 
 
-def signalled(run: Path, number: int, step: int, checkpoint: int = 0) -> tuple[int, str]:
-    """Return exit code and output of a training process that gets the signal after the step."""
-    process = train_process.start(run, FIELDS, code=SIGNALLED, arguments=(str(int(number)), str(step), str(checkpoint)))
+def signalled(run: Path, number: int, step: int, checkpoint: int = 0, code: str = "") -> tuple[int, str]:
+    """Return exit code and output of a training process that runs `code` and gets the signal after the step."""
+    arguments = str(int(number)), str(step), str(checkpoint)
+    process = train_process.start(run, FIELDS, code=code + SIGNALLED, arguments=arguments)
     output, _ = process.communicate(timeout=HANG_SECONDS)
     return process.returncode, output
 
@@ -208,17 +208,12 @@ def test_a_second_sigterm_has_no_effect(tmp_path):
 @pytest.mark.slow
 def test_a_second_ctrl_c_does_not_wait_for_the_save(run):
     code = (
-        "import lm.checkpoints.manager, time\n"
-        "lm.checkpoints.manager.Checkpoints.begin = lambda self, step, items: time.sleep(3600)\n"
-        "from tests.train_process import main\n"
-        "main()\n"
+        "import lm.checkpoints.manager, os, signal, time\n"
+        "def begin(*arguments):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(3600)\n"
+        "lm.checkpoints.manager.Checkpoints.begin = begin\n"
     )
-    process = train_process.start(run, FIELDS, code=code)
-    assert train_process.wait_for_step(run, process, 3)
-    process.send_signal(signal.SIGINT)
-    time.sleep(1)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=HANG_SECONDS)
-    assert process.returncode == 130, output
+    ended, output = signalled(run, signal.SIGINT, 3, code=code)
+    assert ended == 130, output
     assert "not waiting for the save" in output
