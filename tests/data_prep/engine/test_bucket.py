@@ -46,7 +46,7 @@ def test_outputs_equal_those_on_disk_and_each_unit_runs_once(name, store, tmp_pa
 @pytest.mark.slow
 def test_failed_units_are_quarantined(store, tmp_path):
     run_step(step_of(texts(20)), ONE_PROCESS, tmp_path)
-    engine = dataclasses.replace(TWO, attempts=2, unit_hours=3 / 3600)
+    engine = dataclasses.replace(TWO, attempts=2, unit_hours=15 / 3600)
     run_step(step_of(texts(20) | BAD), engine, RUN)
     assert outputs() == contents(tmp_path) and files(".running") == {}
     found = files(".json")

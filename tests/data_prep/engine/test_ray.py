@@ -25,12 +25,12 @@ REPOSITORY = Path(__file__).parents[3]
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (make ray)")
 
 MAIN = """
-import os, sys, time
+import dataclasses, os, sys, time
 from pathlib import Path
 from data_prep.config import EngineConfig
 from data_prep.engine import run_step
 from tests.data_prep.engine.test_ray import listening
-from tests.data_prep.engine.test_units import BAD, step_of, texts
+from tests.data_prep.engine.test_units import BAD, Hurried, step_of, texts, work
 
 def engine(**more):
     return EngineConfig(runner="ray", workers=2, max_failed=0.5, attempts=2, **more)
@@ -40,7 +40,8 @@ UNITS = """
 if __name__ == "__main__":
     assert len(run_step(step_of(texts(100)), engine(), Path("first"))) == 100
     print(listening())
-    assert len(run_step(step_of(texts(200) | BAD), engine(unit_hours=3 / 3600), Path("run"))) == 200
+    step = dataclasses.replace(step_of(texts(200) | BAD), work=Hurried(work))
+    assert len(run_step(step, engine(unit_hours=30 / 3600), Path("run"))) == 200
 """
 
 INTERRUPTED = """
