@@ -153,7 +153,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if (mark := item.get_closest_marker("fast_rows")) and not item.get_closest_marker("slow"):
             rows[test := item.nodeid.partition("[")[0]] += 1
-            if rows[test] > mark.args[0]:
+            if rows[test] > (mark.args or (1,))[0]:
                 item.add_marker("slow")
     slow = config.stash[EVERY_SLOW_TEST] = [item for item in items if item.get_closest_marker("slow")]
     if part := config.getoption("part"):

@@ -166,7 +166,7 @@ def test_the_command_itself_needs_no_package():
     assert done.returncode == 2 and "no part nothing; there are attention, golden, " in done.stderr
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     ("words", "variables", "code", "said"),
     [

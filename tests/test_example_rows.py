@@ -42,7 +42,7 @@ def hostile(kind: str) -> tuple[str, pa.Table | bytes]:
     }[kind]
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("kind", ["a word in all rows", "a word in a list", "a long list", "a line without an end",
                                   "blank lines", "a line of lists"])  # fmt: skip
 def test_hostile_files_are_rejected_or_read_in_little_memory(tmp_path, monkeypatch, kind):

@@ -147,7 +147,7 @@ def command(bases, name, *words):
     return parse_run("launch.finetune", "", [str(bases / name), config, *given], from_run="chat")
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     "option", [pytest.param(one, marks=() if n % 3 == 0 else pytest.mark.slow) for n, one in enumerate(OPTIONS)]
 )

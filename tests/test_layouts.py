@@ -104,7 +104,7 @@ def test_the_schedule_of_llama_3_405b_equals_the_papers_and_fits_its_layout():
         make_plan(*on_hardware(experiment.model, train, "v5p:16x16x16")[2:], topology_of("v5p:16x16x16"))
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("row", GPUS, ids=lambda row: row.name)
 def test_the_estimate_leaves_room_on_gpus(row):
     topology, own = topology_of(row.topology), parsed(row.model, "--train.layout", row.name)

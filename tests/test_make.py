@@ -78,7 +78,7 @@ def test_the_default_environment_is_for_cpus_and_is_kept(make):
     assert make("lint")[::2] == (0, [])
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("accelerator", ACCELERATORS)
 def test_an_accelerator_is_kept_until_another_is_requested(make, accelerator):
     with_it = ["requirements.lock", f"requirements-{accelerator}.lock"]

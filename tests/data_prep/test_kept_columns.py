@@ -120,7 +120,7 @@ def bits(array: pa.Array | pa.ChunkedArray) -> list:
     return [repr(value) for value in array.to_pylist()]
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("writer", [(name, *one) for name, some in WRITERS.items() for one in some], ids=lambda w: w[1])
 def test_values_stay_with_kept_and_dropped_documents_bit_for_bit(tmp_path, writer):
     assert WRITERS.keys() == {one.title for one in FORMATS} - {"plain text"}

@@ -61,7 +61,7 @@ def exported(request, tokenizer, tmp_path_factory):
     return place / "run", place / "out"
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("scan_layers", [False, True], ids=["one by one", "a stack"])
 def test_export_import_export_is_the_same(exported, tmp_path, scan_layers):
     _, out = exported
@@ -102,7 +102,7 @@ def test_a_model_card_counts_all_tokens_of_a_run_with_growing_batches(exported):
     assert "| from step 9 on | batches of 7 sequences" in text and "from step 15" not in text
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "mixed"])
 def test_dtypes_of_tensors_are_kept(exported, tmp_path, dtype):
     _, out = exported

@@ -57,7 +57,7 @@ def imported(request, source, tmp_path, capsys):
     return RunFolder(tmp_path / "run").open_to_publish(), capsys.readouterr().out
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 def test_special_tokens_are_in_the_run_and_in_every_export(imported, tmp_path):
     stored, said = imported
     assert "no token for 21 of the 256 bytes (0x04, 0x06, 0x13, " in said
@@ -116,7 +116,7 @@ def test_a_model_is_imported_without_a_template_that_cannot_be_used(source, tmp_
         assert len(said) == 1 and "takes too many steps" in said[0] and "imported without it" in said[0]
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 def test_a_prompt_begins_with_the_prefix_of_the_sources_tokenizer(imported, tmp_path):
     stored, _ = imported
     ids = stored.tokenizer.encode("a mill")

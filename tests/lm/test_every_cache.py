@@ -74,7 +74,7 @@ def nats(model, ids: list[int]) -> np.ndarray:
     return np.asarray(whole(model, ids_BT, np.ones_like(ids_BT)))[0, np.arange(len(ids) - 1), ids[1:]]
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @rows(CACHED)
 def test_rows_read_in_pieces_equal_the_whole_forward_pass(config):
     """Prompts of different lengths with padding, a second piece, which is empty for one row, and single tokens until
@@ -98,7 +98,7 @@ def test_rows_read_in_pieces_equal_the_whole_forward_pass(config):
     np.testing.assert_array_equal(cache.lengths_B, [length] * 3)
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @rows(CACHED)
 def test_generated_text_has_the_log_probabilities_of_the_whole_forward_pass(config):
     """Requests of different lengths, more than there are slots."""
@@ -113,7 +113,7 @@ def test_generated_text_has_the_log_probabilities_of_the_whole_forward_pass(conf
         np.testing.assert_allclose(found, nats(model, ids)[len(prompt) - 1 :], rtol=0, atol=1e-5)
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @rows(SCORED)
 def test_continuations_of_one_context_have_the_log_likelihoods_of_the_whole_forward_pass(config):
     """So do tasks, evaluators and lm-eval, which all ask LogLikelihoods; and prompts scored by the server."""

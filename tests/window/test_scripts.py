@@ -144,7 +144,7 @@ def test_work_is_split_into_slices_and_ends_when_the_text_is_gone(ask, tokenizer
     assert found == "AbortError"
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("name", ["cl100k", "two letters"])
 def test_merges_join_the_lowest_rank_everywhere_until_they_equal_encode(ask, tokenizers, name):
     few = train_bpe(["aaaabbabaabb" * 40, "abab" * 99], TokenizerConfig(268, r"\s+|\S+", 10**6))

@@ -185,7 +185,7 @@ def test_an_s3_address_works_too(warcs, tmp_path):
             fetched(served, tmp_path / "b", crawl="CC-MAIN-2024-11")
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     ("wanted", "keep"),
     [

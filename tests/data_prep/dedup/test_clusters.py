@@ -160,7 +160,7 @@ def test_a_key_of_many_rows_is_never_in_memory_at_once(tmp_path, monkeypatch):
     assert stays(result) == union_find(pairs)
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("keys", [1, 3])
 def test_the_sizes_of_clusters_do_not_depend_on_the_memory_limit(tmp_path, keys):
     """With several keys per document, a duplicate is found in several blocks of a partition."""

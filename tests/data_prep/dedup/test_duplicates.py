@@ -108,7 +108,7 @@ def minhash_config(**changes: Any) -> MinHashConfig:
     return dataclasses.replace(recipe.MINHASH, **changes)
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("by_language", [False, True])
 def test_documents_are_compared_only_within_their_scope(tmp_path, across, by_language):

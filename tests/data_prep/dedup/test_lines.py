@@ -62,7 +62,7 @@ def left_by_plain_count(corpus: list[list[Survivor]], config: LineDedupConfig) -
     return left
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     ("unit", "span", "most"), [("line", 1, 1), ("line", 2, 1), ("paragraph", 1, 1), ("line", 1, 2)]
 )

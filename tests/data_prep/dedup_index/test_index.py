@@ -56,7 +56,7 @@ def config_of(steps: tuple[str, ...] = STEPS, against: tuple[Path, ...] = (), **
 slow = pytest.mark.slow
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     ("steps", "key_bytes", "corpora"),
     [

@@ -405,7 +405,7 @@ def members(session: int) -> list[str]:
     return subprocess.run(["ps", "-o", "pid=", "-s", str(session)], capture_output=True, text=True).stdout.split()
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupt", "kill"])
 def test_an_interrupt_or_kill_stops_the_workers_and_keeps_finished_units(number, tmp_path):
     (tmp_path / "tmp").mkdir()

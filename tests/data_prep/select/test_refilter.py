@@ -101,7 +101,7 @@ def test_the_same_thresholds_give_the_counts_of_the_run_except_for_duplicates(te
     assert (counts["rows"], counts["languages"]) == (run["rows"], run["languages"])
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_thresholds_give_the_counts_of_a_fresh_run_without_deduplication(texts, tmp_path, name):
     """The texts are measured under CONFIG: none of these settings affects measurements."""

@@ -251,7 +251,7 @@ def unfinished(documents, large, tmp_path_factory) -> dict[str, tuple[Path, Path
     }
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     ("corpus", "name"),
     [

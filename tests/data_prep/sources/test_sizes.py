@@ -45,7 +45,7 @@ def test_also_of_parquet(tmp_path, texts):
     assert counted == read
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     "name",
     ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.json", "utf16.jsonl", "a.txt", "utf16.txt", "a.parquet"],

@@ -33,7 +33,7 @@ def test_a_greeting_can_be_left_out():
     assert recent(template, [*GREETING, *LAST], 10**6, 20) == LAST
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("most_characters", [100_000, sys.maxsize])
 @pytest.mark.parametrize("words", [1, 200])
 def test_the_cost_of_shortening_is_that_of_what_stays(monkeypatch, most_characters, words):

@@ -51,7 +51,7 @@ def restored(folder, config, optimizer):
     return found[0], like
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     "optimizer",
     [

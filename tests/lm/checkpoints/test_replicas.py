@@ -51,7 +51,7 @@ def test_all_dtypes_of_a_state_are_tested():
         assert {leaf.dtype.name for leaf in jax.tree.leaves(state)} <= {*TYPES}
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("sizes", MESHES)
 def test_every_bit_of_the_first_replica_reaches_all_others(sizes):
     mesh = grid(sizes)

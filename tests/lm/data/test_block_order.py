@@ -28,7 +28,7 @@ def test_a_small_batch_has_windows_of_many_blocks():
         assert len(np.unique(np.diff(np.sort(row)) > 1)) == 2 and np.sum(np.diff(np.sort(row)) > 1) <= 7
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("batch", [64, 65, 70])
 def test_a_row_reads_blocks_of_neighbouring_windows(batch):
     order = BlockOrder([range(1000)], [[1.0]], 0, constant(batch, 1), 10)

@@ -190,7 +190,7 @@ def test_a_shorter_context_keeps_every_target_and_separates_sequences(folders, c
         assert heads.sum() == sum(whole.sources[0].windows.heads(number).sum() for _, number in source.places(step))
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("most_held", [0, 50, 10**6])
 @pytest.mark.parametrize("config", [GROWING, MIXED], ids=["one folder", "mixture"])
 def test_the_steps_of_a_window_are_the_inverse_of_the_windows_of_a_step(folders, config, most_held):

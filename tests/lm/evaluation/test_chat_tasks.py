@@ -243,7 +243,7 @@ def run(model, task: str, folder, write=write_jsonl, **more):
     return run_harness(model, [task], shots, data=str(folder), **more)
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.filterwarnings("ignore")  # from other packages
 @pytest.mark.parametrize(
     ("task", "answers", "figure"),

@@ -65,7 +65,7 @@ def test_a_shared_context_is_computed_once():
     assert computed(layouts) <= 1.3 * once < tokens_of(requests)
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     "name", ["modern", "windows", *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "gpt2"))]
 )

@@ -177,7 +177,7 @@ def changed_fields(config: ModelConfig) -> set[str]:
     return min((differ(base) for base in BASES.values()), key=len)
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("config", cases())
 def test_a_field_is_restored_or_rejected_by_name(tmp_path, config):
     arrays, changed = random_parameters(config), changed_fields(config)
@@ -271,7 +271,7 @@ def as_class[Kind: ModelConfig](kind: type[Kind], base: ModelConfig, **changes: 
     return kind(**{f.name: getattr(base, f.name) for f in dataclasses.fields(base)} | changes)
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("base", BASES.values(), ids=BASES)
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def equal(left, right):
     return all(left[name].dtype == right[name].dtype and np.array_equal(left[name], right[name]) for name in left)
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_and_gradients_equal_those_of_transformers(name):
     gradients = named_leaves(check_logits(FIXTURES / name, FIXTURES / name / "golden.npz"))

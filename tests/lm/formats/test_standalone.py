@@ -73,7 +73,7 @@ def imported(folder):
     return module
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("name", CONFIGS)
 def test_logits_equal_ours_in_one_pass_or_token_by_token(tmp_path, name):
     config = CONFIGS[name]

@@ -47,7 +47,7 @@ def expected(shares, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, penalty=1.0
     return left / left.sum()
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     "settings",
     [

@@ -59,7 +59,7 @@ def test_float32_weights_are_equivalent(name):
     np.testing.assert_array_equal(found_BTV.argmax(-1), expected_BTV.argmax(-1))
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     ("name", "weights", "bound"),
     [

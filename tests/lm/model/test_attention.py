@@ -65,7 +65,7 @@ def test_values_and_gradients_equal_the_float64_reference(implementation, shape,
         assert error < 3e-6
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     "implementation", [xla, pytest.param(functools.partial(by_blocks, blocks=32), marks=SLOW), interpreted]
 )
@@ -82,7 +82,7 @@ def test_blocks_and_kernels_are_as_exact_in_bfloat16_as_whole_attention(implemen
 SEGMENTS = jnp.concatenate([jnp.full((1, n), i, jnp.int32) for n, i in ((40, 1), (30, 2), (50, 3), (8, 0))], axis=1)
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     "implementation",
     [xla, pytest.param(functools.partial(by_blocks, blocks=3), marks=SLOW), interpreted],
@@ -162,7 +162,7 @@ def of_gpu(monkeypatch, capability):
     monkeypatch.setattr("lm.parallel.target_of", lambda device: Target("cuda", capability))
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(("shape", "devices"), [(LLAMA_8B, 1), (GPT2_124M, 4), ((2, 1023, 4, 2, 60), 1)], ids=str)
 def test_cudnn_is_lowered_to_its_kernels_for_cuda_without_a_mask(shape, devices, monkeypatch):
     """No array of length x length exists for any documents."""

@@ -76,7 +76,7 @@ def test_the_pairs_of_blocks_cover_the_visible_positions_evenly_over_devices(dev
         assert plan_of_pairs(devices, length, None)[1].shape == (devices, 2 * devices + 1, 2)
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     ("choice", "shape", "mesh", "mask"),
     [

@@ -33,7 +33,7 @@ def test_flops_equal_a_manual_calculation():
 WIDE = {"layers": 1, "vocab_size": 1024, "context_length": 64, "width": 256, "heads": 8, "mlp_width": 1024}
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(("family", "tied"), [("llama", True), ("gpt2", False), ("modern", False)])
 def test_flops_are_within_2_percent_of_the_count_by_xla(family, tied):
     """XLA counts all operations of the compiled gradient, also elementwise ones. It counts the body of a loop only
@@ -54,7 +54,7 @@ def counted_flops(config: ModelConfig, **train) -> float:
     return counted["flops"] / ints_BT.size
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("name", ["minimal_with_context", "save_qkv_proj", "full"])
 def test_flops_recomputed_by_remat_equal_the_additional_count_by_xla(name):
     """Within 5% of the FLOPs of the block: attention counts half, and elementwise operations do not count."""

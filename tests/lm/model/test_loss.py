@@ -35,7 +35,7 @@ def assert_all_close(found, expected):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     ("parts", "softcap", "z_loss"), [(1, None, 0.0), (8, None, 0.0), (4, 2.0, 0.0), (2, None, 0.3), (4, 2.0, 0.3)]
 )

@@ -53,7 +53,7 @@ def gradient(model, tokens_BT, segments_BT, target):
     return jax.grad(felt)(model.embed(tokens_BT, row_positions(tokens_BT), before))
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @CONFIGS
 def test_gradients_show_causality_and_separate_documents(config):
     tokens_BT = tokens(config)
@@ -71,7 +71,7 @@ OTHERS = {"windows": WINDOWS, "head_dim": OWN_HEADS}
 WITH_OTHERS = rows(FAMILIES | OTHERS)
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @WITH_OTHERS
 def test_logits_and_taps_equal_the_float64_reference(config):
     model, tokens_BT = random_model(config), tokens(config)
@@ -127,7 +127,7 @@ def test_a_prefix_is_bidirectional_in_the_whole_model():
         assert np.flatnonzero(np.asarray(felt(x_BTD, row, target))).tolist() == list(range(end))
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @WITH_OTHERS
 def test_stacked_and_separate_layers_are_the_same_model(config):
     config = dataclasses.replace(config, attention_windows=config.attention_windows[:1])
@@ -157,7 +157,7 @@ def test_rotary_tables_are_computed_once_per_forward_pass(config):
     assert program.count(" cos ") == 1 and program.count(" sin ") == 1
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @CONFIGS
 def test_bfloat16_compute_keeps_float32_logits_and_parameters(config):
     exact = config

@@ -57,7 +57,7 @@ QUICK = [("fsdp 8", 3, True), ("fsdp 2 x tensor 2 x context 2", 1, False)]
 CASES = [(mesh, layers, layers == 8) for mesh in MESHES for layers in (3, 8)]
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     ("mesh", "layers", "scanned"), [*QUICK, *(pytest.param(*c, marks=pytest.mark.slow) for c in CASES)]
 )

@@ -79,7 +79,7 @@ def small_rate(rule: str):
     )  # fmt: skip
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("rule", ["adamw", "muon", "lion", "adafactor"])
 def test_every_optimizer_moves_bfloat16_parameters_as_far_as_float32(rule):
     """Adjacent bfloat16 parameters differ by up to 1e-3, a hundred times the update."""

@@ -73,7 +73,7 @@ def sampler_on(
     return sampler, state, lambda state, batch: step(state, jax.device_put(batch, batch_sharding(mesh)))
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("reward", [float("nan"), -0.1, 2])
 def test_rewards_that_are_none_are_refused(reward):
     sampler, state, _ = sampler_on(1, task=always(reward))

@@ -339,7 +339,7 @@ def test_fuzzed_bodies_are_answered_or_refused(server, count):
     until(lambda: idle(server))
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.anyio
 @pytest.mark.parametrize("how", ["the client leaves", "the server stops"])
 async def test_a_rendering_ends_when_nobody_waits_for_it(engine, monkeypatch, how):

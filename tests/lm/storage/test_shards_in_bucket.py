@@ -69,7 +69,7 @@ def test_the_batches_equal_those_of_the_files(tokens, uploaded):
     assert re.search(r"read with one request per [\d,]+ bytes; --train\.shuffle-block \d+", ours.warning() or "")
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(("context", "block"), [(7, 1), (LENGTH, 1), (8, 5)])
 @pytest.mark.parametrize("rows", [pytest.param(slice(None), marks=pytest.mark.slow), np.array([0, 2])])
 def test_prefetched_batches_are_equal_from_any_step(tokens, uploaded, context, block, rows):

@@ -65,7 +65,7 @@ def tie_rich(seed: int) -> list[str]:
     return ["".join(random_.choices("ab\u00e9 ", (5, 4, 2, 3), k=random_.randrange(1, 120))) for _ in range(12)]
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("pattern", SPLIT_PATTERNS)
 def test_equals_the_naive_algorithm_on_natural_text(pattern):
     texts = [NATURAL, ODD]
@@ -190,7 +190,7 @@ def test_a_pattern_that_skips_characters_or_backtracks_long_is_rejected_before_t
         train_bpe(["some text"] * 5, TokenizerConfig(270, pattern, 1000))
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     ("pattern", "text"), [(r"[a-zA-Z]+(?!\.\.)|[^a-zA-Z]+", "ab.."), (r"\S+|\s(?!\s{5})\s*", "a          b")]
 )

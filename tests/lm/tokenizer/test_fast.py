@@ -43,7 +43,7 @@ def test_all_strings_of_four_critical_letters(encoder):
         same(encoder, "".join(source.choices(LETTERS, k=source.randrange(1, 9))))
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 def test_every_code_point(encoder):
     """Each with its neighbors, and each differing code point by itself, for which gigatoken's ids differ."""
     for points in CODE_POINTS:

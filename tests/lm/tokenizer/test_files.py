@@ -42,7 +42,7 @@ def test_load_restores_a_saved_tokenizer(tmp_path):
     }
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     "pattern", [pytest.param(one, marks=pytest.mark.slow if one == "o200k" else ()) for one in SPLIT_PATTERNS]
 )

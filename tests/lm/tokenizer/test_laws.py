@@ -32,7 +32,7 @@ texts = st.text(alphabet=st.sampled_from(LETTERS)) | st.text(alphabet=f" {BLANK}
 any_text = texts | st.text()
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @every
 def test_a_text_round_trips_whole_and_as_bytes(tokenizer):
     @settings(max_examples=200, deadline=None)

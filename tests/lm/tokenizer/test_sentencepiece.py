@@ -56,7 +56,7 @@ texts = (
 )
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @both
 def test_every_character_round_trips(tokenizer):
     for first in range(0, 0x110000, 0x800):
@@ -74,7 +74,7 @@ def test_the_layout(tokenizer):
     ]  # fmt: skip
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_order_of_the_texts_changes_nothing(algorithm):
     shuffled = [*PARTS, "", "x" * 3 * LONGEST_SENTENCE]

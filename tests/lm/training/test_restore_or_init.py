@@ -164,7 +164,7 @@ def test_a_damaged_checkpoint_is_rejected(tokens, finished, tmp_path):
         train(MODEL, started_from(other, "parameters"), copy(tokens, tmp_path / "run"))
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     ("changes", "words"),
     [({"seed": 5}, "seed is 0, this run's 5"), ({}, r"data is \[.*, this run's \[")],

@@ -57,7 +57,7 @@ GOLDEN = {"llama": (4.8621097, 2.7489733), "gpt2": (4.8296728, 1.8753377), "mode
 """(loss, global norm of the gradients) of batch_of(config) with initial_model(config)."""
 
 
-@pytest.mark.fast_rows(1)
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("name", ["llama", "modern", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_the_first_step_has_the_recorded_values(name):
     loss, gradients = loss_and_named_gradients(FAMILIES[name])
