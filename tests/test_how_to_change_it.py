@@ -124,7 +124,8 @@ def test_an_example_trains_resumes_and_is_rejected_if_not_trusted(folder, tokens
                 trusted_code.load_named(name, option)
 
 
-@pytest.mark.parametrize("forms", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("forms", [1, 2])
 def test_the_rows_of_hooks_metrics_and_evaluators_are_logged(folder, tokens, forms):
     """All at once, with the block whose scalar is logged; scanned and rematerialized layers log the same values."""
     names = ("my_hook", "my_metric", "my_evaluator", "my_block")

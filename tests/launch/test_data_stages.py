@@ -82,6 +82,7 @@ def books(run: Place) -> dict[str, tuple[str, set[str]]]:
     return {name: (marker["key"], set(marker["files"])) for name, marker in markers.items()}
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_equals_one_on_disk_and_is_not_copied_here(run, tmp_path):
     experiment = experiment_of(write_warcs(tmp_path / "warc", 3, 6), steps=("exact_dedup", "line_dedup"))
     disk = tmp_path / "run"

@@ -189,6 +189,7 @@ def test_a_stage_with_a_failed_upload_is_absent_until_the_next_attempt(run, serv
     assert on("c", tmp_path, run, stage("second", stage("first"))) == [True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_before", ["first/file", "stages/first.json"])
 def test_all_processes_rebuild_a_stage_if_process_0_was_killed_before_its_marker(run, server, tmp_path, killed_before):
     """Otherwise this process would report it as up to date, and the others would wait for it."""

@@ -91,6 +91,7 @@ def test_a_tokenizer_other_than_the_training_one_is_rejected(run):
         run.load()
 
 
+@pytest.mark.slow
 def test_prompts_are_continued_on_the_side_without_changing_the_run(run, capsys):
     """On one device if the mesh does not fit, which is printed."""
     before = files_of(run.root)

@@ -98,7 +98,7 @@ def test_rows_read_in_pieces_equal_the_whole_forward_pass(config):
     np.testing.assert_array_equal(cache.lengths_B, [length] * 3)
 
 
-@pytest.mark.fast_rows
+@pytest.mark.slow
 @rows(CACHED)
 def test_generated_text_has_the_log_probabilities_of_the_whole_forward_pass(config):
     """Requests of different lengths, more than there are slots."""

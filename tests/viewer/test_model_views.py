@@ -192,6 +192,7 @@ def test_long_texts_are_truncated_and_counted(run):
     assert ask(run, "layers", text="a mill " * 1_000)["dropped"] == found["dropped"]
 
 
+@pytest.mark.slow
 def test_an_exported_page_has_the_prompts_at_every_step_and_the_samples(run):
     samples = [{"prompt": "The miller", "temperature": 0.0, "text": "The miller sold"}]
     write_json(run.paths.final_samples, {"samples": samples})

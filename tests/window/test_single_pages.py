@@ -97,6 +97,7 @@ def test_the_curves_of_a_reinforced_run_include_its_rewards(opened, tmp_path):
         assert last in chart.locator("output").inner_text()
 
 
+@pytest.mark.slow
 def test_a_ladder_shows_every_run_and_its_scaling_law(opened, found):
     page = opened(
         window_html({key_of("model", {}): {"name": "tales"}, key_of("scaling", {}): found.as_json()}, ("scaling",))

@@ -98,6 +98,7 @@ def bars(page) -> dict[int, float]:
     return found
 
 
+@pytest.mark.slow
 def test_next_tokens_come_from_the_model_and_are_added_one_by_one(hostile, open_page, inspector):
     page = open_page(f"{hostile.window}#predict?text={quote('The miller')}")
     logits_V = inspector.next_logits("The miller").logits_V.astype(np.float64)
@@ -222,6 +223,7 @@ def test_each_token_is_announced_in_one_live_region(hostile, open_page, id, said
     assert page.evaluate("() => window.said.isConnected && window.said.textContent")
 
 
+@pytest.mark.slow
 def test_a_character_in_several_tokens_is_shown_whole(hostile, open_page):
     text = "Encyclopædia 字 😀"
     page = open_page(f"{hostile.window}#predict?text={quote(text)}")

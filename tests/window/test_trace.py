@@ -45,7 +45,8 @@ def test_a_text_is_found_as_often_as_in_the_index_and_links_to_its_document(host
     page.wait_for_selector(".trace-documents")
 
 
-@pytest.mark.parametrize("width", [1200, pytest.param(PHONE, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1200, PHONE])
 def test_a_hostile_text_is_traced_by_the_keyboard_and_stays_text(hostile, open_page, width):
     index, tokenizer = CorpusIndex(hostile.folder), load(hostile.folder / "tokenizer")
     text = f"{SCRIPT} and more"

@@ -30,9 +30,8 @@ def outputs() -> dict[str, bytes]:
     return {name.removeprefix("out/"): data for name, data in files(".txt").items()}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(one, marks=() if one == "processes" else pytest.mark.slow) for one in ENGINES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENGINES)
 def test_outputs_equal_those_on_disk_and_each_unit_runs_once(name, store, tmp_path):
     run_step(step_of(texts(30)), ONE_PROCESS, tmp_path)
     assert list(run_step(step_of(texts(30)), ENGINES[name], RUN)) == list(texts(30))

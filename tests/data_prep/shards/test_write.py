@@ -156,7 +156,8 @@ def test_bytes_are_reproducible_for_any_batches(tokens, documents, tmp_path, mon
     assert pq.read_table(tmp_path / "tokens/documents") == pq.read_table(tokens / "documents")
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
 def test_gigatoken_writes_the_same_bytes(tokens, documents, tmp_path, workers):
     pytest.importorskip("gigatoken", reason="gigatoken is not installed")
     config = dataclasses.replace(CONFIG, encoder="gigatoken")
@@ -269,12 +270,10 @@ def test_a_truncated_file_is_written_again(tokens, large, unfinished, tmp_path, 
     assert contents(out) == contents(tokens if corpus == "small" else large / "tokens")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("train_shards", "largest"),
-    [
-        (2, 400),
-        *(pytest.param(*one, marks=slow) for one in ((2, 1), (2, 20_000), (1, 300_000))),
-    ],
+    [(2, 400), (2, 1), (2, 20_000), (1, 300_000)],
 )
 def test_a_full_disk_is_an_input_error_and_the_same_call_continues(documents, tmp_path, train_shards, largest):
     """A limit on file sizes simulates the full disk. At the last limit one shard fits and another does not."""
@@ -385,6 +384,7 @@ def in_order(numbers: list[int], heads: list[bool]) -> list[int]:
     return [number for number, head in zip(numbers, heads, strict=True) if head]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_shards", [1, 2])
 def test_documents_are_repeated_far_apart_by_their_column_and_never_held_out(
     documents, tmp_path, monkeypatch, train_shards

@@ -51,6 +51,7 @@ def test_a_checkpoint_at_another_store_is_restored_bit_for_bit(server):
     assert same_bits(restored(folder)[0], state_of(3))
 
 
+@pytest.mark.slow
 def test_a_corrupt_object_is_named_and_the_previous_checkpoint_is_used(folder, capsys):
     write(folder, 3, 6)
     flipped = folder / next(name for name in folder.files() if re.match("6/model/ocdbt.*/d/", name))
@@ -97,6 +98,7 @@ def test_a_command_that_lost_the_run_writes_and_deletes_nothing(folder):
     assert folder.files() == before
 
 
+@pytest.mark.slow
 def test_a_command_that_lost_the_run_after_its_arrays_keeps_its_successors_objects(folder, monkeypatch):
     """Both write to checkpoints/3. Orbax finalizes files under the same names in both, so the first checks the lease
     before that."""

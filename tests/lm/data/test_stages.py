@@ -163,6 +163,7 @@ def test_a_batch_does_not_depend_on_previous_reads_or_processes(folders, config,
                 assert same(batch, tuple(array[part::2] for array in expected[step]))
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(config=schedules())
 def test_a_shorter_context_keeps_every_target_and_separates_sequences(folders, config):

@@ -182,6 +182,7 @@ def test_replies_end_at_the_templates_end_token_and_have_no_space_before_them(to
     assert ask("Hi") == whole and ask("Hi", "It is") == ["   "]
 
 
+@pytest.mark.slow
 def test_long_conversations_lose_their_oldest_questions_and_then_the_beginning_of_the_last(tokenizer):
     model = scripted(tokenizer, 256)
     talk, long = ("Who is it?", "The cook", "And now?", "The judge", "And then?"), "the old baker sold flour. " * 18
@@ -281,6 +282,7 @@ def test_tasks_that_generate(talker, tmp_path, task, answers, figure):
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_choices_are_compared_by_their_log_likelihood_as_replies(talker, tmp_path):
     found = run(talker, "mmlu_anatomy", tmp_path)
@@ -351,6 +353,7 @@ def test_groups_read_the_layout_of_the_hub_and_splits_for_few_shot_examples_can_
         run_harness(talker, ["mmlu_stem"], data=str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_no_question_is_its_own_few_shot_example(talker, tmp_path):
     for task, split in (("arc_easy", "test"), ("piqa", "validation")):

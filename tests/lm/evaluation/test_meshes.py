@@ -81,6 +81,7 @@ def test_every_mesh_gives_the_metrics_of_one_device(run, alone, name):
     assert samples == alone[2]
 
 
+@pytest.mark.slow
 def test_rows_are_sharded_over_the_context_axis_without_moving_parameters():
     mesh = make_mesh(MeshConfig(fsdp=2, context=2), MODEL, 8)
     assert mesh_for_rows(mesh, 4) is mesh and mesh_for_rows(mesh, 12) is mesh

@@ -55,6 +55,7 @@ def changed(monkeypatch, tmp_path):
     return change
 
 
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("program", ["for _ in range(10**9): pass", "for _ in range(40_000): print('x' * 10**6)"])
 def test_cpu_time_is_limited(program, changed):
     """Without the limit the program would end well."""

@@ -52,7 +52,8 @@ def logits_of(name, weights):
     return np.asarray(by_cache(for_inference(model, config, weights), tokens_BT, config))
 
 
-@pytest.mark.parametrize("name", [pytest.param("llama, scanned", marks=pytest.mark.slow), "modern, softcap"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llama, scanned", "modern, softcap"])
 def test_float32_weights_are_equivalent(name):
     expected_BTV, found_BTV = logits_of(name, None), logits_of(name, "float32")
     np.testing.assert_allclose(found_BTV, expected_BTV, rtol=0, atol=1e-5 * np.abs(expected_BTV).max())

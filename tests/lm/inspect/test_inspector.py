@@ -58,6 +58,7 @@ def distribution(model, ids) -> np.ndarray:
     return np.exp(log_probabilities(model, len(ids))(ids))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", EACH)
 def test_each_stage_of_the_lens_is_the_model_without_the_later_blocks(config):
     """The last stage is the model's own distribution."""
@@ -144,7 +145,8 @@ def test_the_size_of_each_prefix_equals_gzip():
         assert bits == 8 * len(gzip.compress(whole[:end], 9)) / end
 
 
-@pytest.mark.parametrize("context", [40, pytest.param(96, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("context", [40, 96])
 def test_each_padded_length_is_compiled_once(context, monkeypatch):
     """Programs are traced for each padded length, not for each text or step; layers pads to 64 positions."""
     config = dataclasses.replace(SMALLEST, context_length=context)
@@ -170,9 +172,8 @@ def test_each_padded_length_is_compiled_once(context, monkeypatch):
     assert sorted(traced) == expected
 
 
-@pytest.mark.parametrize(
-    "weights", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("float32", "bfloat16")), "int8"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
 def test_prepared_weights_can_be_inspected(weights):
     """Tied embeddings, and attention with fused query, key and value."""
     prepared = for_inference(random_model(SMALLEST), SMALLEST, weights)

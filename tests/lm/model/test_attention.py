@@ -115,9 +115,8 @@ def mesh_of(devices, fsdp=1, tensor=1):
     return make_mesh(MeshConfig(fsdp, tensor), LLAMA, 4, jax.devices()[:devices])
 
 
-@pytest.mark.parametrize(
-    "implementation", [pytest.param(functools.partial(by_blocks, blocks=4), marks=SLOW), interpreted]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("implementation", [functools.partial(by_blocks, blocks=4), interpreted])
 def test_a_mesh_gives_the_same_values_with_sharded_heads_and_sequences(implementation):
     mesh = mesh_of(8, fsdp=2, tensor=2)
     inputs = arguments(4, 128, 2, 2, 64)

@@ -104,6 +104,7 @@ def test_a_long_prompt_is_added_to_the_cache_in_blocks(monkeypatch):
     np.testing.assert_allclose(model.logits(x_BTD), expected_BTV, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_gradients_show_the_window():
     """With one layer, only the window; with two, also the windows of its positions."""
     tokens_BT = tokens(LLAMA)

@@ -58,13 +58,14 @@ def first_part(batch: AnswerBatch) -> AnswerBatch:
     return batch._replace(weights_RN=batch.weights_RN * (np.arange(REQUESTS) < SLOTS)[:, None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "scanned", "layers"),
     [
         ("llama", False, 1),
-        pytest.param("llama", True, 2, marks=pytest.mark.slow),
-        pytest.param("gpt2", False, 2, marks=pytest.mark.slow),
-        pytest.param("modern", False, 2, marks=pytest.mark.slow),
+        ("llama", True, 2),
+        ("gpt2", False, 2),
+        ("modern", False, 2),
     ],
 )
 def test_log_probabilities_are_those_of_the_engine_bit_for_bit(family, scanned, layers):
@@ -73,6 +74,7 @@ def test_log_probabilities_are_those_of_the_engine_bit_for_bit(family, scanned, 
     assert np.sum(batch.weights_RN > 0) > 250
 
 
+@pytest.mark.slow
 def test_the_largest_difference_of_log_probabilities_is_reported_and_replies_without_a_weight_are_left_out():
     engine, batch, run = sampled("llama", layers=1)
     batch = first_part(batch)._replace(figures_RF=np.full_like(batch.figures_RF, np.nan))
@@ -88,7 +90,8 @@ def test_the_largest_difference_of_log_probabilities_is_reported_and_replies_wit
     assert float(nothing) == 0 and not any(np.any(leaf) for leaf in jax.tree.leaves(gradients))
 
 
-@pytest.mark.parametrize(("family", "layers"), [("llama", 1), pytest.param("modern", 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "layers"), [("llama", 1), ("modern", 2)])
 def test_gradients_are_those_of_the_usual_forward_pass(family, layers):
     engine, batch, run = sampled(family, layers=layers)
     batch = first_part(batch)

@@ -46,6 +46,7 @@ def test_intervals_contain_the_truth_and_are_not_far_wider_than_necessary(noisy)
     assert sum(narrow) <= 0.35 * LADDERS * len(FIGURES)
 
 
+@pytest.mark.slow
 def test_a_model_four_times_larger_on_four_times_the_tokens_is_predicted(noisy):
     size, length = 4 * max(SIZES), 4 * max(LENGTHS)
     found = [one.prediction(size, length) for one in noisy]

@@ -200,9 +200,9 @@ def test_the_lease_is_renewed_during_a_transfer(bucket, machines, store: Store, 
             seen: list[float] = []
 
             def until_renewed_twice(request) -> None:
-                """The transfer ends after the lease was renewed twice, or after 30 s if it is not renewed."""
+                """The transfer ends after the lease was renewed twice, or after 60 s if it is not renewed."""
                 if request.path.endswith("here"):
-                    end = time.monotonic() + 30
+                    end = time.monotonic() + 60
                     while len(seen) < 2 and time.monotonic() < end:
                         if ours.lease and ours.lease.renewed not in (begun, *seen):
                             seen.append(ours.lease.renewed)

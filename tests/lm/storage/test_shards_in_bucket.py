@@ -80,7 +80,8 @@ def test_prefetched_batches_are_equal_from_any_step(tokens, uploaded, context, b
         assert same(batch, tuple(array[rows] for array in theirs.batch(step)))
 
 
-@pytest.mark.parametrize("block", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [1, 3])
 def test_growing_batches_are_equal(tokens, uploaded, block):
     """Each stage has its own parts, from its first step on."""
     schedules = {"batch_schedule": ((5, 4), (17, 8)), "context_schedule": ((0, 4), (9, 12)), "shuffle_block": block}
@@ -160,6 +161,7 @@ def test_batches_are_read_although_requests_fail(tokens, uploaded, store: Store,
         assert all(same(batch, theirs.batch(step)) for step, batch in enumerate(ours.iterate(stop_step=6)))
 
 
+@pytest.mark.slow
 def test_a_bucket_that_does_not_answer_is_not_reported_as_damage(uploaded, store: Store):
     ours = source(uploaded)
     with variables(dict(os.environ) | {"GRISTMILL_STORAGE_TIMEOUT": "1", "GRISTMILL_STORAGE_RETRIES": "0"}):

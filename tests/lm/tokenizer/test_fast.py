@@ -55,6 +55,7 @@ def test_every_code_point(encoder):
     assert not encoder.differs((LICENSE + LETTERS).encode())
 
 
+@pytest.mark.fast_rows
 def test_any_text(encoder):
     @settings(max_examples=400, deadline=None)
     @given(st.text(max_size=60) | st.text(st.sampled_from(LETTERS + encoder.differing[:5]), max_size=60))

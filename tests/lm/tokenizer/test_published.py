@@ -194,6 +194,7 @@ def test_hugging_face_gives_the_same_ids(both, name):
     assert {special: theirs.token_to_id(special) for special in ours.special_tokens} == ours.special_tokens
 
 
+@pytest.mark.fast_rows
 @pytest.mark.parametrize("pattern", [*SPLIT_PATTERNS, r"[^\s]+| ?\s+"])
 def test_exports_of_trained_tokenizers_are_read_back(pattern):
     assert read_hugging_face(write_hugging_face(trained(pattern))) == trained(pattern)

@@ -144,6 +144,7 @@ def test_a_run_with_skipped_steps_equals_one_that_skipped_their_batches(poisoned
     assert "NaN" not in (run / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_with_skipped_steps_resumes_bit_for_bit_and_logs_each_once(trained, tmp_path):
     expected = bits(trained[0])
     run = copy(trained[0], tmp_path / "run", 21, 26, 30)  # 20 and 25 were skipped, so the steps after them were saved

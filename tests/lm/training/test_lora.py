@@ -225,6 +225,7 @@ def test_an_exported_adapter_has_the_merged_weights(tmp_path, config, maps):
     assert not tensors
 
 
+@pytest.mark.slow
 def test_a_run_exports_its_adapters_or_says_why_not(runs, tmp_path):
     base, run = runs
     opened = RunFolder(run).open_to_publish()

@@ -84,12 +84,13 @@ def losses_of(run: Path) -> list[tuple[float, float]]:
     return [(row["validation_loss"], row["validation_bits_per_byte"]) for row in told(run) if "validation_loss" in row]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("patience", "steps", "best", "end"),
     [
         (1, STEPS, BEST, END),
-        pytest.param(2, END, BEST, END, marks=pytest.mark.slow, id="the run ends before its patience"),
-        pytest.param(2, STEPS, STEPS, STEPS, marks=pytest.mark.slow, id="the last step is the best"),
+        pytest.param(2, END, BEST, END, id="the run ends before its patience"),
+        pytest.param(2, STEPS, STEPS, STEPS, id="the last step is the best"),
     ],
 )
 def test_the_result_is_the_step_with_the_lowest_loss(tokens, without, tmp_path, patience, steps, best, end, capsys):

@@ -77,6 +77,7 @@ def test_everything_continues_at_its_step_also_in_bfloat16(tokens, finished, tmp
     assert kinds == {"bfloat16"}
 
 
+@pytest.mark.slow
 def test_everything_in_the_same_dtypes_ends_bit_for_bit_equal(tokens, finished, tmp_path):
     run = copy(tokens, tmp_path / "run")
     train(MODEL, started_from(finished / "checkpoints/8", "everything"), run)

@@ -74,12 +74,11 @@ def test_a_resumed_run_has_the_same_snapshots_and_rewrites_only_damaged_ones(fin
     assert steps_in(run.checkpoints) == [12]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
-    [
-        pytest.param({"steps": 16}, id="steps"),
-        pytest.param({"mesh": MeshConfig(fsdp=4)}, id="mesh", marks=pytest.mark.slow),
-    ],
+    [{"steps": 16}, {"mesh": MeshConfig(fsdp=4)}],
+    ids=["steps", "mesh"],
 )
 def test_snapshots_after_a_change_are_written_again_and_earlier_ones_remain(run, change):
     before = back_at_4(run)

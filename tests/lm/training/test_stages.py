@@ -102,6 +102,7 @@ def test_memory_is_counted_for_the_largest_batch():
     assert training_bytes(MODEL, CONFIG) == training_bytes(MODEL, constant)
 
 
+@pytest.mark.slow
 def test_the_planner_uses_the_program_of_the_largest_batch():
     constant = dataclasses.replace(CONFIG, batch_size=16, batch_schedule=(), context_schedule=())
     planned, expected = (compile_for(MODEL, one, jax.devices(), CHIP) for one in (CONFIG, constant))

@@ -83,6 +83,7 @@ GOLDEN_METRICS = [
 """Metrics of the first steps of the llama model on batch_of(LLAMA), with AdamW, clipping, warm-up and weight decay."""
 
 
+@pytest.mark.slow
 def test_the_metrics_of_the_first_steps_have_the_recorded_values():
     """The second loss depends on the first update, the third also on moments and weight decay."""
     mesh, optimizer = mesh_of(LLAMA, {}), make_optimizer(TRAIN.optimizer, 12)
@@ -182,6 +183,7 @@ def test_a_remat_policy_saves_exactly_the_named_values(config):
         assert found == {one: block_channels(config)[one] for one in wanted}, name
 
 
+@pytest.mark.slow
 def test_z_loss_adds_its_gradient_but_the_logged_loss_excludes_it():
     loss, plain = loss_and_named_gradients(MODERN)
     with_loss, found = loss_and_named_gradients(MODERN, dataclasses.replace(TRAIN, z_loss=0.1))

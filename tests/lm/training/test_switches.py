@@ -55,6 +55,7 @@ def test_checkpoints_by_time_change_nothing_else(tokens, finished, tmp_path, sec
     assert bits(run) == bits(finished)
 
 
+@pytest.mark.slow
 def test_a_validation_split_is_needed_only_for_validation(tokens, finished, tmp_path):
     whole = copy(tokens, tmp_path / "whole")
     for path in (whole / "tokens").glob("val-*"):
