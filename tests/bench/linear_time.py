@@ -3,7 +3,7 @@
     python -m tests.bench.linear_time [--names NAME ...]
 
 Prints a row for each function and pattern of tests/untrusted.py and each extraction engine: the kinds of text over
-which four times the input took more than eight times the CPU time, twice, and the measurements. A linear function
+which four times the input took more than eight times the CPU time, and the measurements. A linear function
 takes four times as long, a quadratic one sixteen times. The tests count lines and calls instead (tests/growth.py),
 which does not show the work inside regular expressions and libraries.
 """
@@ -36,46 +36,27 @@ from tests.untrusted import FUNCTIONS, TOKENIZER
 ALLOWED = 8
 TEXT, PAGE, PATTERN_TEXT, TOKENS = 15_000, 30_000, 5_000, 40_000
 """Length of the shorter input. A pattern takes a moment if it is linear, and seconds if it is quadratic."""
-CLOCK = 0.02
-"""Possible error of the clock in seconds."""
-ATTEMPTS = 8
-ENOUGH = 5.0
-"""Seconds that no disturbance explains: then two attempts are enough."""
+CLOCK, ATTEMPTS = 0.02, 8
+"""Possible error of the clock in seconds; tries, of which the minimum counts: other processes may be busy."""
 
 
 def cpu_seconds[Input](function: Callable[[Input], object], given: Input) -> float:
-    collecting = gc.isenabled()
-    gc.disable()
+    forget()
+    gc.collect()
     start = time.process_time()
-    try:
-        function(given)
-        return time.process_time() - start
-    finally:
-        if collecting:
-            gc.enable()
+    function(given)
+    return time.process_time() - start
 
 
 def slower[Input](function: Callable[[Input], object], make: Callable[[int], Input], size: int) -> str:
-    """Return the measurements if four times `size` takes over eight times as long, and so from there on; else ""."""
-    measured: list[str] = []
-    for start in (size, TIMES * size):
-        short, long = make(start), make(TIMES * start)
-        least_short = least_long = math.inf
-        for attempt in range(ATTEMPTS):  # the minimum counts: other processes may be busy on the machine
-            forget()
-            least_long = min(least_long, cpu_seconds(function, long))
-            if attempt and least_long > ENOUGH:
-                break
-            if least_long <= CLOCK:
-                return ""
-            forget()
-            least_short = min(least_short, cpu_seconds(function, short))
-            if least_long <= ALLOWED * least_short + CLOCK:
-                return ""
-        measured.append(f"a size of {start:,} takes {least_short:.3f} s, {TIMES} times that {least_long:.3f} s")
-        if least_long > ENOUGH:
-            break
-    return "; ".join(measured)
+    """Return the seconds if four times `size` takes over eight times as long, else ""."""
+    short, long, of_short, of_long = make(size), make(TIMES * size), math.inf, math.inf
+    for _ in range(ATTEMPTS):
+        of_long = min(of_long, cpu_seconds(function, long))
+        of_short = min(of_short, cpu_seconds(function, short))
+        if of_long <= ALLOWED * of_short + CLOCK:
+            return ""
+    return f"a size of {size:,} takes {of_short:.3f} s, {TIMES} times that {of_long:.3f} s"
 
 
 def superlinear[Input](function: Callable[[Input], object], make: Callable[[int], Input], size: int) -> str:
