@@ -7,7 +7,7 @@ for all steps, or to fuse a softcap with the softmax after it. jax.checkpoint ke
 gradients; the backward pass computes activations again.
 
 Measured on one CPU device in float32: 0 ulp; the usual forward pass over whole sequences gave another log-probability
-for 35 to 70 % of the tokens (tests/bench/reinforce.py). On accelerators XLA may choose other kernels in another
+for 35 to 70 % of the tokens (docs/benchmarks.md). On accelerators XLA may choose other kernels in another
 program; each step logs the largest difference.
 
 Axes: R replies of a step, B of them that are computed together (by default as many as the engine has slots), T

@@ -17,7 +17,6 @@ PROGRAMS = {
     "linear_time": "time of every function and pattern of external text, for growing inputs",
     "meshes": "arithmetic, memory and communication of compiled steps on eight devices",
     "pii": "recall and precision of personal data",
-    "reinforce": "reinforcement learning: exact log-probabilities, and scores of three tasks",
     "serve": "throughput and latency of the HTTP server",
     "templates": "chat templates compared with transformers",
     "train": "a training step compared with a bare matrix product",
