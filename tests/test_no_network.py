@@ -54,10 +54,10 @@ def rude_port() -> Generator[int]:
         yield server.getsockname()[1]
 
 
-def failure(url: str, **options) -> requests.RequestException:
+def failure(url: str, seconds: float = 60, **options) -> requests.RequestException:
     with pytest.raises(requests.RequestException) as failed, requests.Session() as session:
         session.trust_env = False
-        session.get(url, **{"timeout": 60} | options)
+        session.get(url, timeout=(60, seconds), **options)
     return failed.value
 
 
@@ -72,7 +72,7 @@ def test_the_reason_of_every_fault_is_a_few_words(closed_port, silent_port, rude
     reasons = {
         "connection refused": failure(nobody),
         "the proxy cannot be reached: connection refused": failure("http://a.example/", proxies={"http": nobody}),
-        "no answer in time": failure(f"http://127.0.0.1:{silent_port}/", timeout=(60, 0.05)),
+        "no answer in time": failure(f"http://127.0.0.1:{silent_port}/", seconds=0.05),
         "the server answers 503 Busy": requests.HTTPError("503 for https://a.example/", response=answer),
         "no route to host": OSError(113, "No route to host"),
     }

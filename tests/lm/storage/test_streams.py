@@ -163,9 +163,8 @@ def test_without_an_etag_date_and_size_identify_a_version(web: LoopbackCrawl):
         stream.read(5)
 
 
-@pytest.mark.parametrize(
-    "kind", ["500", "503", "cut", "cut reply", "lost reply", pytest.param("stall", marks=pytest.mark.slow)]
-)
+@pytest.mark.fast_rows(5)
+@pytest.mark.parametrize("kind", ["500", "503", "cut", "cut reply", "lost reply", "stall"])
 def test_a_stream_of_a_bucket_gives_every_byte_despite_faults(store: Store, bucket, kind, monkeypatch):
     write_atomically(bucket / "a", DATA)
     found = (bucket / "a").surely()
