@@ -50,7 +50,7 @@ def test_cache_settings_of_the_user_are_kept():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["s3", pytest.param("gs", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_a_new_host_reuses_compiled_programs_from_a_bucket(tmp_path, scheme):
     """Hosts share only the bucket; if it does not answer, programs are compiled again."""
     with serving() as store, variables(store.environment() | QUICK):

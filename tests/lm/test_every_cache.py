@@ -23,8 +23,9 @@ from tests.lm.reinforcement.test_sampler import TALKER
 OWN = "tests.lm.own_parts"
 PARTS = dataclasses.replace(LLAMA, block=f"{OWN}.ParallelBlock", norm=f"{OWN}.UnitNorm", mlp=f"{OWN}.geglu")
 CONVOLUTION = dataclasses.replace(LLAMA, block=f"{OWN}.ConvolutionBlock")
-OPTIONS = FAMILIES | {
+OPTIONS = {
     "windows": dataclasses.replace(LLAMA, layers=3, attention_windows=(4, 0)),
+    **FAMILIES,
     "head_dim": dataclasses.replace(GPT2, width=34, head_dim=6),
     "scaled": dataclasses.replace(LLAMA, rope_scaling=RopeScalingConfig(8.0, 1.0, 4.0, 8)),
     "scanned": dataclasses.replace(MODERN, scan_layers=True, attention_windows=(5,)),
@@ -34,8 +35,6 @@ OPTIONS = FAMILIES | {
 }
 CACHED = {name: dataclasses.replace(one, vocab_size=TALKER.vocab_size) for name, one in OPTIONS.items()}
 SCORED = CACHED | {"undeclared": dataclasses.replace(CACHED["llama"], block=f"{OWN}.UndeclaredBlock")}
-SLOW = {"llama", "gpt2", "modern", "head_dim", "scaled", "parallel", "convolution"}
-"""Cases with the caches of others."""
 ALIKE = {
     "vocab_size", "context_length", "mlp_width", "rope_theta", "norm_epsilon", "initial_std", "zero_init",
     "parameter_dtype", "compute_dtype", "attention", "ngram_longest",
@@ -49,10 +48,7 @@ def _trusted():
 
 
 def rows(configs: dict[str, ModelConfig]) -> pytest.MarkDecorator:
-    marks = lambda name: [pytest.mark.slow] * (name in SLOW)
-    return pytest.mark.parametrize(
-        "config", [pytest.param(config, id=name, marks=marks(name)) for name, config in configs.items()]
-    )
+    return pytest.mark.parametrize("config", configs.values(), ids=configs)
 
 
 @jax.jit

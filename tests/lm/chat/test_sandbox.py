@@ -26,9 +26,8 @@ def outcomes(*options: str) -> list[dict]:
     return list(map(json.loads, done.stdout.splitlines()))
 
 
-@pytest.mark.parametrize(("options", "attacks"), [
-    (("--quick",), REVIEWED), pytest.param((), ATTACKS, marks=pytest.mark.slow)
-])  # fmt: skip
+@pytest.mark.fast_rows
+@pytest.mark.parametrize(("options", "attacks"), [(("--quick",), REVIEWED), ((), ATTACKS)])
 def test_attacks_are_refused_and_harmless_templates_rendered(options, attacks):
     found = {one["template"]: one for one in outcomes(*options)}
     assert not {jinja: one for jinja in attacks if "refused" not in (one := found[jinja])}

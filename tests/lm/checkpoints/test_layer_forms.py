@@ -21,9 +21,9 @@ from tests.run_files import restore_model
 
 TRAIN = tiny_experiment().train
 OPTIMIZERS = {
+    "adafactor": dataclasses.replace(TRAIN.optimizer, name="adafactor"),
     "adamw": TRAIN.optimizer,
     "muon": dataclasses.replace(TRAIN.optimizer, muon=MuonConfig(0.02, 0.95, 5)),
-    "adafactor": dataclasses.replace(TRAIN.optimizer, name="adafactor"),
 }
 ONE_BY_ONE = dataclasses.replace(MODERN, width=128, mlp_width=128, heads=4)  # Adafactor factors from 128 channels on
 STACK = dataclasses.replace(ONE_BY_ONE, scan_layers=True)
@@ -52,13 +52,7 @@ def restored(folder, config, optimizer):
 
 
 @pytest.mark.fast_rows
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        pytest.param(optimizer, id=name, marks=() if name == "adafactor" else pytest.mark.slow)
-        for name, optimizer in OPTIMIZERS.items()
-    ],
-)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 @pytest.mark.parametrize("config", [ONE_BY_ONE, STACK], ids=["one by one", "stack"])
 def test_either_layer_form_is_restored_into_the_other(tmp_path, config, optimizer):
     expected = {name: np.asarray(x) for name, x in named_leaves(saved(tmp_path, config, optimizer)).items()}

@@ -70,16 +70,8 @@ def test_bits_equal_a_naive_loop_over_targets(tmp_path):
     assert figures["validation_bits_per_byte"] == pytest.approx(nats / math.log(2) / content, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "bpe",
-        *(
-            pytest.param(one, marks=pytest.mark.slow)
-            for one in ("sentencepiece_bpe", "sentencepiece_unigram", "characters")
-        ),
-    ],
-)
+@pytest.mark.fast_rows
+@pytest.mark.parametrize("kind", ["bpe", "sentencepiece_bpe", "sentencepiece_unigram", "characters"])
 def test_training_and_evaluation_give_the_same_metrics_for_the_same_tokens(tmp_path, kind):
     """On all windows of the validation split. The first token of a document is never text, even if it is a newline."""
     symbols = len({*"".join(texts(40)), "\n"}) if kind == "characters" else 320

@@ -73,10 +73,9 @@ def plain(tokens):
     return load(tokens / "tokenizer")
 
 
-SLOW = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", params=["gristmill", *(pytest.param(name, marks=SLOW) for name in [*TEMPLATES][1:])])
+@pytest.fixture(
+    scope="module", params=["gristmill", *(pytest.param(name, marks=pytest.mark.slow) for name in [*TEMPLATES][1:])]
+)
 def tokenizer(plain, request):
     return with_template(plain, request.param)
 
@@ -250,15 +249,10 @@ def run(model, task: str, folder, write=write_jsonl, **more):
     ("task", "answers", "figure"),
     [
         ("gsm8k", ["It is 4.\n#### 4", "#### 5"], "exact_match,strict-match"),
-        pytest.param("mmlu_anatomy_generative", ["B", " B\nC"], "exact_match,get_response", marks=SLOW),
-        pytest.param(
-            "mmlu_flan_cot_zeroshot_anatomy",
-            ["The answer is (A).", "The answer is (C)."],
-            "exact_match,strict-match",
-            marks=SLOW,
-        ),
+        ("mmlu_anatomy_generative", ["B", " B\nC"], "exact_match,get_response"),
+        ("mmlu_flan_cot_zeroshot_anatomy", ["The answer is (A).", "The answer is (C)."], "exact_match,strict-match"),
         ("arc_challenge_chat", [" B", " A"], "exact_match,remove_whitespace"),
-        pytest.param("humaneval", ["    return a + b\n", "    return a * b\n"], "pass@1,create_test", marks=SLOW),
+        ("humaneval", ["    return a + b\n", "    return a * b\n"], "pass@1,create_test"),
         ("humaneval_instruct", ["    while True: pass\n", "    return a + b\n```\nDone."], "pass@1,create_test"),
     ],
 )

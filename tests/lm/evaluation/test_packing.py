@@ -66,9 +66,7 @@ def test_a_shared_context_is_computed_once():
 
 
 @pytest.mark.fast_rows
-@pytest.mark.parametrize(
-    "name", ["modern", "windows", *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "gpt2"))]
-)
+@pytest.mark.parametrize("name", ["modern", "windows", "llama", "gpt2"])
 def test_packed_scores_equal_those_of_separate_requests(name):
     changes = {"attention_windows": (8, 0)} if name == "windows" else {"layers": 1}
     config = dataclasses.replace(FAMILIES.get(name, LLAMA), context_length=64, **changes)

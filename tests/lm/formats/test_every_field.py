@@ -87,24 +87,22 @@ def own_parts_are_trusted():
     trust(module_code(OWN))
 
 
-def cases() -> list[Any]:
-    """(name, config) of every change, for each base that accepts and differs by it; the second one is slow."""
-    found = {f"{name} itself": (config, False) for name, config in BASES.items()}
-    known = [*BASES.values()]
-    for change in (change for changes in CASES.values() for change in changes):
-        first = True
-        for name, base in BASES.items():
+def changed_bases() -> dict[str, ModelConfig]:
+    """Both bases, and every change of each base that accepts and differs by it."""
+    found = {f"{name} itself": config for name, config in BASES.items()}
+    for name, base in BASES.items():
+        for change in (change for changes in CASES.values() for change in changes):
             try:
                 changed = dataclasses.replace(base, **change)
             except UsageError:  # learned positions have no scaling
                 continue
-            if changed not in known:
+            if changed not in found.values():
                 said = " ".join(f"{field}={getattr(value, 'factor', value)}" for field, value in change.items())
-                found[f"{name} {said}"] = changed, not first
-                known.append(changed)
-                first = False
-    slow = pytest.mark.slow
-    return [pytest.param(config, id=name, marks=slow if late else ()) for name, (config, late) in found.items()]
+                found[f"{name} {said}"] = changed
+    return found
+
+
+EVERY_CONFIG = pytest.mark.parametrize("config", changed_bases().values(), ids=changed_bases())
 
 
 def test_every_format_is_tested():
@@ -178,7 +176,7 @@ def changed_fields(config: ModelConfig) -> set[str]:
 
 
 @pytest.mark.fast_rows
-@pytest.mark.parametrize("config", cases())
+@EVERY_CONFIG
 def test_a_field_is_restored_or_rejected_by_name(tmp_path, config):
     arrays, changed = random_parameters(config), changed_fields(config)
     tokens = np.random.default_rng(0).integers(0, 256, 10).tolist()
@@ -215,9 +213,8 @@ def test_a_lost_field_would_be_noticed(field):
 @pytest.mark.slow
 def test_transformers_computes_the_same(tmp_path):
     expected, tokens = {}, list(range(5, 15))
-    for case in cases():
-        folder, config = tmp_path / str(case.id), case.values[0]
-        arrays = random_parameters(config)
+    for name, config in changed_bases().items():
+        folder, arrays = tmp_path / name, random_parameters(config)
         write_hugging_face(folder / "model", config, arrays, TOKENIZER, "float32")
         np.save(folder / "tokens.npy", [tokens])
         expected[folder] = logits_of(config, arrays, tokens)
@@ -321,7 +318,7 @@ def test_a_parameter_that_a_format_would_not_write_is_rejected_by_name(tmp_path,
 
 
 @pytest.mark.fast_rows(14)
-@pytest.mark.parametrize("config", cases())
+@EVERY_CONFIG
 def test_the_inspector_and_the_planner_have_every_parameter(config):
     count = sum(int(np.prod(shape)) for shape in parameter_shapes(config).values())
     assert architecture(config).parameters == count_parameters(config) == count

@@ -66,7 +66,7 @@ def test_float32_weights_are_equivalent(name):
     [
         ("llama, scanned", "bfloat16", 0.02),
         ("gpt2", "int8", 0.04),
-        pytest.param("modern, softcap", "int8", 0.04, marks=pytest.mark.slow),
+        ("modern, softcap", "int8", 0.04),
     ],
 )
 def test_rounded_weights_change_logits_by_a_small_part_of_their_spread(name, weights, bound):

@@ -26,17 +26,11 @@ from tests.lm.model_configs import FAMILIES, LLAMA, MODERN, random_model
 
 TOKENIZER = CharacterTokenizer("\n" + "".join(map(chr, range(32, 64))) + "abcdefghijklmnopqrstuvwxyz")
 TEXT = "a tale of 2"
-CONFIGS = {
-    **FAMILIES,
-    "scan": dataclasses.replace(LLAMA, scan_layers=True),
-    "windows": dataclasses.replace(MODERN, attention_windows=(3, 0)),
-}
-EACH = [
-    pytest.param(one, id=name, marks=() if name == "windows" else pytest.mark.slow) for name, one in CONFIGS.items()
-]
-"""Only "windows" is fast enough for every run, because of compilation; it has all options of MODERN."""
+MOST = dataclasses.replace(MODERN, attention_windows=(3, 0))
+CONFIGS = {"windows": MOST, **FAMILIES, "scan": dataclasses.replace(LLAMA, scan_layers=True)}
+EACH = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+"""Compilation takes long, so only "windows", with all options of MODERN, is fast."""
 
-MOST = CONFIGS["windows"]
 SMALLEST = dataclasses.replace(LLAMA, layers=1)
 
 
@@ -59,7 +53,7 @@ def distribution(model, ids) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", EACH)
+@EACH
 def test_each_stage_of_the_lens_is_the_model_without_the_later_blocks(config):
     """The last stage is the model's own distribution."""
     model, found = random_model(config), inspector_of(config).layers(TEXT, top=4)
@@ -78,7 +72,8 @@ def test_each_stage_of_the_lens_is_the_model_without_the_later_blocks(config):
         np.testing.assert_array_equal(found.next_rank_ET[stage, :-1], ranks_T)
 
 
-@pytest.mark.parametrize("config", EACH)
+@pytest.mark.fast_rows
+@EACH
 def test_attention_is_causal_and_sums_to_one(config):
     found = inspector_of(config).layers(TEXT)
     length = len(TEXT) + 1
@@ -106,7 +101,8 @@ def test_the_residual_stream_is_the_sum_of_the_outputs():
         assert (near(before_T + added_T) | near(np.abs(before_T - added_T))).all()
 
 
-@pytest.mark.parametrize("config", EACH)
+@pytest.mark.fast_rows
+@EACH
 def test_scores_equal_the_forward_pass(config):
     found = inspector_of(config).score(TEXT, top=3)
     ids = np.array([TOKENIZER.bos_id, *TOKENIZER.encode(TEXT), *TOKENIZER.encode("?")])

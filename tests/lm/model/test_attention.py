@@ -30,7 +30,6 @@ from tests.lm.model.attention_laws import (
 from tests.lm.model_configs import LLAMA
 
 interpreted = functools.partial(splash, interpret=True)
-SLOW = pytest.mark.slow
 
 
 @pytest.mark.fast_rows(3)
@@ -39,20 +38,20 @@ SLOW = pytest.mark.slow
     [
         (xla, (2, 1, 2, 1, 4), {}),
         (xla, (2, 128, 4, 2, 8), {}),  # two causal blocks
-        pytest.param(xla, (1, 320, 2, 1, 8), {}, marks=SLOW),  # four
         (xla, (1, 1100, 2, 1, 8), {}),  # blocks, the last one padded
+        (xla, (1, 320, 2, 1, 8), {}),  # four causal blocks
         (functools.partial(by_blocks, blocks=5), (2, 33, 6, 2, 8), {}),
-        pytest.param(interpreted, (1, 256, 4, 2, 64), {}, marks=SLOW),
-        pytest.param(interpreted, (1, 384, 2, 1, 128), {}, marks=SLOW),
+        (interpreted, (1, 256, 4, 2, 64), {}),
+        (interpreted, (1, 384, 2, 1, 128), {}),
         (interpreted, (1, 100, 2, 1, 24), {}),  # padded to 128 positions and 64 channels
         (xla, (2, 33, 6, 2, 8), {"window": 1}),
         (xla, (2, 33, 6, 2, 8), {"window": 100}),
         (xla, (1, 256, 2, 1, 8), {"window": 50}),  # causal blocks, some without visible keys in the first
-        pytest.param(xla, (1, 1100, 2, 1, 8), {"window": 300}, marks=SLOW),  # blocks
+        (xla, (1, 1100, 2, 1, 8), {"window": 300}),  # blocks
         (functools.partial(by_blocks, blocks=5), (2, 33, 6, 2, 8), {"window": 7, "prefix": 12}),
         (xla, (1, 256, 2, 1, 8), {"window": 50, "prefix": 90}),
         (xla, (1, 1100, 2, 1, 8), {"prefix": 700}),
-        pytest.param(interpreted, (2, 256, 2, 1, 64), {"window": 1}, marks=SLOW),
+        (interpreted, (2, 256, 2, 1, 64), {"window": 1}),
         (interpreted, (1, 256, 4, 2, 64), {"window": 100}),
     ],
     ids=lambda value: str(value) if isinstance(value, (tuple, dict)) else None,
@@ -66,9 +65,7 @@ def test_values_and_gradients_equal_the_float64_reference(implementation, shape,
 
 
 @pytest.mark.fast_rows
-@pytest.mark.parametrize(
-    "implementation", [xla, pytest.param(functools.partial(by_blocks, blocks=32), marks=SLOW), interpreted]
-)
+@pytest.mark.parametrize("implementation", [xla, functools.partial(by_blocks, blocks=32), interpreted])
 def test_blocks_and_kernels_are_as_exact_in_bfloat16_as_whole_attention(implementation):
     """Only single values are rounded: sums, also over blocks, are in float32."""
     inputs = arguments(2, 256, 2, 1, 64, "bfloat16")
@@ -85,7 +82,7 @@ SEGMENTS = jnp.concatenate([jnp.full((1, n), i, jnp.int32) for n, i in ((40, 1),
 @pytest.mark.fast_rows
 @pytest.mark.parametrize(
     "implementation",
-    [xla, pytest.param(functools.partial(by_blocks, blocks=3), marks=SLOW), interpreted],
+    [xla, functools.partial(by_blocks, blocks=3), interpreted],
     ids=["xla", "by_blocks", "splash"],
 )
 def test_gradients_show_causality_and_separate_documents(implementation):

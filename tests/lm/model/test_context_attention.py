@@ -82,11 +82,11 @@ def test_the_pairs_of_blocks_cover_the_visible_positions_evenly_over_devices(dev
     [
         ("xla", (1, 512, 2, 1, 8), {"shards": 2}, {"window": 70}),  # enough blocks for the loop
         ("xla", (2, 128, 4, 2, 8), {"shards": 4, "tensor": 2}, {}),
-        pytest.param("xla", (2, 96, 6, 2, 8), {"shards": 2, "fsdp": 2}, {"window": 20}, marks=pytest.mark.slow),
+        ("xla", (2, 96, 6, 2, 8), {"shards": 2, "fsdp": 2}, {"window": 20}),
         ("xla", (2, 96, 4, 2, 8), {"shards": 2, "tensor": 2}, {"prefix": 30}),  # not divided evenly
         ("xla", (1, 99, 2, 1, 8), {"shards": 3}, {}),  # odd parts
-        pytest.param("splash", (1, 1024, 2, 2, 64), {"shards": 4, "tensor": 2}, {}, marks=pytest.mark.slow),
-        pytest.param("splash", (2, 512, 2, 1, 64), {"shards": 2, "fsdp": 2}, {"window": 100}, marks=pytest.mark.slow),
+        ("splash", (1, 1024, 2, 2, 64), {"shards": 4, "tensor": 2}, {}),
+        ("splash", (2, 512, 2, 1, 64), {"shards": 2, "fsdp": 2}, {"window": 100}),
     ],
     ids=str,
 )

@@ -16,19 +16,7 @@ from lm.model.transformer import Transformer, empty_cache, row_positions, unstac
 from tests.lm import reference_model
 from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN, random_model, stack_layers
 
-SLOW = {"llama", "head_dim"}
-"""Configs covered by others: llama by modern and windows."""
-
-
-def rows(configs):
-    return pytest.mark.parametrize(
-        "config",
-        [pytest.param(config, id=name, marks=[pytest.mark.slow] * (name in SLOW)) for name, config in configs.items()],
-    )
-
-
-CONFIGS = rows(FAMILIES)
-
+CONFIGS = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
 
 forward = jax.jit(lambda model, tokens_BT, segments_BT: model.logits(model.read(tokens_BT, segments_BT)))
 
@@ -66,9 +54,8 @@ def test_gradients_show_causality_and_separate_documents(config):
 
 WINDOWS = dataclasses.replace(LLAMA, layers=3, attention_windows=(4, 0))
 OWN_HEADS = dataclasses.replace(GPT2, width=34, head_dim=6)
-OTHERS = {"windows": WINDOWS, "head_dim": OWN_HEADS}
-
-WITH_OTHERS = rows(FAMILIES | OTHERS)
+MORE = FAMILIES | {"windows": WINDOWS, "head_dim": OWN_HEADS}
+WITH_OTHERS = pytest.mark.parametrize("config", MORE.values(), ids=MORE)
 
 
 @pytest.mark.fast_rows

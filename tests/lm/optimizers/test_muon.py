@@ -58,9 +58,7 @@ CASES = [(mesh, layers, layers == 8) for mesh in MESHES for layers in (3, 8)]
 
 
 @pytest.mark.fast_rows
-@pytest.mark.parametrize(
-    ("mesh", "layers", "scanned"), [*QUICK, *(pytest.param(*c, marks=pytest.mark.slow) for c in CASES)]
-)
+@pytest.mark.parametrize(("mesh", "layers", "scanned"), QUICK + CASES)
 def test_every_mesh_gives_the_result_of_one_device(mesh, layers, scanned):
     """One layer has fewer matrices than devices; with three, devices do not divide their number."""
     tree = matrices(layers, scanned)
@@ -76,11 +74,8 @@ def test_every_mesh_gives_the_result_of_one_device(mesh, layers, scanned):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scan_layers", [True, pytest.param(False, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "mesh",
-    ["data 8", "fsdp 8", "fsdp 2 x tensor 2 x context 2"],
-)
+@pytest.mark.parametrize("scan_layers", [True, False])
+@pytest.mark.parametrize("mesh", ["data 8", "fsdp 8", "fsdp 2 x tensor 2 x context 2"])
 def test_each_of_eight_devices_computes_an_eighth_with_little_communication(mesh, scan_layers):
     """Two layers have 8 matrices of 256 KiB and 6 of 1 MiB, which eight devices cannot divide evenly. Without division,
     every device of "data 8" computed all of them, and every device of "fsdp 8" received 90 MiB."""

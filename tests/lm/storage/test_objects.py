@@ -128,7 +128,8 @@ def test_conditional_writes(bucket):
 PASSING = [one for one in FAULTS if one != "stall"]  # that costs the time until it gives up
 
 
-@pytest.mark.parametrize("faults", [PASSING, *(pytest.param([one], id=one, marks=pytest.mark.slow) for one in PASSING)])
+@pytest.mark.fast_rows
+@pytest.mark.parametrize("faults", [PASSING, *([one] for one in PASSING)], ids=["all", *PASSING])
 def test_intermittent_failures_are_retried(store: Store, bucket, tmp_path, faults):
     """Every third request fails."""
     content = noise(LARGE)
@@ -145,11 +146,12 @@ def test_intermittent_failures_are_retried(store: Store, bucket, tmp_path, fault
     assert (tmp_path / "down").read_bytes() == content
 
 
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     "patterns",
     [
         ("GET .*/a", "PUT .*partNumber=2", "GET .*list-type"),
-        pytest.param(("PUT .*/a", "POST .*uploads", "POST .*uploadId"), marks=pytest.mark.slow),
+        ("PUT .*/a", "POST .*uploads", "POST .*uploadId"),
     ],
     ids=["reads", "writes"],
 )

@@ -71,7 +71,7 @@ def test_the_batches_equal_those_of_the_files(tokens, uploaded):
 
 @pytest.mark.fast_rows
 @pytest.mark.parametrize(("context", "block"), [(7, 1), (LENGTH, 1), (8, 5)])
-@pytest.mark.parametrize("rows", [pytest.param(slice(None), marks=pytest.mark.slow), np.array([0, 2])])
+@pytest.mark.parametrize("rows", [np.array([0, 2]), slice(None)])
 def test_prefetched_batches_are_equal_from_any_step(tokens, uploaded, context, block, rows):
     """Also for a mixture with a folder on disk, and up to the end."""
     ours = source({uploaded: 1.0}, context=context, block=block).iterate(13, lambda *shape: np.arange(3)[rows], 40)
@@ -152,7 +152,8 @@ def test_damage_is_found_by_reading_and_by_the_command(uploaded, capsys):
         verify_shards([(uploaded, "train")])
 
 
-@pytest.mark.parametrize("fault", [pytest.param("500", marks=pytest.mark.slow), "cut reply"])
+@pytest.mark.fast_rows
+@pytest.mark.parametrize("fault", ["cut reply", "500"])
 def test_batches_are_read_although_requests_fail(tokens, uploaded, store: Store, fault):
     with variables({"GRISTMILL_STORAGE_RETRIES": "8"}):
         ours = source(uploaded)

@@ -43,9 +43,7 @@ def test_load_restores_a_saved_tokenizer(tmp_path):
 
 
 @pytest.mark.fast_rows
-@pytest.mark.parametrize(
-    "pattern", [pytest.param(one, marks=pytest.mark.slow if one == "o200k" else ()) for one in SPLIT_PATTERNS]
-)
+@pytest.mark.parametrize("pattern", SPLIT_PATTERNS)
 def test_hugging_face_gives_the_same_ids(tmp_path, pattern):
     ours = make(pattern)
     save(ours, tmp_path)

@@ -37,7 +37,8 @@ ENDS = "<|endoftext|>"
 SHORT_ODD = ODD[: len(ODD) // 40] + ODD[-500:]
 
 needs_ranks = pytest.mark.skipif(not (SHARED / "vocab").is_dir(), reason="needs ../shared/data/vocab")
-real = pytest.mark.parametrize("name", [pytest.param(name, marks=needs_ranks) for name in ("gpt2", "cl100k")])
+REAL = [pytest.param(name, marks=needs_ranks) for name in ("gpt2", "cl100k")]
+real = pytest.mark.parametrize("name", REAL)
 
 
 @functools.cache
@@ -161,9 +162,8 @@ def hostile_texts() -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(
-    "name", [*(pytest.param(n, marks=[needs_ranks, pytest.mark.slow]) for n in ("gpt2", "cl100k")), "trained"]
-)
+@pytest.mark.fast_rows
+@pytest.mark.parametrize("name", ["trained", *REAL])
 def test_hostile_texts_round_trip_in_little_memory(request, name):
     ours = trained("cl100k") if name == "trained" else request.getfixturevalue("both")(name)[0]
     ours.encode("what is made at first use is made here")

@@ -53,7 +53,8 @@ def judged_naively(rows: list[tuple[float, float]], config: SpikeConfig) -> list
     return taken
 
 
-@pytest.mark.parametrize("window", [0, 5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.fast_rows(2)
+@pytest.mark.parametrize("window", [0, 5, 1])
 def test_steps_are_judged_by_the_definition(window):
     generator = np.random.default_rng(window)
     losses, norms = generator.normal(3, 0.1, 300), generator.lognormal(0, 0.3, 300)

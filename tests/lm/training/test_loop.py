@@ -71,31 +71,19 @@ def test_a_copy_of_the_shards_in_a_mixture_gives_the_same_run(run, finished, tok
     assert bits(run) == bits(finished)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "optimizer", "changes"),
     [
-        pytest.param(
-            {"qk_norm": True, "token_shift": True},
-            {"muon": MuonConfig(0.02, 0.95, 5)},
-            {"dropout": 0.1},
-            id="muon, dropout",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            {"scan_layers": True},
-            {"name": "adafactor"},
-            {"remat": "full"},
-            id="adafactor, scan",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
+        ({"qk_norm": True, "token_shift": True}, {"muon": MuonConfig(0.02, 0.95, 5)}, {"dropout": 0.1}),
+        ({"scan_layers": True}, {"name": "adafactor"}, {"remat": "full"}),
+        (
             {"parameter_dtype": "bfloat16"},
             {"name": "lion", "schedule": "warmup_stable_decay", "decay_steps": 4},
             {"micro_batches": 2, "batch_size": 16, "validation_batches": 1},
-            id="lion, micro-batches, bfloat16 parameters",
-            marks=pytest.mark.slow,
         ),
     ],
+    ids=["muon, dropout", "adafactor, scan", "lion, micro-batches, bfloat16 parameters"],
 )
 def test_every_optimizer_resumes_bit_for_bit(run, capsys, model, optimizer, changes):
     model = dataclasses.replace(MODEL, **model)

@@ -82,13 +82,11 @@ def test_a_step_equals_the_explicit_formula():
         np.testing.assert_array_equal(ours, before)
 
 
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     ("config", "scanned"),
-    [
-        pytest.param(LLAMA, True, id="llama, scanned"),
-        pytest.param(GPT2, False, id="gpt2", marks=pytest.mark.slow),
-        pytest.param(MODERN, True, id="modern, scanned", marks=pytest.mark.slow),
-    ],
+    [(LLAMA, True), (GPT2, False), (MODERN, True)],
+    ids=["llama, scanned", "gpt2", "modern, scanned"],
 )
 def test_forward_and_gradients_equal_those_of_the_merged_weights(config, scanned):
     config = dataclasses.replace(config, scan_layers=scanned)

@@ -75,11 +75,7 @@ def test_a_resumed_run_has_the_same_snapshots_and_rewrites_only_damaged_ones(fin
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "change",
-    [{"steps": 16}, {"mesh": MeshConfig(fsdp=4)}],
-    ids=["steps", "mesh"],
-)
+@pytest.mark.parametrize("change", [{"steps": 16}, {"mesh": MeshConfig(fsdp=4)}], ids=" ".join)
 def test_snapshots_after_a_change_are_written_again_and_earlier_ones_remain(run, change):
     before = back_at_4(run)
     train(MODEL, dataclasses.replace(WITH_SNAPSHOTS, **change), run.root)

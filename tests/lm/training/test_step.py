@@ -58,7 +58,7 @@ GOLDEN = {"llama": (4.8621097, 2.7489733), "gpt2": (4.8296728, 1.8753377), "mode
 
 
 @pytest.mark.fast_rows
-@pytest.mark.parametrize("name", ["llama", "modern", pytest.param("gpt2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["llama", "modern", "gpt2"])
 def test_the_first_step_has_the_recorded_values(name):
     loss, gradients = loss_and_named_gradients(FAMILIES[name])
     norm = float(np.sqrt(sum(np.sum(np.square(gradient, dtype=np.float64)) for gradient in gradients.values())))
@@ -105,10 +105,10 @@ def test_the_metrics_of_the_first_steps_have_the_recorded_values():
 @pytest.mark.parametrize(
     ("config", "change"),
     [
-        pytest.param(MODERN, {"micro_batches": 4}, marks=pytest.mark.slow),
         (LLAMA, {"loss_chunks": 8, "skip_untrained": True}),
         (LLAMA, {"micro_batches": 2, "remat": "full", "loss_chunks": 4}),
-        *(pytest.param(LLAMA, {"remat": name}, marks=() if name == "minimal" else pytest.mark.slow) for name in REMAT),
+        (MODERN, {"micro_batches": 4}),
+        *((LLAMA, {"remat": name}) for name in REMAT),
         (MODERN, {"remat": "full", "remat_keep": ("mlpwi",), "remat_offload": ("decoder_layer_input", "context")}),
     ],
     ids=lambda value: (
@@ -171,7 +171,8 @@ def kept_by_a_block(config, change):
     return found
 
 
-@pytest.mark.parametrize("config", [LLAMA, pytest.param(GPT2, marks=pytest.mark.slow)], ids=["llama", "gpt2"])
+@pytest.mark.fast_rows
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
 def test_a_remat_policy_saves_exactly_the_named_values(config):
     """Each with the size that the planner computes."""
     config = dataclasses.replace(config, layers=1)
@@ -237,12 +238,12 @@ SIZES = [
 ]  # fmt: skip
 
 
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     ("config", "sizes"),
-    [(SHARDED, MIXED), *(pytest.param(SHARDED, sizes, marks=pytest.mark.slow) for sizes in SIZES),
-     pytest.param(SHARDED_GPT2, MIXED, marks=pytest.mark.slow)],
+    [(SHARDED, MIXED), *((SHARDED, sizes) for sizes in SIZES), (SHARDED_GPT2, MIXED)],
     ids=lambda value: str(value) if isinstance(value, dict) else value.mlp,
-)  # fmt: skip
+)
 def test_loss_and_gradients_are_the_same_on_every_mesh(config, sizes):
     assert_the_same(gradients_on(config, sizes), loss_and_named_gradients(config))
 

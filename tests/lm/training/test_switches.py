@@ -29,14 +29,9 @@ def seen(run: Path) -> dict[str, list[int]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "left"),
-    [
-        pytest.param("log_every", [12], marks=pytest.mark.slow),
-        pytest.param("validate_every", [], marks=pytest.mark.slow),
-        pytest.param("sample_every", [], marks=pytest.mark.slow),
-        pytest.param("checkpoint_every", [12], marks=pytest.mark.slow),
-    ],
+    ("name", "left"), [("log_every", [12]), ("validate_every", []), ("sample_every", []), ("checkpoint_every", [12])]
 )
 def test_0_disables_each_and_changes_nothing_else(tokens, finished, tmp_path, name, left):
     """The last step is always logged and saved."""
