@@ -173,7 +173,7 @@ def test_disconnected_clients_free_their_slots(server, path, fields, stream):
     until(lambda: server.metric("gristmill_slots_busy") == 0)
     body = json.dumps(fields | {"stream": stream}).encode()
     head = f"POST /v1/{path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
-    for _ in range(20):
+    for _ in range(10):
         before = calls()
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
