@@ -1,7 +1,7 @@
 """Small models of both families for tests."""
 
-import dataclasses
 import functools
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,10 +18,10 @@ LLAMA = ModelConfig(
     position="rope", mlp="swiglu", biases=False, tie_embeddings=True, rope_theta=10_000.0, norm_epsilon=1e-5,
     initial_std=0.2, parameter_dtype="float32", compute_dtype="float32",
 )  # fmt: skip
-GPT2 = dataclasses.replace(
+GPT2 = replace(
     LLAMA, kv_heads=4, norm="layernorm", position="learned", mlp="gelu", biases=True, tie_embeddings=False
 )  # untied, to test both kinds of output tables
-MODERN = dataclasses.replace(
+MODERN = replace(
     LLAMA, heads=2, mlp="relu_squared", qk_norm=True, token_shift=True, logit_softcap=3.0, tie_embeddings=False,
     ngram_rows=48, ngram_longest=3,
 )  # fmt: skip
@@ -50,7 +50,7 @@ def random_parameters(config: ModelConfig) -> dict[str, np.ndarray]:
 @functools.cache
 def random_model(config: ModelConfig) -> Any:
     """Return a Transformer with `random_parameters`."""
-    like = jax.eval_shape(lambda: Transformer(dataclasses.replace(config, scan_layers=False), jax.random.key(0)))
+    like = jax.eval_shape(lambda: Transformer(replace(config, scan_layers=False), jax.random.key(0)))
     drawn = {name: jnp.asarray(value) for name, value in random_parameters(config).items()}
     model = replace_leaves(like, drawn)
     return stack_layers(model) if config.scan_layers else model

@@ -1,11 +1,12 @@
 """For each block, each option and users' blocks, what is computed with a cache, or with a context that continuations
 share, has the log-probabilities of the whole forward pass; if not, it is refused (tests/lm/test_own_block.py)."""
 
-import dataclasses
+from dataclasses import fields, replace
 
 import jax
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 from lm.config import ModelConfig, RopeScalingConfig
 from lm.evaluation.log_likelihood import LogLikelihoods, Request
@@ -21,20 +22,20 @@ from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN, random_model
 from tests.lm.reinforcement.test_sampler import TALKER
 
 OWN = "tests.lm.own_parts"
-PARTS = dataclasses.replace(LLAMA, block=f"{OWN}.ParallelBlock", norm=f"{OWN}.UnitNorm", mlp=f"{OWN}.geglu")
-CONVOLUTION = dataclasses.replace(LLAMA, block=f"{OWN}.ConvolutionBlock")
+PARTS = replace(LLAMA, block=f"{OWN}.ParallelBlock", norm=f"{OWN}.UnitNorm", mlp=f"{OWN}.geglu")
+CONVOLUTION = replace(LLAMA, block=f"{OWN}.ConvolutionBlock")
 OPTIONS = {
-    "windows": dataclasses.replace(LLAMA, layers=3, attention_windows=(4, 0)),
+    "windows": replace(LLAMA, layers=3, attention_windows=(4, 0)),
     **FAMILIES,
-    "head_dim": dataclasses.replace(GPT2, width=34, head_dim=6),
-    "scaled": dataclasses.replace(LLAMA, rope_scaling=RopeScalingConfig(8.0, 1.0, 4.0, 8)),
-    "scanned": dataclasses.replace(MODERN, scan_layers=True, attention_windows=(5,)),
+    "head_dim": replace(GPT2, width=34, head_dim=6),
+    "scaled": replace(LLAMA, rope_scaling=RopeScalingConfig(8.0, 1.0, 4.0, 8)),
+    "scanned": replace(MODERN, scan_layers=True, attention_windows=(5,)),
     "parallel": PARTS,
     "convolution": CONVOLUTION,
-    "convolution, scanned": dataclasses.replace(CONVOLUTION, ngram_rows=48, scan_layers=True),
+    "convolution, scanned": replace(CONVOLUTION, ngram_rows=48, scan_layers=True),
 }
-CACHED = {name: dataclasses.replace(one, vocab_size=TALKER.vocab_size) for name, one in OPTIONS.items()}
-SCORED = CACHED | {"undeclared": dataclasses.replace(CACHED["llama"], block=f"{OWN}.UndeclaredBlock")}
+CACHED = {name: replace(one, vocab_size=TALKER.vocab_size) for name, one in OPTIONS.items()}
+SCORED = CACHED | {"undeclared": replace(CACHED["llama"], block=f"{OWN}.UndeclaredBlock")}
 ALIKE = {
     "vocab_size", "context_length", "mlp_width", "rope_theta", "norm_epsilon", "initial_std", "zero_init",
     "parameter_dtype", "compute_dtype", "attention", "ngram_longest",
@@ -89,9 +90,9 @@ def test_rows_read_in_pieces_equal_the_whole_forward_pass(config):
         found_BTV, cache = read_on(model, take(tokens_BT), positions_BT, take(segments_BT) * real_BT, cache)
         for row, count in enumerate(counts_B):
             expected_TV = expected_BTV[row, read_B[row] : read_B[row] + count]
-            np.testing.assert_allclose(found_BTV[row, :count], expected_TV, rtol=0, atol=1e-5)
+            assert_allclose(found_BTV[row, :count], expected_TV, rtol=0, atol=1e-5)
         read_B += counts_B
-    np.testing.assert_array_equal(cache.lengths_B, [length] * 3)
+    assert_array_equal(cache.lengths_B, [length] * 3)
 
 
 @pytest.mark.slow
@@ -106,7 +107,7 @@ def test_generated_text_has_the_log_probabilities_of_the_whole_forward_pass(conf
     for prompt, one in zip(prompts, drawn, strict=True):
         ids = [*prompt, *(token.token for token in one.logprobs)]
         found = np.array([token.logprob for token in one.logprobs], np.float64)
-        np.testing.assert_allclose(found, nats(model, ids)[len(prompt) - 1 :], rtol=0, atol=1e-5)
+        assert_allclose(found, nats(model, ids)[len(prompt) - 1 :], rtol=0, atol=1e-5)
 
 
 @pytest.mark.fast_rows
@@ -122,11 +123,11 @@ def test_continuations_of_one_context_have_the_log_likelihoods_of_the_whole_forw
     assert scorer.branches(one_device_mesh(config)) == (plain and not config.attention_windows)
     ids = [*shared, 8, 2]
     found = steps.score(model, config.vocab_size, 1, np.array([ids + [0] * 3]))[0][: len(ids) - 1]
-    np.testing.assert_allclose(found, nats(model, ids), rtol=0, atol=1e-5)
+    assert_allclose(found, nats(model, ids), rtol=0, atol=1e-5)
 
 
 def test_each_option_of_a_model_is_a_case():
-    for field in dataclasses.fields(ModelConfig):
+    for field in fields(ModelConfig):
         values = {getattr(config, field.name) for config in CACHED.values()}
         assert field.name in ALIKE or len(values) > 1, field.name
         assert values >= {"block": BLOCKS, "norm": NORMS, "mlp": ACTIVATIONS}.get(field.name, {}).keys()

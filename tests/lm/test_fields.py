@@ -1,9 +1,9 @@
 """Every config checks the types of its fields, without importing beartype for the shipped configs."""
 
-import dataclasses
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from typing import Literal
 
 import pytest
@@ -44,13 +44,13 @@ def test_the_field_types_of_the_demo_are_checked_without_beartype():
 
 def configs_in(config: Config) -> Iterator[Config]:
     yield config
-    for field in dataclasses.fields(config):  # ty: ignore[invalid-argument-type]
+    for field in fields(config):  # ty: ignore[invalid-argument-type]
         if isinstance(value := getattr(config, field.name), Config):
             yield from configs_in(value)
 
 
 @pytest.mark.parametrize("config", [*configs_in(demo.get_config())], ids=lambda config: type(config).__name__)
 def test_every_field_rejects_a_value_of_another_type(config):
-    for field in dataclasses.fields(config):
+    for field in fields(config):
         with pytest.raises(UsageError, match=rf"^{type(config).__name__}\.{field.name} must be .*; it is "):
-            dataclasses.replace(config, **{field.name: object()})
+            replace(config, **{field.name: object()})

@@ -1,8 +1,8 @@
 """Compiled programs on meshes divide work and memory evenly and never send the whole batch."""
 
 import collections
-import dataclasses
 import functools
+from dataclasses import replace
 
 import jax
 import pytest
@@ -58,10 +58,8 @@ def test_sampling_divides_its_rows_also_over_context(mesh):
 def test_the_output_table_is_gathered_once_and_its_gradient_reduced_once():
     """For any number of loss chunks: the loop over them has no collective."""
     model, train = small()
-    model, train = dataclasses.replace(model, layers=1), dataclasses.replace(train, mesh=MeshConfig(fsdp=8))
-    programs = [
-        compiled("training", model, dataclasses.replace(train, loss_chunks=parts), jax.devices()) for parts in (1, 4)
-    ]
+    model, train = replace(model, layers=1), replace(train, mesh=MeshConfig(fsdp=8))
+    programs = [compiled("training", model, replace(train, loss_chunks=parts), jax.devices()) for parts in (1, 4)]
     one, four = (facts(program, 8) for program in programs)
     for kind in ("all_gather_mib", "all_reduce_mib", "reduce_scatter_mib"):
         assert four[kind] == one[kind]
@@ -79,8 +77,8 @@ def test_weights_are_gathered_per_pass_and_gradients_reduce_scattered_once(tied,
     per micro-batch, with a barrier before it becomes float32. Checked before XLA, because XLA for CPUs changes some
     collectives."""
     model, train = small()
-    model = dataclasses.replace(model, layers=3, tie_embeddings=tied, compute_dtype="bfloat16", scan_layers=True)
-    train = dataclasses.replace(train, mesh=MeshConfig(fsdp=8), micro_batches=2, batch_size=16, remat=remat)
+    model = replace(model, layers=3, tie_embeddings=tied, compute_dtype="bfloat16", scan_layers=True)
+    train = replace(train, mesh=MeshConfig(fsdp=8), micro_batches=2, batch_size=16, remat=remat)
     step, arguments = training_step(model, train, jax.devices())
     found = collections.Counter()
     for equation, times in equations(step.trace(*arguments).jaxpr.jaxpr):
@@ -111,8 +109,8 @@ def test_weights_are_gathered_per_pass_and_gradients_reduce_scattered_once(tied,
 def test_gradients_are_scattered_and_the_table_is_gathered_once_per_step(tied):
     """For any number of micro-batches; lookups of tokens gather or sum no whole table."""
     model, train = small()
-    model = dataclasses.replace(model, layers=1, tie_embeddings=tied)
-    train = dataclasses.replace(train, mesh=MeshConfig(fsdp=8), micro_batches=2, batch_size=16)
+    model = replace(model, layers=1, tie_embeddings=tied)
+    train = replace(train, mesh=MeshConfig(fsdp=8), micro_batches=2, batch_size=16)
     found = collectives(compiled("training", model, train, jax.devices()).as_text(), 8)
     moved = [one for one in found if one.group > 1]  # XLA for CPUs keeps sums over axes of size 1
     of_table = [one for one in moved if f"[{model.vocab_size}," in one.type or f",{model.vocab_size}]" in one.type]
@@ -125,8 +123,8 @@ def test_gradients_are_scattered_and_the_table_is_gathered_once_per_step(tied):
 def test_with_tensor_parallelism_weights_are_gathered_only_over_their_width():
     """Each device gathers its half of the other axis: no collective has a whole weight."""
     model, train = small()
-    model = dataclasses.replace(model, layers=1, mlp_width=1536)
-    train = dataclasses.replace(train, mesh=MeshConfig(fsdp=4, tensor=2))
+    model = replace(model, layers=1, mlp_width=1536)
+    train = replace(train, mesh=MeshConfig(fsdp=4, tensor=2))
     found = collectives(compiled("training", model, train, jax.devices()).as_text(), 8)
     moved = {(one.kind, one.group, one.type) for one in found if one.group > 1}
     assert {("all-gather", 4, "f32[256,768]"), ("all-gather", 4, "f32[768,256]")} <= moved

@@ -1,8 +1,8 @@
 """Every way to generate text with a user's block that declares no cache, or an invalid one, is refused by name."""
 
-import dataclasses
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from tests.lm.model_configs import LLAMA, random_model
 from tests.lm.reinforcement.test_sampler import TALKER
 from tests.test_house import REPOSITORY
 
-OWN = dataclasses.replace(LLAMA, vocab_size=TALKER.vocab_size, block="tests.lm.own_parts.UndeclaredBlock")
+OWN = replace(LLAMA, vocab_size=TALKER.vocab_size, block="tests.lm.own_parts.UndeclaredBlock")
 REFUSED = re.escape(f"model.block = {OWN.block} does not say")
 
 
@@ -59,7 +59,7 @@ def test_generation_with_an_unknown_cache_is_refused(generates):
 def test_training_with_samples_is_refused_before_the_step_is_compiled(tmp_path):
     experiment = tiny_experiment()
     write_tokens(tmp_path / "run", experiment)
-    model = dataclasses.replace(experiment.model, block=OWN.block)
+    model = replace(experiment.model, block=OWN.block)
     with pytest.raises(UsageError, match=f"{REFUSED}.* .--train.sample-every 0"):
         train(model, experiment.train, tmp_path / "run")
 

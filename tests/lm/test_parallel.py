@@ -1,8 +1,8 @@
 """Placement of devices in the mesh, with descriptions of TPU chips like those of JAX."""
 
-import dataclasses
 import itertools
 import re
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -26,7 +26,7 @@ from lm.parallel import (
 from tests.lm.model_configs import LLAMA
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Chip:
     id: int
     coords: tuple[int, int, int]
@@ -99,13 +99,13 @@ def test_slices_divide_only_the_data_axis():
     devices = Devices(32, "TPU v5", Target("tpu"), slices=2)
     assert mesh_sizes(MeshConfig(fsdp=8), LLAMA, 32, devices)["data"] == 4
     with pytest.raises(UsageError, match="leaves data = 1 over, which the 2 slices do not divide"):
-        mesh_sizes(MeshConfig(fsdp=32), dataclasses.replace(LLAMA, width=64), 32, devices)
+        mesh_sizes(MeshConfig(fsdp=32), replace(LLAMA, width=64), 32, devices)
 
 
 def test_each_process_reads_exactly_the_rows_of_its_devices():
     """16 hosts of four chips each, in squares of a 4x4x4 torus: the chips of a host are not consecutive in the mesh."""
     host = lambda x, y, z: x // 2 + 2 * (y // 2) + 4 * z
-    chips = [dataclasses.replace(chip, process_index=host(*chip.coords)) for chip in torus(4, 4, 4)]
+    chips = [replace(chip, process_index=host(*chip.coords)) for chip in torus(4, 4, 4)]
     mesh = Mesh(device_grid([1, 64, 1, 1], chips), MESH_AXES, axis_types=(AxisType.Auto,) * 4)
     rows = [own_rows(mesh, 128, 32, process).tolist() for process in range(16)]
     of_chips = [chip.process_index for chip in mesh.devices.flat]  # two rows each, in this order

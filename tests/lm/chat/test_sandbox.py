@@ -1,11 +1,11 @@
 """Templates that try to take the machine are refused at once, in processes with limits of memory and CPU time."""
 
-import dataclasses
 import json
 import os
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,7 +45,7 @@ EARLIER = (
 
 def test_long_conversations_are_rendered_by_templates_that_compare_all_messages():
     messages = [{"role": ("user", "assistant")[number % 2], "content": str(number)} for number in range(900)]
-    template = ChatTemplate(dataclasses.replace(PLAIN, chat_template=EARLIER))
+    template = ChatTemplate(replace(PLAIN, chat_template=EARLIER))
     assert template.text(messages) == "".join(f"{one['role'][0]}{one['content']}" for one in messages)
 
 
@@ -61,7 +61,7 @@ def test_values_that_a_template_keeps_take_no_more_memory_than_it_pays(more, mon
         f"{{% set d = {{{','.join(f'{n}: {n}' for n in range(99))}}} %}}"
         f"{{% for i in range(99999) %}}{{% set ns.x = {more} %}}{{% endfor %}}"
     )
-    template = ChatTemplate(dataclasses.replace(PLAIN, chat_template=jinja))
+    template = ChatTemplate(replace(PLAIN, chat_template=jinja))
     tracemalloc.start()
     try:
         with pytest.raises(TemplateError, match="too large"):

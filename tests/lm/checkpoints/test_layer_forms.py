@@ -1,7 +1,7 @@
 """Checkpoints with separate layers load into stacked layers and vice versa: parameters, moments and sharding."""
 
 import contextlib
-import dataclasses
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -21,12 +21,12 @@ from tests.run_files import restore_model
 
 TRAIN = tiny_experiment().train
 OPTIMIZERS = {
-    "adafactor": dataclasses.replace(TRAIN.optimizer, name="adafactor"),
+    "adafactor": replace(TRAIN.optimizer, name="adafactor"),
     "adamw": TRAIN.optimizer,
-    "muon": dataclasses.replace(TRAIN.optimizer, muon=MuonConfig(0.02, 0.95, 5)),
+    "muon": replace(TRAIN.optimizer, muon=MuonConfig(0.02, 0.95, 5)),
 }
-ONE_BY_ONE = dataclasses.replace(MODERN, width=128, mlp_width=128, heads=4)  # Adafactor factors from 128 channels on
-STACK = dataclasses.replace(ONE_BY_ONE, scan_layers=True)
+ONE_BY_ONE = replace(MODERN, width=128, mlp_width=128, heads=4)  # Adafactor factors from 128 channels on
+STACK = replace(ONE_BY_ONE, scan_layers=True)
 
 
 def saved(folder, config, optimizer):
@@ -56,7 +56,7 @@ def restored(folder, config, optimizer):
 @pytest.mark.parametrize("config", [ONE_BY_ONE, STACK], ids=["one by one", "stack"])
 def test_either_layer_form_is_restored_into_the_other(tmp_path, config, optimizer):
     expected = {name: np.asarray(x) for name, x in named_leaves(saved(tmp_path, config, optimizer)).items()}
-    other = dataclasses.replace(config, scan_layers=not config.scan_layers)
+    other = replace(config, scan_layers=not config.scan_layers)
     state, like = restored(tmp_path, other, optimizer)
     found = named_leaves(state)
     for name, leaf in named_leaves(like).items():
@@ -82,6 +82,6 @@ def test_parameters_without_the_state_are_read_in_the_form_of_the_config(tmp_pat
 @pytest.mark.parametrize("config", [ONE_BY_ONE, STACK], ids=["one by one", "stack"])
 def test_another_number_of_layers_is_rejected_in_either_form(tmp_path, config):
     saved(tmp_path, config, TRAIN.optimizer)
-    deeper = dataclasses.replace(config, layers=3, scan_layers=not config.scan_layers)
+    deeper = replace(config, layers=3, scan_layers=not config.scan_layers)
     with pytest.raises(InputError, match=r"it has 2 layers, but model.layers = 3"):
         restore_model(deeper, tmp_path)

@@ -1,10 +1,10 @@
 """One replica reads a checkpoint for all: the others receive every bit, once, and its errors."""
 
-import dataclasses
 import itertools
 import json
 import re
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -45,8 +45,8 @@ def grid(sizes: tuple[int, ...]) -> Mesh:
 def test_all_dtypes_of_a_state_are_tested():
     experiment = tiny_experiment()
     for name, dtype in itertools.product(("adamw", "adafactor", "lion"), ("float32", "bfloat16")):
-        model = dataclasses.replace(experiment.model, parameter_dtype=dtype)
-        optimizer = make_optimizer(dataclasses.replace(experiment.train.optimizer, name=name), 10)
+        model = replace(experiment.model, parameter_dtype=dtype)
+        optimizer = make_optimizer(replace(experiment.train.optimizer, name=name), 10)
         state = jax.eval_shape(lambda m=model, o=optimizer: make_state(m, o, 0, experiment.train.spikes))
         assert {leaf.dtype.name for leaf in jax.tree.leaves(state)} <= {*TYPES}
 
@@ -89,7 +89,7 @@ def test_a_device_needs_memory_for_the_state_and_two_chunks(dtype):
     ],
 )
 def test_the_first_replica_reads_arrays_sharded_across_processes(process_of, spec, reads):
-    found = [dataclasses.replace(chip, process_index=process_of(*divmod(chip.id, 2))) for chip in torus(8, 1, 1)]
+    found = [replace(chip, process_index=process_of(*divmod(chip.id, 2))) for chip in torus(8, 1, 1)]
     chips: Any = np.reshape(np.array(found), (4, 2, 1, 1))
     first = first_replica(NamedSharding(Mesh(chips, MESH_AXES), PartitionSpec(*spec)))
     assert (first is not None) == reads

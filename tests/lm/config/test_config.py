@@ -1,7 +1,7 @@
 """Configs reject invalid numbers, and every choice of a field has an implementation."""
 
-import dataclasses
 import typing
+from dataclasses import replace
 
 import pytest
 
@@ -31,7 +31,7 @@ STEPS, LORA = DEMO.train.steps, LoraConfig(rank=3, alpha=6.0)
 def replaced(train: TrainConfig, **changes) -> TrainConfig:
     """`train` with some fields changed, also of its optimizer."""
     own = {name: changes.pop(name) for name in list(changes) if hasattr(train, name)}
-    return dataclasses.replace(train, optimizer=dataclasses.replace(train.optimizer, **changes), **own)
+    return replace(train, optimizer=replace(train.optimizer, **changes), **own)
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,12 @@ def test_contradictory_numbers_are_rejected_with_both_values_and_the_remedy(chan
 )
 def test_invalid_heads_and_windows_are_rejected(changes, words):
     with pytest.raises(UsageError) as error:
-        dataclasses.replace(DEMO.model, **changes)
+        replace(DEMO.model, **changes)
     assert all(word in str(error.value) for word in words), error.value
 
 
 def test_windows_cycle_over_layers_and_heads_may_have_their_own_size():
-    model = dataclasses.replace(DEMO.model, layers=3, width=97, head_dim=6, attention_windows=(8, 0))
+    model = replace(DEMO.model, layers=3, width=97, head_dim=6, attention_windows=(8, 0))
     assert (model.head_channels, [model.window(layer) for layer in range(3)]) == (6, [8, None, 8])
     assert (DEMO.model.head_channels, DEMO.model.window(0)) == (DEMO.model.width // DEMO.model.heads, None)
 

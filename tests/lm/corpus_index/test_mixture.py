@@ -1,7 +1,7 @@
 """The index of a mixture has all training documents and the run's validation documents, with their names."""
 
-import dataclasses
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +32,7 @@ def mixed(tmp_path) -> tuple[Path, TrainConfig]:
 
 def config(folder: Path, own_weight: float, *names: str) -> TrainConfig:
     mixture = tuple(MixtureSource(str(folder / name / "tokens"), 0.5) for name in names)
-    return dataclasses.replace(tiny_experiment().train, mixture=mixture, own_weight=own_weight)
+    return replace(tiny_experiment().train, mixture=mixture, own_weight=own_weight)
 
 
 def built(run: Path, train: TrainConfig, part_tokens: int = 9) -> CorpusIndex:
@@ -58,7 +58,7 @@ def expected(train: TrainConfig, passage: list[int]) -> list[tuple[str, str, int
 @pytest.mark.parametrize("own_weight", [1.0, 0.0])
 def test_every_passage_of_the_mixture_is_found_with_its_names(mixed, own_weight):
     run, train = mixed
-    train = dataclasses.replace(train, own_weight=own_weight)
+    train = replace(train, own_weight=own_weight)
     index = built(run, train)
     for passage in PASSAGES:
         assert found(index, passage, "train") == expected(train, passage)
@@ -115,7 +115,7 @@ def test_lookups_do_not_read_an_indexed_bucket(mixed, tmp_path):
         store.bucket("shards")
         for path in sorted((tmp_path / "b.example/tokens").iterdir()):
             write_atomically(Url(f"s3://shards/tokens/{path.name}"), path.read_bytes())
-        train = dataclasses.replace(train, mixture=(MixtureSource("s3://shards/tokens", 0.5), train.mixture[1]))
+        train = replace(train, mixture=(MixtureSource("s3://shards/tokens", 0.5), train.mixture[1]))
         built(run, train)
         asked = len(store.requests)
         index = CorpusIndex(run, train)

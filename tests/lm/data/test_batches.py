@@ -1,13 +1,13 @@
 """batch(step) is pure, an epoch has every window once, and each row equals the same slice of the stream. The shards are
 written independently by shard_files.py: each stream is one array."""
 
-import dataclasses
 import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,9 +151,9 @@ def test_a_config_may_have_any_context_up_to_the_record_length():
     experiment = tiny_experiment()
     assert experiment.shards.record_length == 64
     for context in (36, 64):
-        dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, context_length=context))
+        replace(experiment, model=replace(experiment.model, context_length=context))
     with pytest.raises(UsageError, match=r"context_length = 65 is more than shards\.record_length = 64.* at most 64"):
-        dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, context_length=65))
+        replace(experiment, model=replace(experiment.model, context_length=65))
 
 
 def test_missing_and_truncated_shards_are_input_errors(copy):
@@ -186,7 +186,7 @@ def test_a_manifest_with_wrong_counts_is_an_input_error(copy):
 
 def test_an_empty_split_is_an_input_error(copy):
     manifest = read_manifest(copy)
-    empty = dataclasses.replace(manifest.splits["train"], shards=manifest.splits["train"].shards[2:3])
-    (copy / "manifest.json").write_text(dataclasses.replace(manifest, splits={"train": empty}).to_json())
+    empty = replace(manifest.splits["train"], shards=manifest.splits["train"].shards[2:3])
+    (copy / "manifest.json").write_text(replace(manifest, splits={"train": empty}).to_json())
     with pytest.raises(InputError, match="hold no records"):
         source(copy)

@@ -1,9 +1,9 @@
 """A mixture is deterministic, keeps to its weights at every step, and records the source of each sequence."""
 
 import collections
-import dataclasses
 import itertools
 import math
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -91,8 +91,8 @@ def test_a_mixture_of_one_folder_equals_the_folder(folders, weight, context):
 def test_an_own_weight_of_zero_omits_the_runs_own_shards(folders):
     mixture = (MixtureSource(str(folders[1]), 2.0),)
     assert mixture_of(CONFIG, folders[0]) == {folders[0]: 1.0}
-    assert mixture_of(dataclasses.replace(CONFIG, mixture=mixture), folders[0]) == {folders[0]: 1.0, folders[1]: 2.0}
-    alone = dataclasses.replace(CONFIG, mixture=mixture, own_weight=0.0)
+    assert mixture_of(replace(CONFIG, mixture=mixture), folders[0]) == {folders[0]: 1.0, folders[1]: 2.0}
+    alone = replace(CONFIG, mixture=mixture, own_weight=0.0)
     assert mixture_of(alone, folders[0]) == {folders[1]: 2.0}
 
 
@@ -152,7 +152,7 @@ def test_an_incompatible_folder_is_rejected_with_both_values(folders, tmp_path):
 
 def mixed_config(*sources: tuple[Path | str, float], own_weight: float = 1.0):
     mixture = tuple(MixtureSource(str(tokens), weight) for tokens, weight in sources)
-    return dataclasses.replace(CONFIG, mixture=mixture, own_weight=own_weight)
+    return replace(CONFIG, mixture=mixture, own_weight=own_weight)
 
 
 def test_a_missing_folder_is_rejected_with_the_remedy(folders, tmp_path):
@@ -177,15 +177,15 @@ def test_duplicate_folders_are_rejected_under_any_name(folders, tmp_path):
 def test_invalid_weights_are_rejected(bad):
     refused = rf"with a weight of {bad}; weights must be 0" if bad else "a/tokens with a weight of 0, and no stage"
     with pytest.raises(UsageError, match=refused):
-        dataclasses.replace(CONFIG, mixture=(MixtureSource("a/tokens", bad),))
+        replace(CONFIG, mixture=(MixtureSource("a/tokens", bad),))
     with pytest.raises(UsageError, match=r"tokens"):
         MixtureSource("", 1.0)
     if bad:
         with pytest.raises(UsageError, match=rf"own_weight is {bad}; it must be at least 0, and finite"):
-            dataclasses.replace(CONFIG, own_weight=bad)
+            replace(CONFIG, own_weight=bad)
     else:
         with pytest.raises(UsageError, match=r"own_weight is 0 and train\.mixture has no folder"):
-            dataclasses.replace(CONFIG, own_weight=bad)
+            replace(CONFIG, own_weight=bad)
 
 
 def test_a_mixture_and_schedules_can_be_given_on_the_command_line_and_are_restored_from_json(tmp_path, capsys):
@@ -203,7 +203,7 @@ def test_a_mixture_and_schedules_can_be_given_on_the_command_line_and_are_restor
     changed = parse_command("x", "", [str(tmp_path), "--train.batch-schedule", "--train.mixture-schedule", "9:1,1,1"])[
         0
     ]
-    expected = dataclasses.replace(train, batch_schedule=(), mixture_schedule=(MixtureStage(9, (1.0, 1.0, 1.0)),))
+    expected = replace(train, batch_schedule=(), mixture_schedule=(MixtureStage(9, (1.0, 1.0, 1.0)),))
     assert changed.train == expected
     with pytest.raises(UsageError, match="a/tokens with a weight of -2"):
         parse_command("x", "", [demo, "--train.mixture", "a/tokens", "-2"])

@@ -1,9 +1,9 @@
 """Sequence records and the manifest survive a round trip; damage is reported by name."""
 
-import dataclasses
 import json
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def example() -> SequenceRecord:
 
 
 def masked() -> SequenceRecord:
-    return dataclasses.replace(example(), trained=np.array([0, 0, 1, 0, 1, 0, 0], bool))
+    return replace(example(), trained=np.array([0, 0, 1, 0, 1, 0, 0], bool))
 
 
 @given(records())
@@ -108,7 +108,7 @@ def test_a_wrong_header_is_reported_despite_a_valid_checksum(header, message):
 )
 def test_inconsistent_fields_are_rejected(change, message):
     with pytest.raises(ValueError, match=message):
-        to_bytes(dataclasses.replace(example(), **change))
+        to_bytes(replace(example(), **change))
 
 
 def manifest() -> Manifest:
@@ -120,7 +120,7 @@ def manifest() -> Manifest:
 def test_the_manifest_survives_a_round_trip(tmp_path):
     (tmp_path / "manifest.json").write_text(manifest().to_json())
     assert read_manifest(tmp_path) == manifest()
-    packed = dataclasses.replace(manifest(), packing="best_fit", repeats=3)
+    packed = replace(manifest(), packing="best_fit", repeats=3)
     (tmp_path / "manifest.json").write_text(packed.to_json())
     assert read_manifest(tmp_path) == packed
 

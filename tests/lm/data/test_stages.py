@@ -1,9 +1,9 @@
 """With schedules of batch size, context length and mixture, batches still read one stream: counts have a closed form,
 each epoch reads a window once, and all targets remain. The reference is a loop over steps."""
 
-import dataclasses
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from lm.errors import UsageError
 from tests.lm.shard_files import FINGERPRINT, STREAMS, naive_rows, random_stream, same, write_tokens
 
 CONTEXT, STEPS = 12, 40
-CONFIG = dataclasses.replace(get_config().train, micro_batches=1, steps=STEPS)
+CONFIG = replace(get_config().train, micro_batches=1, steps=STEPS)
 STREAMS_OF = (STREAMS, [random_stream(3, 120, 3000, 0)], [random_stream(4, 400, 5000, 0)])
 """Streams of each folder; their first tokens differ, so that a row identifies its folder."""
 
@@ -42,7 +42,7 @@ def schedules(draw, mixed: bool = False) -> TrainConfig:
     """A config with schedules; of all three folders if `mixed`, else only of its own shards."""
     pairs = lambda values: tuple((step, draw(values)) for step in draw(steps_of_changes))
     weights = st.tuples(*[st.sampled_from([0.0, 0.5, 1.0, 3.0])] * 3).filter(any)
-    config = dataclasses.replace(
+    config = replace(
         CONFIG, batch_size=draw(st.integers(1, 9)), batch_schedule=pairs(st.integers(1, 20)),
         context_schedule=pairs(st.sampled_from([1, 2, 3, 4, 6, 12])), shuffle_block=draw(st.sampled_from([1, 1, 3, 5])),
         seed=draw(st.integers(0, 99)),
@@ -57,13 +57,13 @@ def schedules(draw, mixed: bool = False) -> TrainConfig:
     stages = tuple(MixtureStage(one.step, tuple(one.weights[number] for number in kept)) for one in stages)
     if not first[0] + sum(source.weight for source in mixture):
         first = (1.0, *first[1:])
-    return dataclasses.replace(config, own_weight=first[0], mixture=mixture, mixture_schedule=stages)
+    return replace(config, own_weight=first[0], mixture=mixture, mixture_schedule=stages)
 
 
 def opened(config: TrainConfig, folders: list[Path]) -> BatchSource:
     mixture = tuple(MixtureSource(str(folders[int(one.tokens)]), one.weight) for one in config.mixture)
-    model = dataclasses.replace(get_config().model, context_length=CONTEXT)
-    config = dataclasses.replace(config, mixture=mixture)
+    model = replace(get_config().model, context_length=CONTEXT)
+    config = replace(config, mixture=mixture)
     return training_batches(model, config, folders[0], FINGERPRINT, loader_threads=2)
 
 
@@ -94,7 +94,7 @@ def test_all_counts_equal_those_of_a_loop_over_the_steps(config):
 @given(config=schedules(), data=st.data())
 def test_no_micro_batch_is_larger_than_that_of_the_largest_batch(config, data):
     parts = data.draw(st.sampled_from([n for n in range(1, 21) if config.largest_batch % n == 0]))
-    for stage in dataclasses.replace(config, micro_batches=parts).stages(CONTEXT):
+    for stage in replace(config, micro_batches=parts).stages(CONTEXT):
         assert stage.windows % stage.micro_batches == 0
         assert stage.windows // stage.micro_batches <= config.largest_batch // parts
         part = config.largest_batch // parts
@@ -125,7 +125,7 @@ def test_no_window_is_repeated_before_the_end_of_its_epoch(folders, config):
 @given(config=schedules(mixed=True))
 def test_each_stage_keeps_to_its_weights(folders, config):
     """The error is below n - 1 sequences; in block order, below n - 1 groups of sequences."""
-    source = opened(dataclasses.replace(config, shuffle_block=1), folders)
+    source = opened(replace(config, shuffle_block=1), folders)
     changes = [0, *(stage.step for stage in config.mixture_schedule), STEPS]
     for first, end in itertools.pairwise(changes):
         weights = source.stages.at(first).weights or [one.share for one in source.sources]
@@ -135,10 +135,10 @@ def test_each_stage_keeps_to_its_weights(folders, config):
             assert weight or after == before
 
 
-GROWING = dataclasses.replace(
+GROWING = replace(
     CONFIG, batch_size=3, batch_schedule=((7, 6), (12, 8), (30, 2)), context_schedule=((0, 4), (5, 6), (12, 12))
 )
-MIXED = dataclasses.replace(
+MIXED = replace(
     GROWING, mixture=(MixtureSource("1", 0.0), MixtureSource("2", 2.0)),
     mixture_schedule=(MixtureStage(9, (1.0, 3.0, 0.0)), MixtureStage(12, (0.0, 1.0, 1.0))),
 )  # fmt: skip
@@ -151,7 +151,7 @@ MIXED = dataclasses.replace(
 )
 def test_a_batch_does_not_depend_on_previous_reads_or_processes(folders, config, block):
     """Resumed at, before and after each switch; also with several processes that read some of the rows."""
-    source = opened(config := dataclasses.replace(config, shuffle_block=block), folders)
+    source = opened(config := replace(config, shuffle_block=block), folders)
     expected = [source.batch(step) for step in range(STEPS)]
     for start in (0, *(one.first_step + near for one in [*source.stages][1:4] for near in (-1, 0, 1))):
         steps = range(start, min(start + 7, STEPS))
@@ -219,7 +219,7 @@ def test_the_steps_of_a_window_are_the_inverse_of_the_windows_of_a_step(folders,
 )
 def test_invalid_schedules_are_rejected(fields, said):
     with pytest.raises(UsageError, match=said):
-        dataclasses.replace(CONFIG, **fields).stages(CONTEXT)
+        replace(CONFIG, **fields).stages(CONTEXT)
 
 
 def test_invalid_weights_are_rejected():

@@ -1,8 +1,8 @@
 """Bits per byte: every token is scored once, documents are separate, and the sum equals a naive loop."""
 
-import dataclasses
 import gzip
 import math
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from tests.lm.inference.models import log_probabilities
 from tests.lm.model_configs import initial_model
 
 EXPERIMENT = tiny_experiment()
-EXPERIMENT = dataclasses.replace(EXPERIMENT, model=dataclasses.replace(EXPERIMENT.model, layers=1))
+EXPERIMENT = replace(EXPERIMENT, model=replace(EXPERIMENT.model, layers=1))
 
 
 @pytest.mark.parametrize(("length", "context", "stride"), [(100, 8, 4), (9, 8, 4), (5, 8, 8), (101, 8, 8), (50, 8, 3)])
@@ -44,9 +44,7 @@ def test_windows_score_every_token_but_the_first_once_in_order(length, context, 
 
 def test_bits_equal_a_naive_loop_over_targets(tmp_path):
     """Each target separately, in its window by the definition, with only the tokens of its document."""
-    experiment = dataclasses.replace(
-        EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, validation_fraction=0.3, record_length=32)
-    )
+    experiment = replace(EXPERIMENT, shards=replace(EXPERIMENT.shards, validation_fraction=0.3, record_length=32))
     write_tokens(tmp_path, experiment, count=16)
     tokenizer = load(tmp_path / "tokenizer")
     model = initial_model(experiment.model)
@@ -75,10 +73,10 @@ def test_bits_equal_a_naive_loop_over_targets(tmp_path):
 def test_training_and_evaluation_give_the_same_metrics_for_the_same_tokens(tmp_path, kind):
     """On all windows of the validation split. The first token of a document is never text, even if it is a newline."""
     symbols = len({*"".join(texts(40)), "\n"}) if kind == "characters" else 320
-    experiment = dataclasses.replace(
+    experiment = replace(
         EXPERIMENT,
-        tokenizer=dataclasses.replace(EXPERIMENT.tokenizer, algorithm=kind, vocab_size=symbols),
-        evaluate=dataclasses.replace(EXPERIMENT.evaluate, stride=EXPERIMENT.model.context_length),
+        tokenizer=replace(EXPERIMENT.tokenizer, algorithm=kind, vocab_size=symbols),
+        evaluate=replace(EXPERIMENT.evaluate, stride=EXPERIMENT.model.context_length),
     )
     write_tokens(tmp_path, experiment)
     tokenizer = load(tmp_path / "tokenizer")

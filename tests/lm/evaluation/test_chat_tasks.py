@@ -1,10 +1,10 @@
 """Tasks of lm-eval asked in conversations, with data sets from files."""
 
-import dataclasses
 import functools
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,9 +103,7 @@ class Scripted(ChatLM):
 
 
 def scripted(tokenizer: Tokenizer, context: int = CONTEXT, add_bos_token: bool | None = None) -> Scripted:
-    config = dataclasses.replace(
-        tiny_experiment().model, vocab_size=tokenizer.vocab_size, context_length=context, initial_std=0.2
-    )
+    config = replace(tiny_experiment().model, vocab_size=tokenizer.vocab_size, context_length=context, initial_std=0.2)
     model = initial_model(config, 7)
     return Scripted(model, config, tokenizer, one_device_mesh(config), batch_size=4, add_bos_token=add_bos_token)
 
@@ -212,7 +210,7 @@ def test_what_has_no_chat_version_is_refused(plain, talker):
     assert talker.pair_of("", "a").context == [talker.tokenizer.bos_id]
     jinja = talker.tokenizer.chat_template
     for other in (jinja.replace('{{- "<|end|>" }}', ""), jinja + "{%- if add_generation_prompt %} Well,{%- endif %}"):
-        model = scripted(dataclasses.replace(talker.tokenizer, chat_template=other))
+        model = scripted(replace(talker.tokenizer, chat_template=other))
         assert prompt(model, "Hi")
         with pytest.raises(UsageError, match=r"The chat template cannot begin a reply: .*omit --apply-chat-template"):
             prompt(model, "Hi", "It is")

@@ -1,8 +1,8 @@
 """Evaluators are classes named in the config; metrics appear in metrics.jsonl, TensorBoard and evaluation.json."""
 
-import dataclasses
 import json
 import shutil
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -28,14 +28,14 @@ from tests.train_runs import bits, steps_there, told
 OUTSIDE = "tests.lm.evaluation.outside_evaluator"
 LARGEST = f"{OUTSIDE}.LargestParameter"
 TINY = tiny_experiment()
-EXPERIMENT = dataclasses.replace(
+EXPERIMENT = replace(
     TINY,
-    model=dataclasses.replace(TINY.model, layers=1),
-    train=dataclasses.replace(
+    model=replace(TINY.model, layers=1),
+    train=replace(
         TINY.train, steps=4, log_every=2, validate_every=2, validation_batches=1, sample_every=0, checkpoint_every=0,
         evaluators=("validation", LARGEST),
     ),
-    evaluate=dataclasses.replace(TINY.evaluate, evaluators=("bits_per_byte", LARGEST), batch_size=4),
+    evaluate=replace(TINY.evaluate, evaluators=("bits_per_byte", LARGEST), batch_size=4),
 )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def test_a_users_evaluator_runs_in_training_and_in_the_evaluation(tokens, tmp_pa
     tasks = TasksConfig(str(write_tasks(tmp_path / "data", 8)), limit=4)
     train(
         EXPERIMENT.model,
-        dataclasses.replace(EXPERIMENT.train, evaluators=("validation", LARGEST, "piqa"), tasks=tasks),
+        replace(EXPERIMENT.train, evaluators=("validation", LARGEST, "piqa"), tasks=tasks),
         run,
     )
     assert "nats/token" in (out := capsys.readouterr().out) and "largest_parameter" in out
@@ -65,8 +65,8 @@ def test_a_users_evaluator_runs_in_training_and_in_the_evaluation(tokens, tmp_pa
     largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(model))
     assert verify(run / "checkpoints/4")["largest_parameter"] == largest
 
-    evaluate = dataclasses.replace(EXPERIMENT.evaluate, evaluators=("bits_per_byte", LARGEST, "piqa"), tasks=tasks)
-    launch_evaluate.make(dataclasses.replace(EXPERIMENT, evaluate=evaluate), run)
+    evaluate = replace(EXPERIMENT.evaluate, evaluators=("bits_per_byte", LARGEST, "piqa"), tasks=tasks)
+    launch_evaluate.make(replace(EXPERIMENT, evaluate=evaluate), run)
     figures = json.loads((run / "evaluation.json").read_text())
     assert figures["largest_parameter"] == pytest.approx(largest)
     assert all(figures[name] == evaluated[-1][name] for name in ("piqa_acc", "piqa_acc_norm"))
@@ -77,8 +77,8 @@ def test_a_users_evaluator_runs_in_training_and_in_the_evaluation(tokens, tmp_pa
 @pytest.mark.slow
 def test_a_run_resumed_after_a_failed_evaluator_equals_one_without_the_failure(tokens, tmp_path):
     """The step is saved as not evaluated, and the resumed run evaluates it first."""
-    config = dataclasses.replace(EXPERIMENT.train, validate_every=3, steps=4)
-    broken = dataclasses.replace(config, evaluators=("validation", f"{OUTSIDE}.Failing"))
+    config = replace(EXPERIMENT.train, validate_every=3, steps=4)
+    broken = replace(config, evaluators=("validation", f"{OUTSIDE}.Failing"))
     runs = {name: shutil.copytree(tokens, tmp_path / name) for name in ("mended", "undisturbed")}
     with pytest.raises(ZeroDivisionError):
         train(EXPERIMENT.model, broken, runs["mended"])
@@ -161,4 +161,4 @@ def test_a_metric_on_a_device_becomes_a_plain_number():
 
 def test_required_evaluators_cannot_be_omitted():
     with pytest.raises(UsageError, match=r"evaluate.evaluators is validation, without bits_per_byte"):
-        dataclasses.replace(EXPERIMENT.evaluate, evaluators=("validation",))
+        replace(EXPERIMENT.evaluate, evaluators=("validation",))

@@ -1,6 +1,6 @@
 """The model interface of lm-eval: likelihoods and texts follow from the forward pass."""
 
-import dataclasses
+from dataclasses import astuple, replace
 
 import pytest
 from lm_eval.api.instance import Instance
@@ -16,7 +16,7 @@ from tests.lm.inference.models import log_probabilities
 from tests.lm.model_configs import initial_model
 
 CONTEXT = 64
-MODEL = dataclasses.replace(tiny_experiment().model, layers=1, context_length=CONTEXT, initial_std=0.2)
+MODEL = replace(tiny_experiment().model, layers=1, context_length=CONTEXT, initial_std=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +64,9 @@ def test_generated_text_is_greedy_decoding(harness, log_p):
 
 def test_long_answers_truncate_the_context_to_no_less_than_half(harness):
     sampled = {"max_gen_toks": 10_000, "do_sample": True, "temperature": 0.5, "top_p": 0.9}
-    prompt, params = dataclasses.astuple(harness.prompt_of(3, texts(1)[0], sampled))
+    prompt, params = astuple(harness.prompt_of(3, texts(1)[0], sampled))
     assert len(prompt) == CONTEXT // 2 and list(prompt) == harness.tokenizer.encode(texts(1)[0])[-len(prompt) :]
-    assert params == dataclasses.astuple(SamplingParams(CONTEXT // 2, temperature=0.5, top_p=0.9, seed=3))
+    assert params == astuple(SamplingParams(CONTEXT // 2, temperature=0.5, top_p=0.9, seed=3))
     short = harness.prompt_of(0, "The miller", {"until": [], "temperature": 0.5, "top_k": 2})
     assert short.params == SamplingParams(CONTEXT - 1 - len(harness.tokenizer.encode("The miller")), temperature=0.0)
     with pytest.raises(UsageError, match=r"generation with num_beams = 5, but only do_sample, max_gen_toks"):

@@ -1,7 +1,7 @@
 """Evaluation and sampling give the same metrics and texts on every mesh."""
 
-import dataclasses
 import math
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -26,7 +26,7 @@ from tests.lm.model_configs import initial_model
 from tests.run_files import restore_model
 
 EXPERIMENT = tiny_experiment()
-MODEL = dataclasses.replace(EXPERIMENT.model, heads=4, kv_heads=4, width=32, initial_std=0.2)
+MODEL = replace(EXPERIMENT.model, heads=4, kv_heads=4, width=32, initial_std=0.2)
 MESHES = {
     "tensor": (MeshConfig(tensor=4), 8),
     "mixed": (MeshConfig(fsdp=2, tensor=2, context=2), 8),
@@ -52,7 +52,7 @@ def run(tmp_path_factory) -> RunPaths:
 def figures(run: RunPaths, mesh) -> tuple[dict, dict, list[str]]:
     """(metrics of the validation split, metrics of a text, samples)."""
     model, tokenizer = restore_model(MODEL, run.checkpoints, mesh), load(run.tokenizer)
-    config = dataclasses.replace(EXPERIMENT.evaluate, batch_size=6)  # not a multiple of eight devices
+    config = replace(EXPERIMENT.evaluate, batch_size=6)  # not a multiple of eight devices
     held_out = evaluate(model, MODEL, config, tokenizer, run.tokens, mesh)
     text = evaluate_texts(model, MODEL, config, tokenizer, texts(1, seed=9), mesh)
     arguments = (model, MODEL, tokenizer, PROMPTS, TEMPERATURES, 24)

@@ -1,7 +1,7 @@
 """Packing has little padding and few shapes, and does not change the scores of a request."""
 
-import dataclasses
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from lm.parallel import one_device_mesh
 from tests.lm.inference.models import log_probabilities
 from tests.lm.model_configs import FAMILIES, LLAMA, initial_model
 
-LONG = dataclasses.replace(LLAMA, context_length=8192)
+LONG = replace(LLAMA, context_length=8192)
 AT_MOST = 1.5
 
 
@@ -44,7 +44,7 @@ MIXES = {
 @pytest.mark.parametrize("shared", [True, False], ids=["contexts shared", "contexts alone"])
 @pytest.mark.parametrize("name", MIXES)
 def test_padding_is_at_most_half_of_the_tokens_with_few_shapes(name, shared):
-    config = LONG if shared else dataclasses.replace(LONG, token_shift=True)
+    config = LONG if shared else replace(LONG, token_shift=True)
     scorer, mesh = LogLikelihoods(config, 16), one_device_mesh(config)
     assert scorer.branches(mesh) is shared
     for count in (1, 2, 3, 5, 10, 50, 300):
@@ -69,7 +69,7 @@ def test_a_shared_context_is_computed_once():
 @pytest.mark.parametrize("name", ["modern", "windows", "llama", "gpt2"])
 def test_packed_scores_equal_those_of_separate_requests(name):
     changes = {"attention_windows": (8, 0)} if name == "windows" else {"layers": 1}
-    config = dataclasses.replace(FAMILIES.get(name, LLAMA), context_length=64, **changes)
+    config = replace(FAMILIES.get(name, LLAMA), context_length=64, **changes)
     model = initial_model(config, 1)
     log_p_of = log_probabilities(model, 64)
     draw, requests = random.Random(0), []

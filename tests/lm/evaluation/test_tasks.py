@@ -1,9 +1,9 @@
 """Tasks: scores equal those of lm-eval on the same examples in every layout."""
 
-import dataclasses
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -27,7 +27,7 @@ from tests.lm.evaluation.task_files import PARADIGMS, write_jsonl, write_parquet
 from tests.lm.model_configs import initial_model
 from tests.loopback_hub import LoopbackHub, serving
 
-MODEL = dataclasses.replace(tiny_experiment().model, layers=1, context_length=128, initial_std=0.2)
+MODEL = replace(tiny_experiment().model, layers=1, context_length=128, initial_std=0.2)
 COUNT = 12
 
 
@@ -201,7 +201,7 @@ def test_hub_files_are_downloaded_once(data, tmp_path, tokenizer, monkeypatch):
             with pytest.raises(InputError, match=r"baber/piqa cannot be downloaded: .* 404 .*put the data set into a"):
                 task("piqa", tokenizer, "hf://")
             with pytest.raises(UsageError, match="has no files of the split other of "):
-                hub_files(dataclasses.replace(source, split="other"))
+                hub_files(replace(source, split="other"))
             shutil.rmtree(tmp_path / "gristmill")
             monkeypatch.setenv("HF_TOKEN", "wrong")
             with pytest.raises(InputError, match="set HF_TOKEN to a token with access"):

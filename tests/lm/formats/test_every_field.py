@@ -4,10 +4,10 @@ A new field of ModelConfig fails `test_the_table_has_every_field` until CASES ha
 """
 
 import ast
-import dataclasses
 import re
 import typing
 from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +42,7 @@ from tests.lm.model_configs import GPT2, LLAMA, random_parameters
 
 TOKENIZER = byte_tokenizer(SPLIT_PATTERNS["gpt2"], b"ab")
 BASES = {
-    name: dataclasses.replace(config, vocab_size=260, width=16, mlp_width=24, context_length=12, initial_std=0.02)
+    name: replace(config, vocab_size=260, width=16, mlp_width=24, context_length=12, initial_std=0.02)
     for name, config in {"llama": LLAMA, "gpt2": GPT2}.items()
 }
 SCALING = RopeScalingConfig(factor=4.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context_length=8)
@@ -93,7 +93,7 @@ def changed_bases() -> dict[str, ModelConfig]:
     for name, base in BASES.items():
         for change in (change for changes in CASES.values() for change in changes):
             try:
-                changed = dataclasses.replace(base, **change)
+                changed = replace(base, **change)
             except UsageError:  # learned positions have no scaling
                 continue
             if changed not in found.values():
@@ -111,7 +111,7 @@ def test_every_format_is_tested():
 
 def test_the_table_has_every_field():
     hints = typing.get_type_hints(ModelConfig)
-    for field in dataclasses.fields(ModelConfig):
+    for field in fields(ModelConfig):
         assert field.name in CASES, f"CASES has no {field.name}: add a change of it, and see each format hold or refuse"
         values = [change[field.name] for change in CASES[field.name] if field.name in change]
         assert any(value != getattr(BASES["llama"], field.name) for value in values), field.name
@@ -123,7 +123,7 @@ def logits_of(config: ModelConfig, arrays: dict[str, np.ndarray], tokens: list[i
     """(T, V) logits of one row in float32 by our forward pass, not compiled: compilation would take most of the
     time."""
     exact = {"parameter_dtype": "float32", "compute_dtype": "float32"}
-    config = dataclasses.replace(config, scan_layers=False, attention="auto", **exact)
+    config = replace(config, scan_layers=False, attention="auto", **exact)
     like = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
     model = replace_leaves(like, {name: jnp.asarray(array, jnp.float32) for name, array in arrays.items()})
     tokens_BT = jnp.asarray([tokens])
@@ -171,7 +171,7 @@ FORMATS: dict[str, Callable[..., np.ndarray]] = {
 
 def changed_fields(config: ModelConfig) -> set[str]:
     """The fields in which a config differs from both bases."""
-    differ = lambda base: {f.name for f in dataclasses.fields(base) if getattr(config, f.name) != getattr(base, f.name)}
+    differ = lambda base: {f.name for f in fields(base) if getattr(config, f.name) != getattr(base, f.name)}
     return min((differ(base) for base in BASES.values()), key=len)
 
 
@@ -204,7 +204,7 @@ NO_WEIGHTS = ("norm", "rope_theta", "norm_epsilon", "rope_scaling", "qk_norm", "
 def test_a_lost_field_would_be_noticed(field):
     base, tokens = BASES["llama"], list(range(10))
     change = next(one for one in CASES[field] if one[field] != getattr(base, field))
-    changed = dataclasses.replace(base, **change)
+    changed = replace(base, **change)
     found, without = (logits_of(config, random_parameters(config), tokens) for config in (changed, base))
     assert np.abs(found - without).max() > 0.01
 
@@ -243,21 +243,21 @@ def test_the_torch_code_defines_every_possible_parameter():
     assert named <= parts  # PARAMETERS has every name of the pattern
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class WiderConfig(ModelConfig):
     """As after a change that adds a field with a default."""
 
     residual_scale: float = 1.0
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class NeedyConfig(ModelConfig):
     """As after a change that adds a field without a default."""
 
     residual_scale: float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class OtherConfig(ModelConfig):
     """As after a change that adds a value to a field."""
 
@@ -265,7 +265,7 @@ class OtherConfig(ModelConfig):
 
 
 def as_class[Kind: ModelConfig](kind: type[Kind], base: ModelConfig, **changes: Any) -> Kind:
-    return kind(**{f.name: getattr(base, f.name) for f in dataclasses.fields(base)} | changes)
+    return kind(**{f.name: getattr(base, f.name) for f in fields(base)} | changes)
 
 
 @pytest.mark.fast_rows
@@ -305,7 +305,7 @@ class TwoScales(nnx.Module):
 @pytest.mark.parametrize("number", range(2), ids=BASES)
 def test_a_parameter_that_a_format_would_not_write_is_rejected_by_name(tmp_path, monkeypatch, number):
     """Uses configs of its own, since shapes are cached by config."""
-    config = dataclasses.replace([*BASES.values()][number], vocab_size=259)
+    config = replace([*BASES.values()][number], vocab_size=259)
     monkeypatch.setitem(layers.NORMS, config.norm, TwoScales)
     for name, written in FORMATS.items():
         said = rf"The format {name}.* writes \d+ of .* parameters; blocks\.0\.attention_norm\.gain is not among them"

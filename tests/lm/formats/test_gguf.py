@@ -1,11 +1,12 @@
 """GGUF: exports are read back, with llama.cpp's quantization rules; unsupported features are rejected by name."""
 
-import dataclasses
 import tracemalloc
+from dataclasses import replace
 
 import gguf
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 from lm.config import RopeScalingConfig, TokenizerConfig
 from lm.errors import InputError, UsageError
@@ -29,15 +30,15 @@ OWN_SCALING = RopeScalingConfig(
     factor=5.0, low_frequency_factor=1.5, high_frequency_factor=4.0, original_context_length=64
 )
 CONFIGS = {
-    name: dataclasses.replace(config, vocab_size=400, initial_std=0.02)
+    name: replace(config, vocab_size=400, initial_std=0.02)
     for name, config in {
         "gpt2": GPT2,
-        "gpt2 tied": dataclasses.replace(GPT2, tie_embeddings=True),
+        "gpt2 tied": replace(GPT2, tie_embeddings=True),
         "llama": LLAMA,
-        "llama untied": dataclasses.replace(LLAMA, tie_embeddings=False, kv_heads=1),
-        "llama head_dim": dataclasses.replace(LLAMA, head_dim=16, rope_theta=500_000.0),
-        "llama 3.1": dataclasses.replace(LLAMA, head_dim=16, rope_theta=500_000.0, rope_scaling=KNOWN_SCALINGS[0]),
-        "own scaling": dataclasses.replace(LLAMA, rope_scaling=OWN_SCALING),
+        "llama untied": replace(LLAMA, tie_embeddings=False, kv_heads=1),
+        "llama head_dim": replace(LLAMA, head_dim=16, rope_theta=500_000.0),
+        "llama 3.1": replace(LLAMA, head_dim=16, rope_theta=500_000.0, rope_scaling=KNOWN_SCALINGS[0]),
+        "own scaling": replace(LLAMA, rope_scaling=OWN_SCALING),
     }.items()
 }
 
@@ -46,13 +47,13 @@ CONFIGS = {
 def tokenizers():
     base = TokenizerConfig(vocab_size=320, split_pattern="gpt2", train_characters=100_000)
     patterns = {
-        name: train_bpe([LICENSE, TEXT], dataclasses.replace(base, split_pattern=name, vocab_size=300))
+        name: train_bpe([LICENSE, TEXT], replace(base, split_pattern=name, vocab_size=300))
         for name in ("gpt2", "cl100k", "o200k")
     }
     return (
         patterns
         | {
-            kind: train_sentencepiece([LICENSE], dataclasses.replace(base, vocab_size=380, algorithm=kind))
+            kind: train_sentencepiece([LICENSE], replace(base, vocab_size=380, algorithm=kind))
             for kind in ("sentencepiece_bpe", "sentencepiece_unigram")
         }
         | {"SmolLM2": LibraryTokenizer.from_json(smollm2_like().to_str().encode(), "<|endoftext|>")}
@@ -67,7 +68,7 @@ def test_a_round_trip_in_float32_is_exact(tmp_path, tokenizers, name):
     assert source.config == config and source.parameters.keys() == arrays.keys()
     for parameter, array in arrays.items():
         assert source.parameters[parameter].dtype == np.float32
-        np.testing.assert_array_equal(source.parameters[parameter], array)
+        assert_array_equal(source.parameters[parameter], array)
     assert list(tmp_path.iterdir()) == [tmp_path / "m.gguf"]
 
 
@@ -89,7 +90,7 @@ def test_only_matrices_are_quantized(tmp_path, tokenizers, name, dtype, kind, la
         if largest is None:  # a step of the block's maximum / 127, plus the rounding of the scale
             assert np.max(np.abs(read - array)) <= np.max(np.abs(array)) * (0.5 / 127 + 2**-11)
         else:
-            np.testing.assert_allclose(read, array, rtol=largest, atol=1e-7)
+            assert_allclose(read, array, rtol=largest, atol=1e-7)
 
 
 @pytest.mark.parametrize(("kind", "levels"), [("Q4_0", 8), ("Q4_1", 15)])
@@ -123,7 +124,7 @@ MATRIX = "blk.0.ffn_down.weight"
 
 @pytest.mark.parametrize("kind", gguf.GGMLQuantizationType, ids=lambda kind: kind.name)
 def test_every_type_is_read_or_rejected_by_name(tmp_path, tokenizers, kind):
-    config = dataclasses.replace(CONFIGS["llama"], width=256, mlp_width=256, layers=1)
+    config = replace(CONFIGS["llama"], width=256, mlp_width=256, layers=1)
     zeros = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(config).items()}
     write_gguf(tmp_path / "m.gguf", config, zeros, tokenizers["gpt2"], "numbers")
     data = bytearray((tmp_path / "m.gguf").read_bytes())
@@ -143,7 +144,7 @@ def test_rotated_pairs_are_adjacent():
     """llama.cpp rotates rows 2c and 2c + 1 of a head, we rotate c and c + C/2: the same queries in another order."""
     weight_OI = np.arange(16.0).reshape(16, 1)  # two heads of 8
     assert paired(weight_OI, 2).ravel().tolist() == [0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15]
-    np.testing.assert_array_equal(unpaired(paired(weight_OI, 2), 2), weight_OI)
+    assert_array_equal(unpaired(paired(weight_OI, 2), 2), weight_OI)
 
 
 def test_llama_31_frequencies_are_divided_by_a_tensor(tmp_path, tokenizers):
@@ -151,9 +152,7 @@ def test_llama_31_frequencies_are_divided_by_a_tensor(tmp_path, tokenizers):
     write_gguf(tmp_path / "m.gguf", config, random_parameters(config), tokenizers["cl100k"], "numbers")
     (factors,) = [t.data for t in gguf.GGUFReader(tmp_path / "m.gguf").tensors if t.name == "rope_freqs.weight"]
     plain = np.asarray(rotary_frequencies(8, config.rope_theta, None))
-    np.testing.assert_allclose(
-        plain / factors, rotary_frequencies(8, config.rope_theta, config.rope_scaling), rtol=1e-6
-    )
+    assert_allclose(plain / factors, rotary_frequencies(8, config.rope_theta, config.rope_scaling), rtol=1e-6)
     assert factors[0] == 1 and factors[-1] == pytest.approx(8)
 
 
@@ -193,7 +192,7 @@ def test_tokenizers_round_trip(tmp_path, tokenizers, name, pre):
 def test_features_that_gguf_lacks_are_rejected_by_name(tmp_path, tokenizers):
     def refused(match, tokenizer="gpt2", dtype="", arrays=None, **changed):
         base = CONFIGS["llama"] if "base" not in changed else changed.pop("base")
-        config = dataclasses.replace(base, **changed)
+        config = replace(base, **changed)
         made = tokenizers[tokenizer] if isinstance(tokenizer, str) else tokenizer
         with pytest.raises(UsageError, match=match):
             write_gguf(tmp_path / "m.gguf", config, arrays or random_parameters(config), made, "x", dtype)
@@ -246,7 +245,7 @@ def test_damaged_and_foreign_files_are_rejected(file, tokenizers):
 
 
 def test_only_one_tensor_is_in_memory_at_a_time(tmp_path, tokenizers):
-    config = dataclasses.replace(CONFIGS["llama"], width=256, mlp_width=1024, layers=6, head_dim=64)
+    config = replace(CONFIGS["llama"], width=256, mlp_width=1024, layers=6, head_dim=64)
     shapes = parameter_shapes(config)
     sizes = {name: 4 * int(np.prod(shape)) for name, shape in shapes.items()}
 

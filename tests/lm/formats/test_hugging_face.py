@@ -4,17 +4,18 @@ The numbers in tests/fixtures/hugging_face come from transformers (make_hugging_
 """
 
 import ast
-import dataclasses
 import json
 import os
 import subprocess
 import tracemalloc
+from dataclasses import fields, replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from lm.config import RopeScalingConfig
@@ -96,8 +97,8 @@ def check_logits(folder, golden):
     expected_BTV = golden["logits"].reshape(*tokens_BT.shape, config.vocab_size)
     (_, logits_BTV), gradients = jax.jit(jax.value_and_grad(mean_loss, has_aux=True))(model, tokens_BT)
     logits_BTV = np.asarray(logits_BTV)
-    np.testing.assert_allclose(logits_BTV, expected_BTV, rtol=0, atol=1e-4)
-    np.testing.assert_array_equal(logits_BTV.argmax(-1), expected_BTV.argmax(-1))
+    assert_allclose(logits_BTV, expected_BTV, rtol=0, atol=1e-4)
+    assert_array_equal(logits_BTV.argmax(-1), expected_BTV.argmax(-1))
     return gradients
 
 
@@ -135,17 +136,17 @@ def test_one_file_or_many_give_the_same_model(tmp_path, name):
 def test_parameters_are_complete_and_have_the_requested_dtype(name):
     config, exact = load_hugging_face(FIXTURES / name)
     rounded_config, rounded = load_hugging_face(FIXTURES / name, "bfloat16")
-    assert rounded_config == dataclasses.replace(config, parameter_dtype="bfloat16", compute_dtype="bfloat16")
+    assert rounded_config == replace(config, parameter_dtype="bfloat16", compute_dtype="bfloat16")
     like = named_leaves(jax.eval_shape(lambda: Transformer(config, jax.random.key(0))))
     assert {key: array.shape for key, array in exact.items()} == {key: leaf.shape for key, leaf in like.items()}
     for key, array in exact.items():
         assert array.dtype == np.float32 and array.flags.c_contiguous and not isinstance(array, np.memmap)
         assert rounded[key].dtype == jnp.bfloat16
-        np.testing.assert_array_equal(rounded[key], array.astype(jnp.bfloat16))
+        assert_array_equal(rounded[key], array.astype(jnp.bfloat16))
 
 
 def test_loading_needs_memory_for_the_model_and_one_tensor(tmp_path):
-    config = dataclasses.replace(LLAMA, width=256, mlp_width=1024, layers=4)
+    config = replace(LLAMA, width=256, mlp_width=1024, layers=4)
     arrays = random_parameters(config)
     write_hugging_face(tmp_path, config, arrays, CHARACTERS)
     sizes = [array.nbytes for array in arrays.values()]
@@ -285,7 +286,7 @@ def test_an_unreadable_config_is_rejected(tmp_path):
 def test_settings_of_older_files_mean_the_same(tmp_path):
     new = model_config_of(write_checkpoint(tmp_path, "llama", rope_parameters=SCALED | {"rope_theta": 5e5}))
     assert new.rope_theta == 5e5
-    assert new.rope_scaling == dataclasses.replace(LLAMA31, original_context_length=64)
+    assert new.rope_scaling == replace(LLAMA31, original_context_length=64)
     old = {"rope_parameters": ..., "rope_theta": 500000, "rope_scaling": SCALED}
     assert model_config_of(write_checkpoint(tmp_path, "llama", **old)) == new
     missing = dict.fromkeys(("head_dim", "attention_bias", "mlp_bias", "rope_parameters", "num_key_value_heads"), ...)
@@ -293,12 +294,12 @@ def test_settings_of_older_files_mean_the_same(tmp_path):
     assert (llama1.kv_heads, llama1.rope_theta, llama1.rope_scaling) == (2, 10_000.0, None)
 
 
-@pytest.mark.parametrize("scaling", [None, LLAMA31, dataclasses.replace(LLAMA31, factor=32.0)])
+@pytest.mark.parametrize("scaling", [None, LLAMA31, replace(LLAMA31, factor=32.0)])
 def test_rotary_frequencies_follow_the_formula(scaling):
     """The settings of Llama 3.1 and 3.2: 64 pairs of channels, theta 500,000."""
     ours = np.asarray(rotary_frequencies(64, 500_000.0, scaling))
     formula = np.array([reference_model.frequency(500_000.0, pair / 64, scaling) for pair in range(64)])
-    np.testing.assert_allclose(ours, formula, rtol=5e-7)
+    assert_allclose(ours, formula, rtol=5e-7)
     ratio = formula * 500_000.0 ** (np.arange(64) / 64)
     if scaling is not None:  # all three cases occur
         slow = np.isclose(ratio, 1 / scaling.factor)
@@ -306,19 +307,19 @@ def test_rotary_frequencies_follow_the_formula(scaling):
 
 
 def test_invalid_rope_scaling_is_rejected():
-    for field in dataclasses.fields(LLAMA31):
+    for field in fields(LLAMA31):
         zero = type(getattr(LLAMA31, field.name))(0)
         with pytest.raises(UsageError, match=f"model.rope_scaling.{field.name} is {zero}; it must be above 0"):
-            dataclasses.replace(LLAMA31, **{field.name: zero})
+            replace(LLAMA31, **{field.name: zero})
     with pytest.raises(UsageError, match=r"low_frequency_factor = 4.0 must be below high_frequency_factor = 4.0"):
-        dataclasses.replace(LLAMA31, low_frequency_factor=4.0)
+        replace(LLAMA31, low_frequency_factor=4.0)
     with pytest.raises(UsageError, match=r"rope_scaling is given, but model.position = learned"):
-        dataclasses.replace(GPT2, rope_scaling=LLAMA31)
+        replace(GPT2, rope_scaling=LLAMA31)
 
 
 EXPORTED = {"llama": LLAMA, "gpt2": GPT2} | {
-    "llama31": dataclasses.replace(LLAMA, rope_scaling=LLAMA31, rope_theta=500_000.0, parameter_dtype="bfloat16"),
-    "head_dim": dataclasses.replace(LLAMA, head_dim=12),
+    "llama31": replace(LLAMA, rope_scaling=LLAMA31, rope_theta=500_000.0, parameter_dtype="bfloat16"),
+    "head_dim": replace(LLAMA, head_dim=12),
 }
 
 
@@ -327,7 +328,7 @@ def test_an_export_is_read_back(tmp_path, config):
     arrays = random_parameters(config)
     write_hugging_face(tmp_path / "x", config, arrays, CHARACTERS)
     found, again = load_hugging_face(tmp_path / "x", config.parameter_dtype)
-    assert found == dataclasses.replace(config, compute_dtype=config.parameter_dtype) and equal(again, arrays)
+    assert found == replace(config, compute_dtype=config.parameter_dtype) and equal(again, arrays)
     assert read_folder(tmp_path / "x").keys() == stored_tensors(config).keys()
 
 
@@ -336,7 +337,7 @@ def test_an_export_is_read_back(tmp_path, config):
 def test_stacked_layers_are_written_as_identical_files(tmp_path, config):
     model = random_model(config)
     write_hugging_face(tmp_path / "one by one", config, named_leaves(model), CHARACTERS)
-    scanned = dataclasses.replace(config, scan_layers=True)
+    scanned = replace(config, scan_layers=True)
     write_hugging_face(tmp_path / "stack", scanned, named_leaves(stack_layers(model)), CHARACTERS)
     for path in (tmp_path / "stack").iterdir():
         assert path.read_bytes() == (tmp_path / "one by one" / path.name).read_bytes(), path.name
@@ -363,7 +364,7 @@ TWO = BytePairTokenizer(SPLIT_PATTERNS["cl100k"], OWN.tokens, "<s>", "</s>", spe
 def test_both_configs_have_the_bos_and_eos_tokens(tmp_path, family, tokenizer, bos, eos):
     """Otherwise transformers uses its defaults (1 and 2 as in Llama 2, or 50256 as in GPT-2) and never stops. In
     training the next document's BOS ends a document, so it is always an EOS token too."""
-    config = dataclasses.replace(family, vocab_size=258, layers=1)
+    config = replace(family, vocab_size=258, layers=1)
     arrays = random_parameters(config)
     write_hugging_face(tmp_path, config, arrays, tokenizer)
     for name in ("config.json", "generation_config.json"):
@@ -397,11 +398,11 @@ def test_parameters_of_another_model_are_not_written(tmp_path):
 )  # fmt: skip
 def test_models_other_than_gpt2_and_llama_are_written_with_their_code(tmp_path, change):
     """tests.bench.interop of commit 6e194231 runs that code."""
-    config = dataclasses.replace(MODERN, **change)
+    config = replace(MODERN, **change)
     arrays = random_parameters(config)
     write_hugging_face(tmp_path, config, arrays, CHARACTERS)
     found, again = load_hugging_face(tmp_path)
-    assert found == dataclasses.replace(config, zero_init=found.zero_init) and equal(again, arrays)
+    assert found == replace(config, zero_init=found.zero_init) and equal(again, arrays)
     written = json.loads((tmp_path / "config.json").read_text())
     for place in written["auto_map"].values():
         module, name = place.split(".")
@@ -428,7 +429,7 @@ def test_weights_are_written_in_the_requested_dtype(tmp_path, dtype, stored):
     write_hugging_face(tmp_path, LLAMA, arrays, CHARACTERS, dtype)
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == dtype
     for name, value in load_hugging_face(tmp_path)[1].items():
-        np.testing.assert_array_equal(value, arrays[name].astype(stored).astype(np.float32))
+        assert_array_equal(value, arrays[name].astype(stored).astype(np.float32))
     arrays["norm.scale"] = np.full_like(arrays["norm.scale"], 1e5)
     if dtype == "float16":
         with pytest.raises(UsageError, match=r"model.norm.weight has values up to 100000, but float16 .* bfloat16"):

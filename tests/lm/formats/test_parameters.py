@@ -1,6 +1,6 @@
 """Parameters of a checkpoint are read one at a time, equal for separate and stacked layers, without extra reads."""
 
-import dataclasses
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -21,19 +21,19 @@ from tests.lm.formats.test_hugging_face import equal
 from tests.lm.model_configs import MODERN, random_parameters
 from tests.run_files import restore_model
 
-CONFIG = dataclasses.replace(MODERN, parameter_dtype="bfloat16")
+CONFIG = replace(MODERN, parameter_dtype="bfloat16")
 
 
 @pytest.mark.parametrize("scan_layers", [False, True], ids=["one by one", "a stack"])
 def test_parameters_are_written_and_read_one_at_a_time(tmp_path, scan_layers):
     expected = random_parameters(CONFIG)
-    config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
+    config = replace(CONFIG, scan_layers=scan_layers)
     write_parameters(tmp_path / "7", config, expected, {"step": 7})
     stored = StoredParameters(tmp_path / "7")
     assert equal(stored, expected)
     assert stored.shapes == parameter_shapes(CONFIG) and set(stored.dtypes.values()) == {"bfloat16"}
     for form in (False, True):  # Orbax reads it too, into either form
-        model = restore_model(dataclasses.replace(CONFIG, scan_layers=form), tmp_path)
+        model = restore_model(replace(CONFIG, scan_layers=form), tmp_path)
         leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(model).items()}
         assert equal(leaves, stack_names(expected, lambda name, layers: np.stack(layers)) if form else expected)
 
@@ -74,7 +74,7 @@ def test_a_layer_of_a_stack_written_by_orbax_is_read_separately(tmp_path, cut):
 
 def test_a_model_that_differs_from_the_config_is_named(tmp_path):
     write_parameters(tmp_path / "0", CONFIG, random_parameters(CONFIG), {"step": 0})
-    shapes = parameter_shapes(dataclasses.replace(CONFIG, mlp_width=24))
+    shapes = parameter_shapes(replace(CONFIG, mlp_width=24))
     with pytest.raises(InputError, match=r"blocks.0.mlp.down.weight is \(48, 32\) there, \(24, 32\) in the config"):
         StoredParameters(tmp_path / "0").check(shapes)
     with pytest.raises(InputError, match="cannot be read"):
@@ -90,7 +90,7 @@ def test_a_missing_parameter_or_another_shape_makes_no_checkpoint(tmp_path):
     with pytest.raises(InputError, match=r"norm\.scale is absent"):
         write_parameters(tmp_path / "1", CONFIG, parameters, {"step": 0})
     for number, (value, dtype) in enumerate(((np.nan, "float32"), (-np.inf, "float32"), (3.4e38, "bfloat16"))):
-        config, bad = dataclasses.replace(CONFIG, parameter_dtype=dtype), random_parameters(CONFIG)
+        config, bad = replace(CONFIG, parameter_dtype=dtype), random_parameters(CONFIG)
         bad["norm.scale"] = np.full(32, value, np.float32)
         with pytest.raises(InputError, match=rf"32 of the 32 values of norm\.scale are NaN or infinite in {dtype}"):
             write_parameters(tmp_path / f"bad-{number}", config, bad, {"step": 0})
@@ -99,7 +99,7 @@ def test_a_missing_parameter_or_another_shape_makes_no_checkpoint(tmp_path):
 
 def test_a_checkpoint_without_its_chunks_is_rejected_whatever_size_it_claims(tmp_path):
     """42 kB once became 2 GB of zeros, in memory and in an export."""
-    config = dataclasses.replace(CONFIG, vocab_size=40_000, width=1024)
+    config = replace(CONFIG, vocab_size=40_000, width=1024)
     shapes = parameter_shapes(config)
     item = tmp_path / "0/model"
     save_stacks(

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 from lm.errors import InputError
 from lm.formats.safetensors import read_folder, read_header, write_file
@@ -33,12 +34,12 @@ def test_values_of_every_dtype_are_exact(tmp_path):
     tensors = read_folder(tmp_path)
     # bfloat16 is the upper half of a float32.
     expected = (bits.astype(np.uint32) << 16).view(np.float32).reshape(256, 256)
-    np.testing.assert_array_equal(tensors["bf16"].read().astype(np.float32), expected)
+    assert_array_equal(tensors["bf16"].read().astype(np.float32), expected)
     sign, exponent, fraction = bits >> 15, (bits >> 10) & 31, (bits & 1023).astype(float)
     expected = np.where(exponent == 0, fraction / 2**24, (1 + fraction / 1024) * 2.0 ** (exponent.astype(float) - 15))
     expected = np.where(exponent < 31, expected, np.where(fraction == 0, np.inf, np.nan)) * np.where(sign, -1, 1)
-    np.testing.assert_array_equal(tensors["f16"].read().astype(float), expected)
-    np.testing.assert_array_equal(tensors["f32"].read().view(np.uint32)[:, 0], raw32)
+    assert_array_equal(tensors["f16"].read().astype(float), expected)
+    assert_array_equal(tensors["f32"].read().view(np.uint32)[:, 0], raw32)
     assert tensors["none"].read().shape == (0, 7)
     with pytest.raises(InputError, match=r"odd has dtype U8, but only F32, F16, BF16"):
         tensors["odd"].read()
@@ -49,7 +50,7 @@ def test_a_written_file_is_read_back(tmp_path):
     write_file(tmp_path / FILE, {name: ("F32", value.shape) for name, value in values.items()}, values.__getitem__)
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
     for name, tensor in read_folder(tmp_path).items():
-        np.testing.assert_array_equal(tensor.read(), values[name])
+        assert_array_equal(tensor.read(), values[name])
     assert int.from_bytes((tmp_path / FILE).read_bytes()[:8], "little") % 8 == 0  # so that the data is aligned
 
 

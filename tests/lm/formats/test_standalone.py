@@ -1,7 +1,6 @@
 """The model.py of a standalone folder gives our logits, ids and texts in NumPy, for every feature of a model."""
 
 import ast
-import dataclasses
 import functools
 import importlib.util
 import io
@@ -11,11 +10,13 @@ import random
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 from sentencepiece import SentencePieceTrainer
 
 from lm.config import RopeScalingConfig, TokenizerConfig
@@ -37,12 +38,12 @@ TEXTS = [
 ]
 CHARACTERS = CharacterTokenizer("\n !',.0123456789abcdefghijklmnopqrstuvwxyz")
 SCALING = RopeScalingConfig(factor=4.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context_length=8)
-EVERYTHING = dataclasses.replace(
+EVERYTHING = replace(
     FAMILIES["modern"], kv_heads=1, attention_windows=(3, 0), rope_scaling=SCALING, biases=True, norm="layernorm"
 )
 CONFIGS = FAMILIES | {
     "everything": EVERYTHING,
-    "grouped_untied": dataclasses.replace(FAMILIES["llama"], kv_heads=1, tie_embeddings=False),
+    "grouped_untied": replace(FAMILIES["llama"], kv_heads=1, tie_embeddings=False),
 }
 HOSTILE = (
     "", " ", "\r\n\r\n a", "it's IT'S 'ſ 'LL'", "a\x85b\x1cc\xa0d\u2028e\u180ef", "e\u0301 ๆ ไทย ﷽ 𝕏𝟙𐌀 🙂🏽‍👩",
@@ -56,12 +57,12 @@ BASE = TokenizerConfig(vocab_size=300, split_pattern="", train_characters=100_00
 
 @functools.cache
 def bpe(pattern="cl100k"):
-    return train_bpe([LICENSE, *TEXTS], dataclasses.replace(BASE, split_pattern=pattern))
+    return train_bpe([LICENSE, *TEXTS], replace(BASE, split_pattern=pattern))
 
 
 @functools.cache
 def sentencepiece(algorithm):
-    return train_sentencepiece([LICENSE], dataclasses.replace(BASE, vocab_size=380, algorithm=algorithm))
+    return train_sentencepiece([LICENSE], replace(BASE, vocab_size=380, algorithm=algorithm))
 
 
 def imported(folder):
@@ -84,10 +85,10 @@ def test_logits_equal_ours_in_one_pass_or_token_by_token(tmp_path, name):
     ours_TV = np.asarray(jax.jit(lambda m, t: m.logits(m.read(t, jnp.ones_like(t))))(model, jnp.asarray([tokens])))[0]
     cache = theirs.Cache()
     for place, token in enumerate(tokens):
-        np.testing.assert_allclose(theirs.forward([token], cache), ours_TV[place], rtol=0, atol=2e-5)
+        assert_allclose(theirs.forward([token], cache), ours_TV[place], rtol=0, atol=2e-5)
     cache = theirs.Cache()
     theirs.forward(tokens[:7], cache)
-    np.testing.assert_allclose(theirs.forward(tokens[7:], cache), ours_TV[-1], rtol=0, atol=2e-5)
+    assert_allclose(theirs.forward(tokens[7:], cache), ours_TV[-1], rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -98,7 +99,7 @@ def test_weights_of_half_the_size_are_read_as_rounded(tmp_path, dtype):
     read = imported(tmp_path).P
     assert read.keys() == arrays.keys()
     for name, array in arrays.items():
-        np.testing.assert_array_equal(read[name], array.astype(jnp.dtype(dtype)).astype(np.float32))
+        assert_array_equal(read[name], array.astype(jnp.dtype(dtype)).astype(np.float32))
 
 
 def test_the_program_is_short_plain_and_runs_on_old_pythons(tmp_path):
@@ -106,7 +107,7 @@ def test_the_program_is_short_plain_and_runs_on_old_pythons(tmp_path):
     for number, (config, mlp, tokenizer) in enumerate(
         itertools.product((*FAMILIES.values(), EVERYTHING), ("swiglu", "gelu", "relu_squared"), tokenizers)
     ):
-        config = dataclasses.replace(config, mlp=mlp, vocab_size=400)
+        config = replace(config, mlp=mlp, vocab_size=400)
         text = model_py(config, tokenizer, "a title", "bfloat16")
         assert text.count("\n") <= MOST_LINES
         assert max(map(len, text.splitlines())) <= 120
@@ -138,7 +139,7 @@ def their_tokenizers(tmp_path_factory):
     ours["own"] = byte_tokenizer(own, b"ab", b"abc")
     ours |= {kind: sentencepiece(kind) for kind in ("sentencepiece_bpe", "sentencepiece_unigram")}
     ours["SmolLM2"] = LibraryTokenizer.from_json(smollm2_like().to_str().encode(), "<|endoftext|>")
-    found, config = {}, dataclasses.replace(FAMILIES["llama"], vocab_size=400)
+    found, config = {}, replace(FAMILIES["llama"], vocab_size=400)
     arrays = random_parameters(config)
     for name, tokenizer in ours.items():
         folder = tmp_path_factory.mktemp("tokenizer")
@@ -198,7 +199,7 @@ def test_a_tokenizer_that_python_cannot_implement_is_rejected_by_name():
 
 def test_the_folder_runs_anywhere_and_reports_errors(tmp_path):
     """In any folder, without this repository and with no site package but NumPy."""
-    config = dataclasses.replace(FAMILIES["modern"], vocab_size=300, context_length=40)
+    config = replace(FAMILIES["modern"], vocab_size=300, context_length=40)
     arrays = random_parameters(config)
     write_standalone(tmp_path / "out", config, arrays, bpe(), 'a "title" \\')
     shutil.move(tmp_path / "out", tmp_path / "moved here")

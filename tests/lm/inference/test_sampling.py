@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 from lm.inference.requests import SamplingParams
 from lm.inference.sampling import SUMMED_TOGETHER, Sampling, at_share, draw
@@ -72,7 +73,7 @@ def test_samples_follow_the_distribution_of_the_settings(settings):
     penalty = settings.pop("repetition_penalty", 1.0)
     wanted = expected(shares, **settings, penalty=penalty, seen=seen)
     found = np.bincount(ids, minlength=6) / ROWS
-    np.testing.assert_allclose(found, wanted, atol=0.025)
+    assert_allclose(found, wanted, atol=0.025)
     assert (found[wanted == 0] == 0).all()
 
 
@@ -88,9 +89,9 @@ def test_a_sample_does_not_depend_on_other_rows():
     together = drawn(mixed, logits_BV, logits_BV > 1)
     plain = drawn([one if i % 4 < 2 else SamplingParams() for i, one in enumerate(mixed)], logits_BV, logits_BV > 1)
     greedy = np.arange(ROWS) % 4 == 0
-    np.testing.assert_array_equal(np.asarray(together.token_B)[greedy], logits_BV.argmax(1)[greedy])
+    assert_array_equal(np.asarray(together.token_B)[greedy], logits_BV.argmax(1)[greedy])
     own = np.arange(ROWS) % 4 < 2
-    np.testing.assert_array_equal(np.asarray(together.token_B)[own], np.asarray(plain.token_B)[own])
+    assert_array_equal(np.asarray(together.token_B)[own], np.asarray(plain.token_B)[own])
 
 
 def test_samples_depend_on_the_seed_and_the_position():
@@ -104,9 +105,9 @@ def test_log_probabilities_are_computed_before_any_setting():
     logits_BV = np.log(SHARES)[None].repeat(ROWS, 0).astype(np.float32)
     found = drawn([SamplingParams(seed=i, logprobs=3, temperature=0.3, top_k=2) for i in range(ROWS)], logits_BV)
     total = np.log(np.exp(logits_BV[0]).sum() + 3 * np.exp(50.0))
-    np.testing.assert_allclose(found.logprob_B, logits_BV[0][np.asarray(found.token_B)] - total, rtol=1e-6)
+    assert_allclose(found.logprob_B, logits_BV[0][np.asarray(found.token_B)] - total, rtol=1e-6)
     assert np.asarray(found.top_BK)[0].tolist() == [0, 1, 2]
-    np.testing.assert_allclose(found.top_logprob_BK[0], logits_BV[0, :3] - total, rtol=1e-6)
+    assert_allclose(found.top_logprob_BK[0], logits_BV[0, :3] - total, rtol=1e-6)
 
 
 def test_the_lowest_and_the_highest_temperatures_have_no_infinities():
@@ -114,7 +115,7 @@ def test_the_lowest_and_the_highest_temperatures_have_no_infinities():
     cold = drawn([SamplingParams(temperature=1e-30, seed=i) for i in range(ROWS)], logits_BV)
     assert set(np.asarray(cold.token_B).tolist()) == {0}
     hot = drawn([SamplingParams(temperature=1e30, seed=i) for i in range(ROWS)], logits_BV)
-    np.testing.assert_allclose(np.bincount(hot.token_B, minlength=6) / ROWS, 1 / 6, atol=0.025)
+    assert_allclose(np.bincount(hot.token_B, minlength=6) / ROWS, 1 / 6, atol=0.025)
 
 
 def test_ids_of_weight_0_are_never_sampled_despite_rounding():

@@ -1,14 +1,15 @@
 """Weights for inference: the same model in another layout, or with small rounding errors and fewer bytes."""
 
-import dataclasses
 import functools
 import inspect
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from numpy.testing import assert_allclose, assert_array_equal
 
 from lm.errors import UsageError
 from lm.inference.cpu import Int8Linear, int8_product
@@ -20,9 +21,9 @@ from tests.lm.model.test_transformer import tokens
 from tests.lm.model_configs import FAMILIES, MODERN, random_model
 
 CONFIGS = {
-    "gpt2": dataclasses.replace(FAMILIES["gpt2"], layers=1),
-    "llama, scanned": dataclasses.replace(FAMILIES["llama"], scan_layers=True),
-    "modern, softcap": dataclasses.replace(MODERN, layers=1, logit_softcap=5.0),
+    "gpt2": replace(FAMILIES["gpt2"], layers=1),
+    "llama, scanned": replace(FAMILIES["llama"], scan_layers=True),
+    "modern, softcap": replace(MODERN, layers=1, logit_softcap=5.0),
 }
 
 
@@ -36,7 +37,7 @@ def case(name):
 def by_cache(model, tokens_BT, config):
     """Logits of a prompt; its last two tokens are read one by one, the others together."""
     ones_BT, logits = jnp.ones_like(tokens_BT), []
-    cache = empty_cache(dataclasses.replace(config, scan_layers=model.is_stacked), len(tokens_BT))
+    cache = empty_cache(replace(config, scan_layers=model.is_stacked), len(tokens_BT))
     positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
     for piece in (slice(0, -2), slice(-2, -1), slice(-1, None)):
         x_BTD, cache = model(tokens_BT[:, piece], positions_BT[:, piece], AttentionMask(ones_BT[:, piece]), cache)
@@ -56,8 +57,8 @@ def logits_of(name, weights):
 @pytest.mark.parametrize("name", ["llama, scanned", "modern, softcap"])
 def test_float32_weights_are_equivalent(name):
     expected_BTV, found_BTV = logits_of(name, None), logits_of(name, "float32")
-    np.testing.assert_allclose(found_BTV, expected_BTV, rtol=0, atol=1e-5 * np.abs(expected_BTV).max())
-    np.testing.assert_array_equal(found_BTV.argmax(-1), expected_BTV.argmax(-1))
+    assert_allclose(found_BTV, expected_BTV, rtol=0, atol=1e-5 * np.abs(expected_BTV).max())
+    assert_array_equal(found_BTV.argmax(-1), expected_BTV.argmax(-1))
 
 
 @pytest.mark.fast_rows
@@ -90,7 +91,7 @@ def test_products_with_int8_weights_equal_those_of_the_dequantized_table(monkeyp
     error_NO = np.abs(linear.product(x_NI) - expected_NO)
     assert (error_NO <= bound_N1 * np.abs(linear.table()).sum(axis=1)[None] + 1e-6).all()
     plain_NO = inspect.unwrap(int8_product)(x_NI, linear.weight[...])[:, :50] * linear.scale[...][None]
-    np.testing.assert_allclose(plain_NO, expected_NO, rtol=0, atol=1e-4)
+    assert_allclose(plain_NO, expected_NO, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("weights", ["float32", "int8"])
@@ -98,7 +99,7 @@ def test_the_output_table_equals_that_of_the_model(weights):
     config, model, _ = case("llama, scanned")
     table_VD = np.asarray(model.output_table())
     bound = 1e-7 if weights == "float32" else np.abs(table_VD).max() / 200
-    np.testing.assert_allclose(for_inference(model, config, weights).output_table(), table_VD, rtol=0, atol=bound)
+    assert_allclose(for_inference(model, config, weights).output_table(), table_VD, rtol=0, atol=bound)
 
 
 def test_a_model_on_several_devices_is_rejected():
@@ -111,4 +112,4 @@ def test_argmax_returns_the_first_of_equal_maxima():
     generator = np.random.default_rng(0)
     x_BV = jnp.asarray(generator.integers(-3, 3, (7, 131)), jnp.float32).at[3].set(-jnp.inf)
     x_BV = x_BV.at[4, -1].set(9.0).at[5, 0].set(9.0)
-    np.testing.assert_array_equal(argmax_by_blocks(x_BV), jnp.argmax(x_BV, axis=-1))
+    assert_array_equal(argmax_by_blocks(x_BV), jnp.argmax(x_BV, axis=-1))

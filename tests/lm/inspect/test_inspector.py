@@ -1,16 +1,17 @@
 """The Inspector's results equal the model's own, for every family, layout and length of text."""
 
-import dataclasses
 import gc
 import gzip
 import itertools
 import math
 import weakref
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 from lm.config import EvaluateConfig, MeshConfig
 from lm.errors import InputError, UsageError
@@ -26,12 +27,12 @@ from tests.lm.model_configs import FAMILIES, LLAMA, MODERN, random_model
 
 TOKENIZER = CharacterTokenizer("\n" + "".join(map(chr, range(32, 64))) + "abcdefghijklmnopqrstuvwxyz")
 TEXT = "a tale of 2"
-MOST = dataclasses.replace(MODERN, attention_windows=(3, 0))
-CONFIGS = {"windows": MOST, **FAMILIES, "scan": dataclasses.replace(LLAMA, scan_layers=True)}
+MOST = replace(MODERN, attention_windows=(3, 0))
+CONFIGS = {"windows": MOST, **FAMILIES, "scan": replace(LLAMA, scan_layers=True)}
 EACH = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 """Compilation takes long, so only "windows", with all options of MODERN, is fast."""
 
-SMALLEST = dataclasses.replace(LLAMA, layers=1)
+SMALLEST = replace(LLAMA, layers=1)
 
 
 def inspector_of(config, model=None) -> Inspector:
@@ -39,7 +40,7 @@ def inspector_of(config, model=None) -> Inspector:
 
 
 def test_each_compilation_is_reported_once():
-    config, told = dataclasses.replace(SMALLEST, rope_theta=9_000.0), []
+    config, told = replace(SMALLEST, rope_theta=9_000.0), []
     for inspector in (inspector_of(config), inspector_of(config)):
         for text in ("a", "bcd"):
             inspector.score(text, tell=told.append)
@@ -63,13 +64,13 @@ def test_each_stage_of_the_lens_is_the_model_without_the_later_blocks(config):
         p_TV = distribution(with_blocks(whole, whole.layer_blocks()[:stage]), found.ids_T)
         in_order_TV = np.argsort(-p_TV[:, : TOKENIZER.vocab_size], axis=-1, kind="stable")
         top_TK = np.take_along_axis(p_TV, in_order_TV[:, :4], axis=-1)
-        np.testing.assert_allclose(found.lens_probabilities_ETK[stage], top_TK, rtol=1e-4)
+        assert_allclose(found.lens_probabilities_ETK[stage], top_TK, rtol=1e-4)
         named_TK = np.take_along_axis(p_TV, found.lens_ids_ETK[stage], axis=-1)
-        np.testing.assert_allclose(found.lens_probabilities_ETK[stage], named_TK, rtol=1e-4)
+        assert_allclose(found.lens_probabilities_ETK[stage], named_TK, rtol=1e-4)
         next_T = p_TV[np.arange(len(TEXT)), found.ids_T[1:]]
-        np.testing.assert_allclose(found.next_probability_ET[stage, :-1], next_T, rtol=1e-4)
+        assert_allclose(found.next_probability_ET[stage, :-1], next_T, rtol=1e-4)
         ranks_T = 1 + (p_TV[:-1, : TOKENIZER.vocab_size] > next_T[:, None]).sum(-1)
-        np.testing.assert_array_equal(found.next_rank_ET[stage, :-1], ranks_T)
+        assert_array_equal(found.next_rank_ET[stage, :-1], ranks_T)
 
 
 @pytest.mark.fast_rows
@@ -78,7 +79,7 @@ def test_attention_is_causal_and_sums_to_one(config):
     found = inspector_of(config).layers(TEXT)
     length = len(TEXT) + 1
     assert found.attention_LHTS.shape == (config.layers, config.heads, length, length)
-    np.testing.assert_allclose(found.attention_LHTS.sum(-1), 1.0, atol=1e-5)
+    assert_allclose(found.attention_LHTS.sum(-1), 1.0, atol=1e-5)
     t, s = np.indices((length, length))
     for layer, weights_HTS in enumerate(found.attention_LHTS):
         seen_TS = (s <= t) & (s > t - (config.window(layer) or length))
@@ -88,11 +89,11 @@ def test_attention_is_causal_and_sums_to_one(config):
 @pytest.mark.slow
 def test_the_residual_stream_is_the_sum_of_the_outputs():
     """In a model of width 1, norms are absolute values."""
-    config = dataclasses.replace(LLAMA, width=1, heads=1, kv_heads=1, head_dim=2, tie_embeddings=False)
+    config = replace(LLAMA, width=1, heads=1, kv_heads=1, head_dim=2, tie_embeddings=False)
     model = random_model(config)
     found = inspector_of(config).layers(TEXT)
     assert found.stream_ET.shape == (config.layers + 1, len(TEXT) + 1)
-    np.testing.assert_allclose(found.stream_ET[0], np.abs(np.asarray(model.embedding[...])[found.ids_T, 0]), rtol=1e-5)
+    assert_allclose(found.stream_ET[0], np.abs(np.asarray(model.embedding[...])[found.ids_T, 0]), rtol=1e-5)
     for before_T, added_T, after_T in (
         *zip(found.stream_ET, found.attention_out_LT, found.after_attention_LT, strict=False),
         *zip(found.after_attention_LT, found.mlp_out_LT, found.stream_ET[1:], strict=True),
@@ -111,16 +112,16 @@ def test_scores_equal_the_forward_pass(config):
     ]
     logp_N = np.take_along_axis(logp_TV, ids[1:, None], axis=1)[:, 0]
     likeliest_TK = np.argsort(-logp_TV, axis=1, stable=True)[:, :3]
-    np.testing.assert_allclose(found.bits_N * np.float32(-math.log(2)), logp_N[:-1], rtol=1e-4)
-    np.testing.assert_array_equal(found.ranks_N, 1 + (logp_TV > logp_N[:, None]).sum(axis=1)[:-1])
-    np.testing.assert_array_equal(found.top_ids_NK, likeliest_TK[:-1])
+    assert_allclose(found.bits_N * np.float32(-math.log(2)), logp_N[:-1], rtol=1e-4)
+    assert_array_equal(found.ranks_N, 1 + (logp_TV > logp_N[:, None]).sum(axis=1)[:-1])
+    assert_array_equal(found.top_ids_NK, likeliest_TK[:-1])
     top_TK = np.exp(np.take_along_axis(logp_TV, likeliest_TK, axis=1))
-    np.testing.assert_allclose(found.top_probabilities_NK, top_TK[:-1], rtol=1e-4)
+    assert_allclose(found.top_probabilities_NK, top_TK[:-1], rtol=1e-4)
     logits_V = inspector_of(config).next_logits(TEXT).logits_V  # logits of the token after the text, here "?"
     assert logits_V.shape == (TOKENIZER.vocab_size,)
-    np.testing.assert_array_equal(np.argsort(-logits_V)[:3], likeliest_TK[-1])
+    assert_array_equal(np.argsort(-logits_V)[:3], likeliest_TK[-1])
     differences = logits_V[likeliest_TK[-1]] - logits_V[ids[-1]]
-    np.testing.assert_allclose(differences, logp_TV[-1, likeliest_TK[-1]] - logp_N[-1], atol=1e-4)
+    assert_allclose(differences, logp_TV[-1, likeliest_TK[-1]] - logp_N[-1], atol=1e-4)
 
 
 def test_bits_per_byte_equal_those_of_the_evaluation_and_gzip():
@@ -145,7 +146,7 @@ def test_the_size_of_each_prefix_equals_gzip():
 @pytest.mark.parametrize("context", [40, 96])
 def test_each_padded_length_is_compiled_once(context, monkeypatch):
     """Programs are traced for each padded length, not for each text or step; layers pads to 64 positions."""
-    config = dataclasses.replace(SMALLEST, context_length=context)
+    config = replace(SMALLEST, context_length=context)
     traced = []
     for name in ("read", "forward_with_taps"):
         method = getattr(Transformer, name)
@@ -177,23 +178,21 @@ def test_prepared_weights_can_be_inspected(weights):
     found, scored = inspector.layers(TEXT, top=1), inspector.score(TEXT)
     p_TV = distribution(prepared, found.ids_T)
     rough = 3e-2 if weights == "bfloat16" else 1e-4  # sums of bfloat16 depend on the number of rows
-    np.testing.assert_allclose(
-        found.lens_probabilities_ETK[-1, :, 0], p_TV[:, : TOKENIZER.vocab_size].max(-1), rtol=rough
-    )
-    np.testing.assert_allclose(2.0**-scored.bits_N, found.next_probability_ET[-1, :-1], rtol=rough)
+    assert_allclose(found.lens_probabilities_ETK[-1, :, 0], p_TV[:, : TOKENIZER.vocab_size].max(-1), rtol=rough)
+    assert_allclose(2.0**-scored.bits_N, found.next_probability_ET[-1, :-1], rtol=rough)
     assert inspector.parameters == inspector_of(SMALLEST).parameters
 
 
 @pytest.mark.slow
 def test_a_sharded_model_gives_the_same_results():
-    config = dataclasses.replace(LLAMA, kv_heads=4)
+    config = replace(LLAMA, kv_heads=4)
     mesh = make_mesh(MeshConfig(fsdp=2, tensor=2, context=2), config, 8)
     model = jax.device_put(random_model(config), shardings(random_model(config), mesh))
     spread, alone = Inspector(model, config, TOKENIZER, mesh), inspector_of(config)
     for ask in (lambda one: one.score(TEXT), lambda one: one.layers(TEXT), lambda one: one.next_logits(TEXT)):
         for value, expected in zip(ask(spread), ask(alone), strict=True):
             if isinstance(value, np.ndarray):
-                np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-5)
+                assert_allclose(value, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_tokens_beyond_the_context_are_dropped_and_counted():
@@ -201,7 +200,7 @@ def test_tokens_beyond_the_context_are_dropped_and_counted():
     text = "abcdefghijklmnopqrstuvwxyz"
     whole, cut = inspector.score(text), inspector.score(text, most=4)
     assert (len(whole.ids_N), whole.dropped, len(cut.ids_N), cut.dropped) == (15, 11, 4, 22)
-    np.testing.assert_allclose(whole.bits_N[:4], cut.bits_N, rtol=1e-4)
+    assert_allclose(whole.bits_N[:4], cut.bits_N, rtol=1e-4)
     assert inspector.next_logits(text).tokens == inspector.layers(text).ids_T.size - 1 == 15
 
 
@@ -210,7 +209,7 @@ def test_empty_texts_ids_and_explicit_heads():
     empty = inspector.score("")
     assert len(empty.ids_N) == len(empty.bits_per_byte_N) == 0 and inspector.layers("").ids_T.tolist() == [0]
     ids = TOKENIZER.encode(TEXT)
-    np.testing.assert_array_equal(inspector.score(ids).bits_N, inspector.score([TOKENIZER.bos_id, *ids]).bits_N)
+    assert_array_equal(inspector.score(ids).bits_N, inspector.score([TOKENIZER.bos_id, *ids]).bits_N)
     with pytest.raises(UsageError, match=r"59 is not a token id: ids range from 0 to 58"):
         inspector.score([1, 59])
     with pytest.raises(UsageError, match="top is 21; it must be from 0 to 20"):

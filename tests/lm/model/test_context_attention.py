@@ -1,13 +1,14 @@
 """Context parallelism: the values and gradients of the float64 reference, causality, and equal work for all devices."""
 
-import dataclasses
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding
+from numpy.testing import assert_allclose, assert_array_equal
 
 from lm.config import MeshConfig
 from lm.data.batches import host_batch
@@ -34,7 +35,7 @@ def interpreted(monkeypatch):
 
 
 def mesh_of(length, shards, tensor=1, fsdp=1):
-    model = dataclasses.replace(LLAMA, context_length=length, width=96)
+    model = replace(LLAMA, context_length=length, width=96)
     return make_mesh(MeshConfig(fsdp, tensor, shards), model, fsdp, jax.devices()[: shards * tensor * fsdp])
 
 
@@ -69,7 +70,7 @@ def test_the_pairs_of_blocks_cover_the_visible_positions_evenly_over_devices(dev
         for block, key in found:
             queries, keys = slice(own[block], own[block] + rows), slice(key * rows, (key + 1) * rows)
             seen[queries, keys] += visible[queries, keys]
-    np.testing.assert_array_equal(seen, visible)
+    assert_array_equal(seen, visible)
     if window is None:
         assert pairs.shape[1] == (length // rows) * (length // rows + 1) / 2 / devices
         monkeypatch.setattr(context, "LONGEST_BLOCK", length)  # parts of one block: half of the pairs, and a diagonal
@@ -116,7 +117,7 @@ def test_bfloat16_is_as_exact_as_on_one_device():
 @pytest.mark.slow
 def test_a_model_with_splash_over_context_equals_plain_operations_on_one_device(monkeypatch):
     """Loss and gradients, with rotary positions and documents."""
-    config = dataclasses.replace(LLAMA, context_length=512, width=128, heads=2, kv_heads=2, layers=1)
+    config = replace(LLAMA, context_length=512, width=128, heads=2, kv_heads=2, layers=1)
     tokens_BT = np.random.default_rng(0).integers(0, 64, (2, 512), np.int32)
     segments_BT = np.repeat(np.arange(1, 5, dtype=np.int32), 128)[None].repeat(2, 0)
     batch = host_batch(tokens_BT, tokens_BT, segments_BT, np.ones((2, 512), np.float32))
@@ -128,7 +129,7 @@ def test_a_model_with_splash_over_context_equals_plain_operations_on_one_device(
     traced = jax.jit(traced_on(mesh, differentiate)).trace(*placed)
     assert "splash" in str(traced.jaxpr)
     for x, y in zip(jax.tree.leaves(traced.lower().compile()(*placed)), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=1e-5)
+        assert_allclose(np.asarray(x), np.asarray(y), atol=1e-5)
 
 
 def test_splash_over_context_is_lowered_for_tpu_with_one_forward_pass(monkeypatch):
@@ -152,4 +153,4 @@ def test_the_position_mask_of_splash_is_causal(window):
     for rows in (slice(start, start + 64) for start in range(0, 512, 64)):
         for keys in (slice(start, start + 64) for start in range(0, 512, 64)):
             expected = causal(positions[rows, None], np.arange(512)[None, keys], window)
-            np.testing.assert_array_equal(np.broadcast_to(mask[rows, keys], (64, 64)), expected)
+            assert_array_equal(np.broadcast_to(mask[rows, keys], (64, 64)), expected)

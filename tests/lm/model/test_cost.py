@@ -1,7 +1,7 @@
 """FLOPs by manual calculation and by XLA."""
 
-import dataclasses
 import functools
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ def test_flops_equal_a_manual_calculation():
     gpt2, llama = (load_config(REPOSITORY / f"configs/{name}.py").model for name in ("gpt2_124m", "llama3_8b"))
     assert flops_per_token(gpt2) == 6 * 123_653_376 + 113_246_208 == 855_166_464
     assert flops_per_token(llama) == 6 * 7_504_924_672 + 12_884_901_888 == 57_914_449_920
-    windows = dataclasses.replace(
+    windows = replace(
         llama, attention_windows=(1024, 0), scan_layers=False
     )  # an eighth of the FLOPs in every other layer
     assert flops_per_token(windows) == 6 * 7_504_924_672 + 12_884_901_888 * 9 // 16
@@ -38,7 +38,7 @@ WIDE = {"layers": 1, "vocab_size": 1024, "context_length": 64, "width": 256, "he
 def test_flops_are_within_2_percent_of_the_count_by_xla(family, tied):
     """XLA counts all operations of the compiled gradient, also elementwise ones. It counts the body of a loop only
     once, hence one layer and one part of the loss; the context is so short that masked scores are computed, too."""
-    config = dataclasses.replace(FAMILIES[family], **WIDE, kv_heads=4 if family == "llama" else 8, tie_embeddings=tied)
+    config = replace(FAMILIES[family], **WIDE, kv_heads=4 if family == "llama" else 8, tie_embeddings=tied)
     assert counted_flops(config) == pytest.approx(flops_per_token(config), rel=0.02)
 
 
@@ -48,7 +48,7 @@ def counted_flops(config: ModelConfig, **train) -> float:
     model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
     ints_BT = np.zeros((8, config.context_length), np.int32)
     batch = host_batch(ints_BT, ints_BT, ints_BT, ints_BT.astype(np.float32))
-    train = dataclasses.replace(tiny_experiment().train, loss_chunks=1, **train)
+    train = replace(tiny_experiment().train, loss_chunks=1, **train)
     counted = jax.jit(loss_and_gradients, static_argnums=2).lower(model, batch, train).compile().cost_analysis()
     assert counted is not None
     return counted["flops"] / ints_BT.size
@@ -58,8 +58,8 @@ def counted_flops(config: ModelConfig, **train) -> float:
 @pytest.mark.parametrize("name", ["minimal_with_context", "save_qkv_proj", "full"])
 def test_flops_recomputed_by_remat_equal_the_additional_count_by_xla(name):
     """Within 5% of the FLOPs of the block: attention counts half, and elementwise operations do not count."""
-    config = dataclasses.replace(LLAMA, **WIDE, kv_heads=4)
+    config = replace(LLAMA, **WIDE, kv_heads=4)
     again = counted_flops(config, remat=name) - counted_flops(config)
-    block = flops_per_token(dataclasses.replace(config, layers=2)) - flops_per_token(config)
+    block = flops_per_token(replace(config, layers=2)) - flops_per_token(config)
     assert again == pytest.approx(recomputed_flops_per_token(config, REMAT[name]), abs=block / 20)
     assert recomputed_flops_per_token(config, REMAT["none"]) == 0

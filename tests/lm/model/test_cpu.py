@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from lm.devices import Target
 from lm.model import cpu
@@ -68,10 +69,10 @@ def test_both_operations_have_the_same_values_and_gradients(chosen, fast, plain,
     found, expected = (jax.jit(with_gradients(form))(*inputs) for form in (fast, plain))
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert one.dtype == other.dtype == jnp.dtype(dtype)
-        np.testing.assert_allclose(one.astype(jnp.float32), other.astype(jnp.float32), atol=atol, rtol=atol)
+        assert_allclose(one.astype(jnp.float32), other.astype(jnp.float32), atol=atol, rtol=atol)
 
 
 def test_gelu_of_large_values_is_the_identity_or_zero_with_finite_gradients():
     x = jnp.array([-1e4, -50.0, 50.0, 1e4])
-    np.testing.assert_allclose(cpu.gelu(x), [0.0, 0.0, 50.0, 1e4])
-    np.testing.assert_allclose(jax.vmap(jax.grad(cpu.gelu))(x), [0.0, 0.0, 1.0, 1.0])
+    assert_allclose(cpu.gelu(x), [0.0, 0.0, 50.0, 1e4])
+    assert_allclose(jax.vmap(jax.grad(cpu.gelu))(x), [0.0, 0.0, 1.0, 1.0])

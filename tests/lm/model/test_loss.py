@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from lm.model.layers import softcapped
@@ -32,7 +33,7 @@ def plain_sum(x_BTD, table_VD, targets_BT, weights_BT, softcap=None, z_loss=0.0)
 
 def assert_all_close(found, expected):
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.fast_rows
@@ -82,7 +83,7 @@ def test_products_in_bfloat16_keep_the_gradients_dtypes_and_nearly_their_values(
 def test_large_logits_do_not_overflow():
     x_BTD, table_VD = jnp.ones((1, 2, 1)), jnp.array([[1e4], [0.0], [-1e4]])
     targets_BT = jnp.array([[0, 2]], jnp.int32)
-    np.testing.assert_allclose(token_losses(x_BTD, table_VD, targets_BT, None), [[0.0, 2e4]])
+    assert_allclose(token_losses(x_BTD, table_VD, targets_BT, None), [[0.0, 2e4]])
     summed = lambda x: summed_cross_entropy(x, table_VD, targets_BT, jnp.ones((1, 2)), 2)[0]
     loss, gradient = jax.value_and_grad(summed)(x_BTD)
     assert (float(loss), gradient[0, 0, 0], gradient[0, 1, 0]) == (2e4, 0.0, 2e4)
@@ -103,4 +104,4 @@ def test_token_losses_in_parts_equal_those_of_whole_logits(monkeypatch):
     for limit in (1, 2 * 4 * 37, 1 << 26):  # one position per row at a time, four, all
         monkeypatch.setattr("lm.model.loss.LOGITS_AT_ONCE", limit)
         found_BT = jax.jit(lambda x: token_losses(x, table_VD, targets_BT, 5.0))(x_BTD)
-        np.testing.assert_allclose(found_BT, expected_BT, rtol=1e-5)
+        assert_allclose(found_BT, expected_BT, rtol=1e-5)

@@ -1,7 +1,7 @@
 """Taps: names, stacked layers, and the program of training, which they do not change."""
 
-import dataclasses
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ def test_names_may_be_patterns_and_stacks_are_tapped_layer_by_layer():
 
 def test_the_tapped_weights_and_values_give_the_output_of_attention():
     """With a window and grouped-query attention."""
-    config = dataclasses.replace(LLAMA, attention_windows=(3,))
+    config = replace(LLAMA, attention_windows=(3,))
     model, tokens_BT, segments_BT = model_and_tokens(config)
     found = look(model, tokens_BT, segments_BT, ("blocks.1.attention.*",))
     weights_BHTS, value_BTKC = (np.asarray(found[f"blocks.1.attention.{name}"]) for name in ("weights", "value"))
@@ -64,11 +64,11 @@ def test_an_unknown_name_is_rejected_with_the_existing_names():
         look(model, tokens_BT, segments_BT, ("norm", "blocks.2.mlp.out"))
 
 
-@pytest.mark.parametrize("config", [MODERN, dataclasses.replace(LLAMA, scan_layers=True)], ids=["modern", "scan"])
+@pytest.mark.parametrize("config", [MODERN, replace(LLAMA, scan_layers=True)], ids=["modern", "scan"])
 def test_training_compiles_to_the_same_program_without_taps(config, monkeypatch):
     """The text of the step's program is the same if the model has no taps."""
     model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
-    step = lambda model, batch: loss_and_gradients(model, batch, dataclasses.replace(TRAIN, remat="full"))
+    step = lambda model, batch: loss_and_gradients(model, batch, replace(TRAIN, remat="full"))
     program = lambda: jax.jit(lambda *both: step(*both)).trace(model, batch_of(config)).lower().as_text()
     with_taps = program()
     for module in (attention, layers, transformer):

@@ -1,11 +1,12 @@
 """The transformer: causality and separate documents by gradients, and parity with a float64 reference."""
 
-import dataclasses
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 from lm.errors import UsageError
 from lm.model.attention.mask import AttentionMask
@@ -52,8 +53,8 @@ def test_gradients_show_causality_and_separate_documents(config):
         assert np.all(felt_T[:start] == 0) and np.all(felt_T[target + 1 :] == 0), "no other token must"
 
 
-WINDOWS = dataclasses.replace(LLAMA, layers=3, attention_windows=(4, 0))
-OWN_HEADS = dataclasses.replace(GPT2, width=34, head_dim=6)
+WINDOWS = replace(LLAMA, layers=3, attention_windows=(4, 0))
+OWN_HEADS = replace(GPT2, width=34, head_dim=6)
 MORE = FAMILIES | {"windows": WINDOWS, "head_dim": OWN_HEADS}
 WITH_OTHERS = pytest.mark.parametrize("config", MORE.values(), ids=MORE)
 
@@ -68,8 +69,8 @@ def test_logits_and_taps_equal_the_float64_reference(config):
     tapped = jax.jit(lambda: model.forward_with_taps(tokens_BT, AttentionMask(segments_BT), tuple(expected)))()
     assert tapped.keys() == expected.keys()
     for name, value in tapped.items():
-        np.testing.assert_allclose(value, expected[name], rtol=0, atol=2e-4, err_msg=name)
-    np.testing.assert_allclose(forward(model, tokens_BT, segments_BT), expected["logits"], rtol=0, atol=2e-4)
+        assert_allclose(value, expected[name], rtol=0, atol=2e-4, err_msg=name)
+    assert_allclose(forward(model, tokens_BT, segments_BT), expected["logits"], rtol=0, atol=2e-4)
 
 
 def test_rotary_positions_are_relative():
@@ -78,7 +79,7 @@ def test_rotary_positions_are_relative():
     apart = jnp.concatenate([tokens_BT[:, :6], tokens_BT[:, :10]], axis=1)
     segments_BT = jnp.array([[1] * 6 + [2] * 10], jnp.int32)
     logits_BTV = np.asarray(forward(model, apart, segments_BT))
-    np.testing.assert_allclose(logits_BTV[0, :6], logits_BTV[0, 6:12], atol=1e-4)
+    assert_allclose(logits_BTV[0, :6], logits_BTV[0, 6:12], atol=1e-4)
 
 
 def test_a_long_prompt_is_added_to_the_cache_in_blocks(monkeypatch):
@@ -88,7 +89,7 @@ def test_a_long_prompt_is_added_to_the_cache_in_blocks(monkeypatch):
     mask = AttentionMask(jnp.ones_like(tokens_BT))
     x_BTD, _ = model(tokens_BT, row_positions(tokens_BT), mask, empty_cache(LLAMA, 2))
     expected_BTV = reference_model.logits(LLAMA, model, tokens_BT, jnp.ones_like(tokens_BT))
-    np.testing.assert_allclose(model.logits(x_BTD), expected_BTV, atol=2e-4)
+    assert_allclose(model.logits(x_BTD), expected_BTV, atol=2e-4)
 
 
 @pytest.mark.slow
@@ -96,7 +97,7 @@ def test_gradients_show_the_window():
     """With one layer, only the window; with two, also the windows of its positions."""
     tokens_BT = tokens(LLAMA)
     for layers, windows, first in ((1, (4,), 9), (2, (4,), 6), (2, (4, 0), 0)):
-        config = dataclasses.replace(LLAMA, layers=layers, attention_windows=windows)
+        config = replace(LLAMA, layers=layers, attention_windows=windows)
         felt_T = influence(config, tokens_BT, jnp.ones_like(tokens_BT), target=12)
         assert np.flatnonzero(felt_T).tolist() == list(range(first, 13)), windows
 
@@ -118,24 +119,24 @@ def test_a_prefix_is_bidirectional_in_the_whole_model():
 @pytest.mark.fast_rows
 @WITH_OTHERS
 def test_stacked_and_separate_layers_are_the_same_model(config):
-    config = dataclasses.replace(config, attention_windows=config.attention_windows[:1])
+    config = replace(config, attention_windows=config.attention_windows[:1])
     model, tokens_BT = random_model(config), tokens(config)
     stack = stack_layers(model)
-    like = jax.eval_shape(lambda: Transformer(dataclasses.replace(config, scan_layers=True), jax.random.key(0)))
+    like = jax.eval_shape(lambda: Transformer(replace(config, scan_layers=True), jax.random.key(0)))
     assert jax.tree.structure(stack) == jax.tree.structure(like)
     found = named_leaves(stack)
     assert all(found[name].shape == leaf.shape for name, leaf in named_leaves(like).items())
     again = unstack_layers(stack)
     assert jax.tree.structure(again) == jax.tree.structure(model)
     for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(model), strict=True):
-        np.testing.assert_array_equal(one, other)
+        assert_array_equal(one, other)
     expected_BTV = forward(model, tokens_BT, jnp.ones_like(tokens_BT))
-    np.testing.assert_allclose(forward(stack, tokens_BT, jnp.ones_like(tokens_BT)), expected_BTV, atol=1e-4)
+    assert_allclose(forward(stack, tokens_BT, jnp.ones_like(tokens_BT)), expected_BTV, atol=1e-4)
 
 
 def test_layers_with_different_windows_are_not_stacked():
     with pytest.raises(UsageError, match=r"attention_windows = \(4, 0\) gives the 3 layers different windows, but"):
-        dataclasses.replace(WINDOWS, scan_layers=True)
+        replace(WINDOWS, scan_layers=True)
 
 
 @pytest.mark.parametrize("config", [LLAMA, MODERN], ids=["llama", "modern"])
@@ -149,7 +150,7 @@ def test_rotary_tables_are_computed_once_per_forward_pass(config):
 @CONFIGS
 def test_bfloat16_compute_keeps_float32_logits_and_parameters(config):
     exact = config
-    config = dataclasses.replace(config, compute_dtype="bfloat16")
+    config = replace(config, compute_dtype="bfloat16")
     model, tokens_BT = random_model(config), tokens(config)
     logits_BTV = forward(model, tokens_BT, jnp.ones_like(tokens_BT))
     assert logits_BTV.dtype == jnp.float32

@@ -1,13 +1,14 @@
 """Stochastic rounding to bfloat16 is unbiased, gives one of two neighbors, does not depend on the mesh, and keeps
 updates that rounding to nearest would lose."""
 
-import dataclasses
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from numpy.testing import assert_array_equal
 
 from lm.config import MeshConfig, MuonConfig
 from lm.data.batches import Batch
@@ -38,12 +39,12 @@ def test_bfloat16_values_and_infinities_are_unchanged():
     """For all 65,536 bfloat16 values."""
     everything = jax.lax.bitcast_convert_type(jnp.arange(2**16, dtype=jnp.uint16), jnp.bfloat16)
     found = stochastic_bfloat16(everything.astype(jnp.float32), jax.random.key(1))
-    np.testing.assert_array_equal(np.asarray(found, np.float32), np.asarray(everything, np.float32))
+    assert_array_equal(np.asarray(found, np.float32), np.asarray(everything, np.float32))
 
 
 def test_updates_of_float32_parameters_are_not_rounded():
     held, change = {"w": jnp.ones((8,), jnp.float32)}, {"w": jnp.full((8,), 1e-6, jnp.float32)}
-    np.testing.assert_array_equal(apply_updates(held, change, jax.random.key(0))["w"], np.float32(1) + np.float32(1e-6))
+    assert_array_equal(apply_updates(held, change, jax.random.key(0))["w"], np.float32(1) + np.float32(1e-6))
 
 
 def test_rounding_does_not_depend_on_the_mesh():
@@ -52,11 +53,11 @@ def test_rounding_does_not_depend_on_the_mesh():
     held, change = make(jnp.bfloat16), make(jnp.float32)
     found = []
     for config in (MeshConfig(), MeshConfig(fsdp=8), MeshConfig(fsdp=2, tensor=2, context=2)):
-        mesh = make_mesh(config, dataclasses.replace(MODERN, heads=8, kv_heads=8, width=64), 8)
+        mesh = make_mesh(config, replace(MODERN, heads=8, kv_heads=8, width=64), 8)
         placed = jax.device_put((held, change), shardings((held, change), mesh))
         found.append(np.asarray(jax.jit(apply_updates)(*placed, jax.random.key(3))[...], np.float32))
-    np.testing.assert_array_equal(found[1], found[0])
-    np.testing.assert_array_equal(found[2], found[0])
+    assert_array_equal(found[1], found[0])
+    assert_array_equal(found[2], found[0])
 
 
 def along(low: object, wide: object, before: object) -> float:
@@ -73,7 +74,7 @@ def along(low: object, wide: object, before: object) -> float:
 def small_rate(rule: str):
     """An optimizer config with updates of about 1e-5."""
     muon = MuonConfig(1e-4, 0.95, 5) if rule == "muon" else None
-    return dataclasses.replace(
+    return replace(
         tiny_experiment().train.optimizer, name="adamw" if muon else rule, muon=muon, learning_rate=1e-5,
         final_learning_rate=1e-5, warmup_steps=0, weight_decay=0.0, beta1=0.0 if rule == "adafactor" else 0.9,
     )  # fmt: skip
@@ -95,8 +96,8 @@ def test_every_optimizer_moves_bfloat16_parameters_as_far_as_float32(rule):
 @pytest.mark.slow
 def test_a_step_moves_bfloat16_parameters_as_far_as_float32():
     """The randomness depends on the step."""
-    train = dataclasses.replace(tiny_experiment().train, optimizer=small_rate("adamw"))
-    model = dataclasses.replace(MODERN, layers=1, width=64, initial_std=0.1, parameter_dtype="bfloat16")
+    train = replace(tiny_experiment().train, optimizer=small_rate("adamw"))
+    model = replace(MODERN, layers=1, width=64, initial_std=0.1, parameter_dtype="bfloat16")
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, model.vocab_size, (4, model.context_length)), jnp.int32)
     batch = Batch(tokens, tokens, jnp.ones_like(tokens), jnp.ones(tokens.shape, jnp.float32))
     optimizer = make_optimizer(train.optimizer, 100)

@@ -1,11 +1,11 @@
 """Plans for hardware that is not here: memory, communication and cost, by the TPU compiler itself."""
 
-import dataclasses
 import importlib.util
 import json
 import multiprocessing
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,10 +27,10 @@ from tests.corpus import tiny_experiment
 from tests.run_files import REPOSITORY
 
 EXPERIMENT = load_config(REPOSITORY / "configs/gpt2_1558m.py")
-EXPERIMENT = dataclasses.replace(
+EXPERIMENT = replace(
     EXPERIMENT,
-    model=dataclasses.replace(EXPERIMENT.model, scan_layers=False),
-    train=dataclasses.replace(EXPERIMENT.train, micro_batches=1, remat="none", layout=""),
+    model=replace(EXPERIMENT.model, scan_layers=False),
+    train=replace(EXPERIMENT.train, micro_batches=1, remat="none", layout=""),
 )  # without the layout that it names
 
 
@@ -53,7 +53,7 @@ needs_libtpu = pytest.mark.skipif(not has_libtpu(), reason="needs the compiler f
 
 
 def test_a_gpu_plan_is_an_estimate_and_says_so():
-    train = dataclasses.replace(EXPERIMENT.train, micro_batches=8)
+    train = replace(EXPERIMENT.train, micro_batches=8)
     plan = make_plan(EXPERIMENT.model, train, topology_of("h100:8"), mfu=0.5, tokens=33.6e9, dollars_per_chip_hour=3.5)
     assert plan.fits is None and plan.compiled is None and plan.attention == "cudnn"
     assert plan.parameters == 1_557_611_200 and plan.mesh["fsdp"] == 8
@@ -76,7 +76,7 @@ def test_a_gpu_plan_is_an_estimate_and_says_so():
 
 
 def test_if_temporary_values_do_not_fit_the_remedy_is_named():
-    train = dataclasses.replace(EXPERIMENT.train, mesh=MeshConfig())
+    train = replace(EXPERIMENT.train, mesh=MeshConfig())
     plan = make_plan(EXPERIMENT.model, train, topology_of("h100:1"))
     text = plan_text(plan, EXPERIMENT.model, train)
     assert plan.fits is False
@@ -91,7 +91,7 @@ def test_if_temporary_values_do_not_fit_the_remedy_is_named():
 @pytest.mark.parametrize("options", [(), ("xla_tpu_scoped_vmem_limit_kib=20480",)])
 def test_a_plan_first_prints_the_exposed_communication_as_a_share_of_the_step(options):
     found = Compiled(1, 0, 1, (), Overlap(2e9, 1e9, 0.5), (), 12.0, {})
-    train = dataclasses.replace(EXPERIMENT.train, xla_options=options)
+    train = replace(EXPERIMENT.train, xla_options=options)
     plan = make_plan(EXPERIMENT.model, train, topology_of("v5p:4x4x2"), lambda *_: found)
     assert plan.floors is not None
     share = 0.5 / max(plan.floors.arithmetic, plan.floors.memory)
@@ -122,7 +122,7 @@ def test_a_plan_checks_every_phase_of_the_run(largest, refused):
 )
 def test_if_the_state_does_not_fit_more_shards_are_suggested(topology, said):
     model = load_config(REPOSITORY / "configs/llama3_405b.py").model
-    train = dataclasses.replace(EXPERIMENT.train, mesh=MeshConfig(fsdp=8))
+    train = replace(EXPERIMENT.train, mesh=MeshConfig(fsdp=8))
     plan = make_plan(model, train, topology_of(topology))
     text = plan_text(plan, model, train)
     assert plan.fits is False and said in text and "--train.micro-batches" not in text
@@ -130,8 +130,8 @@ def test_if_the_state_does_not_fit_more_shards_are_suggested(topology, said):
 
 def test_if_nothing_can_shrink_other_chips_are_suggested():
     model = load_config(REPOSITORY / "configs/gpt2_124m.py").model
-    model = dataclasses.replace(model, scan_layers=True)
-    train = dataclasses.replace(EXPERIMENT.train, mesh=MeshConfig(), batch_size=1, loss_chunks=1024, remat="full")
+    model = replace(model, scan_layers=True)
+    train = replace(EXPERIMENT.train, mesh=MeshConfig(), batch_size=1, loss_chunks=1024, remat="full")
     plan = make_plan(model, train, topology_of("v5e-1"), lambda *_: OutOfMemory(None))
     text = plan_text(plan, model, train)
     assert "a step needs more than that" in text and text.count("more chips, or chips with more memory") == 1
@@ -157,7 +157,7 @@ def test_large_numbers_are_printed_as_words():
 
 
 def test_the_reason_for_plain_attention_is_printed():
-    model = dataclasses.replace(EXPERIMENT.model, compute_dtype="float32")
+    model = replace(EXPERIMENT.model, compute_dtype="float32")
     plan = make_plan(model, EXPERIMENT.train, topology_of("h100:8"))
     assert plan.attention == "xla" and any("not by cudnn: it needs bfloat16" in one for one in plan.remarks)
 

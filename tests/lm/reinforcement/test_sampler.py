@@ -1,10 +1,10 @@
 """Sampled batches: weights of answers, learning, and the same bits after a kill."""
 
-import dataclasses
 import functools
 import json
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from lm.chat.templates import with_template
 from lm.checkpoints.from_parameters import write_parameters
@@ -34,7 +35,7 @@ from tests.lm.reinforcement.test_scoring import TOKENIZER
 from tests.run_files import restore_model
 
 TALKER = with_template(TOKENIZER, "gristmill")
-MODEL = dataclasses.replace(LLAMA, vocab_size=TALKER.vocab_size, context_length=32, layers=1)
+MODEL = replace(LLAMA, vocab_size=TALKER.vocab_size, context_length=32, layers=1)
 CONFIG = ReinforceConfig(task="ascii", prompts=2, samples=8, slots=8, context=32, max_tokens=20, held_out=6)
 REWARDS, LENGTHS = np.array([[1.0, 0.0, 0.0, 0.5], [1.0, 1.0, 1.0, 0.0]]), np.array([[1, 2, 3, 4], [5, 6, 7, 8]])
 
@@ -52,9 +53,9 @@ def always(reward: float) -> Task:
 def train_config(**changes: Any) -> TrainConfig:
     """For steps of two parts of as many answers as there are slots."""
     tiny = tiny_experiment().train
-    optimizer = dataclasses.replace(tiny.optimizer, learning_rate=1e-2, warmup_steps=1)
+    optimizer = replace(tiny.optimizer, learning_rate=1e-2, warmup_steps=1)
     changes = {"steps": 4, "validate_every": 2, "checkpoint_every": 2, "log_every": 1, "sample_every": 0} | changes
-    return dataclasses.replace(
+    return replace(
         tiny, batch_size=16, verify_shards=False, optimizer=optimizer, **{"micro_batches": 2} | changes
     )  # fmt: skip
 
@@ -139,12 +140,12 @@ def test_a_run_that_is_killed_continues_with_the_same_bits(tmp_path):
     assert all(row.get("logprob_difference", 0) == 0 for row in found)
     assert any(row.get("gradient_norm") for row in found)
     with pytest.raises(InputError, match="belongs to another run"):
-        learn(tmp_path / "cut", dataclasses.replace(CONFIG, prompts=1))
+        learn(tmp_path / "cut", replace(CONFIG, prompts=1))
 
 
 @pytest.mark.slow
 def test_sigterm_saves_and_the_run_resumes_with_the_same_bits(tmp_path):
-    config = dataclasses.replace(CONFIG, held_out=2)  # the questions 0 and 1
+    config = replace(CONFIG, held_out=2)  # the questions 0 and 1
     wanted = learn(tmp_path / "whole", config, log_every=2)
 
     def signalled(seed: int, number: int) -> Instance:
@@ -212,12 +213,12 @@ def two_steps(devices: int, **more: Any) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("devices", "more"), [(2, {}), (1, {"micro_batches": 4})], ids=["data", "micro-batches"])
 def test_steps_equal_those_on_one_device(devices, more):
-    np.testing.assert_allclose(two_steps(devices, **more), two_steps(1), rtol=1e-5)
+    assert_allclose(two_steps(devices, **more), two_steps(1), rtol=1e-5)
 
 
 def opened(folder: Path, **changes: int) -> None:
     save(TALKER, folder / "tokenizer")
-    config = dataclasses.replace(CONFIG, **changes)
+    config = replace(CONFIG, **changes)
     open_answers(config, ascii_letters, MODEL, train_config(), folder, PreemptionHandler(), print)
 
 
@@ -234,24 +235,24 @@ def test_slots_that_the_devices_do_not_divide_are_refused(tmp_path):
 
 
 def test_reinforce_subtracts_the_mean_of_the_other_answers():
-    config = dataclasses.replace(CONFIG, max_tokens=8)
+    config = replace(CONFIG, max_tokens=8)
     wanted = [[one - (row.sum() - one) / 3 for one in row] for row in REWARDS]
-    np.testing.assert_allclose(token_weights(REWARDS, LENGTHS, config), np.array(wanted) / 8 / 8)
+    assert_allclose(token_weights(REWARDS, LENGTHS, config), np.array(wanted) / 8 / 8)
 
 
 def test_grpo_divides_by_the_standard_deviation_and_the_length():
-    grpo = dataclasses.replace(CONFIG, algorithm="grpo")
+    grpo = replace(CONFIG, algorithm="grpo")
     wanted = [[(one - row.mean()) / row.std() for one in row] for row in REWARDS]
-    np.testing.assert_allclose(token_weights(REWARDS, LENGTHS, grpo), np.array(wanted) / LENGTHS / 8, rtol=1e-5)
+    assert_allclose(token_weights(REWARDS, LENGTHS, grpo), np.array(wanted) / LENGTHS / 8, rtol=1e-5)
 
 
 @pytest.mark.parametrize("algorithm", ["reinforce", "grpo"])
 @pytest.mark.parametrize("reward", [0.0, 0.1, 1.0])
 def test_equal_rewards_give_no_gradient(algorithm, reward):
-    config = dataclasses.replace(CONFIG, algorithm=algorithm)
+    config = replace(CONFIG, algorithm=algorithm)
     assert not token_weights(np.full((2, 7), reward), np.ones((2, 7)), config).any()
 
 
 def test_a_context_without_room_is_refused():
     with pytest.raises(UsageError, match=r"max_tokens = 32 must be below reinforce\.context = 32"):
-        dataclasses.replace(CONFIG, max_tokens=32)
+        replace(CONFIG, max_tokens=32)

@@ -1,6 +1,6 @@
 """A ladder has rungs of the requested sizes, with all other settings of the config."""
 
-import dataclasses
+from dataclasses import replace
 
 import jax
 import pytest
@@ -82,16 +82,16 @@ def test_the_learning_rate_scales_with_the_width_but_not_with_muon(ladder):
 
 
 def test_the_share_of_decay_steps_is_kept():
-    optimizer = dataclasses.replace(DEMO.train.optimizer, schedule="warmup_stable_decay", decay_steps=220)
-    train = dataclasses.replace(DEMO.train, optimizer=optimizer)
+    optimizer = replace(DEMO.train.optimizer, schedule="warmup_stable_decay", decay_steps=220)
+    train = replace(DEMO.train, optimizer=optimizer)
     for rung in make_ladder(DEMO.model, train, ASKED):
         assert rung.train.optimizer.decay_steps == round(rung.train.steps / 5)
 
 
 def test_every_seed_is_a_separate_rung_and_all_start_from_scratch():
     start = StartConfig(checkpoint="runs/other/checkpoints/5")
-    train = dataclasses.replace(DEMO.train, start=start)
-    made = make_ladder(DEMO.model, train, dataclasses.replace(ASKED, seeds=2))
+    train = replace(DEMO.train, start=start)
+    made = make_ladder(DEMO.model, train, replace(ASKED, seeds=2))
     assert len(made) == len({rung.name for rung in made}) == 20
     assert {rung.train.seed for rung in made} == {0, 1}
     assert {rung.train.start for rung in made} == {StartConfig()}
@@ -107,7 +107,7 @@ def test_every_rung_is_validated_on_the_same_text(ladder):
 
 def refused(**asked) -> str:
     with pytest.raises(UsageError) as error:
-        config = dataclasses.replace(ASKED, **asked)
+        config = replace(ASKED, **asked)
         config.check(DEMO.train)
         make_ladder(DEMO.model, DEMO.train, config)
     return str(error.value)
@@ -126,7 +126,7 @@ def test_invalid_ladders_are_rejected_with_their_values():
 
 
 def test_a_mixture_is_rejected():
-    train = dataclasses.replace(DEMO.train, mixture=(MixtureSource("runs/other/tokens", 1.0),))
+    train = replace(DEMO.train, mixture=(MixtureSource("runs/other/tokens", 1.0),))
     with pytest.raises(UsageError, match="runs/other/tokens, but a ladder uses one corpus"):
         ASKED.check(train)
 
@@ -137,7 +137,7 @@ def test_a_mixture_is_rejected():
 )
 def test_schedules_of_batches_are_rejected(schedule):
     with pytest.raises(UsageError, match=rf"train\.{next(iter(schedule))} is set, .* --train\..*-schedule without"):
-        ASKED.check(dataclasses.replace(DEMO.train, **schedule))
+        ASKED.check(replace(DEMO.train, **schedule))
 
 
 def test_repeated_text_is_rejected_unless_requested(ladder):

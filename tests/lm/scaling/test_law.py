@@ -1,7 +1,7 @@
 """The fit recovers the true constants, with calibrated intervals, and its optimum is a minimum."""
 
-import dataclasses
 import math
+from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
@@ -11,12 +11,12 @@ from lm.errors import UsageError
 from lm.scaling.law import DELTA, Fit, Interval, Law, Measurement, fit
 from tests.lm.scaling.synthetic import LENGTHS, SIZES, TRUE, measurements
 
-CONSTANTS = [field.name for field in dataclasses.fields(Law)]
+CONSTANTS = [field.name for field in fields(Law)]
 
 
 def test_without_noise_the_fit_recovers_the_constants():
     found = fit(measurements(noise=0.0), draws=2)
-    assert dataclasses.asdict(found.law) == pytest.approx(dataclasses.asdict(TRUE), rel=1e-3)
+    assert asdict(found.law) == pytest.approx(asdict(TRUE), rel=1e-3)
     assert found.at_bounds == ()
 
 

@@ -1,6 +1,6 @@
 """The results of a ladder, as text and as JSON."""
 
-import dataclasses
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +15,7 @@ DEMO = demo.get_config()
 def rung(parameters: float, tokens: float, held_out: bool = False) -> Rung:
     """A rung with the N and D of a synthetic measurement."""
     context = DEMO.model.context_length
-    train = dataclasses.replace(DEMO.train, batch_size=8, steps=round(tokens / 8 / context))
+    train = replace(DEMO.train, batch_size=8, steps=round(tokens / 8 / context))
     return Rung(round(parameters), DEMO.model, train, held_out)
 
 
@@ -49,5 +49,5 @@ def test_text_and_json_have_the_predicted_and_measured_losses_of_held_out_rungs(
 )
 def test_limits_of_a_recommendation_are_reported(found, asked, said):
     assert found.remarks() == [] and said not in study_text(found)
-    found = dataclasses.replace(found, **asked)
+    found = replace(found, **asked)
     assert said in study_text(found) and any(said in remark for remark in found.as_json()["remarks"])

@@ -1,7 +1,7 @@
 """All stages from tokenizer to sampling, for each kind of tokenizer, by the functions of the launch scripts."""
 
-import dataclasses
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -26,18 +26,16 @@ ROWS = max(SIZES.values())  # of the embedding: one model for all, so that it is
 def experiment_with(tokenizer: TokenizerConfig) -> Experiment:
     """A tiny experiment of two steps."""
     tiny = tiny_experiment()
-    steps = dataclasses.replace(
+    steps = replace(
         tiny.train, steps=2, validate_every=2, sample_every=2, checkpoint_every=2, log_every=1,
-        optimizer=dataclasses.replace(tiny.train.optimizer, warmup_steps=1),
+        optimizer=replace(tiny.train.optimizer, warmup_steps=1),
     )  # fmt: skip
-    model = dataclasses.replace(tiny.model, vocab_size=ROWS)
-    return dataclasses.replace(tiny, tokenizer=tokenizer, model=model, train=steps)
+    model = replace(tiny.model, vocab_size=ROWS)
+    return replace(tiny, tokenizer=tokenizer, model=model, train=steps)
 
 
 def config_of(algorithm: str, **fields) -> TokenizerConfig:
-    return dataclasses.replace(
-        tiny_experiment().tokenizer, **{"algorithm": algorithm, "vocab_size": SIZES[algorithm]} | fields
-    )
+    return replace(tiny_experiment().tokenizer, **{"algorithm": algorithm, "vocab_size": SIZES[algorithm]} | fields)
 
 
 @pytest.mark.slow
@@ -81,5 +79,5 @@ def test_a_tokenizer_is_loaded_instead_of_trained(algorithm, tmp_path):
     size = trained.vocab_size
     with pytest.raises(UsageError, match=f"has {size} symbols, but .* is {size + 300}. Set that to {size}"):
         train_tokenizer([], config)
-    right = dataclasses.replace(config, vocab_size=size)
+    right = replace(config, vocab_size=size)
     assert train_tokenizer([], right) == trained

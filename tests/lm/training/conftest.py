@@ -1,6 +1,6 @@
 """One trained run for the tests of training: every file with another model or config would compile its own step."""
 
-import dataclasses
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +13,13 @@ from tests.train_runs import copy
 
 TINY = tiny_experiment()
 SNAPSHOTS = (0, 1, 3, 4, 8, 11)
-EXPERIMENT = dataclasses.replace(
+EXPERIMENT = replace(
     TINY,
-    model=dataclasses.replace(TINY.model, layers=1),
-    train=dataclasses.replace(TINY.train, log_every=1),
+    model=replace(TINY.model, layers=1),
+    train=replace(TINY.train, log_every=1),
 )
 MODEL, CONFIG = EXPERIMENT.model, EXPERIMENT.train
-WITH_SNAPSHOTS = dataclasses.replace(CONFIG, snapshot_steps=(*SNAPSHOTS, 99))
+WITH_SNAPSHOTS = replace(CONFIG, snapshot_steps=(*SNAPSHOTS, 99))
 
 
 @pytest.fixture(scope="session")
@@ -28,5 +28,5 @@ def finished(tokens, tmp_path_factory) -> Path:
     it."""
     run = copy(tokens, tmp_path_factory.mktemp("finished") / "run")
     train(MODEL, WITH_SNAPSHOTS, run)
-    write_json(RunFolder(run).config_json, dataclasses.asdict(dataclasses.replace(EXPERIMENT, train=WITH_SNAPSHOTS)))
+    write_json(RunFolder(run).config_json, asdict(replace(EXPERIMENT, train=WITH_SNAPSHOTS)))
     return run

@@ -1,10 +1,10 @@
 """Anomaly guard: a skipped step changes only the batch counter, and is logged."""
 
 import contextlib
-import dataclasses
 import io
 import math
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -28,9 +28,9 @@ from tests.poison import poisoned as poisoned_by
 from tests.train_runs import bits, copy, rows
 
 EXPERIMENT = tiny_experiment()
-MODEL = dataclasses.replace(EXPERIMENT.model, layers=1)
+MODEL = replace(EXPERIMENT.model, layers=1)
 STEPS = 30
-CONFIG = dataclasses.replace(
+CONFIG = replace(
     EXPERIMENT.train, steps=STEPS, spikes=SpikeConfig(window=8, deviations=100.0, stop_after=4), checkpoint_every=5,
     validate_every=0, sample_every=0, log_every=7, mesh=MeshConfig(fsdp=2),
 )  # fmt: skip
@@ -158,7 +158,7 @@ def test_a_run_with_skipped_steps_resumes_bit_for_bit_and_logs_each_once(trained
 
 def test_too_many_consecutive_skips_stop_the_run_at_the_last_good_checkpoint(poisoned, tmp_path):
     run = copy(poisoned[0], tmp_path / "run")
-    config = dataclasses.replace(CONFIG, spikes=dataclasses.replace(CONFIG.spikes, stop_after=3), checkpoint_every=1)
+    config = replace(CONFIG, spikes=replace(CONFIG.spikes, stop_after=3), checkpoint_every=1)
     with pytest.raises(InputError, match=r"at step 13 .*the 3 steps up to it were all skipped"):
         train(MODEL, config, run)
     assert max(int(path.name) for path in (run / "checkpoints").iterdir()) == 10

@@ -1,12 +1,13 @@
 """EMA parameters follow the recurrence, resume bit for bit on any mesh, and are used for evaluation."""
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 from lm.checkpoints.manifest import verify
 from lm.config import MeshConfig, StartConfig
@@ -25,10 +26,10 @@ from tests.run_files import restore_model
 from tests.train_runs import bits, copy, forget, steps_there
 
 TINY = tiny_experiment()
-MODEL = dataclasses.replace(TINY.model, layers=1)
+MODEL = replace(TINY.model, layers=1)
 EVALUATOR = "tests.lm.evaluation.outside_evaluator.LargestParameter"
 STEPS, DECAY = 6, 0.4
-CONFIG = dataclasses.replace(
+CONFIG = replace(
     TINY.train, steps=STEPS, checkpoint_every=1, checkpoints_kept=9, validate_every=STEPS, validation_batches=1,
     sample_every=0, ema_decay=DECAY, mesh=MeshConfig(fsdp=2, zero1=True), evaluators=("validation", EVALUATOR),
     snapshot_steps=(3,),
@@ -61,7 +62,7 @@ def test_the_average_follows_the_recurrence_and_resumes_bit_for_bit(finished):
         decay = min(DECAY, step / (step + 9))
         for name, value in parameters.items():
             expected[name] = decay * expected[name] + (1 - decay) * value
-            np.testing.assert_allclose(average[name], expected[name], rtol=1e-5, atol=1e-8, err_msg=f"{step} {name}")
+            assert_allclose(average[name], expected[name], rtol=1e-5, atol=1e-8, err_msg=f"{step} {name}")
     assert expected.keys() == average.keys() == parameters.keys()
     assert not np.allclose(average["embedding"], parameters["embedding"])
 
@@ -76,24 +77,24 @@ def test_evaluations_snapshots_and_commands_use_the_average_and_training_does_no
     largest = max(float(np.abs(value).max()) for value in average.values())
     assert verify(finished / f"checkpoints/{STEPS}")["largest_parameter"] == pytest.approx(largest, rel=1e-7)
     for name, value in named_leaves(restore_model(MODEL, finished / "checkpoints")).items():
-        np.testing.assert_array_equal(np.asarray(value).ravel(), average[name])
+        assert_array_equal(np.asarray(value).ravel(), average[name])
 
     plain = copy(tokens, tmp_path / "plain")
-    train(MODEL, dataclasses.replace(CONFIG, ema_decay=0.0, snapshot_steps=()), plain)
+    train(MODEL, replace(CONFIG, ema_decay=0.0, snapshot_steps=()), plain)
     for name, value in arrays(plain, STEPS, "model.").items():
-        np.testing.assert_allclose(arrays(finished, STEPS, "training.parameters.")[name], value, rtol=1e-5, atol=1e-7)
+        assert_allclose(arrays(finished, STEPS, "training.parameters.")[name], value, rtol=1e-5, atol=1e-7)
 
     after = copy(tokens, tmp_path / "after")
-    still = dataclasses.replace(CONFIG.optimizer, learning_rate=1e-12, final_learning_rate=1e-12, warmup_steps=0)
+    still = replace(CONFIG.optimizer, learning_rate=1e-12, final_learning_rate=1e-12, warmup_steps=0)
     start = StartConfig(str(finished / f"checkpoints/{STEPS}"))
-    train(MODEL, dataclasses.replace(CONFIG, start=start, optimizer=still, steps=1, snapshot_steps=()), after)
+    train(MODEL, replace(CONFIG, start=start, optimizer=still, steps=1, snapshot_steps=()), after)
     for prefix in ("model.", "training.parameters."):
         for name, value in arrays(after, 1, prefix).items():
-            np.testing.assert_allclose(value, average[name], rtol=1e-6, atol=1e-9)
+            assert_allclose(value, average[name], rtol=1e-6, atol=1e-9)
 
 
 def test_a_skipped_step_keeps_the_average_which_is_sharded_like_the_parameters():
-    config = dataclasses.replace(CONFIG, mesh=MeshConfig(fsdp=8))
+    config = replace(CONFIG, mesh=MeshConfig(fsdp=8))
     optimizer = make_optimizer(config.optimizer, STEPS)
     mesh = make_mesh(config.mesh, MODEL, 8)
     state = initializer(MODEL, optimizer, 0, mesh, config.spikes, ema=True)()
@@ -107,14 +108,14 @@ def test_a_skipped_step_keeps_the_average_which_is_sharded_like_the_parameters()
     alone = make_state(MODEL, optimizer, 0, config.spikes, ema=True)
     batch = batch_of(MODEL)
     broken = batch._replace(weights_BT=jnp.full(batch.weights_BT.shape, jnp.nan))
-    plain = dataclasses.replace(config, mesh=MeshConfig(), loss_chunks=1)
+    plain = replace(config, mesh=MeshConfig(), loss_chunks=1)
     after, metrics = jax.jit(lambda state, batch: update(state, batch, optimizer, plain))(alone, broken)
     assert not metrics["applied"] and int(after.step) == 1
     for ours, before in zip(jax.tree.leaves(after.ema), jax.tree.leaves(alone.ema), strict=True):
-        np.testing.assert_array_equal(ours, before)
+        assert_array_equal(ours, before)
 
 
 def test_bfloat16_parameters_are_rejected():
-    narrow = dataclasses.replace(TINY.model, parameter_dtype="bfloat16")
+    narrow = replace(TINY.model, parameter_dtype="bfloat16")
     with pytest.raises(UsageError, match=r"train.ema_decay = 0.4 needs float32 parameters, .* = bfloat16"):
-        dataclasses.replace(TINY, model=narrow, train=dataclasses.replace(TINY.train, ema_decay=DECAY))
+        replace(TINY, model=narrow, train=replace(TINY.train, ema_decay=DECAY))

@@ -1,7 +1,6 @@
 """Training runs: resume is bit-exact, every step is logged once, the mesh does not change the result."""
 
 import contextlib
-import dataclasses
 import functools
 import gzip
 import json
@@ -10,6 +9,7 @@ import re
 import shutil
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -65,7 +65,7 @@ def test_a_copy_of_the_shards_in_a_mixture_gives_the_same_run(run, finished, tok
     """The mixture has only the copy; validation still uses the run's own shards."""
     shutil.copytree(tokens / "tokens", tmp_path / "other")
     mixture = (MixtureSource(str(tmp_path / "other"), 3.0),)
-    train(MODEL, dataclasses.replace(CONFIG, mixture=mixture, own_weight=0.0), run)
+    train(MODEL, replace(CONFIG, mixture=mixture, own_weight=0.0), run)
     assert f"100.0% of the sequences from {tmp_path / 'other'}" in capsys.readouterr().out
     assert told(run) == told(finished)
     assert bits(run) == bits(finished)
@@ -86,9 +86,9 @@ def test_a_copy_of_the_shards_in_a_mixture_gives_the_same_run(run, finished, tok
     ids=["muon, dropout", "adafactor, scan", "lion, micro-batches, bfloat16 parameters"],
 )
 def test_every_optimizer_resumes_bit_for_bit(run, capsys, model, optimizer, changes):
-    model = dataclasses.replace(MODEL, **model)
-    optimizer = dataclasses.replace(CONFIG.optimizer, **optimizer)
-    config = dataclasses.replace(CONFIG, optimizer=optimizer, mesh=MeshConfig(fsdp=2), **changes)
+    model = replace(MODEL, **model)
+    optimizer = replace(CONFIG.optimizer, **optimizer)
+    config = replace(CONFIG, optimizer=optimizer, mesh=MeshConfig(fsdp=2), **changes)
     train(model, config, run)
     expected = bits(run)
     train(model, config, forget(run, 8, 12))
@@ -97,10 +97,8 @@ def test_every_optimizer_resumes_bit_for_bit(run, capsys, model, optimizer, chan
 
 
 def test_a_diverged_run_saves_no_checkpoint(run):
-    wild = dataclasses.replace(CONFIG.optimizer, learning_rate=1e30, warmup_steps=0, name="lion")
-    config = dataclasses.replace(
-        CONFIG, optimizer=wild, log_every=12, checkpoint_every=1, checkpoints_kept=1, validate_every=12
-    )
+    wild = replace(CONFIG.optimizer, learning_rate=1e30, warmup_steps=0, name="lion")
+    config = replace(CONFIG, optimizer=wild, log_every=12, checkpoint_every=1, checkpoints_kept=1, validate_every=12)
     with pytest.raises(InputError, match="the run has diverged"):
         train(MODEL, config, run)
     assert max((int(path.name) for path in (run / "checkpoints").glob("[0-9]*")), default=0) <= 2
@@ -120,9 +118,7 @@ def test_a_skipped_save_does_not_delay_the_next_steps(run, monkeypatch):
         return real(tree)
 
     monkeypatch.setattr("lm.training.hooks.all_finite", look)
-    config = dataclasses.replace(
-        CONFIG, log_every=12, checkpoint_every=2, validate_every=12, validation_batches=1, sample_every=12
-    )
+    config = replace(CONFIG, log_every=12, checkpoint_every=2, validate_every=12, validation_batches=1, sample_every=12)
     monkeypatch.setattr(Checkpoints, "__init__", functools.partialmethod(Checkpoints.__init__, timeout=0.0))
     train(MODEL, config, run)
     assert len(looks) == 3  # after step 2, which is saved; 4, which is skipped; and 12, which waits for the disk
@@ -152,20 +148,20 @@ def test_too_many_validation_batches_mean_all_of_them_with_a_note(tokens):
     config = EvaluatorConfig(MODEL, load(tokens / "tokenizer"), tokens / "tokens", 8, 32, say=said.append)
     every = Validation(config)
     assert not said
-    assert len(Validation(dataclasses.replace(config, batches=3000)).batches) == len(every.batches)
+    assert len(Validation(replace(config, batches=3000)).batches) == len(every.batches)
     windows = BatchSource(tokens / "tokens", "val", 32, 8, seed=0, loader_threads=1).windows
     assert said == [
         f"train.validation_batches asks for 24,000 sequences, but the validation split holds {windows} of 32 tokens; "
         "all are used"
     ]
-    assert len(Validation(dataclasses.replace(config, batches=1)).batches) == 1 and len(said) == 1
+    assert len(Validation(replace(config, batches=1)).batches) == 1 and len(said) == 1
 
 
 def test_validation_uses_at_most_a_micro_batch_of_rows_at_once_with_the_same_result(tokens):
     model, mesh = Transformer(MODEL, jax.random.key(0)), one_device_mesh(MODEL)
     found = {}
     for parts in (1, 4):
-        config = dataclasses.replace(CONFIG, micro_batches=parts)
+        config = replace(CONFIG, micro_batches=parts)
         data = open_shards(MODEL, config, tokens, PreemptionHandler(1), print)
         validation = data.evaluators(0)["validation"]
         assert isinstance(validation, Validation)
@@ -181,18 +177,16 @@ def test_more_than_four_epochs_are_warned_about_with_the_maximum_of_steps(tokens
         "scan_layers": False, "remat": "none", "micro_batches": 1, "attention_choice": "",
     }  # fmt: skip
     most = 4 * source.windows // 8
-    lines = {
-        steps: [*description_texts(run, dataclasses.replace(CONFIG, steps=steps), source)] for steps in (most, 2 * most)
-    }
+    lines = {steps: [*description_texts(run, replace(CONFIG, steps=steps), source)] for steps in (most, 2 * most)}
     assert not any("warning" in line for line in lines[most])
     assert re.search(rf"warning: [78]\.\d epochs of .*\. Add text, or --train\.steps {most}$", lines[2 * most][-1])
 
 
 @pytest.mark.slow
 def test_a_diverging_run_reports_it(run):
-    wild = dataclasses.replace(CONFIG.optimizer, learning_rate=1e38, warmup_steps=0)
+    wild = replace(CONFIG.optimizer, learning_rate=1e38, warmup_steps=0)
     with pytest.raises(InputError, match=r"loss at step \d+ is .* gradient norm of (nan|inf).*learning_rate = 1e\+38"):
-        train(MODEL, dataclasses.replace(CONFIG, optimizer=wild), run)
+        train(MODEL, replace(CONFIG, optimizer=wild), run)
 
 
 def test_the_configuration_of_a_run_is_logged(finished):
@@ -239,7 +233,7 @@ def test_the_outputs_of_a_run(finished):
 
 def test_the_step_is_compiled_once_and_logged_before_it_runs(run, caplog, capsys, monkeypatch):
     monkeypatch.setattr("lm.training.aot_compile.WORTH_MEASURING", 1)
-    short = dataclasses.replace(CONFIG, steps=4, validate_every=4, sample_every=4)
+    short = replace(CONFIG, steps=4, validate_every=4, sample_every=4)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         train(MODEL, short, run)
     state = abstract_state(MODEL, make_optimizer(short.optimizer, 4), make_mesh(MeshConfig(), MODEL, 8))
@@ -268,7 +262,7 @@ def test_the_duration_is_forecast_only_for_long_runs():
 @pytest.mark.slow
 def test_a_profile_contains_the_requested_steps_also_while_a_server_runs(run, capsys, monkeypatch):
     monkeypatch.setenv(PORT, str(port := free_port()))
-    short = dataclasses.replace(CONFIG, steps=7, profile_step=4, profile_steps=2)
+    short = replace(CONFIG, steps=7, profile_step=4, profile_steps=2)
     train(MODEL, short, run)
     (path,) = (run / "profile").rglob("*.trace.json.gz")
     printed = capsys.readouterr().out
@@ -282,7 +276,7 @@ def test_a_profile_contains_the_requested_steps_also_while_a_server_runs(run, ca
 def test_a_wandb_project_without_wandb_is_rejected_before_the_first_step(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
     with pytest.raises(UsageError, match=r"wandb_project is 'mill'.*make add PACKAGE=wandb"):
-        train(MODEL, dataclasses.replace(CONFIG, wandb_project="mill"), run)
+        train(MODEL, replace(CONFIG, wandb_project="mill"), run)
     assert not (run / "metrics.jsonl").exists()
 
 
@@ -293,7 +287,7 @@ def test_the_rows_of_a_step_are_written_before_its_checkpoint(finished):
         assert path.stat().st_mtime_ns <= appeared, path
 
 
-SHARDED = dataclasses.replace(MODEL, heads=4, kv_heads=4)
+SHARDED = replace(MODEL, heads=4, kv_heads=4)
 OPTIMIZER = make_optimizer(CONFIG.optimizer, 12)
 
 
@@ -318,7 +312,7 @@ def test_a_state_is_sharded_by_the_table_and_restored_bit_for_bit_also_on_anothe
 def test_a_damaged_or_missing_checkpoint_or_one_of_another_model_is_rejected(finished, tmp_path, damage):
     for other in ({"layers": 3}, {"mlp_width": 64}):
         with pytest.raises(InputError, match="cannot be restored into this model"):
-            restore_model(dataclasses.replace(MODEL, **other), finished / "checkpoints")
+            restore_model(replace(MODEL, **other), finished / "checkpoints")
     folder = tmp_path / "checkpoints"
     with pytest.raises(InputError, match="no checkpoint"):
         restore_model(MODEL, folder)

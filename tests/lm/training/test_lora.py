@@ -1,13 +1,14 @@
 """Low-rank adapters: the explicit formula, frozen weights, exact resume, every mesh, and peft's files."""
 
-import dataclasses
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 from configs.experiment.run_folder import RunFolder
 from launch.export import export
@@ -36,7 +37,7 @@ from tests.train_runs import bits, copy, forget, steps_there
 
 LORA = LoraConfig(rank=3, alpha=6.0)
 TINY = tiny_experiment()
-TINY = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, layers=1))
+TINY = replace(TINY, model=replace(TINY.model, layers=1))
 STEPS = 6
 
 
@@ -53,8 +54,8 @@ def device_batch(config):
 
 @pytest.mark.slow
 def test_a_step_equals_the_explicit_formula():
-    lora = dataclasses.replace(LORA, maps=("mlp.up",))
-    config = dataclasses.replace(TRAIN, lora=lora)
+    lora = replace(LORA, maps=("mlp.up",))
+    config = replace(TRAIN, lora=lora)
     optimizer = make_optimizer(config.optimizer, 12)
     adapters = drawn_adapters(LLAMA, lora)
     state = make_state(LLAMA, optimizer, 0, config.spikes, lora=lora)._replace(
@@ -77,9 +78,9 @@ def test_a_step_equals_the_explicit_formula():
         clipped = gradients[name] * min(1.0, chosen.clip_norm / norm)
         direction = clipped / (np.abs(clipped) + chosen.epsilon) + chosen.weight_decay * held[name]
         expected = held[name] - float(metrics["learning_rate"]) * direction
-        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
+        assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
     for ours, before in zip(jax.tree.leaves(after.model), jax.tree.leaves(state.model), strict=True):
-        np.testing.assert_array_equal(ours, before)
+        assert_array_equal(ours, before)
 
 
 @pytest.mark.fast_rows
@@ -89,7 +90,7 @@ def test_a_step_equals_the_explicit_formula():
     ids=["llama, scanned", "gpt2", "modern, scanned"],
 )
 def test_forward_and_gradients_equal_those_of_the_merged_weights(config, scanned):
-    config = dataclasses.replace(config, scan_layers=scanned)
+    config = replace(config, scan_layers=scanned)
     model, adapters, batch = random_model(config), drawn_adapters(config), device_batch(config)
     read = jax.jit(lambda model: model.logits(model.read(batch.inputs_BT, batch.segment_ids_BT)))
     weights = {name: np.asarray(value) for name, value in named_leaves(model).items()}
@@ -100,23 +101,23 @@ def test_forward_and_gradients_equal_those_of_the_merged_weights(config, scanned
             weights[weight] = (weights[weight] + LORA.alpha / LORA.rank * product).astype(np.float32)
     expected = read(replace_leaves(model, weights))
     assert np.abs(expected - read(model)).max() > 0.1
-    np.testing.assert_allclose(read(adapted(model, adapters)), expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(read(merged(model, adapters)), expected, rtol=1e-4, atol=1e-4)
+    assert_allclose(read(adapted(model, adapters)), expected, rtol=1e-4, atol=1e-4)
+    assert_allclose(read(merged(model, adapters)), expected, rtol=1e-4, atol=1e-4)
 
     normalized = batch._replace(weights_BT=batch.weights_BT / batch.weights_BT.sum())
     explicit = jax.jit(jax.grad(lambda one: loss_terms(with_products(model, one), normalized, TRAIN)[0]))(adapters)
-    in_parts = dataclasses.replace(TRAIN, micro_batches=2)
+    in_parts = replace(TRAIN, micro_batches=2)
     _, found = jax.jit(lambda one: loss_and_gradients(model, batch, in_parts, adapters=one))(adapters)
     for name, value in named_leaves(explicit).items():
-        np.testing.assert_allclose(named_leaves(found)[name], value, rtol=1e-3, atol=2e-5, err_msg=name)
+        assert_allclose(named_leaves(found)[name], value, rtol=1e-3, atol=2e-5, err_msg=name)
 
 
 def test_stacked_layers_start_with_the_same_adapters():
     one_by_one = named_leaves(make_adapters(random_model(LLAMA), LORA, 5))
-    stacked = named_leaves(make_adapters(random_model(dataclasses.replace(LLAMA, scan_layers=True)), LORA, 5))
+    stacked = named_leaves(make_adapters(random_model(replace(LLAMA, scan_layers=True)), LORA, 5))
     for name, stack in stacked.items():
         for layer in range(LLAMA.layers):
-            np.testing.assert_array_equal(one_by_one[name.replace("blocks.", f"blocks.{layer}.")], stack[layer])
+            assert_array_equal(one_by_one[name.replace("blocks.", f"blocks.{layer}.")], stack[layer])
     assert len(one_by_one) == LLAMA.layers * len(stacked)
     assert not np.array_equal(one_by_one["blocks.0.mlp.up.a"], one_by_one["blocks.1.mlp.up.a"])
     assert not np.array_equal(one_by_one["blocks.0.mlp.up.a"], one_by_one["blocks.0.mlp.gate.a"])
@@ -127,10 +128,10 @@ MESHES = MeshConfig(), MeshConfig(fsdp=2, tensor=2, zero1=True), MeshConfig(cont
 
 @pytest.mark.slow
 def test_every_mesh_computes_the_same_steps():
-    config = dataclasses.replace(LLAMA, scan_layers=True)
+    config = replace(LLAMA, scan_layers=True)
     losses, after = [], []
     for mesh_config in MESHES:
-        train_config = dataclasses.replace(TRAIN, mesh=mesh_config, lora=LORA)
+        train_config = replace(TRAIN, mesh=mesh_config, lora=LORA)
         mesh, optimizer = make_mesh(mesh_config, config, 8), make_optimizer(TRAIN.optimizer, 12)
         choices = train_config.spikes, mesh_config.zero1, False, LORA
         step = compile_step(optimizer, abstract_state(config, optimizer, mesh, *choices), mesh, train_config)
@@ -147,9 +148,9 @@ def test_every_mesh_computes_the_same_steps():
         sharded = {name: str(x.sharding.spec) for name, x in named_leaves(state.adapters).items()}
         assert ("fsdp" in sharded["blocks.mlp.up.a"]) and ("tensor" in sharded["blocks.mlp.up.b"])
     for found, model in zip(losses[1:], after[1:], strict=True):
-        np.testing.assert_allclose(found, losses[0], rtol=1e-5)
+        assert_allclose(found, losses[0], rtol=1e-5)
         for name, value in model.items():
-            np.testing.assert_allclose(value, after[0][name], atol=1e-4, err_msg=name)
+            assert_allclose(value, after[0][name], atol=1e-4, err_msg=name)
     assert losses[0][2] < losses[0][0] - 0.1
 
 
@@ -162,12 +163,12 @@ def runs(tokens, tmp_path_factory) -> tuple[Path, Path]:
     write_parameters(base / "checkpoints/0", TINY.model, random_parameters(TINY.model), about)
     train(TINY.model, config_of(base), run)
     for place, config in ((base, TINY.train), (run, config_of(base))):
-        write_json(place / "config.json", dataclasses.asdict(dataclasses.replace(TINY, train=config)))
+        write_json(place / "config.json", asdict(replace(TINY, train=config)))
     return base, run
 
 
 def config_of(base: Path):
-    return dataclasses.replace(
+    return replace(
         TINY.train, steps=STEPS, checkpoint_every=2, checkpoints_kept=9, validate_every=0,
         sample_every=0, mesh=MeshConfig(fsdp=2, zero1=True), snapshot_steps=(3,), lora=LORA,
         start=StartConfig(str(base / "checkpoints/0")),
@@ -189,7 +190,7 @@ def test_weights_stay_frozen_and_a_resumed_run_has_the_same_bits(runs):
             continue
         pair = [arrays[f"training.adapters.{one}"].reshape(shapes[one]).astype(np.float64) for one in (a, b)]
         expected = value + LORA.alpha / LORA.rank * np.matmul(*pair)
-        np.testing.assert_allclose(arrays[f"model.{name}"], expected.ravel(), rtol=1e-5, atol=1e-7)
+        assert_allclose(arrays[f"model.{name}"], expected.ravel(), rtol=1e-5, atol=1e-7)
         assert np.abs(expected - value).max() > 1e-3
     moments = [name for name in whole if name.startswith("training.optimizer.") and ".mu." in name]
     assert len(moments) == len(shapes)
@@ -200,7 +201,7 @@ def test_weights_stay_frozen_and_a_resumed_run_has_the_same_bits(runs):
 
 @pytest.mark.parametrize(("config", "maps"), [(LLAMA, ()), (GPT2, ("attention.value", "mlp.down"))], ids=["all", "two"])
 def test_an_exported_adapter_has_the_merged_weights(tmp_path, config, maps):
-    lora = dataclasses.replace(LORA, maps=maps)
+    lora = replace(LORA, maps=maps)
     model, adapters = random_model(config), drawn_adapters(config, lora)
     named = {f"adapters.{name}": np.asarray(x) for name, x in named_leaves(adapters).items()}
     write_adapter(tmp_path, config, lora, named)
@@ -219,7 +220,7 @@ def test_an_exported_adapter_has_the_merged_weights(tmp_path, config, maps):
             assert about["rank_pattern"][target] == len(a) and about["fan_in_fan_out"] == (config == GPT2)
             product = about["alpha_pattern"][target] / len(a) * b @ a
             value = value + (product.T if about["fan_in_fan_out"] else product)
-        np.testing.assert_allclose(value, stored_value(stored, after, config), rtol=1e-4, atol=1e-5, err_msg=theirs)
+        assert_allclose(value, stored_value(stored, after, config), rtol=1e-4, atol=1e-5, err_msg=theirs)
     assert not tensors
 
 
@@ -231,7 +232,7 @@ def test_a_run_exports_its_adapters_or_says_why_not(runs, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
     tensors = read_header(tmp_path / "out/adapter_model.safetensors")
     saved = np.frombuffer(bits(run)["training.adapters.blocks.0.mlp.up.a"], np.float32).reshape(-1, LORA.rank)
-    np.testing.assert_array_equal(tensors["base_model.model.model.layers.0.mlp.up_proj.lora_A.weight"].read(), saved.T)
+    assert_array_equal(tensors["base_model.model.model.layers.0.mlp.up_proj.lora_A.weight"].read(), saved.T)
     assert len(tensors) == 2 * 7 * TINY.model.layers
 
     with pytest.raises(UsageError, match="--adapter with --format gguf"):
@@ -245,9 +246,9 @@ def test_a_run_exports_its_adapters_or_says_why_not(runs, tmp_path):
 
 def test_tokens_that_a_template_appends_are_refused(runs, tmp_path):
     chat = ChatConfig(base=str(runs[0]), conversations=("talks.jsonl",))
-    whole = dataclasses.replace(TINY, chat=chat)
+    whole = replace(TINY, chat=chat)
     assert prepared(whole, tmp_path).model.vocab_size == TINY.model.vocab_size + 6
-    experiment = dataclasses.replace(whole, train=dataclasses.replace(TINY.train, lora=LORA))
+    experiment = replace(whole, train=replace(TINY.train, lora=LORA))
     with pytest.raises(UsageError, match=r"train.lora.rank = 3 freezes the embeddings, .* has never read 6 tokens"):
         prepared(experiment, tmp_path)
 

@@ -1,6 +1,6 @@
 """The minimum memory of a model is computed without building it; models that cannot fit are rejected."""
 
-import dataclasses
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -21,7 +21,7 @@ DEMO = load_config(CONFIGS / "demo.py")
 
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_memory_of_many_layers_is_extrapolated_from_two(monkeypatch, scan_layers):
-    model = dataclasses.replace(DEMO.model, layers=5, scan_layers=scan_layers)
+    model = replace(DEMO.model, layers=5, scan_layers=scan_layers)
     exact = cost.count_parameters(model), state_bytes(model, DEMO.train.optimizer, DEMO.train.lora)
     monkeypatch.setattr(cost, "LAYERS_TRACED", 2)
     cost.counted_parameters.cache_clear()
@@ -34,9 +34,9 @@ def test_memory_of_many_layers_is_extrapolated_from_two(monkeypatch, scan_layers
 @pytest.mark.parametrize("muon", [None, DEMO.train.optimizer.muon or MuonConfig(0.02, 0.95, 5)], ids=["", "muon"])
 @pytest.mark.parametrize("rule", OPTIMIZERS)
 def test_the_size_of_the_state_equals_that_of_the_optimizer(rule, muon, dtype):
-    train = dataclasses.replace(DEMO.train, optimizer=dataclasses.replace(DEMO.train.optimizer, name=rule, muon=muon))
+    train = replace(DEMO.train, optimizer=replace(DEMO.train.optimizer, name=rule, muon=muon))
     optimizer = make_optimizer(train.optimizer, train.steps)
-    model = dataclasses.replace(DEMO.model, parameter_dtype=dtype)
+    model = replace(DEMO.model, parameter_dtype=dtype)
     state = jax.eval_shape(lambda: make_state(model, optimizer, 0, train.spikes))
     real = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     said = training_bytes(model, train)
@@ -44,13 +44,13 @@ def test_the_size_of_the_state_equals_that_of_the_optimizer(rule, muon, dtype):
 
 
 def test_micro_batches_accumulate_gradients_of_bfloat16_parameters_in_float32():
-    model = dataclasses.replace(DEMO.model, parameter_dtype="bfloat16")
-    one, two = (training_bytes(model, dataclasses.replace(DEMO.train, micro_batches=count)) for count in (1, 2))
+    model = replace(DEMO.model, parameter_dtype="bfloat16")
+    one, two = (training_bytes(model, replace(DEMO.train, micro_batches=count)) for count in (1, 2))
     assert one["gradients"] == one["parameters"] == two["parameters"] == two["gradients"] // 2
 
 
 def test_a_model_that_cannot_fit_is_rejected_with_both_figures_and_remedies():
-    model = dataclasses.replace(DEMO.model, layers=1000, width=19_200)
+    model = replace(DEMO.model, layers=1000, width=19_200)
     needed = training_bytes(model, DEMO.train)
     check_memory(needed, model, sum(needed.values()), "this machine")
     with pytest.raises(UsageError) as refused:
@@ -77,11 +77,11 @@ def test_impossible_sizes_are_rejected_before_training(monkeypatch, section, fie
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     model, train = DEMO.model, DEMO.train
     if section == "model":
-        model = dataclasses.replace(model, **{field: value})
+        model = replace(model, **{field: value})
     elif section == "train":
-        train = dataclasses.replace(train, **{field: value})
+        train = replace(train, **{field: value})
     else:
-        train = dataclasses.replace(train, spikes=dataclasses.replace(train.spikes, **{field: value}))
+        train = replace(train, spikes=replace(train.spikes, **{field: value}))
     with pytest.raises(UsageError, match="needs at least"):
         check_training_memory(model, train)
     check_training_memory(DEMO.model, DEMO.train)
@@ -94,7 +94,7 @@ def test_evaluation_and_samples_count_their_rows(monkeypatch):
         check_inference_memory(DEMO.model, 10**12, 256, "evaluate.batch_size")
 
 
-@dataclasses.dataclass
+@dataclass
 class Device:
     """The attributes of jax.Device that are used."""
 
@@ -111,7 +111,7 @@ def test_memory_is_checked_for_each_accelerator():
     needed = training_bytes(DEMO.model, DEMO.train)
     rows = needed["batch"] + needed["kept activations"]
     whole = sum(needed.values()) - rows
-    cut = dataclasses.replace(DEMO.train, mesh=MeshConfig(fsdp=2))
+    cut = replace(DEMO.train, mesh=MeshConfig(fsdp=2))
     for train, each in ((DEMO.train, whole + rows // 2), (cut, (whole + rows) // 2)):
         check_training_memory(DEMO.model, train, [Device(each)] * 2)
         check_training_memory(DEMO.model, train, [Device(each)], processes=2)

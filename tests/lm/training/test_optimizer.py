@@ -1,7 +1,7 @@
 """Optimizers compared with their definitions in float64: schedules, clipping, each rule, and decay only of matrices."""
 
-import dataclasses
 import math
+from dataclasses import replace
 from typing import cast
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from numpy.testing import assert_allclose, assert_array_equal
 
 from lm.config import MuonConfig
 from lm.errors import UsageError
@@ -20,7 +21,7 @@ from lm.training.schedule import learning_rate
 from tests.corpus import tiny_experiment
 from tests.lm.model_configs import FAMILIES
 
-CONFIG = dataclasses.replace(
+CONFIG = replace(
     tiny_experiment().train.optimizer, learning_rate=0.1, final_learning_rate=0.02, warmup_steps=4, clip_norm=1.0
 )
 
@@ -72,7 +73,7 @@ def test_a_clip_norm_of_0_leaves_the_gradients_as_they_are():
     """Two steps with gradients of different scale: Adam is invariant to the scale of a single gradient."""
 
     def after(clip_norm):
-        config = dataclasses.replace(CONFIG, clip_norm=clip_norm)
+        config = replace(CONFIG, clip_norm=clip_norm)
         optimizer, held = make_optimizer(config, 20), params({"matrix": np.zeros((12, 20))})
         state = optimizer.init(held)
         for scale in (1.0, 100.0):
@@ -81,34 +82,34 @@ def test_a_clip_norm_of_0_leaves_the_gradients_as_they_are():
         return np.asarray(held["matrix"][...]), jax.tree.structure(state)
 
     (off, structure), (wide, same), (clipped, _) = after(0.0), after(1e9), after(1.0)
-    np.testing.assert_array_equal(off, wide)
+    assert_array_equal(off, wide)
     assert np.abs(off - clipped).max() > 1e-3
     assert structure == same  # so that a checkpoint fits with and without clipping
 
 
 def rates_of(**changes):
     """The learning rates of a run of 20 steps."""
-    schedule = learning_rate(dataclasses.replace(CONFIG, **changes), 20)
+    schedule = learning_rate(replace(CONFIG, **changes), 20)
     return np.array([float(jnp.asarray(schedule(step))) for step in range(20)])
 
 
 def test_learning_rate_is_linear_then_cosine_with_one_update_at_the_peak_and_one_at_the_final_rate():
-    np.testing.assert_allclose(rates_of(), [reference_rate(step, 20) for step in range(20)], rtol=1e-5)
+    assert_allclose(rates_of(), [reference_rate(step, 20) for step in range(20)], rtol=1e-5)
     assert reference_rate(3, 20) == 0.1 and reference_rate(19, 20) == pytest.approx(0.02)
     assert 0.099 < rates_of(warmup_steps=0)[0] < 0.1
 
 
 def test_the_linear_schedule_falls_by_equal_steps_to_the_final_rate():
     rates = rates_of(schedule="linear")
-    np.testing.assert_allclose(rates[:4], [0.025, 0.05, 0.075, 0.1], rtol=1e-5)
-    np.testing.assert_allclose(np.diff(rates[3:]), -0.08 / 16, rtol=1e-3)
+    assert_allclose(rates[:4], [0.025, 0.05, 0.075, 0.1], rtol=1e-5)
+    assert_allclose(np.diff(rates[3:]), -0.08 / 16, rtol=1e-3)
     assert rates[-1] == pytest.approx(0.02)
 
 
 def test_warmup_stable_decay_stays_at_the_peak_until_the_last_steps():
     rates = rates_of(schedule="warmup_stable_decay", decay_steps=5, final_learning_rate=0.0)
-    np.testing.assert_allclose(rates[3:15], 0.1, rtol=1e-6)
-    np.testing.assert_allclose(rates[15:], [0.08, 0.06, 0.04, 0.02, 0.0], atol=1e-7)
+    assert_allclose(rates[3:15], 0.1, rtol=1e-6)
+    assert_allclose(rates[15:], [0.08, 0.06, 0.04, 0.02, 0.0], atol=1e-7)
 
 
 def adamw_reference():
@@ -126,7 +127,7 @@ def adamw_reference():
 
 def assert_close(found, expected):
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+        assert_allclose(found[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_updates_equal_adamw_in_float64():
@@ -141,7 +142,7 @@ def test_updates_equal_lion_in_float64():
         momentum[name] = CONFIG.beta2 * momentum[name] + (1 - CONFIG.beta2) * gradient
         return sign, rate
 
-    assert_close(*run(dataclasses.replace(CONFIG, name="lion"), 6, change))
+    assert_close(*run(replace(CONFIG, name="lion"), 6, change))
 
 
 def test_updates_of_small_matrices_equal_unfactored_adafactor_in_float64():
@@ -154,13 +155,13 @@ def test_updates_of_small_matrices_equal_unfactored_adafactor_in_float64():
         update = gradient / np.sqrt(second[name])
         return update / max(1.0, np.sqrt(np.mean(update**2))), rate
 
-    assert_close(*run(dataclasses.replace(CONFIG, name="adafactor", beta1=0.0), 6, change))
+    assert_close(*run(replace(CONFIG, name="adafactor", beta1=0.0), 6, change))
 
 
 def test_adafactor_stores_row_and_column_moments_of_large_matrices():
     held = {"w": nnx.Param(jnp.ones((256, 384)), axes=("width", "mlp"))}
     size = lambda config: sum(leaf.size for leaf in jax.tree.leaves(make_optimizer(config, 20).init(held)))
-    assert size(dataclasses.replace(CONFIG, name="adafactor", beta1=0.0)) < 256 + 384 + 10
+    assert size(replace(CONFIG, name="adafactor", beta1=0.0)) < 256 + 384 + 10
     assert size(CONFIG) > 2 * 256 * 384
 
 
@@ -172,7 +173,7 @@ def polynomial(x):
 def test_muon_moves_linear_maps_by_near_orthogonal_steps_and_adamw_the_rest():
     """Compared with the Newton-Schulz polynomial of each singular value, per layer of a stack; embeddings, scales and
     their stacks use AdamW."""
-    config = dataclasses.replace(CONFIG, muon=MuonConfig(learning_rate=0.3, momentum=0.9, newton_schulz_steps=5))
+    config = replace(CONFIG, muon=MuonConfig(learning_rate=0.3, momentum=0.9, newton_schulz_steps=5))
     momentum, adamw = {name: np.zeros(shape) for name, (shape, _) in SHAPES.items()}, adamw_reference()
 
     def change(name, gradient, step, rate):
@@ -190,18 +191,18 @@ def test_muon_moves_linear_maps_by_near_orthogonal_steps_and_adamw_the_rest():
 
     found, expected = run(config, 6, change)
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=2e-3, atol=2e-3, err_msg=name)
+        assert_allclose(found[name], value, rtol=2e-3, atol=2e-3, err_msg=name)
 
 
 @pytest.mark.parametrize("axes", [("expert", "width", "mlp"), ("kernel", "width"), ("width", "width")])
 def test_muon_rejects_unknown_axes(axes):
     """Otherwise the other optimizer would silently update them."""
-    config = dataclasses.replace(CONFIG, muon=MuonConfig(0.02, 0.95, 5))
+    config = replace(CONFIG, muon=MuonConfig(0.02, 0.95, 5))
     shape = (8,) * len(axes)
     parameters = {"new": nnx.Param(jnp.zeros(shape), axes=axes)}
     with pytest.raises(UsageError, match=rf"has the axes {', '.join(axes)}, .* LINEAR_MAPS .*muon to None"):
         make_optimizer(config, 20).init(parameters)
-    make_optimizer(dataclasses.replace(config, muon=None), 20).init(parameters)
+    make_optimizer(replace(config, muon=None), 20).init(parameters)
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)

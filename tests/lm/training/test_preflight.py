@@ -1,8 +1,8 @@
 """Configs that can never train are rejected before any data is read, with values and remedy; others pass."""
 
-import dataclasses
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,8 @@ V5E = Devices(4, "TPU v5 lite", Target("tpu"))
 
 
 def check(devices: Devices = CPU, model: dict | None = None, fingerprint: str | None = None, **train) -> None:
-    changed = dataclasses.replace(EXPERIMENT.model, **(model or {}))
-    config = dataclasses.replace(EXPERIMENT.train, **train)
+    changed = replace(EXPERIMENT.model, **(model or {}))
+    config = replace(EXPERIMENT.train, **train)
     own = Path("runs/a/tokens")
     check_training(EXPERIMENT.tokenizer, changed, config, own, fingerprint, devices)
 
@@ -80,10 +80,10 @@ def test_folders_of_a_mixture_must_exist_and_fit(tmp_path):
     mixture = (MixtureSource(str(tmp_path), 1.0),)
     with pytest.raises(UsageError, match=r"tokenizer of 4096 symbols, but tokenizer.vocab_size = 320\."):
         check(mixture=mixture)
-    tokenizer = dataclasses.replace(EXPERIMENT.tokenizer, vocab_size=4096)
-    config = dataclasses.replace(EXPERIMENT.train, mixture=mixture)
+    tokenizer = replace(EXPERIMENT.tokenizer, vocab_size=4096)
+    config = replace(EXPERIMENT.train, mixture=mixture)
     asked = lambda context, fingerprint: check_training(
-        tokenizer, dataclasses.replace(EXPERIMENT.model, context_length=context), config, tmp_path / "own", fingerprint,
+        tokenizer, replace(EXPERIMENT.model, context_length=context), config, tmp_path / "own", fingerprint,
         CPU,
     )  # fmt: skip
     asked(24, FINGERPRINT)
@@ -96,7 +96,7 @@ def test_folders_of_a_mixture_must_exist_and_fit(tmp_path):
 
 def test_a_tokenizer_that_cannot_be_loaded_is_rejected():
     for load, size, words in (("gpt3", 320, "'gpt3'"), ("LICENSE", 320, "LICENSE")):
-        config = dataclasses.replace(EXPERIMENT.tokenizer, load=load, vocab_size=size)
+        config = replace(EXPERIMENT.tokenizer, load=load, vocab_size=size)
         with pytest.raises(InputError, match=words):
             check_tokenizer(config)
     assert check_tokenizer(EXPERIMENT.tokenizer) is None
@@ -115,7 +115,7 @@ def test_a_tokenizer_that_cannot_be_loaded_is_rejected():
     ],
 )
 def test_the_choice_of_attention_is_explained(target, model, words):
-    config = dataclasses.replace(EXPERIMENT.model, **model)
+    config = replace(EXPERIMENT.model, **model)
     assert re.search(words, explain(config.attention, target, attention_spec_of(config, 1)))
 
 

@@ -1,9 +1,9 @@
 """Start of a run: its own newest checkpoint first, else the named checkpoint of another run, never one by mistake."""
 
 import contextlib
-import dataclasses
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -33,13 +33,13 @@ def state_at(run: Path, step: int, model=MODEL, config=CONFIG) -> TrainState:
 
 
 def started_from(folder: Path, take, **changes):
-    return dataclasses.replace(CONFIG, start=StartConfig(str(folder), take), **changes)
+    return replace(CONFIG, start=StartConfig(str(folder), take), **changes)
 
 
 @pytest.mark.slow
 def test_parameters_can_be_loaded_with_another_optimizer(tokens, finished, tmp_path, capsys):
     run = copy(tokens, tmp_path / "run")
-    lion = dataclasses.replace(CONFIG.optimizer, name="lion", learning_rate=1e-12, final_learning_rate=1e-12)
+    lion = replace(CONFIG.optimizer, name="lion", learning_rate=1e-12, final_learning_rate=1e-12)
     config = started_from(finished / "checkpoints/12", "parameters", optimizer=lion, steps=4)
     train(MODEL, config, run)
     assert "starting with parameters from " in capsys.readouterr().out
@@ -55,7 +55,7 @@ def test_a_run_resumed_on_another_mesh_with_and_without_zero1_has_the_same_losse
     losses = lambda run: {row["step"]: row["loss"] for row in told(run) if "loss" in row}
     run, expected = copy(finished, tmp_path / "run"), losses(finished)
     for mesh, damaged in ((MeshConfig(zero1=True), (8, 12)), (MeshConfig(fsdp=4), (12,))):
-        train(MODEL, dataclasses.replace(CONFIG, mesh=mesh), forget(run, *damaged))
+        train(MODEL, replace(CONFIG, mesh=mesh), forget(run, *damaged))
         assert losses(run) == pytest.approx(expected, rel=1e-5)
         moments = lambda one: jax.tree.leaves(state_at(one, 12).optimizer_state)
         for ours, theirs in zip(moments(run), moments(finished), strict=True):
@@ -65,7 +65,7 @@ def test_a_run_resumed_on_another_mesh_with_and_without_zero1_has_the_same_losse
 @pytest.mark.slow
 def test_everything_continues_at_its_step_also_in_bfloat16(tokens, finished, tmp_path, capsys):
     run = copy(tokens, tmp_path / "run")
-    narrow = dataclasses.replace(MODEL, parameter_dtype="bfloat16", compute_dtype="bfloat16")
+    narrow = replace(MODEL, parameter_dtype="bfloat16", compute_dtype="bfloat16")
     config = started_from(finished / "checkpoints/8", "everything")
     train(narrow, config, run)
     assert "starting with everything from " in (out := capsys.readouterr().out) and ", at step 8\n" in out
@@ -118,7 +118,7 @@ def test_training_does_not_restart_if_the_checkpoints_are_missing(tokens, finish
 
 @pytest.mark.slow
 def test_a_longer_run_uses_the_rate_of_its_new_length_and_records_it_in_checkpoints(finished, tmp_path, capsys):
-    run, longer = copy(finished, tmp_path / "run"), dataclasses.replace(CONFIG, steps=16)
+    run, longer = copy(finished, tmp_path / "run"), replace(CONFIG, steps=16)
     train(MODEL, longer, run)
     assert "so far a run of 12 steps; from step 12 on" in capsys.readouterr().out
     rates = {row["step"]: row["learning_rate"] for row in told(run) if "learning_rate" in row}
@@ -178,4 +178,4 @@ def test_a_checkpoint_of_another_run_is_rejected(finished, tmp_path, changes, wo
         manifest = run / "tokens/manifest.json"
         manifest.write_text(json.dumps(json.loads(manifest.read_text())))
     with pytest.raises(InputError, match=words):
-        train(MODEL, dataclasses.replace(CONFIG, steps=14, **changes), run)
+        train(MODEL, replace(CONFIG, steps=14, **changes), run)

@@ -1,8 +1,8 @@
 """Snapshots hold the parameters of their step bit for bit, are never deleted, and do not affect the run."""
 
-import dataclasses
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -47,7 +47,7 @@ def back_at_4(run: RunFolder) -> dict[str, int]:
 def test_a_snapshot_equals_the_parameters_of_its_step_and_is_never_deleted(finished, tokens, tmp_path):
     """Compared with a run that keeps the checkpoint of every step and writes no snapshot."""
     every = copy(tokens, tmp_path / "every")
-    train(MODEL, dataclasses.replace(CONFIG, checkpoint_every=1, checkpoints_kept=99), every)
+    train(MODEL, replace(CONFIG, checkpoint_every=1, checkpoints_kept=99), every)
     assert steps_in(RunFolder(finished).snapshots) == [*SNAPSHOTS]
     for step in (1, 3, 4, 8, 11):
         assert parameters(RunFolder(finished).snapshot(step)) == parameters(every / f"checkpoints/{step}"), step
@@ -66,7 +66,7 @@ def test_a_resumed_run_has_the_same_snapshots_and_rewrites_only_damaged_ones(fin
     before = back_at_4(run)
     flip = next(path for path in (run.snapshot(11) / "model").rglob("d/*"))
     flip.write_bytes(flip.read_bytes()[:-1] + bytes([flip.read_bytes()[-1] ^ 1]))
-    train(MODEL, dataclasses.replace(WITH_SNAPSHOTS, checkpoints_kept=1), run.root)
+    train(MODEL, replace(WITH_SNAPSHOTS, checkpoints_kept=1), run.root)
     after = stamps(run)
     assert {step for step in before if before[step] == after[step]} == {"0", "1", "3", "4", "8"}
     for step in SNAPSHOTS:
@@ -78,7 +78,7 @@ def test_a_resumed_run_has_the_same_snapshots_and_rewrites_only_damaged_ones(fin
 @pytest.mark.parametrize("change", [{"steps": 16}, {"mesh": MeshConfig(fsdp=4)}], ids=" ".join)
 def test_snapshots_after_a_change_are_written_again_and_earlier_ones_remain(run, change):
     before = back_at_4(run)
-    train(MODEL, dataclasses.replace(WITH_SNAPSHOTS, **change), run.root)
+    train(MODEL, replace(WITH_SNAPSHOTS, **change), run.root)
     after = stamps(run)
     assert {step for step in before if before[step] == after[step]} == {"0", "1", "3", "4"}
     assert steps_in(run.snapshots) == [*SNAPSHOTS]
@@ -108,6 +108,6 @@ def test_a_step_is_read_from_its_checkpoint_or_else_its_snapshot(run):
 def test_a_snapshot_that_cannot_be_written_is_reported_and_the_run_continues(tokens, tmp_path, capsys):
     run = RunFolder(copy(tokens, tmp_path / "run"))
     run.snapshots.write_text("in the way")
-    train(MODEL, dataclasses.replace(WITH_SNAPSHOTS, steps=4, snapshot_steps=(1,)), run.root)
+    train(MODEL, replace(WITH_SNAPSHOTS, steps=4, snapshot_steps=(1,)), run.root)
     assert "snapshot: step 1 is not saved; training continues" in capsys.readouterr().out
     assert steps_in(run.checkpoints) == [4]

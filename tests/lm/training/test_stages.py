@@ -1,7 +1,7 @@
 """Schedules of batch size and context: each shape is compiled once, resume is bit-exact, all counts are exact."""
 
-import dataclasses
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -25,8 +25,8 @@ from tests.corpus import tiny_experiment
 from tests.train_runs import bits, copy, rows, told
 
 EXPERIMENT = tiny_experiment()
-MODEL = dataclasses.replace(EXPERIMENT.model, layers=1)
-CONFIG = dataclasses.replace(
+MODEL = replace(EXPERIMENT.model, layers=1)
+CONFIG = replace(
     EXPERIMENT.train, batch_schedule=((3, 16), (9, 8)), context_schedule=((0, 16), (5, 32)), micro_batches=2,
     checkpoint_every=1, checkpoints_kept=99, sample_every=0, log_every=1, validate_every=0,
 )  # fmt: skip
@@ -48,7 +48,7 @@ def finished(tokens, tmp_path_factory) -> tuple[Path, list[str]]:
 @pytest.mark.slow
 def test_tokens_and_flops_equal_a_sum_over_the_previous_steps(finished):
     run, _ = finished
-    flops = lambda context: flops_per_token(dataclasses.replace(MODEL, context_length=context))
+    flops = lambda context: flops_per_token(replace(MODEL, context_length=context))
     of_steps = [tokens * flops(16 if step < 5 else 32) for step, tokens in enumerate(TOKENS)]
     trained = [row for row in rows(run) if "tokens" in row]
     assert [(row["step"], row["tokens"]) for row in trained] == [
@@ -90,29 +90,29 @@ def test_a_run_resumed_at_before_or_after_a_switch_ends_bit_for_bit_equal(finish
 
 
 def test_an_extended_run_stays_in_its_last_stage_and_a_shorter_one_omits_it():
-    short, long = (dataclasses.replace(CONFIG, steps=steps) for steps in (6, 4000))
+    short, long = (replace(CONFIG, steps=steps) for steps in (6, 4000))
     assert [stage.first_step for stage in short.stages(32).between(0, 6)] == [0, 3, 5]
     assert long.stages(32).tokens_before(4000) == sum(TOKENS) + (4000 - 12) * 256
     assert training_bytes(MODEL, short)["batch"] == training_bytes(MODEL, long)["batch"]
-    assert training_bytes(MODEL, dataclasses.replace(CONFIG, steps=4))["kept activations"] > 0
+    assert training_bytes(MODEL, replace(CONFIG, steps=4))["kept activations"] > 0
 
 
 def test_memory_is_counted_for_the_largest_batch():
-    constant = dataclasses.replace(CONFIG, batch_size=16, batch_schedule=(), context_schedule=())
+    constant = replace(CONFIG, batch_size=16, batch_schedule=(), context_schedule=())
     assert training_bytes(MODEL, CONFIG) == training_bytes(MODEL, constant)
 
 
 @pytest.mark.slow
 def test_the_planner_uses_the_program_of_the_largest_batch():
-    constant = dataclasses.replace(CONFIG, batch_size=16, batch_schedule=(), context_schedule=())
+    constant = replace(CONFIG, batch_size=16, batch_schedule=(), context_schedule=())
     planned, expected = (compile_for(MODEL, one, jax.devices(), CHIP) for one in (CONFIG, constant))
     assert isinstance(planned, Compiled)
-    assert dataclasses.replace(planned, compile_seconds=0.0) == dataclasses.replace(expected, compile_seconds=0.0)
+    assert replace(planned, compile_seconds=0.0) == replace(expected, compile_seconds=0.0)
 
 
 def test_each_shape_is_compiled_once():
     """Also if only the mixture changes, or a shape recurs."""
-    mixed = dataclasses.replace(
+    mixed = replace(
         CONFIG, batch_schedule=((3, 16), (6, 8)), context_schedule=(), mixture=(MixtureSource("a", 0.0),),
         mixture_schedule=(MixtureStage(4, (1.0, 2.0)),),
     )  # fmt: skip
@@ -127,14 +127,14 @@ def test_each_shape_is_compiled_once():
 def test_a_batch_size_that_the_mesh_does_not_divide_is_rejected_in_any_stage():
     devices = Devices(16, "cpu", Target("cpu"))
     with pytest.raises(UsageError, match=r"From step 9 on, with batches of 8 sequences .*: train\.batch_size = 8 "):
-        training_mesh_sizes(dataclasses.replace(CONFIG, micro_batches=1), MODEL, devices)
-    assert training_mesh_sizes(dataclasses.replace(CONFIG, micro_batches=1, steps=8), MODEL, devices)["data"] == 16
+        training_mesh_sizes(replace(CONFIG, micro_batches=1), MODEL, devices)
+    assert training_mesh_sizes(replace(CONFIG, micro_batches=1, steps=8), MODEL, devices)["data"] == 16
 
 
 def test_the_schedules_are_part_of_the_identity_of_a_run():
     from lm.fields import identifying
 
-    mixture = dataclasses.replace(
+    mixture = replace(
         EXPERIMENT.train, mixture=(MixtureSource("a", 1.0),), mixture_schedule=(MixtureStage(4, (1.0, 2.0)),)
     )
     for config, name, value in (

@@ -1,17 +1,18 @@
 """A training step: micro-batches, remat and meshes do not change the result; randomness is reproducible."""
 
 import contextlib
-import dataclasses
 import functools
 import io
 import math
 import re
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.ad_checkpoint import print_saved_residuals
+from numpy.testing import assert_allclose
 
 from lm.config import REMAT, MeshConfig, MuonConfig
 from lm.data.batches import host_batch
@@ -26,7 +27,7 @@ from lm.training.step import compile_step, loss_and_gradients, update
 from tests.corpus import tiny_experiment
 from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN, initial_model
 
-TRAIN = dataclasses.replace(tiny_experiment().train, loss_chunks=2, batch_size=8)
+TRAIN = replace(tiny_experiment().train, loss_chunks=2, batch_size=8)
 
 
 def batch_of(config, rows=8, seed=0):
@@ -50,7 +51,7 @@ def assert_the_same(found, expected):
     assert abs(found[0] - expected[0]) < 1e-5
     assert found[1].keys() == expected[1].keys()
     for name, gradient in expected[1].items():
-        np.testing.assert_allclose(found[1][name], gradient, atol=1e-5, rtol=1e-4, err_msg=name)
+        assert_allclose(found[1][name], gradient, atol=1e-5, rtol=1e-4, err_msg=name)
 
 
 GOLDEN = {"llama": (4.8621097, 2.7489733), "gpt2": (4.8296728, 1.8753377), "modern": (4.5847073, 1.6502737)}
@@ -62,7 +63,7 @@ GOLDEN = {"llama": (4.8621097, 2.7489733), "gpt2": (4.8296728, 1.8753377), "mode
 def test_the_first_step_has_the_recorded_values(name):
     loss, gradients = loss_and_named_gradients(FAMILIES[name])
     norm = float(np.sqrt(sum(np.sum(np.square(gradient, dtype=np.float64)) for gradient in gradients.values())))
-    np.testing.assert_allclose(
+    assert_allclose(
         (loss, norm),
         GOLDEN[name],
         rtol=1e-4,
@@ -116,7 +117,7 @@ def test_the_metrics_of_the_first_steps_have_the_recorded_values():
     ),
 )
 def test_micro_batches_and_remat_give_the_same_gradients(config, change):
-    changed = loss_and_named_gradients(config, dataclasses.replace(TRAIN, **change))
+    changed = loss_and_named_gradients(config, replace(TRAIN, **change))
     assert_the_same(changed, loss_and_named_gradients(config))
 
 
@@ -129,10 +130,10 @@ def test_untrained_tokens_are_skipped_on_a_mesh_that_shards_tokens_and_vocabular
     found = []
     for skip in (False, True):
         state = initializer(LLAMA, optimizer, 0, mesh)()
-        train = dataclasses.replace(TRAIN, loss_chunks=8, skip_untrained=skip)
+        train = replace(TRAIN, loss_chunks=8, skip_untrained=skip)
         _, metrics = compile_step(optimizer, state, mesh, train)(state, batch)
         found.append([float(metrics[name]) for name in ("loss", "gradient_norm")])
-    np.testing.assert_allclose(*found, rtol=1e-5)
+    assert_allclose(*found, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -144,21 +145,21 @@ def test_untrained_tokens_are_skipped_on_a_mesh_that_shards_tokens_and_vocabular
 def test_a_scan_over_layers_equals_separate_blocks(config, remat):
     """The same initial parameters, loss and gradients, stacked over the layers."""
     loss, unrolled = loss_and_named_gradients(config)
-    scanned = dataclasses.replace(config, scan_layers=True)
-    found_loss, found = loss_and_named_gradients(scanned, dataclasses.replace(TRAIN, remat=remat))
+    scanned = replace(config, scan_layers=True)
+    found_loss, found = loss_and_named_gradients(scanned, replace(TRAIN, remat=remat))
     assert abs(found_loss - loss) < 1e-5
     blocks = {name for name in found if name.startswith("blocks.")}
     assert found.keys() - blocks == {name for name in unrolled if not name.startswith("blocks.")}
     for name in blocks:
         for layer in range(config.layers):
             one = unrolled[name.replace("blocks.", f"blocks.{layer}.")]
-            np.testing.assert_allclose(found[name][layer], one, atol=1e-5, rtol=1e-4, err_msg=name)
+            assert_allclose(found[name][layer], one, atol=1e-5, rtol=1e-4, err_msg=name)
 
 
 def kept_by_a_block(config, change):
     """{name: values per token} of the named residuals saved for the backward pass of the blocks."""
     model = Transformer(config, jax.random.key(0))
-    batch, train = batch_of(config), dataclasses.replace(TRAIN, **change)
+    batch, train = batch_of(config), replace(TRAIN, **change)
 
     def loss(model):
         return jnp.sum(model.read(jnp.asarray(batch.inputs_BT), jnp.asarray(batch.segment_ids_BT), train.remat_policy))
@@ -175,7 +176,7 @@ def kept_by_a_block(config, change):
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
 def test_a_remat_policy_saves_exactly_the_named_values(config):
     """Each with the size that the planner computes."""
-    config = dataclasses.replace(config, layers=1)
+    config = replace(config, layers=1)
     for name, policy in REMAT.items():
         if policy is None or policy.offload:
             continue
@@ -187,17 +188,17 @@ def test_a_remat_policy_saves_exactly_the_named_values(config):
 @pytest.mark.slow
 def test_z_loss_adds_its_gradient_but_the_logged_loss_excludes_it():
     loss, plain = loss_and_named_gradients(MODERN)
-    with_loss, found = loss_and_named_gradients(MODERN, dataclasses.replace(TRAIN, z_loss=0.1))
+    with_loss, found = loss_and_named_gradients(MODERN, replace(TRAIN, z_loss=0.1))
     assert abs(with_loss - loss) < 1e-6
     assert np.abs(found["head.weight"] - plain["head.weight"]).max() > 1e-4
 
 
 # Meshes
 
-SHARDED = dataclasses.replace(MODERN, heads=8, kv_heads=8, width=64, layers=1)  # 8 divides every axis
-GPT2_SMALL = dataclasses.replace(GPT2, layers=1)
-SHARDED_GPT2 = dataclasses.replace(GPT2, heads=8, kv_heads=8, width=64, layers=1)
-MUON = dataclasses.replace(TRAIN.optimizer, muon=MuonConfig(0.02, 0.95, 5))
+SHARDED = replace(MODERN, heads=8, kv_heads=8, width=64, layers=1)  # 8 divides every axis
+GPT2_SMALL = replace(GPT2, layers=1)
+SHARDED_GPT2 = replace(GPT2, heads=8, kv_heads=8, width=64, layers=1)
+MUON = replace(TRAIN.optimizer, muon=MuonConfig(0.02, 0.95, 5))
 
 
 def mesh_of(config, sizes):
@@ -253,14 +254,14 @@ def test_loss_and_gradients_are_the_same_on_every_mesh(config, sizes):
     ("config", "train"),
     [
         pytest.param(
-            dataclasses.replace(SHARDED, scan_layers=True, ngram_rows=64),
-            dataclasses.replace(TRAIN, remat="full", micro_batches=2, optimizer=MUON),
+            replace(SHARDED, scan_layers=True, ngram_rows=64),
+            replace(TRAIN, remat="full", micro_batches=2, optimizer=MUON),
             id="muon in micro-batches over a scan",
         ),
-        pytest.param(SHARDED_GPT2, dataclasses.replace(TRAIN, dropout=0.2), id="dropout"),
+        pytest.param(SHARDED_GPT2, replace(TRAIN, dropout=0.2), id="dropout"),
         pytest.param(
             SHARDED,
-            dataclasses.replace(TRAIN, optimizer=dataclasses.replace(TRAIN.optimizer, name="adafactor")),
+            replace(TRAIN, optimizer=replace(TRAIN.optimizer, name="adafactor")),
             id="adafactor",
         ),
     ],
@@ -268,15 +269,15 @@ def test_loss_and_gradients_are_the_same_on_every_mesh(config, sizes):
 def test_steps_on_a_mixed_mesh_equal_those_on_one_device(config, train):
     expected, _ = on_mesh(config, train, {}, steps=3)
     found, _ = on_mesh(config, train, MIXED, steps=3)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert_allclose(found, expected, rtol=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", ["adamw", "adafactor"])
 def test_bfloat16_parameters_keep_their_dtypes_over_steps_with_float32_moments(rule):
-    optimizer = dataclasses.replace(MUON, name=rule)
-    config = dataclasses.replace(MODERN, layers=1, parameter_dtype="bfloat16", compute_dtype="bfloat16")
-    train = dataclasses.replace(TRAIN, optimizer=optimizer, micro_batches=2)
+    optimizer = replace(MUON, name=rule)
+    config = replace(MODERN, layers=1, parameter_dtype="bfloat16", compute_dtype="bfloat16")
+    train = replace(TRAIN, optimizer=optimizer, micro_batches=2)
     told, state = on_mesh(config, train, {"fsdp": 2}, steps=3)
     assert np.isfinite(told).all()
     assert {x.dtype for x in jax.tree.leaves(state.model)} == {jnp.dtype("bfloat16")}
@@ -286,7 +287,7 @@ def test_bfloat16_parameters_keep_their_dtypes_over_steps_with_float32_moments(r
 
 ZERO1_ROWS = [
     (TRAIN.optimizer, {"data": 8}), (TRAIN.optimizer, {"data": 4, "context": 2}),
-    *((dataclasses.replace(base, name=name), {"data": 2, "fsdp": 2, "tensor": 2})
+    *((replace(base, name=name), {"data": 2, "fsdp": 2, "tensor": 2})
       for base in (TRAIN.optimizer, MUON) for name in OPTIMIZERS),
 ]  # fmt: skip
 
@@ -295,10 +296,10 @@ ZERO1_ROWS = [
 @pytest.mark.parametrize(("rule", "sizes"), ZERO1_ROWS)
 def test_zero1_gives_the_same_update_with_moments_sharded_over_data(rule, sizes):
     """For every optimizer, over clipped steps."""
-    train = dataclasses.replace(TRAIN, optimizer=dataclasses.replace(rule, clip_norm=0.5))
-    cut = dataclasses.replace(train, mesh=MeshConfig(zero1=True))
+    train = replace(TRAIN, optimizer=replace(rule, clip_norm=0.5))
+    cut = replace(train, mesh=MeshConfig(zero1=True))
     (expected, whole), (found, parts) = (on_mesh(SHARDED, one, sizes, steps=2) for one in (train, cut))
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert_allclose(found, expected, rtol=1e-6)
     for before, after in zip(jax.tree.leaves(whole.model), jax.tree.leaves(parts.model), strict=True):
         assert before.sharding == after.sharding
     held = lambda state: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state.optimizer_state))
@@ -309,10 +310,10 @@ def test_zero1_gives_the_same_update_with_moments_sharded_over_data(rule, sizes)
 
 
 def test_zero1_saves_the_predicted_memory_per_device():
-    model = dataclasses.replace(SHARDED, width=256, mlp_width=512)
+    model = replace(SHARDED, width=256, mlp_width=512)
     held, said = [], []
     for zero1 in (False, True):
-        train = dataclasses.replace(TRAIN, mesh=MeshConfig(zero1=zero1))
+        train = replace(TRAIN, mesh=MeshConfig(zero1=zero1))
         mesh, optimizer = make_mesh(train.mesh, model, 8), make_optimizer(train.optimizer, 100)
         state = jax.tree.leaves(abstract_state(model, optimizer, mesh, zero1=zero1))
         held.append(sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in state))
@@ -335,9 +336,9 @@ def test_dropout_keeps_the_mean_and_drops_the_given_share():
 @pytest.mark.slow
 def test_dropout_depends_on_the_seed_and_the_step():
     """Masks differ at another step and with another seed. (test_loop.py covers equal masks for equal states.)"""
-    optimizer = dataclasses.replace(TRAIN.optimizer, learning_rate=1e-9, final_learning_rate=1e-9)
-    train = dataclasses.replace(TRAIN, dropout=0.5, optimizer=optimizer)
-    config = dataclasses.replace(GPT2, layers=1)
+    optimizer = replace(TRAIN.optimizer, learning_rate=1e-9, final_learning_rate=1e-9)
+    train = replace(TRAIN, dropout=0.5, optimizer=optimizer)
+    config = replace(GPT2, layers=1)
     state = first_state(config, train)
 
     def loss(train, at):
@@ -347,19 +348,19 @@ def test_dropout_depends_on_the_seed_and_the_step():
     first, second, again = loss(train, (0, 1, 0))
     assert first == again
     (seeded,), (without,) = (
-        loss(dataclasses.replace(train, seed=1), (0,)),
-        loss(dataclasses.replace(train, dropout=0.0), (0,)),
+        loss(replace(train, seed=1), (0,)),
+        loss(replace(train, dropout=0.0), (0,)),
     )
     assert len({round(value, 4) for value in (first, second, seeded, without)}) == 4
 
 
 @pytest.mark.slow
 def test_dropout_of_a_row_does_not_depend_on_its_micro_batch():
-    dropped = dataclasses.replace(TRAIN, dropout=0.3)
+    dropped = replace(TRAIN, dropout=0.3)
     (expected, _), (found, _) = (
-        on_mesh(GPT2_SMALL, dataclasses.replace(dropped, micro_batches=count), {}, steps=2) for count in (1, 4)
+        on_mesh(GPT2_SMALL, replace(dropped, micro_batches=count), {}, steps=2) for count in (1, 4)
     )
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert_allclose(found, expected, rtol=1e-4)
     other, _ = on_mesh(GPT2_SMALL, TRAIN, {}, steps=2)
     assert np.abs(other - expected).max() > 1e-3
 
