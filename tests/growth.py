@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-TIMES, ALLOWED, FEW = 4, 5.5, 2_000
+TIMES, ALLOWED, FEW = 4, 4.2, 300
 """`TIMES` the input may take `ALLOWED` times the steps and `FEW` more; quadratic functions take 16 times as many."""
 TOOL = 3
 EVENTS = sys.monitoring.events.LINE | sys.monitoring.events.JUMP | sys.monitoring.events.CALL
@@ -39,13 +39,15 @@ def superlinear[Input](
 ) -> str | None:
     """None if the steps of `function(make(n))` grow at most as n does, up to four times `size`; else the counts.
 
-    `forget` clears the function's cache of earlier inputs. Work that is done only once, such as loading a model, must
-    have been done before.
+    `forget` clears the function's cache of earlier inputs. Work that is done only once, such as loading a model, is
+    not counted.
     """
+    short, long = make(size), make(TIMES * size)
+    function(long)
     forget()
-    short = steps(function, make(size))
+    of_short = steps(function, short)
     forget()
-    long = steps(function, make(TIMES * size))
-    if long <= ALLOWED * short + FEW:
+    of_long = steps(function, long)
+    if of_long <= ALLOWED * of_short + FEW:
         return None
-    return f"a size of {size:,} takes {short:,} steps, {TIMES} times that {long:,}"
+    return f"a size of {size:,} takes {of_short:,} steps, {TIMES} times that {of_long:,}"

@@ -19,7 +19,7 @@ from tests.adversarial import GENERATORS
 from tests.bench.extraction import config_for
 from tests.data_prep.pages import page
 from tests.data_prep.untrusted import Anywhere, AtPlace, Bounded, Within, forget
-from tests.growth import TIMES, superlinear
+from tests.growth import superlinear
 from tests.hostile_pages import HOSTILE
 from tests.test_house import tree_of
 from tests.untrusted import FUNCTIONS, PATTERNS
@@ -40,7 +40,6 @@ def test_the_steps_of_a_function_grow_linearly(name, kinds):
     """Each of three tests has a third of the kinds of texts, and each function begins with another."""
     function, found = FUNCTIONS[name], {}
     for kind in [*GENERATORS][([*FUNCTIONS].index(name) + kinds) % 3 :: 3]:
-        function(GENERATORS[kind](TIMES * TEXT))  # loads tables that this kind needs
         found[kind] = superlinear(function, GENERATORS[kind], TEXT, forget)
     assert not {kind: said for kind, said in found.items() if said}
 
@@ -48,7 +47,6 @@ def test_the_steps_of_a_function_grow_linearly(name, kinds):
 def test_the_steps_of_extraction_grow_linearly():
     config, found = config_for("gristmill", EXTRACT.min_probability), {}
     walk = lambda page: extract_text(page, config)
-    walk(page(b"<p>loads the trees"))
     for kind, make in HOSTILE.items():
         found[kind] = superlinear(walk, lambda size, make=make: page(make(size).encode()), PAGE, forget)
     assert not {kind: said for kind, said in found.items() if said}

@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from configs.recipes import datatrove_0_10
 from configs.recipes import gristmill as recipe
@@ -43,12 +44,14 @@ CONFIG = demo_config()
 
 
 def forget() -> None:
-    """Clear the caches of words."""
+    """Clear the caches of words and addresses."""
     word_hashes = HASHES_0_10, HASHES_2024, WORD_HASHES
     for memo in (words.CHUNKS, words.KINDS, words.CUTS, nltk.CHUNKS, *word_hashes, WORD_BITS, NAME_BITS):
         memo.clear()
         memo.room = words.MEMO_CHARACTERS
     header_codec.cache_clear()
+    for name in ("is_global", "is_private"):
+        vars(IPv4Address)[name].fget.cache_clear()
     nltk_words.cache_clear()
     nltk.CONTEXTS.clear()
 
