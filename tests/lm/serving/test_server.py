@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import json
 import math
 import signal
@@ -139,13 +140,14 @@ def test_errors_have_the_types_of_the_official_client(client, server):
         assert answer.status_code == status and (message := answer.json()["error"]["message"])
         assert path != "v1/embeddings" or ("POST /v1/chat/completions" in message and "POST /v1/completions" in message)
     large = Limits(1).max_body_bytes + 1
-    assert httpx.post(f"{server.url}/v1/completions", content=b"x" * large, headers=HEADERS).status_code == 413
+    post = functools.partial(httpx.post, f"{server.url}/v1/completions", headers=HEADERS, timeout=60)
+    assert post(content=b"x" * large).status_code == 413
 
     def chunks():
         yield from [b"x" * (large // 9)] * 10
 
     with contextlib.suppress(httpx.WriteError):  # the server may close the connection early
-        assert httpx.post(f"{server.url}/v1/completions", content=chunks(), headers=HEADERS).status_code == 413
+        assert post(content=chunks()).status_code == 413
 
 
 def test_a_full_queue_returns_429_with_retry_after(server):
@@ -219,10 +221,11 @@ def test_scores_are_finite(client):
 
 
 def test_every_path_but_health_requires_the_key(server):
-    assert httpx.get(f"{server.url}/health").status_code == 200
+    assert httpx.get(f"{server.url}/health", timeout=60).status_code == 200
     for key in ("", "Bearer open", "Bearer öpen", "open-sesame!"):
         for path in ("/v1/models", "/metrics"):
-            refused = httpx.get(server.url + path, headers={b"Authorization": key.encode()} if key else {})
+            headers = {b"Authorization": key.encode()} if key else {}
+            refused = httpx.get(server.url + path, headers=headers, timeout=60)
             assert refused.status_code == 401 and refused.json()["error"]["code"] == "invalid_api_key"
 
 
