@@ -83,8 +83,8 @@ def test_a_script_that_reads_all_sections_gives_an_overview(capsys):
 
 
 QUICK = (".finetune", ".sample", ".export", ".inspect_tokenizer", ".gke")
-SCRIPTS = """chat evaluate extract_texts fetch_pages finetune index_corpus lm_eval prepare_documents pretrain refilter
-report sample scaling search_corpus serve train train_tokenizer write_shards"""
+SCRIPTS = """sample chat evaluate extract_texts fetch_pages finetune index_corpus lm_eval prepare_documents pretrain
+refilter report scaling search_corpus serve train train_tokenizer write_shards"""
 
 
 @pytest.mark.parametrize(
@@ -306,9 +306,8 @@ def test_a_folder_a_helper_and_a_too_long_name_are_not_configs(tmp_path):
     assert len(refusal(config=LONG)) < 1000
 
 
-@pytest.mark.parametrize(
-    "script", [pytest.param(one, marks=() if one == "sample" else pytest.mark.slow) for one in SCRIPTS.split()]
-)
+@pytest.mark.fast_rows
+@pytest.mark.parametrize("script", SCRIPTS.split())
 def test_a_run_folder_with_a_too_long_path_is_rejected_in_a_line(script, monkeypatch, capsys, tmp_path):
     module = importlib.import_module(f"launch.{script}")
     monkeypatch.setattr(sys, "argv", [script, DEMO, "--workdir", str(tmp_path / LONG[:300])])

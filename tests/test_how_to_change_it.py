@@ -95,9 +95,8 @@ def test_the_page_has_ten_extensions_of_at_most_thirty_lines_and_counts_them():
         assert counted[f"{modules[option]}.py"] == int(lines), extension
 
 
-@pytest.mark.parametrize(
-    "module", [pytest.param(one, marks=() if one == "my_block" else pytest.mark.slow) for one in MODULES]
-)
+@pytest.mark.fast_rows
+@pytest.mark.parametrize("module", MODULES[::-1])
 def test_an_example_trains_resumes_and_is_rejected_if_not_trusted(folder, tokens, module):
     experiment = experiment_of(folder, settings_of(module))
     run = folder / "run"

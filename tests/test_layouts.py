@@ -58,9 +58,8 @@ def test_a_config_uses_the_layout_of_its_first_row(model):
 FIRST = {row.model: row.name for row in reversed(LAYOUTS.values())}.values()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in FIRST else pytest.mark.slow) for name in LAYOUTS]
-)
+@pytest.mark.fast_rows(len(FIRST))
+@pytest.mark.parametrize("name", dict.fromkeys((*FIRST, *LAYOUTS)))
 def test_devices_divide_model_and_batch_and_the_rest_of_the_experiment_is_unchanged(name):
     row = LAYOUTS[name]
     topology = topology_of(row.topology)

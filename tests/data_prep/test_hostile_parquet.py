@@ -68,19 +68,17 @@ def documents(rows: int) -> pa.Table:
 
 
 ATTACKS = {
+    "a conversation of 3 million messages": (lambda: empty_messages(3_000_000), "conversations"),
+    "5 documents with one URL of 30 MB": (lambda: documents(6), "documents"),
     "64 conversations of one word of 30 MB": (lambda: talks(64, 2, 30_000_000), "conversations"),
     "20,000 conversations of 3 MB": (lambda: talks(20_000, 10, 300_000), "conversations"),
-    "a conversation of 3 million messages": (lambda: empty_messages(3_000_000), "conversations"),
     "883 documents with one URL of 30 MB": (lambda: documents(883), "documents"),
-    "5 documents with one URL of 30 MB": (lambda: documents(6), "documents"),
     "rows of a run": (lambda: documents(60), "rows"),
 }
 
 
-FAST = "a conversation of 3 million messages", "5 documents with one URL of 30 MB"
-
-
-@pytest.mark.parametrize("name", [pytest.param(one, marks=() if one in FAST else pytest.mark.slow) for one in ATTACKS])
+@pytest.mark.fast_rows(2)
+@pytest.mark.parametrize("name", ATTACKS)
 def test_a_small_file_takes_little_memory(tmp_path, name):
     make, reader = ATTACKS[name]
     path = tmp_path / "a.parquet"

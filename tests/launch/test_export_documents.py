@@ -137,7 +137,8 @@ def test_columns_are_finewebs_plus_the_users_and_rows_are_equal_in_every_format(
         assert (as_json(table) if format == "jsonl" else table.to_pylist()) == lines.to_pylist()
 
 
-@pytest.mark.parametrize("format", ["parquet", pytest.param("jsonl", marks=pytest.mark.slow)])
+@pytest.mark.fast_rows
+@pytest.mark.parametrize("format", ["parquet", "jsonl"])
 def test_any_number_of_workers_writes_the_same_bytes(made, tmp_path, format):
     for workers in (1, 3):
         export(made, tmp_path / str(workers) / "out", format=format, workers=workers, shard_bytes=1)
@@ -155,7 +156,8 @@ def test_shards_hold_all_row_groups_in_order_up_to_the_requested_size():
         assert all(sum(one) + two[0] > most for one, two in itertools.pairwise(sizes))
 
 
-@pytest.mark.parametrize("format", ["jsonl", pytest.param("parquet", marks=pytest.mark.slow)])
+@pytest.mark.fast_rows
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
 def test_datasets_loads_the_folder(made, tmp_path, format):
     """With the library if it is installed, and otherwise with the patterns of the card's header. The first file has no
     author, so its type cannot be inferred from JSON lines."""
@@ -246,7 +248,8 @@ def test_a_run_without_finished_documents_is_rejected_in_one_line(made, copied, 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.fast_rows
+@pytest.mark.parametrize("workers", [1, 2])
 def test_damaged_documents_stop_the_export_by_name_and_nothing_is_written(copied, tmp_path, workers):
     file = copied / "documents/1.parquet"
     data = bytearray(file.read_bytes())

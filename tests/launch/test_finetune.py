@@ -255,7 +255,8 @@ def test_what_cannot_be_finetuned_is_refused_with_a_remedy(assistant, tmp_path, 
     assert re.search(message, done.stderr.replace("\n", " ")), done.stderr
 
 
-@pytest.mark.parametrize("reserved", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.fast_rows
+@pytest.mark.parametrize("reserved", [True, False])
 def test_rows_of_chat_tokens_start_from_the_mean_of_the_others(assistant, tmp_path, reserved):
     """Rows of reserved tokens, which all move in one direction while the base is trained; otherwise rows are added, to
     both tables of an untied model."""

@@ -59,7 +59,8 @@ PLACES = (
 """Where users put files, including over current and future outputs of a run."""
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))])
+@pytest.mark.fast_rows
+@pytest.mark.parametrize("seed", range(12))
 def test_every_file_of_a_user_is_still_there_after_any_sequence_of_runs(tmp_path, seed):
     generator, theirs = random.Random(seed), []
     run(tmp_path)

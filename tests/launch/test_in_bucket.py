@@ -128,17 +128,14 @@ READ = {
 }  # fmt: skip
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize(
     ("what", "change"),
     [
-        ("books", "replace"),
-        ("logs", "delete"),
-        *(
-            pytest.param(*row, marks=pytest.mark.slow)
-            for row in (("books", "delete"), ("logs", "replace"), ("books, to read", "replace"))
-        ),
+        ("books", "replace"), ("logs", "delete"), ("books", "delete"), ("logs", "replace"),
+        ("books, to read", "replace"),
     ],
-)
+)  # fmt: skip
 def test_another_process_rereads_files_that_process_0_changes_meanwhile(run, server, tmp_path, change, what):
     """The change comes between the listing, or the first bytes, and the last byte, in each of the first three reads."""
     on("a", tmp_path, run, stage("first"))
@@ -174,10 +171,8 @@ def test_another_process_rereads_files_that_process_0_changes_meanwhile(run, ser
 WRITTEN = ("first/file", "first/only-made", "config.json", "stages/first.files", "stages/first.json")
 
 
-@pytest.mark.parametrize(
-    ("at", "again"),
-    [(WRITTEN[0], "a"), (WRITTEN[4], "b"), *(pytest.param(at, "b", marks=pytest.mark.slow) for at in WRITTEN[:4])],
-)
+@pytest.mark.fast_rows(2)
+@pytest.mark.parametrize(("at", "again"), [(WRITTEN[0], "a"), (WRITTEN[4], "b"), *((at, "b") for at in WRITTEN[:4])])
 def test_a_stage_with_a_failed_upload_is_absent_until_the_next_attempt(run, server, tmp_path, at, again):
     server.fail(lambda request: "500" if request.method == "PUT" and request.path.endswith(at) else None)
     with variables(HOPELESS), pytest.raises(InputError, match=f"{at} cannot be written: .*500"):

@@ -11,10 +11,8 @@ from launch.stages.command import handle_cli_errors, run_command
 from tests.run_files import REPOSITORY
 
 
-@pytest.mark.parametrize(
-    "script",
-    ["sample", *(pytest.param(one, marks=pytest.mark.slow) for one in ("pretrain", "inspect_tokenizer", "supervise"))],
-)
+@pytest.mark.fast_rows
+@pytest.mark.parametrize("script", ["sample", "pretrain", "inspect_tokenizer", "supervise"])
 def test_ctrl_c_during_the_imports_prints_no_traceback(script, tmp_path):
     """A module imported after launch itself raises the signal, so it comes during the imports."""
     lines = "import os, signal", "signal.signal(signal.SIGINT, signal.default_int_handler)", "os.kill(os.getpid(), 2)"

@@ -79,7 +79,8 @@ def test_a_finetuned_run_is_reinforced_and_talks(assistant, tmp_path):
     assert done.returncode == 2 and "another experiment" in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("trained", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.fast_rows
+@pytest.mark.parametrize("trained", [False, True])
 def test_answers_with_tools_are_sampled_and_trained_reply_by_reply(assistant, trained):
     loaded = RunFolder(assistant).load(one_device_mesh(base_experiment().model))
     template, tools = ChatTemplate(loaded.tokenizer), tools_of(str(assistant.parent / "base"), loaded.tokenizer)

@@ -289,7 +289,7 @@ def start(script: str, run: RunPaths, devices: int, environment: dict[str, str])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["launch.evaluate", pytest.param("launch.sample", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("script", ["launch.evaluate", "launch.sample"])
 def test_two_processes_with_sharded_parameters_write_the_same_files_as_one(run, script):
     """Each of the two has four devices, and so half of every parameter; the one has a single device."""
     made = run.evaluation if script == "launch.evaluate" else run.final_samples

@@ -18,7 +18,6 @@ from data_prep.dedup import minhash
 from data_prep.dedup.keys import text_key
 from data_prep.dedup.minhash import band_keys, hashed_shingles, hashed_words, least_hashes
 
-SLOW = pytest.mark.slow
 UNION = 500
 """Shingles of a generated pair in total."""
 WORDS = ["".join(letters) for letters in itertools.product("aeioklmnrs", repeat=5)]  # digits would all become 0
@@ -33,7 +32,8 @@ def similar_pair(similarity: float, rng: random.Random) -> tuple[str, str]:
     return " ".join(begin + first), " ".join(begin + second)
 
 
-@pytest.mark.parametrize("similarity", [0.72, *(pytest.param(one, marks=SLOW) for one in (0.4, 0.6, 0.8, 0.9))])
+@pytest.mark.fast_rows
+@pytest.mark.parametrize("similarity", [0.72, 0.4, 0.6, 0.8, 0.9])
 def test_pairs_collide_with_the_expected_probability(similarity):
     pairs, rng = 1500, random.Random(0)
     met = 0

@@ -112,7 +112,8 @@ class Counted:
         return counts
 
 
-@pytest.mark.parametrize(("files", "documents"), [(40, 20), pytest.param(400, 10, marks=pytest.mark.slow)])
+@pytest.mark.fast_rows
+@pytest.mark.parametrize(("files", "documents"), [(40, 20), (400, 10)])
 def test_the_number_of_objects_read_by_joins(tmp_path, files, documents, monkeypatch):
     """One document of each file is a copy of a document in another file."""
     rows_at_once = 80

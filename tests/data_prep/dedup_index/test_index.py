@@ -53,16 +53,11 @@ def config_of(steps: tuple[str, ...] = STEPS, against: tuple[Path, ...] = (), **
     return demo_config(steps=steps, dedup_index=index, **{"url_dedup": url} | changes)
 
 
-slow = pytest.mark.slow
-
-
 @pytest.mark.fast_rows
 @pytest.mark.parametrize(
     ("steps", "key_bytes", "corpora"),
     [
-        (STEPS, 8, 1), (STEPS[2:], 16, 1),
-        pytest.param(STEPS, 16, 6, marks=slow), pytest.param(STEPS[:1], 8, 6, marks=slow),
-        pytest.param(STEPS[1:2], 16, 6, marks=slow), pytest.param(STEPS[1:], 8, 6, marks=slow),
+        (STEPS, 8, 1), (STEPS[2:], 16, 1), (STEPS, 16, 6), (STEPS[:1], 8, 6), (STEPS[1:2], 16, 6), (STEPS[1:], 8, 6),
     ],
 )  # fmt: skip
 def test_two_runs_with_an_index_keep_the_documents_of_one_run_of_both_dumps(tmp_path, steps, key_bytes, corpora):

@@ -137,13 +137,8 @@ def test_a_file_that_fails_after_the_joins_counts_towards_the_failure_limit(tmp_
 OF_A_FILE = ("addresses", "keys", "survivors", "line-keys", "line-edits", "overlaps", "contaminated", "filtering")
 
 
-@pytest.mark.parametrize(
-    "steps",
-    [
-        ("exact_dedup", "minhash_dedup"),
-        pytest.param((*DEDUP, "line_dedup", "decontamination"), marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.fast_rows
+@pytest.mark.parametrize("steps", [("exact_dedup", "minhash_dedup"), (*DEDUP, "line_dedup", "decontamination")])
 def test_only_added_or_removed_files_of_twenty_are_processed(tmp_path, made, steps):
     config, texts, out = dataclasses.replace(all_steps(tmp_path), steps=steps), tmp_path / "texts", tmp_path / "out"
     config = dataclasses.replace(config, dedup_index=DedupIndexConfig())

@@ -186,16 +186,14 @@ def run_program(
     return done.returncode, (done.stderr.splitlines() or [""])[-1]
 
 
-slow = pytest.mark.slow
-
-
+@pytest.mark.fast_rows
 @pytest.mark.parametrize(
     ("call", "nth", "finished"),
     [
-        pytest.param("units.write_atomically", 6, 5, marks=slow),  # keys of 3 files, their index, 1 encoded file
-        pytest.param("shards.file_sha256", 2, 8, marks=slow),
         ("units.write_atomically", 9, 8),
-        pytest.param("shards.check_splits", 1, 10, marks=slow),
+        ("units.write_atomically", 6, 5),  # keys of 3 files, their index, 1 encoded file
+        ("shards.file_sha256", 2, 8),
+        ("shards.check_splits", 1, 10),
     ],
 )
 def test_a_killed_run_resumes_to_the_same_bytes(tokens, documents, tmp_path, call, nth, finished):
@@ -479,7 +477,7 @@ def large(tmp_path_factory) -> Path:
     return folder
 
 
-@slow
+@pytest.mark.slow
 def test_two_workers_write_the_shards_of_one(large, tmp_path):
     assert run_program(large / "documents", tmp_path, SMALL, workers=2)[0] == 0
     assert contents(tmp_path / "tokens") == contents(large / "tokens")

@@ -121,15 +121,15 @@ def test_a_full_memo_is_cleared_and_gives_the_same_results(monkeypatch):
         assert len(memo) < 100
 
 
+@pytest.mark.fast_rows(2)
 @pytest.mark.parametrize(
     "look_up",
     [
-        pytest.param(lambda word: hashed_words(f"a {word} b"), id="word hashes"),
-        pytest.param(
-            lambda word: hashed_words(f"a {word} b", "fineweb_2024"), id="word hashes of 2024", marks=pytest.mark.slow
-        ),
-        pytest.param(hints_of_name, id="hints"),
+        hints_of_name,
+        lambda word: hashed_words(f"a {word} b"),
+        lambda word: hashed_words(f"a {word} b", "fineweb_2024"),
     ],
+    ids=["hints", "word hashes", "word hashes of 2024"],
 )
 def test_caches_keyed_by_page_content_are_bounded_in_bytes(look_up):
     tracemalloc.start()

@@ -17,7 +17,7 @@ from lm.errors import UsageError
 from lm.planner.topology import CHIPS, topology_of
 from tests.launch.cloud.files import ANY, CONFIG, REPOSITORY, WORDS, commands_in, comments_in, dry_run, pod_of
 
-QUICK = ("gpt2_124m/h100:1", "llama3_8b/v6e:8x8")
+FIRST = ("gpt2_124m/h100:1", "llama3_8b/v6e:8x8")
 ON = {"gke": "h100:16", "skypilot": "h100:16", "slurm": "h100:16", "tpu_vm": "v6e:4x4"}
 HOSTILE = ["It's", '"odd" $HOME', "$(HOME) $$", "`id`", "a\nb", "\n#SBATCH -A x\nEOF\n", "%s {x} \\", "\x85é\U0001f600"]
 
@@ -114,9 +114,8 @@ def test_every_chip_gets_a_file_or_an_error_with_the_available_ones(chip, capsys
         assert chip not in offered.split(", ") and {*offered.split(", ")} <= {*CHIPS}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in LAYOUTS]
-)
+@pytest.mark.fast_rows(len(FIRST))
+@pytest.mark.parametrize("name", dict.fromkeys((*FIRST, *LAYOUTS)))
 def test_a_run_has_the_layout_of_its_topology(name, capsys):
     row, config = LAYOUTS[name], f"configs/{LAYOUTS[name].model}.py"
     cloud = "tpu_vm" if ":v" in name.replace("/", ":") else "slurm"
