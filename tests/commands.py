@@ -46,18 +46,15 @@ class Ended(NamedTuple):
 
 def run_command(
     script: str, *words: object, cwd: Path = REPOSITORY, environment: Mapping[str, str] | None = None,
-    stdin: bytes = b"", most_seconds: int | None = None, most_bytes: int | None = None,
+    stdin: bytes = b"", most_bytes: int | None = None,
 ) -> Ended:  # fmt: skip
-    """Run `python -m script words`, by default in the environment of the tests, on one device.
-
-    `most_seconds` of CPU time and `most_bytes` of address space are limits of the process.
-    """
+    """Run `python -m script words`, by default in the environment of the tests, on one device, with at most
+    `most_bytes` of address space."""
     with tempfile.TemporaryDirectory() as folder:
         streams = [f"{folder}/{name}" for name in ("stdin", "stdout", "stderr")]
         Path(streams[0]).write_bytes(stdin)
         environment = dict(os.environ | QUICK if environment is None else environment)
-        limits = {resource.RLIMIT_CPU: most_seconds, resource.RLIMIT_AS: most_bytes}
-        request = [[script, *map(str, words)], str(cwd), environment, streams, [*limits.items()]]
+        request = [[script, *map(str, words)], str(cwd), environment, streams, most_bytes]
         server = start_server()
         assert server.stdin is not None and server.stdout is not None
         server.stdin.write(json.dumps(request) + "\n")
@@ -109,12 +106,13 @@ def main() -> None:
         replies.flush()
 
 
-def run_here(argv: list[str], cwd: str, environment: dict[str, str], streams: list[str], limits: list) -> None:
+def run_here(
+    argv: list[str], cwd: str, environment: dict[str, str], streams: list[str], most_bytes: int | None
+) -> None:
     """Run the command in this process, a fork. SIGALRM ends a hanging command."""
     signal.alarm(HANG_SECONDS)
-    for which, limit in limits:
-        if limit is not None:
-            resource.setrlimit(which, (limit, limit))
+    if most_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
     for number, path in enumerate(streams):
         opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND if number else os.O_RDONLY, 0o600)
         os.dup2(opened, number)

@@ -19,6 +19,7 @@ ROWS = {
     "extraction": Row(
         hostile_inputs.pages, 1, "every extraction engine", "hostile pages of 1 and 2 MB", "2 s, 512 MB, linear"
     ),
+    "models": Row(hostile_inputs.models, 1, "readers of models", "hostile files", "3 s more than a good file"),
     "serve": Row(
         serve.bodies, 10_000, "launch.serve", "fuzzed bodies, no HTTP, cut connections",
         "no 5xx, no growth of memory, the same answer at the end",

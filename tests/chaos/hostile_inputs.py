@@ -1,4 +1,4 @@
-"""CPU time and memory of every extraction engine on hostile pages of 1 MB."""
+"""CPU time and memory of every extraction engine on hostile pages of 1 MB; CPU time of commands on hostile models."""
 
 import sys
 from collections.abc import Iterator
@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from data_prep.config.extract import ENGINES
 from tests.bench.runner import ask_peer
 from tests.chaos.runner import Figures, Trial
+from tests.hostile_models import cases, good_commands, make_base, measured
 from tests.hostile_pages import HOSTILE
+from tests.launch.test_hostile_models import LIKE
 
 SIZE = 1_000_000
 MAX_SECONDS, MAX_MEGABYTES, MAX_GROWTH, NOISE_SECONDS = 2.0, 512, 2.2, 1.0
+MORE_SECONDS = 3.0
+"""Excess over the same command on good files."""
 
 
 EXTRACT = """
@@ -39,3 +43,17 @@ def pages(trial: Trial) -> Iterator[Figures]:
             linear = twice[0] <= NOISE_SECONDS or twice[0] <= MAX_GROWTH * once[0]
             passed = once[0] <= MAX_SECONDS and once[1] <= MAX_MEGABYTES and linear
             yield {"engine": engine, "page": name, "passed": passed, "seconds_megabytes_reason": [once, twice]}
+
+
+def models(trial: Trial) -> Iterator[Figures]:
+    """Reject each hostile model file in about the CPU time that a good one takes."""
+    base, out = trial.folder / "base", trial.folder / "out"
+    make_base(base)
+    out.mkdir()
+    good = {kind: measured(command).seconds for kind, command in good_commands(base, out).items()}
+    for number, case in enumerate(cases()):
+        place = trial.folder / str(number)
+        place.mkdir()
+        seconds, usual = measured(case.make(base, place)).seconds, good[LIKE[case.name.partition(":")[0]]]
+        passed = seconds <= usual + MORE_SECONDS
+        yield {"case": case.name, "passed": passed, "cpu_seconds": [round(seconds, 2), round(usual, 2)]}

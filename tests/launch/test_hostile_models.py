@@ -1,4 +1,4 @@
-"""Hostile model files are rejected in one clear line, with about as much time and memory as good files."""
+"""Hostile model files are rejected in one clear line, with about as much memory as good files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +10,8 @@ from tests.commands import Ended
 from tests.hostile_models import Case, cases, good_commands, make_base, measured
 
 ALL = cases()
-MORE_SECONDS, MORE_MEGABYTES = 3, 200
-"""Excess of CPU time and memory over the same command on good files."""
+MORE_MEGABYTES = 200
+"""Excess of memory over the same command on good files."""
 LIKE = {"config": "hugging_face", "safetensors": "hugging_face", "index": "hugging_face", "tokenizer": "hugging_face",
         "run": "run", "gguf": "gguf"}  # fmt: skip
 """{prefix of case names: the good command to compare with}."""
@@ -60,7 +60,6 @@ def wrongs(base: Path, good: Mapping[str, Ended], chosen: Sequence[Case], folder
         for is_wrong, told in (
             (one.returncode not in (InputError.exit_code, UsageError.exit_code), f"exit code {one.returncode}"),
             (len(lines) != 1 or not one.stderr.startswith("launch."), f"{len(lines)} lines"),
-            (one.seconds > like.seconds + MORE_SECONDS, f"{one.seconds:.1f} s, {like.seconds:.1f} s on a good file"),
             (
                 one.megabytes > like.megabytes + MORE_MEGABYTES,
                 f"{one.megabytes:.0f} MB, {like.megabytes:.0f} MB on a good file",
@@ -79,10 +78,10 @@ def test_there_are_200_cases_and_the_worst_are_among_the_fast_ones():
     assert {*WORST, *SAID} <= {case.name for case in FAST}
 
 
-def test_hostile_files_are_rejected_in_one_line_with_few_resources(base, good, tmp_path):
+def test_hostile_files_are_rejected_in_one_line_in_little_memory(base, good, tmp_path):
     assert not wrongs(base, good, FAST, tmp_path)
 
 
 @pytest.mark.slow
-def test_all_hostile_files_are_rejected_in_one_line_with_few_resources(base, good, tmp_path):
+def test_all_hostile_files_are_rejected_in_one_line_in_little_memory(base, good, tmp_path):
     assert not wrongs(base, good, [case for case in ALL if case not in FAST], tmp_path)
