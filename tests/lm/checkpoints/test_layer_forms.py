@@ -17,6 +17,7 @@ from lm.training.optimizer import make_optimizer
 from lm.training.state import abstract_state
 from tests.corpus import tiny_experiment
 from tests.lm.model_configs import MODERN
+from tests.lm.trees import named_arrays
 from tests.run_files import restore_model
 
 TRAIN = tiny_experiment().train
@@ -55,7 +56,7 @@ def restored(folder, config, optimizer):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 @pytest.mark.parametrize("config", [ONE_BY_ONE, STACK], ids=["one by one", "stack"])
 def test_either_layer_form_is_restored_into_the_other(tmp_path, config, optimizer):
-    expected = {name: np.asarray(x) for name, x in named_leaves(saved(tmp_path, config, optimizer)).items()}
+    expected = named_arrays(saved(tmp_path, config, optimizer))
     other = replace(config, scan_layers=not config.scan_layers)
     state, like = restored(tmp_path, other, optimizer)
     found = named_leaves(state)

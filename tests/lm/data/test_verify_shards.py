@@ -116,17 +116,6 @@ def test_a_swapped_shard_is_named_with_the_shard_it_contains(tokens):
         verify_shards([(tokens, "train")])
 
 
-def test_a_shard_of_another_experiment_is_named(tokens, tmp_path):
-    (tmp_path / "other").mkdir()
-    others = [(tokens_ + 1, documents) for tokens_, documents in STREAMS]
-    other = write_tokens(tmp_path / "other", {"train": others})
-    assert shards(other)[1].stat().st_size == shards(tokens)[1].stat().st_size
-    shutil.copy(shards(other)[1], shards(tokens)[1])
-    BatchSource(tokens, "train", LENGTH, 4, 0, 1)  # sizes and records are those of the manifest
-    with pytest.raises(InputError, match=rf"{shards(tokens)[1].name} has the SHA-256 .* instead of"):
-        verify_shards([(tokens, "train")])
-
-
 def test_a_missing_shard_is_named(tokens):
     shards(tokens)[3].unlink()
     with pytest.raises(InputError, match=r"train-00003-of-.* cannot be read: No such file"):

@@ -16,9 +16,10 @@ from lm.checkpoints.reading import item_handler
 from lm.errors import InputError
 from lm.formats.parameters import StoredParameters
 from lm.formats.tensors import parameter_shapes
-from lm.model.param_names import named_leaves, stack_names
+from lm.model.param_names import stack_names
 from tests.lm.formats.test_hugging_face import equal
 from tests.lm.model_configs import MODERN, random_parameters
+from tests.lm.trees import named_arrays
 from tests.run_files import restore_model
 
 CONFIG = replace(MODERN, parameter_dtype="bfloat16")
@@ -34,7 +35,7 @@ def test_parameters_are_written_and_read_one_at_a_time(tmp_path, scan_layers):
     assert stored.shapes == parameter_shapes(CONFIG) and set(stored.dtypes.values()) == {"bfloat16"}
     for form in (False, True):  # Orbax reads it too, into either form
         model = restore_model(replace(CONFIG, scan_layers=form), tmp_path)
-        leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(model).items()}
+        leaves = named_arrays(model)
         assert equal(leaves, stack_names(expected, lambda name, layers: np.stack(layers)) if form else expected)
 
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.model.attention.mask import AttentionMask
+from tests.lm.model import plain_attention
+from tests.lm.trees import leaf_pairs
 
 
 def arguments(batch, length, heads, kv_heads, channels, dtype="float32"):
@@ -38,9 +40,13 @@ def with_gradients(implementation, **mask):
     return run
 
 
-def worst(found, expected):
-    """The largest error of out and of each gradient, relative to its largest value."""
-    errors = []
-    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        errors.append(float(np.abs(np.asarray(x, np.float64) - y).max() / (np.abs(y).max() or 1.0)))
-    return errors
+def check_with_reference(run, inputs, tolerance, **mask):
+    """Compare the output and the gradients of `run` with the float64 reference, for a random gradient of the output.
+
+    Errors are relative to the largest value of each array. Return the result of `run`.
+    """
+    gradient_BTHC = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), inputs[0].dtype)
+    found = run(*inputs, gradient_BTHC)
+    for x, y in leaf_pairs(found, plain_attention.attention(*inputs, gradient_BTHC, **mask)):
+        assert np.abs(np.asarray(x, np.float64) - y).max() < tolerance * (np.abs(y).max() or 1.0)
+    return found

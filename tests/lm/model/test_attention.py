@@ -20,14 +20,9 @@ from lm.model.attention.kernels import cudnn, splash
 from lm.model.attention.plain import by_blocks, xla
 from lm.model.transformer import Transformer
 from lm.parallel import batch_sharding, make_mesh, traced_on
-from tests.lm.model import plain_attention
-from tests.lm.model.attention_laws import (
-    arguments,
-    mask_of,
-    with_gradients,
-    worst,
-)
+from tests.lm.model.attention_laws import arguments, check_with_reference, mask_of, with_gradients
 from tests.lm.model_configs import LLAMA
+from tests.lm.trees import leaf_pairs
 
 interpreted = functools.partial(splash, interpret=True)
 
@@ -57,11 +52,7 @@ interpreted = functools.partial(splash, interpret=True)
     ids=lambda value: str(value) if isinstance(value, (tuple, dict)) else None,
 )
 def test_values_and_gradients_equal_the_float64_reference(implementation, shape, mask):
-    inputs = arguments(*shape)
-    gradient_BTHC = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), "float32")
-    found = jax.jit(with_gradients(implementation, **mask))(*inputs, gradient_BTHC)
-    for error in worst(found, plain_attention.attention(*inputs, gradient_BTHC, **mask)):
-        assert error < 3e-6
+    check_with_reference(jax.jit(with_gradients(implementation, **mask)), arguments(*shape), 3e-6, **mask)
 
 
 @pytest.mark.fast_rows
@@ -69,11 +60,8 @@ def test_values_and_gradients_equal_the_float64_reference(implementation, shape,
 def test_blocks_and_kernels_are_as_exact_in_bfloat16_as_whole_attention(implementation):
     """Only single values are rounded: sums, also over blocks, are in float32."""
     inputs = arguments(2, 256, 2, 1, 64, "bfloat16")
-    gradient_BTHC = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), "bfloat16")
-    found = jax.jit(with_gradients(implementation))(*inputs, gradient_BTHC)
+    found = check_with_reference(jax.jit(with_gradients(implementation)), inputs, 6e-3)
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(found))
-    for error in worst(found, plain_attention.attention(*inputs, gradient_BTHC)):
-        assert error < 6e-3
 
 
 SEGMENTS = jnp.concatenate([jnp.full((1, n), i, jnp.int32) for n, i in ((40, 1), (30, 2), (50, 3), (8, 0))], axis=1)
@@ -123,7 +111,7 @@ def test_a_mesh_gives_the_same_values_with_sharded_heads_and_sequences(implement
     cut = [by_head, by_head, by_head, batch_sharding(mesh), by_head]
     step = jax.jit(traced_on(mesh, with_gradients(implementation)), in_shardings=cut)
     found = step(*jax.device_put((*inputs, gradient_BTHC), tuple(cut)))
-    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    for x, y in leaf_pairs(found, expected):
         np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=1e-5)
         assert x.sharding.is_equivalent_to(by_head, 4)
 

@@ -19,13 +19,9 @@ from lm.model.transformer import Transformer
 from lm.parallel import batch_sharding, make_mesh, shardings, spec_of, traced_on
 from lm.training.step import loss_and_gradients
 from tests.corpus import tiny_experiment
-from tests.lm.model import plain_attention
-from tests.lm.model.attention_laws import (
-    arguments,
-    with_gradients,
-    worst,
-)
+from tests.lm.model.attention_laws import arguments, check_with_reference, with_gradients
 from tests.lm.model_configs import LLAMA
+from tests.lm.trees import leaf_pairs
 
 
 @pytest.fixture(autouse=True)
@@ -94,11 +90,7 @@ def test_the_pairs_of_blocks_cover_the_visible_positions_evenly_over_devices(dev
 def test_values_and_gradients_equal_the_float64_reference(choice, shape, mesh, mask, monkeypatch):
     monkeypatch.setattr(context, "LONGEST_BLOCK", 16)
     mesh = mesh_of(shape[1], **mesh)
-    inputs = arguments(*shape)
-    gradient_BTHC = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), "float32")
-    found = on_devices(mesh, choice, **mask)(*inputs, gradient_BTHC)
-    for error in worst(found, plain_attention.attention(*inputs, gradient_BTHC, **mask)):
-        assert error < 3e-6
+    found = check_with_reference(on_devices(mesh, choice, **mask), arguments(*shape), 3e-6, **mask)
     by_position = NamedSharding(mesh, spec_of("batch", "length", "heads"))
     shared_out = shape[1] % 2 == 0 and "prefix" not in mask
     assert not shared_out or all(x.sharding.is_equivalent_to(by_position, 4) for x in jax.tree.leaves(found))
@@ -107,11 +99,9 @@ def test_values_and_gradients_equal_the_float64_reference(choice, shape, mesh, m
 @pytest.mark.slow
 def test_bfloat16_is_as_exact_as_on_one_device():
     inputs = arguments(2, 128, 2, 1, 64, "bfloat16")
-    gradient_BTHC = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), "bfloat16")
-    found = on_devices(mesh_of(128, 2), "xla")(*inputs, gradient_BTHC)
+    # The gradients of keys and values are summed over the devices in bfloat16.
+    found = check_with_reference(on_devices(mesh_of(128, 2), "xla"), inputs, 8e-3)
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(found))
-    for error in worst(found, plain_attention.attention(*inputs, gradient_BTHC)):
-        assert error < 8e-3  # the gradients of keys and values are summed over the devices in bfloat16
 
 
 @pytest.mark.slow
@@ -128,7 +118,7 @@ def test_a_model_with_splash_over_context_equals_plain_operations_on_one_device(
     placed = jax.device_put((model, batch), (shardings(model, mesh), batch_sharding(mesh)))
     traced = jax.jit(traced_on(mesh, differentiate)).trace(*placed)
     assert "splash" in str(traced.jaxpr)
-    for x, y in zip(jax.tree.leaves(traced.lower().compile()(*placed)), jax.tree.leaves(expected), strict=True):
+    for x, y in leaf_pairs(traced.lower().compile()(*placed), expected):
         assert_allclose(np.asarray(x), np.asarray(y), atol=1e-5)
 
 

@@ -11,6 +11,7 @@ from lm.model import cpu
 from lm.model.attention.plain import weighted
 from lm.model.layers import gelu, linear
 from lm.parallel import CONTEXT, Context
+from tests.lm.trees import leaf_pairs
 
 
 def plain_linear(x, weight, bias):
@@ -67,7 +68,7 @@ def test_both_operations_have_the_same_values_and_gradients(chosen, fast, plain,
     generator = np.random.default_rng(0)
     inputs = [jnp.asarray(generator.normal(size=shape), dtype) for shape in shapes]
     found, expected = (jax.jit(with_gradients(form))(*inputs) for form in (fast, plain))
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    for one, other in leaf_pairs(found, expected):
         assert one.dtype == other.dtype == jnp.dtype(dtype)
         assert_allclose(one.astype(jnp.float32), other.astype(jnp.float32), atol=atol, rtol=atol)
 

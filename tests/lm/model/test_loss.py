@@ -9,6 +9,7 @@ from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from lm.model.layers import softcapped
 from lm.model.loss import summed_cross_entropy, token_losses
+from tests.lm.trees import leaf_pairs
 from tests.traced import equations
 
 
@@ -32,7 +33,7 @@ def plain_sum(x_BTD, table_VD, targets_BT, weights_BT, softcap=None, z_loss=0.0)
 
 
 def assert_all_close(found, expected):
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    for one, other in leaf_pairs(found, expected):
         assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 

@@ -16,6 +16,7 @@ from lm.model.param_names import named_leaves
 from lm.model.transformer import Transformer, empty_cache, row_positions, unstack_layers
 from tests.lm import reference_model
 from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN, random_model, stack_layers
+from tests.lm.trees import leaf_pairs
 
 CONFIGS = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
 
@@ -128,7 +129,7 @@ def test_stacked_and_separate_layers_are_the_same_model(config):
     assert all(found[name].shape == leaf.shape for name, leaf in named_leaves(like).items())
     again = unstack_layers(stack)
     assert jax.tree.structure(again) == jax.tree.structure(model)
-    for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(model), strict=True):
+    for one, other in leaf_pairs(again, model):
         assert_array_equal(one, other)
     expected_BTV = forward(model, tokens_BT, jnp.ones_like(tokens_BT))
     assert_allclose(forward(stack, tokens_BT, jnp.ones_like(tokens_BT)), expected_BTV, atol=1e-4)

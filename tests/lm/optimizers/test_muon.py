@@ -13,6 +13,7 @@ from lm.optimizers.muon import COEFFICIENTS, orthogonal
 from lm.parallel import make_mesh, shardings, traced_on
 from tests.bench.meshes import MESHES, measure
 from tests.lm.model_configs import MODERN
+from tests.lm.trees import leaf_pairs
 
 CONFIG = dataclasses.replace(MODERN, heads=8, kv_heads=8, width=64)  # 8 divides every axis
 SQUARE, WIDE, NARROW = (64, 64), (64, 256), (64, 16)
@@ -69,7 +70,7 @@ def test_every_mesh_gives_the_result_of_one_device(mesh, layers, scanned):
     for name, value in values(found).items():
         np.testing.assert_allclose(value, values(alone)[name], rtol=0, atol=1e-5, err_msg=name)
         np.testing.assert_allclose(value, by_singular_values(values(tree)[name], 5), rtol=0, atol=1e-4, err_msg=name)
-    for one, before in zip(jax.tree.leaves(found), jax.tree.leaves(placed), strict=True):
+    for one, before in leaf_pairs(found, placed):
         assert one.sharding.is_equivalent_to(before.sharding, one.ndim)
 
 

@@ -19,6 +19,7 @@ from lm.training.state import make_state
 from lm.training.step import update
 from tests.corpus import tiny_experiment
 from tests.lm.model_configs import MODERN
+from tests.lm.trees import leaf_pairs
 
 BELOW, ABOVE = 1.0, 1.0 + 2**-7
 """Adjacent bfloat16 values."""
@@ -63,10 +64,7 @@ def test_rounding_does_not_depend_on_the_mesh():
 def along(low: object, wide: object, before: object) -> float:
     """Mean movement of bfloat16 parameters in the direction of float32's, relative to it: 1 on average."""
     moves = lambda after: np.concatenate(
-        [
-            np.ravel(np.asarray(new, np.float64) - np.asarray(old, np.float64))
-            for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True)
-        ]
+        [np.ravel(np.asarray(new, np.float64) - np.asarray(old, np.float64)) for new, old in leaf_pairs(after, before)]
     )
     return float(moves(low) @ np.sign(moves(wide))) / float(np.abs(moves(wide)).sum())
 
@@ -107,7 +105,6 @@ def test_a_step_moves_bfloat16_parameters_as_far_as_float32():
     low, again, later = step(state), step(state), step(state._replace(step=state.step + 1))
     assert 0.5 < along(low, step(wide), wide.model) < 1.5
     same = lambda one, other: all(
-        np.array_equal(a.astype(jnp.float32), b.astype(jnp.float32))
-        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+        np.array_equal(a.astype(jnp.float32), b.astype(jnp.float32)) for a, b in leaf_pairs(one, other)
     )
     assert same(low, again) and not same(low, later)

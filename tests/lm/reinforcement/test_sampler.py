@@ -32,6 +32,7 @@ from lm.trusted_code import module_code, trust
 from tests.corpus import tiny_experiment
 from tests.lm.model_configs import LLAMA, random_model, random_parameters
 from tests.lm.reinforcement.test_scoring import TOKENIZER
+from tests.lm.trees import leaf_pairs
 from tests.run_files import restore_model
 
 TALKER = with_template(TOKENIZER, "gristmill")
@@ -169,7 +170,7 @@ class Distance:
         pass
 
     def run(self, state: TrainState, step: int) -> dict[str, float]:
-        pairs = zip(jax.tree.leaves(state.ema), jax.tree.leaves(state.model), strict=True)
+        pairs = leaf_pairs(state.ema, state.model)
         return {"distance": max(float(np.abs(np.asarray(one) - other).max()) for one, other in pairs)}
 
 

@@ -19,6 +19,7 @@ from lm.reinforcement.scoring import AnswerBatch, objective_and_gradients
 from lm.tokenizer.encoding import BytePairTokenizer, numbered
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from tests.lm.model_configs import FAMILIES, random_model
+from tests.lm.trees import leaf_pairs
 
 SLOTS, CONTEXT, NEW, REQUESTS = 4, 32, 10, 60
 BYTES = tuple(bytes([byte]) for byte in range(256))
@@ -108,5 +109,5 @@ def test_gradients_are_those_of_the_usual_forward_pass(family, layers):
         weights_BT[row, length - 1 : length - 1 + NEW] = batch.weights_RN[row]
     found = run(engine.model, batch)[1]
     wanted = jax.jit(jax.grad(plainly))(engine.model, ids_BT, weights_BT)
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+    for one, other in leaf_pairs(found, wanted):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * float(jnp.max(jnp.abs(other))) + 1e-6)

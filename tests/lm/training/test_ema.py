@@ -22,6 +22,7 @@ from lm.training.step import update
 from lm.trusted_code import module_code, trust
 from tests.corpus import tiny_experiment
 from tests.lm.training.test_step import batch_of
+from tests.lm.trees import leaf_pairs
 from tests.run_files import restore_model
 from tests.train_runs import bits, copy, forget, steps_there
 
@@ -98,7 +99,7 @@ def test_a_skipped_step_keeps_the_average_which_is_sharded_like_the_parameters()
     optimizer = make_optimizer(config.optimizer, STEPS)
     mesh = make_mesh(config.mesh, MODEL, 8)
     state = initializer(MODEL, optimizer, 0, mesh, config.spikes, ema=True)()
-    for ours, theirs in zip(jax.tree.leaves(state.ema), jax.tree.leaves(state.model), strict=True):
+    for ours, theirs in leaf_pairs(state.ema, state.model):
         assert ours.sharding == theirs.sharding
     wanted = state_shardings(state, mesh)
     assert jax.tree.leaves(wanted.ema) == jax.tree.leaves(wanted.model)
@@ -111,7 +112,7 @@ def test_a_skipped_step_keeps_the_average_which_is_sharded_like_the_parameters()
     plain = replace(config, mesh=MeshConfig(), loss_chunks=1)
     after, metrics = jax.jit(lambda state, batch: update(state, batch, optimizer, plain))(alone, broken)
     assert not metrics["applied"] and int(after.step) == 1
-    for ours, before in zip(jax.tree.leaves(after.ema), jax.tree.leaves(alone.ema), strict=True):
+    for ours, before in leaf_pairs(after.ema, alone.ema):
         assert_array_equal(ours, before)
 
 

@@ -36,6 +36,7 @@ from lm.training.optimizer import make_optimizer
 from lm.training.setup import description_texts, open_shards
 from lm.training.state import abstract_state, initializer
 from tests.lm.training.conftest import CONFIG, MODEL
+from tests.lm.trees import named_arrays
 from tests.run_files import restore_model
 from tests.train_process import free_port
 from tests.train_runs import bits, copy, forget, rows, told
@@ -43,7 +44,7 @@ from tests.train_runs import bits, copy, forget, rows, told
 
 def parameters(run: Path) -> dict[str, np.ndarray]:
     model = restore_model(MODEL, run / "checkpoints")
-    return {name: np.asarray(value) for name, value in named_leaves(model).items()}
+    return named_arrays(model)
 
 
 def test_a_resumed_run_ends_bit_for_bit_equal(finished, tmp_path, capsys):

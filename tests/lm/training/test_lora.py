@@ -33,6 +33,7 @@ from lm.training.step import compile_step, loss_and_gradients, loss_terms, updat
 from tests.corpus import tiny_experiment
 from tests.lm.model_configs import GPT2, LLAMA, MODERN, random_model, random_parameters
 from tests.lm.training.test_step import TRAIN, batch_of
+from tests.lm.trees import leaf_pairs, named_arrays
 from tests.train_runs import bits, copy, forget, steps_there
 
 LORA = LoraConfig(rank=3, alpha=6.0)
@@ -79,7 +80,7 @@ def test_a_step_equals_the_explicit_formula():
         direction = clipped / (np.abs(clipped) + chosen.epsilon) + chosen.weight_decay * held[name]
         expected = held[name] - float(metrics["learning_rate"]) * direction
         assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
-    for ours, before in zip(jax.tree.leaves(after.model), jax.tree.leaves(state.model), strict=True):
+    for ours, before in leaf_pairs(after.model, state.model):
         assert_array_equal(ours, before)
 
 
@@ -93,7 +94,7 @@ def test_forward_and_gradients_equal_those_of_the_merged_weights(config, scanned
     config = replace(config, scan_layers=scanned)
     model, adapters, batch = random_model(config), drawn_adapters(config), device_batch(config)
     read = jax.jit(lambda model: model.logits(model.read(batch.inputs_BT, batch.segment_ids_BT)))
-    weights = {name: np.asarray(value) for name, value in named_leaves(model).items()}
+    weights = named_arrays(model)
     for name, one in named_leaves(adapters).items():
         if name.endswith(".a"):
             product = np.asarray(one, np.float64) @ np.asarray(adapters[name.removesuffix(".a")].b[...], np.float64)
@@ -207,9 +208,7 @@ def test_an_exported_adapter_has_the_merged_weights(tmp_path, config, maps):
     write_adapter(tmp_path, config, lora, named)
     about = json.loads((tmp_path / "adapter_config.json").read_text())
     tensors = {name: x.read() for name, x in read_header(tmp_path / "adapter_model.safetensors").items()}
-    before, after = (
-        {name: np.asarray(x) for name, x in named_leaves(one).items()} for one in (model, merged(model, adapters))
-    )
+    before, after = map(named_arrays, (model, merged(model, adapters)))
     for theirs, stored in stored_tensors(config).items():
         value = stored_value(stored, before, config).astype(np.float32)
         module = theirs.removesuffix(".weight")

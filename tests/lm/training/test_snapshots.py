@@ -28,10 +28,13 @@ def run(finished, tmp_path) -> RunFolder:
     return RunFolder(copy(finished, tmp_path / "run"))
 
 
+def bytes_of(model) -> dict[str, bytes]:
+    return {name: np.asarray(value).tobytes() for name, value in named_leaves(model).items()}
+
+
 def parameters(folder: Path) -> dict[str, bytes]:
     verify(folder)
-    model = read_parameters(MODEL, folder, None)
-    return {name: np.asarray(value).tobytes() for name, value in named_leaves(model).items()}
+    return bytes_of(read_parameters(MODEL, folder, None))
 
 
 def stamps(run: RunFolder) -> dict[str, int]:
@@ -52,8 +55,7 @@ def test_a_snapshot_equals_the_parameters_of_its_step_and_is_never_deleted(finis
     for step in (1, 3, 4, 8, 11):
         assert parameters(RunFolder(finished).snapshot(step)) == parameters(every / f"checkpoints/{step}"), step
     fresh = make_state(MODEL, make_optimizer(CONFIG.optimizer, 12), CONFIG.seed, CONFIG.spikes).model
-    first = parameters(RunFolder(finished).snapshot(0))
-    assert first == {name: np.asarray(value).tobytes() for name, value in named_leaves(fresh).items()}
+    assert parameters(RunFolder(finished).snapshot(0)) == bytes_of(fresh)
     assert bits(finished) == bits(every)  # training is unchanged
     assert told(finished) == told(every)
     assert json.loads(json.dumps(identifying(WITH_SNAPSHOTS))) == json.loads(json.dumps(identifying(CONFIG)))
@@ -90,8 +92,7 @@ def test_a_step_is_read_from_its_checkpoint_or_else_its_snapshot(run):
     assert run.load(step=12).step == run.load().step == 12
     early = run.load(step=1)
     assert early.step == 1
-    found = {name: np.asarray(value).tobytes() for name, value in named_leaves(jax.device_get(early.model)).items()}
-    assert found == parameters(run.snapshot(1))
+    assert bytes_of(jax.device_get(early.model)) == parameters(run.snapshot(1))
     with pytest.raises(
         UsageError, match=r"no checkpoint of step 2 in .*checkpoints or .*snapshots.*0, 1, 3, 4, 8, 11, "
     ):

@@ -17,7 +17,6 @@ from numpy.testing import assert_allclose
 from lm.config import REMAT, MeshConfig, MuonConfig
 from lm.data.batches import host_batch
 from lm.model.cost import block_channels
-from lm.model.param_names import named_leaves
 from lm.model.transformer import Dropout, Transformer, drop
 from lm.parallel import batch_sharding, make_mesh, shardings, traced_on
 from lm.training.memory import of_device, training_bytes
@@ -26,6 +25,7 @@ from lm.training.state import abstract_state, initializer, state_shardings
 from lm.training.step import compile_step, loss_and_gradients, update
 from tests.corpus import tiny_experiment
 from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN, initial_model
+from tests.lm.trees import leaf_pairs, named_arrays
 
 TRAIN = replace(tiny_experiment().train, loss_chunks=2, batch_size=8)
 
@@ -44,7 +44,7 @@ def batch_of(config, rows=8, seed=0):
 @functools.cache
 def loss_and_named_gradients(config, train=TRAIN):
     found = jax.jit(loss_and_gradients, static_argnums=2)(initial_model(config), batch_of(config), train)
-    return float(found[0]), {name: np.asarray(value) for name, value in named_leaves(found[1]).items()}
+    return float(found[0]), named_arrays(found[1])
 
 
 def assert_the_same(found, expected):
@@ -230,7 +230,7 @@ def gradients_on(config, sizes):
     batch = jax.device_put(batch_of(config), batch_sharding(mesh))
     step = traced_on(mesh, lambda model, batch: loss_and_gradients(model, batch, TRAIN), training=True)
     loss, gradients = jax.jit(step)(model, batch)
-    return float(loss), {name: np.asarray(value) for name, value in named_leaves(gradients).items()}
+    return float(loss), named_arrays(gradients)
 
 
 MIXED = {"fsdp": 2, "context": 2, "tensor": 2}
@@ -300,7 +300,7 @@ def test_zero1_gives_the_same_update_with_moments_sharded_over_data(rule, sizes)
     cut = replace(train, mesh=MeshConfig(zero1=True))
     (expected, whole), (found, parts) = (on_mesh(SHARDED, one, sizes, steps=2) for one in (train, cut))
     assert_allclose(found, expected, rtol=1e-6)
-    for before, after in zip(jax.tree.leaves(whole.model), jax.tree.leaves(parts.model), strict=True):
+    for before, after in leaf_pairs(whole.model, parts.model):
         assert before.sharding == after.sharding
     held = lambda state: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state.optimizer_state))
     matrices = sum(leaf.nbytes for leaf in jax.tree.leaves(whole.model) if leaf.ndim > 1)
