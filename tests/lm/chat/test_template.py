@@ -1,7 +1,7 @@
 """Rendering, loss masks, and special tokens that only the template can write."""
 
-import dataclasses
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,14 +83,14 @@ def without_generation(jinja: str) -> str:
 def test_replies_are_found_in_templates_without_generation(name):
     tokenizer = with_template(PLAIN, name)
     marked = ChatTemplate(tokenizer)
-    plain = ChatTemplate(dataclasses.replace(tokenizer, chat_template=without_generation(tokenizer.chat_template)))
+    plain = ChatTemplate(replace(tokenizer, chat_template=without_generation(tokenizer.chat_template)))
     assert plain.text(TALK) == marked.text(TALK)
     assert trained_text(plain, TALK) == trained_text(marked, TALK)
 
 
 def test_a_template_that_changes_earlier_messages_cannot_be_trained_on():
     jinja = "{% for m in messages %}{{ loop.length }}{{ m.content }}{% endfor %}"
-    template = ChatTemplate(dataclasses.replace(PLAIN, chat_template=jinja))
+    template = ChatTemplate(replace(PLAIN, chat_template=jinja))
     with pytest.raises(TemplateError, match=r"messages\[2\].*Put {% generation %}"):
         template.encode(TALK)
 
@@ -123,7 +123,7 @@ def test_messages_cannot_write_special_tokens(name, texts):
 
 def test_a_token_that_crosses_the_end_of_a_part_is_trained():
     jinja = "{% for m in messages %}i{% generation %}t{% endgeneration %}x{% endfor %}"
-    template = ChatTemplate(dataclasses.replace(PLAIN, chat_template=jinja))
+    template = ChatTemplate(replace(PLAIN, chat_template=jinja))
     ids, trained = template.encode(TALK[:1])
     assert [(PLAIN.token_bytes(id), on) for id, on in zip(ids.tolist(), trained.tolist(), strict=True)] == [
         (b"it", True), (b"x", False)
@@ -141,7 +141,7 @@ def test_a_token_that_crosses_the_end_of_a_part_is_trained():
 )
 def test_invalid_templates_are_rejected(jinja, message):
     with pytest.raises(TemplateError, match=message):
-        ChatTemplate(dataclasses.replace(PLAIN, chat_template=jinja)).encode(TALK)
+        ChatTemplate(replace(PLAIN, chat_template=jinja)).encode(TALK)
 
 
 def test_steps_grow_with_the_conversation():
@@ -162,7 +162,7 @@ def test_a_rendering_ends_when_nobody_waits_for_it():
     """Counts how often it asks."""
     asked = itertools.count()
     jinja = "{% for i in range(99999) %}{% for j in range(99999) %}{{ j }}{% endfor %}{% endfor %}"
-    template = ChatTemplate(dataclasses.replace(PLAIN, chat_template=jinja))
+    template = ChatTemplate(replace(PLAIN, chat_template=jinja))
     with pytest.raises(RenderingStopped):
         template.until(lambda: next(asked) == 1000).text(TALK)
     assert next(asked) == 1001
@@ -179,7 +179,7 @@ def test_special_tokens_are_appended_only_if_missing():
     assert set(appended.special_tokens.values()) == set(range(PLAIN.vocab_size - 1, appended.vocab_size))
     llama = bytes_with(("<|endoftext|>", *TEMPLATES["llama3"].tokens))
     assert with_template(llama, "").chat_template == TEMPLATES["llama3"].jinja
-    own = dataclasses.replace(PLAIN, chat_template="{{ messages[0].content }}")
+    own = replace(PLAIN, chat_template="{{ messages[0].content }}")
     assert with_template(own, "") is own
 
 

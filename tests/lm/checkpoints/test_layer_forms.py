@@ -28,6 +28,7 @@ OPTIMIZERS = {
 }
 ONE_BY_ONE = replace(MODERN, width=128, mlp_width=128, heads=4)  # Adafactor factors from 128 channels on
 STACK = replace(ONE_BY_ONE, scan_layers=True)
+EITHER = pytest.mark.parametrize("config", [ONE_BY_ONE, STACK], ids=["one by one", "stack"])
 
 
 def saved(folder, config, optimizer):
@@ -54,7 +55,7 @@ def restored(folder, config, optimizer):
 
 @pytest.mark.fast_rows
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-@pytest.mark.parametrize("config", [ONE_BY_ONE, STACK], ids=["one by one", "stack"])
+@EITHER
 def test_either_layer_form_is_restored_into_the_other(tmp_path, config, optimizer):
     expected = named_arrays(saved(tmp_path, config, optimizer))
     other = replace(config, scan_layers=not config.scan_layers)
@@ -80,7 +81,7 @@ def test_parameters_without_the_state_are_read_in_the_form_of_the_config(tmp_pat
         np.testing.assert_array_equal(found[f"blocks.{layer}.{name}"], expected[f"blocks.{name}"][layer])
 
 
-@pytest.mark.parametrize("config", [ONE_BY_ONE, STACK], ids=["one by one", "stack"])
+@EITHER
 def test_another_number_of_layers_is_rejected_in_either_form(tmp_path, config):
     saved(tmp_path, config, TRAIN.optimizer)
     deeper = replace(config, layers=3, scan_layers=not config.scan_layers)

@@ -321,9 +321,10 @@ EXPORTED = {"llama": LLAMA, "gpt2": GPT2} | {
     "llama31": replace(LLAMA, rope_scaling=LLAMA31, rope_theta=500_000.0, parameter_dtype="bfloat16"),
     "head_dim": replace(LLAMA, head_dim=12),
 }
+exported = pytest.mark.parametrize("config", EXPORTED.values(), ids=EXPORTED)
 
 
-@pytest.mark.parametrize("config", EXPORTED.values(), ids=EXPORTED)
+@exported
 def test_an_export_is_read_back(tmp_path, config):
     arrays = random_parameters(config)
     write_hugging_face(tmp_path / "x", config, arrays, CHARACTERS)
@@ -333,7 +334,7 @@ def test_an_export_is_read_back(tmp_path, config):
 
 
 @pytest.mark.fast_rows(2)
-@pytest.mark.parametrize("config", EXPORTED.values(), ids=EXPORTED)
+@exported
 def test_stacked_layers_are_written_as_identical_files(tmp_path, config):
     model = random_model(config)
     write_hugging_face(tmp_path / "one by one", config, named_leaves(model), CHARACTERS)

@@ -30,7 +30,7 @@ TEXT = "a tale of 2"
 MOST = replace(MODERN, attention_windows=(3, 0))
 CONFIGS = {"windows": MOST, **FAMILIES, "scan": replace(LLAMA, scan_layers=True)}
 EACH = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-"""Compilation takes long, so only "windows", with all options of MODERN, is fast."""
+"""The first, with all options of MODERN, is the only fast row of tests that compile."""
 
 SMALLEST = replace(LLAMA, layers=1)
 
@@ -241,7 +241,7 @@ def leaves(part):
     return [part] if not part.children else [one for child in part.children for one in leaves(child)]
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@EACH
 def test_the_architecture_has_every_parameter_once(config):
     root = inspector_of(config).architecture()
     model = jax.eval_shape(lambda: unstack_layers(Transformer(config, jax.random.key(0))))

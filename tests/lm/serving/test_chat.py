@@ -164,11 +164,9 @@ def test_answers_are_the_most_likely_ones_by_default(client):
     assert texts() == texts(temperature=0) and len(texts(temperature=2, tool_choice="none")) > 1
 
 
+@pytest.mark.fast_rows
 @pytest.mark.anyio
-@pytest.mark.parametrize(
-    "context",
-    [pytest.param(24, id="within a call", marks=pytest.mark.slow), pytest.param(48, id="before its result")],
-)
+@pytest.mark.parametrize("context", [48, 24], ids=["before its result", "within a call"])
 async def test_a_conversation_that_does_not_fit_gets_an_error_and_not_an_empty_answer(loaded, assistant, context):
     engine = Engine(loaded.model, loaded.experiment.model, loaded.tokenizer, slots=2, context=context, mesh=loaded.mesh)
     more = "", (), None, tools_of(str(assistant.parent / "base"), loaded.tokenizer)
@@ -300,7 +298,8 @@ def mutate(value: Any, chance: random.Random) -> Any:
     return value
 
 
-@pytest.mark.parametrize("count", [150, pytest.param(2_000, marks=pytest.mark.slow)])
+@pytest.mark.fast_rows
+@pytest.mark.parametrize("count", [150, 2_000])
 def test_fuzzed_bodies_are_answered_or_refused(server, count):
     chance = random.Random(count)
     statuses: dict[int, int] = {}
