@@ -114,7 +114,7 @@ def measure(names: tuple[str, ...] = ()) -> Iterator[dict]:
         **{f"extract_text: {engine}": functools.partial(over_pages, engine) for engine in ENGINES},
         **{name: functools.partial(over_pattern, name) for name in WALKED},
         "BytePairTokenizer.encode": lambda: over_texts(TOKENIZER.encode),
-        "unit_names": lambda: {"files": superlinear(unit_names, files, TEXT)},
+        "unit_names": lambda: {"files": superlinear(unit_names, files, 2_000)},
         "repeated_earlier": lambda: {
             "copies": superlinear(lambda tokens: repeated_earlier(tokens, 50), repeated_tokens, TOKENS)
         },
