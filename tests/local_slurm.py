@@ -22,6 +22,7 @@ from pathlib import Path
 
 from tests.run_files import HANG_SECONDS
 from tests.train_process import free_port
+from tests.until import until
 
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 """The daemons are often not on the PATH of users."""
@@ -98,10 +99,7 @@ class Cluster:
 
     def wait_for(self, true: Callable[[], bool]) -> None:
         """Wait until `true()` holds. Raises AssertionError, with the controller's log, after HANG_SECONDS."""
-        deadline = time.monotonic() + HANG_SECONDS
-        while not true():
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.1)
+        until(true, self.log)
 
     def log(self) -> str:
         return (self.folder / "slurmctld.log").read_text(errors="replace")
@@ -137,11 +135,9 @@ def running(nodes: int = 2, cpus: int = 2, max_array_size: int = 5) -> Generator
             wait_for_nodes(cluster, number + 1)
         yield cluster
     finally:
-        with contextlib.suppress(subprocess.CalledProcessError):
+        with contextlib.suppress(subprocess.CalledProcessError, AssertionError):
             cluster.ask("scancel", "--user=root")
-            deadline = time.monotonic() + HANG_SECONDS
-            while cluster.jobs() and time.monotonic() < deadline:
-                time.sleep(0.2)
+            until(lambda: not cluster.jobs())
         for daemon in reversed(cluster.daemons):
             daemon.terminate()
         for daemon in cluster.daemons:

@@ -7,14 +7,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 
-from tests.run_files import QUICK, REPOSITORY
+from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY
+from tests.until import until as until
 
 KEY = "open-sesame"
 """The API key that tests send; servers without a key ignore it."""
@@ -33,22 +33,14 @@ class ServerProcess(NamedTuple):
         return int(self.url.rpartition(":")[2])
 
     def post(self, path: str, **fields: object) -> httpx.Response:
-        return httpx.post(f"{self.url}/{path}", json=fields, timeout=120, headers=HEADERS)
+        return httpx.post(f"{self.url}/{path}", json=fields, timeout=HANG_SECONDS, headers=HEADERS)
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"{self.url}/{path}", headers=HEADERS)
+        return httpx.get(f"{self.url}/{path}", timeout=HANG_SECONDS, headers=HEADERS)
 
     def metric(self, name: str) -> float:
         lines = self.get("metrics").text.splitlines()
         return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
-
-
-def until(holds: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until a condition holds; fail after so many seconds."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def start(run: Path, *options: str, environment: Mapping[str, str] | None = None) -> ServerProcess:
@@ -75,7 +67,7 @@ def start_command(words: Sequence[str], environment: Mapping[str, str] | None = 
 def end(server: ServerProcess) -> str:
     """The server's output since its start, after SIGTERM has ended it normally."""
     server.process.send_signal(signal.SIGTERM)
-    said, _ = server.process.communicate(timeout=120)
+    said, _ = server.process.communicate(timeout=HANG_SECONDS)
     assert server.process.returncode == 0, said
     return said
 

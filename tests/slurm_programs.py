@@ -13,9 +13,11 @@ import json
 import os
 import signal
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.run_files import HANG_SECONDS
+from tests.until import until
 
 PROGRAM = r"""#!{python} -SE
 import json, os, signal, subprocess, sys, time
@@ -135,13 +137,9 @@ class StandIn:
         """The options of all jobs so far."""
         return [json.loads((job / "given").read_text()) for job in self.jobs()]
 
-    def wait(self, seconds: float) -> None:
-        """Wait until the queue is empty. Raises TimeoutError."""
-        deadline = time.monotonic() + seconds
-        while any(not (job / "ended").exists() for job in self.jobs()):
-            if time.monotonic() > deadline:
-                raise TimeoutError("jobs of the stand-in for Slurm have not ended")
-            time.sleep(0.05)
+    def wait(self, seconds: float = HANG_SECONDS) -> None:
+        """Wait until the queue is empty. Raises AssertionError."""
+        until(lambda: all((job / "ended").exists() for job in self.jobs()), seconds=seconds)
 
     def codes(self) -> list[list[int]]:
         """Exit codes of the tasks of each finished job."""
@@ -153,7 +151,7 @@ class StandIn:
             (job / "cancelled").touch()
         try:
             self.wait(60)
-        except TimeoutError:
+        except AssertionError:
             for job in self.jobs():
                 if not (job / "ended").exists():
                     os.killpg(int((job / "pid").read_text()), signal.SIGKILL)

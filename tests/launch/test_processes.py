@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -301,17 +301,8 @@ except InputError as error:
 )
 def test_a_process_that_fails_before_the_join_ends_the_others_at_once_with_its_name(victim, end, code, said):
     """The others may start earlier or later: they wait up to train.join_timeout for a process that sends nothing."""
-    port = free_port()
-    group = [
-        subprocess.Popen(
-            [sys.executable, "-c", JOIN % end, str(victim)], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, env=os.environ | told_by("hand", index, 3, port),
-        )
-        for index in range(3)
-    ]  # fmt: skip
-    outputs = [process.communicate(timeout=HANG_SECONDS)[0] for process in group]
-    for index, (process, output) in enumerate(zip(group, outputs, strict=True)):
-        assert process.returncode == (code if index == victim else PeerError.exit_code), output
+    for index, (ended, output) in enumerate(together(JOIN % end, [str(victim)] * 3)):
+        assert ended == (code if index == victim else PeerError.exit_code), output
         if index != victim:
             assert re.fullmatch(rf"Process {victim} \(pid \d+ on .*\) {said} before all .* See its output\.\n", output)
 
@@ -354,7 +345,7 @@ RAISE, KILL = "raise ValueError('no such block')", "os.kill(os.getpid(), 9)"
     [("connecting", KILL), ("talking", RAISE), ("talking", KILL), ("computing", RAISE), ("computing", KILL)],
 )
 def test_whenever_a_process_fails_after_the_join_the_others_end_with_its_name(victim, when, end):
-    outcomes = two(DURING % (end, when), folders=(str(victim), str(victim)))
+    outcomes = together(DURING % (end, when), [str(victim)] * 2)
     assert outcomes[victim][0] == (1 if end == RAISE else 137), outcomes[victim][1]
     code, output = outcomes[1 - victim]
     assert code == PeerError.exit_code, output
@@ -364,21 +355,18 @@ def test_whenever_a_process_fails_after_the_join_the_others_end_with_its_name(vi
     assert "Check failure" not in output
 
 
-def two(
-    code: str, *, variables: tuple[dict[str, str], dict[str, str]] = ({}, {}), folders: tuple[str, str] = ("", "")
-) -> list[tuple[int, str]]:
-    """(exit code, output) of two processes that run the code, each in its folder, with their own variables."""
-    port = free_port()
-    pair = [
+def together(code: str, arguments: Sequence[object], *variables: dict[str, str]) -> list[tuple[int, str]]:
+    """(exit code, output) of processes of one job that run the code, each with its argument and variables."""
+    port, count = free_port(), len(arguments)
+    group = [
         subprocess.Popen(
-            [sys.executable, "-c", code, folders[index]], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=os.environ | QUICK | variables[index] | told_by("hand", index, 2, port),
+            [sys.executable, "-c", code, str(argument)], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, env=os.environ | QUICK | own | told_by("hand", index, count, port),
         )
-        for index in range(2)
+        for index, (argument, own) in enumerate(zip(arguments, variables or [{}] * count, strict=True))
     ]  # fmt: skip
-    outputs = [process.communicate(timeout=HANG_SECONDS)[0] for process in pair]
-    return [(process.returncode, output) for process, output in zip(pair, outputs, strict=True)]
+    outputs = [process.communicate(timeout=HANG_SECONDS)[0] for process in group]
+    return [(process.returncode, output) for process, output in zip(group, outputs, strict=True)]
 
 
 AGREE = """
@@ -403,8 +391,8 @@ def test_processes_with_different_flags_and_run_folders_end_with_both_values(tmp
     for name in ("a", "b"):
         (tmp_path / name / "stages").mkdir(parents=True)
     flags = "--xla_cpu_parallel_codegen_split_count=1", "--xla_cpu_parallel_codegen_split_count=2"
-    variables = {"XLA_FLAGS": flags[0]}, {"XLA_FLAGS": flags[1]}
-    for code, output in two(AGREE, variables=variables, folders=(str(tmp_path / "a"), str(tmp_path / "b"))):
+    variables = ({"XLA_FLAGS": one} for one in flags)
+    for code, output in together(AGREE, [tmp_path / "a", tmp_path / "b"], *variables):
         assert code == UsageError.exit_code, output
         (line,) = (line for line in output.splitlines() if line.startswith("test: "))  # JAX may log, too
         assert "Traceback" not in output
@@ -422,7 +410,7 @@ SETTINGS = {"JAX_DEFAULT_PRNG_IMPL": "rbg", "JAX_NUM_CPU_DEVICES": "2", "JAX_THR
 def test_processes_with_different_jax_settings_end_with_both_values_before_jax_starts_its_devices(tmp_path):
     """Starting the devices exchanges data, for which processes with other devices or collectives may wait forever."""
     (tmp_path / "stages").mkdir()
-    for code, output in two(AGREE, variables=({}, SETTINGS), folders=(str(tmp_path), str(tmp_path))):
+    for code, output in together(AGREE, [tmp_path] * 2, {}, SETTINGS):
         assert code == UsageError.exit_code, output
         (line,) = (line for line in output.splitlines() if line.startswith("test: "))
         host = socket.gethostname()

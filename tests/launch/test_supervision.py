@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +23,7 @@ from lm.errors import AbsentPeerError, PeerError
 from lm.resilience.goodput import read_heartbeat
 from tests.run_files import REPOSITORY
 from tests.train_process import free_port
+from tests.until import until
 
 CHILD = """
 import os, signal, sys, time
@@ -80,13 +81,15 @@ def supervisor(run: Path, body: str, **settings) -> Supervisor:
     return dataclasses.replace(made, **settings)
 
 
-def when_it_beats(run: Path, act: Callable[[int], None]) -> None:
-    """Call `act` with the program's process ID in a separate thread, once it has a heartbeat."""
+def when_it_beats(run: Path, number: int, both: bool = False) -> None:
+    """Send a signal to the supervisor, and to the program if `both`, once the program has a heartbeat."""
 
     def wait() -> None:
         while (heart := read_heartbeat(run / "heartbeat.json")) is None:
             time.sleep(0.02)
-        act(heart["process"])
+        os.kill(os.getpid(), number)
+        if both:
+            os.kill(heart["process"], number)
 
     threading.Thread(target=wait, daemon=True).start()
 
@@ -229,7 +232,7 @@ def test_an_interrupt_that_only_reached_the_supervisor_is_forwarded(tmp_path, mo
     time.sleep(600)
     """
     watched = supervisor(tmp_path, body)
-    when_it_beats(tmp_path, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    when_it_beats(tmp_path, signal.SIGINT)
     assert watched.run() == 0
     assert events(tmp_path) == ["asked to end"]
 
@@ -245,7 +248,7 @@ def test_sigterm_is_forwarded_once(tmp_path):
     sys.exit(40 + len(signals))
     """
     watched = supervisor(tmp_path, body)
-    when_it_beats(tmp_path, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    when_it_beats(tmp_path, signal.SIGTERM)
     assert watched.run() == 41
 
 
@@ -266,10 +269,13 @@ def test_a_signal_while_the_process_is_being_started_is_forwarded_too(tmp_path, 
 
 def test_failed_joins_are_no_crashes_and_the_run_completes_when_the_other_process_is_back(tmp_path, capfd):
     address = f"localhost:{free_port()}"
-    join = "from launch.stages.meeting import meet; from lm.errors import PeerError\n"
     body = f"""
+    import subprocess
     from launch.stages.meeting import meet
     from lm.errors import PeerError
+    if number == 3:
+        code = "from launch.stages.meeting import *; meet(1, 2, {address!r}, 600.0); open('back', 'x')"
+        subprocess.Popen([sys.executable, "-c", code], cwd=run)
     try:
         meet(0, 2, {address!r}, 0.1 if number < 4 else 600.0)
     except PeerError as error:
@@ -277,18 +283,8 @@ def test_failed_joins_are_no_crashes_and_the_run_completes_when_the_other_proces
     goodput.beat(9, "done")
     """
     watched = supervisor(tmp_path, body, same_step=2, no_progress=2)
-    back: list[subprocess.Popen] = []
-
-    def come_back() -> None:
-        while not (tmp_path / "count").exists() or int((tmp_path / "count").read_text() or 0) < 3:
-            time.sleep(0.02)
-        back.append(subprocess.Popen([sys.executable, "-c", f"{join}meet(1, 2, {address!r}, 600.0)"]))
-
-    thread = threading.Thread(target=come_back)
-    thread.start()
     assert watched.run() == 0
-    thread.join()
-    assert back[0].wait() == 0
+    until((tmp_path / "back").exists)
     assert events(tmp_path) == ["waiting"] * (len(events(tmp_path)) - 1) + ["done"] and len(events(tmp_path)) > 2
     assert "another process has not joined for" in capfd.readouterr().err
 
@@ -302,13 +298,7 @@ def test_a_signal_is_forwarded_and_nothing_is_restarted(tmp_path, monkeypatch, n
     time.sleep(600)
     """
     watched = supervisor(tmp_path, body)
-
-    def send(process: int) -> None:
-        os.kill(os.getpid(), number)
-        if number == signal.SIGINT:
-            os.kill(process, number)  # as a terminal does, to its whole group
-
-    when_it_beats(tmp_path, send)
+    when_it_beats(tmp_path, number, both=number == signal.SIGINT)  # as a terminal does, to its whole group
     assert watched.run() == code
     assert (tmp_path / "count").read_text() == "1"
     assert events(tmp_path) == ["asked to end"]
@@ -321,7 +311,7 @@ def test_exit_codes_distinguish_done_from_stopped_for_a_scheduler(tmp_path):
     if number == 1:
         time.sleep(600)
     """
-    when_it_beats(tmp_path, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    when_it_beats(tmp_path, signal.SIGTERM)
     assert supervisor(tmp_path, body, stopped_code=75).run() == 75
     assert supervisor(tmp_path, body, stopped_code=75).run() == 0
     assert supervisor(tmp_path, "sys.exit(2)", stopped_code=75).run() == 2

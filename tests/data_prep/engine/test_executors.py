@@ -106,7 +106,7 @@ def test_data_stages_with_deduplication_give_the_bytes_of_one_process(name, alon
             timeout=HANG_SECONDS,
         )  # fmt: skip
         try:
-            slurm.wait(HANG_SECONDS)
+            slurm.wait()
         finally:
             slurm.end()
     assert ended.returncode == 0, ended.stderr

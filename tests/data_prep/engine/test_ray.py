@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from lm.errors import UsageError
 from tests.data_prep.engine.test_executors import short_folder
 from tests.data_prep.engine.test_units import BAD, check_failures, contents, members, records, step_of, texts
 from tests.run_files import HANG_SECONDS
+from tests.until import until
 
 REPOSITORY = Path(__file__).parents[3]
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (make ray)")
@@ -108,10 +108,7 @@ def said_by(process: subprocess.Popen) -> str:
     """Return the output, and check that no process of it is left."""
     said, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, errors
-    deadline = time.monotonic() + HANG_SECONDS
-    while members(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert members(process.pid) == []
+    until(lambda: not members(process.pid))
     return said
 
 
@@ -136,10 +133,7 @@ def test_units_that_fail_kill_or_hang_are_quarantined_and_servers_listen_only_on
 def test_an_interrupt_stops_the_cluster_and_keeps_finished_units(tmp_path):
     with short_folder() as home:
         process = start(tmp_path, home, INTERRUPTED)
-        deadline = time.monotonic() + HANG_SECONDS
-        waiting = lambda: len(list(tmp_path.rglob("wait-*.running")))
-        while waiting() < 2 and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.1)
+        until(lambda: len(list(tmp_path.rglob("wait-*.running"))) == 2 or process.poll() is not None)
         process.send_signal(signal.SIGINT)
         assert said_by(process).splitlines()[-1] == "interrupted"
     assert len(contents(tmp_path / "run")) == 20 and not list(tmp_path.rglob("*.running"))

@@ -10,7 +10,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from tests.data_prep.engine.test_units import GROUP, contents, records, step_of,
 from tests.object_store import QUICK, serving, variables
 from tests.run_files import HANG_SECONDS, REPOSITORY
 from tests.slurm_programs import StandIn
+from tests.until import until
 
 BAD = {"bad": "damaged text", "group": f"{GROUP} x"}
 MAIN = """
@@ -59,9 +59,7 @@ def steps_of(kind: str) -> list[Step]:
 
 def gated(unit: Unit[str], space: Workspace, gate: Path) -> dict:
     """Write the unit's text; gate units first wait for a file."""
-    deadline = time.monotonic() + HANG_SECONDS
-    while unit.name.startswith("gate") and not gate.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: not unit.name.startswith("gate") or gate.exists())
     return work(unit, space)
 
 
@@ -125,7 +123,7 @@ def test_a_chain_of_jobs_runs_all_steps_with_the_bytes_of_one_process(slurm, com
     begun = command("two", slurm_options="--partition=cpu")
     assert begun.returncode == 0 and begun.stderr == ""
     assert "one: 22 units are submitted to Slurm as array 1, 2; then job 3 continues" in begun.stdout
-    slurm.wait(HANG_SECONDS)
+    slurm.wait()
     check_made(command, tmp_path)
     jobs = slurm.submitted()
     assert [job.get("--array") for job in jobs] == ["0-1", "0-0", None] * 2
@@ -149,20 +147,20 @@ def test_an_idle_array_ends_the_chain_and_lists_of_other_runs_are_not_read(slurm
         assert second.returncode == 1 and "0 units are done, and Slurm's queue has the jobs 1, 2, 3" in second.stderr
         assert "scancel 1 2 3" in second.stderr
     slurm.release()
-    slurm.wait(HANG_SECONDS)
+    slurm.wait()
     assert len(slurm.jobs()) == 3 and not mark.exists() and slurm.codes()[2] == [1]
     assert "is not the list that was submitted" in command.task_logs()
     (line,) = command.log().splitlines()
     assert "array jobs 1, 2 have ended, but no unit finished or failed" in line and "runs/cloud/gristmill-" in line
     assert command("good").returncode == 0
-    slurm.wait(HANG_SECONDS)
+    slurm.wait()
     assert contents(command.folder / "run") == made_alone("good", tmp_path / "alone")
 
 
 @pytest.mark.slow
 def test_if_all_units_fail_the_chain_ends_with_the_first_error_and_quarantines_none(slurm, command):
     assert command("all bad").returncode == 0
-    slurm.wait(HANG_SECONDS)
+    slurm.wait()
     assert len(slurm.jobs()) == 2 and slurm.codes()[1] == [1]
     assert command.log().startswith("main: ") and "is damaged." in command.log()
     assert not list(command.folder.rglob("quarantine/step/*.json"))
@@ -173,7 +171,7 @@ def test_failed_units_are_retried_once_in_a_chain(slurm, command):
     made = []
     for kind in ("bad and good, retry", "bad and good, retry"):
         assert command(kind).returncode == 0
-        slurm.wait(HANG_SECONDS)
+        slurm.wait()
         made.append([job["--wrap"].endswith("--engine.retry-failed False") for job in slurm.submitted()])
         assert set(records(command.folder / "run")) == {"a", "b"}
     assert [sum(retried) for retried in made] == [1, 2] and command.log().count("step 4") == 2
@@ -186,7 +184,7 @@ def test_a_run_folder_may_be_in_a_bucket(command, slurm, tmp_path):
         command.environment |= store.environment() | QUICK | {"RUN": "s3://bucket/run"}
         begun = command("good")
         assert begun.returncode == 0, begun.stderr
-        slurm.wait(HANG_SECONDS)
+        slurm.wait()
         with variables(store.environment() | QUICK):
             found = {name: Url(f"s3://bucket/run/{name}").read_bytes() for name in Url("s3://bucket/run").files()}
     assert command.log().splitlines() == ["step 4"]
@@ -201,7 +199,7 @@ def test_rejected_jobs_are_reported_in_one_line_and_leave_no_job_queued(slurm, c
     refused = command("two")
     assert refused.returncode == 1 and len(refused.stderr.splitlines()) == 1
     assert "sbatch fails: sbatch: error: Batch job submission failed: Invalid account" in refused.stderr
-    slurm.wait(HANG_SECONDS)
+    slurm.wait()
     assert all((job / "cancelled").exists() for job in slurm.jobs()) and len(slurm.jobs()) == 2
 
 
@@ -260,19 +258,12 @@ def real() -> Generator[local_slurm.Cluster]:
         yield cluster
 
 
-def wait_for(what: Callable[[], object], said: Callable[[], str] = str) -> None:
-    deadline = time.monotonic() + HANG_SECONDS
-    while not what():
-        assert time.monotonic() < deadline, said()
-        time.sleep(0.1)
-
-
 @pytest.mark.slow
 def test_a_real_slurm_runs_all_steps_with_the_bytes_of_one_process(real, tmp_path):
     command = Command(tmp_path, real.environment)
     begun = command("two", workers=7, slurm_options="--time=30 --cpus-per-task=2")
     assert begun.returncode == 0, begun.stderr
-    wait_for(lambda: not real.jobs(), real.log)
+    real.wait_for(lambda: not real.jobs())
     check_made(command, tmp_path)
 
 
@@ -284,14 +275,14 @@ def test_cancelled_and_requeued_tasks_lose_no_unit(real, tmp_path, monkeypatch):
     begun = command("gated", workers=4)
     assert begun.returncode == 0, begun.stderr
     array = json.loads((tmp_path / "run/units/step.submitted").read_text())["arrays"][0]
-    wait_for(lambda: len(list(tmp_path.rglob("*.running"))) == 4, command.task_logs)
+    real.wait_for(lambda: len(list(tmp_path.rglob("*.running"))) == 4)
     real.ask("scancel", f"{array}_1")
     real.ask("scontrol", "requeue", f"{array}_2")
-    wait_for(lambda: f"{array}_1" not in real.jobs(), real.log)
-    wait_for(lambda: real.ask("squeue", "--noheader", "--format=%T", f"--job={array}_2").strip() == "PENDING", real.log)
+    real.wait_for(lambda: f"{array}_1" not in real.jobs())
+    real.wait_for(lambda: real.ask("squeue", "--noheader", "--format=%T", f"--job={array}_2").strip() == "PENDING")
     real.ask("scontrol", "update", f"JobId={array}_2", "StartTime=now")  # Slurm waits for up to two minutes
     (tmp_path / "gate").touch()
-    wait_for(lambda: not real.jobs(), real.log)
+    real.wait_for(lambda: not real.jobs())
     assert contents(tmp_path / "run") == made_alone("gated", tmp_path / "alone")
     assert not list(tmp_path.rglob("quarantine/step/*.json")) and not list(tmp_path.rglob("*.running"))
     assert command.log().count("continues this command") == 1 and command.log().rstrip().endswith("step 44")

@@ -28,6 +28,7 @@ from data_prep.engine.units import read_marker
 from lm.errors import InputError, UsageError
 from lm.storage import Place, write_atomically
 from tests.run_files import HANG_SECONDS, REPOSITORY
+from tests.until import until
 
 TWO, BEAM = EngineConfig(workers=2, max_failed=1.0), EngineConfig(runner="beam", max_failed=0.5)
 ENGINES = {"here": ONE_PROCESS, "processes": TWO, "beam": BEAM}
@@ -411,16 +412,13 @@ def test_an_interrupt_or_kill_stops_the_workers_and_keeps_finished_units(number,
     (tmp_path / "tmp").mkdir()
     process = start(tmp_path, 20, "wait", TMPDIR=str(tmp_path / "tmp"))
     try:
-        deadline = time.monotonic() + HANG_SECONDS
-        done = lambda: list((tmp_path / "units/step").glob("*.json"))
-        while len(done()) < 20 and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.02)
+        done = lambda: len(list((tmp_path / "units/step").glob("*.json")))
+        until(lambda: done() == 20 or process.poll() is not None)
         process.send_signal(number)
         said, _ = process.communicate(timeout=HANG_SECONDS)
         assert said == ("interrupted\n" if number == signal.SIGINT else "")
-        while members(process.pid) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert members(process.pid) == [] and len(done()) == 20
+        until(lambda: not members(process.pid))
+        assert done() == 20
         assert list((tmp_path / "tmp").iterdir()) == []  # temporary local files
         assert number == signal.SIGKILL or not list(tmp_path.rglob("*.running"))  # does not count as an attempt
     finally:
@@ -438,9 +436,7 @@ def test_kills_at_random_moments_do_not_change_the_bytes(tmp_path):
     for least in [0, *sorted(draw.sample(range(1, 300), 3)), 300]:
         process = start(run, 300, "wait")
         try:
-            deadline = time.monotonic() + HANG_SECONDS
-            while done() < least and time.monotonic() < deadline and process.poll() is None:
-                time.sleep(0.002)
+            until(lambda: done() >= least or process.poll() is not None)  # noqa: B023
             time.sleep(draw.uniform(0, 0.05))
             assert process.poll() is None
         finally:
