@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import zipfile
 from typing import NamedTuple
 
@@ -129,18 +130,26 @@ ROW = '{"x": NaN}'
     [
         (f"echo '{ROW}'; printf '{{\"half'", 600, "is no JSON", True, False),
         (f"echo '{ROW}'; kill -9 $$", 600, "signal SIGKILL", True, False),
-        (f"echo '{ROW}'; sleep 600", 1, "ended after 1 s, with the budget", False, True),
-        (f"echo '{ROW}'; sleep 600", 4, "did not end within 4 s", True, False),  # it was expected to take 1
+        (f"echo '{ROW}'; sleep 600", 500, "ended after 500 s, with the budget", False, True),
+        (f"echo '{ROW}'; sleep 600", 599, "did not end within 599 s", True, False),  # it was expected to take 180
     ],
 )
 def test_a_crashed_part_does_not_stop_the_others(monkeypatch, tmp_path, program, budget, said, failed, skipped):
-    """A shell program replaces the process of the part."""
+    """A shell program replaces the process of the part, and the timer of one that sleeps ends after its row."""
     part = tmp_path / "part"
     part.write_text(f"#!/bin/sh\n{program}\n")
     part.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(part))
     runner = Runner(argparse.Namespace(dry_run=True, minutes=10, golden=GOLDEN), None)
-    found = [*runner.rows("one", budget, 1)]
+    timer, timers = threading.Timer, []
+    monkeypatch.setattr(threading, "Timer", lambda *given: timers.append(given) or timer(*given))
+    rows = runner.rows("one", budget, 180)
+    found = [next(rows)]
+    ((seconds, end),) = timers
+    assert seconds == budget
+    if "sleep" in program:
+        end()
+    found += rows
     assert np.isnan(found[0]["x"]) and in_json(found[0]) == found[0] | {"x": "nan"}
     assert said in str(found[1:]) and all("seconds" in row for row in found)
     assert any("error" in row for row in found) == failed and (runner.skipped == ["one"]) == skipped
