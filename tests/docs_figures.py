@@ -70,7 +70,7 @@ def seen(url: str, document: int) -> dict:
 
 def main() -> None:
     from tests.server_process import serving
-    from tests.window.browser import WIDE, Watched, chromium, missing
+    from tests.window.browser import WIDE, Watched, chromium, missing, settle
     from tests.window.pictures import reduced, take_tour
 
     if len(sys.argv) != 2 or missing():
@@ -90,7 +90,7 @@ def main() -> None:
         ):
             watched = Watched(browser, width=WIDE)
             watched.page.goto((folder / "report/index.html").resolve().as_uri() + page)
-            watched.page.wait_for_timeout(1000)
+            settle(watched.page)
             top = max(0, watched.page.locator(first).first.bounding_box()["y"] - 12)
             clip = {"x": 0, "y": top, "width": WIDE, "height": height}
             small = reduced(watched.page.screenshot(clip=clip, full_page=True))

@@ -21,8 +21,23 @@ CANCELLED = "net::ERR_ABORTED"
 """A request that the page cancelled itself, for example because the text was edited meanwhile."""
 WIDE, PHONE = 1200, 360
 """CSS pixels."""
-PAUSE, SOON = 200, 40
-"""Milliseconds until a page has reacted: after typing, at most 150 without another key; and to all other input."""
+WATCH_TIMERS = """(() => {
+  const { setTimeout: begin, clearTimeout: end } = window, running = new Set();
+  window.setTimeout = (act, wait, ...rest) => {
+    const id = begin(() => { running.delete(id); act(...rest); }, wait);
+    if (!(wait > 500)) running.add(id);
+    return id;
+  };
+  window.clearTimeout = (id) => { running.delete(id); end(id); };
+  window.idle = async () => {
+    for (const until = Date.now() + 120_000; Date.now() < until;) {
+      await new Promise((done) => requestAnimationFrame(() => begin(done)));
+      if (!running.size && !document.querySelector("[aria-busy=true]")) return;
+    }
+    throw Error("the page is still busy");
+  };
+})()"""
+"""Script of every page: `idle()` waits until all events are handled, and no short timer or request is pending."""
 
 
 def missing() -> str:
@@ -66,6 +81,7 @@ class Watched:
             reduced_motion="reduce",
         )
         self.context.set_default_timeout(120_000)  # however busy the machine
+        self.context.add_init_script(WATCH_TIMERS)
         self.page = self.context.new_page()
         self.faults: list[str] = []
         self.asked: list[str] = []
@@ -100,11 +116,10 @@ class Watched:
         assert self.faults or not self.expected, f"nothing said {self.expected!r}"
 
 
-def settle(page: Any, pause: int = PAUSE) -> None:
-    """Wait until the page is rendered: it has a heading, and after `pause` ms nothing is busy."""
+def settle(page: Any) -> None:
+    """Wait until the page has a heading and is idle."""
     page.wait_for_selector("main h1")
-    page.wait_for_timeout(pause)
-    page.wait_for_function("() => !document.querySelector('[aria-busy=true]')")
+    page.evaluate("idle()")
 
 
 def page_ids(page: Any) -> list[str]:
@@ -116,4 +131,4 @@ def show(page: Any, id: str) -> None:
     """Open another page of the window with its navigation."""
     page.click(f'nav a[data-page="{id}"]')
     page.wait_for_selector(f".page-{id}")
-    settle(page, SOON)
+    settle(page)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.window.browser import PAUSE, SOON, settle
+from tests.window.browser import settle
 
 REACHABLE = """() => {
   window.reachable = [...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")]
@@ -74,7 +74,7 @@ def use(page: Any, text: str, most: int) -> dict[str, int]:
             one = usable.nth(number)
             if one.is_enabled():
                 act(one)
-                settle(page, PAUSE if "textarea" in kind else SOON)
+                settle(page)
                 used[kind] = used.get(kind, 0) + 1
     return used
 
@@ -87,7 +87,7 @@ def use_all(page: Any, text: str, most: int) -> dict[str, int]:
         if number >= links.count():
             break
         links.nth(number).click()
-        settle(page, SOON)
+        settle(page)
         for kind, count in ({"a": 1} | use(page, text, most)).items():
             used[kind] = used.get(kind, 0) + count
     return used

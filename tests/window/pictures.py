@@ -80,7 +80,6 @@ def take_tour(window: str, out: Path) -> None:
             if view.wait:
                 page.wait_for_selector(view.wait)
             settle(page)
-            page.wait_for_timeout(1000)  # drawn after the answers
             page.evaluate("scrollTo(0, 0)")  # pressing may have scrolled, and boxes are relative to the screen's top
             box = page.locator(view.part).bounding_box()
             clip = {"x": 0, "y": max(0, box["y"] - 12), "width": WIDE, "height": min(view.height, box["height"] + 24)}
