@@ -12,6 +12,7 @@ import pytest
 from lm.chat.template import ChatTemplate
 from lm.tokenizer import load
 from tests.assistant_run import PAGES
+from tests.until import until
 from tests.window.axe import grave_faults
 from tests.window.browser import PHONE, WIDE, page_ids, settle, show
 from tests.window.driven import ONLY_POINTED_AT, walk
@@ -147,7 +148,7 @@ def test_stop_cancels_the_request_on_the_server(assistant, open_page):
         page.locator(".chat-form [role=status]", has_text="Stopped.").wait_for()
     finally:
         os.kill(process.pid, signal.SIGCONT)
-    page.wait_for_function(f"(before) => ({CANCELLED})().then((now) => now === before + 1)", arg=before)
+    until(lambda: page.evaluate(CANCELLED) == before + 1)
     assert shown(page) == [QUESTION]
     asked_by(page, lambda: page.get_by_role("button", name="Regenerate").click())
     assert len(shown(page)) == 2
