@@ -259,7 +259,6 @@ def test_a_signal_while_the_process_is_being_started_is_forwarded_too(tmp_path, 
     def slow(command):
         process = real(command)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.1)
         return process
 
     monkeypatch.setattr(subprocess, "Popen", slow)

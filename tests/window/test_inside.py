@@ -34,7 +34,7 @@ def inside(address: str, **parameters: object) -> str:
 
 def opened(open_page, address: str):
     page = open_page(address)
-    page.wait_for_selector(OVER_THE_TEXT, timeout=120_000)  # the server's first answer compiles a program
+    page.wait_for_selector(OVER_THE_TEXT)  # the server's first answer compiles a program
     settle(page)
     return page
 

@@ -92,15 +92,15 @@ class Hurried(functools.partial):
         return hurried, ()
 
 
-def hurried() -> Callable[..., dict]:
-    arm: Callable = faulthandler.dump_traceback_later
+def hurried():
+    arm = faulthandler.dump_traceback_later
 
     def armed(seconds: float, **how) -> None:
         global end_soon
         arm(seconds, **how)
         end_soon = lambda: arm(seconds / 300, **how)
 
-    setattr(faulthandler, arm.__name__, armed)
+    faulthandler.dump_traceback_later = armed  # ty: ignore[invalid-assignment]
     return work
 
 
