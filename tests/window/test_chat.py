@@ -210,6 +210,7 @@ def test_a_run_without_a_chat_template_has_no_such_page(hostile, open_page):
     assert "chat" not in page_ids(page) and page.get_attribute("nav [aria-current]", "data-page") == "report"
 
 
+@pytest.mark.slow
 def test_the_exported_page_shows_recorded_conversations(assistant, open_page):
     page = open_page(assistant.exported)
     assert page_ids(page) == ["chat", "training"]
