@@ -367,7 +367,7 @@ def test_messages_name_parts_of_pages_that_exist():
         assert part in (REPOSITORY / page).read_text(), (page, part)
 
 
-MOST_TOKENS = {"product": 456_600, "tests": 538_300}
+MOST_TOKENS = {"product": 456_600, "tests": 537_600}
 """Python tokens without comments and line structure; a string is one, also a docstring or an f-string. Lower them when
 code leaves."""
 
