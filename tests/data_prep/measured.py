@@ -80,6 +80,14 @@ def write_texts(path: Path, rows: list[dict], rows_per_group: int = 7, schema: p
     return table
 
 
+def write_corpus(folder: Path, files: dict[str, list[dict]], schema: pa.Schema = TEXT_SCHEMA) -> Path:
+    """Write the folder texts/ of these files and records.json; return it."""
+    for name, rows in files.items():
+        write_texts(folder / "texts" / f"{name}.parquet", rows, schema=schema)
+    write_records(folder / "texts", sum(map(len, files.values())))
+    return folder / "texts"
+
+
 def contents(folder: Path, *others: str) -> dict[str, bytes]:
     """{path: bytes} of kept and dropped documents, their counts, and the files that match other patterns."""
     patterns = ("documents/*", "dropped/*", "funnel.json", *others)

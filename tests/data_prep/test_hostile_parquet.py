@@ -85,7 +85,7 @@ def test_a_small_file_takes_little_memory(tmp_path, name):
     pq.write_table(make(), path, **SMALL)
     assert path.stat().st_size < 100_000
     command = [sys.executable, "-c", READ, str(path), reader]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["megabytes"] < MEGABYTES, found

@@ -32,7 +32,9 @@ CONFIG = demo_config(steps=("gopher_quality", "exact_dedup"))
 PAGES = get_config().pages
 FILES, ROWS = 3, 16
 DAY = 19_000
-PLAIN: dict[str, Callable[[int], Any]] = {
+type Columns = dict[str, Callable[[int], Any]]
+"""{column: its value in row n}."""
+PLAIN: Columns = {
     "whole": lambda n: None if n % 5 == 4 else (-1) ** n * (2**63 - 1 - n),
     "share": lambda n: [0.1 * n, -0.0, 5e-324, math.inf, None][n % 5],
     "flag": lambda n: [True, False, None][n % 3],
@@ -41,7 +43,7 @@ PLAIN: dict[str, Callable[[int], Any]] = {
     "tags": lambda n: [["a", "b c"], [], None, ["", None, "é" * n]][n % 4],
     "about.editor": lambda n: f"editor {n}" if n % 3 else None,
 }
-"""{column: its value in row n}, in every format."""
+"""Columns in every format."""
 TYPED: dict[str, tuple[pa.DataType, Callable[[int], Any]]] = {
     "small": (pa.int8(), lambda n: n - 8),
     "unsigned": (pa.uint64(), lambda n: 2**64 - 1 - n),
@@ -60,7 +62,7 @@ def text(number: int) -> str:
     return {5: GERMAN, 6: prose(0), 7: "Too short."}.get(number % 8, prose(number))
 
 
-def rows(file: int, columns: dict[str, Callable[[int], Any]]) -> list[dict]:
+def rows(file: int, columns: Columns) -> list[dict]:
     made = []
     for n in range(file * ROWS, (file + 1) * ROWS):
         values = {name: value(n) for name, value in columns.items()}
@@ -69,7 +71,7 @@ def rows(file: int, columns: dict[str, Callable[[int], Any]]) -> list[dict]:
     return made
 
 
-def write_parquet(path: Path, file: int) -> dict[str, Callable[[int], Any]]:
+def write_parquet(path: Path, file: int) -> Columns:
     typed = {name: value for name, (_, value) in TYPED.items()}
     kinds = {name: kind for name, (kind, _) in TYPED.items()}
     kinds |= {"author": pa.large_string(), "tags": pa.large_list(pa.string())}
@@ -81,14 +83,14 @@ def write_parquet(path: Path, file: int) -> dict[str, Callable[[int], Any]]:
     return PLAIN | typed
 
 
-def write_lines(path: Path, file: int) -> dict[str, Callable[[int], Any]]:
+def write_lines(path: Path, file: int) -> Columns:
     path.write_bytes("\n".join(map(json.dumps, rows(file, PLAIN))).encode())
     return PLAIN
 
 
-WRITERS: dict[str, list[tuple[str, Callable[[Path, int], dict[str, Callable[[int], Any]]]]]] = {
-    "Parquet": [("parquet", write_parquet)],
-    "JSON lines or a JSON array": [("jsonl", write_lines)],
+WRITERS: dict[str, tuple[str, Callable[[Path, int], Columns]]] = {
+    "Parquet": ("parquet", write_parquet),
+    "JSON lines or a JSON array": ("jsonl", write_lines),
 }
 """{name of a format: (ending, function that writes such a file and returns its columns)}."""
 
@@ -121,10 +123,10 @@ def bits(array: pa.Array | pa.ChunkedArray) -> list:
 
 
 @pytest.mark.fast_rows
-@pytest.mark.parametrize("writer", [(name, *one) for name, some in WRITERS.items() for one in some], ids=lambda w: w[1])
-def test_values_stay_with_kept_and_dropped_documents_bit_for_bit(tmp_path, writer):
+@pytest.mark.parametrize("format", WRITERS)
+def test_values_stay_with_kept_and_dropped_documents_bit_for_bit(tmp_path, format):
     assert WRITERS.keys() == {one.title for one in FORMATS} - {"plain text"}
-    _, ending, write = writer
+    ending, write = WRITERS[format]
     (tmp_path / "in").mkdir()
     _, _, columns = (write(tmp_path / f"in/{file}.{ending}", file) for file in range(FILES))
     run = with_stages(tmp_path, listed(tmp_path / "in", tuple(columns)))

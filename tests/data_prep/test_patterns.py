@@ -1,6 +1,5 @@
 """A path that exists is that path, whatever its characters, for every option that takes a shell pattern."""
 
-import dataclasses
 import re
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from data_prep.url_filter.lists import user_lists
 from launch.finetune import conversation_files
 from launch.run_folder.checks import inside
 from lm.errors import InputError
+from lm.fields import with_values
 from tests.data_prep.pages import named_files
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ READERS = {
 
 def with_conversations(path: str):
     experiment = get_config()
-    return dataclasses.replace(experiment, chat=dataclasses.replace(experiment.chat, conversations=(path,)))
+    return with_values(experiment, {"chat.conversations": (path,)})
 
 
 @pytest.mark.parametrize("option", READERS)

@@ -24,7 +24,7 @@ from data_prep.url_filter.filter import reject_reason
 from data_prep.verdict import thresholds_of
 from data_prep.warc import write_pages
 from lm.errors import UsageError
-from lm.fields import flatten
+from lm.fields import flatten, with_values
 from tests.data_prep.measured import CONFIG, real_rows, write_records, write_texts
 from tests.data_prep.pages import GERMAN, PROSE, demo_config, document, html, page
 
@@ -200,7 +200,7 @@ def test_measuring_other_languages_is_optional():
         rows = [row.row_of(one, file, config) for one in (german, english)]
         assert [found["words"] is None for found in rows] == [not asked, False]
         assert [found["text"] for found in rows] == [GERMAN, PROSE]
-    wider = dataclasses.replace(config, language=dataclasses.replace(config.language, languages=("de", "en")))
+    wider = with_values(config, {"language.languages": ("de", "en")})
     assert wider.of_texts() != config.of_texts()
 
 

@@ -81,15 +81,11 @@ def test_every_row_gets_the_verdict_of_a_config_for_only_its_language(change):
 def test_a_score_at_the_threshold_passes():
     """FineWeb-2 keeps scores at the threshold, FineWeb only scores above it."""
     table = rows(3)
-    at = table.set_column(table.schema.get_field_index("language_score"), "language_score", pa.array([0.5] * 3))
-    assert (
-        verdicts(at, config(thresholds("deu_Latn"), thresholds("spa_Latn")))[:2]
-        != [("language", "low_language_score")] * 2
-    )
-    below = math.nextafter(0.5, 0)
-    low = table.set_column(table.schema.get_field_index("language_score"), "language_score", pa.array([below] * 3))
-    found = verdicts(low, config(thresholds("deu_Latn"), thresholds("spa_Latn")))
-    assert found[:2] == [("language", "low_language_score")] * 2
+    place = table.schema.get_field_index("language_score")
+    for score, passes in ((0.5, True), (math.nextafter(0.5, 0), False)):
+        scored = table.set_column(place, "language_score", pa.array([score] * 3))
+        found = verdicts(scored, config(thresholds("deu_Latn"), thresholds("spa_Latn")))
+        assert (found[:2] != [("language", "low_language_score")] * 2) == passes
 
 
 def test_stop_words_depend_on_the_language_of_the_text():

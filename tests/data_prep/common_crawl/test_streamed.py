@@ -265,12 +265,9 @@ def test_a_damaged_record_is_named_by_its_archive_and_the_others_are_kept(crawl,
     assert row_of(damage, unit, demo_config())["id"] == f"{name}#{offset}"
 
 
-def test_an_unknown_crawl_is_rejected_with_the_list_of_crawls(crawl, tmp_path):
+def test_an_unknown_crawl_and_more_files_than_in_the_crawl_are_rejected(crawl, tmp_path):
     with pytest.raises(UsageError, match=r"no crawl CC-MAIN-2024-11 .*paths\.gz does not exist.*collinfo\.json"):
         fetched(crawl, tmp_path, crawl="CC-MAIN-2024-11")
-
-
-def test_more_files_than_in_the_crawl_are_rejected_with_both_numbers(crawl, tmp_path):
     with pytest.raises(UsageError, match=r"files is 9, but CC-MAIN-2024-10 has 3 WARC files, 2 of them"):
         fetched(crawl, tmp_path, files=9, first_file=1)
 

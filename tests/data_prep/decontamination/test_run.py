@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,7 +11,7 @@ from data_prep.config import DecontaminationConfig, DocumentsConfig
 from data_prep.engine import tasks
 from data_prep.prepare import prepare_documents
 from lm.errors import UsageError
-from tests.data_prep.measured import CONFIG, contents, plain_row, prose, write_records, write_texts
+from tests.data_prep.measured import CONFIG, contents, plain_row, prose, write_corpus
 
 BOILERPLATE = "All rights reserved by the owner of this site and nobody may copy any part of it."
 EXAMPLES = [
@@ -55,17 +54,12 @@ def sets(tmp_path) -> Path:
 @pytest.fixture
 def texts(tmp_path) -> Path:
     rows = [plain_row(text, name) for name, text in TEXTS.items()]
-    for name, mine in (("a", rows[:9]), ("b", rows[9:12]), ("c", rows[12:]), ("d", [])):
-        write_texts(tmp_path / "texts" / f"{name}.parquet", mine)
-    write_records(tmp_path / "texts", len(rows))
-    return tmp_path / "texts"
+    return write_corpus(tmp_path, {"a": rows[:9], "b": rows[9:12], "c": rows[12:], "d": []})
 
 
-def config_of(sets: Path, steps: Sequence[str] = ("exact_dedup", "decontamination"), **changed) -> DocumentsConfig:
-    decontamination = DecontaminationConfig(sets=(str(sets),), max_corpus_documents=3)
-    return dataclasses.replace(
-        CONFIG, steps=tuple(steps), decontamination=dataclasses.replace(decontamination, **changed)
-    )
+def config_of(sets: Path, max_corpus_documents: int = 3, **changed) -> DocumentsConfig:
+    decontamination = DecontaminationConfig((str(sets),), max_corpus_documents=max_corpus_documents, **changed)
+    return dataclasses.replace(CONFIG, steps=("exact_dedup", "decontamination"), decontamination=decontamination)
 
 
 def made(texts: Path, config: DocumentsConfig, out: Path) -> dict[str, str]:

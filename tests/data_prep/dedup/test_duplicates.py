@@ -14,17 +14,14 @@ import pytest
 from configs.recipes import gristmill as recipe
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig, MinHashConfig, UrlDedupConfig
 from data_prep.config.deduplicate import TRACKING
-from data_prep.dedup.clusters import (
-    make_node,
-    repeats,
-)
+from data_prep.dedup.clusters import make_node, repeats
 from data_prep.dedup.keys import scope_of, text_key
 from data_prep.dedup.minhash import band_keys
 from data_prep.funnel.report import read_counts
 from data_prep.prepare import prepare_documents
 from data_prep.urls import same_page_key
 from lm.errors import UsageError
-from tests.data_prep.measured import plain_row, write_records, write_texts
+from tests.data_prep.measured import plain_row, write_corpus
 from tests.data_prep.pages import demo_config
 
 REASONS = {"exact_dedup": "exact_duplicate", "minhash_dedup": "near_duplicate"}
@@ -69,15 +66,11 @@ class Deduplicated:
 def deduplicate(
     folder: Path, files: list[list[dict]], config: DocumentsConfig, engine: EngineConfig = ONE_PROCESS
 ) -> Deduplicated:
-    names = [f"{number}.parquet" for number in range(len(files))]
-    for name, rows in zip(names, files, strict=True):
-        write_texts(folder / "texts" / name, rows)
-    write_records(folder / "texts", sum(map(len, files)))
-    documents, dropped = folder / "documents", folder / "dropped"
-    prepare_documents(folder / "texts", config, folder, engine=engine)
+    named = {str(number): rows for number, rows in enumerate(files)}
+    prepare_documents(write_corpus(folder, named), config, folder, engine=engine)
     kept, gone = (
-        {row["id"]: row for name in names for row in pq.read_table(where / name).to_pylist()}
-        for where in (documents, dropped)
+        {row["id"]: row for name in named for row in pq.read_table(folder / where / f"{name}.parquet").to_pylist()}
+        for where in ("documents", "dropped")
     )
     for row in gone.values():
         if row["duplicate_of"] and ".parquet:" in row["duplicate_of"]:

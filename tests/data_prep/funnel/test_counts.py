@@ -67,9 +67,14 @@ def test_counts_do_not_depend_on_the_number_and_order_of_files(seed: int, files:
     assert merge(parts) == merge(parts[::-1]) == merge([merge(parts[:2]), merge(parts[2:])])
 
 
+def judged(seed: int, number: int) -> tuple[list[dict], list]:
+    """(random rows, the verdict of each)."""
+    rows = random_rows(seed, number)
+    return rows, verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG)
+
+
 def test_counts_equal_those_of_the_rows():
-    rows = random_rows(5, 800)
-    found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG)
+    rows, found = judged(5, 800)
     counts = count(rows)
     tally = collections.Counter(verdict and "/".join(verdict) for verdict in found)
     assert (counts["rows"], counts["kept"][0]) == (800, tally.pop(None))
@@ -106,8 +111,7 @@ def test_host(url: str | None, expected: str):
 
 
 def test_each_value_is_counted_in_one_group():
-    rows = random_rows(6, 500)
-    found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG)
+    rows, found = judged(6, 500)
     counts = count(rows)
     for signal in {one.signal for one in THRESHOLDS}:
         mine = {(one.stage, one.reason) for one in THRESHOLDS if one.signal == signal}
@@ -122,8 +126,7 @@ def test_each_value_is_counted_in_one_group():
 
 
 def test_near_are_the_kept_rows_closest_to_each_threshold():
-    rows = random_rows(7, 400)
-    found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG)
+    rows, found = judged(7, 400)
     counts = count(rows, file=3, first=1000)
     for one in THRESHOLDS:
         distances = sorted(
@@ -135,10 +138,9 @@ def test_near_are_the_kept_rows_closest_to_each_threshold():
 
 
 def test_examples_are_sampled_by_id():
-    rows = random_rows(8, 400)
+    rows, found = judged(8, 400)
     examples = count(rows)["examples"]
     orders = {order_of(row["id"]): number for number, row in enumerate(rows)}
-    found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG)
     for name, places in examples.items():
         mine = [order for order, n in orders.items() if "/".join(found[n] or ("kept",)) == name]
         assert places == [[order, 0, orders[order]] for order in sorted(mine)[:EXAMPLES]]

@@ -66,16 +66,10 @@ def test_a_text_without_personal_data_is_returned_unchanged(text):
 @example("\ufdd1a@b.de\ufdef")
 @example("1.2.3.4 Hauptstraße 12")
 @example("4012 8888 8888 1881 128.8.8.8")
-def test_replacement_is_idempotent(text):
-    once, _ = replace_personal_data(text, CONFIG)
-    twice, counts = replace_personal_data(once, CONFIG)
-    assert (twice, sum(counts.values())) == (once, 0)
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
-def test_only_matches_are_changed(text):
+def test_only_matches_are_changed_and_replacement_is_idempotent(text):
     replaced, counts = replace_personal_data(text, CONFIG)
+    twice, more = replace_personal_data(replaced, CONFIG)
+    assert (twice, sum(more.values())) == (replaced, 0)
     marks = [CONFIG.placeholder(kind) for kind in FINDERS]
     kept = re.split("|".join(map(re.escape, marks)), replaced)
     assert re.fullmatch(".*".join(map(re.escape, kept)), text, re.DOTALL)

@@ -15,6 +15,7 @@ from data_prep.config.filters import COLUMNS_TAKEN
 from data_prep.measure.row import measure, text_schema
 from data_prep.select.apply_filters import dropped_schema, kept_schema
 from lm.errors import UsageError
+from lm.fields import with_values
 from tests.commands import run_command
 from tests.data_prep.measured import prose
 from tests.launch.run_folder import recorded_in
@@ -205,8 +206,7 @@ def test_incomplete_filters_and_name_clashes_are_rejected(changes, told):
 
 
 def test_a_signal_with_the_name_of_another_column_is_rejected():
-    minhash = dataclasses.replace(DOCUMENTS.minhash, cluster_sizes=True, upsampling_weights=((1, 1),))
-    counted = dataclasses.replace(DOCUMENTS, minhash=minhash)
-    labelled = dataclasses.replace(counted, language=dataclasses.replace(counted.language, languages=("deu_Latn",)))
+    counted = with_values(DOCUMENTS, {"minhash.cluster_sizes": True, "minhash.upsampling_weights": ((1, 1),)})
+    labelled = with_values(counted, {"language.languages": ("deu_Latn",)})
     columns = {*text_schema(labelled).names, *dropped_schema(DOCUMENTS).names, *kept_schema(counted).names}
     assert columns - {signal.name for one in DOCUMENTS.all_filters for signal in one.signals} == COLUMNS_TAKEN

@@ -16,7 +16,7 @@ from data_prep.config import (
 )
 from data_prep.dedup import substrings
 from data_prep.prepare import prepare_documents
-from tests.data_prep.measured import CONFIG, contents, plain_row, prose, write_records, write_texts
+from tests.data_prep.measured import CONFIG, contents, plain_row, prose, write_corpus, write_texts
 
 MENU = "Read more about the mill on our pages."
 PASSAGE = prose(77).replace("\n", " ")
@@ -39,10 +39,7 @@ def texts(tmp_path) -> Path:
         plain_row(text, name, date=f"2026-01-0{number + 1}T00:00:00Z")
         for number, (name, text) in enumerate(TEXTS.items())
     ]
-    for name, mine in (("a", rows[3:]), ("b", rows[:3])):
-        write_texts(tmp_path / "texts" / f"{name}.parquet", mine)
-    write_records(tmp_path / "texts", len(rows))
-    return tmp_path / "texts"
+    return write_corpus(tmp_path, {"a": rows[3:], "b": rows[:3]})
 
 
 def config_of(texts: Path, *steps: str) -> DocumentsConfig:

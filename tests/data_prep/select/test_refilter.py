@@ -23,8 +23,9 @@ from data_prep.select.refilter import Recounted, changed_thresholds, changes, co
 from data_prep.sources.inputs import Records
 from data_prep.verdict import thresholds_of
 from lm.errors import InputError
+from lm.fields import with_values
 from tests.data_prep.measured import CONFIG as MEASURED
-from tests.data_prep.measured import RULES, real_rows, text_row, write_records, write_texts
+from tests.data_prep.measured import RULES, real_rows, text_row, write_corpus
 
 SCORED = FastTextFilter(min_score=0.0, model="not read again", label="hq")
 CONFIG = dataclasses.replace(
@@ -61,13 +62,9 @@ OTHERS = {
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory) -> Path:
     """Three files with every row of `real_rows` once, and copies of some."""
-    folder = tmp_path_factory.mktemp("run") / "texts"
     rows = [row | {"fasttext_score": number * 37 % 100 / 100} for number, row in enumerate(real_rows(MEASURED))]
     copies = [row | {"id": f"{row['id']}-copy"} for row in rows[:20]]
-    for name, mine in (("a", rows[:30]), ("b", rows[30:]), ("c", copies)):
-        write_texts(folder / f"{name}.parquet", mine, schema=SCHEMA)
-    write_records(folder, len(rows) + len(copies))
-    return folder
+    return write_corpus(tmp_path_factory.mktemp("run"), {"a": rows[:30], "b": rows[30:], "c": copies}, schema=SCHEMA)
 
 
 def a_run(texts: Path, config: DocumentsConfig, out: Path) -> Written:
@@ -169,7 +166,7 @@ def test_other_languages_are_reported(texts, tmp_path):
     run, english = a_run(texts, CONFIG, tmp_path), CONFIG.language
     assert english.languages == ("en",)
     for languages, said in ((("de", "en"), "en in the run, now de, en"), ((), "en in the run, now all")):
-        config = dataclasses.replace(CONFIG, language=dataclasses.replace(english, languages=languages))
+        config = with_values(CONFIG, {"language.languages": languages})
         (line,) = changes(run, recounted(texts, config, tmp_path).config)
         assert line == f"  documents.language.languages: {said}  (other_language)"
 
@@ -218,8 +215,7 @@ def test_the_same_thresholds_give_the_counts_of_the_run_for_unusual_lines_too(tm
         | {"fasttext_score": (7 * n % 10) / 10 if document.text else None}
         for n, document in enumerate(documents)
     ]
-    write_texts(tmp_path / "texts/a.parquet", rows, schema=SCHEMA)
-    write_records(tmp_path / "texts", len(rows))
+    write_corpus(tmp_path, {"a": rows}, schema=SCHEMA)
     with contextlib.suppress(InputError):  # nothing survives, which is reported after funnel.json is written
         a_run(tmp_path / "texts", config, tmp_path)
     assert comparable(again(tmp_path / "texts", config, tmp_path)) == comparable(read_counts(tmp_path / FUNNEL).counts)
@@ -227,7 +223,7 @@ def test_the_same_thresholds_give_the_counts_of_the_run_for_unusual_lines_too(tm
 
 
 def test_duplicates_dropped_before_the_filters_are_reported_as_counted_under_the_rules(texts, tmp_path):
-    config = dataclasses.replace(DEDUP, minhash=dataclasses.replace(DEDUP.minhash, before_filters=True))
+    config = with_values(DEDUP, {"minhash.before_filters": True})
     run, now = a_run(texts, config, tmp_path), recounted(texts, config, tmp_path)
     *table, last = comparison(run, changes(run, now.config), now.counts, config).splitlines()
     assert re.match(r"\d+ of those that passed the stage language were duplicates .* counted under the rules\.", last)

@@ -182,7 +182,7 @@ def run_program(
     path = folder / "program.py"
     path.write_text(program)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([sys.executable, str(path)], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, str(path)], env=environment, capture_output=True, text=True)
     return done.returncode, (done.stderr.splitlines() or [""])[-1]
 
 

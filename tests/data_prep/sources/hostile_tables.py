@@ -22,6 +22,8 @@ from data_prep.sources.tables import read_table
 from lm.errors import InputError
 
 WORD = "x" * 30_000_000
+type Maker = tuple[str, Callable[[Path], object]]
+"""(ending of a file, function that writes it)."""
 ZSTD = {"compression": "zstd", "store_schema": False, "write_statistics": False}
 
 
@@ -42,13 +44,14 @@ def packed(path: Path, pieces: Iterator[bytes], size: int) -> None:
             writer.write(piece)
 
 
-def lines(path: Path, line: bytes, number: int) -> None:
-    at_once = 1 << 16
-    packed(path, (line * at_once for _ in range(number // at_once)), len(line) * number)
+def lines(line: bytes, number: int, ending: str = "jsonl.zst") -> Maker:
+    """A compressed file of one repeated line."""
+    many = line * (1 << 16)
+    return ending, lambda path: packed(path, (many for _ in range(number >> 16)), len(line) * number)
 
 
 PLAIN = {"use_dictionary": False}
-MAKERS: dict[str, tuple[str, Callable[[Path], object]]] = {
+MAKERS: dict[str, Maker] = {
     "columns of one dictionary word": (
         "parquet", lambda path: parquet(dictionary(100, "url", "id", "file_path"), path),
     ),
@@ -68,18 +71,18 @@ MAKERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "4 million rows without a text": (
         "parquet", lambda path: parquet(pa.table({"text": pa.array([None] * 4_194_304, pa.string())}), path),
     ),
-    "268 million empty lines": ("jsonl.zst", lambda path: lines(path, b"\n", 1 << 28)),
-    "134 million blank lines": ("jsonl.zst", lambda path: lines(path, b" \n", 1 << 27)),
-    "4 million lines that are not JSON": ("jsonl.zst", lambda path: lines(path, b"x\n", 1 << 22)),
-    "4 million lines that begin as JSON": ("jsonl.zst", lambda path: lines(path, b"{\n", 1 << 22)),
-    "4 million objects without a text": ("jsonl.zst", lambda path: lines(path, b"{}\n", 1 << 22)),
+    "268 million empty lines": lines(b"\n", 1 << 28),
+    "134 million blank lines": lines(b" \n", 1 << 27),
+    "4 million lines that are not JSON": lines(b"x\n", 1 << 22),
+    "4 million lines that begin as JSON": lines(b"{\n", 1 << 22),
+    "4 million objects without a text": lines(b"{}\n", 1 << 22),
     "a line of many lists": ("jsonl", lambda path: path.write_bytes(b"[" + b"[]," * 13_000_000 + b"[]]\n")),
     "an object of many lists": ("jsonl", lambda path: path.write_bytes(b'{"a":[' + b"[]," * 13_000_000 + b"[]]}\n")),
-    "an array of 268 million brackets": ("json.zst", lambda path: lines(path, b"[{", 1 << 27)),
-    "an array of backslashes": ("json.zst", lambda path: lines(path, b'[{"' + b"\\\\" * 1000, 1 << 17)),
+    "an array of 268 million brackets": lines(b"[{", 1 << 27, "json.zst"),
+    "an array of backslashes": lines(b'[{"' + b"\\\\" * 1000, 1 << 17, "json.zst"),
     "an array of 134 million numbers": ("json.zst", lambda path: packed(path, iter([b"[{}," + b"1," * (1 << 27)]), -1)),
 }  # fmt: skip
-"""{description: (ending, maker)}; the first, second, third, sixth, eighth, tenth and thirteenth are those of the review
+"""{description: a table}; the first, second, third, sixth, eighth, tenth and thirteenth are those of the review
 of December 2026."""
 
 

@@ -271,8 +271,7 @@ def test_a_list_of_several_gzip_members_is_read_completely_and_a_truncated_one_i
 def test_patterns_match_as_on_disk(tmp_path):
     names = ["a.gz", "b/a.gz", "b/c/a.gz", "b/.h/a.gz", ".h.gz", "b/c/d.txt", "bc/a.gz"]
     for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("")
+        write_atomically(tmp_path / name, "")
     for pattern in ("*.gz", "**/*.gz", "b/*", "b/**/a.gz", "b*/a.gz", "[ab]/?.gz", "**/c/*", "b/.h/*", "a.gz"):
         expected = {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob(pattern) if path.is_file()}
         expected = {name for name in expected if "/." not in f"/{name}" or ".h" in pattern}
@@ -282,8 +281,7 @@ def test_patterns_match_as_on_disk(tmp_path):
 def test_the_identity_of_an_input_is_its_contents_and_not_its_place_or_time(files, tmp_path):
     (one,) = listed(tmp_path / "a", tables=(str(files / "texts/u.jsonl"),))
     copy = tmp_path / "elsewhere/u.jsonl"
-    copy.parent.mkdir()
-    copy.write_bytes((files / "texts/u.jsonl").read_bytes())
+    write_atomically(copy, (files / "texts/u.jsonl").read_bytes())
     os.utime(copy, (1, 1))
     (other,) = listed(tmp_path / "b", tables=(str(copy),))
     assert one.identity == other.identity and one.path != other.path

@@ -15,14 +15,14 @@ from data_prep.sources.formats import FORMATS, format_of
 from lm.errors import InputError
 from lm.storage import parquet_pages
 from tests.data_prep.sources.hostile_tables import MAKERS
-from tests.data_prep.sources.test_tables import parquet, read
+from tests.data_prep.sources.test_tables import parquet, read, texts_of
 
 MEGABYTES = 1500
 
 
 def run(*given: object) -> dict:
     command = [sys.executable, "-m", "tests.data_prep.sources.hostile_tables", *map(str, given)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout or "{}")
 
@@ -49,7 +49,7 @@ def test_a_page_beyond_the_limit_is_quarantined_and_adjacent_pages_are_read(tmp_
     texts = [f"Text {n}." for n in range(10)] + ["x" * 200_000] + ["last"]
     path = parquet(tmp_path / "p.parquet", {"text": texts}, row_group_size=5, use_dictionary=False)
     documents, (row,) = read(path)
-    assert [document.text for document in documents] == texts[:10]
+    assert texts_of(documents) == texts[:10]
     assert (row.place, row.reason) == ("row group 2, from row 10 on", "too_long")
     with pytest.raises(InputError, match=r"no row group can be read: pages of 2\d\d,\d\d\d bytes in memory"):
         read(parquet(tmp_path / "q.parquet", {"text": ["x" * 200_000]}, use_dictionary=False))
@@ -63,7 +63,7 @@ def test_rows_of_many_pages_are_read_one_by_one_if_a_batch_would_be_too_large(tm
     sizes = {"write_batch_size": 1, "data_page_size": 1, "dictionary_pagesize_limit": 1000}
     path = parquet(tmp_path / "m.parquet", {"text": texts}, use_dictionary=use_dictionary, **sizes)
     documents, quarantined = read(path)
-    assert [document.text for document in documents] == texts and not quarantined
+    assert texts_of(documents) == texts and not quarantined
 
 
 @pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY", "RLE_DICTIONARY"])
@@ -125,7 +125,7 @@ def test_consecutive_bad_rows_are_listed_as_one(tmp_path):
     path = tmp_path / "b.jsonl"
     path.write_text('{"text": "a"}\n' + "x\n" * 5000 + '{"text": "b"}\n' + "x\n" * 50)
     documents, quarantined = read(path)
-    assert [document.text for document in documents] == ["a", "b"]
+    assert texts_of(documents) == ["a", "b"]
     assert len(quarantined) == tables.LISTED + 1 + 50
     rest = quarantined[tables.LISTED]
     assert (rest.place, rest.reason) == ("line 102", "not_json")

@@ -19,6 +19,8 @@ from data_prep.warc import write_pages
 from launch.fetch_pages import STAGE
 from launch.stages.stage import run_stage, settings_of
 from lm.errors import InputError, UsageError
+from lm.fields import with_values
+from lm.storage import write_atomically
 from tests.data_prep.pages import named_files
 from tests.data_prep.warc.test_warc import page
 
@@ -37,6 +39,14 @@ def own_files(folder: Path, *names: str) -> list[Path]:
     return paths
 
 
+def names(*patterns: object, option: str = "warc") -> list[str]:
+    return list(named_files(f"pages.{option}", [*map(str, patterns)]).values())
+
+
+def tables(*patterns: object) -> list[str]:
+    return names(*patterns, option="tables")
+
+
 def test_user_files_are_listed_in_place_with_names_relative_to_the_first_wildcard(tmp_path, monkeypatch):
     expected = own_files(tmp_path / "own", "a", "b", "sub/c")
     monkeypatch.chdir(tmp_path)
@@ -52,9 +62,6 @@ def test_user_files_are_listed_in_place_with_names_relative_to_the_first_wildcar
 
 
 def test_names_and_order_do_not_depend_on_the_location_of_the_files(tmp_path, monkeypatch):
-    def names(*patterns: str) -> list[str]:
-        return list(named_files("pages.warc", patterns).values())
-
     one, two = tmp_path / "z/one", tmp_path / "a/two"
     for folder in (one, two):
         own_files(folder, "x/b", "a-b/c", "a/d")
@@ -210,7 +217,7 @@ def test_the_stage_detects_a_changed_user_file(tmp_path):
     experiment = dataclasses.replace(get_config(), pages=config(warc=(str(own),), packages=PACKAGES))
     assert run_stage(STAGE, experiment, run)
     assert not run_stage(STAGE, experiment, run)
-    without = dataclasses.replace(experiment, pages=dataclasses.replace(experiment.pages, packages=()))
+    without = with_values(experiment, {"pages.packages": ()})
     assert not run_stage(STAGE, without, run)  # packages are not used together with user files
     size = own.stat().st_size
     own.write_bytes(own.read_bytes() + b"more")
@@ -229,33 +236,27 @@ def test_a_zstandard_warc_is_distinguished_from_a_table_by_its_name(tmp_path):
 
 def test_a_crawl_under_the_name_of_another_is_rejected_with_both():
     experiment = get_fineweb()
-    pages = dataclasses.replace(
-        experiment.pages, common_crawl=dataclasses.replace(experiment.pages.common_crawl, crawl="CC-MAIN-2024-18")
-    )
     with pytest.raises(
         UsageError, match=r"dump = 'CC-MAIN-2024-10'.*'CC-MAIN-2024-18'.*--documents\.dump CC-MAIN-2024-18"
     ):
-        dataclasses.replace(experiment, pages=pages)
+        with_values(experiment, {"pages.common_crawl.crawl": "CC-MAIN-2024-18"})
 
 
 def test_a_folder_means_all_its_files_of_the_kind(tmp_path):
     for name in ("b.txt", "a.jsonl", "deep/er/c.TXT", "notes.md", ".hidden.txt", ".git/x.txt", "d.warc.gz"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text('{"text": "a"}')
+        write_atomically(tmp_path / name, '{"text": "a"}')
     expected = {"a.jsonl", "b.txt", "deep/er/c.TXT", "notes.md"}
-    assert set(named_files("pages.tables", [str(tmp_path)]).values()) == expected
-    assert set(named_files("pages.tables", [f"{tmp_path}/"]).values()) == expected
-    assert list(named_files("pages.warc", [str(tmp_path)]).values()) == ["d.warc.gz"]
-    twice = named_files("pages.tables", [str(tmp_path), str(tmp_path / "*.txt")])
-    assert len(twice) == 4
+    assert set(tables(tmp_path)) == expected
+    assert set(tables(f"{tmp_path}/")) == expected
+    assert names(tmp_path) == ["d.warc.gz"]
+    assert len(tables(tmp_path, tmp_path / "*.txt")) == 4
 
 
 def test_skipped_files_of_a_folder_are_named(tmp_path):
     """Every file of a folder that is not hidden is read, or named with the reason."""
     for name, text in {"a.docx": "x", "deep/b.pdf": "x", "c.md": "x", "d.txt": "", ".e.odt": "x"}.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert list(named_files("pages.tables", [str(tmp_path)]).values()) == ["c.md"]
+        write_atomically(tmp_path / name, text)
+    assert tables(tmp_path) == ["c.md"]
     lines = []
     fetch_pages(config(tables=(str(tmp_path),)), tmp_path / "run", lines.append)
     assert any(re.search(r"skipped 2 files of other types \(read: .*\.md .*\): a\.docx, deep/b\.pdf$", line)
@@ -265,16 +266,16 @@ def test_skipped_files_of_a_folder_are_named(tmp_path):
 
 def test_a_folder_without_such_files_is_rejected_with_the_supported_endings(tmp_path):
     with pytest.raises(UsageError, match=r"is a folder without files with the ending \.parquet, \.txt"):
-        named_files("pages.tables", [str(tmp_path)])
+        tables(tmp_path)
     (tmp_path / "a.pdf").touch()
     with pytest.raises(UsageError, match=r"holds 1 files, but none .*\.jsonl"):
-        named_files("pages.tables", [str(tmp_path)])
+        tables(tmp_path)
     (tmp_path / "a.warc").touch()
     with pytest.raises(UsageError, match=r"It has files for pages\.warc: give it as that option"):
-        named_files("pages.tables", [str(tmp_path)])
+        tables(tmp_path)
     (tmp_path / "a.txt").touch()
     with pytest.raises(UsageError, match=r"those files are empty"):
-        named_files("pages.tables", [str(tmp_path)])
+        tables(tmp_path)
 
 
 def test_an_empty_pattern_is_not_the_current_folder(tmp_path, monkeypatch):
@@ -282,5 +283,5 @@ def test_an_empty_pattern_is_not_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for pattern in ("", " "):
         with pytest.raises(UsageError, match="is empty"):
-            named_files("pages.tables", [pattern])
-    assert list(named_files("pages.tables", ["."]).values()) == ["a.txt"]
+            tables(pattern)
+    assert tables(".") == ["a.txt"]

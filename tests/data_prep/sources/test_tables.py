@@ -5,6 +5,7 @@ import dataclasses
 import gzip
 import json
 import tracemalloc
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def read(path: Path, **changes) -> tuple[list[Document], list[Damage]]:
     quarantined: list[Damage] = []
     documents = list(read_table(path, on_quarantine=quarantined.append, **changes))
     return documents, quarantined
+
+
+def texts_of(documents: Iterable[Document]) -> list[str]:
+    return [document.text for document in documents]
+
+
+def reasons_of(quarantined: list[Damage]) -> list[tuple[str, str]]:
+    return [(row.place, row.reason) for row in quarantined]
 
 
 def lines(tmp_path: Path, *rows: object) -> Path:
@@ -128,7 +137,7 @@ def test_bad_elements_of_an_array_are_named_and_the_others_kept(tmp_path):
     path.write_text('[{"text": "a"}, 7, , {"text": "b" "c"}, [{"text": "x"}], "]", {"text": "d"}]')
     documents, quarantined = read(path)
     assert [(document.text, document.id) for document in documents] == [("a", "t.json/0"), ("d", "t.json/6")]
-    assert [(row.place, row.reason) for row in quarantined] == [
+    assert reasons_of(quarantined) == [
         ("element 2", "not_an_object"), ("element 4", "not_json"), ("element 5", "not_an_object"),
         ("element 6", "not_an_object"),
     ]  # fmt: skip
@@ -238,9 +247,9 @@ def test_bad_lines_are_named_and_the_others_kept(tmp_path):
         '{"text": "last"}',
     )
     documents, quarantined = read(path)
-    assert [document.text for document in documents] == ["first", "half \ufffd of a pair", "last"]
+    assert texts_of(documents) == ["first", "half \ufffd of a pair", "last"]
     assert documents[-1].id == "t.jsonl/11"
-    assert [(row.place, row.reason) for row in quarantined] == [
+    assert reasons_of(quarantined) == [
         ("line 2", "not_utf8"),
         ("line 3", "not_json"),
         ("line 4", "not_an_object"),
@@ -281,8 +290,8 @@ def test_an_endless_line_is_not_collected_in_memory(tmp_path, monkeypatch):
     documents, quarantined = read(path)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert [document.text for document in documents] == ["first", "last"] and most < 2_000_000
-    assert [(row.place, row.reason) for row in quarantined] == [("line 2", "too_long"), ("line 4", "too_long")]
+    assert texts_of(documents) == ["first", "last"] and most < 2_000_000
+    assert reasons_of(quarantined) == [("line 2", "too_long"), ("line 4", "too_long")]
 
 
 def test_a_text_above_the_limit_is_skipped(tmp_path, monkeypatch):
@@ -290,8 +299,8 @@ def test_a_text_above_the_limit_is_skipped(tmp_path, monkeypatch):
     documents, quarantined = read(
         parquet(tmp_path / "l.parquet", {"text": ["x" * 1001, "é" * 500, "é" * 501, "short"]})
     )
-    assert [document.text for document in documents] == ["é" * 500, "short"]
-    assert [(row.place, row.reason) for row in quarantined] == [("row 0", "too_long"), ("row 2", "too_long")]
+    assert texts_of(documents) == ["é" * 500, "short"]
+    assert reasons_of(quarantined) == [("row 0", "too_long"), ("row 2", "too_long")]
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress], ids=["gzip", "zstd"])
@@ -302,7 +311,7 @@ def test_a_truncated_file_gives_the_rows_before(tmp_path, pack, monkeypatch):
     (tmp_path / "b.jsonl").write_bytes(packed[: len(packed) // 2])
     documents, (row,) = read(tmp_path / "b.jsonl")
     assert 2000 < len(documents) < 18_000
-    assert [document.text for document in documents] == [row["text"] for row in rows[: len(documents)]]
+    assert texts_of(documents) == [row["text"] for row in rows[: len(documents)]]
     assert (row.place, row.reason) == (f"after line {len(documents)}", "damaged")
     (tmp_path / "b.jsonl").write_bytes(packed[:20])
     with pytest.raises(InputError, match=r"b\.jsonl cannot be read"):
@@ -341,7 +350,7 @@ def test_a_text_that_is_not_utf_8_is_rejected_with_the_fix_and_a_blank_one_is_no
     with pytest.raises(InputError, match=r"latin\.txt is not UTF-8: .* iconv"):
         list(read_table(tmp_path / "latin.txt"))
     (tmp_path / "windows.txt").write_bytes("é\r\n🌾".encode("utf-16"))
-    assert [document.text for document in read_table(tmp_path / "windows.txt")] == ["é\r\n🌾"]
+    assert texts_of(read_table(tmp_path / "windows.txt")) == ["é\r\n🌾"]
     quarantined = []
     (tmp_path / "blank.txt").write_bytes(b" \n")
     assert not list(read_table(tmp_path / "blank.txt", on_quarantine=quarantined.append))
@@ -357,13 +366,13 @@ def test_a_text_too_long_for_one_document_becomes_several_without_loss(tmp_path,
     monkeypatch.setattr(text_rows, "MAX_TEXT_BYTES", 80)
     monkeypatch.setattr(text_rows, "PART_BYTES", 40)
     (tmp_path / "long.md").write_text(text)
-    parts = [document.text for document in read_table(tmp_path / "long.md")]
+    parts = texts_of(read_table(tmp_path / "long.md"))
     assert "".join(parts) == text and len(parts) > 1
     assert max(len(part.encode()) for part in parts) <= 40
     if "\n\n" in text:
         assert all(part.endswith("\n\n") for part in parts[:-1])
     (tmp_path / "short.md").write_text(text[:40])
-    assert [document.text for document in read_table(tmp_path / "short.md")] == [text[:40]]
+    assert texts_of(read_table(tmp_path / "short.md")) == [text[:40]]
 
 
 def test_a_table_without_the_text_is_rejected_with_its_columns(tmp_path):

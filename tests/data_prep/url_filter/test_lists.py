@@ -32,6 +32,7 @@ from lm.errors import InputError, UsageError
 from lm.storage import Url, write_atomically
 from tests import object_store
 from tests.data_prep import loopback_crawl
+from tests.data_prep.by_language.test_thresholds import archive_of
 from tests.data_prep.loopback_index import index_of
 
 NAME = "sample-1.0-py3-none-any.whl"
@@ -40,17 +41,13 @@ EMPTY = UrlFilterConfig(banned_domains=(), banned_words=())
 
 def wheel() -> bytes:
     """A wheel with words as files, URLs in a .tar.gz, and files that are not lists."""
-    packed, zipped = io.BytesIO(), io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for name, data in (("lists/domains", b"bad.example\n"), ("urls", b"good.example/room\n"), ("usage", b"x\n")):
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
+    addresses = {"lists/domains": b"bad.example\n", "urls": b"good.example/room\n", "usage": b"x\n"}
+    zipped = io.BytesIO()
     with zipfile.ZipFile(zipped, "w") as archive:
         archive.writestr("sample/lists/banned_words.txt", "# words\nPoker\n")
         archive.writestr("sample/lists/soft_banned_words.txt", "free\nbets\n")
         archive.writestr("sample/lists/banned_subwords.txt", "lucky strike\n")
-        archive.writestr("sample/lists/addresses.tar.gz", packed.getvalue())
+        archive.writestr("sample/lists/addresses.tar.gz", archive_of(addresses))
         archive.writestr("sample/domains", "good.example\n")
     return zipped.getvalue()
 
@@ -111,17 +108,14 @@ def test_a_pinned_wheel_is_fetched_and_compiled_once(monkeypatch):
         assert reject_reason(url, CONFIG) == reason, url
 
 
-def test_a_wheel_folder_without_lists_is_reported(tmp_path):
-    package_cache().mkdir(parents=True)
-    (package_cache() / NAME).write_bytes(WHEEL)
+def test_a_wheel_folder_without_lists_is_reported(in_cache):
     wrong = dataclasses.replace(CONFIG, packages=(dataclasses.replace(PIN, folder="lists"),))
     with pytest.raises(InputError, match="in its folder 'lists'"):
         load_lists(wrong)
 
 
-def test_a_pinned_file_that_is_not_a_wheel_is_reported(tmp_path):
-    package_cache().mkdir(parents=True)
-    (package_cache() / NAME).write_bytes(b"no zip")
+def test_a_pinned_file_that_is_not_a_wheel_is_reported():
+    write_atomically(package_cache() / NAME, b"no zip")
     file = dataclasses.replace(PIN.file, sha256=hashlib.sha256(b"no zip").hexdigest())
     wrong = dataclasses.replace(PIN, file=file)
     with pytest.raises(InputError, match=f"{NAME} cannot be read"):
@@ -130,13 +124,7 @@ def test_a_pinned_file_that_is_not_a_wheel_is_reported(tmp_path):
 
 def packed(**lists: str) -> bytes:
     """A .tar.gz of lists in a folder, in the layout of UT1's categories."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w:gz") as archive:
-        for name, text in lists.items():
-            info = tarfile.TarInfo(f"adult/{name}")
-            info.size = len(text)
-            archive.addfile(info, io.BytesIO(text.encode()))
-    return made.getvalue()
+    return archive_of({f"adult/{name}": text.encode() for name, text in lists.items()})
 
 
 URLS = {
@@ -153,8 +141,7 @@ URLS = {
 @pytest.fixture
 def in_cache():
     """Put the package into the cache, so that no index is requested."""
-    package_cache().mkdir(parents=True)
-    (package_cache() / NAME).write_bytes(WHEEL)
+    write_atomically(package_cache() / NAME, WHEEL)
 
 
 def test_user_lists_are_added_to_the_package_or_replace_it_on_request(tmp_path, in_cache):

@@ -75,6 +75,10 @@ def member(records: bytes) -> bytes:
     return gzip.compress(records, mtime=0)
 
 
+def undecodable(body: bytes, header: str) -> tuple[bytes, str]:
+    return member(response(body, f"{OK}{header}\r\n")), "undecodable_body"
+
+
 GOOD = response(HTML, OK)
 REASONS = {
     "a member whose checksum is wrong": (member(GOOD)[:-8] + b"\0\0\0\0" + member(GOOD)[-4:], "damaged_gzip_member"),
@@ -104,27 +108,15 @@ REASONS = {
     ),
     "no HTTP": (member(response(HTML, "Hello: you")), "bad_http_header"),
     "HTTP headers without end": (member(response(HTML, OK + "A: " + "a" * 10**5 + "\r\n")), "bad_http_header"),
-    "no gzip body": (member(response(b"no", OK + "Content-Encoding: gzip\r\n")), "undecodable_body"),
-    "half a gzip body": (
-        member(response(gzip.compress(HTML)[:-9], OK + "Content-Encoding: gzip\r\n")),
-        "undecodable_body",
-    ),
-    "half a Brotli body": (member(response(b"\x1b\xff\0\0", OK + "Content-Encoding: br\r\n")), "undecodable_body"),
-    "half a zstd body": (
-        member(response(zstandard.compress(HTML)[:-9], OK + "Content-Encoding: zstd\r\n")),
-        "undecodable_body",
-    ),
-    "an unknown coding": (member(response(b"?", OK + "Content-Encoding: rot13\r\n")), "undecodable_body"),
-    "a hundred codings": (member(response(b"?", OK + f"Content-Encoding: {'gzip,' * 100}\r\n")), "undecodable_body"),
-    "a chunk too few": (member(response(b"3\r\nabc\r\n", OK + "Transfer-Encoding: chunked\r\n")), "undecodable_body"),
-    "a bad chunk size": (
-        member(response(b"3\r\nabc\r\n-5\r\nabc\r\n0\r\n\r\n", OK + "Transfer-Encoding: chunked\r\n")),
-        "undecodable_body",
-    ),
-    "too many chunks": (
-        member(response(b"1\r\na\r\n" * (MAX_CHUNKS + 1) + b"0\r\n\r\n", OK + "Transfer-Encoding: chunked\r\n")),
-        "undecodable_body",
-    ),
+    "no gzip body": undecodable(b"no", "Content-Encoding: gzip"),
+    "half a gzip body": undecodable(gzip.compress(HTML)[:-9], "Content-Encoding: gzip"),
+    "half a Brotli body": undecodable(b"\x1b\xff\0\0", "Content-Encoding: br"),
+    "half a zstd body": undecodable(zstandard.compress(HTML)[:-9], "Content-Encoding: zstd"),
+    "an unknown coding": undecodable(b"?", "Content-Encoding: rot13"),
+    "a hundred codings": undecodable(b"?", f"Content-Encoding: {'gzip,' * 100}"),
+    "a chunk too few": undecodable(b"3\r\nabc\r\n", "Transfer-Encoding: chunked"),
+    "a bad chunk size": undecodable(b"3\r\nabc\r\n-5\r\nabc\r\n0\r\n\r\n", "Transfer-Encoding: chunked"),
+    "too many chunks": undecodable(b"1\r\na\r\n" * (MAX_CHUNKS + 1) + b"0\r\n\r\n", "Transfer-Encoding: chunked"),
     "a part of a page": (member(response(HTML, OK, {"WARC-Segment-Number": "1"})), "segmented_record"),
 }
 

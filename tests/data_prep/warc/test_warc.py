@@ -99,6 +99,12 @@ def response(body: bytes, http: str, warc: dict[str, str] | None = None) -> byte
     return record_bytes({k: v for k, v in headers.items() if v}, "application/http; msgtype=response", block, body)
 
 
+def pages_of(folder: Path, data: bytes, **options) -> list[WebPage]:
+    """The pages in a file of these bytes."""
+    (folder / "a.warc").write_bytes(data)
+    return list(read_pages(folder / "a.warc", **options))
+
+
 def chunked(data: bytes) -> bytes:
     half = len(data) // 2
     pieces = [data[:half], data[half:], b""]
@@ -128,9 +134,7 @@ ENCODINGS = {
 
 @pytest.mark.parametrize("name", ENCODINGS)
 def test_encodings_are_removed(tmp_path, name):
-    path = tmp_path / "a.warc.gz"
-    path.write_bytes(response(*ENCODINGS[name]))
-    (read,) = read_pages(path)
+    (read,) = pages_of(tmp_path, response(*ENCODINGS[name]))
     assert read.body == HTML
 
 
@@ -167,28 +171,24 @@ BEGINS = {
 @pytest.mark.parametrize("begin", BEGINS)
 @pytest.mark.parametrize("http", [NO_TYPE, NO_TYPE + "\nContent-Type: "])
 def test_the_type_of_an_untyped_page_is_detected_by_its_beginning(tmp_path, begin, http):
-    path = tmp_path / "a.warc.gz"
-    path.write_bytes(response(begin, http))
-    assert [page.body for page in read_pages(path)] == [begin] * BEGINS[begin]
+    assert [page.body for page in pages_of(tmp_path, response(begin, http))] == [begin] * BEGINS[begin]
 
 
 @pytest.mark.parametrize("name", ["gzip", "deflate", "br", "zstd", "chunked", "chunked gzip"])
 def test_the_type_of_an_untyped_page_is_detected_through_its_encodings(tmp_path, name):
-    path, text = tmp_path / "a.warc.gz", HTML + bytes(range(256)) * 40
+    text = HTML + bytes(range(256)) * 40
     encode = {
         "gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress, "zstd": zstandard.compress,
         "chunked": chunked, "chunked gzip": lambda data: chunked(gzip.compress(data)),
     }[name]  # fmt: skip
     http = ENCODINGS[name][1].replace("Content-Type: text/html", "Server: x")
-    path.write_bytes(response(encode(text), http) + response(encode(b"GIF89a" + text), http))
-    (read,) = read_pages(path)
+    (read,) = pages_of(tmp_path, response(encode(text), http) + response(encode(b"GIF89a" + text), http))
     assert read.body == text
 
 
 def test_an_untyped_body_that_cannot_be_decoded_is_not_a_damaged_page(tmp_path):
-    path, counts = tmp_path / "a.warc.gz", Counter()
-    path.write_bytes(response(b"no gzip", NO_TYPE + "\nContent-Encoding: gzip"))
-    assert list(read_pages(path, counts=counts)) == []
+    counts = Counter()
+    assert pages_of(tmp_path, response(b"no gzip", NO_TYPE + "\nContent-Encoding: gzip"), counts=counts) == []
     assert counts == {"not_html": 1}
 
 
@@ -203,18 +203,15 @@ def test_an_untyped_body_that_cannot_be_decoded_is_not_a_damaged_page(tmp_path):
     ],
 )
 def test_the_type_identified_by_the_crawler_takes_precedence_over_the_servers(tmp_path, http, content_type):
-    path = tmp_path / "a.warc.gz"
-    path.write_bytes(response(b"A page that begins with words. <p>", http, IDENTIFIED))
-    (read,) = read_pages(path)
+    (read,) = pages_of(tmp_path, response(b"A page that begins with words. <p>", http, IDENTIFIED))
     assert read.content_type == content_type
 
 
 def test_dates_become_utc_and_angle_brackets_are_removed(tmp_path):
-    path = tmp_path / "a.warc.gz"
     odd = {"WARC-Date": "2024-01-02T03:04:05+02:00", "WARC-Target-URI": "<https://site.example/>"}
     none = ("yesterday", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-12:00")
-    path.write_bytes(response(HTML, OK, odd) + b"".join(response(HTML, OK, {"WARC-Date": date}) for date in none))
-    first, *others = read_pages(path)
+    undated = b"".join(response(HTML, OK, {"WARC-Date": date}) for date in none)
+    first, *others = pages_of(tmp_path, response(HTML, OK, odd) + undated)
     assert (first.date, first.url) == ("2024-01-02T01:04:05Z", "https://site.example/")
     assert [(one.date, one.body) for one in others] == [("", HTML)] * 3
 
