@@ -16,13 +16,17 @@ HANG_SECONDS = 600
 DATA = ("texts", "documents", "dropped", "tokenizer", "tokens")
 
 
-def start(workdir: Path, warc: Path, *options: str, script: str = "launch.pretrain") -> subprocess.Popen:
-    """The main job on the tiny config, as a user starts it."""
-    command = [sys.executable, "-m", script, "tests/configs.py", "--workdir", str(workdir)]
+def start_module(*words: object, **variables: str) -> subprocess.Popen[str]:
+    """Start `python -m words` with these environment variables; its output has both streams."""
     return subprocess.Popen(
-        [*command, "--pages.warc", f"{warc}/*.warc.gz", *options], cwd=REPOSITORY, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | QUICK,
+        [sys.executable, "-m", *map(str, words)], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, env=os.environ | QUICK | variables,
     )  # fmt: skip
+
+
+def start(workdir: Path, warc: Path, *options: str, script: str = "launch.pretrain") -> subprocess.Popen[str]:
+    """The main job on the tiny config, as a user starts it."""
+    return start_module(script, "tests/configs.py", "--workdir", workdir, "--pages.warc", f"{warc}/*.warc.gz", *options)
 
 
 def finish(process: subprocess.Popen) -> str:

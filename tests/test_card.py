@@ -171,7 +171,7 @@ def test_a_terminated_command_ends_its_part(tmp_path):
 
 def test_the_command_itself_needs_no_package():
     command = [sys.executable, "-S", "-m", "tests.bench.card", "--only", "nothing"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 2 and "no part nothing; there are attention, golden, " in done.stderr
 
 

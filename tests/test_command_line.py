@@ -33,10 +33,14 @@ CALLS = {
 """{script: what `python -m` runs in it}."""
 
 
-def help_of(capsys, *words: str, reads: list[str] | None = None) -> str:
+def ended(code: int, *words: str, reads: list[str] | None = None) -> None:
     with pytest.raises(SystemExit) as ended:
-        parse_command("launch.x", "What it does.", [DEMO, *words], reads)
-    assert ended.value.code == 0
+        parse_command("launch.x", "What it does.", [*words], reads)
+    assert ended.value.code == code
+
+
+def help_of(capsys, *words: str, reads: list[str] | None = None) -> str:
+    ended(0, DEMO, *words, reads=reads)
     return capsys.readouterr().out
 
 
@@ -46,10 +50,8 @@ def refusal(*words: str, config: str = DEMO) -> str:
     return str(refused.value)
 
 
-def tyro_error(capsys, *words: str, config: str = DEMO) -> str:
-    with pytest.raises(SystemExit) as ended:
-        parse_command("launch.x", "What it does.", [config, *words])
-    assert ended.value.code == 2
+def tyro_error(capsys, *words: str) -> str:
+    ended(2, DEMO, *words)
     return " ".join(word for word in capsys.readouterr().err.split() if word != "│")
 
 
@@ -87,19 +89,14 @@ SCRIPTS = """sample chat evaluate extract_texts fetch_pages finetune index_corpu
 refilter report scaling search_corpus serve train train_tokenizer write_shards"""
 
 
-@pytest.mark.parametrize(
-    ("script", "called"),
-    [
-        pytest.param(*call, id=call[0], marks=() if call[0].endswith(QUICK) else pytest.mark.slow)
-        for call in CALLS.items()
-    ],
-)
-def test_the_help_of_every_script_is_short_and_explains_its_own_options(script, called, capsys, monkeypatch):
+@pytest.mark.fast_rows(len(QUICK))
+@pytest.mark.parametrize("script", sorted(CALLS, key=lambda script: not script.endswith(QUICK)))
+def test_the_help_of_every_script_is_short_and_explains_its_own_options(script, capsys, monkeypatch):
     module = importlib.import_module(script)
     monkeypatch.setattr(sys, "argv", [script, "--help"])
     monkeypatch.setitem(sys.modules, "__main__", module)
     with pytest.raises(SystemExit) as ended:
-        exec(called, vars(module))
+        exec(CALLS[script], vars(module))
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert 5 < len(text.splitlines()) < 290  # of 1,100 lines of --help-all
@@ -160,9 +157,8 @@ def test_help_lists_no_section_that_the_script_does_not_read(script, monkeypatch
 
 
 def test_help_before_the_config_is_the_demos(capsys):
-    with pytest.raises(SystemExit) as ended:
-        parse_command("launch.x", "What it does.", ["--help"], ["sample"])
-    assert ended.value.code == 0 and "--sample.tokens" in capsys.readouterr().out
+    ended(0, "--help", reads=["sample"])
+    assert "--sample.tokens" in capsys.readouterr().out
 
 
 def test_help_is_printed_in_an_ascii_terminal():

@@ -100,6 +100,12 @@ class Place:
         (file := self.root / "pages.jsonl").write_text('{"text": "Some words of a page that is long enough."}\n' * 3)
         return "--pages.tables", file
 
+    def export(self, *words: str) -> str:
+        """Output of an export, which fails only because there are no checkpoints and runs no code."""
+        told = self.call("export", self.run, self.root / "out", *words, code=1)
+        assert "checkpoint" in told and not self.mark.exists()
+        return told
+
     def call(self, script: str, *words: object, code: int = 0, **environment: str) -> str:
         """Output of the command, from the working directory."""
         paths = os.pathsep.join([str(self.root), str(REPOSITORY)])
@@ -210,8 +216,7 @@ def test_commands_that_need_no_code_read_the_folder_without_it(place):
     saved["evaluate"]["evaluators"].append("tests.lm.evaluation.outside_evaluator.LargestParameter")
     saved["engine"]["beam_options"] = "--runner=DirectRunner"
     assert RunFolder(place.run).experiment_of(saved) == (tiny_experiment(), [])
-    told = place.call("export", place.run, place.root / "out", code=1)  # there are no checkpoints
-    assert "checkpoint" in told and not place.mark.exists()
+    place.export()
 
 
 def test_a_run_whose_only_evaluator_is_left_out_gets_the_shipped_one(place, monkeypatch):
@@ -219,16 +224,13 @@ def test_a_run_whose_only_evaluator_is_left_out_gets_the_shipped_one(place, monk
     place.module("own_figures", EVALUATOR)
     place.write_run(train={"validate_every": 4, "evaluators": ["own_figures.Own"]})
     assert RunFolder(place.run).experiment().train.evaluators == ("validation",)
-    told = place.call("export", place.run, place.root / "out", code=1)  # there are no checkpoints
-    assert "checkpoint" in told and not place.mark.exists()
+    place.export()
 
 
 def test_code_of_the_model_is_imported_only_if_it_is_trusted(place, monkeypatch):
     place.module("own_norm", "from lm.model.layers import RMSNorm as Own\n")
     place.write_run(model={"norm": "own_norm.Own"})
-    told = place.call("export", place.run, place.root / "out", "--trust-code", code=1)  # there are no checkpoints
-    assert f"--trust-code: own_norm, file {place.root / 'own_norm.py'}, SHA-256" in told and "checkpoint" in told
-    assert not place.mark.exists()
+    assert f"--trust-code: own_norm, file {place.root / 'own_norm.py'}, SHA-256" in place.export("--trust-code")
     monkeypatch.syspath_prepend(str(place.root))
     with pytest.raises(UsageError, match="add --trust-code, or run launch"):
         trusted_code.load_named("own_norm.Own", "model.norm")

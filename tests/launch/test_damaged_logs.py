@@ -45,6 +45,11 @@ def whole(tmp_path_factory) -> Path:
     return run
 
 
+@pytest.fixture
+def run(whole, tmp_path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
 def at(data: bytes, generator: random.Random, size: int = 1) -> int:
     return generator.randrange(max(1, len(data) - size + 1))
 
@@ -76,9 +81,9 @@ def first_line_that_differs(one: bytes, other: bytes) -> int:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_report_names_every_damaged_log_and_its_line(whole, tmp_path, kind, capsys):
+def test_the_report_names_every_damaged_log_and_its_line(run, kind):
     """Unreadable files are rejected; other damage is reported on the page, in summary.json and by the script."""
-    run, tried, labelled = Path(shutil.copytree(whole, tmp_path / "run")), 0, 0
+    tried = 0
     assert log_damage(run) == [] and summarize(read_run(run, CONFIG))["damaged_logs"] == []
     data = (run / kind).read_bytes()
     for make in DAMAGES:
@@ -96,7 +101,6 @@ def test_the_report_names_every_damaged_log_and_its_line(whole, tmp_path, kind, 
             else:
                 assert found.damage == (told[0].removeprefix(f"{run}/"),)
                 assert summarize(found)["damaged_logs"] == [*found.damage]
-                labelled += 1
             tried += 1
     assert tried == 18
     (run / kind).write_bytes(data.replace(b"5", b"6").replace(b"8", b"9"))  # readable, but wrong
@@ -107,8 +111,7 @@ def test_the_report_names_every_damaged_log_and_its_line(whole, tmp_path, kind, 
 
 
 @pytest.mark.parametrize("stage", (evaluate.STAGE, sample.STAGE), ids=lambda stage: stage.name)
-def test_a_damaged_output_is_rebuilt_and_reported(whole, tmp_path, stage, capsys):
-    run = Path(shutil.copytree(whole, tmp_path / "run"))
+def test_a_damaged_output_is_rebuilt_and_reported(run, stage, capsys):
     assert read_marker(stage, run) is not None
     (kind,) = stage.outputs
     data = (run / kind).read_bytes()
@@ -118,15 +121,13 @@ def test_a_damaged_output_is_rebuilt_and_reported(whole, tmp_path, stage, capsys
     assert out.count(f"{stage.name}: {run}/{kind}, line ") == 1 and f"python -m {stage.script} {run}" in out
 
 
-def test_every_command_that_needs_training_names_its_damaged_logs(whole, tmp_path, capsys):
-    run = Path(shutil.copytree(whole, tmp_path / "run"))
+def test_every_command_that_needs_training_names_its_damaged_logs(run, capsys):
     (run / "metrics.jsonl").write_bytes(b"")
     assert read_marker(train.STAGE, run) is not None  # the model is intact
     assert f"train: {run}/metrics.jsonl, line 1: not what was written (0 bytes, but " in capsys.readouterr().out
 
 
-def test_a_marker_with_damaged_checksums_is_named(whole, tmp_path):
-    run = Path(shutil.copytree(whole, tmp_path / "run"))
+def test_a_marker_with_damaged_checksums_is_named(run):
     path = run / "stages/train.json"
     marker = json.loads(path.read_text())
     (run / "metrics.jsonl").write_text("{}\n")

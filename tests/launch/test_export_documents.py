@@ -1,7 +1,6 @@
 """launch.export_documents writes the documents of a run with all columns, equal in every format and for any number of
 workers, atomically; other files are never changed or read."""
 
-import dataclasses
 import importlib.util
 import itertools
 import json
@@ -20,8 +19,8 @@ import pytest
 
 from configs.experiment.run_folder import RunFolder
 from data_prep.documents import DOCUMENT_SCHEMA
-from launch import extract_texts, fetch_pages, prepare_documents, train_tokenizer
-from launch.export_documents import Command, run
+from launch import export_documents, extract_texts, fetch_pages, prepare_documents, train_tokenizer
+from launch.export_documents import Command
 from launch.release import documents
 from launch.release.documents import FORMATS, Group, cut
 from launch.release.out_folder import RECORD
@@ -96,9 +95,13 @@ def copied(made, tmp_path) -> Path:
     return tmp_path / "run"
 
 
+def write(run: object, out: object, **options) -> None:
+    export_documents.run(Command(str(run), str(out), **options))
+
+
 def export(workdir: Path, out: Path, **options) -> pa.Table:
     """The written rows, in the order of the files."""
-    run(Command(str(workdir), str(out), **options))
+    write(workdir, out, **options)
     files = sorted((out / "data").iterdir())
     assert [path.name for path in files] == [
         f"train-{n:05d}-of-{len(files):05d}.{options.get('format', 'parquet')}" for n in range(len(files))
@@ -175,7 +178,7 @@ def test_datasets_loads_the_folder(made, tmp_path, format):
         "print(json.dumps([types, *([*found[name]] for name in sys.argv[3:])]))"
     )
     words = [sys.executable, "-c", code, str(tmp_path / "out"), str(tmp_path / "cache"), *NAMED]
-    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0, done.stderr
     types = [str(one).replace("element", "item") for one in table.schema.types]
     expected = [types, *(table[name].to_pylist() for name in NAMED)]
@@ -313,47 +316,46 @@ def bucket(made, tmp_path) -> Generator[Url]:
 
 @pytest.mark.slow
 def test_a_run_in_a_bucket_gives_the_same_bytes_there_and_on_a_disk(made, bucket, tmp_path):
-    for command in (Command("", "", shard_bytes=1, workers=2), Command("", "", format="jsonl")):
-        exported = lambda source, out, command=command: run(dataclasses.replace(command, run=str(source), out=str(out)))
-        exported(made, tmp_path / "disk/out")
+    for options in ({"shard_bytes": 1, "workers": 2}, {"format": "jsonl"}):
+        write(made, tmp_path / "disk/out", **options)
         expected = files_of(tmp_path / "disk/out")
-        exported(bucket / "run", tmp_path / "bucket/out")
+        write(bucket / "run", tmp_path / "bucket/out", **options)
         assert files_of(tmp_path / "bucket/out") == expected
         for source in (made, bucket / "run"):  # replaces the earlier export
-            exported(source, bucket / "out")
+            write(source, bucket / "out", **options)
             assert files_of(bucket / "out") == expected
     assert not list((tmp_path / "cache").rglob("*.parquet"))
 
 
 def test_other_objects_at_an_address_are_kept(made, bucket):
     out = bucket / "out"
-    run(Command(str(made), str(out)))
+    write(made, out)
     for name in ("mine.txt", "data/train-00000-of-00001.parquet", "units/mine"):
         kept = files_of(out).get(name)
         write_atomically(out / name, "the user's")
         with pytest.raises(UsageError, match=rf"--out {out} already has files .* \({name}\)"):
-            run(Command(str(made), str(out), format="jsonl"))
+            write(made, out, format="jsonl")
         assert (out / name).read_bytes() == b"the user's"
         write_atomically(out / name, kept) if kept else (out / name).unlink()
     for place in ("run", "run/documents/out"):
         with pytest.raises(UsageError, match=r"--out .* is in the run folder"):
-            run(Command(f"{bucket}/run", f"{bucket}/{place}"))
+            write(bucket / "run", bucket / place)
     for place in ("hf://datasets/a/b", "https://host/x"):
         with pytest.raises(UsageError, match=r"--out .* cannot be written: give a folder on a disk, or an"):
-            run(Command(str(made), place))
+            write(made, place)
 
 
 def test_an_export_to_a_bucket_resumes_where_it_was_interrupted(made, bucket, monkeypatch):
     out = bucket / "out"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(documents, "dataset_card", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
-        run(Command(str(made), str(out), shard_bytes=1))
+        write(made, out, shard_bytes=1)
     assert json.loads((out / RECORD).read_bytes()).keys() == {"unfinished"}
     before = {name: one.etag for name, one in out.files().items() if name.startswith("data/")}
     with monkeypatch.context() as patch:
         patch.setattr(documents, "write_parquet", None)  # nothing is written again
-        run(Command(str(made), str(out), shard_bytes=1))
+        write(made, out, shard_bytes=1)
     assert {name: one.etag for name, one in out.files().items() if name.startswith("data/")} == before
     assert {name.split("/")[0] for name in out.files()} == {"data", "README.md", RECORD}
-    run(Command(str(made), str(bucket / "fresh/out"), shard_bytes=1))
+    write(made, bucket / "fresh/out", shard_bytes=1)
     assert files_of(bucket / "fresh/out") == files_of(out)

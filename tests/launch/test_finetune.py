@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -39,9 +37,9 @@ from tests.corpus import texts, tiny_experiment
 from tests.launch.run_folder import recorded_in
 from tests.launch.test_report import HOSTILE
 from tests.lm.evaluation.task_files import write_jsonl
-from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY, restore_model
+from tests.run_files import HANG_SECONDS, QUICK, restore_model, start_module
 from tests.train_process import free_port, told_by
-from tests.train_runs import bits
+from tests.train_runs import bits, rows
 
 CONFIG = "tests/assistant_run.py"
 SHORT = ("--train.steps", "2", "--train.optimizer.warmup-steps", "1")
@@ -134,11 +132,12 @@ def test_lm_eval_asks_in_conversations_and_runs_programs_if_allowed(assistant, t
 
 
 def test_the_same_command_again_is_up_to_date(assistant):
-    before = {path: path.stat().st_mtime_ns for path in (assistant / "checkpoints").rglob("*")}
+    times = lambda: {path: path.stat().st_mtime_ns for path in (assistant / "checkpoints").rglob("*")}
+    before = times()
     for words in ((), (assistant.parent / "base", CONFIG, "--chat.conversations", assistant.parent / "talks.jsonl")):
         done = run_command("launch.finetune", *(words or (assistant,)), *(("--workdir", assistant) if words else ()))
         assert done.stdout.splitlines()[:2] == ["conversations: up to date", "train: up to date"], done.stderr
-    assert before == {path: path.stat().st_mtime_ns for path in (assistant / "checkpoints").rglob("*")}
+    assert times() == before
 
 
 @pytest.mark.slow
@@ -149,12 +148,11 @@ def test_two_processes_finetune_together(assistant, tmp_path):
     losses = {}
     for count in (2, 1):
         run, port = tmp_path / str(count), free_port()
-        command = [sys.executable, "-m", "launch.finetune", *map(str, words), "--workdir", str(run)]
+        command = ["launch.finetune", *words, "--workdir", run]
         flags = f"{QUICK['XLA_FLAGS']} --xla_force_host_platform_device_count={2 // count}"
-        start = lambda variables, *more, command=command, flags=flags: subprocess.Popen(
-            [*command, *more], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=os.environ | QUICK | {"XLA_FLAGS": flags} | variables,
-        )  # fmt: skip
+        start = lambda variables, *more, command=command, flags=flags: start_module(
+            *command, *more, XLA_FLAGS=flags, **variables
+        )
         together = [told_by("hand", index, count, port) if count > 1 else {} for index in range(count)]
         if count > 1:
             refused = [start(variables).communicate(timeout=HANG_SECONDS)[0] for variables in together[:1]]
@@ -165,8 +163,7 @@ def test_two_processes_finetune_together(assistant, tmp_path):
         for process in started:
             output, _ = process.communicate(timeout=HANG_SECONDS)
             assert process.returncode == 0, output
-        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
-        losses[count] = [row["loss"] for row in rows if "loss" in row]
+        losses[count] = [row["loss"] for row in rows(run) if "loss" in row]
     np.testing.assert_allclose(losses[2], losses[1], rtol=1e-5)
     assert len(losses[1]) == 2
 
@@ -174,11 +171,7 @@ def test_two_processes_finetune_together(assistant, tmp_path):
 @pytest.mark.slow
 def test_a_run_resumed_after_ctrl_c_ends_bit_for_bit_equal(assistant, tmp_path):
     base, file, run = assistant.parent / "base", assistant.parent / "talks.jsonl", tmp_path / "run"
-    words = ["launch.finetune", base, CONFIG, "--workdir", run, "--chat.conversations", file]
-    process = subprocess.Popen(
-        [sys.executable, "-m", *map(str, words)], cwd=REPOSITORY, text=True, env=os.environ | QUICK,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    process = start_module("launch.finetune", base, CONFIG, "--workdir", run, "--chat.conversations", file)
     deadline = time.monotonic() + HANG_SECONDS
     while not ((heart := read_heartbeat(run / "heartbeat.json")) and heart["step"] >= 20):
         assert process.poll() is None and time.monotonic() < deadline

@@ -237,8 +237,7 @@ def training(steps: int, by: str = "") -> Stage:
 @pytest.mark.parametrize("name", ["notes.txt", "documents/a.parquet", "config.json", ".hidden", "stages/notes.md"])
 def test_a_non_empty_folder_without_a_run_is_rejected_and_unchanged(tmp_path, name):
     workdir = tmp_path / "folder"
-    (workdir / name).parent.mkdir(parents=True)
-    (workdir / name).write_text("the user's")
+    write_atomically(workdir / name, "the user's")
     with pytest.raises(UsageError, match=r"--workdir .* is not empty .* Give a folder that is empty"), locked(workdir):
         pass
     assert [path for path in workdir.rglob("*") if path.is_file()] == [workdir / name]

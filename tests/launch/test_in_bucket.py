@@ -352,7 +352,7 @@ def warc(tmp_path_factory) -> Path:
 
 
 def start(run: Url, warc: Path, machine: Path) -> subprocess.Popen:
-    with variables({"GRISTMILL_CACHE": str(machine)}):
+    with on_machine(machine):
         return start_on_disk(run, warc)  # ty: ignore[invalid-argument-type]
 
 
@@ -399,9 +399,9 @@ def test_a_run_in_a_bucket_killed_and_moved_ends_bit_for_bit_like_one_on_disk(ru
     assert not [*working.rglob("ocdbt*")]
     server.fail(lambda request: None)
     for cache in ("b", "c"):
-        with variables({"GRISTMILL_CACHE": str(tmp_path / cache)}):
+        with on_machine(tmp_path / cache):
             assert "--- 'The miller' at temperature 0\n" in printed("launch.sample", str(run), "--prompt", "The miller")
-    with variables({"GRISTMILL_CACHE": str(tmp_path / "c")}):
+    with on_machine(tmp_path / "c"):
         assert "validation_loss" in printed("launch.evaluate", str(run), "--step", "8")
         printed("launch.export", str(run), str(tmp_path / "export"))
         assert (tmp_path / "export/model.safetensors").is_file()
@@ -417,7 +417,7 @@ def test_processes_that_share_only_a_bucket_train_like_one_on_disk(run, server, 
     request in twenty fails."""
     disk = tmp_path / "disk"
     finish(start_on_disk(disk, warc, *TWO_HEADS))
-    with variables({"GRISTMILL_CACHE": str(tmp_path / "data")}):
+    with on_machine(tmp_path / "data"):
         finish(start_on_disk(run, warc, "--until", "shards", *TWO_HEADS))
     four = start_on_machines(run, warc, tmp_path / "four", 4, {"fsdp": 2, "tensor": 2}, *TWO_HEADS)
 
@@ -456,7 +456,7 @@ def test_a_killed_supervised_run_in_a_bucket_resumes_from_its_checkpoints(run, s
     """Supervisors of processes other than 0 see their own steps: otherwise these would give up at the third crash,
     wherever it happens."""
     if count > 1:
-        with variables({"GRISTMILL_CACHE": str(tmp_path / "data")}):
+        with on_machine(tmp_path / "data"):
             finish(start_on_disk(run, warc, "--until", "shards", *TWO_HEADS))
     killed = []
 

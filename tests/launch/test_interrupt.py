@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,29 +12,25 @@ from launch.stages.command import handle_cli_errors, run_command
 from tests.run_files import REPOSITORY
 
 
+def run_script(script: str, tmp_path: Path, imported: str) -> subprocess.CompletedProcess[str]:
+    """Run the script with this text as tyro, which is imported after launch itself."""
+    (tmp_path / "tyro.py").write_text(imported)
+    command = [sys.executable, "-m", f"launch.{script}", "configs/demo.py"]
+    environment = {"PYTHONPATH": str(tmp_path), "PATH": ""}
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+
+
 @pytest.mark.fast_rows
 @pytest.mark.parametrize("script", ["sample", "pretrain", "inspect_tokenizer", "supervise"])
 def test_ctrl_c_during_the_imports_prints_no_traceback(script, tmp_path):
-    """A module imported after launch itself raises the signal, so it comes during the imports."""
     lines = "import os, signal", "signal.signal(signal.SIGINT, signal.default_int_handler)", "os.kill(os.getpid(), 2)"
-    (tmp_path / "tyro.py").write_text("\n".join(lines))
-    done = subprocess.run(
-        [sys.executable, "-m", f"launch.{script}", "configs/demo.py"],
-        cwd=REPOSITORY,
-        env={"PYTHONPATH": str(tmp_path), "PATH": ""},
-        capture_output=True,
-        text=True,
-    )
+    done = run_script(script, tmp_path, "\n".join(lines))
     assert done.returncode == -signal.SIGINT  # the shell sees 130
     assert done.stderr.strip() == "interrupted; nothing was begun." and not done.stdout
 
 
 def test_other_errors_keep_their_traceback(tmp_path):
-    (tmp_path / "tyro.py").write_text("raise ValueError('broken')\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.sample"], cwd=REPOSITORY, env={"PYTHONPATH": str(tmp_path), "PATH": ""},
-        capture_output=True, text=True,
-    )  # fmt: skip
+    done = run_script("sample", tmp_path, "raise ValueError('broken')\n")
     assert done.returncode == 1 and "Traceback" in done.stderr and "ValueError: broken" in done.stderr
 
 

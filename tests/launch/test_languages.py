@@ -1,6 +1,5 @@
 """Ten languages through the scripts: each is filtered by its own thresholds, for any number of workers."""
 
-import importlib.util
 import json
 import shutil
 from collections import Counter
@@ -10,15 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.recipes.fineweb_2 import TEN_LANGUAGES
-from data_prep.by_language.splitters import PACKAGES, splitter_of
+from data_prep.by_language.splitters import splitter_of
 from tests.commands import run_command
 from tests.data_prep.by_language.files import write_thresholds
+from tests.data_prep.by_language.test_splitters import needs_libraries
 from tests.data_prep.pages import PROSE, SENTENCES, labelled_sentences
 
-MISSING = [one for many in PACKAGES.values() for one in many if importlib.util.find_spec(one) is None]
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (make languages)"),
+    needs_libraries,
     pytest.mark.skipif(not SENTENCES.is_file(), reason="needs the sentences in ../shared"),
 ]
 CODES = dict(zip(("zh", "ja", "ar", "hi", "th", "ru", "de", "es", "vi", "sw"), TEN_LANGUAGES, strict=True))

@@ -14,11 +14,13 @@ from launch.release.imported import write_run
 from launch.stages.command import fit_to_data
 from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
+from lm.storage import write_atomically
 from lm.tokenizer import train_tokenizer
 from tests.commands import run_command
 from tests.corpus import texts
 from tests.launch.test_release import CONFIGS, source_of
 from tests.run_files import REPOSITORY
+from tests.train_runs import rows
 
 CONFIG = str(REPOSITORY / "configs/own_text.py")
 SMALL = ["--model.layers", "1", "--model.width", "32", "--model.context-length", "32", "--train.sample-every", "0"]
@@ -153,9 +155,7 @@ def test_the_defaults_end_near_the_best_loss_of_the_run(tmp_path):
     """The number of steps is large enough to learn and small enough not to overfit. Real notes end within 2 % of the
     best loss (docs/benchmarks.md); these sentences are random, so their order is noise."""
     for number, text in enumerate(texts(20)):
-        (tmp_path / f"notes/{number}.md").parent.mkdir(exist_ok=True)
-        (tmp_path / f"notes/{number}.md").write_text(text)
+        write_atomically(tmp_path / f"notes/{number}.md", text)
     pretrain(CONFIG, "--pages.tables", tmp_path / "notes", "--workdir", tmp_path / "run")
-    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    losses = [row["validation_loss"] for row in rows if "validation_loss" in row]
+    losses = [row["validation_loss"] for row in rows(tmp_path / "run") if "validation_loss" in row]
     assert losses[-1] < 0.3 * math.log(512) and losses[-1] < 1.25 * min(losses)

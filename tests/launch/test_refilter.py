@@ -16,6 +16,7 @@ from launch import extract_texts, refilter
 from launch.run_folder.outputs import files_in
 from launch.stages.stage import settings_of
 from lm.errors import InputError, UsageError
+from lm.fields import with_values
 from tests.commands import run_command
 from tests.data_prep.measured import CONFIG, real_rows, write_records, write_texts
 from tests.launch.run_folder import NO_OUTPUTS, REPOSITORY, recorded_in, write_json
@@ -27,7 +28,7 @@ EXPERIMENT = dataclasses.replace(
 
 
 def with_documents(**changes) -> Experiment:
-    return dataclasses.replace(EXPERIMENT, documents=dataclasses.replace(EXPERIMENT.documents, **changes))
+    return with_values(EXPERIMENT, {f"documents.{name}": value for name, value in changes.items()})
 
 
 def write_run(workdir: Path, documents: DocumentsConfig = EXPERIMENT.documents) -> Path:
@@ -56,7 +57,10 @@ def looser() -> Experiment:
 
 
 def test_it_reports_changes_and_writes_the_page(run: Path, capsys):
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "refilter" not in str(path)}
+    others = lambda: {
+        path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "refilter" not in str(path)
+    }
+    before = others()
     refilter.run(looser(), run)
     told = capsys.readouterr().out
     assert "refilter: counting, " in told and " documents, 2 of 2 files, " in told
@@ -66,8 +70,7 @@ def test_it_reports_changes_and_writes_the_page(run: Path, capsys):
     counts, funnel = json.loads((run / "refilter" / FUNNEL).read_text())["counts"], page["funnel{}"]
     assert (funnel["pages"], funnel["kept"]) == (counts["rows"], counts["kept"][0])
     assert funnel["preview"] and "now 20" in funnel["changes"][0] and page["model{}"] == {"name": "mill"}
-    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "refilter" not in str(path)}
-    assert after == before  # nothing else of the run is changed
+    assert others() == before  # nothing else of the run is changed
 
 
 def test_as_a_command(tmp_path: Path):

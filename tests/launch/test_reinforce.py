@@ -25,6 +25,7 @@ from lm.config import (
     TrainConfig,
 )
 from lm.errors import UsageError
+from lm.fields import with_values
 from lm.parallel import one_device_mesh
 from lm.reinforcement.sampler import Sampler
 from lm.reinforcement.tasks import Instance
@@ -36,6 +37,7 @@ from tests.assistant_run import PAGES, base_experiment
 from tests.commands import run_command
 from tests.corpus import texts, tiny_experiment
 from tests.launch.run_folder import recorded_in
+from tests.train_runs import rows
 
 CONFIG = "configs/reinforce.py"
 SHORT = (
@@ -50,9 +52,9 @@ def test_a_finetuned_run_is_reinforced_and_talks(assistant, tmp_path):
     run = tmp_path / "reinforced"
     done = run_command("launch.reinforce", assistant, CONFIG, "--workdir", run, *SHORT)
     assert done.returncode == 0 and "train: step 2  " in done.stdout, done.stdout + done.stderr
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
-    assert "run" in rows.pop(0)
-    assert [(row["step"], "reward" in row, "validation_pass_at_1" in row) for row in rows] == [
+    first, *logged = rows(run)
+    assert "run" in first
+    assert [(row["step"], "reward" in row, "validation_pass_at_1" in row) for row in logged] == [
         (0, False, True), (1, True, False), (2, True, False), (2, False, True),
     ]  # fmt: skip
     done = run_command("launch.reinforce", run)
@@ -62,7 +64,7 @@ def test_a_finetuned_run_is_reinforced_and_talks(assistant, tmp_path):
     done = run_command("launch.report", run, "--chat.questions", "What is Brem?")
     assert done.returncode == 0, done.stderr
     page = recorded_in(run / "report/index.html")
-    assert page["curves{}"]["train"]["reward"] == [row["reward"] for row in rows if "reward" in row]
+    assert page["curves{}"]["train"]["reward"] == [row["reward"] for row in logged if "reward" in row]
     assert len(page["curves{}"]["validation"]["validation_pass_at_1"]) == 2
     assert page["chat{}"]["conversations"][0][0]["content"] == "What is Brem?"
     for script in ("launch.finetune", "launch.evaluate", "launch.train"):
@@ -145,26 +147,20 @@ OTHERS = {
 
 def test_every_field_of_train_reaches_the_training_loop_or_is_refused_with_a_reason():
     reinforced = ReinforceConfig(base="runs/assistant", prompts=3, samples=4, slots=8)
-    base = dataclasses.replace(base_experiment(), reinforce=reinforced)
-    base = dataclasses.replace(
-        base, train=dataclasses.replace(base.train, steps=5, batch_size=8, validate_every=1, remat="minimal")
-    )
+    settings = {"train.steps": 5, "train.batch_size": 8, "train.validate_every": 1, "train.remat": "minimal"}
+    base = with_values(base_experiment(), settings | {"reinforce": reinforced})
     assert [*OTHERS] == [field.name for field in dataclasses.fields(TrainConfig)]
     for name, value in OTHERS.items():
         value = dataclasses.replace(base.train.optimizer, learning_rate=0.5) if name == "optimizer" else value
-        changed = dataclasses.replace(base, train=dataclasses.replace(base.train, **{name: value}))
+        changed = with_values(base, {f"train.{name}": value})
         given, accepted = reinforce.settings_of(changed), [reinforce.settings_of(base)]
         if reason := reinforce.UNUSED.get(f"train.{name}"):
             with pytest.raises(UsageError, match=rf"does not use train\.{name}.*\({re.escape(reason)}\)"):
                 reinforce.refuse_unused(given, accepted)
             reinforce.refuse_unused(given, [*accepted, given])  # the run itself is resumed
             same = reinforce.training_config(changed) == reinforce.training_config(base)
-            assert same or name in (
-                "start",
-                "validation_batches",
-                "loss_chunks",
-                "loader_threads",
-            )  # nothing reads these
+            unread = ("start", "validation_batches", "loss_chunks", "loader_threads")
+            assert same or name in unread
         else:
             reinforce.refuse_unused(given, accepted)
             wanted = 2 * 2 if name == "micro_batches" else value  # 12 answers are two parts of 8 slots
@@ -175,17 +171,16 @@ def test_every_field_of_train_reaches_the_training_loop_or_is_refused_with_a_rea
 
 
 def test_micro_batches_that_do_not_divide_the_slots_are_refused():
-    base = dataclasses.replace(base_experiment(), reinforce=ReinforceConfig(slots=9))
-    train = dataclasses.replace(base.train, steps=5, batch_size=8, micro_batches=2)
+    settings = {"train.steps": 5, "train.batch_size": 8, "train.micro_batches": 2}
+    base = with_values(base_experiment(), settings | {"reinforce": ReinforceConfig(slots=9)})
     with pytest.raises(UsageError, match=r"micro_batches = 2 does not divide reinforce\.slots = 9"):
-        reinforce.training_config(dataclasses.replace(base, train=train))
+        reinforce.training_config(base)
 
 
 def test_its_own_config_is_accepted_for_a_run_that_was_finetuned_with_patience():
-    base = base_experiment()
     trained = {"patience": 3, "validate_every": 1, "ema_decay": 0.9, "micro_batches": 2}  # as configs/finetune.py
-    base = dataclasses.replace(base, train=dataclasses.replace(base.train, **trained))
-    off = dataclasses.replace(base, train=dataclasses.replace(base.train, patience=0))
+    base = with_values(base_experiment(), {f"train.{name}": value for name, value in trained.items()})
+    off = with_values(base, {"train.patience": 0})
     made = get_config(base)
     assert made.train.ema_decay == 0 and made.train.micro_batches == 1 and made.train.log_every == 1
     given = reinforce.settings_of(made) | {"reinforce.base": "runs/assistant"}

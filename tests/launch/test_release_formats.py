@@ -11,14 +11,11 @@ from launch.import_model import open_source
 from launch.release.imported import write_run
 from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
-from lm.formats.source import SourceModel
-from lm.formats.tensors import parameter_shapes
 from lm.tokenizer import train_tokenizer
 from tests.commands import call
-from tests.lm.hugging_face_files import REPOSITORY
+from tests.launch.test_release import LICENSE, source_of
 from tests.lm.model_configs import LLAMA, MODERN
 
-LICENSE = (REPOSITORY / "LICENSE").read_text()
 CONFIGS = {
     name: dataclasses.replace(config, vocab_size=300, context_length=80)
     for name, config in {"llama": LLAMA, "modern": MODERN}.items()
@@ -31,9 +28,7 @@ def runs(tmp_path_factory):
     place = tmp_path_factory.mktemp("runs")
     tokenizer = train_tokenizer([LICENSE], TokenizerConfig(300, "cl100k", 100_000))
     for name, config in CONFIGS.items():
-        drawn = np.random.default_rng(0)
-        arrays = {key: drawn.normal(0, 0.3, shape).astype("f4") for key, shape in parameter_shapes(config).items()}
-        write_run(SourceModel(config, tokenizer, arrays), place / name, "numbers", scan_layers=name == "llama")
+        write_run(source_of(config, tokenizer), place / name, "numbers", scan_layers=name == "llama")
     return {name: RunFolder(place / name) for name in CONFIGS}
 
 

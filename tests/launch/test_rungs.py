@@ -13,9 +13,11 @@ from launch import extract_texts, fetch_pages, prepare_documents, train, train_t
 from launch.scaling import train_rungs
 from launch.stages.stage import run_stage
 from lm.config import MeshConfig
+from lm.fields import with_values
 from lm.scaling.ladder import LadderConfig, Rung, make_ladder
 from lm.scaling.study import Measured
 from tests.corpus import tiny_experiment, web_pages
+from tests.train_runs import rows
 
 pytestmark = pytest.mark.slow
 Trained = tuple[list[Measured], list[tuple[Rung, str]]]
@@ -50,16 +52,14 @@ def folders(run: tuple[Experiment, Path, list[Rung]]) -> list[Path]:
 
 
 def starts(folder: Path) -> int:
-    rows = [json.loads(line) for line in (folder / "supervisor.jsonl").read_text().splitlines()]
-    return sum(row["event"] == "start" for row in rows)
+    return sum(row["event"] == "start" for row in rows(folder, "supervisor.jsonl"))
 
 
 def test_a_rung_is_trained_once_and_its_loss_is_that_of_its_last_step(run, first):
     measured, failed = first
     assert not failed and [one.rung for one in measured] == run[2]
     for one, folder in zip(measured, folders(run), strict=True):
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        losses = [row["validation_loss"] for row in rows if "validation_loss" in row]
+        losses = [row["validation_loss"] for row in rows(folder) if "validation_loss" in row]
         assert one.loss == losses[-1]
         assert one.flops == 6 * one.rung.parameters * one.rung.tokens
     assert trained(run) == first
@@ -67,9 +67,7 @@ def test_a_rung_is_trained_once_and_its_loss_is_that_of_its_last_step(run, first
 
 
 def test_a_failed_rung_is_named_and_the_others_are_kept(run, first, capfd):
-    mesh = MeshConfig(tensor=7)
-    other = dataclasses.replace(run[2][0].train, mesh=mesh, seed=1)
-    broken = dataclasses.replace(run[2][0], train=other)
+    broken = with_values(run[2][0], {"train.mesh": MeshConfig(tensor=7), "train.seed": 1})
     measured, failed = trained(run, broken)
     assert measured == first[0]
     ((rung, why),) = failed
@@ -79,9 +77,7 @@ def test_a_failed_rung_is_named_and_the_others_are_kept(run, first, capfd):
 
 def test_a_rung_with_other_settings_or_text_is_rejected(run, first):
     rung, folder = run[2][0], folders(run)[0]
-    optimizer = dataclasses.replace(rung.train.optimizer, weight_decay=0.2)
-    other = dataclasses.replace(rung, train=dataclasses.replace(rung.train, optimizer=optimizer))
-    measured, ((_, why),) = trained(run, other)
+    measured, ((_, why),) = trained(run, with_values(rung, {"train.optimizer.weight_decay": 0.2}))
     assert measured == first[0] and "train.optimizer.weight_decay: 0.1 there, 0.2 asked for" in why
     marker = folder / "stages/shards.json"
     before = marker.read_text()

@@ -10,6 +10,7 @@ import pytest
 from data_prep.warc import write_pages
 from tests.corpus import web_pages
 from tests.run_files import HANG_SECONDS, start
+from tests.train_runs import rows
 
 pytestmark = pytest.mark.slow
 ASKED = (
@@ -23,8 +24,7 @@ def rungs_of(workdir: Path) -> list[Path]:
 
 
 def starts_of(rung: Path) -> int:
-    rows = [json.loads(line) for line in (rung / "supervisor.jsonl").read_text().splitlines()]
-    return sum(row["event"] == "start" for row in rows)
+    return sum(row["event"] == "start" for row in rows(rung, "supervisor.jsonl"))
 
 
 @pytest.fixture(scope="module")

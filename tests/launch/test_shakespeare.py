@@ -12,6 +12,7 @@ from lm.tokenizer import load
 from tests.commands import run_command
 from tests.corpus import texts
 from tests.run_files import REPOSITORY, restore_model
+from tests.train_runs import rows
 
 
 @pytest.mark.slow
@@ -35,8 +36,7 @@ def test_a_plain_text_becomes_a_character_model(tmp_path):
         assert tokenizer.decode(tokens_N.tolist()) == "\n" + part
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert evaluation["validation_bytes"] == len(text) - end
-    losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert losses[-1]["validation_loss"] < 0.9 * np.log(characters)  # it learns
+    assert rows(run)[-1]["validation_loss"] < 0.9 * np.log(characters)  # it learns
 
     # Muon updated the linear maps; those back into the residual stream started at zero.
     model = with_values(load_config(config).model, {"vocab_size": characters, "layers": 1})

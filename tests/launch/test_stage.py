@@ -300,7 +300,7 @@ def test_a_torn_write_never_replaces_a_file(tmp_path):
         "os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"storage.write_atomically(pathlib.Path({str(path)!r}), 'new' * 1000)"
     )
-    ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=False)
+    ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY)
     assert ended.returncode == -signal.SIGKILL
     assert path.read_text() == "old"
 

@@ -116,10 +116,13 @@ REPORT = later("report", (TRAIN, EVALUATE))
 THREE = (TRAIN, EVALUATE, REPORT)
 
 
+def run_three(steps: int, workdir: Path) -> list[bool]:
+    return [run_stage(stage, with_train(steps=steps), workdir) for stage in THREE]
+
+
 def test_more_steps_continue_training_and_rebuild_later_stages(tmp_path):
     for steps, made in ((12, True), (12, False), (20, True), (20, False), (30, True)):
-        experiment = with_train(steps=steps)
-        assert [run_stage(stage, experiment, tmp_path) for stage in THREE] == [made] * 3
+        assert run_three(steps, tmp_path) == [made] * 3
         assert (tmp_path / "report.json").read_text() == str(steps)
     assert steps_in(tmp_path / "checkpoints") == [12, 20, 30]
     marker = json.loads((tmp_path / "stages/train.json").read_text())
@@ -130,8 +133,7 @@ def test_more_steps_continue_training_and_rebuild_later_stages(tmp_path):
 
 
 def test_fewer_steps_than_trained_are_rejected_and_nothing_is_lost(tmp_path):
-    for stage in THREE:
-        run_stage(stage, with_train(steps=12), tmp_path)
+    run_three(12, tmp_path)
     before = files_of(tmp_path)
     with pytest.raises(UsageError, match=r"train\.steps = 8, but .* already has 12 steps.* give more than 12.*--from"):
         run_stage(TRAIN, with_train(steps=8), tmp_path)
@@ -142,25 +144,22 @@ def test_fewer_steps_than_trained_are_rejected_and_nothing_is_lost(tmp_path):
 
 def test_an_interrupted_run_may_be_extended_and_shortened_again(tmp_path):
     stop = lambda at: dataclasses.replace(TRAIN, make=checkpoint_up_to(at))
-    for stage in THREE:
-        run_stage(stage, with_train(steps=12), tmp_path)
+    run_three(12, tmp_path)
     evaluated = json.loads((tmp_path / "stages/evaluate.json").read_text())
     for at, steps in ((15, 900), (16, 900), (17, 20)):  # 900 was a mistake
         with pytest.raises(InputError, match="the plug"):
             run_stage(stop(at), with_train(steps=steps), tmp_path)
-    for stage in THREE:
-        assert run_stage(stage, with_train(steps=20), tmp_path) is True
+    assert run_three(20, tmp_path) == [True] * 3
     marker = json.loads((tmp_path / "stages/train.json").read_text())
     assert marker["continued_from"] == [{"steps": 12, "at": 12}, {"steps": 900, "at": 16}]
     assert json.loads((tmp_path / "stages/evaluate.json").read_text())["replaces"] == [evaluated["key"]]
 
 
 def test_more_steps_and_back_before_any_was_trained(tmp_path):
-    for stage in THREE:
-        run_stage(stage, with_train(steps=12), tmp_path)
+    run_three(12, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         run_stage(interrupted(TRAIN, after=lambda *given: None), with_train(steps=20), tmp_path)
-    assert [run_stage(stage, with_train(steps=12), tmp_path) for stage in THREE] == [True, False, False]
+    assert run_three(12, tmp_path) == [True, False, False]
 
 
 def test_a_folder_without_shards_is_rejected_before_anything_is_written(tmp_path):

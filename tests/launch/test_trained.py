@@ -35,7 +35,7 @@ from tests.corpus import texts, tiny_experiment, write_tokens
 from tests.launch.run_folder import NO_OUTPUTS
 from tests.launch.toy_stages import files_of
 from tests.lm.evaluation.task_files import write_jsonl, write_parquet, write_tasks
-from tests.run_files import QUICK, REPOSITORY
+from tests.run_files import QUICK, REPOSITORY, start_module
 from tests.train_process import free_port, told_by
 
 CUT = MeshConfig(fsdp=8)
@@ -280,12 +280,9 @@ def test_without_a_checkpoint_the_command_that_makes_one_is_named(run, capsys):
     assert re.search(f"no checkpoint in .* python -m launch.train .* --workdir {run.root}", capsys.readouterr().err)
 
 
-def start(script: str, run: RunPaths, devices: int, environment: dict[str, str]) -> subprocess.Popen:
+def start(script: str, run: RunPaths, devices: int, **variables: str) -> subprocess.Popen[str]:
     flags = f"{QUICK['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-    return subprocess.Popen(
-        [sys.executable, "-m", script, str(run.root)], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, env=os.environ | QUICK | {"XLA_FLAGS": flags} | environment,
-    )  # fmt: skip
+    return start_module(script, run.root, XLA_FLAGS=flags, **variables)
 
 
 @pytest.mark.slow
@@ -294,14 +291,14 @@ def test_two_processes_with_sharded_parameters_write_the_same_files_as_one(run, 
     """Each of the two has four devices, and so half of every parameter; the one has a single device."""
     made = run.evaluation if script == "launch.evaluate" else run.final_samples
     port = free_port()
-    pair = [start(script, run, 4, told_by("hand", index, 2, port)) for index in range(2)]
+    pair = [start(script, run, 4, **told_by("hand", index, 2, port)) for index in range(2)]
     outputs = [process.communicate(timeout=600)[0] for process in pair]
     assert [process.returncode for process in pair] == [0, 0], outputs
     assert "Traceback" not in "".join(outputs) and "One device" not in "".join(outputs)
     of_two = json.loads(made.read_text())
     assert call(script, run.root) == 0  # up to date
     run.marker(script.partition(".")[2]).unlink()
-    alone = start(script, run, 1, {})
+    alone = start(script, run, 1)
     output, _ = alone.communicate(timeout=600)
     assert alone.returncode == 0 and "Using one device" in output, output
     of_one = json.loads(made.read_text())

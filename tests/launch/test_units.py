@@ -248,8 +248,7 @@ def test_a_strangers_unit_marker_deletes_nothing_outside_the_outputs(warcs, tmp_
     make(warcs[:2], tmp_path)
     theirs = {name: f"the user's {name}" for name in ("notes.txt", "checkpoints/10/x")}
     for name, text in theirs.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+        write_atomically(tmp_path / name, text)
     outputs = {name: [1, ""] for name in (*theirs, "config.json")}
     for name in ("evil", "0"):
         marker = json.loads((tmp_path / "units/texts/1.json").read_text())

@@ -8,6 +8,7 @@ import json
 import math
 import threading
 import weakref
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -117,15 +118,19 @@ def test_each_step_is_its_own_model(run):
         bits(step=5)
 
 
+def with_memory(run: WindowRun, free: Callable[[], int]) -> WindowRun:
+    """The run on devices with that many free bytes."""
+    served = Loaded(EXPERIMENT, TOKENIZER, run.served.model, run.served.mesh, 8, "")
+    return WindowRun(EXPERIMENT, run.paths.root, served, "tiny", free=lambda devices: free())
+
+
 @pytest.mark.parametrize("room", [0.5, 1.6, 2.7, 99.0])
 def test_models_of_other_steps_are_cached_as_memory_allows(run, room):
     """`room`: how many models fit on the device next to the served one; loading one takes half as much again."""
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(run.served.model))
     held: dict[int, weakref.ref[Inspector]] = {}
     alive = lambda: sum(one() is not None for one in held.values())
-    served = Loaded(EXPERIMENT, TOKENIZER, run.served.model, run.served.mesh, 8, "")
-    free = lambda devices: int(size * (room - alive()))
-    other = WindowRun(EXPERIMENT, run.paths.root, served, "tiny", free=free)
+    other = with_memory(run, lambda: int(size * (room - alive())))
     for step in (1, 2, 3):
         (run.paths.checkpoints / str(step)).mkdir()
     for step in (1, 2, 3, 4, 1):
@@ -143,8 +148,7 @@ def test_models_of_other_steps_are_cached_as_memory_allows(run, room):
 
 @pytest.mark.slow
 def test_an_exported_page_uses_the_served_step_if_no_other_fits(run):
-    served = Loaded(EXPERIMENT, TOKENIZER, run.served.model, run.served.mesh, 8, "")
-    alone = WindowRun(EXPERIMENT, run.paths.root, served, "tiny", free=lambda devices: 0)
+    alone = with_memory(run, lambda: 0)
     assert {json.loads(key[key.index("{") :]).get("step") for key in record(alone, (model_views,))} == {None, 8}
 
 

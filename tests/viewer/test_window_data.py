@@ -23,6 +23,7 @@ from launch import extract_texts, fetch_pages, prepare_documents, train_tokenize
 from launch.stages.stage import run_stage
 from lm.config import MixtureSource
 from lm.data.batches import BatchSource
+from lm.fields import with_values
 from lm.model.transformer import Transformer
 from lm.serving.answers import to_json
 from lm.serving.fields import ApiError, Fields
@@ -109,11 +110,6 @@ def test_the_funnel_counts_equal_funnel_json_and_each_reason_has_its_documents(m
     assert {name: [one["documents"], one["bytes"]] for name, one in reasons.items()} == counts["reasons"]
     assert len(reasons) > 1
     assert (told["pages"], told["kept"], told["kept_bytes"]) == (counts["rows"], *counts["kept"])
-    left = told["pages"]
-    for stage in told["stages"]:
-        assert stage["entered"] == left
-        left -= stage["dropped"]
-    assert left == told["kept"]
     for limit in (3, 50):
         for name in (None, *reasons):
             listed = asked.all(limit=limit) if name is None else asked.all(reason=name, limit=limit)
@@ -235,9 +231,7 @@ def test_shard_ends_held_out_shards_and_other_folders_of_a_mixture(made, tmp_pat
     shards = dataclasses.replace(experiment.shards, held_out="ends", record_length=48)
     tokens_of(tmp_path / "documents", load(tmp_path / "tokenizer"), tmp_path / "tokens", shards)
     other = MixtureSource(str(folder / "tokens"), 2.0)
-    mixed = dataclasses.replace(
-        experiment, shards=shards, train=dataclasses.replace(experiment.train, mixture=(other,), steps=4)
-    )
+    mixed = with_values(experiment, {"shards": shards, "train.mixture": (other,), "train.steps": 4})
     asked = Asked(tmp_path, mixed)
     inverse: dict[tuple[int, int], list[list[int]]] = {}
     for step in range(1, 5):
@@ -252,18 +246,23 @@ def test_shard_ends_held_out_shards_and_other_folders_of_a_mixture(made, tmp_pat
         assert asked("seen", folder=place, document=number)["places"] == places
         assert asked("document", number=number if place == 0 else 0)["number"] % 2 == 0
     assert asked("seen", document=1)["split"] == "val"
-    alone = dataclasses.replace(mixed, train=dataclasses.replace(mixed.train, own_weight=0.0))
+    alone = with_values(mixed, {"train.own_weight": 0.0})
     assert "own_weight" in Asked(tmp_path, alone)("seen", document=0)["missing"]
 
 
+PARTS = ("texts", "pages", "funnel.json", "documents", "dropped", "tokens")
+
+
+def copy_parts(run: Path, to: Path, names: set[str]) -> None:
+    for name in names:
+        shutil.copytree(run / name, to / name) if (run / name).is_dir() else shutil.copy(run / name, to)
+
+
 @pytest.mark.fast_rows(2)
-@pytest.mark.parametrize("lost", ["all", "texts", "pages", "funnel.json", "documents", "dropped", "tokens"])
+@pytest.mark.parametrize("lost", ["all", *PARTS])
 def test_missing_parts_of_a_run_are_reported_and_break_nothing(made, tmp_path, lost):
     folder, experiment = made
-    kept = [] if lost == "all" else ["texts", "pages", "funnel.json", "documents", "dropped", "tokens"]
-    for name in {*kept, "tokenizer"} - {lost}:
-        whole = folder / name
-        shutil.copytree(whole, tmp_path / name) if whole.is_dir() else shutil.copy(whole, tmp_path / name)
+    copy_parts(folder, tmp_path, {"tokenizer", *(() if lost == "all" else PARTS)} - {lost})
     asked = Asked(tmp_path, experiment)
     asked_there = Asked(folder, experiment)
     dropped = asked_there("documents", reason="gopher_quality/gopher_short_document")["documents"][0]
@@ -291,9 +290,7 @@ def test_missing_parts_of_a_run_are_reported_and_break_nothing(made, tmp_path, l
 
 def test_damage_is_reported_and_skipped(made, tmp_path):
     folder, experiment = made
-    for name in ("documents", "tokenizer", "tokens", "funnel.json"):
-        whole = folder / name
-        shutil.copytree(whole, tmp_path / name) if whole.is_dir() else shutil.copy(whole, tmp_path / name)
+    copy_parts(folder, tmp_path, {"documents", "tokenizer", "tokens", "funnel.json"})
     asked, (first, second) = Asked(tmp_path, experiment), sorted((tmp_path / "documents").iterdir())
     there = asked.all()
     assert {one["file"] for one in there} == {f"documents/{first.name}", f"documents/{second.name}"}

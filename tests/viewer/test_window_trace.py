@@ -1,7 +1,6 @@
 """The window's searches, traces and recitations equal a naive scan of the documents; missing parts are reported."""
 
 import contextlib
-import dataclasses
 import json
 import shutil
 import threading
@@ -19,6 +18,7 @@ from lm.corpus_index.lookups import overlaps, search_report
 from lm.data.batches import BatchSource
 from lm.data.records import document_tables
 from lm.errors import InputError
+from lm.fields import with_values
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.model.transformer import Transformer
@@ -39,12 +39,7 @@ HOSTILE = "<script>alert(1)</script> \u202e</textarea>"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> WindowRun:
     """An untrained model on 40 documents, without an index."""
-    experiment = tiny_experiment()
-    experiment = dataclasses.replace(
-        experiment,
-        model=dataclasses.replace(experiment.model, context_length=128),
-        shards=dataclasses.replace(experiment.shards, record_length=128),
-    )
+    experiment = with_values(tiny_experiment(), {"model.context_length": 128, "shards.record_length": 128})
     folder = tmp_path_factory.mktemp("trace") / "run"
     write_tokens(folder, experiment)
     mesh = one_device_mesh(experiment.model)
@@ -158,10 +153,9 @@ def test_a_long_request_ends_when_the_client_is_gone(indexed, name):
 
 
 def test_a_damaged_table_of_documents_is_named(indexed, tmp_path):
-    folder = shutil.copytree(indexed.paths.root, tmp_path / "run")
-    run = WindowRun(indexed.experiment, folder, loaded_as(indexed), "tiny")
+    run = copied(indexed, tmp_path / "run")
     assert ask(run, "search", text="Her sister")["documents"]
-    (table,) = map(Path, map(str, document_tables(folder / "tokens")))
+    (table,) = map(Path, map(str, document_tables(run.paths.tokens)))
     for damage in (b"PAR1", table.read_bytes()[:-9]):
         table.write_bytes(damage)
         with pytest.raises(InputError, match=table.name):
@@ -169,6 +163,10 @@ def test_a_damaged_table_of_documents_is_named(indexed, tmp_path):
     table.unlink()
     with pytest.raises(InputError, match=table.name):
         ask(run, "search", text="Her sister")
+
+
+def copied(run: WindowRun, folder: Path) -> WindowRun:
+    return WindowRun(run.experiment, shutil.copytree(run.paths.root, folder), loaded_as(run), "tiny")
 
 
 def loaded_as(run: WindowRun) -> Loaded:
@@ -202,12 +200,11 @@ def test_documents_of_a_mixture_name_their_folder(indexed, tmp_path):
     shutil.rmtree(tmp_path / "run/corpus_index")
     other = tmp_path / "other"
     shutil.copytree(indexed.paths.tokens, other)
-    train = dataclasses.replace(indexed.experiment.train, mixture=(MixtureSource(str(other), 1.0),))
-    experiment = dataclasses.replace(indexed.experiment, train=train)
+    experiment = with_values(indexed.experiment, {"train.mixture": (MixtureSource(str(other), 1.0),)})
     run = WindowRun(experiment, tmp_path / "run", loaded_as(indexed), "tiny")
     build_index(run.paths.tokens, run.paths.corpus_index)
     assert "other, but the index was built with none" in ask(run, "corpus")["message"]
-    build_index(run.paths.tokens, run.paths.corpus_index, train=train)
+    build_index(run.paths.tokens, run.paths.corpus_index, train=experiment.train)
     about = ask(run, "corpus")
     assert about["sources"] == [str(other)]
     one, both = (ask(of, "search", text="Her sister", split="train", documents=20) for of in (indexed, run))
@@ -234,19 +231,13 @@ def test_a_step_reads_its_share_of_the_training_text(indexed):
     assert (first, none, last) == (0, 0, train.steps) and steps * epochs / last == pytest.approx(1, rel=0.02)
 
 
-def of_sets(run: WindowRun, **sections) -> WindowRun:
+def of_sets(run: WindowRun, sets: tuple[str, ...], data: str) -> WindowRun:
     """The run, whose config names evaluation sets."""
-    experiment = run.experiment
-    documents = dataclasses.replace(
-        experiment.documents,
-        decontamination=dataclasses.replace(experiment.documents.decontamination, sets=sections["sets"]),
-    )
-    tasks = dataclasses.replace(
-        experiment.evaluate, tasks=TasksConfig(sections["data"]), evaluators=("bits_per_byte", "piqa", "hellaswag")
-    )
-    return WindowRun(
-        dataclasses.replace(experiment, documents=documents, evaluate=tasks), run.paths.root, loaded_as(run), "tiny"
-    )
+    values = {
+        "documents.decontamination.sets": sets, "evaluate.tasks": TasksConfig(data),
+        "evaluate.evaluators": ("bits_per_byte", "piqa", "hellaswag"),
+    }  # fmt: skip
+    return WindowRun(with_values(run.experiment, values), run.paths.root, loaded_as(run), "tiny")
 
 
 def test_local_evaluation_sets_of_the_config_are_offered_and_nothing_is_downloaded(indexed, tmp_path):
@@ -336,18 +327,17 @@ def test_any_text_is_answered(indexed, text):
 
 
 def test_a_rebuilt_index_is_reopened_and_damage_is_reported(indexed, tmp_path):
-    folder = shutil.copytree(indexed.paths.root, tmp_path / "run")
-    run = WindowRun(indexed.experiment, folder, loaded_as(indexed), "tiny")
+    run = copied(indexed, tmp_path / "run")
     assert ask(run, "corpus")["made"]
     room = {one.name: one for one in trace.inspections(run)}["corpus"]
     asked = lambda: room.answer(Fields({}, ()))
     assert asked()["made"]
-    (folder / "corpus_index/index.json").write_text("{")
+    (run.paths.corpus_index / "index.json").write_text("{")
     assert "index.json is damaged" in str(asked()["message"])
-    shutil.rmtree(folder / "corpus_index")
-    build_index(folder / "tokens", folder / "corpus_index")
+    shutil.rmtree(run.paths.corpus_index)
+    build_index(run.paths.tokens, run.paths.corpus_index)
     assert asked()["made"]
-    manifest = folder / "tokens/manifest.json"
+    manifest = run.paths.tokens / "manifest.json"
     manifest.write_text(manifest.read_text() + " ")
     assert "out of date" in ask(run, "corpus")["message"]
 

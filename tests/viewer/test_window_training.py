@@ -11,25 +11,21 @@ import pytest
 from configs.experiment.run_folder import RunFolder
 from lm.checksums import checksums
 from lm.errors import InputError
+from lm.fields import with_values
 from lm.serving.answers import to_json
 from lm.serving.fields import ApiError
 from lm.storage import write_json
 from lm.training.loop import train
 from tests.corpus import tiny_experiment, write_tokens
+from tests.train_runs import rows
 from tests.viewer.inspected import ask
 from viewer.window import training
 from viewer.window.inspections import record
 from viewer.window.training import MOST_LINES, CurveLog
 from viewer.window.window_run import WindowRun
 
-TINY = tiny_experiment()
-EXPERIMENT = dataclasses.replace(
-    TINY,
-    model=dataclasses.replace(TINY.model, layers=1),
-    train=dataclasses.replace(
-        TINY.train, steps=4, checkpoint_every=2, checkpoints_kept=1, validate_every=2, snapshot_steps=(0, 1)
-    ),
-)
+TRAIN = {"steps": 4, "checkpoint_every": 2, "checkpoints_kept": 1, "validate_every": 2, "snapshot_steps": (0, 1)}
+EXPERIMENT = with_values(tiny_experiment(), {"model.layers": 1} | {f"train.{name}": TRAIN[name] for name in TRAIN})
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +108,7 @@ def test_a_long_log_is_thinned_to_a_bound_with_its_last_line(tmp_path):
 
 def test_curves_and_samples_equal_the_runs_with_its_current_state(run, folder):
     found = ask(run, "curves")
-    rows = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-    logged = [row for row in rows if "loss" in row]
+    logged = [row for row in rows(folder.root) if "loss" in row]
     assert found["train"]["step"] == [row["step"] for row in logged]
     assert found["train"]["loss"] == [row["loss"] for row in logged]
     assert found["checkpoints"] == run.steps() == [0, 1, 4]
@@ -183,8 +178,7 @@ def test_another_run_is_compared_under_its_own_name(folder, tmp_path):
 
 def test_a_compared_run_that_claims_other_layers_is_rejected_before_tracing(folder, tmp_path, monkeypatch):
     other = RunFolder(Path(shutil.copytree(folder.root, tmp_path / "run")))
-    claimed = dataclasses.replace(EXPERIMENT, model=dataclasses.replace(EXPERIMENT.model, layers=20_000))
-    write_json(other.config_json, dataclasses.asdict(claimed))
+    write_json(other.config_json, dataclasses.asdict(with_values(EXPERIMENT, {"model.layers": 20_000})))
     loaded = folder.load()
     run = WindowRun(loaded.experiment, folder.root, loaded, "run")
     monkeypatch.setattr(run, "lacks_room", lambda *given: pytest.fail("traced"))

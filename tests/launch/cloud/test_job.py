@@ -15,6 +15,7 @@ from launch.cloud import job
 from launch.cloud.job import accelerator
 from lm.errors import UsageError
 from lm.planner.topology import CHIPS, topology_of
+from lm.storage import write_atomically
 from tests.launch.cloud.files import ANY, CONFIG, REPOSITORY, WORDS, commands_in, comments_in, dry_run, pod_of
 
 FIRST = ("gpt2_124m/h100:1", "llama3_8b/v6e:8x8")
@@ -174,8 +175,7 @@ def test_a_config_that_the_hosts_do_not_get_is_rejected(tmp_path, monkeypatch, c
 def test_the_code_is_the_tracked_files_and_the_config(tmp_path, capsys):
     (upload,) = re.findall("upload the code: (.*) [|] gcloud", dry_run(capsys, "tpu_vm", "v6e:2x4"))
     for name in ("kept.py", CONFIG, "secrets.env"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(name)
+        write_atomically(tmp_path / name, name)
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     for tracked in ("kept.py", CONFIG):  # a config that git does not track yet is included
         subprocess.run(["git", "-C", tmp_path, "add", tracked], check=True)
