@@ -104,7 +104,7 @@ def programs_of_one_file():
     if jax := sys.modules.get("jax"):
         jax.clear_caches()
     gc.collect()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc keeps what is freed in small parts
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc keeps small freed blocks
         trim(0)
 
 
@@ -142,7 +142,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 EVERY_SLOW_TEST = pytest.StashKey[list[pytest.Item]]()
-"""The collected slow tests, also those that the options leave out."""
+"""All collected slow tests, including those that the options deselect."""
 
 
 @pytest.hookimpl(tryfirst=True)

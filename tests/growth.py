@@ -11,7 +11,7 @@ from collections.abc import Callable
 TIMES, ALLOWED, FEW = 4, 4.2, 300
 """`TIMES` the input may take `ALLOWED` times the steps and `FEW` more; quadratic functions take 16 times as many."""
 TOOL = 3
-EVENTS = sys.monitoring.events.LINE | sys.monitoring.events.JUMP | sys.monitoring.events.CALL
+EVENTS = sys.monitoring.events.LINE, sys.monitoring.events.JUMP, sys.monitoring.events.CALL
 
 
 def steps[Input](function: Callable[[Input], object], given: Input) -> int:
@@ -24,9 +24,9 @@ def steps[Input](function: Callable[[Input], object], given: Input) -> int:
 
     sys.monitoring.use_tool_id(TOOL, "growth")
     try:
-        for event in (sys.monitoring.events.LINE, sys.monitoring.events.JUMP, sys.monitoring.events.CALL):
+        for event in EVENTS:
             sys.monitoring.register_callback(TOOL, event, add)
-        sys.monitoring.set_events(TOOL, EVENTS)
+        sys.monitoring.set_events(TOOL, sum(EVENTS))
         function(given)
     finally:
         sys.monitoring.set_events(TOOL, 0)

@@ -34,7 +34,7 @@ def split_files(files: Iterable[str], count: int, seconds: Callable[[str], float
     """Share out files over `count` parts of about equal duration: the longest file first, each to the shortest part."""
     parts: list[list[str]] = [[] for _ in range(count)]
     totals = [0.0] * count
-    for file in sorted(set(files), key=lambda file: (-seconds(file), file)):
+    for file in sorted({*files}, key=lambda file: (-seconds(file), file)):
         shortest = totals.index(min(totals))
         parts[shortest].append(file)
         totals[shortest] += seconds(file)
@@ -48,20 +48,20 @@ def changed_files(commits: int, root: Path = REPOSITORY) -> list[str]:
 
 
 def chosen_files(files: Iterable[str], part: str, commits: int) -> list[str]:
-    """List the files of part "K/N", then those that the last `commits` commits changed, the latest first, as far as
-    they fit into CHANGED_SECONDS."""
+    """List the files of part "K/N", then files that the last `commits` commits changed: latest first, in all at most
+    CHANGED_SECONDS."""
     number, count = parse_part(part)
-    seconds, split = stored_seconds("slow"), split_files(files, count, stored_seconds("slow"))
-    chosen, others, left = split[number - 1], {file for one in split for file in one}, CHANGED_SECONDS
+    every, seconds, left = {*files}, stored_seconds("slow"), CHANGED_SECONDS
+    chosen = split_files(every, count, seconds)[number - 1]
     for file in changed_files(commits) if commits else []:
-        if file in others - {*chosen} and seconds(file) <= left:
+        if file in every - {*chosen} and seconds(file) <= left:
             chosen.append(file)
             left -= seconds(file)
     return chosen
 
 
 def store_seconds(measured: dict[str, dict[str, float]]) -> None:
-    """Update the stored seconds with those of files that ran whole, and drop files that no longer exist."""
+    """Update the stored seconds with the files of this run, and drop files that no longer exist."""
     stored = json.loads(DURATIONS.read_text(encoding="utf-8"))
     for kind, seconds in stored.items():
         seconds |= {file: round(value, 1) for file, value in measured[kind].items()}

@@ -135,7 +135,7 @@ ROW = '{"x": NaN}'
     ],
 )
 def test_a_crashed_part_does_not_stop_the_others(monkeypatch, tmp_path, program, budget, said, failed, skipped):
-    """A shell program replaces the process of the part, and the timer of one that sleeps ends after its row."""
+    """The part is a shell program. If it sleeps, its timer ends after the first row."""
     part = tmp_path / "part"
     part.write_text(f"#!/bin/sh\n{program}\n")
     part.chmod(0o755)

@@ -44,7 +44,7 @@ RESERVED: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Return a TCP port that no other program takes: below those that the system gives to connections and to port 0."""
+    """Reserve a TCP port below the ephemeral range, which the system uses for connections and port 0."""
     for port in random.SystemRandom().sample(range(10_000, 32_000), 1000):
         with contextlib.suppress(OSError), socket.socket() as probe:
             RESERVED.append(socket.socket(type=socket.SOCK_DGRAM))

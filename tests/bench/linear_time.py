@@ -3,9 +3,9 @@
     python -m tests.bench.linear_time [--names NAME ...]
 
 Prints a row for each function and pattern of tests/untrusted.py and each extraction engine: the kinds of text over
-which four times the input took more than eight times the CPU time, and the measurements. A linear function
-takes four times as long, a quadratic one sixteen times. The tests count lines and calls instead (tests/growth.py),
-which does not show the work inside regular expressions and libraries.
+which four times the input took more than eight times the CPU time, and the measurements. A linear function takes four
+times as long, a quadratic one sixteen times. The tests count lines and calls instead (tests/growth.py), which does not
+show the work inside regular expressions and libraries.
 """
 
 import collections
@@ -40,7 +40,7 @@ ALLOWED = 8
 TEXT, PAGE, PATTERN_TEXT, TOKENS = 15_000, 30_000, 5_000, 40_000
 """Length of the shorter input. A pattern takes a moment if it is linear, and seconds if it is quadratic."""
 CLOCK, ATTEMPTS = 0.02, 8
-"""Possible error of the clock in seconds; tries, of which the minimum counts: other processes may be busy."""
+"""Clock error in seconds; number of tries. The minimum counts, since other processes may be busy."""
 
 
 def cpu_seconds[Input](function: Callable[[Input], object], given: Input) -> float:
