@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import ctypes
-import gc
 import os
 import resource
 import shutil
@@ -103,7 +102,6 @@ def programs_of_one_file():
     yield
     if jax := sys.modules.get("jax"):
         jax.clear_caches()
-    gc.collect()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc keeps small freed blocks
         trim(0)
 
